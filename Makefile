@@ -1,0 +1,53 @@
+# Everything lives in .venv; any of these works on a fresh clone with Python 3.11 or newer.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install serve test check format bench clean
+
+help:
+	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
+	@echo "make test    every test"
+	@echo "make check   style, types and layers"
+	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
+	@echo "make install only what serving needs: .venv/bin/lapse"
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+
+.venv/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed
+	$(BIN)/pip install --quiet --group test
+	@touch $@
+
+.venv/.installed-check: .venv/.installed-test
+	$(BIN)/pip install --quiet --group check
+	@touch $@
+
+install: .venv/.installed
+
+serve: install
+	$(BIN)/lapse serve
+
+test: .venv/.installed-test
+	$(BIN)/pytest --cov --cov-report=term
+
+check: .venv/.installed-check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.installed-check
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.installed-test
+	$(BIN)/python bench/run.py
+
+clean:
+	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,27 @@
+"""Lapse: the session life-cycle layer for agents built with Google's Agent Development Kit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lapse.registry import session_service
+    from lapse.sessions import LapseSessionService
+    from lapse.stores import store_from_url
+
+__all__ = ["LapseSessionService", "session_service", "store_from_url"]
+
+_HOMES = {
+    "LapseSessionService": "lapse.sessions",
+    "session_service": "lapse.registry",
+    "store_from_url": "lapse.stores",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Late, because ADK takes seconds to import and not every command needs it.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lapse' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

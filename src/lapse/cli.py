@@ -1,0 +1,273 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from lapse.settings import Settings
+
+app = typer.Typer(
+    help="The session life-cycle layer for agents built with Google's ADK.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_GRACE: Final = timedelta(seconds=1)
+"""How long open connections may take to end when the server stops."""
+
+_WATCH_SLEEP: Final = timedelta(seconds=1)
+"""A sweeper by itself hears of no deadline that others make; looking is cheap."""
+
+StoreOption = Annotated[
+    str | None, typer.Option("--store", metavar="URL", help="Where sessions live.")
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log at DEBUG, too.")]
+
+
+@app.command()
+def serve(
+    agents_dir: Annotated[
+        Path | None,
+        typer.Argument(help="A folder of ADK agents; without it, the bundled demo agent."),
+    ] = None,
+    store: StoreOption = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    web: Annotated[bool, typer.Option("--web", help="Serve ADK's developer UI, too.")] = False,
+    allow_origins: Annotated[
+        list[str] | None,
+        typer.Option("--allow-origins", help="Origin of a page that may call; repeatable."),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Listen beyond this machine although nobody is authenticated."
+        ),
+    ] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Serve ADK agents over HTTP, their sessions kept by Lapse."""
+    settings = _settings(store, verbose=verbose)
+    if not insecure and not _is_loopback(host):
+        _fail(
+            f"--host {host}: beyond this machine anyone could read every session, for there is "
+            "no authentication; listen on 127.0.0.1 behind a proxy that authenticates, or say "
+            "--insecure"
+        )
+    folder = _agents(agents_dir)
+    with _explained():
+        listener = _listen(host, port)
+        try:
+            _serve(settings, folder, listener, web=web, allow_origins=tuple(allow_origins or ()))
+        finally:
+            listener.close()
+
+
+@app.command()
+def sweep(
+    store: StoreOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on sweeping until stopped by a signal.")
+    ] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Expire what is due and purge what is past restoring, and say what was done."""
+    settings = _settings(store, verbose=verbose)
+    if not settings.cleanup_enabled:
+        _fail("SESSION_CLEANUP_ENABLED is false: nothing may be swept")
+    with _explained():
+        asyncio.run(_watch(settings) if watch else _sweep(settings))
+
+
+@app.command()
+def verify(
+    url: Annotated[
+        str | None,
+        typer.Option(help="A running server to play against, instead of a throw-away one."),
+    ] = None,
+) -> None:
+    """Play the life of sessions against a server, and print what holds."""
+    from lapse.verify import play
+
+    raise typer.Exit(asyncio.run(play(url)))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _settings(store: str | None, *, verbose: bool) -> Settings:
+    from lapse.errors import SettingsError
+    from lapse.logs import configure_logging
+    from lapse.settings import load_settings
+
+    try:
+        settings = load_settings(store_url=store)
+    except SettingsError as error:
+        _fail(str(error))
+    configure_logging(settings.log_format, verbose=verbose)
+    return settings
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _agents(folder: Path | None) -> Path:
+    from lapse.demo import AGENTS_DIR
+
+    if folder is None:
+        return AGENTS_DIR
+    if not folder.is_dir():
+        _fail(f"{folder}: there is no such folder of agents")
+    from lapse.web.agents import has_agents
+
+    if not has_agents(folder):
+        _fail(
+            f"{folder}: holds no agents; ADK looks for FOLDER/NAME/agent.py with a root_agent, "
+            "or FOLDER/NAME/root_agent.yaml"
+        )
+    return folder
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port")
+    return listener
+
+
+def _serve(
+    settings: Settings,
+    folder: Path,
+    listener: socket.socket,
+    *,
+    web: bool,
+    allow_origins: tuple[str, ...],
+) -> None:
+    """Open the store, so that its faults come first, then serve until a signal comes."""
+    from lapse.stores import store_from_url
+
+    store = store_from_url(settings.store_url, settings.rules)
+    asyncio.run(store.open())
+
+    import uvicorn
+
+    from lapse.demo import AGENTS_DIR
+    from lapse.sessions import LapseSessionService
+    from lapse.web.app import ServerOptions, build_app
+
+    host, port = listener.getsockname()[:2]
+    options = ServerOptions(
+        agents_dir=folder,
+        host=host,
+        port=port,
+        web=web,
+        allow_origins=allow_origins,
+        # The demo's folder is part of the installed package: nothing is written there.
+        artifact_service_uri="memory://" if folder == AGENTS_DIR else None,
+    )
+    service = LapseSessionService(store, ttl=settings.ttl)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            build_app(service, options, sweep=settings.sweeper and settings.cleanup_enabled),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=int(_GRACE.total_seconds()),
+        )
+    )
+    shown = f"[{host}]" if ":" in host else host
+    typer.echo(f"Lapse serves {_described(folder)} on http://{shown}:{port}", err=True)
+    server.run(sockets=[listener])
+
+
+def _described(folder: Path) -> str:
+    from lapse.demo import AGENTS_DIR
+
+    return "the demo agent (app `concierge`)" if folder == AGENTS_DIR else f"the agents of {folder}"
+
+
+async def _sweep(settings: Settings) -> None:
+    from lapse.changes import Feed
+    from lapse.logs import log_change
+    from lapse.stores import store_from_url
+    from lapse.sweeper import sweep_once
+
+    store = store_from_url(settings.store_url, settings.rules)
+    feed = Feed()
+    feed.subscribe(log_change)
+    expired = purged = kept = 0
+    try:
+        while True:
+            report = await sweep_once(store, feed)
+            expired, purged, kept = (
+                expired + report.expired,
+                purged + report.purged,
+                kept + report.kept,
+            )
+            if not report.full:
+                break
+    finally:
+        await store.close()
+    typer.echo(f"expired {expired}, purged {purged}, kept {kept}")
+
+
+async def _watch(settings: Settings) -> None:
+    from lapse.changes import Feed
+    from lapse.logs import log_change, log_sweep
+    from lapse.stores import store_from_url
+    from lapse.sweeper import Sweeper
+
+    store = store_from_url(settings.store_url, settings.rules)
+    await store.open()
+    feed = Feed()
+    feed.subscribe(log_change)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        async with Sweeper(store, feed, on_report=log_sweep, longest_sleep=_WATCH_SLEEP):
+            typer.echo("sweeping until stopped", err=True)
+            await stop.wait()
+    finally:
+        await store.close()
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn Lapse's own errors into one sentence and exit status 1."""
+    from lapse.errors import LapseError
+
+    try:
+        yield
+    except LapseError as error:
+        _fail(str(error))
+
+
+def _fail(sentence: str) -> NoReturn:
+    typer.echo(f"lapse: {sentence}", err=True)
+    sys.exit(1)

@@ -1,0 +1,6 @@
+"""The bundled demo: a folder of ADK agents that needs no key and no network."""
+
+from pathlib import Path
+from typing import Final
+
+AGENTS_DIR: Final = Path(__file__).parent

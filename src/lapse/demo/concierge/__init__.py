@@ -1,0 +1,5 @@
+"""The demo concierge."""
+
+from . import agent
+
+__all__ = ["agent"]

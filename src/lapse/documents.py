@@ -1,0 +1,102 @@
+"""JSON documents as the stores keep them, and state split by its scope.
+
+The text is what ADK's own DatabaseSessionService writes: `json.dumps` with its defaults.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from lapse.errors import InvalidValueError
+
+APP_PREFIX: Final = "app:"
+USER_PREFIX: Final = "user:"
+TEMP_PREFIX: Final = "temp:"
+
+LARGEST_METADATA: Final = 16 * 1024
+"""Bytes of a session's metadata, as JSON."""
+
+_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def encode(value: object, *, what: str) -> str:
+    """Return `value` as JSON text that every store can hold.
+
+    Raises:
+        InvalidValueError: it holds NUL, NaN, an infinity or a lone surrogate, which
+            PostgreSQL's JSONB cannot store, or is not JSON at all. `what` names the value.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidValueError(what, f"cannot be stored as JSON: {error}") from error
+    if "\\u0000" in text and _NUL.search(text):
+        raise InvalidValueError(what, "must not contain a NUL character (\\u0000)")
+    if "\\ud" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            reason = "must not contain a lone surrogate (half of a character)"
+            raise InvalidValueError(what, reason) from error
+    return text
+
+
+def check_metadata(metadata: object) -> Mapping[str, Any]:
+    """Return `metadata` when it is an object of at most LARGEST_METADATA bytes.
+
+    Raises:
+        InvalidValueError: it is not, or cannot be stored.
+    """
+    if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
+        raise InvalidValueError("metadata", f"must be a JSON object, not {metadata!r:.40}")
+    check_metadata_size(encode(dict(metadata), what="metadata"))
+    return metadata
+
+
+def check_metadata_size(text: str) -> None:
+    """Raise InvalidValueError when metadata is over LARGEST_METADATA bytes as JSON."""
+    if len(text) > LARGEST_METADATA:
+        reason = f"must be at most {LARGEST_METADATA} bytes of JSON, not {len(text)}"
+        raise InvalidValueError("metadata", reason)
+
+
+@dataclass(frozen=True, slots=True)
+class StateDelta:
+    """A change of state, by scope, its keys without their prefixes. Each is JSON-safe."""
+
+    app: Mapping[str, Any] = field(default_factory=dict)
+    user: Mapping[str, Any] = field(default_factory=dict)
+    session: Mapping[str, Any] = field(default_factory=dict)
+
+
+def split_state(state: Mapping[str, Any]) -> StateDelta:
+    """Split state by the prefix of its keys; `temp:` keys are dropped."""
+    app, user, session = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+    for key, value in state.items():
+        if key.startswith(APP_PREFIX):
+            app[key.removeprefix(APP_PREFIX)] = value
+        elif key.startswith(USER_PREFIX):
+            user[key.removeprefix(USER_PREFIX)] = value
+        elif not key.startswith(TEMP_PREFIX):
+            session[key] = value
+    return StateDelta(app, user, session)
+
+
+def merge_state(
+    session: Mapping[str, Any], app: Mapping[str, Any], user: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Join the three scopes into what an agent sees: app and user keys get their prefixes."""
+    return (
+        dict(session)
+        | {APP_PREFIX + key: value for key, value in app.items()}
+        | {USER_PREFIX + key: value for key, value in user.items()}
+    )
+
+
+def update_document(text: str | None, change: str) -> str:
+    """Return the JSON object `text` with the top-level keys of the object `change` set."""
+    return json.dumps((json.loads(text) if text else {}) | json.loads(change))

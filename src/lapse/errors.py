@@ -1,0 +1,57 @@
+"""The errors Lapse raises. Each names the offending value and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class LapseError(Exception):
+    """Base of every error that Lapse raises on purpose."""
+
+
+class InvalidValueError(LapseError, ValueError):
+    """A value from outside cannot be accepted; nothing was written.
+
+    Attributes:
+        field: the name of the offending field, as its user knows it.
+        reason: what is wrong with it and what would be right.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class SettingsError(LapseError, ValueError):
+    """The settings are wrong; `problems` has one sentence for each fault."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        super().__init__(f"{count} in the settings:\n{lines}")
+        self.problems = tuple(problems)
+
+
+class NoSuchSessionError(LapseError, LookupError):
+    """The session does not exist: never created, purged, deleted or expired for good."""
+
+
+class SessionExistsError(LapseError):
+    """A living session already has this key."""
+
+
+class OutdatedSessionError(LapseError):
+    """The session was changed in the store since the writer last read it."""
+
+
+class WrongStatusError(LapseError):
+    """The session exists, but its status does not allow what was asked for."""
+
+
+class StoreUnavailableError(LapseError):
+    """The store does not answer now; the operation may be repeated."""
+
+
+class StoreRefusedError(LapseError):
+    """The store cannot be used as it is: foreign, of another version, or not writable."""

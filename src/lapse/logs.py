@@ -1,0 +1,141 @@
+"""Log lines: one for each change, structured, with at most 8 characters of a session id."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+
+from lapse.lifecycle import SHOWN_ID, Change, ChangeKind
+from lapse.settings import LogFormat
+from lapse.sweeper import SweepReport
+
+_LINES: Final = {
+    ChangeKind.CREATED: (logging.DEBUG, "session scheduled"),
+    ChangeKind.USED: (logging.INFO, "session marked as used"),
+    ChangeKind.EXTENDED: (logging.INFO, "session extended"),
+    ChangeKind.AMENDED: (logging.INFO, "session amended"),
+    ChangeKind.EXPIRED: (logging.INFO, "session expired"),
+    ChangeKind.RESURRECTED: (logging.INFO, "session resurrected"),
+    ChangeKind.PURGED: (logging.INFO, "session purged"),
+    ChangeKind.DELETED: (logging.INFO, "session deleted"),
+    ChangeKind.KEPT: (logging.DEBUG, "session kept because it has messages"),
+}
+
+_UUID: Final = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+
+_changes_log = logging.getLogger("lapse.changes")
+_sweeps_log = logging.getLogger("lapse.sweeps")
+_session_id: ContextVar[str] = ContextVar("lapse_log_session_id", default="")
+
+
+def log_change(change: Change) -> None:
+    """Write the line of one change; a consumer of the feed."""
+    level, line = _LINES[change.kind]
+    if not _changes_log.isEnabledFor(level):
+        return
+    record = change.record
+    facts: dict[str, Any] = {"app": record.key.app_name, "session": record.key.short}
+    match change.kind:
+        case ChangeKind.CREATED | ChangeKind.EXTENDED | ChangeKind.AMENDED:
+            facts["expires_at"] = record.expires_at and record.expires_at.isoformat()
+        case ChangeKind.USED:
+            facts["age_s"] = _seconds(change.age)
+        case ChangeKind.EXPIRED:
+            facts["lateness_s"] = _seconds(change.lateness or timedelta(0))
+            facts["restorable_until"] = (
+                record.restorable_until and record.restorable_until.isoformat()
+            )
+        case ChangeKind.RESURRECTED:
+            facts["cause"] = str(change.cause)
+        case ChangeKind.PURGED | ChangeKind.DELETED | ChangeKind.KEPT:
+            pass
+    _changes_log.log(level, line, extra=facts)
+
+
+def log_sweep(report: SweepReport) -> None:
+    """Write the summary of a sweep that did something."""
+    if report.did_something:
+        _sweeps_log.info(
+            "swept",
+            extra={
+                "expired": report.expired,
+                "purged": report.purged,
+                "kept": report.kept,
+                "latest_s": _seconds(report.latest),
+                "took_s": _seconds(report.duration),
+            },
+        )
+
+
+@contextmanager
+def shortening(session_id: str) -> Iterator[None]:
+    """Shorten this session id in whatever is logged inside the block, by whomever."""
+    token = _session_id.set(session_id)
+    try:
+        yield
+    finally:
+        _session_id.reset(token)
+
+
+def shorten(text: str) -> str:
+    """Return text with every session id in it cut short.
+
+    Ids are known by their shape (ADK's are UUIDs) or because the request is about them.
+    """
+    session_id = _session_id.get()
+    if len(session_id) > SHOWN_ID:
+        text = text.replace(session_id, session_id[:SHOWN_ID])
+    return _UUID.sub(r"\1", text)
+
+
+def configure_logging(style: LogFormat, *, verbose: bool = False) -> None:
+    """Send every logger's lines to standard error in one format, session ids shortened.
+
+    Lapse speaks from INFO on, or with `verbose` from DEBUG; others from WARNING on: ADK's own
+    lines at INFO and uvicorn's access log would repeat what requests carry.
+    """
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.ExtraAdder(),
+    ]
+    last: list[Any]
+    match style:
+        case LogFormat.JSON:
+            last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        case LogFormat.CONSOLE:
+            renderer = structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+            last = [renderer]
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _ShorteningFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # ADK says of its own parts that they are experimental; that is nothing an operator can use.
+    warnings.filterwarnings("ignore", message=r"\[EXPERIMENTAL\]")
+    logging.captureWarnings(capture=True)
+    logging.getLogger("lapse").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+class _ShorteningFormatter(structlog.stdlib.ProcessorFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shorten(super().format(record))
+
+
+def _seconds(duration: timedelta) -> float:
+    return round(duration.total_seconds(), 3)

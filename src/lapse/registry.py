@@ -1,0 +1,29 @@
+"""Lapse as a service of ADK's registry, for `adk web` and `adk api_server`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lapse.logs import log_change
+from lapse.sessions import LapseSessionService
+from lapse.settings import load_settings
+from lapse.stores import store_from_url
+
+
+def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
+    """Make the session service that a URI of ADK's `--session_service_uri` names.
+
+    `lapse:sqlite:///chats.db` is a store's URL behind the scheme `lapse:`; with nothing behind
+    it the settings name the store. The service sweeps for itself. What else ADK passes to a
+    factory, such as `agents_dir`, has no bearing on it.
+
+    Raises:
+        InvalidValueError: no store has such a URL.
+        SettingsError: the settings are wrong.
+    """
+    settings = load_settings()
+    url = uri.removeprefix("lapse:").removeprefix("//")
+    store = store_from_url(url or settings.store_url, settings.rules)
+    service = LapseSessionService(store, ttl=settings.ttl, sweep=settings.sweeper)
+    service.feed.subscribe(log_change)
+    return service

@@ -1,0 +1,434 @@
+"""ADK's session service on a Lapse store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from weakref import WeakValueDictionary
+
+from google.adk.errors import StaleSessionError
+from google.adk.errors.already_exists_error import AlreadyExistsError
+from google.adk.errors.session_not_found_error import SessionNotFoundError
+from google.adk.events.event import Event
+from google.adk.platform.uuid import new_uuid
+from google.adk.sessions.base_session_service import (
+    BaseSessionService,
+    GetSessionConfig,
+    ListSessionsResponse,
+)
+from google.adk.sessions.session import Session
+from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from lapse.changes import Feed
+from lapse.documents import StateDelta, check_metadata, encode, split_state
+from lapse.errors import (
+    InvalidValueError,
+    NoSuchSessionError,
+    OutdatedSessionError,
+    SessionExistsError,
+)
+from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key, is_message
+from lapse.store import (
+    EventRecord,
+    EventWindow,
+    Glimpse,
+    NewEvent,
+    Outcome,
+    Revision,
+    SessionRecord,
+    Store,
+)
+from lapse.sweeper import Sweeper
+from lapse.ttl import DEFAULT_TTL, ttl_from_minutes
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+_EVENTS: Final = TypeAdapter(list[Event])
+_LONGEST_EVENT_ID: Final = 128
+_LONGEST_INVOCATION_ID: Final = 256
+
+_reviving: ContextVar[SessionKey | None] = ContextVar("lapse_reviving", default=None)
+
+
+class LapseSessionService(BaseSessionService):
+    """Keeps ADK's sessions in a Lapse store: in the lobby until their first message.
+
+    It keeps the whole contract of ADK's own services. To ADK an expired session does not
+    exist; a message that a runner appends to one it holds still resurrects it.
+
+    Args:
+        store: where the sessions live. The service opens it at its first use.
+        ttl: the TTL of sessions that are created without one.
+        feed: where the changes are published; by default a feed of the service's own.
+        sweep: start a sweeper with the first write, for programs that have none elsewhere:
+            no `lapse.web.mount`, no `lapse sweep --watch`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        ttl: timedelta = DEFAULT_TTL,
+        feed: Feed | None = None,
+        sweep: bool = False,
+    ) -> None:
+        self.store = store
+        self.feed = feed or Feed()
+        self._ttl = ttl
+        self._sweeper = Sweeper(store, self.feed) if sweep else None
+        self._locks: WeakValueDictionary[tuple[int, SessionKey], asyncio.Lock] = (
+            WeakValueDictionary()
+        )
+        self._transitions: set[asyncio.Task[Any]] = set()
+
+    # ADK's contract.
+
+    async def create_session(
+        self,
+        *,
+        app_name: str,
+        user_id: str,
+        state: dict[str, Any] | None = None,
+        session_id: str | None = None,
+        ttl_minutes: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        ttlMinutes: float | None = None,  # noqa: N803 - ADK passes a request's `options` by name
+    ) -> Session:
+        """Create a session; it waits for its first message in the lobby.
+
+        A blank id, or none, lets the service choose one; others are stripped of white space.
+
+        Args:
+            app_name: the app.
+            user_id: whose session it is.
+            state: initial state; `app:` and `user:` keys take effect for the others at once.
+            session_id: the id, at most 128 characters.
+            ttl_minutes: its own TTL, decimals allowed.
+            metadata: a JSON object of at most 16 KiB, kept with the session's record.
+            ttlMinutes: the same as `ttl_minutes`.
+
+        Raises:
+            AlreadyExistsError: a session of this key lives.
+            InvalidValueError: (a ValueError) an argument cannot be accepted.
+        """
+        chosen = (session_id or "").strip()
+        key = check_key(SessionKey(app_name, user_id, chosen or new_uuid()))
+        minutes = ttl_minutes if ttl_minutes is not None else ttlMinutes
+        transition = self.store.create(
+            key,
+            state=_storable_state(state or {}),
+            ttl=self._ttl if minutes is None else ttl_from_minutes(minutes, field="ttl_minutes"),
+            metadata={"kind": "canonical-session", "backend_created": not chosen}
+            | dict(check_metadata(metadata or {})),
+        )
+        try:
+            created = await self._commit(transition, lambda created: [created.change])
+        except SessionExistsError as error:
+            raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
+        return _session(created.session)
+
+    async def get_session(
+        self,
+        *,
+        app_name: str,
+        user_id: str,
+        session_id: str,
+        config: GetSessionConfig | None = None,
+    ) -> Session | None:
+        """Return a session, or None where it is unknown or expired."""
+        key = await self._stored_key(app_name, user_id, session_id)
+        if key is None:
+            return None
+        window = _window(config)
+        record = await self.store.read(key, window)
+        if record is None and _reviving.get() == key:
+            try:
+                await self.resurrect(key, cause=Cause.RUN)
+            except NoSuchSessionError:
+                return None
+            record = await self.store.read(key, window)
+        return None if record is None else _session(record)
+
+    async def list_sessions(
+        self, *, app_name: str, user_id: str | None = None
+    ) -> ListSessionsResponse:
+        """Return a user's living sessions, or all users', the most recent one last."""
+        if not _can_exist(SessionKey(app_name, "-" if user_id is None else user_id, "-")):
+            return ListSessionsResponse()
+        records = await self.store.list(app_name, user_id)
+        return ListSessionsResponse(sessions=[_session(record) for record in records])
+
+    async def delete_session(self, app_name: str, user_id: str, session_id: str) -> None:
+        """Delete a session, living or expired; nothing happens where there is none."""
+        key = await self._stored_key(app_name, user_id, session_id)
+        if key is not None:
+            await self._commit(
+                self.store.delete(key), lambda change: [] if change is None else [change]
+            )
+
+    async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
+        """Return a user's state, its keys without their prefix."""
+        if not _can_exist(SessionKey(app_name, user_id, "-")):
+            return {}
+        return await self.store.user_state(app_name, user_id)
+
+    async def append_event(self, session: Session, event: Event) -> Event:
+        """Append an event, durably, and then to `session` itself.
+
+        The first message makes the session used, for good. An event that was appended before
+        is stored once. Appends through one session, or to one, take their turns.
+
+        Raises:
+            SessionNotFoundError: the session does not exist any more.
+            StaleSessionError: it was changed in the store since `session` was read.
+            InvalidValueError: (a ValueError) the event cannot be stored.
+        """
+        if event.partial:
+            return event
+        self._apply_temp_state(session, event)
+        event = self._trim_temp_delta_state(event)
+        new = _new_event(event)
+        key = SessionKey(session.app_name, session.user_id, session.id)
+        if not _can_exist(key):
+            raise SessionNotFoundError(f"Session {session.id} not found.")
+        async with self._turn(key):
+            try:
+                appended = await self._commit(
+                    self.store.append(key, new, _seen(session)), lambda appended: appended.changes
+                )
+            except NoSuchSessionError as error:
+                raise SessionNotFoundError(f"Session {session.id} not found.") from error
+            except OutdatedSessionError as error:
+                raise StaleSessionError(
+                    "The session has been modified in storage since it was loaded. "
+                    "Please reload the session before appending more events."
+                ) from error
+            if appended.revision is not None:
+                _mark(session, appended.revision)
+            if appended.repeated and any(held.id == event.id for held in session.events):
+                return event
+            return self._commit_event_to_session(session, event)
+
+    async def close(self) -> None:
+        """Finish what was begun and close the store; a later `flush` does no harm."""
+        if self._sweeper is not None:
+            await self._sweeper.stop()
+        await asyncio.gather(*self._transitions, return_exceptions=True)
+        await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        """Open the store."""
+        await self.store.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the store."""
+        await self.close()
+
+    # The life of a session, beyond ADK's contract.
+
+    @staticmethod
+    @contextmanager
+    def reviving(key: SessionKey) -> Iterator[None]:
+        """Let `get_session` resurrect this session, if need be, inside the block.
+
+        For whatever is about to run an agent: a runner reads its session before the message
+        that would resurrect it.
+        """
+        token = _reviving.set(key)
+        try:
+            yield
+        finally:
+            _reviving.reset(token)
+
+    async def lifecycle(self, key: SessionKey) -> Lifecycle:
+        """Return a session's record, an expired one's too.
+
+        Raises:
+            NoSuchSessionError: it is unknown or purged.
+        """
+        record = await self.store.lifecycle(key) if _can_exist(key) else None
+        if record is None:
+            raise NoSuchSessionError(f"session {key.short}… does not exist")
+        return record
+
+    async def amend(
+        self,
+        key: SessionKey,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
+    ) -> Lifecycle:
+        """Merge metadata and set a TTL from now; see `Store.amend` for the errors."""
+        metadata = None if metadata is None else check_metadata(metadata)
+        return await self._outcome(key, self.store.amend(key, metadata=metadata, ttl=ttl))
+
+    async def extend(self, key: SessionKey) -> Lifecycle:
+        """Give a waiting session a fresh TTL; see `Store.extend` for the errors."""
+        return await self._outcome(key, self.store.extend(key))
+
+    async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
+        """Bring an expired session back; see `Store.resurrect` for the errors."""
+        return await self._outcome(key, self.store.resurrect(key, cause=cause))
+
+    async def _outcome(
+        self, key: SessionKey, transition: Coroutine[Any, Any, Outcome]
+    ) -> Lifecycle:
+        if not _can_exist(key):
+            transition.close()
+            raise NoSuchSessionError(f"session {key.short}… does not exist")
+        outcome = await self._commit(
+            transition, lambda done: [] if done.change is None else [done.change]
+        )
+        return outcome.record
+
+    async def _commit(
+        self, transition: Coroutine[Any, Any, T], changes: Callable[[T], Iterable[Change]]
+    ) -> T:
+        """Run a transition to its end and publish its changes, whatever becomes of the caller."""
+        if self._sweeper is not None:
+            await self._sweeper.start()
+
+        async def run() -> T:
+            result = await transition
+            self.feed.publish(changes(result))
+            return result
+
+        task = asyncio.create_task(run())
+        self._transitions.add(task)
+        task.add_done_callback(self._transitions.discard)
+        return await asyncio.shield(task)
+
+    def _turn(self, key: SessionKey) -> asyncio.Lock:
+        """Return the lock that a session's appends in this loop share."""
+        return self._locks.setdefault((id(asyncio.get_running_loop()), key), asyncio.Lock())
+
+    async def _stored_key(self, app_name: str, user_id: str, session_id: str) -> SessionKey | None:
+        """Return the key under which a session is stored: as given, else stripped.
+
+        ADK's DatabaseSessionService keeps padded ids as they are.
+        """
+        key = SessionKey(app_name, user_id, session_id)
+        stripped = session_id.strip()
+        if stripped != session_id and (
+            not _can_exist(key) or await self.store.lifecycle(key) is None
+        ):
+            key = SessionKey(app_name, user_id, stripped)
+        return key if _can_exist(key) else None
+
+
+def _can_exist(key: SessionKey) -> bool:
+    try:
+        check_key(key)
+    except InvalidValueError:
+        return False
+    return True
+
+
+def _storable_state(state: Mapping[str, Any]) -> StateDelta:
+    """Return state as JSON values, split by scope.
+
+    As in ADK, rich types are written faithfully and what JSON cannot express by its `repr`.
+    """
+    if not state:
+        return StateDelta()
+    try:
+        try:
+            plain = to_jsonable_python(dict(state))
+        except PydanticSerializationError:
+            _log.warning("state holds values that are not JSON; their repr is stored instead")
+            plain = to_jsonable_python(dict(state), serialize_unknown=True)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValueError("state", f"cannot be stored as JSON: {error}") from error
+    encode(plain, what="state")
+    return split_state(plain)
+
+
+def _new_event(event: Event) -> NewEvent:
+    for field, value, longest in (
+        ("event id", event.id, _LONGEST_EVENT_ID),
+        ("invocation id", event.invocation_id, _LONGEST_INVOCATION_ID),
+    ):
+        if len(value) > longest:
+            raise InvalidValueError(field, f"must be at most {longest} characters long")
+    try:
+        timestamp = datetime.fromtimestamp(event.timestamp, UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        reason = f"must be seconds since the epoch, not {event.timestamp!r}"
+        raise InvalidValueError("event timestamp", reason) from error
+    data = _dump(event)
+    return NewEvent(
+        EventRecord(event.id, event.invocation_id, timestamp, encode(data, what="event")),
+        _storable_state(event.actions.state_delta),
+        is_message(data),
+    )
+
+
+def _dump(event: Event) -> dict[str, Any]:
+    try:
+        return event.model_dump(exclude_none=True, mode="json")
+    except (ValueError, RecursionError) as error:
+        raise InvalidValueError("event", f"cannot be stored as JSON: {error}") from error
+
+
+def _seen(session: Session) -> Revision | Glimpse:
+    """Return what a session object knows of the version it was read at."""
+    marker = session._storage_update_marker  # noqa: SLF001 - where ADK's own services keep theirs
+    if marker is not None:
+        try:
+            return Revision.parse(marker)
+        except ValueError:
+            _log.debug("a session carries another service's marker")
+    last = session.events[-1].id if session.events else None
+    return Glimpse(datetime.fromtimestamp(session.last_update_time, UTC), last)
+
+
+def _mark(session: Session, revision: Revision) -> None:
+    session.last_update_time = revision.update_time.timestamp()
+    session._storage_update_marker = revision.marker  # noqa: SLF001 - see _seen
+
+
+def _window(config: GetSessionConfig | None) -> EventWindow:
+    if config is None:
+        return EventWindow()
+    # As in ADK, an after_timestamp of 0 filters nothing.
+    after = config.after_timestamp
+    return EventWindow(
+        config.num_recent_events, datetime.fromtimestamp(after, UTC) if after else None
+    )
+
+
+def _session(record: SessionRecord) -> Session:
+    session = Session(
+        app_name=record.key.app_name,
+        user_id=record.key.user_id,
+        id=record.key.session_id,
+        state=record.state,
+        events=_events(record.events),
+    )
+    _mark(session, record.revision)
+    return session
+
+
+def _events(records: Iterable[EventRecord]) -> list[Event]:
+    """Read events back; as in ADK, the columns win for the ids and the JSON for the time."""
+    documents = []
+    for record in records:
+        document = {"timestamp": record.timestamp.timestamp()} | json.loads(record.data or "{}")
+        document["id"], document["invocation_id"] = record.id, record.invocation_id
+        documents.append(document)
+    return _EVENTS.validate_python(documents) if documents else []

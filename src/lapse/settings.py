@@ -1,0 +1,124 @@
+"""Every setting, read from the environment and `.env.local`, validated all at once."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lapse.errors import InvalidValueError, SettingsError
+from lapse.lifecycle import DEFAULT_HORIZON, LONGEST_HORIZON, Rules
+from lapse.ttl import DEFAULT_TTL, ttl_from_minutes
+
+ENV_FILE: Final = ".env.local"
+_PREFIXES: Final = ("LAPSE_", "SESSION_CLEANUP_")
+
+
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+def _number(value: object) -> object:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _minutes(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value
+    return ttl_from_minutes(_number(value), field="minutes")
+
+
+def _hours(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value
+    hours = _number(value)
+    longest = LONGEST_HORIZON / timedelta(hours=1)
+    if isinstance(hours, bool) or not isinstance(hours, int | float):
+        raise InvalidValueError("hours", f"must be a number of hours, not {hours!r:.40}")
+    if not math.isfinite(hours) or not 0 <= hours <= longest:
+        raise InvalidValueError("hours", f"must be 0 to {longest:.0f} hours, not {hours!r:.40}")
+    return timedelta(hours=hours)
+
+
+class Settings(BaseSettings):
+    """The settings of one process; `README.md` describes each."""
+
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    cleanup_enabled: bool = Field(default=True, validation_alias="SESSION_CLEANUP_ENABLED")
+    ttl: Annotated[timedelta, BeforeValidator(_minutes)] = Field(
+        default=DEFAULT_TTL, validation_alias="SESSION_CLEANUP_TTL_MINUTES"
+    )
+    store_url: str = Field(default="sqlite:///lapse.db", validation_alias="LAPSE_STORE_URL")
+    horizon: Annotated[timedelta, BeforeValidator(_hours)] = Field(
+        default=DEFAULT_HORIZON, validation_alias="LAPSE_RESTORE_HOURS"
+    )
+    sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
+    log_format: LogFormat = Field(default=LogFormat.CONSOLE, validation_alias="LAPSE_LOG_FORMAT")
+
+    @property
+    def rules(self) -> Rules:
+        """Return what a store is to enforce."""
+        return Rules(horizon=self.horizon, enforced=self.cleanup_enabled)
+
+
+def setting_names() -> list[str]:
+    """Return the environment variable of each setting, in the order of the fields."""
+    return [str(field.validation_alias) for field in Settings.model_fields.values()]
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; `overrides`, by field name, win where they are not None.
+
+    Raises:
+        SettingsError: values are wrong, or variables look like settings but are none. It
+            lists every problem.
+    """
+    problems = [_unknown(name) for name in sorted(_given_names() - set(setting_names()))]
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        problems += [_problem(detail) for detail in error.errors()]
+    else:
+        if not problems:
+            return settings
+    raise SettingsError(problems)
+
+
+def _given_names() -> set[str]:
+    names = (*os.environ, *dotenv_values(ENV_FILE))
+    return {name.upper() for name in names if name.upper().startswith(_PREFIXES)}
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, setting_names(), n=1, cutoff=0)
+    return f"{name} is not a setting; did you mean {near[0]}?"
+
+
+def _problem(detail: Any) -> str:
+    name = str(detail["loc"][0])
+    field = Settings.model_fields.get(name)
+    name = name if field is None else str(field.validation_alias)
+    error = detail.get("ctx", {}).get("error")
+    reason = error.reason if isinstance(error, InvalidValueError) else detail["msg"]
+    return f"{name}={detail['input']!r:.60}: {reason[:1].lower()}{reason[1:]}"

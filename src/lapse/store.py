@@ -1,0 +1,298 @@
+"""The Store protocol: what every store does, and what its callers may rely on.
+
+A store keeps sessions in the lobby until their first message and in ADK's own tables from
+then on. One method is one transition is one transaction: when it returns, its effect is
+durable; when it raises, nothing was written. Time is the store's own clock and half-open:
+live means `now < expires_at`, due means `expires_at <= now`. `now` is passed by tests only.
+
+Stores speak plain data. They hold no rules: those stand in `lapse.lifecycle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from lapse.documents import StateDelta
+from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """The exact version of a stored session.
+
+    `update_time` moves with every append, ADK's own included; `number` counts the appends
+    made through Lapse, so that two events of one timestamp still make two revisions. It is
+    None where it is not known: a session that stock ADK has read.
+    """
+
+    update_time: datetime
+    number: int | None
+
+    @property
+    def marker(self) -> str:
+        """Return it as text, in the place where ADK keeps its own marker."""
+        stamp = self.update_time.replace(tzinfo=None).isoformat(timespec="microseconds")
+        return stamp if self.number is None else f"{stamp}|{self.number}"
+
+    @classmethod
+    def parse(cls, marker: str) -> Revision:
+        """Read a marker, Lapse's or ADK's; ValueError when it is neither."""
+        stamp, bar, number = marker.partition("|")
+        update_time = datetime.fromisoformat(stamp).replace(tzinfo=UTC)
+        return cls(update_time, int(number) if bar else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """What is known of a session that carries no revision, such as one read back from JSON."""
+
+    update_time: datetime
+    last_event_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One event as stored: `data` is the JSON text of the whole event."""
+
+    id: str
+    invocation_id: str
+    timestamp: datetime
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to append, the change of state it carries, and whether it is a message."""
+
+    record: EventRecord
+    delta: StateDelta
+    is_message: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session as stored, with the state of all three scopes merged.
+
+    `events` are in ADK's order: ascending by timestamp, then id.
+    """
+
+    key: SessionKey
+    state: dict[str, Any]
+    revision: Revision
+    events: Sequence[EventRecord] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventWindow:
+    """Which events to read: those at `after` or later, then the newest `newest` of them."""
+
+    newest: int | None = None
+    after: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new session and the change that made it."""
+
+    session: SessionRecord
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The outcome of an append.
+
+    `revision` is the session's after it. It is None for an event that had been stored
+    before and was followed by others since: what the writer holds is then outdated.
+    `repeated` tells that the event was stored before.
+    """
+
+    revision: Revision | None
+    changes: tuple[Change, ...] = ()
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A session's record after a request, and the change if the request made one."""
+
+    record: Lifecycle
+    change: Change | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one batch of a sweep did. `taken` counts the due rows it took."""
+
+    changes: tuple[Change, ...]
+    taken: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many sessions of one app have one status in the lobby's records."""
+
+    app_name: str
+    status: Status
+    sessions: int
+
+
+class Store(Protocol):
+    """Where sessions live.
+
+    Every method may raise StoreUnavailableError: the store does not answer, nothing is
+    known to have been written, and the call may be repeated.
+    """
+
+    @property
+    def rules(self) -> Rules:
+        """Return what this store enforces."""
+        ...
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date; a second call does nothing.
+
+        Raises:
+            StoreRefusedError: it is foreign, of another version, or cannot be written.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of every resource; a second call does nothing."""
+        ...
+
+    async def ping(self) -> None:
+        """Return when the store can be read and written."""
+        ...
+
+    async def create(
+        self,
+        key: SessionKey,
+        *,
+        state: StateDelta,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        now: datetime | None = None,
+    ) -> Created:
+        """Create a waiting session in the lobby; its app and user state take effect at once.
+
+        An expired session of the same key gives way, restorable or not.
+
+        Raises:
+            SessionExistsError: a session of this key lives.
+        """
+        ...
+
+    async def read(
+        self, key: SessionKey, window: EventWindow = EventWindow(), *, now: datetime | None = None
+    ) -> SessionRecord | None:
+        """Return one session from one snapshot; None where it is unknown or expired."""
+        ...
+
+    async def list(
+        self, app_name: str, user_id: str | None, *, now: datetime | None = None
+    ) -> Sequence[SessionRecord]:
+        """Return a user's sessions, or with None every user's, without events.
+
+        Ascending by (update_time, user_id, session_id), from one snapshot.
+        """
+        ...
+
+    async def append(
+        self,
+        key: SessionKey,
+        event: NewEvent,
+        seen: Revision | Glimpse,
+        *,
+        now: datetime | None = None,
+    ) -> Appended:
+        """Append one event with its change of state.
+
+        The first message moves the session, with the events held so far, into ADK's tables;
+        where the session had expired and is restorable it is resurrected by it. Any other
+        event of a waiting session is held in the lobby, up to HELD_EVENTS and HELD_BYTES.
+        An event that is stored already, the same to the letter, is not stored again.
+
+        Raises:
+            NoSuchSessionError: unknown, deleted, or expired and not to be had back.
+            OutdatedSessionError: the session changed since `seen`.
+            InvalidValueError: another event with this id is stored.
+        """
+        ...
+
+    async def delete(self, key: SessionKey, *, now: datetime | None = None) -> Change | None:
+        """Delete a session in whatever status, with its events; None where there was none."""
+        ...
+
+    async def user_state(self, app_name: str, user_id: str) -> dict[str, Any]:
+        """Return a user's state, its keys without their prefix."""
+        ...
+
+    async def lifecycle(self, key: SessionKey, *, now: datetime | None = None) -> Lifecycle | None:
+        """Return a session's record, of an expired one too; None where it is unknown."""
+        ...
+
+    async def amend(
+        self,
+        key: SessionKey,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
+        now: datetime | None = None,
+    ) -> Outcome:
+        """Merge metadata by its top-level keys, and give a waiting session a TTL from now.
+
+        Raises:
+            NoSuchSessionError: unknown.
+            WrongStatusError: `ttl` for a session that is not waiting, or anything for one
+                that Lapse did not create.
+            InvalidValueError: the metadata would grow over its limit.
+        """
+        ...
+
+    async def extend(self, key: SessionKey, *, now: datetime | None = None) -> Outcome:
+        """Give a waiting session a fresh TTL, up to `rules.extensible` from its creation.
+
+        A deadline never comes nearer by it.
+
+        Raises:
+            NoSuchSessionError: unknown.
+            WrongStatusError: it is not waiting.
+        """
+        ...
+
+    async def resurrect(
+        self, key: SessionKey, *, cause: Cause, now: datetime | None = None
+    ) -> Outcome:
+        """Turn an expired session into a waiting one with a fresh TTL; a living one is left.
+
+        Raises:
+            NoSuchSessionError: unknown, or no longer restorable.
+        """
+        ...
+
+    async def expire_due(self, limit: int, *, now: datetime | None = None) -> Swept:
+        """Expire at most `limit` waiting sessions that are due, the longest overdue first.
+
+        A due session that ADK's tables hold is marked as used instead (KEPT).
+        Nothing while the rules are not enforced.
+        """
+        ...
+
+    async def purge_due(self, limit: int, *, now: datetime | None = None) -> Swept:
+        """Delete at most `limit` expired sessions whose `restorable_until` has come.
+
+        Nothing while the rules are not enforced.
+        """
+        ...
+
+    async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
+        """Return how long until a sweep has work, zero when it has; None: nothing ahead."""
+        ...
+
+    async def tallies(self) -> Sequence[Tally]:
+        """Return how many sessions have which status, by app. Reads every record."""
+        ...

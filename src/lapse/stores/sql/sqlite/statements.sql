@@ -1,0 +1,352 @@
+-- One named statement for each transition and each read of the SQLite store.
+--
+-- Every write runs inside BEGIN IMMEDIATE, so nothing comes between two statements of one
+-- transition. update_document(text, change) sets the top-level keys of `change` in the JSON
+-- object `text`, in Python: SQLite's json_patch merges deeply and deletes on null, ADK does not.
+-- :enforced is 0 while clean-up is switched off; :horizon is 0 where nothing is restorable.
+
+-- name: create
+-- A row that is in the way gives way when it has expired, or is the record of a used session
+-- that was deleted behind our back. Returns the state of the outer scopes.
+INSERT INTO lapse_lobby (
+  app_name, user_id, session_id, status, created_at, ttl, expires_at, metadata, state,
+  held_events, update_time
+)
+SELECT
+  :app_name, :user_id, :session_id, 'waiting', :now, :ttl, :now + :ttl, :metadata, :state,
+  '[]', :update_time
+WHERE NOT EXISTS (
+  SELECT 1 FROM sessions
+  WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+)
+ON CONFLICT (app_name, user_id, session_id) DO UPDATE SET
+  status = excluded.status, created_at = excluded.created_at, ttl = excluded.ttl,
+  expires_at = excluded.expires_at, first_message_at = NULL, expired_at = NULL,
+  restorable_until = NULL, resurrections = 0, metadata = excluded.metadata,
+  state = excluded.state, held_events = excluded.held_events,
+  update_time = excluded.update_time, revision = 0
+WHERE lapse_lobby.status = 'used'
+  OR :enforced AND (lapse_lobby.status = 'expired' OR lapse_lobby.expires_at <= :now)
+RETURNING
+  (SELECT state FROM app_states WHERE app_name = :app_name) AS app_state,
+  (SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id) AS user_state;
+
+-- name: read
+-- ADK's tables come first: what they hold is never hidden by a lobby row.
+SELECT
+  s.state AS state, s.update_time AS update_time, coalesce(l.revision, 0) AS revision,
+  NULL AS held_events, a.state AS app_state, u.state AS user_state
+FROM sessions AS s
+LEFT JOIN lapse_lobby AS l
+  ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+LEFT JOIN app_states AS a ON a.app_name = s.app_name
+LEFT JOIN user_states AS u ON u.app_name = s.app_name AND u.user_id = s.user_id
+WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
+UNION ALL
+SELECT
+  l.state, l.update_time, l.revision, l.held_events, a.state, u.state
+FROM lapse_lobby AS l
+LEFT JOIN app_states AS a ON a.app_name = l.app_name
+LEFT JOIN user_states AS u ON u.app_name = l.app_name AND u.user_id = l.user_id
+WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  AND (l.status = 'waiting' AND l.expires_at > :now OR NOT :enforced AND l.status <> 'used')
+LIMIT 1;
+
+-- name: read_events
+SELECT id, invocation_id, timestamp, event_data FROM events
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND timestamp >= :after
+ORDER BY timestamp DESC, id DESC
+LIMIT :newest;
+
+-- name: list_of_user
+SELECT s.user_id AS user_id, s.id AS session_id, s.state AS state, s.update_time AS update_time,
+  coalesce(l.revision, 0) AS revision
+FROM sessions AS s
+LEFT JOIN lapse_lobby AS l
+  ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+WHERE s.app_name = :app_name AND s.user_id = :user_id
+UNION ALL
+SELECT l.user_id, l.session_id, l.state, l.update_time, l.revision
+FROM lapse_lobby AS l
+WHERE l.app_name = :app_name AND l.user_id = :user_id
+  AND (l.status = 'waiting' AND l.expires_at > :now OR NOT :enforced AND l.status <> 'used')
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions AS s
+    WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
+  )
+ORDER BY 4, 1, 2;
+
+-- name: list_of_app
+SELECT s.user_id AS user_id, s.id AS session_id, s.state AS state, s.update_time AS update_time,
+  coalesce(l.revision, 0) AS revision
+FROM sessions AS s
+LEFT JOIN lapse_lobby AS l
+  ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+WHERE s.app_name = :app_name
+UNION ALL
+SELECT l.user_id, l.session_id, l.state, l.update_time, l.revision
+FROM lapse_lobby AS l
+WHERE l.app_name = :app_name
+  AND (l.status = 'waiting' AND l.expires_at > :now OR NOT :enforced AND l.status <> 'used')
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions AS s
+    WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
+  )
+ORDER BY 4, 1, 2;
+
+-- name: read_app_state
+SELECT state FROM app_states WHERE app_name = :app_name;
+
+-- name: read_user_state
+SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id;
+
+-- name: read_user_states
+SELECT user_id, state FROM user_states WHERE app_name = :app_name;
+
+-- name: append
+-- Into ADK's tables, when they hold the session and the writer has seen its newest revision.
+-- :exact says that the writer knows the revision; without it the newest event decides, by
+-- ADK's rule for sessions that carry no marker.
+INSERT INTO events (
+  id, app_name, user_id, session_id, invocation_id, timestamp, event_data
+)
+SELECT
+  :event_id, :app_name, :user_id, :session_id, :invocation_id, :event_time, :event_data
+WHERE EXISTS (
+  SELECT 1 FROM sessions AS s
+  LEFT JOIN lapse_lobby AS l
+    ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+  WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
+    AND CASE
+      WHEN :exact THEN s.update_time = :seen_time
+        AND (:seen_number IS NULL OR coalesce(l.revision, 0) = :seen_number)
+      ELSE s.update_time <= :seen_time OR :seen_event IS (
+        SELECT e.id FROM events AS e
+        WHERE e.app_name = :app_name AND e.user_id = :user_id AND e.session_id = :session_id
+        ORDER BY e.timestamp DESC, e.id DESC LIMIT 1
+      )
+    END
+)
+ON CONFLICT DO NOTHING;
+
+-- name: touch
+-- The rest of an append: ADK's update_time is the newest event's.
+UPDATE sessions
+SET update_time = :event_time,
+  state = CASE WHEN :delta IS NULL THEN state ELSE update_document(state, :delta) END
+WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id;
+
+-- name: count_append
+UPDATE lapse_lobby SET revision = revision + 1
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+RETURNING revision;
+
+-- name: read_appended
+-- Why an append changed nothing: whether ADK's tables hold the session, and its event of
+-- the same id.
+SELECT coalesce(l.revision, 0) AS revision, s.update_time AS update_time,
+  e.event_data AS event_data
+FROM sessions AS s
+LEFT JOIN lapse_lobby AS l
+  ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+LEFT JOIN events AS e
+  ON e.id = :event_id AND e.app_name = s.app_name AND e.user_id = s.user_id
+  AND e.session_id = s.id
+WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id;
+
+-- name: first_message
+-- Marks a lobby row as used and returns what it holds; the statements down to settle_used
+-- then move that, in the same transaction. A session whose deadline has passed but that no
+-- sweep has met can always be had back: it has at least an hour from the moment of expiry.
+UPDATE lapse_lobby
+SET status = 'used', first_message_at = :now, revision = revision + 1
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND (
+    status = 'waiting' AND (expires_at > :now OR :horizon > 0 OR NOT :enforced)
+    OR status = 'expired' AND (restorable_until > :now OR NOT :enforced)
+  )
+  AND CASE
+    WHEN :exact THEN update_time = :seen_time
+      AND (:seen_number IS NULL OR revision = :seen_number)
+    ELSE update_time <= :seen_time OR :seen_event IS json_extract(held_events, '$[#-1].id')
+  END
+RETURNING *;
+
+-- name: move_session
+INSERT INTO sessions (app_name, user_id, id, state, create_time, update_time)
+VALUES (:app_name, :user_id, :session_id, :state, :create_time, :event_time);
+
+-- name: move_event
+INSERT INTO events (id, app_name, user_id, session_id, invocation_id, timestamp, event_data)
+VALUES (:event_id, :app_name, :user_id, :session_id, :invocation_id, :event_time, :event_data);
+
+-- name: ensure_app_state
+-- ADK refuses to append to a session whose app or user has no state row.
+INSERT INTO app_states (app_name, state, update_time)
+VALUES (:app_name, '{}', CURRENT_TIMESTAMP) ON CONFLICT DO NOTHING;
+
+-- name: ensure_user_state
+INSERT INTO user_states (app_name, user_id, state, update_time)
+VALUES (:app_name, :user_id, '{}', CURRENT_TIMESTAMP) ON CONFLICT DO NOTHING;
+
+-- name: settle_used
+UPDATE lapse_lobby
+SET expires_at = NULL, expired_at = NULL, restorable_until = NULL, state = NULL,
+  held_events = NULL, resurrections = :resurrections
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+RETURNING *;
+
+-- name: update_app_state
+INSERT INTO app_states (app_name, state, update_time)
+VALUES (:app_name, :delta, CURRENT_TIMESTAMP)
+ON CONFLICT (app_name) DO UPDATE
+SET state = update_document(state, excluded.state), update_time = excluded.update_time;
+
+-- name: update_user_state
+INSERT INTO user_states (app_name, user_id, state, update_time)
+VALUES (:app_name, :user_id, :delta, CURRENT_TIMESTAMP)
+ON CONFLICT (app_name, user_id) DO UPDATE
+SET state = update_document(state, excluded.state), update_time = excluded.update_time;
+
+-- name: hold_event
+-- Keeps an event that is not a message in the lobby, in order, its text to the letter.
+UPDATE lapse_lobby
+SET held_events = json_insert(held_events, '$[#]', json(:event)),
+  state = CASE WHEN :delta IS NULL THEN state ELSE update_document(state, :delta) END,
+  update_time = :event_time,
+  revision = revision + 1
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND (status = 'waiting' AND expires_at > :now OR NOT :enforced AND status <> 'used')
+  AND json_array_length(held_events) < :most_events
+  AND length(held_events) + length(:event) <= :most_bytes
+  AND NOT EXISTS (SELECT 1 FROM json_each(held_events) WHERE value ->> 'id' = :event_id)
+  AND CASE
+    WHEN :exact THEN update_time = :seen_time
+      AND (:seen_number IS NULL OR revision = :seen_number)
+    ELSE update_time <= :seen_time OR :seen_event IS json_extract(held_events, '$[#-1].id')
+  END
+RETURNING revision;
+
+-- name: read_lobby
+SELECT * FROM lapse_lobby
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
+
+-- name: read_create_time
+SELECT create_time FROM sessions
+WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id;
+
+-- name: read_event_texts
+SELECT timestamp, event_data FROM events
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+ORDER BY timestamp, id;
+
+-- name: delete_record
+DELETE FROM lapse_lobby
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
+
+-- name: delete_session
+-- Its events and its record go with it: ON DELETE CASCADE.
+DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id;
+
+-- name: amend
+UPDATE lapse_lobby
+SET metadata = CASE
+    WHEN :metadata IS NULL THEN metadata ELSE update_document(metadata, :metadata)
+  END,
+  ttl = coalesce(:ttl, ttl),
+  expires_at = CASE WHEN :ttl IS NULL THEN expires_at ELSE :now + :ttl END
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND (:ttl IS NULL OR status = 'waiting' AND (expires_at > :now OR NOT :enforced))
+  AND (
+    :metadata IS NULL OR length(update_document(metadata, :metadata)) <= :largest_metadata
+  )
+  AND (status <> 'expired' OR restorable_until > :now OR NOT :enforced)
+  AND (used_id IS NULL OR EXISTS (
+    SELECT 1 FROM sessions AS s
+    WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = used_id
+  ))
+RETURNING *;
+
+-- name: extend
+UPDATE lapse_lobby
+SET expires_at = max(expires_at, min(:now + ttl, created_at + :extensible))
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND status = 'waiting' AND (expires_at > :now OR NOT :enforced)
+RETURNING *;
+
+-- name: resurrect
+UPDATE lapse_lobby
+SET status = 'waiting', expires_at = :now + ttl, expired_at = NULL, restorable_until = NULL,
+  resurrections = resurrections + 1
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND (
+    status = 'waiting' AND expires_at <= :now AND :horizon > 0 AND :enforced
+    OR status = 'expired' AND (restorable_until > :now OR NOT :enforced)
+  )
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions
+    WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+  )
+RETURNING *;
+
+-- name: keep_due
+-- A session that ADK's tables hold, though its lobby row waits: stock ADK created one of the
+-- same key. It is never ours to expire.
+UPDATE lapse_lobby
+SET status = 'used', first_message_at = :now, expires_at = NULL, state = NULL, held_events = NULL
+WHERE rowid IN (
+    SELECT rowid FROM lapse_lobby
+    WHERE status = 'waiting' AND expires_at <= :now ORDER BY expires_at LIMIT :limit
+  )
+  AND status = 'waiting' AND expires_at <= :now
+  AND EXISTS (
+    SELECT 1 FROM sessions AS s
+    WHERE s.app_name = lapse_lobby.app_name AND s.user_id = lapse_lobby.user_id
+      AND s.id = lapse_lobby.session_id
+  )
+RETURNING *;
+
+-- name: expire_due
+-- The condition stands again outside the sub-select: the list of due rows is only a hint.
+UPDATE lapse_lobby
+SET status = 'expired', expired_at = :now,
+  restorable_until = CASE
+    WHEN :horizon > 0 THEN max(created_at + :horizon, :now + :shortest_restore) ELSE :now
+  END
+WHERE rowid IN (
+    SELECT rowid FROM lapse_lobby
+    WHERE status = 'waiting' AND expires_at <= :now ORDER BY expires_at LIMIT :limit
+  )
+  AND status = 'waiting' AND expires_at <= :now
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions AS s
+    WHERE s.app_name = lapse_lobby.app_name AND s.user_id = lapse_lobby.user_id
+      AND s.id = lapse_lobby.session_id
+  )
+RETURNING *;
+
+-- name: purge_due
+DELETE FROM lapse_lobby
+WHERE rowid IN (
+    SELECT rowid FROM lapse_lobby
+    WHERE status = 'expired' AND restorable_until <= :now ORDER BY restorable_until LIMIT :limit
+  )
+  AND status = 'expired' AND restorable_until <= :now
+RETURNING *;
+
+-- name: next_due
+SELECT min(due) AS due FROM (
+  SELECT * FROM (
+    SELECT expires_at AS due FROM lapse_lobby
+    WHERE status = 'waiting' ORDER BY expires_at LIMIT 1
+  )
+  UNION ALL
+  SELECT * FROM (
+    SELECT restorable_until AS due FROM lapse_lobby
+    WHERE status = 'expired' ORDER BY restorable_until LIMIT 1
+  )
+);
+
+-- name: tallies
+SELECT app_name, status, count(*) FROM lapse_lobby GROUP BY app_name, status;

@@ -1,0 +1,173 @@
+"""Threads that run SQLite work for the event loop, as much of it in one transaction as waits.
+
+A lane owns a connection per thread and one queue. A thread takes all that has queued up, runs
+it inside one transaction and answers its callers after the commit: with 32 writers waiting, one
+commit, and so one fsync, serves them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from lapse.errors import LapseError, StoreUnavailableError
+
+T = TypeVar("T")
+
+_Work = Callable[[sqlite3.Connection], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: _Work
+    answer: asyncio.Future[Any]
+
+
+_Outcome = tuple[_Job, Any, Exception | None]
+
+
+class Lane:
+    """Runs functions of a connection in transactions, on threads of its own.
+
+    Args:
+        name: what its threads are called.
+        connect: opens a connection; called once in each thread's life.
+        begin: the statement that opens a transaction.
+        threads: how many threads, each with a connection, share the queue.
+        most: how many pieces of work one transaction takes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        begin: str,
+        threads: int,
+        most: int,
+    ) -> None:
+        self._begin = begin
+        self._most = most
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._open = True
+        self._connections = [connect() for _ in range(threads)]
+        self._threads = [
+            threading.Thread(
+                target=self._serve, args=(connection,), name=f"lapse-{name}-{number}", daemon=True
+            )
+            for number, connection in enumerate(self._connections)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction and return its result once that is committed.
+
+        `work` must be free of effects outside the connection: when another piece of the same
+        transaction fails half-way, it is run again. Cancelling the caller does not undo it.
+
+        Raises:
+            StoreUnavailableError: SQLite could not do it; nothing was written.
+        """
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        with self._gate:
+            if not self._open:
+                raise StoreUnavailableError("the store is closed")
+            self._jobs.put(_Job(work, answer))
+        return await answer
+
+    def close(self) -> None:
+        """Finish the queued work, stop the threads and close the connections. Blocks."""
+        with self._gate:
+            if self._open:
+                self._open = False
+                for _ in self._threads:
+                    self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        for connection in self._connections:
+            connection.close()
+
+    def _serve(self, connection: sqlite3.Connection) -> None:
+        while (jobs := self._take()) is not None:
+            _answer(self._run_together(connection, jobs))
+
+    def _take(self) -> list[_Job] | None:
+        first = self._jobs.get()
+        if first is None:
+            return None
+        jobs = [first]
+        while len(jobs) < self._most:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                self._jobs.put(None)
+                break
+            jobs.append(job)
+        return jobs
+
+    def _run_together(self, connection: sqlite3.Connection, jobs: Sequence[_Job]) -> list[_Outcome]:
+        try:
+            connection.execute(self._begin)
+            outcomes = [self._run_one(connection, job) for job in jobs]
+            connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for the work
+            _roll_back(connection)
+            if len(jobs) == 1:
+                return [(jobs[0], None, _translated(error))]
+            return [outcome for job in jobs for outcome in self._run_together(connection, [job])]
+        return outcomes
+
+    @staticmethod
+    def _run_one(connection: sqlite3.Connection, job: _Job) -> _Outcome:
+        """Run one piece of work; its refusal is an outcome, unless it had begun to write."""
+        before = connection.total_changes
+        try:
+            return (job, job.work(connection), None)
+        except LapseError as error:
+            if connection.total_changes != before:
+                raise
+            return (job, None, error)
+
+
+def _answer(outcomes: Sequence[_Outcome]) -> None:
+    loops: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+    for outcome in outcomes:
+        loops.setdefault(outcome[0].answer.get_loop(), []).append(outcome)
+    for loop, own in loops.items():
+        try:
+            loop.call_soon_threadsafe(_settle, own)
+        except RuntimeError:
+            # The loop is closed: those who asked are gone. The work itself is done.
+            continue
+
+
+def _settle(outcomes: Sequence[_Outcome]) -> None:
+    for job, result, error in outcomes:
+        if job.answer.done():
+            continue
+        if error is None:
+            job.answer.set_result(result)
+        else:
+            job.answer.set_exception(error)
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _translated(error: Exception) -> Exception:
+    if not isinstance(error, sqlite3.DatabaseError) or isinstance(error, sqlite3.IntegrityError):
+        return error
+    unavailable = StoreUnavailableError(f"SQLite: {error}")
+    unavailable.__cause__ = error
+    return unavailable

@@ -1,0 +1,162 @@
+"""The transitions of a session in SQLite other than its appends."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from lapse.documents import (
+    LARGEST_METADATA,
+    StateDelta,
+    check_metadata_size,
+    merge_state,
+    update_document,
+)
+from lapse.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
+from lapse.lifecycle import (
+    SHORTEST_RESTORE,
+    Cause,
+    Change,
+    ChangeKind,
+    Lifecycle,
+    Status,
+)
+from lapse.store import Created, Outcome, Revision, SessionRecord, Swept
+from lapse.stores.sqlite import rows
+from lapse.stores.sqlite.appending import update_outer_state
+from lapse.stores.sqlite.transaction import Transaction
+
+
+def create(
+    transaction: Transaction, state: StateDelta, ttl: timedelta, metadata: Mapping[str, Any]
+) -> Created:
+    """Create a waiting session; see `Store.create`."""
+    key, moment, rules = transaction.key, transaction.moment, transaction.rules
+    row = transaction.first(
+        "create",
+        ttl=rows.duration_micros(ttl),
+        metadata=json.dumps(metadata),
+        state=json.dumps(state.session),
+        update_time=rows.to_text(moment),
+    )
+    if row is None:
+        raise SessionExistsError(f"session {key.short}… exists already")
+    update_outer_state(transaction, state)
+    record = Lifecycle(
+        key=key,
+        status=Status.WAITING,
+        created_at=moment,
+        ttl=ttl,
+        expires_at=moment + ttl,
+        restorable_until=rules.restorable_until(moment, moment + ttl),
+        metadata=metadata,
+    )
+    merged = merge_state(
+        state.session,
+        {**rows.document(row["app_state"]), **state.app},
+        {**rows.document(row["user_state"]), **state.user},
+    )
+    session = SessionRecord(key, merged, Revision(moment, 0))
+    return Created(session, Change(ChangeKind.CREATED, moment, record))
+
+
+def delete(transaction: Transaction) -> Change | None:
+    """Delete a session in whatever status; see `Store.delete`."""
+    record = transaction.lifecycle()
+    transaction.run("delete_record")
+    transaction.run("delete_session")
+    return None if record is None else Change(ChangeKind.DELETED, transaction.moment, record)
+
+
+def amend(
+    transaction: Transaction, metadata: Mapping[str, Any] | None, ttl: timedelta | None
+) -> Outcome:
+    """Change a session's metadata and TTL; see `Store.amend`."""
+    text = None if metadata is None else json.dumps(metadata)
+    row = transaction.first(
+        "amend",
+        metadata=text,
+        ttl=None if ttl is None else rows.duration_micros(ttl),
+        largest_metadata=LARGEST_METADATA,
+    )
+    if row is not None:
+        return _changed(transaction, ChangeKind.AMENDED, row)
+    record = _required(transaction)
+    lobby = transaction.first("read_lobby")
+    if lobby is None or (ttl is not None and record.status is not Status.WAITING):
+        raise _wrong_status(record, "only a waiting session can be given a TTL")
+    check_metadata_size(update_document(lobby["metadata"], text or "{}"))
+    raise _wrong_status(record, "ADK created it; Lapse has no record of it to change")
+
+
+def extend(transaction: Transaction) -> Outcome:
+    """Give a waiting session a fresh TTL; see `Store.extend`."""
+    row = transaction.first("extend", extensible=rows.duration_micros(transaction.rules.extensible))
+    if row is not None:
+        return _changed(transaction, ChangeKind.EXTENDED, row)
+    raise _wrong_status(_required(transaction), "only a waiting session can be extended")
+
+
+def resurrect(transaction: Transaction, cause: Cause) -> Outcome:
+    """Turn an expired session into a waiting one; see `Store.resurrect`."""
+    row = transaction.first("resurrect")
+    if row is not None:
+        return _changed(transaction, ChangeKind.RESURRECTED, row, cause)
+    return Outcome(_required(transaction))
+
+
+def expire_due(transaction: Transaction, limit: int) -> Swept:
+    """Expire what is due; see `Store.expire_due`."""
+    if not transaction.rules.enforced:
+        return Swept((), 0)
+    kept = transaction.run("keep_due", limit=limit)
+    changes = _changes(transaction, ChangeKind.KEPT, kept)
+    expired = transaction.run(
+        "expire_due", limit=limit, shortest_restore=rows.duration_micros(SHORTEST_RESTORE)
+    )
+    changes += _changes(transaction, ChangeKind.EXPIRED, expired)
+    return Swept(tuple(changes), len(changes))
+
+
+def purge_due(transaction: Transaction, limit: int) -> Swept:
+    """Delete what is past restoring; see `Store.purge_due`."""
+    if not transaction.rules.enforced:
+        return Swept((), 0)
+    changes = _changes(transaction, ChangeKind.PURGED, transaction.run("purge_due", limit=limit))
+    return Swept(tuple(changes), len(changes))
+
+
+def time_to_next(transaction: Transaction) -> timedelta | None:
+    """Return how long until a sweep has work; see `Store.time_to_next`."""
+    row = transaction.first("next_due")
+    if row is None or row["due"] is None or not transaction.rules.enforced:
+        return None
+    return timedelta(microseconds=max(0, row["due"] - transaction.now))
+
+
+def _required(transaction: Transaction) -> Lifecycle:
+    record = transaction.lifecycle()
+    if record is None:
+        raise NoSuchSessionError(f"session {transaction.key.short}… does not exist")
+    return record
+
+
+def _wrong_status(record: Lifecycle, reason: str) -> WrongStatusError:
+    return WrongStatusError(f"session {record.key.short}… is {record.status}: {reason}")
+
+
+def _changed(
+    transaction: Transaction, kind: ChangeKind, row: sqlite3.Row, cause: Cause | None = None
+) -> Outcome:
+    record = rows.lobby_record(row, transaction.rules, transaction.now)
+    return Outcome(record, Change(kind, transaction.moment, record, cause))
+
+
+def _changes(
+    transaction: Transaction, kind: ChangeKind, found: Iterable[sqlite3.Row]
+) -> list[Change]:
+    moment, now, rules = transaction.moment, transaction.now, transaction.rules
+    return [Change(kind, moment, rows.lobby_record(row, rules, now)) for row in found]

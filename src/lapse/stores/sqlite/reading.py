@@ -1,0 +1,91 @@
+"""Reading sessions from SQLite; each function runs inside one snapshot."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from lapse.documents import merge_state
+from lapse.lifecycle import SessionKey, Status
+from lapse.store import EventRecord, EventWindow, Revision, SessionRecord, Tally
+from lapse.stores.sqlite import rows
+from lapse.stores.sqlite.transaction import Transaction
+
+_ALL: Final = -1
+"""What LIMIT takes for no limit."""
+
+
+def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
+    """Return one session that is there for ADK, with the events of the window."""
+    head = transaction.first("read")
+    if head is None:
+        return None
+    if window.newest == 0:
+        events: list[EventRecord] = []
+    elif head["held_events"] is None:
+        events = _stored_events(transaction, window)
+    else:
+        events = _within(window, rows.held_events(head["held_events"]))
+    state = merge_state(
+        json.loads(head["state"]),
+        rows.document(head["app_state"]),
+        rows.document(head["user_state"]),
+    )
+    revision = Revision(rows.from_text(head["update_time"]), head["revision"])
+    return SessionRecord(transaction.key, state, revision, tuple(events))
+
+
+def list_sessions(transaction: Transaction, user_id: str | None) -> list[SessionRecord]:
+    """Return the sessions of one user, or of all users of the app, without events."""
+    app_name = transaction.key.app_name
+    app_state = rows.document_of(transaction.first("read_app_state"))
+    if user_id is None:
+        found = transaction.run("list_of_app")
+        users = {
+            row["user_id"]: rows.document_of(row) for row in transaction.run("read_user_states")
+        }
+    else:
+        found = transaction.run("list_of_user")
+        users = {user_id: rows.document_of(transaction.first("read_user_state"))}
+    return [
+        SessionRecord(
+            SessionKey(app_name, row["user_id"], row["session_id"]),
+            merge_state(json.loads(row["state"]), app_state, users.get(row["user_id"], {})),
+            Revision(rows.from_text(row["update_time"]), row["revision"]),
+        )
+        for row in found
+    ]
+
+
+def user_state(transaction: Transaction) -> dict[str, Any]:
+    """Return the state of the user in the transaction's key."""
+    return rows.document_of(transaction.first("read_user_state"))
+
+
+def tallies(transaction: Transaction) -> list[Tally]:
+    """Count the lobby's records by app and status."""
+    return [
+        Tally(app_name, Status(status), sessions)
+        for app_name, status, sessions in transaction.run("tallies")
+    ]
+
+
+def _stored_events(transaction: Transaction, window: EventWindow) -> list[EventRecord]:
+    found = transaction.run(
+        "read_events",
+        after="" if window.after is None else rows.to_text(window.after),
+        newest=_ALL if window.newest is None else window.newest,
+    )
+    return [
+        EventRecord(
+            row["id"], row["invocation_id"], rows.from_text(row["timestamp"]), row["event_data"]
+        )
+        for row in found
+    ][::-1]
+
+
+def _within(window: EventWindow, events: list[EventRecord]) -> list[EventRecord]:
+    after = window.after
+    events = [event for event in events if after is None or event.timestamp >= after]
+    events.sort(key=lambda event: (event.timestamp, event.id))
+    return events if window.newest is None else events[-window.newest :]

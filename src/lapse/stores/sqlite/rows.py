@@ -1,0 +1,119 @@
+"""SQLite's values and rows, to and from plain data."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from lapse.lifecycle import Lifecycle, Rules, SessionKey, Status, is_message
+from lapse.store import EventRecord
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def to_micros(moment: datetime) -> int:
+    """Return an aware datetime as microseconds since the epoch."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """Return microseconds since the epoch as an aware datetime in UTC."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def duration_micros(duration: timedelta) -> int:
+    """Return a duration in microseconds."""
+    return duration // _MICROSECOND
+
+
+def to_text(moment: datetime) -> str:
+    """Return a time as ADK writes it: naive, UTC, always six digits, so that text sorts."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def from_text(text: str) -> datetime:
+    """Read a time that ADK wrote."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def event_params(event: EventRecord) -> dict[str, Any]:
+    """Return the statement parameters that hold one event."""
+    return {
+        "event_id": event.id,
+        "invocation_id": event.invocation_id,
+        "event_time": to_text(event.timestamp),
+        "event_data": event.data,
+    }
+
+
+def held_text(record: EventRecord) -> str:
+    """Return an event as the lobby holds it; its data stays text, exact to the letter."""
+    return json.dumps(
+        {
+            "id": record.id,
+            "invocation_id": record.invocation_id,
+            "timestamp": to_text(record.timestamp),
+            "event_data": record.data,
+        }
+    )
+
+
+def held_events(text: str | None) -> list[EventRecord]:
+    """Read the events that the lobby holds, in the order they came."""
+    return [
+        EventRecord(e["id"], e["invocation_id"], from_text(e["timestamp"]), e["event_data"])
+        for e in json.loads(text or "[]")
+    ]
+
+
+def document(text: str | None) -> dict[str, Any]:
+    """Read a JSON object; empty where there is none."""
+    return json.loads(text) if text else {}
+
+
+def document_of(row: sqlite3.Row | None) -> dict[str, Any]:
+    """Read the `state` of a row; empty where there is no row."""
+    return {} if row is None else document(row["state"])
+
+
+def lobby_record(row: sqlite3.Row, rules: Rules, now: int) -> Lifecycle:
+    """Read a lobby row as a record: past its deadline it reads as expired, swept or not."""
+    status = Status(row["status"])
+    created_at, expires_at = from_micros(row["created_at"]), _moment(row["expires_at"])
+    expired_at, restorable_until = _moment(row["expired_at"]), _moment(row["restorable_until"])
+    if status is Status.WAITING and expires_at is not None:
+        if rules.enforced and row["expires_at"] <= now:
+            status, expired_at = Status.EXPIRED, expires_at
+        restorable_until = rules.restorable_until(created_at, expires_at)
+    return Lifecycle(
+        key=SessionKey(row["app_name"], row["user_id"], row["session_id"]),
+        status=status,
+        created_at=created_at,
+        ttl=timedelta(microseconds=row["ttl"]),
+        expires_at=expires_at,
+        first_message_at=_moment(row["first_message_at"]),
+        expired_at=expired_at,
+        restorable_until=restorable_until,
+        resurrections=row["resurrections"],
+        metadata=json.loads(row["metadata"]),
+    )
+
+
+def adopted_record(key: SessionKey, create_time: str, events: Iterable[sqlite3.Row]) -> Lifecycle:
+    """Return the record of a session that Lapse did not create, from its first message."""
+    first = next((e for e in events if is_message(json.loads(e["event_data"] or "{}"))), None)
+    return Lifecycle(
+        key=key,
+        status=Status.ORPHAN if first is None else Status.USED,
+        created_at=from_text(create_time),
+        first_message_at=None if first is None else from_text(first["timestamp"]),
+        metadata={},
+    )
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else from_micros(micros)

@@ -1,0 +1,214 @@
+"""The SQLite store: the embedded default, one file, any number of processes on one machine.
+
+Writes go through one thread that commits what has queued up in one transaction; reads have
+connections of their own. WAL and `synchronous=FULL`: what was acknowledged survives a power cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from lapse.documents import StateDelta
+from lapse.errors import StoreUnavailableError
+from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
+from lapse.store import (
+    Appended,
+    Created,
+    EventWindow,
+    Glimpse,
+    NewEvent,
+    Outcome,
+    Revision,
+    SessionRecord,
+    Swept,
+    Tally,
+)
+from lapse.stores.sqlite import appending, lobby, reading, rows
+from lapse.stores.sqlite.lanes import Lane
+from lapse.stores.sqlite.schema import connect, prepare, prepare_connection
+from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
+
+T = TypeVar("T")
+
+MEMORY: Final = ":memory:"
+
+_READERS: Final = 3
+_READS_TOGETHER: Final = 8
+_WRITES_TOGETHER: Final = 256
+
+
+class SqliteStore:
+    """A Store in one SQLite file, or in memory with the path `:memory:`."""
+
+    def __init__(self, path: str, rules: Rules = Rules()) -> None:
+        self._path = path
+        self._rules = rules
+        self._opening = threading.Lock()
+        self._lanes: tuple[Lane, Lane] | None = None
+        self._closed = False
+
+    @property
+    def rules(self) -> Rules:
+        return self._rules
+
+    async def open(self) -> None:
+        if self._lanes is None:
+            await asyncio.to_thread(self._open)
+
+    async def _opened(self) -> tuple[Lane, Lane]:
+        return await asyncio.to_thread(self._open)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def _open(self) -> tuple[Lane, Lane]:
+        with self._opening:
+            if self._closed:
+                raise StoreUnavailableError("the store is closed")
+            if self._lanes is None:
+                self._lanes = self._make_lanes()
+            return self._lanes
+
+    def _make_lanes(self) -> tuple[Lane, Lane]:
+        """Return the lane of the reads and that of the writes: in memory, the same one."""
+        if self._path == MEMORY:
+            both = Lane("memory", _connect_memory, begin="BEGIN", threads=1, most=_WRITES_TOGETHER)
+            return both, both
+        prepare(self._path)
+        reads = Lane(
+            "read",
+            lambda: connect(self._path, cache=1000),
+            begin="BEGIN",
+            threads=_READERS,
+            most=_READS_TOGETHER,
+        )
+        writes = Lane(
+            "write",
+            lambda: connect(self._path, cache=4000),
+            begin="BEGIN IMMEDIATE",
+            threads=1,
+            most=_WRITES_TOGETHER,
+        )
+        return reads, writes
+
+    def _close(self) -> None:
+        with self._opening:
+            self._closed = True
+            for lane in self._lanes or ():
+                lane.close()
+
+    async def _read(
+        self,
+        work: Callable[[Transaction], T],
+        key: SessionKey | None = None,
+        now: datetime | None = None,
+    ) -> T:
+        reads, _ = self._lanes or await self._opened()
+        return await reads.run(self._at(work, key, now))
+
+    async def _write(
+        self,
+        work: Callable[[Transaction], T],
+        key: SessionKey | None = None,
+        now: datetime | None = None,
+    ) -> T:
+        _, writes = self._lanes or await self._opened()
+        return await writes.run(self._at(work, key, now))
+
+    def _at(
+        self, work: Callable[[Transaction], T], key: SessionKey | None, now: datetime | None
+    ) -> Callable[[sqlite3.Connection], T]:
+        """Bind work to the moment at which it will run: the store's clock is this host's."""
+
+        def run(connection: sqlite3.Connection) -> T:
+            clock = time.time_ns() // 1000 if now is None else rows.to_micros(now)
+            return work(Transaction(connection, self._rules, clock, key or NO_SESSION))
+
+        return run
+
+    async def ping(self) -> None:
+        await self._write(lambda transaction: transaction.first("next_due"))
+
+    async def create(
+        self,
+        key: SessionKey,
+        *,
+        state: StateDelta,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        now: datetime | None = None,
+    ) -> Created:
+        return await self._write(lambda t: lobby.create(t, state, ttl, metadata), key, now)
+
+    async def read(
+        self, key: SessionKey, window: EventWindow = EventWindow(), *, now: datetime | None = None
+    ) -> SessionRecord | None:
+        return await self._read(lambda t: reading.read(t, window), key, now)
+
+    async def list(
+        self, app_name: str, user_id: str | None, *, now: datetime | None = None
+    ) -> Sequence[SessionRecord]:
+        key = SessionKey(app_name, user_id or "", "")
+        return await self._read(lambda t: reading.list_sessions(t, user_id), key, now)
+
+    async def append(
+        self,
+        key: SessionKey,
+        event: NewEvent,
+        seen: Revision | Glimpse,
+        *,
+        now: datetime | None = None,
+    ) -> Appended:
+        step = appending.Append.of(event, seen)
+        return await self._write(lambda t: appending.append(t, step), key, now)
+
+    async def delete(self, key: SessionKey, *, now: datetime | None = None) -> Change | None:
+        return await self._write(lobby.delete, key, now)
+
+    async def user_state(self, app_name: str, user_id: str) -> dict[str, Any]:
+        return await self._read(reading.user_state, SessionKey(app_name, user_id, ""))
+
+    async def lifecycle(self, key: SessionKey, *, now: datetime | None = None) -> Lifecycle | None:
+        return await self._read(Transaction.lifecycle, key, now)
+
+    async def amend(
+        self,
+        key: SessionKey,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
+        now: datetime | None = None,
+    ) -> Outcome:
+        return await self._write(lambda t: lobby.amend(t, metadata, ttl), key, now)
+
+    async def extend(self, key: SessionKey, *, now: datetime | None = None) -> Outcome:
+        return await self._write(lobby.extend, key, now)
+
+    async def resurrect(
+        self, key: SessionKey, *, cause: Cause, now: datetime | None = None
+    ) -> Outcome:
+        return await self._write(lambda t: lobby.resurrect(t, cause), key, now)
+
+    async def expire_due(self, limit: int, *, now: datetime | None = None) -> Swept:
+        return await self._write(lambda t: lobby.expire_due(t, limit), now=now)
+
+    async def purge_due(self, limit: int, *, now: datetime | None = None) -> Swept:
+        return await self._write(lambda t: lobby.purge_due(t, limit), now=now)
+
+    async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
+        return await self._read(lobby.time_to_next, now=now)
+
+    async def tallies(self) -> Sequence[Tally]:
+        return await self._read(reading.tallies)
+
+
+def _connect_memory() -> sqlite3.Connection:
+    connection = connect(MEMORY, cache=4000)
+    prepare_connection(connection, MEMORY)
+    return connection

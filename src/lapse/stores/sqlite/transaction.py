@@ -1,0 +1,77 @@
+"""One transaction on an SQLite connection, at one moment of the store's clock."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from lapse.lifecycle import Lifecycle, Rules, SessionKey, Status
+from lapse.stores.sqlite import rows
+from lapse.stores.statements import read_statements
+
+_SQL: Final = read_statements("sqlite")
+
+
+NO_SESSION: Final = SessionKey("", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Runs named statements on one session, or on none, at one moment.
+
+    Attributes:
+        connection: a connection inside a transaction.
+        rules: what the store enforces.
+        now: the moment, in microseconds since the epoch.
+        key: the session that the statements are about.
+    """
+
+    connection: sqlite3.Connection
+    rules: Rules
+    now: int
+    key: SessionKey = NO_SESSION
+
+    @property
+    def moment(self) -> datetime:
+        """Return the moment as a datetime."""
+        return rows.from_micros(self.now)
+
+    def run(self, name: str, **params: Any) -> sqlite3.Cursor:
+        """Run a statement; the key, the moment and the rules are among its parameters."""
+        params |= {
+            "app_name": self.key.app_name,
+            "user_id": self.key.user_id,
+            "session_id": self.key.session_id,
+            "now": self.now,
+            "enforced": self.rules.enforced,
+            "horizon": rows.duration_micros(self.rules.horizon),
+        }
+        return self.connection.execute(_SQL[name], params)
+
+    def first(self, name: str, **params: Any) -> sqlite3.Row | None:
+        """Run a statement that returns at most one row, and return it."""
+        row: sqlite3.Row | None = self.run(name, **params).fetchone()
+        return row
+
+    def lifecycle(self) -> Lifecycle | None:
+        """Return the session's record at this moment; None where it is unknown."""
+        lobby = self.first("read_lobby")
+        stored = self.first("read_create_time")
+        if stored is None:
+            record = None if lobby is None else rows.lobby_record(lobby, self.rules, self.now)
+            return record if record is not None and self._stands(record) else None
+        if lobby is not None and lobby["status"] == Status.USED:
+            return rows.lobby_record(lobby, self.rules, self.now)
+        return rows.adopted_record(self.key, stored["create_time"], self.run("read_event_texts"))
+
+    def _stands(self, record: Lifecycle) -> bool:
+        """Return False for a record whose session is gone: deleted by others, or past restoring."""
+        match record.status:
+            case Status.USED:
+                return False
+            case Status.EXPIRED if self.rules.enforced and record.restorable_until is not None:
+                return self.moment < record.restorable_until
+            case _:
+                return True

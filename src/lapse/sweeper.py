@@ -1,0 +1,233 @@
+"""The sweep: due waiting sessions expire, due expired ones are purged.
+
+`sweep_once` is the work; `Sweeper` only decides when. Any number of sweepers may share a store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self
+
+from lapse.changes import Feed
+from lapse.errors import LapseError
+from lapse.lifecycle import Change, ChangeKind, Status
+from lapse.store import Store, Swept
+
+BATCH: Final = 500
+LONGEST_SLEEP: Final = timedelta(seconds=15)
+"""How long a deadline made by another process may go unseen."""
+
+_FULL_BATCH_GAP: Final = timedelta(milliseconds=5)
+"""At most this long between full batches, at random: room for others, replicas out of step."""
+
+_TIMEOUT: Final = timedelta(seconds=30)
+_STOP_TIMEOUT: Final = timedelta(seconds=1)
+_FIRST_RETRY: Final = timedelta(milliseconds=250)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What one sweep did.
+
+    `full` tells that a batch came back full: more is due already. `latest` is the greatest
+    lateness among the expired.
+    """
+
+    expired: int
+    purged: int
+    kept: int
+    latest: timedelta
+    duration: timedelta
+    full: bool
+
+    @property
+    def did_something(self) -> bool:
+        """Return whether any session changed."""
+        return bool(self.expired or self.purged or self.kept)
+
+
+async def sweep_once(store: Store, feed: Feed, *, batch: int = BATCH) -> SweepReport:
+    """Expire and purge at most `batch` due sessions of each kind, and publish the changes.
+
+    Raises:
+        StoreUnavailableError: the store does not answer.
+    """
+    began = time.perf_counter()
+    swept: list[Swept] = []
+    # Expiry first: with a horizon of zero, what it expires is purged by the same sweep.
+    for step in (store.expire_due, store.purge_due):
+        swept.append(await step(batch))
+        feed.publish(swept[-1].changes)
+    changes = [change for part in swept for change in part.changes]
+    return SweepReport(
+        expired=_count(changes, ChangeKind.EXPIRED),
+        purged=_count(changes, ChangeKind.PURGED),
+        kept=_count(changes, ChangeKind.KEPT),
+        latest=max((change.lateness or timedelta(0) for change in changes), default=timedelta(0)),
+        duration=timedelta(seconds=time.perf_counter() - began),
+        full=any(part.taken >= batch for part in swept),
+    )
+
+
+def _count(changes: list[Change], kind: ChangeKind) -> int:
+    return sum(change.kind is kind for change in changes)
+
+
+class Sweeper:
+    """Sweeps a store until it is stopped: at each deadline, and at least every `longest_sleep`.
+
+    It outlives outages of the store: it says so once when one begins and once when it ends,
+    and retries with growing, jittered pauses meanwhile.
+
+    `start` and `stop` may be called in any order and any number of times; `stop` returns when
+    the work has stopped. It is an async context manager, too.
+
+    Args:
+        store: what to sweep.
+        feed: where changes are published; nearer deadlines published there wake the sweeper.
+        on_report: called with the report of every sweep.
+        on_fault: called with every fault of the store.
+        longest_sleep: see above.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        feed: Feed,
+        *,
+        on_report: Callable[[SweepReport], None] | None = None,
+        on_fault: Callable[[Exception], None] | None = None,
+        longest_sleep: timedelta = LONGEST_SLEEP,
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self._on_report = on_report or (lambda _: None)
+        self._on_fault = on_fault or (lambda _: None)
+        self._longest_sleep = longest_sleep
+        self._turn = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._nearer = asyncio.Event()
+        self._nearest = math.inf
+        self._wakes_at = math.inf
+        self._last_sweep: float | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether the loop runs and has swept, or tried to, not too long ago."""
+        if self._task is None or self._task.done():
+            return False
+        allowed = (2 * self._longest_sleep + _TIMEOUT).total_seconds()
+        return self._last_sweep is None or time.monotonic() - self._last_sweep < allowed
+
+    async def start(self) -> None:
+        """Begin to sweep; nothing happens when it has begun."""
+        async with self._turn:
+            if self._task is None or self._task.done():
+                self._stopping.clear()
+                self._task = asyncio.create_task(self._run(), name="lapse-sweeper")
+
+    async def stop(self) -> None:
+        """Stop and return once stopped; nothing happens when it is not running.
+
+        The batch in hand is finished, unless the store keeps it waiting.
+        """
+        async with self._turn:
+            if self._task is None:
+                return
+            self._stopping.set()
+            self._nearer.set()
+            _, pending = await asyncio.wait([self._task], timeout=_STOP_TIMEOUT.total_seconds())
+            for task in pending:
+                task.cancel()
+                await asyncio.wait([task])
+            self._task = None
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    async def _run(self) -> None:
+        unsubscribe = self._feed.subscribe(self._notice)
+        failures = 0
+        try:
+            while not self._stopping.is_set():
+                self._nearest = math.inf
+                try:
+                    pause = await asyncio.wait_for(self._sweep(), _TIMEOUT.total_seconds())
+                except Exception as error:  # noqa: BLE001 - whatever it is, deadlines go on
+                    failures += 1
+                    pause = self._retry_pause(error, failures)
+                    self._nearest = math.inf
+                else:
+                    if failures:
+                        _log.warning("the sweeper works again, after %d failed sweeps", failures)
+                    failures = 0
+                self._last_sweep = time.monotonic()
+                await self._sleep(pause)
+        finally:
+            unsubscribe()
+
+    async def _sweep(self) -> timedelta:
+        """Sweep once and return how long there is nothing to do."""
+        report = await sweep_once(self._store, self._feed)
+        self._on_report(report)
+        if report.full:
+            return _FULL_BATCH_GAP * random.random()
+        ahead = await self._store.time_to_next()
+        return self._longest_sleep if ahead is None else min(ahead, self._longest_sleep)
+
+    def _retry_pause(self, error: Exception, failures: int) -> timedelta:
+        self._on_fault(error)
+        if failures == 1:
+            known = isinstance(error, LapseError | OSError)
+            _log.error(
+                "the sweeper cannot work and will keep trying: %s",
+                error or type(error).__name__,
+                exc_info=None if known else error,
+            )
+        growing = min(_FIRST_RETRY * (1 << min(failures - 1, 10)), self._longest_sleep)
+        return growing * (0.5 + random.random() / 2)
+
+    async def _sleep(self, pause: timedelta) -> None:
+        """Sleep until `pause` is over, a nearer deadline comes, or the sweeper is to stop."""
+        end = time.time() + pause.total_seconds()
+        while not self._stopping.is_set():
+            self._nearer.clear()
+            self._wakes_at = min(end, self._nearest)
+            rest = self._wakes_at - time.time()
+            if rest <= 0:
+                return
+            try:
+                async with asyncio.timeout(rest):
+                    await self._nearer.wait()
+            except TimeoutError:
+                return
+
+    def _notice(self, change: Change) -> None:
+        """Plan for a deadline that is nearer than the planned one; the store decides at it."""
+        record = change.record
+        if record.status is Status.WAITING and record.expires_at is not None:
+            self._nearest = min(self._nearest, record.expires_at.timestamp())
+            if self._nearest < self._wakes_at:
+                self._nearer.set()

@@ -1,0 +1,38 @@
+"""The TTL of a session: its bounds, and how it is read from minutes."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import Final
+
+from lapse.errors import InvalidValueError
+
+DEFAULT_TTL: Final = timedelta(minutes=30)
+SHORTEST_TTL: Final = timedelta(milliseconds=1)
+LONGEST_TTL: Final = timedelta(days=30)
+
+
+def ttl_from_minutes(minutes: object, *, field: str) -> timedelta:
+    """Read a TTL given in minutes, decimals allowed.
+
+    Raises:
+        InvalidValueError: `minutes` is no number, not finite, or outside
+            SHORTEST_TTL..LONGEST_TTL. The error names `field`.
+    """
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float):
+        raise InvalidValueError(field, f"must be a number of minutes, not {minutes!r:.40}")
+    longest = LONGEST_TTL / timedelta(minutes=1)
+    if not math.isfinite(minutes) or not 0 < minutes <= longest:
+        reason = f"must be above 0 and at most {longest:.0f} minutes (30 days), not {minutes!r:.40}"
+        raise InvalidValueError(field, reason)
+    ttl = timedelta(minutes=minutes)
+    if ttl < SHORTEST_TTL:
+        raise InvalidValueError(field, f"must be at least 1 millisecond, not {minutes!r} minutes")
+    return ttl
+
+
+def minutes_of(ttl: timedelta) -> float:
+    """Return a TTL in minutes, as an int where it is whole."""
+    minutes = ttl / timedelta(minutes=1)
+    return int(minutes) if minutes.is_integer() else minutes

@@ -1,0 +1,5 @@
+"""Lapse's routes, for one's own FastAPI application and for `lapse serve`."""
+
+from lapse.web.mounting import mount
+
+__all__ = ["mount"]

@@ -1,0 +1,91 @@
+"""The ASGI layer in front of ADK's routes: it looks at which session a request is about."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lapse.lifecycle import SessionKey
+from lapse.logs import shortening
+from lapse.sessions import LapseSessionService
+
+_RUNS: Final = {"/run", "/run_sse"}
+_LIVE: Final = "/run_live"
+
+
+class SessionInFront:
+    """Resurrects the session of a run first, and keeps session ids out of the log.
+
+    ADK's runs read their session before the message that would resurrect it, so they would
+    answer 404. Here they may bring it back.
+    """
+
+    def __init__(self, app: ASGIApp, *, default_app: str | None = None) -> None:
+        self._app = app
+        self._default_app = default_app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, with its session known to the service and the log."""
+        key: SessionKey | None = None
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _RUNS:
+            body, receive = await _read_body(receive)
+            key = self._key_of(_parsed(body))
+        elif scope["type"] == "websocket" and scope["path"] == _LIVE:
+            query = parse_qs(scope["query_string"].decode("latin-1"))
+            key = self._key_of({name: values[0] for name, values in query.items()})
+        with ExitStack() as stack:
+            if key is not None:
+                stack.enter_context(LapseSessionService.reviving(key))
+            session_id = key.session_id if key is not None else _id_in(scope.get("path", ""))
+            if session_id:
+                stack.enter_context(shortening(session_id))
+            await self._app(scope, receive, send)
+
+    def _key_of(self, fields: dict[str, Any]) -> SessionKey | None:
+        app_name = fields.get("appName") or fields.get("app_name") or self._default_app
+        user_id = fields.get("userId") or fields.get("user_id")
+        session_id = fields.get("sessionId") or fields.get("session_id")
+        if all(isinstance(part, str) for part in (app_name, user_id, session_id)):
+            return SessionKey(str(app_name), str(user_id), str(session_id))
+        return None
+
+
+async def _read_body(receive: Receive) -> tuple[bytes, Receive]:
+    """Read a request's body, and return it with a `receive` that gives it once more."""
+    chunks: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            break
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body"):
+            message = {"type": "http.request", "body": b"".join(chunks), "more_body": False}
+            break
+    pending: list[Message] = [message]
+
+    async def again() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return b"".join(chunks), again
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    """Return a JSON object; empty for anything else, which ADK's own validation answers."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _id_in(path: str) -> str:
+    """Return the session id in a path `/apps/…/users/…/sessions/ID…`, if there is one."""
+    match path.split("/"):
+        case ["", "apps", _, "users", _, "sessions", session_id, *_]:
+            return unquote(session_id)
+        case _:
+            return ""

@@ -1,0 +1,116 @@
+"""The routes of a session's life."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from lapse.errors import InvalidValueError
+from lapse.lifecycle import Lifecycle, SessionKey, Status, utc_now
+from lapse.sessions import LapseSessionService
+from lapse.ttl import minutes_of, ttl_from_minutes
+
+
+def _key(app_name: str, user_id: str, session_id: str) -> SessionKey:
+    return SessionKey(app_name, user_id, session_id)
+
+
+Key = Annotated[SessionKey, Depends(_key)]
+
+
+class _CamelModel(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+
+class LifecycleBody(_CamelModel):
+    """A session's record, as the browser sees it."""
+
+    app_name: str
+    user_id: str
+    session_id: str
+    status: Status
+    has_messages: bool
+    created_at: str
+    first_message_at: str | None
+    ttl_minutes: float | None
+    expires_at: str | None
+    expired_at: str | None
+    restorable_until: str | None
+    resurrections: int
+    metadata: Mapping[str, Any]
+    server_time: str
+
+    @classmethod
+    def of(cls, record: Lifecycle) -> LifecycleBody:
+        """Render a record."""
+        return cls(
+            app_name=record.key.app_name,
+            user_id=record.key.user_id,
+            session_id=record.key.session_id,
+            status=record.status,
+            has_messages=record.has_messages,
+            created_at=_iso(record.created_at),
+            first_message_at=_iso_or_none(record.first_message_at),
+            ttl_minutes=None if record.ttl is None else minutes_of(record.ttl),
+            expires_at=_iso_or_none(record.expires_at),
+            expired_at=_iso_or_none(record.expired_at),
+            restorable_until=_iso_or_none(record.restorable_until),
+            resurrections=record.resurrections,
+            metadata=record.metadata or {},
+            server_time=_iso(utc_now()),
+        )
+
+
+class AmendBody(_CamelModel):
+    """What may be changed of a record."""
+
+    metadata: dict[str, Any] | None = None
+    ttl_minutes: Any = Field(default=None, json_schema_extra={"type": "number"})
+
+
+def lifecycle_routes(service: LapseSessionService) -> APIRouter:
+    """Return the routes, bound to one service."""
+    router = APIRouter(
+        prefix="/apps/{app_name}/users/{user_id}/sessions/{session_id}/lifecycle",
+        tags=["lifecycle"],
+    )
+
+    @router.get("")
+    async def read(key: Key) -> LifecycleBody:
+        """Return the record; an expired session answers too, with its status."""
+        return LifecycleBody.of(await service.lifecycle(key))
+
+    @router.patch("")
+    async def amend(key: Key, body: AmendBody) -> LifecycleBody:
+        """Merge metadata by its top-level keys; give a waiting session a TTL from now."""
+        ttl = None
+        if body.ttl_minutes is not None:
+            ttl = ttl_from_minutes(body.ttl_minutes, field="ttlMinutes")
+        if body.metadata is None and ttl is None:
+            raise InvalidValueError("body", "must have metadata, ttlMinutes or both")
+        return LifecycleBody.of(await service.amend(key, metadata=body.metadata, ttl=ttl))
+
+    @router.post("/extend")
+    async def extend(key: Key) -> LifecycleBody:
+        """Someone is typing: give a waiting session a fresh TTL."""
+        return LifecycleBody.of(await service.extend(key))
+
+    @router.post("/resurrect")
+    async def resurrect(key: Key) -> LifecycleBody:
+        """Bring an expired session back; a living one is left as it is."""
+        return LifecycleBody.of(await service.resurrect(key))
+
+    return router
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _iso_or_none(moment: datetime | None) -> str | None:
+    return None if moment is None else _iso(moment)
