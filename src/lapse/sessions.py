@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from weakref import WeakValueDictionary
@@ -24,37 +22,25 @@ from google.adk.sessions.base_session_service import (
     ListSessionsResponse,
 )
 from google.adk.sessions.session import Session
-from pydantic import TypeAdapter
-from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from lapse.changes import Feed
-from lapse.documents import StateDelta, check_metadata, encode, split_state
+from lapse.documents import check_metadata
 from lapse.errors import (
     InvalidValueError,
     NoSuchSessionError,
     OutdatedSessionError,
     SessionExistsError,
 )
-from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key, is_message
-from lapse.store import (
-    EventRecord,
-    EventWindow,
-    Glimpse,
-    NewEvent,
-    Outcome,
-    Revision,
-    SessionRecord,
-    Store,
-)
+from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key
+from lapse.store import Outcome, Store
 from lapse.sweeper import Sweeper
+from lapse.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.ttl import DEFAULT_TTL, ttl_from_minutes
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
-_EVENTS: Final = TypeAdapter(list[Event])
-_LONGEST_EVENT_ID: Final = 128
-_LONGEST_INVOCATION_ID: Final = 256
+_MANY_EVENTS: Final = 500
+"""Reading more of them takes a thread, so that the loop goes on meanwhile."""
 
 _reviving: ContextVar[SessionKey | None] = ContextVar("lapse_reviving", default=None)
 
@@ -125,7 +111,7 @@ class LapseSessionService(BaseSessionService):
         minutes = ttl_minutes if ttl_minutes is not None else ttlMinutes
         transition = self.store.create(
             key,
-            state=_storable_state(state or {}),
+            state=storable_state(state or {}),
             ttl=self._ttl if minutes is None else ttl_from_minutes(minutes, field="ttl_minutes"),
             metadata={"kind": "canonical-session", "backend_created": not chosen}
             | dict(check_metadata(metadata or {})),
@@ -134,7 +120,7 @@ class LapseSessionService(BaseSessionService):
             created = await self._commit(transition, lambda created: [created.change])
         except SessionExistsError as error:
             raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
-        return _session(created.session)
+        return session_of(created.session)
 
     async def get_session(
         self,
@@ -148,7 +134,7 @@ class LapseSessionService(BaseSessionService):
         key = await self._stored_key(app_name, user_id, session_id)
         if key is None:
             return None
-        window = _window(config)
+        window = window_of(config)
         record = await self.store.read(key, window)
         if record is None and _reviving.get() == key:
             try:
@@ -156,7 +142,11 @@ class LapseSessionService(BaseSessionService):
             except NoSuchSessionError:
                 return None
             record = await self.store.read(key, window)
-        return None if record is None else _session(record)
+        if record is None:
+            return None
+        if len(record.events) > _MANY_EVENTS:
+            return await asyncio.to_thread(session_of, record)
+        return session_of(record)
 
     async def list_sessions(
         self, *, app_name: str, user_id: str | None = None
@@ -165,7 +155,7 @@ class LapseSessionService(BaseSessionService):
         if not _can_exist(SessionKey(app_name, "-" if user_id is None else user_id, "-")):
             return ListSessionsResponse()
         records = await self.store.list(app_name, user_id)
-        return ListSessionsResponse(sessions=[_session(record) for record in records])
+        return ListSessionsResponse(sessions=[session_of(record) for record in records])
 
     async def delete_session(self, app_name: str, user_id: str, session_id: str) -> None:
         """Delete a session, living or expired; nothing happens where there is none."""
@@ -196,14 +186,14 @@ class LapseSessionService(BaseSessionService):
             return event
         self._apply_temp_state(session, event)
         event = self._trim_temp_delta_state(event)
-        new = _new_event(event)
+        new = new_event(event)
         key = SessionKey(session.app_name, session.user_id, session.id)
         if not _can_exist(key):
             raise SessionNotFoundError(f"Session {session.id} not found.")
         async with self._turn(key):
             try:
                 appended = await self._commit(
-                    self.store.append(key, new, _seen(session)), lambda appended: appended.changes
+                    self.store.append(key, new, seen(session)), lambda appended: appended.changes
                 )
             except NoSuchSessionError as error:
                 raise SessionNotFoundError(f"Session {session.id} not found.") from error
@@ -213,7 +203,7 @@ class LapseSessionService(BaseSessionService):
                     "Please reload the session before appending more events."
                 ) from error
             if appended.revision is not None:
-                _mark(session, appended.revision)
+                mark(session, appended.revision)
             if appended.repeated and any(held.id == event.id for held in session.events):
                 return event
             return self._commit_event_to_session(session, event)
@@ -337,98 +327,3 @@ def _can_exist(key: SessionKey) -> bool:
     except InvalidValueError:
         return False
     return True
-
-
-def _storable_state(state: Mapping[str, Any]) -> StateDelta:
-    """Return state as JSON values, split by scope.
-
-    As in ADK, rich types are written faithfully and what JSON cannot express by its `repr`.
-    """
-    if not state:
-        return StateDelta()
-    try:
-        try:
-            plain = to_jsonable_python(dict(state))
-        except PydanticSerializationError:
-            _log.warning("state holds values that are not JSON; their repr is stored instead")
-            plain = to_jsonable_python(dict(state), serialize_unknown=True)
-    except (ValueError, RecursionError) as error:
-        raise InvalidValueError("state", f"cannot be stored as JSON: {error}") from error
-    encode(plain, what="state")
-    return split_state(plain)
-
-
-def _new_event(event: Event) -> NewEvent:
-    for field, value, longest in (
-        ("event id", event.id, _LONGEST_EVENT_ID),
-        ("invocation id", event.invocation_id, _LONGEST_INVOCATION_ID),
-    ):
-        if len(value) > longest:
-            raise InvalidValueError(field, f"must be at most {longest} characters long")
-    try:
-        timestamp = datetime.fromtimestamp(event.timestamp, UTC)
-    except (ValueError, OverflowError, OSError) as error:
-        reason = f"must be seconds since the epoch, not {event.timestamp!r}"
-        raise InvalidValueError("event timestamp", reason) from error
-    data = _dump(event)
-    return NewEvent(
-        EventRecord(event.id, event.invocation_id, timestamp, encode(data, what="event")),
-        _storable_state(event.actions.state_delta),
-        is_message(data),
-    )
-
-
-def _dump(event: Event) -> dict[str, Any]:
-    try:
-        return event.model_dump(exclude_none=True, mode="json")
-    except (ValueError, RecursionError) as error:
-        raise InvalidValueError("event", f"cannot be stored as JSON: {error}") from error
-
-
-def _seen(session: Session) -> Revision | Glimpse:
-    """Return what a session object knows of the version it was read at."""
-    marker = session._storage_update_marker  # noqa: SLF001 - where ADK's own services keep theirs
-    if marker is not None:
-        try:
-            return Revision.parse(marker)
-        except ValueError:
-            _log.debug("a session carries another service's marker")
-    last = session.events[-1].id if session.events else None
-    return Glimpse(datetime.fromtimestamp(session.last_update_time, UTC), last)
-
-
-def _mark(session: Session, revision: Revision) -> None:
-    session.last_update_time = revision.update_time.timestamp()
-    session._storage_update_marker = revision.marker  # noqa: SLF001 - see _seen
-
-
-def _window(config: GetSessionConfig | None) -> EventWindow:
-    if config is None:
-        return EventWindow()
-    # As in ADK, an after_timestamp of 0 filters nothing.
-    after = config.after_timestamp
-    return EventWindow(
-        config.num_recent_events, datetime.fromtimestamp(after, UTC) if after else None
-    )
-
-
-def _session(record: SessionRecord) -> Session:
-    session = Session(
-        app_name=record.key.app_name,
-        user_id=record.key.user_id,
-        id=record.key.session_id,
-        state=record.state,
-        events=_events(record.events),
-    )
-    _mark(session, record.revision)
-    return session
-
-
-def _events(records: Iterable[EventRecord]) -> list[Event]:
-    """Read events back; as in ADK, the columns win for the ids and the JSON for the time."""
-    documents = []
-    for record in records:
-        document = {"timestamp": record.timestamp.timestamp()} | json.loads(record.data or "{}")
-        document["id"], document["invocation_id"] = record.id, record.invocation_id
-        documents.append(document)
-    return _EVENTS.validate_python(documents) if documents else []

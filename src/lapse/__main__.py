@@ -1,0 +1,5 @@
+"""`python -m lapse`."""
+
+from lapse.cli import main
+
+main()

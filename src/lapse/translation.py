@@ -1,0 +1,131 @@
+"""Between ADK's models and the plain data that stores keep."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from google.adk.events.event import Event
+from google.adk.sessions.base_session_service import GetSessionConfig
+from google.adk.sessions.session import Session
+from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from lapse.documents import StateDelta, encode, split_state
+from lapse.errors import InvalidValueError
+from lapse.lifecycle import is_message
+from lapse.store import EventRecord, EventWindow, Glimpse, NewEvent, Revision, SessionRecord
+
+_log = logging.getLogger(__name__)
+_EVENTS: Final = TypeAdapter(list[Event])
+_LONGEST_EVENT_ID: Final = 128
+_LONGEST_INVOCATION_ID: Final = 256
+
+
+def storable_state(state: Mapping[str, Any]) -> StateDelta:
+    """Return state as JSON values, split by scope.
+
+    As in ADK, rich types are written faithfully and what JSON cannot express by its `repr`.
+
+    Raises:
+        InvalidValueError: no store could keep it.
+    """
+    if not state:
+        return StateDelta()
+    try:
+        try:
+            plain = to_jsonable_python(dict(state))
+        except PydanticSerializationError:
+            _log.warning("state holds values that are not JSON; their repr is stored instead")
+            plain = to_jsonable_python(dict(state), serialize_unknown=True)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValueError("state", f"cannot be stored as JSON: {error}") from error
+    encode(plain, what="state")
+    return split_state(plain)
+
+
+def new_event(event: Event) -> NewEvent:
+    """Return an event as ADK's DatabaseSessionService stores it, with what it changes.
+
+    Raises:
+        InvalidValueError: no store could keep it.
+    """
+    for field, value, longest in (
+        ("event id", event.id, _LONGEST_EVENT_ID),
+        ("invocation id", event.invocation_id, _LONGEST_INVOCATION_ID),
+    ):
+        if len(value) > longest:
+            raise InvalidValueError(field, f"must be at most {longest} characters long")
+    try:
+        timestamp = datetime.fromtimestamp(event.timestamp, UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        reason = f"must be seconds since the epoch, not {event.timestamp!r}"
+        raise InvalidValueError("event timestamp", reason) from error
+    data = _dump(event)
+    return NewEvent(
+        EventRecord(event.id, event.invocation_id, timestamp, encode(data, what="event")),
+        storable_state(event.actions.state_delta),
+        is_message(data),
+    )
+
+
+def _dump(event: Event) -> dict[str, Any]:
+    try:
+        return event.model_dump(exclude_none=True, mode="json")
+    except (ValueError, RecursionError) as error:
+        raise InvalidValueError("event", f"cannot be stored as JSON: {error}") from error
+
+
+def seen(session: Session) -> Revision | Glimpse:
+    """Return what a session object knows of the version it was read at."""
+    marker = session._storage_update_marker  # noqa: SLF001 - where ADK's own services keep theirs
+    if marker is not None:
+        try:
+            return Revision.parse(marker)
+        except ValueError:
+            _log.debug("a session carries another service's marker")
+    last = session.events[-1].id if session.events else None
+    return Glimpse(datetime.fromtimestamp(session.last_update_time, UTC), last)
+
+
+def mark(session: Session, revision: Revision) -> None:
+    """Note on a session object the revision that it now is."""
+    session.last_update_time = revision.update_time.timestamp()
+    session._storage_update_marker = revision.marker  # noqa: SLF001 - see seen
+
+
+def window_of(config: GetSessionConfig | None) -> EventWindow:
+    """Return which events ADK's configuration asks for."""
+    if config is None:
+        return EventWindow()
+    # As in ADK, an after_timestamp of 0 filters nothing.
+    after = config.after_timestamp
+    return EventWindow(
+        config.num_recent_events, datetime.fromtimestamp(after, UTC) if after else None
+    )
+
+
+def session_of(record: SessionRecord) -> Session:
+    """Return a stored session as ADK's model; its events are read in one pass."""
+    session = Session(
+        app_name=record.key.app_name,
+        user_id=record.key.user_id,
+        id=record.key.session_id,
+        state=record.state,
+        events=_events(record.events),
+    )
+    mark(session, record.revision)
+    return session
+
+
+def _events(records: Iterable[EventRecord]) -> list[Event]:
+    """Read events back; as in ADK, the columns win for the ids and the JSON for the time."""
+    documents = []
+    for record in records:
+        document = {"timestamp": record.timestamp.timestamp()} | json.loads(record.data or "{}")
+        document["id"], document["invocation_id"] = record.id, record.invocation_id
+        documents.append(document)
+    return _EVENTS.validate_python(documents) if documents else []
