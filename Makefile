@@ -28,6 +28,10 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet --group check
 	@touch $@
 
+.venv/.installed-bench: .venv/.installed-test
+	$(BIN)/pip install --quiet --group bench
+	@touch $@
+
 install: .venv/.installed
 
 serve: install
@@ -46,7 +50,7 @@ format: .venv/.installed-check
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.installed-test
+bench: .venv/.installed-bench
 	$(BIN)/python bench/run.py
 
 clean:

@@ -17,6 +17,7 @@ import typer
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
+    from lapse.store import Store
 
 app = typer.Typer(
     help="The session life-cycle layer for agents built with Google's ADK.",
@@ -93,6 +94,19 @@ def sweep(
 
 
 @app.command()
+def migrate(
+    store: StoreOption = None,
+    print_only: Annotated[
+        bool, typer.Option("--print", help="Print the SQL instead of running it.")
+    ] = False,
+) -> None:
+    """Bring a store's tables up to date, for servers whose role may not create any."""
+    settings = _settings(store, verbose=False)
+    with _explained():
+        asyncio.run(_migrate(_store(settings), print_only=print_only))
+
+
+@app.command()
 def verify(
     url: Annotated[
         str | None,
@@ -123,6 +137,12 @@ def _settings(store: str | None, *, verbose: bool) -> Settings:
     return settings
 
 
+def _store(settings: Settings) -> Store:
+    from lapse.stores import store_from_url
+
+    return store_from_url(settings.store_url, settings.rules, settings.connection)
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -139,7 +159,7 @@ def _agents(folder: Path | None) -> Path:
         return AGENTS_DIR
     if not folder.is_dir():
         _fail(f"{folder}: there is no such folder of agents")
-    from lapse.web.agents import has_agents
+    from lapse.agents import has_agents
 
     if not has_agents(folder):
         _fail(
@@ -170,9 +190,7 @@ def _serve(
     allow_origins: tuple[str, ...],
 ) -> None:
     """Open the store, so that its faults come first, then serve until a signal comes."""
-    from lapse.stores import store_from_url
-
-    store = store_from_url(settings.store_url, settings.rules)
+    store = _store(settings)
     asyncio.run(store.open())
 
     import uvicorn
@@ -211,13 +229,24 @@ def _described(folder: Path) -> str:
     return "the demo agent (app `concierge`)" if folder == AGENTS_DIR else f"the agents of {folder}"
 
 
+async def _migrate(store: Store, *, print_only: bool) -> None:
+    try:
+        script = await store.pending_migration()
+        if print_only:
+            typer.echo(script, nl=False)
+            return
+        await store.open()
+        typer.echo("the tables were brought up to date" if script else "nothing to do")
+    finally:
+        await store.close()
+
+
 async def _sweep(settings: Settings) -> None:
     from lapse.changes import Feed
     from lapse.logs import log_change
-    from lapse.stores import store_from_url
     from lapse.sweeper import sweep_once
 
-    store = store_from_url(settings.store_url, settings.rules)
+    store = _store(settings)
     feed = Feed()
     feed.subscribe(log_change)
     expired = purged = kept = 0
@@ -239,10 +268,9 @@ async def _sweep(settings: Settings) -> None:
 async def _watch(settings: Settings) -> None:
     from lapse.changes import Feed
     from lapse.logs import log_change, log_sweep
-    from lapse.stores import store_from_url
     from lapse.sweeper import Sweeper
 
-    store = store_from_url(settings.store_url, settings.rules)
+    store = _store(settings)
     await store.open()
     feed = Feed()
     feed.subscribe(log_change)

@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 from lapse.errors import InvalidValueError
@@ -43,6 +45,12 @@ def encode(value: object, *, what: str) -> str:
             reason = "must not contain a lone surrogate (half of a character)"
             raise InvalidValueError(what, reason) from error
     return text
+
+
+@lru_cache(maxsize=1024)
+def read_metadata(text: str) -> Mapping[str, Any]:
+    """Read a session's metadata. Most sessions share a few texts, and a reading is shared too."""
+    return MappingProxyType(json.loads(text))
 
 
 def check_metadata(metadata: object) -> Mapping[str, Any]:

@@ -53,5 +53,9 @@ class StoreUnavailableError(LapseError):
     """The store does not answer now; the operation may be repeated."""
 
 
+class OutcomeUnknownError(StoreUnavailableError):
+    """The store broke off before it could say whether it did it; repeating is safe."""
+
+
 class StoreRefusedError(LapseError):
     """The store cannot be used as it is: foreign, of another version, or not writable."""

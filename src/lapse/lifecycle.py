@@ -6,7 +6,7 @@ This is the only place where the rules stand. The stores make them atomic.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -85,6 +85,30 @@ class Rules:
         if not self.horizon:
             return expired_at
         return max(created_at + self.horizon, expired_at + SHORTEST_RESTORE)
+
+    def as_it_reads(self, record: Lifecycle, now: datetime) -> Lifecycle:
+        """Return a lobby row's record as it reads at a moment, swept by then or not.
+
+        Past its deadline a waiting session reads as expired; the sweep that will meet it
+        counts the hour to come back from then, so it is counted from now.
+        """
+        if record.status is not Status.WAITING or record.expires_at is None:
+            return record
+        if not self.enforced or now < record.expires_at:
+            until = self.restorable_until(record.created_at, record.expires_at)
+            return replace(record, restorable_until=until)
+        return replace(
+            record,
+            status=Status.EXPIRED,
+            expired_at=record.expires_at,
+            restorable_until=self.restorable_until(record.created_at, now),
+        )
+
+    def still_stands(self, record: Lifecycle, now: datetime) -> bool:
+        """Return False for an expired record past restoring, purged by then or not."""
+        if record.status is not Status.EXPIRED or not self.enforced:
+            return True
+        return record.restorable_until is not None and now < record.restorable_until
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ _LINES: Final = {
 }
 
 _UUID: Final = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+
+_QUOTED: Final = re.compile(r"(input_value=).*?(?=, input_type=|$)", re.DOTALL)
 
 _changes_log = logging.getLogger("lapse.changes")
 _sweeps_log = logging.getLogger("lapse.sweeps")
@@ -78,23 +81,24 @@ def log_sweep(report: SweepReport) -> None:
 
 @contextmanager
 def shortening(session_id: str) -> Iterator[None]:
-    """Shorten this session id in whatever is logged inside the block, by whomever."""
+    """Shorten this session id in whatever is logged inside the block, by whomever.
+
+    After an error it stays so for the rest of the task: the server will report the error.
+    """
     token = _session_id.set(session_id)
-    try:
-        yield
-    finally:
-        _session_id.reset(token)
+    yield
+    _session_id.reset(token)
 
 
 def shorten(text: str) -> str:
-    """Return text with every session id in it cut short.
+    """Return text with every session id in it cut short, and no input quoted by pydantic.
 
     Ids are known by their shape (ADK's are UUIDs) or because the request is about them.
     """
     session_id = _session_id.get()
     if len(session_id) > SHOWN_ID:
         text = text.replace(session_id, session_id[:SHOWN_ID])
-    return _UUID.sub(r"\1", text)
+    return _QUOTED.sub(r"\1…", _UUID.sub(r"\1", text))
 
 
 def configure_logging(style: LogFormat, *, verbose: bool = False) -> None:
@@ -134,7 +138,34 @@ def configure_logging(style: LogFormat, *, verbose: bool = False) -> None:
 
 class _ShorteningFormatter(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
-        return shorten(super().format(record))
+        ours = record.name.partition(".")[0] == "lapse"
+        return shorten(super().format(record if ours else _without_quotations(record)))
+
+
+def _without_quotations(record: logging.LogRecord) -> logging.LogRecord:
+    """Return the record with each exception in it by its type and where it was raised.
+
+    What an exception of an agent, of ADK or of a model says may quote the conversation.
+    """
+    told = logging.makeLogRecord(record.__dict__)
+    if isinstance(record.args, tuple):
+        told.args = tuple(
+            type(arg).__name__ if isinstance(arg, BaseException) else arg for arg in record.args
+        )
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        told.exc_info = told.exc_text = None
+        told.exception = "".join(_frames(error))  # where structlog's renderers look for it
+    return told
+
+
+def _frames(error: BaseException) -> Iterator[str]:
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        yield from _frames(cause)
+        yield "\n"
+    yield from traceback.format_tb(error.__traceback__)
+    yield f"{type(error).__module__}.{type(error).__qualname__}\n"
 
 
 def _seconds(duration: timedelta) -> float:

@@ -23,7 +23,7 @@ def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
     """
     settings = load_settings()
     url = uri.removeprefix("lapse:").removeprefix("//")
-    store = store_from_url(url or settings.store_url, settings.rules)
+    store = store_from_url(url or settings.store_url, settings.rules, settings.connection)
     service = LapseSessionService(store, ttl=settings.ttl, sweep=settings.sweeper)
     service.feed.subscribe(log_change)
     return service

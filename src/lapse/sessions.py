@@ -113,8 +113,8 @@ class LapseSessionService(BaseSessionService):
             key,
             state=storable_state(state or {}),
             ttl=self._ttl if minutes is None else ttl_from_minutes(minutes, field="ttl_minutes"),
-            metadata={"kind": "canonical-session", "backend_created": not chosen}
-            | dict(check_metadata(metadata or {})),
+            metadata=dict(check_metadata({} if metadata is None else metadata))
+            | {"kind": "canonical-session", "backend_created": not chosen},
         )
         try:
             created = await self._commit(transition, lambda created: [created.change])
@@ -136,7 +136,7 @@ class LapseSessionService(BaseSessionService):
             return None
         window = window_of(config)
         record = await self.store.read(key, window)
-        if record is None and _reviving.get() == key:
+        if record is None and _reviving.get() == (app_name, user_id, session_id):
             try:
                 await self.resurrect(key, cause=Cause.RUN)
             except NoSuchSessionError:
@@ -251,9 +251,10 @@ class LapseSessionService(BaseSessionService):
         Raises:
             NoSuchSessionError: it is unknown or purged.
         """
-        record = await self.store.lifecycle(key) if _can_exist(key) else None
+        stored = await self._stored_key(*key)
+        record = None if stored is None else await self.store.lifecycle(stored)
         if record is None:
-            raise NoSuchSessionError(f"session {key.short}… does not exist")
+            raise _no_such(key)
         return record
 
     async def amend(
@@ -265,24 +266,26 @@ class LapseSessionService(BaseSessionService):
     ) -> Lifecycle:
         """Merge metadata and set a TTL from now; see `Store.amend` for the errors."""
         metadata = None if metadata is None else check_metadata(metadata)
-        return await self._outcome(key, self.store.amend(key, metadata=metadata, ttl=ttl))
+        return await self._change(
+            key, lambda stored: self.store.amend(stored, metadata=metadata, ttl=ttl)
+        )
 
     async def extend(self, key: SessionKey) -> Lifecycle:
         """Give a waiting session a fresh TTL; see `Store.extend` for the errors."""
-        return await self._outcome(key, self.store.extend(key))
+        return await self._change(key, self.store.extend)
 
     async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
         """Bring an expired session back; see `Store.resurrect` for the errors."""
-        return await self._outcome(key, self.store.resurrect(key, cause=cause))
+        return await self._change(key, lambda stored: self.store.resurrect(stored, cause=cause))
 
-    async def _outcome(
-        self, key: SessionKey, transition: Coroutine[Any, Any, Outcome]
+    async def _change(
+        self, key: SessionKey, transition: Callable[[SessionKey], Coroutine[Any, Any, Outcome]]
     ) -> Lifecycle:
-        if not _can_exist(key):
-            transition.close()
-            raise NoSuchSessionError(f"session {key.short}… does not exist")
+        stored = await self._stored_key(*key)
+        if stored is None:
+            raise _no_such(key)
         outcome = await self._commit(
-            transition, lambda done: [] if done.change is None else [done.change]
+            transition(stored), lambda done: [] if done.change is None else [done.change]
         )
         return outcome.record
 
@@ -319,6 +322,10 @@ class LapseSessionService(BaseSessionService):
         ):
             key = SessionKey(app_name, user_id, stripped)
         return key if _can_exist(key) else None
+
+
+def _no_such(key: SessionKey) -> NoSuchSessionError:
+    return NoSuchSessionError(f"session {key.short}… does not exist")
 
 
 def _can_exist(key: SessionKey) -> bool:

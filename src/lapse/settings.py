@@ -15,9 +15,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, LONGEST_HORIZON, Rules
+from lapse.store import ConnectionOptions
 from lapse.ttl import DEFAULT_TTL, ttl_from_minutes
 
 ENV_FILE: Final = ".env.local"
+_LONGEST_TIMEOUT: Final = timedelta(hours=1)
 _PREFIXES: Final = ("LAPSE_", "SESSION_CLEANUP_")
 
 
@@ -53,6 +55,19 @@ def _hours(value: object) -> object:
     return timedelta(hours=hours)
 
 
+def _seconds(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value
+    seconds = _number(value)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidValueError("seconds", f"must be a number of seconds, not {seconds!r:.40}")
+    longest = _LONGEST_TIMEOUT.total_seconds()
+    if not math.isfinite(seconds) or not 0 < seconds <= longest:
+        reason = f"must be above 0 and at most {longest:.0f} seconds, not {seconds!r:.40}"
+        raise InvalidValueError("seconds", reason)
+    return timedelta(seconds=seconds)
+
+
 class Settings(BaseSettings):
     """The settings of one process; `README.md` describes each."""
 
@@ -72,6 +87,16 @@ class Settings(BaseSettings):
     horizon: Annotated[timedelta, BeforeValidator(_hours)] = Field(
         default=DEFAULT_HORIZON, validation_alias="LAPSE_RESTORE_HOURS"
     )
+    pool_size: int = Field(default=10, ge=1, le=1000, validation_alias="LAPSE_POOL_SIZE")
+    statement_timeout: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+        default=timedelta(seconds=10), validation_alias="LAPSE_STATEMENT_TIMEOUT_SECONDS"
+    )
+    connect_timeout: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+        default=timedelta(seconds=5), validation_alias="LAPSE_CONNECT_TIMEOUT_SECONDS"
+    )
+    statement_cache: int = Field(
+        default=100, ge=0, le=10_000, validation_alias="LAPSE_STATEMENT_CACHE"
+    )
     sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
     log_format: LogFormat = Field(default=LogFormat.CONSOLE, validation_alias="LAPSE_LOG_FORMAT")
 
@@ -79,6 +104,16 @@ class Settings(BaseSettings):
     def rules(self) -> Rules:
         """Return what a store is to enforce."""
         return Rules(horizon=self.horizon, enforced=self.cleanup_enabled)
+
+    @property
+    def connection(self) -> ConnectionOptions:
+        """Return how a store that is a server is to be reached."""
+        return ConnectionOptions(
+            pool_size=self.pool_size,
+            statement_timeout=self.statement_timeout,
+            connect_timeout=self.connect_timeout,
+            statement_cache=self.statement_cache,
+        )
 
 
 def setting_names() -> list[str]:

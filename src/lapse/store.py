@@ -10,13 +10,16 @@ Stores speak plain data. They hold no rules: those stand in `lapse.lifecycle`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey, Status
+
+_WAITING: Final = "w"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +28,49 @@ class Revision:
 
     `update_time` moves with every append, ADK's own included; `number` counts the appends
     made through Lapse, so that two events of one timestamp still make two revisions. It is
-    None where it is not known: a session that stock ADK has read.
+    None where it is not known: a session that stock ADK has read. `waiting` is a hint: the
+    session was in the lobby, so the store need not look for it elsewhere first.
     """
 
     update_time: datetime
     number: int | None
+    waiting: bool = field(default=False, compare=False)
 
     @property
     def marker(self) -> str:
         """Return it as text, in the place where ADK keeps its own marker."""
         stamp = self.update_time.replace(tzinfo=None).isoformat(timespec="microseconds")
-        return stamp if self.number is None else f"{stamp}|{self.number}"
+        if self.number is None:
+            return stamp
+        return f"{stamp}|{self.number}{_WAITING if self.waiting else ''}"
 
     @classmethod
     def parse(cls, marker: str) -> Revision:
         """Read a marker, Lapse's or ADK's; ValueError when it is neither."""
         stamp, bar, number = marker.partition("|")
         update_time = datetime.fromisoformat(stamp).replace(tzinfo=UTC)
-        return cls(update_time, int(number) if bar else None)
+        count = int(number.removesuffix(_WAITING)) if bar else None
+        return cls(update_time, count, waiting=number.endswith(_WAITING))
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """How to reach a store that is a server.
+
+    Attributes:
+        pool_size: connections per event loop, at most.
+        statement_timeout: for one statement, the wait for its locks included.
+        connect_timeout: for a connection to be made, or to become free.
+        statement_cache: prepared statements kept per connection; 0 behind a pooler that
+            shares connections between transactions and does not track them.
+        patience: for how long an operation is repeated while the server does not answer.
+    """
+
+    pool_size: int = 10
+    statement_timeout: timedelta = timedelta(seconds=10)
+    connect_timeout: timedelta = timedelta(seconds=5)
+    statement_cache: int = 100
+    patience: timedelta = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +119,13 @@ class EventWindow:
 
     newest: int | None = None
     after: datetime | None = None
+
+    def of(self, events: Iterable[EventRecord]) -> list[EventRecord]:
+        """Return those of `events`, in ADK's order."""
+        after = self.after
+        kept = [event for event in events if after is None or event.timestamp >= after]
+        kept.sort(key=lambda event: (event.timestamp, event.id))
+        return kept if self.newest is None else kept[max(0, len(kept) - self.newest) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +192,22 @@ class Store(Protocol):
 
         Raises:
             StoreRefusedError: it is foreign, of another version, or cannot be written.
+        """
+        ...
+
+    async def pending_migration(self) -> str:
+        """Return the SQL that `open` would run to make the store ready; empty when it is.
+
+        Raises:
+            StoreRefusedError: as `open`.
+        """
+        ...
+
+    def hints(self, nearer: Callable[[timedelta], None]) -> AbstractAsyncContextManager[None]:
+        """Call `nearer` with the time left when another process makes a deadline that is near.
+
+        Only a hint, inside the context: it may come late or never, where the store, or what
+        stands in between, has no way to tell.
         """
         ...
 

@@ -14,16 +14,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from lapse.changes import Feed
 from lapse.errors import LapseError
 from lapse.lifecycle import Change, ChangeKind, Status
 from lapse.store import Store, Swept
 
+T = TypeVar("T")
+
 BATCH: Final = 500
 LONGEST_SLEEP: Final = timedelta(seconds=15)
 """How long a deadline made by another process may go unseen."""
+
+_PUBLISHED_TOGETHER: Final = 20
+"""Changes handed to the consumers before others on the loop have their turn."""
 
 _FULL_BATCH_GAP: Final = timedelta(milliseconds=5)
 """At most this long between full batches, at random: room for others, replicas out of step."""
@@ -67,7 +72,9 @@ async def sweep_once(store: Store, feed: Feed, *, batch: int = BATCH) -> SweepRe
     # Expiry first: with a horizon of zero, what it expires is purged by the same sweep.
     for step in (store.expire_due, store.purge_due):
         swept.append(await step(batch))
-        feed.publish(swept[-1].changes)
+        for start in range(0, swept[-1].taken, _PUBLISHED_TOGETHER):
+            feed.publish(swept[-1].changes[start : start + _PUBLISHED_TOGETHER])
+            await asyncio.sleep(0)
     changes = [change for part in swept for change in part.changes]
     return SweepReport(
         expired=_count(changes, ChangeKind.EXPIRED),
@@ -81,6 +88,14 @@ async def sweep_once(store: Store, feed: Feed, *, batch: int = BATCH) -> SweepRe
 
 def _count(changes: list[Change], kind: ChangeKind) -> int:
     return sum(change.kind is kind for change in changes)
+
+
+def _tell(listener: Callable[[T], None], news: T) -> None:
+    """Call a listener; one that fails is reported and does not stop the sweeper."""
+    try:
+        listener(news)
+    except Exception:  # noqa: BLE001 - a listener's fault is not the sweeper's
+        _log.exception("a listener of the sweeper failed")
 
 
 class Sweeper:
@@ -169,36 +184,40 @@ class Sweeper:
 
     async def _run(self) -> None:
         unsubscribe = self._feed.subscribe(self._notice)
-        failures = 0
         try:
-            while not self._stopping.is_set():
-                self._nearest = math.inf
-                try:
-                    pause = await asyncio.wait_for(self._sweep(), _TIMEOUT.total_seconds())
-                except Exception as error:  # noqa: BLE001 - whatever it is, deadlines go on
-                    failures += 1
-                    pause = self._retry_pause(error, failures)
-                    self._nearest = math.inf
-                else:
-                    if failures:
-                        _log.warning("the sweeper works again, after %d failed sweeps", failures)
-                    failures = 0
-                self._last_sweep = time.monotonic()
-                await self._sleep(pause)
+            async with self._store.hints(self._expect):
+                await self._sweep_until_stopped()
         finally:
             unsubscribe()
+
+    async def _sweep_until_stopped(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            self._nearest = math.inf
+            try:
+                pause = await asyncio.wait_for(self._sweep(), _TIMEOUT.total_seconds())
+            except Exception as error:  # noqa: BLE001 - whatever it is, deadlines go on
+                failures += 1
+                pause = self._retry_pause(error, failures)
+                self._nearest = math.inf
+            else:
+                if failures:
+                    _log.warning("the sweeper works again, after %d failed sweeps", failures)
+                failures = 0
+            self._last_sweep = time.monotonic()
+            await self._sleep(pause)
 
     async def _sweep(self) -> timedelta:
         """Sweep once and return how long there is nothing to do."""
         report = await sweep_once(self._store, self._feed)
-        self._on_report(report)
+        _tell(self._on_report, report)
         if report.full:
             return _FULL_BATCH_GAP * random.random()
         ahead = await self._store.time_to_next()
         return self._longest_sleep if ahead is None else min(ahead, self._longest_sleep)
 
     def _retry_pause(self, error: Exception, failures: int) -> timedelta:
-        self._on_fault(error)
+        _tell(self._on_fault, error)
         if failures == 1:
             known = isinstance(error, LapseError | OSError)
             _log.error(
@@ -211,11 +230,11 @@ class Sweeper:
 
     async def _sleep(self, pause: timedelta) -> None:
         """Sleep until `pause` is over, a nearer deadline comes, or the sweeper is to stop."""
-        end = time.time() + pause.total_seconds()
+        end = time.monotonic() + pause.total_seconds()
         while not self._stopping.is_set():
             self._nearer.clear()
             self._wakes_at = min(end, self._nearest)
-            rest = self._wakes_at - time.time()
+            rest = self._wakes_at - time.monotonic()
             if rest <= 0:
                 return
             try:
@@ -228,6 +247,10 @@ class Sweeper:
         """Plan for a deadline that is nearer than the planned one; the store decides at it."""
         record = change.record
         if record.status is Status.WAITING and record.expires_at is not None:
-            self._nearest = min(self._nearest, record.expires_at.timestamp())
-            if self._nearest < self._wakes_at:
-                self._nearer.set()
+            self._expect(record.expires_at - change.at)
+
+    def _expect(self, ahead: timedelta) -> None:
+        """Plan for a deadline that comes after `ahead`, unless an earlier one is planned."""
+        self._nearest = min(self._nearest, time.monotonic() + ahead.total_seconds())
+        if self._nearest < self._wakes_at:
+            self._nearer.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 from typing import Final
 
@@ -23,7 +22,7 @@ def ttl_from_minutes(minutes: object, *, field: str) -> timedelta:
     if isinstance(minutes, bool) or not isinstance(minutes, int | float):
         raise InvalidValueError(field, f"must be a number of minutes, not {minutes!r:.40}")
     longest = LONGEST_TTL / timedelta(minutes=1)
-    if not math.isfinite(minutes) or not 0 < minutes <= longest:
+    if not 0 < minutes <= longest:  # so for NaN, too, and for an int that no float can hold
         reason = f"must be above 0 and at most {longest:.0f} minutes (30 days), not {minutes!r:.40}"
         raise InvalidValueError(field, reason)
     ttl = timedelta(minutes=minutes)

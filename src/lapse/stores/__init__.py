@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
 
 from lapse.errors import InvalidValueError
 from lapse.lifecycle import Rules
-
-if TYPE_CHECKING:
-    from lapse.store import Store
+from lapse.store import ConnectionOptions, Store
 
 
-def store_from_url(url: str, rules: Rules = Rules()) -> Store:
+def store_from_url(
+    url: str, rules: Rules = Rules(), options: ConnectionOptions = ConnectionOptions()
+) -> Store:
     """Return the store that a URL names, not opened yet.
 
-    `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`; a driver suffix
-    as SQLAlchemy has it (`sqlite+aiosqlite:`) is accepted.
+    `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:` or
+    `postgresql://USER:PASSWORD@HOST/DATABASE`; a driver suffix as SQLAlchemy has it
+    (`sqlite+aiosqlite:`, `postgresql+asyncpg:`) is accepted.
+
+    `options` are for a store that is a server.
 
     Raises:
         InvalidValueError: no store has such a URL.
     """
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme.partition("+")[0] != "sqlite":
-        raise InvalidValueError(
-            "store URL",
-            f"must be sqlite:///FILE, not {scheme!r:.40}; see the README for the stores",
-        )
-    path = rest.partition("?")[0].removeprefix("/")
-    if not rest.startswith("/") and rest:
-        raise InvalidValueError("store URL", "sqlite takes three slashes: sqlite:///FILE")
+    scheme, _, rest = url.partition("://")
+    match scheme.partition("+")[0]:
+        case "sqlite":
+            if rest and not rest.startswith("/"):
+                raise InvalidValueError("store URL", "sqlite takes three slashes: sqlite:///FILE")
+            from lapse.stores.sqlite import SqliteStore
 
-    from lapse.stores.sqlite import SqliteStore
+            return SqliteStore(rest.partition("?")[0].removeprefix("/") or ":memory:", rules)
+        case "postgresql" | "postgres":
+            if find_spec("asyncpg") is None:
+                reason = "needs PostgreSQL's driver: pip install 'lapse[postgres]'"
+                raise InvalidValueError("store URL", reason)
+            from lapse.stores.postgres import PostgresStore
 
-    return SqliteStore(path or ":memory:", rules)
+            return PostgresStore(url, rules, options)
+        case _:
+            reason = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+            raise InvalidValueError("store URL", f"{reason}, not {scheme!r:.40}")

@@ -4,9 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
+from typing import Final
 
-_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_PARAMETER: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
+_WRITE: Final = re.compile(r"\b(INSERT INTO|UPDATE \w+ |DELETE FROM)")
+_COMMENT: Final = re.compile(r"--.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Positional:
+    """A statement whose parameters are positions, `$1` and on, and their names in order."""
+
+    sql: str
+    names: tuple[str, ...]
+    writes: bool
+
+    @classmethod
+    def of(cls, statement: str, types: Mapping[str, str]) -> Positional:
+        """Turn each `:name` of a statement into the position of that name, and its type."""
+        statement = _COMMENT.sub("", statement)
+        names = tuple(dict.fromkeys(_PARAMETER.findall(statement)))
+        sql = _PARAMETER.sub(
+            lambda found: f"${names.index(found[1]) + 1}::{types[found[1]]}", statement
+        )
+        return cls(sql, names, writes=_WRITE.search(sql) is not None)
 
 
 def read_script(dialect: str, path: str) -> str:

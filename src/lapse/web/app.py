@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from lapse.agents import default_app
 from lapse.sessions import LapseSessionService
-from lapse.web.agents import default_app
 from lapse.web.mounting import mount
 
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.exception_handlers import (
+    http_exception_handler,
+    request_validation_exception_handler,
+)
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from google.adk.errors import StaleSessionError
 from google.adk.errors.session_not_found_error import SessionNotFoundError
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from lapse.errors import (
     InvalidValueError,
     NoSuchSessionError,
+    OutcomeUnknownError,
     OutdatedSessionError,
     StoreUnavailableError,
     WrongStatusError,
 )
 
-_RETRY_AFTER: Final = {"Retry-After": "1"}
-
-Answer = Callable[[Request, Exception], Awaitable[JSONResponse]]
+Answer = Callable[[Request, Exception], Awaitable[Response]]
 
 
 def install_faults(app: FastAPI) -> None:
@@ -33,16 +39,59 @@ def install_faults(app: FastAPI) -> None:
         WrongStatusError: _answer(409),
         OutdatedSessionError: _answer(409),
         StaleSessionError: _answer(409),
-        StoreUnavailableError: _answer(
-            503, "The session store does not answer; try again in a moment.", _RETRY_AFTER
-        ),
+        StoreUnavailableError: _unavailable,
     }
     for error, answer in answers.items():
         app.add_exception_handler(error, answer)
+    defaults: dict[type[Exception], tuple[Any, Answer]] = {
+        StarletteHTTPException: (http_exception_handler, _refused),
+        RequestValidationError: (request_validation_exception_handler, _not_valid),
+    }
+    for error, (default, answer) in defaults.items():
+        # An application's own handlers stay.
+        if app.exception_handlers.get(error) is default:
+            app.add_exception_handler(error, answer)
 
 
-def _answer(status: int, text: str = "", headers: dict[str, str] | None = None) -> Answer:
+class _AsciiResponse(JSONResponse):
+    """JSON that can say what UTF-8 cannot: half of a character."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
+
+
+async def _unavailable(_request: Request, error: Exception) -> Response:
+    """Answer 503, and tell whether what was asked for may have been done all the same."""
+    told = "The session store does not answer; try again in a moment."
+    if isinstance(error, OutcomeUnknownError):
+        told = "The session store broke off; this may have been done, and is safe to repeat."
+    return JSONResponse({"detail": told}, 503, headers={"Retry-After": "1"})
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Answer as FastAPI does, also where the detail quotes half of a character."""
+    assert isinstance(error, StarletteHTTPException)
+    if isinstance(error.__cause__, StoreUnavailableError):
+        # ADK's create route makes a 500 of every error that it does not know.
+        return await _unavailable(request, error.__cause__)
+    try:
+        return await http_exception_handler(request, error)
+    except UnicodeEncodeError:
+        return _AsciiResponse({"detail": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _not_valid(request: Request, error: Exception) -> Response:
+    """Answer as FastAPI does, without quoting the input where it cannot be quoted."""
+    assert isinstance(error, RequestValidationError)
+    try:
+        return await request_validation_exception_handler(request, error)
+    except (ValueError, RecursionError):
+        told = [{name: fault[name] for name in ("type", "loc", "msg")} for fault in error.errors()]
+        return _AsciiResponse({"detail": told}, 422)
+
+
+def _answer(status: int, text: str = "") -> Answer:
     async def answer(_request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": text or str(error)}, status, headers=headers)
+        return JSONResponse({"detail": text or str(error)}, status)
 
     return answer

@@ -61,7 +61,7 @@ class LifecycleBody(_CamelModel):
             expired_at=_iso_or_none(record.expired_at),
             restorable_until=_iso_or_none(record.restorable_until),
             resurrections=record.resurrections,
-            metadata=record.metadata or {},
+            metadata=dict(record.metadata or {}),
             server_time=_iso(utc_now()),
         )
 

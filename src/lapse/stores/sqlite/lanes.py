@@ -117,6 +117,10 @@ class Lane:
     def _run_together(self, connection: sqlite3.Connection, jobs: Sequence[_Job]) -> list[_Outcome]:
         try:
             connection.execute(self._begin)
+        except sqlite3.Error as error:
+            # Nobody's fault among those who asked, and waiting once for all is enough.
+            return [(job, None, _translated(error)) for job in jobs]
+        try:
             outcomes = [self._run_one(connection, job) for job in jobs]
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for the work

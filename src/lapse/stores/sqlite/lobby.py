@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from lapse.documents import (
     LARGEST_METADATA,
@@ -28,6 +30,8 @@ from lapse.store import Created, Outcome, Revision, SessionRecord, Swept
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.appending import update_outer_state
 from lapse.stores.sqlite.transaction import Transaction
+
+_READ_TOGETHER: Final = 50
 
 
 def create(
@@ -83,12 +87,13 @@ def amend(
         largest_metadata=LARGEST_METADATA,
     )
     if row is not None:
-        return _changed(transaction, ChangeKind.AMENDED, row)
+        return _outcome(transaction, ChangeKind.AMENDED, row)
     record = _required(transaction)
     lobby = transaction.first("read_lobby")
-    if lobby is None or (ttl is not None and record.status is not Status.WAITING):
-        raise _wrong_status(record, "only a waiting session can be given a TTL")
-    check_metadata_size(update_document(lobby["metadata"], text or "{}"))
+    if lobby is not None:
+        if ttl is not None and record.status is not Status.WAITING:
+            raise _wrong_status(record, "only a waiting session can be given a TTL")
+        check_metadata_size(update_document(lobby["metadata"], text or "{}"))
     raise _wrong_status(record, "ADK created it; Lapse has no record of it to change")
 
 
@@ -96,7 +101,7 @@ def extend(transaction: Transaction) -> Outcome:
     """Give a waiting session a fresh TTL; see `Store.extend`."""
     row = transaction.first("extend", extensible=rows.duration_micros(transaction.rules.extensible))
     if row is not None:
-        return _changed(transaction, ChangeKind.EXTENDED, row)
+        return _outcome(transaction, ChangeKind.EXTENDED, row)
     raise _wrong_status(_required(transaction), "only a waiting session can be extended")
 
 
@@ -104,29 +109,55 @@ def resurrect(transaction: Transaction, cause: Cause) -> Outcome:
     """Turn an expired session into a waiting one; see `Store.resurrect`."""
     row = transaction.first("resurrect")
     if row is not None:
-        return _changed(transaction, ChangeKind.RESURRECTED, row, cause)
+        return _outcome(transaction, ChangeKind.RESURRECTED, row, cause)
     return Outcome(_required(transaction))
 
 
-def expire_due(transaction: Transaction, limit: int) -> Swept:
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The rows that a sweep has changed, by what it did to them, not yet read as changes.
+
+    Reading them takes longer than changing them, and needs no transaction.
+    """
+
+    transaction: Transaction
+    rows: Sequence[tuple[ChangeKind, sqlite3.Row]] = ()
+
+    async def swept(self) -> Swept:
+        """Read the rows, a few at a time, so that others on the loop have their turn."""
+        changes: list[Change] = []
+        for start in range(0, len(self.rows), _READ_TOGETHER):
+            changes += (
+                _changed(self.transaction, kind, row)
+                for kind, row in self.rows[start : start + _READ_TOGETHER]
+            )
+            await asyncio.sleep(0)
+        return Swept(tuple(changes), len(changes))
+
+
+def expire_due(transaction: Transaction, limit: int) -> Taken:
     """Expire what is due; see `Store.expire_due`."""
     if not transaction.rules.enforced:
-        return Swept((), 0)
-    kept = transaction.run("keep_due", limit=limit)
-    changes = _changes(transaction, ChangeKind.KEPT, kept)
+        return Taken(transaction)
+    kept = transaction.run("keep_due", limit=limit).fetchall()
     expired = transaction.run(
         "expire_due", limit=limit, shortest_restore=rows.duration_micros(SHORTEST_RESTORE)
+    ).fetchall()
+    return Taken(
+        transaction,
+        [
+            *((ChangeKind.KEPT, row) for row in kept),
+            *((ChangeKind.EXPIRED, row) for row in expired),
+        ],
     )
-    changes += _changes(transaction, ChangeKind.EXPIRED, expired)
-    return Swept(tuple(changes), len(changes))
 
 
-def purge_due(transaction: Transaction, limit: int) -> Swept:
+def purge_due(transaction: Transaction, limit: int) -> Taken:
     """Delete what is past restoring; see `Store.purge_due`."""
     if not transaction.rules.enforced:
-        return Swept((), 0)
-    changes = _changes(transaction, ChangeKind.PURGED, transaction.run("purge_due", limit=limit))
-    return Swept(tuple(changes), len(changes))
+        return Taken(transaction)
+    purged = transaction.run("purge_due", limit=limit).fetchall()
+    return Taken(transaction, [(ChangeKind.PURGED, row) for row in purged])
 
 
 def time_to_next(transaction: Transaction) -> timedelta | None:
@@ -148,15 +179,15 @@ def _wrong_status(record: Lifecycle, reason: str) -> WrongStatusError:
     return WrongStatusError(f"session {record.key.short}… is {record.status}: {reason}")
 
 
-def _changed(
+def _outcome(
     transaction: Transaction, kind: ChangeKind, row: sqlite3.Row, cause: Cause | None = None
 ) -> Outcome:
+    change = _changed(transaction, kind, row, cause)
+    return Outcome(change.record, change)
+
+
+def _changed(
+    transaction: Transaction, kind: ChangeKind, row: sqlite3.Row, cause: Cause | None = None
+) -> Change:
     record = rows.lobby_record(row, transaction.rules, transaction.now)
-    return Outcome(record, Change(kind, transaction.moment, record, cause))
-
-
-def _changes(
-    transaction: Transaction, kind: ChangeKind, found: Iterable[sqlite3.Row]
-) -> list[Change]:
-    moment, now, rules = transaction.moment, transaction.now, transaction.rules
-    return [Change(kind, moment, rows.lobby_record(row, rules, now)) for row in found]
+    return Change(kind, transaction.moment, record, cause)

@@ -25,7 +25,7 @@ def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
     elif head["held_events"] is None:
         events = _stored_events(transaction, window)
     else:
-        events = _within(window, rows.held_events(head["held_events"]))
+        events = window.of(rows.held_events(head["held_events"]))
     state = merge_state(
         json.loads(head["state"]),
         rows.document(head["app_state"]),
@@ -82,10 +82,3 @@ def _stored_events(transaction: Transaction, window: EventWindow) -> list[EventR
         )
         for row in found
     ][::-1]
-
-
-def _within(window: EventWindow, events: list[EventRecord]) -> list[EventRecord]:
-    after = window.after
-    events = [event for event in events if after is None or event.timestamp >= after]
-    events.sort(key=lambda event: (event.timestamp, event.id))
-    return events if window.newest is None else events[-window.newest :]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from lapse.documents import read_metadata
 from lapse.lifecycle import Lifecycle, Rules, SessionKey, Status, is_message
 from lapse.store import EventRecord
 
@@ -81,26 +82,22 @@ def document_of(row: sqlite3.Row | None) -> dict[str, Any]:
 
 
 def lobby_record(row: sqlite3.Row, rules: Rules, now: int) -> Lifecycle:
-    """Read a lobby row as a record: past its deadline it reads as expired, swept or not."""
+    """Read a lobby row as a record, as it reads at a moment."""
     status = Status(row["status"])
-    created_at, expires_at = from_micros(row["created_at"]), _moment(row["expires_at"])
-    expired_at, restorable_until = _moment(row["expired_at"]), _moment(row["restorable_until"])
-    if status is Status.WAITING and expires_at is not None:
-        if rules.enforced and row["expires_at"] <= now:
-            status, expired_at = Status.EXPIRED, expires_at
-        restorable_until = rules.restorable_until(created_at, expires_at)
-    return Lifecycle(
+    record = Lifecycle(
         key=SessionKey(row["app_name"], row["user_id"], row["session_id"]),
         status=status,
-        created_at=created_at,
+        created_at=from_micros(row["created_at"]),
         ttl=timedelta(microseconds=row["ttl"]),
-        expires_at=expires_at,
+        expires_at=_moment(row["expires_at"]),
         first_message_at=_moment(row["first_message_at"]),
-        expired_at=expired_at,
-        restorable_until=restorable_until,
+        expired_at=_moment(row["expired_at"]),
+        restorable_until=_moment(row["restorable_until"]),
         resurrections=row["resurrections"],
-        metadata=json.loads(row["metadata"]),
+        metadata=read_metadata(row["metadata"]),
     )
+    # Only the deadline of a waiting session is ahead of what its row says.
+    return rules.as_it_reads(record, from_micros(now)) if status is Status.WAITING else record
 
 
 def adopted_record(key: SessionKey, create_time: str, events: Iterable[sqlite3.Row]) -> Lifecycle:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
+import time
+from contextlib import closing
 from datetime import timedelta
 from typing import Final
 
 from lapse.documents import update_document
 from lapse.errors import StoreRefusedError
-from lapse.stores.statements import read_migrations, read_script
+from lapse.stores.schemas import TABLES, Found, missing_script
 
 BUSY_TIMEOUT: Final = timedelta(seconds=5)
 """How long to wait for another process that writes to the same file."""
 
-_ADK_COLUMNS: Final = {
-    "sessions": {"app_name", "user_id", "id", "state", "create_time", "update_time"},
-    "events": {
-        "id",
-        "app_name",
-        "user_id",
-        "session_id",
-        "invocation_id",
-        "timestamp",
-        "event_data",
-    },
-    "app_states": {"app_name", "state", "update_time"},
-    "user_states": {"app_name", "user_id", "state", "update_time"},
-    "adk_internal_metadata": {"key", "value"},
-}
+_BUSY_PAUSE: Final = timedelta(milliseconds=20)
 
 
 def connect(path: str, *, cache: int) -> sqlite3.Connection:
@@ -59,18 +48,26 @@ def prepare(path: str) -> None:
         StoreRefusedError: it is no database, is locked, cannot be written, or holds tables of
             another version or of somebody else.
     """
-    try:
-        connection = connect(path, cache=2000)
+    give_up = time.monotonic() + BUSY_TIMEOUT.total_seconds()
+    while True:
         try:
-            prepare_connection(connection, path)
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise StoreRefusedError(f"{path}: {_explain(error)}") from error
+            connection = connect(path, cache=2000)
+            try:
+                return prepare_connection(connection, path)
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            # Of several processes that switch a new file to WAL, SQLite lets one and fails the
+            # others at once: its own busy timeout does not cover that.
+            if not _is_busy(error) or time.monotonic() >= give_up:
+                raise StoreRefusedError(f"{path}: {_explain(error)}") from error
+            time.sleep(_BUSY_PAUSE.total_seconds() * random.random())
 
 
 def prepare_connection(connection: sqlite3.Connection, path: str) -> None:
     """Do for one open connection what `prepare` does; errors of SQLite pass through."""
+    # Before the first write: a file that is refused stays as it was, its journal mode included.
+    _missing_script(connection, path)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode not in {"wal", "memory"}:
         raise StoreRefusedError(
@@ -79,68 +76,47 @@ def prepare_connection(connection: sqlite3.Connection, path: str) -> None:
         )
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _check_adk_tables(connection, path)
-        _run_script(connection, read_script("sqlite", "adk_v1.sql"))
-        _migrate(connection, path)
+        _run_script(connection, _missing_script(connection, path))
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
 
 
-def _check_adk_tables(connection: sqlite3.Connection, path: str) -> None:
+def pending_script(path: str) -> str:
+    """Return the SQL that `prepare` would run on the database at `path`; empty when it is ready.
+
+    Raises:
+        StoreRefusedError: as `prepare`.
+    """
+    try:
+        with closing(connect(path, cache=1000)) as connection:
+            return _missing_script(connection, path)
+    except sqlite3.Error as error:
+        raise StoreRefusedError(f"{path}: {_explain(error)}") from error
+
+
+def _missing_script(connection: sqlite3.Connection, path: str) -> str:
     columns = {
         table: {
-            name: kind for _, name, kind, *_ in connection.execute(f"PRAGMA table_info({table})")
+            row["name"]: row["type"] for row in connection.execute(f"PRAGMA table_info({table})")
         }
-        for table in _ADK_COLUMNS
+        for table in TABLES
     }
-    events = columns["events"]
-    if "actions" in events and "event_data" not in events:
-        raise StoreRefusedError(
-            f"{path}: holds ADK's schema version 0; migrate it with ADK's own command first: "
-            "adk migrate session --source_db_url=sqlite:///OLD --dest_db_url=sqlite:///NEW"
-        )
     if columns["sessions"].get("update_time") == "REAL":
         raise StoreRefusedError(
             f"{path}: is a session file of `adk web` (SqliteSessionService), another format than "
             "DatabaseSessionService's; give Lapse a file of its own"
         )
-    for table, expected in _ADK_COLUMNS.items():
-        if columns[table] and not expected <= set(columns[table]):
-            missing = ", ".join(sorted(expected - set(columns[table])))
-            raise StoreRefusedError(
-                f"{path}: has a table {table!r} that is not ADK's (no column {missing}); "
-                "give Lapse a file of its own"
-            )
-    if columns["adk_internal_metadata"]:
-        row = connection.execute(
-            "SELECT value FROM adk_internal_metadata WHERE key = 'schema_version'"
-        ).fetchone()
+    version, newest = None, 0
+    if {"key", "value"} <= columns["adk_internal_metadata"].keys():
+        query = "SELECT value FROM adk_internal_metadata WHERE key = 'schema_version'"
+        row = connection.execute(query).fetchone()
         version = row["value"] if row else None
-        if version != "1":
-            raise StoreRefusedError(
-                f"{path}: is of ADK's schema version {version!r}; Lapse knows version '1'"
-            )
-
-
-def _migrate(connection: sqlite3.Connection, path: str) -> None:
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS lapse_schema "
-        "(version INTEGER PRIMARY KEY, applied_at DATETIME NOT NULL DEFAULT CURRENT_TIMESTAMP)"
-    )
-    (version,) = connection.execute("SELECT coalesce(max(version), 0) FROM lapse_schema").fetchone()
-    migrations = read_migrations("sqlite")
-    newest = max(migrations)
-    if version > newest:
-        raise StoreRefusedError(
-            f"{path}: was written by a newer Lapse (schema {version}, this one knows {newest}); "
-            "upgrade Lapse"
-        )
-    for number, script in migrations.items():
-        if number > version:
-            _run_script(connection, script)
-            connection.execute("INSERT INTO lapse_schema (version) VALUES (?)", (number,))
+    if columns["lapse_schema"]:
+        query = "SELECT coalesce(max(version), 0) FROM lapse_schema"
+        (newest,) = connection.execute(query).fetchone()
+    return missing_script("sqlite", Found(columns, version, newest), path)
 
 
 def _run_script(connection: sqlite3.Connection, script: str) -> None:
@@ -153,9 +129,13 @@ def _run_script(connection: sqlite3.Connection, script: str) -> None:
             statement = ""
 
 
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
 def _explain(error: sqlite3.Error) -> str:
     match getattr(error, "sqlite_errorname", ""):
-        case "SQLITE_BUSY" | "SQLITE_LOCKED":
+        case _ if _is_busy(error):
             return (
                 f"is locked by another process ({BUSY_TIMEOUT.total_seconds():.0f} s waited); "
                 "stop that process, or use another file"

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -31,14 +32,14 @@ from lapse.store import (
 )
 from lapse.stores.sqlite import appending, lobby, reading, rows
 from lapse.stores.sqlite.lanes import Lane
-from lapse.stores.sqlite.schema import connect, prepare, prepare_connection
+from lapse.stores.sqlite.schema import connect, pending_script, prepare, prepare_connection
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
 
 T = TypeVar("T")
 
 MEMORY: Final = ":memory:"
 
-_READERS: Final = 3
+_READERS: Final = 2
 _READS_TOGETHER: Final = 8
 _WRITES_TOGETHER: Final = 256
 
@@ -63,6 +64,16 @@ class SqliteStore:
 
     async def _opened(self) -> tuple[Lane, Lane]:
         return await asyncio.to_thread(self._open)
+
+    async def pending_migration(self) -> str:
+        return await asyncio.to_thread(pending_script, self._path)
+
+    def hints(
+        self,
+        nearer: Callable[[timedelta], None],  # noqa: ARG002 - the protocol's parameter
+    ) -> AbstractAsyncContextManager[None]:
+        """Enter and leave without a word: SQLite tells no process what another one wrote."""
+        return nullcontext()
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
@@ -196,10 +207,10 @@ class SqliteStore:
         return await self._write(lambda t: lobby.resurrect(t, cause), key, now)
 
     async def expire_due(self, limit: int, *, now: datetime | None = None) -> Swept:
-        return await self._write(lambda t: lobby.expire_due(t, limit), now=now)
+        return await (await self._write(lambda t: lobby.expire_due(t, limit), now=now)).swept()
 
     async def purge_due(self, limit: int, *, now: datetime | None = None) -> Swept:
-        return await self._write(lambda t: lobby.purge_due(t, limit), now=now)
+        return await (await self._write(lambda t: lobby.purge_due(t, limit), now=now)).swept()
 
     async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
         return await self._read(lobby.time_to_next, now=now)

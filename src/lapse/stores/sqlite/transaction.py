@@ -60,18 +60,11 @@ class Transaction:
         lobby = self.first("read_lobby")
         stored = self.first("read_create_time")
         if stored is None:
-            record = None if lobby is None else rows.lobby_record(lobby, self.rules, self.now)
-            return record if record is not None and self._stands(record) else None
+            # The record of a used session whose session is gone: others deleted it.
+            if lobby is None or lobby["status"] == Status.USED:
+                return None
+            record = rows.lobby_record(lobby, self.rules, self.now)
+            return record if self.rules.still_stands(record, self.moment) else None
         if lobby is not None and lobby["status"] == Status.USED:
             return rows.lobby_record(lobby, self.rules, self.now)
         return rows.adopted_record(self.key, stored["create_time"], self.run("read_event_texts"))
-
-    def _stands(self, record: Lifecycle) -> bool:
-        """Return False for a record whose session is gone: deleted by others, or past restoring."""
-        match record.status:
-            case Status.USED:
-                return False
-            case Status.EXPIRED if self.rules.enforced and record.restorable_until is not None:
-                return self.moment < record.restorable_until
-            case _:
-                return True

@@ -261,7 +261,11 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND (
     :metadata IS NULL OR length(update_document(metadata, :metadata)) <= :largest_metadata
   )
-  AND (status <> 'expired' OR restorable_until > :now OR NOT :enforced)
+  AND CASE status
+    WHEN 'waiting' THEN expires_at > :now OR :horizon > 0 OR NOT :enforced
+    WHEN 'expired' THEN restorable_until > :now OR NOT :enforced
+    ELSE 1
+  END
   AND (used_id IS NULL OR EXISTS (
     SELECT 1 FROM sessions AS s
     WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = used_id

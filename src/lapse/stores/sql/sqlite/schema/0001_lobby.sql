@@ -2,6 +2,11 @@
 -- Times are microseconds since the epoch, UTC; update_time alone is ADK's text, as it moves
 -- to ADK's column. state and held_events are there only until the first message.
 
+CREATE TABLE lapse_schema (
+  version INTEGER PRIMARY KEY,
+  applied_at DATETIME NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+
 CREATE TABLE lapse_lobby (
   app_name VARCHAR(128) NOT NULL,
   user_id VARCHAR(128) NOT NULL,

@@ -1,0 +1,232 @@
+"""The results as Markdown, written into the README between two markers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from goals import Goal, Results
+from peers import PEERS
+from service_level import CALLERS, OPERATIONS
+from serving import SERVERS
+
+BEGIN: Final = "<!-- results: written by run.py -->"
+END: Final = "<!-- end of results -->"
+_PACKAGES: Final = (
+    "lapse", "google-adk", "SQLAlchemy", "aiosqlite", "fastapi", "uvicorn", "uvloop", "pydantic",
+)  # fmt: skip
+_LOADS: Final = {"paced": "8 callers, 20 ms between calls", "closed": "32 callers, no pause"}
+_DRAINS: Final = {
+    "bare": "one bare `UPDATE`",
+    "alone": "`sweep_once`, no consumers",
+    "consumers": "`sweep_once`, metrics and log",
+}
+
+
+def circumstances() -> dict[str, str]:
+    """Return what the numbers depend on: versions, machine, date."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB",
+        "versions": f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
+        f"{versions}",
+    }
+
+
+def write(readme: Path, results: Results, verdicts: Sequence[Goal]) -> None:
+    """Replace what stands between the markers."""
+    text = readme.read_text("utf-8")
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    body = "\n".join(_lines(results, verdicts))
+    readme.write_text(f"{before}{BEGIN}\n\n{body}\n{END}{after}", "utf-8")
+
+
+def _lines(results: Results, verdicts: Sequence[Goal]) -> Iterable[str]:
+    facts = results["circumstances"]
+    met = sum(goal.met for goal in verdicts)
+    yield f"{facts['date']}. {facts['machine']}. {facts['versions']}."
+    yield ""
+    yield f"**{met} of {len(verdicts)} goals met.**"
+    yield ""
+    yield "![Ratios against the goals](ratios.svg)"
+    yield ""
+    yield from _table(
+        ["goal", "", "measured", "bound", ""],
+        [
+            [goal.section, goal.what, _number(goal, goal.value), _bound(goal), goal.verdict]
+            for goal in verdicts
+        ],
+    )
+    if "services" in results:
+        yield from _services(results["services"])
+    if "sweep" in results:
+        yield from _sweep(results["sweep"])
+    if "memory" in results:
+        yield from _memory(results["memory"])
+    if "http" in results:
+        yield from _http(results["http"])
+
+
+def _services(found: Any) -> Iterable[str]:
+    for callers in CALLERS:
+        yield f"### Session services, {callers} concurrent caller{'s' * (callers > 1)}"
+        yield ""
+        rows = []
+        for operation, shown in OPERATIONS.items():
+            measured = found["operations"][operation][str(callers)]
+            for peer in PEERS:
+                sample = measured[peer.name]
+                rows.append(
+                    [
+                        shown if peer is PEERS[0] else "",
+                        peer.label,
+                        f"{sample['rate']:,.0f}",
+                        f"{measured['lapse']['rate'] / sample['rate']:.2f}",
+                        f"{sample['cpu'] * 1e6:,.0f}",
+                        f"{sample['p50'] * 1e3:.2f}",
+                        f"{sample['p99'] * 1e3:.2f}",
+                        ", ".join(f"{n} {name}" for name, n in sample["errors"].items()),
+                    ]
+                )
+        yield from _table(
+            ["", "", "op/s", "Lapse ÷ it", "CPU µs/op", "p50 ms", "p99 ms", "errors"], rows
+        )
+    yield "The floor, one writer on the bare `sqlite3` driver, WAL and `synchronous=FULL`:"
+    yield ""
+    create = found["operations"]["create_session"]["32"]["lapse"]["rate"]
+    yield from _table(
+        ["rows in a transaction", "rows/s", "Lapse create ÷ it"],
+        [
+            [name, f"{sample['rate']:,.0f}", f"{create / sample['rate']:.2f}"]
+            for name, sample in found["floor"].items()
+        ],
+    )
+    yield "Durability, as each peer's own connections report it:"
+    yield ""
+    yield from _table(
+        ["", ""], [[peer.label, f"`{found['durability'][peer.name]}`"] for peer in PEERS]
+    )
+
+
+def _sweep(found: Any) -> Iterable[str]:
+    yield "### Sweep"
+    yield ""
+    yield from _table(
+        ["stored, none due", "p50 ms", "p99 ms"],
+        [
+            [f"{int(stored):,}", f"{sample['p50'] * 1e3:.3f}", f"{sample['p99'] * 1e3:.3f}"]
+            for stored, sample in found["idle"].items()
+        ],
+    )
+    bare = found["drain"]["bare"]["rate"]
+    yield from _table(
+        [f"{found['due']:,} due among {found['stored']:,}", "sessions/s", "÷ `UPDATE`", "CPU µs"],
+        [
+            [
+                shown,
+                f"{found['drain'][name]['rate']:,.0f}",
+                f"{found['drain'][name]['rate'] / bare:.3f}",
+                f"{found['drain'][name]['cpu'] * 1e6:.1f}",
+            ]
+            for name, shown in _DRAINS.items()
+        ],
+    )
+    yield from _table(
+        ["beside a drain", "", "idle p50 ms", "during", "idle p99 ms", "during", "drained/s"],
+        [
+            [
+                shown,
+                operation,
+                *(
+                    f"{found['beside'][load][operation][number] * 1e3:.2f}"
+                    for number in ("idle_p50", "during_p50", "idle_p99", "during_p99")
+                ),
+                f"{found['beside'][load]['rate']:,.0f}",
+            ]
+            for load, shown in _LOADS.items()
+            for operation in ("create", "message")
+        ],
+    )
+
+
+def _memory(found: Any) -> Iterable[str]:
+    yield "### Memory"
+    yield ""
+    designs = {"lapse": "Lapse, service and sweeper", "naive": "one sleeping task per session"}
+    yield from _table(
+        ["", "sessions", "RSS at 100, MiB", "RSS then, MiB", "bytes per session"],
+        [
+            [
+                shown,
+                f"{found[name]['sessions']:,}",
+                f"{found[name]['few'] / 2**20:.1f}",
+                f"{found[name]['many'] / 2**20:.1f}",
+                f"{found[name]['per_session']:,.0f}",
+            ]
+            for name, shown in designs.items()
+        ],
+    )
+
+
+def _http(found: Any) -> Iterable[str]:
+    yield "### Servers, one worker, 32 connections"
+    yield ""
+    servers = found["servers"]
+    rows = []
+    for server in SERVERS:
+        of = servers[server.name]
+        rows.append(
+            [
+                server.label,
+                f"{of['create']['rate']:,.0f}",
+                f"{of['create']['p99'] * 1e3:.0f}",
+                f"{of['run_sse']['rate']:,.0f}",
+                f"{of['run_sse']['first_byte_p50'] * 1e3:.0f}",
+                f"{of['run_sse']['first_body_p50'] * 1e3:.0f}",
+                f"{of['run_sse']['first_body_p99'] * 1e3:.0f}",
+                f"{of['start']['seconds']:.2f}",
+                ", ".join(f"{count} {what}" for what, count in of["wrong"].items()),
+            ]
+        )
+    yield from _table(
+        [
+            "", "create/s", "p99 ms", "/run_sse/s", "headers p50 ms", "stream p50 ms",
+            "stream p99 ms", "start s", "errors",
+        ],
+        rows,
+    )  # fmt: skip
+    busiest = max(of[step]["client_busy"] for of in servers.values() for step in _STEPS)
+    yield (
+        f"The load generator reached {found['ceiling']:,.0f} requests/s against a server that "
+        f"does nothing; it was never more than {busiest:.0%} busy."
+    )
+    yield ""
+
+
+_STEPS: Final = ("create", "run_sse")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def _number(goal: Goal, value: float) -> str:
+    if goal.unit != "x":
+        return f"{value:.2f}{goal.unit}"
+    return f"{value:.1f}x" if value >= 10 else f"{value:.3g}x"
+
+
+def _bound(goal: Goal) -> str:
+    return f"{'≥' if goal.at_least else '≤'} {_number(goal, goal.bound)}"

@@ -1,0 +1,98 @@
+"""Sweeps: what they cost with nothing due, and how fast they drain, alone and beside others."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import lobby_file
+from children import Child
+from figures import medians
+from scale import Scale
+
+FEW: Final = 1_000
+
+DRAINS: Final = {
+    "bare": {"do": "bare"},
+    "alone": {"do": "drain", "consumers": False},
+    "consumers": {"do": "drain", "consumers": True},
+}
+LOADS: Final = {
+    "paced": {"callers": 8, "pause": 0.02},
+    "closed": {"callers": 32, "pause": 0.0},
+}
+
+
+def measure(scale: Scale, scratch: Path) -> dict[str, Any]:
+    """Return the time of idle sweeps by sessions stored, drain rates, and latencies beside."""
+    few, many = scratch / "few.db", scratch / "many.db"
+    print("  sweep: filling files", flush=True)
+    lobby_file.fill(few, FEW)
+    lobby_file.fill(many, scale.stored)
+    drains: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    beside: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    with Child("sweep_worker.py", cwd=scratch) as worker:
+        idle = _idle(worker, {FEW: few, scale.stored: many}, scale)
+        lobby_file.make_due(many, scale.due)
+        work = scratch / "work.db"
+        for number in range(scale.sweep_rounds):
+            print(f"  sweep: round {number + 1} of {scale.sweep_rounds}", flush=True)
+            for name, request in _rotated(list(DRAINS.items()), number):
+                lobby_file.copy(many, work)
+                drains[name].append(worker.ask(file=str(work), **request))
+                assert drains[name][-1]["expired"] == scale.due
+            for name, load in LOADS.items():
+                lobby_file.copy(many, work)
+                beside[name].append(
+                    worker.ask(
+                        do="beside",
+                        file=str(work),
+                        seconds=scale.idle_seconds,
+                        due=scale.due,
+                        **load,
+                    )
+                )
+        work.unlink()
+    return {
+        "stored": scale.stored,
+        "due": scale.due,
+        "idle": idle,
+        "drain": {name: medians(found) for name, found in drains.items()},
+        "beside": {name: _middle(found) for name, found in beside.items()},
+    }
+
+
+def _idle(worker: Child, files: dict[int, Path], scale: Scale) -> dict[str, dict[str, float]]:
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for _ in range(scale.sweep_rounds):
+        for stored, path in files.items():
+            found[stored].append(worker.ask(do="idle", file=str(path), sweeps=scale.idle_sweeps))
+    return {str(stored): medians(samples) for stored, samples in found.items()}
+
+
+def _middle(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return medians over the rounds, of the latencies and of their ratio in one round."""
+    return {
+        "rate": median(sample["rate"] for sample in found),
+        **{
+            operation: {
+                "idle_p99": median(sample["idle"][operation]["p99"] for sample in found),
+                "during_p99": median(sample["during"][operation]["p99"] for sample in found),
+                "idle_p50": median(sample["idle"][operation]["p50"] for sample in found),
+                "during_p50": median(sample["during"][operation]["p50"] for sample in found),
+                "samples": median(sample["during"][operation]["operations"] for sample in found),
+                "ratio": median(
+                    sample["during"][operation]["p99"] / sample["idle"][operation]["p99"]
+                    for sample in found
+                ),
+            }
+            for operation in ("create", "message")
+        },
+    }
+
+
+def _rotated(items: list[tuple[str, Any]], by: int) -> list[tuple[str, Any]]:
+    by %= len(items)
+    return items[by:] + items[:by]

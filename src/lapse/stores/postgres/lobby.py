@@ -1,0 +1,156 @@
+"""The transitions of a session in PostgreSQL other than its appends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from lapse.documents import LARGEST_METADATA, StateDelta, check_metadata_size, merge_state
+from lapse.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
+from lapse.lifecycle import SHORTEST_RESTORE, Cause, Change, ChangeKind, Lifecycle, Status
+from lapse.store import Created, Outcome, Revision, SessionRecord, Swept
+from lapse.stores.postgres import rows
+from lapse.stores.postgres.call import Call
+from lapse.stores.postgres.connections import Taken
+
+
+async def create(
+    call: Call, state: StateDelta, ttl: timedelta, metadata: Mapping[str, Any]
+) -> Created:
+    """Create a waiting session; see `Store.create`."""
+    row = await call.first(
+        "create",
+        **rows.state_params(state) | {"state": json.dumps(state.session)},
+        ttl=ttl,
+        metadata=json.dumps(metadata),
+    )
+    if row is None:
+        raise SessionExistsError(f"session {call.key.short}… exists already")
+    moment = row["created_at"]
+    record = Lifecycle(
+        key=call.key,
+        status=Status.WAITING,
+        created_at=moment,
+        ttl=ttl,
+        expires_at=moment + ttl,
+        restorable_until=call.rules.restorable_until(moment, moment + ttl),
+        metadata=metadata,
+    )
+    merged = merge_state(
+        state.session, rows.document(row["app_state"]), rows.document(row["user_state"])
+    )
+    session = SessionRecord(call.key, merged, Revision(moment, 0, waiting=True))
+    return Created(session, Change(ChangeKind.CREATED, moment, record))
+
+
+async def delete(call: Call) -> Change | None:
+    """Delete a session in whatever status; see `Store.delete`."""
+    seen = await call.lifecycle()
+
+    async def both(connection: Taken) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
+        return (
+            await connection.fetch(*call.bound("delete_record")),
+            await connection.fetch(*call.bound("delete_session")),
+        )
+
+    records, sessions = await call.connections.transact(both)
+    if not records:
+        if seen is None or not sessions:
+            return None
+        return Change(ChangeKind.DELETED, sessions[0]["now"], seen)
+    moment, record = records[0]["now"], rows.lobby_record(records[0], call.rules)
+    if not call.rules.still_stands(record, moment):
+        return None
+    return Change(ChangeKind.DELETED, moment, record)
+
+
+async def amend(call: Call, metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> Outcome:
+    """Change a session's metadata and TTL; see `Store.amend`."""
+    row = await call.first(
+        "amend",
+        metadata=None if metadata is None else json.dumps(metadata),
+        ttl=ttl,
+        largest_metadata=LARGEST_METADATA,
+    )
+    if row is not None:
+        return _changed(call, ChangeKind.AMENDED, row)
+    record = await _required(call)
+    if record.ttl is not None:
+        if ttl is not None and record.status is not Status.WAITING:
+            raise _wrong_status(record, "only a waiting session can be given a TTL")
+        check_metadata_size(json.dumps({**(record.metadata or {}), **(metadata or {})}))
+    raise _wrong_status(record, "ADK created it; Lapse has no record of it to change")
+
+
+async def extend(call: Call) -> Outcome:
+    """Give a waiting session a fresh TTL; see `Store.extend`."""
+    row = await call.first("extend", extensible=call.rules.extensible)
+    if row is not None:
+        return _changed(call, ChangeKind.EXTENDED, row)
+    raise _wrong_status(await _required(call), "only a waiting session can be extended")
+
+
+async def resurrect(call: Call, cause: Cause) -> Outcome:
+    """Turn an expired session into a waiting one; see `Store.resurrect`."""
+    row = await call.first("resurrect")
+    if row is not None:
+        return _changed(call, ChangeKind.RESURRECTED, row, cause)
+    return Outcome(await _required(call))
+
+
+async def expire_due(call: Call, limit: int) -> Swept:
+    """Expire what is due; see `Store.expire_due`."""
+    if not call.rules.enforced:
+        return Swept((), 0)
+    found = await call.run("expire_due", limit=limit, shortest_restore=SHORTEST_RESTORE)
+    changes = [
+        _change(call, ChangeKind.KEPT if row["status"] == Status.USED else ChangeKind.EXPIRED, row)
+        for row in found
+    ]
+    return Swept(tuple(changes), len(changes))
+
+
+async def purge_due(call: Call, limit: int) -> Swept:
+    """Delete what is past restoring; see `Store.purge_due`."""
+    if not call.rules.enforced:
+        return Swept((), 0)
+    found: Iterable[asyncpg.Record] = await call.run("purge_due", limit=limit)
+    changes = [_change(call, ChangeKind.PURGED, row) for row in found]
+    return Swept(tuple(changes), len(changes))
+
+
+async def time_to_next(call: Call) -> timedelta | None:
+    """Return how long until a sweep has work; see `Store.time_to_next`."""
+    row = await call.first("time_to_next")
+    if row is None or row["ahead"] is None or not call.rules.enforced:
+        return None
+    ahead: timedelta = row["ahead"]
+    return max(timedelta(0), ahead)
+
+
+async def _required(call: Call) -> Lifecycle:
+    record = await call.lifecycle()
+    if record is None:
+        raise NoSuchSessionError(f"session {call.key.short}… does not exist")
+    return record
+
+
+def _wrong_status(record: Lifecycle, reason: str) -> WrongStatusError:
+    return WrongStatusError(f"session {record.key.short}… is {record.status}: {reason}")
+
+
+def _change(
+    call: Call, kind: ChangeKind, row: asyncpg.Record, cause: Cause | None = None
+) -> Change:
+    return Change(kind, row["now"], rows.lobby_record(row, call.rules), cause)
+
+
+def _changed(
+    call: Call, kind: ChangeKind, row: asyncpg.Record, cause: Cause | None = None
+) -> Outcome:
+    change = _change(call, kind, row, cause)
+    return Outcome(change.record, change)

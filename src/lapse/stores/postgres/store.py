@@ -1,0 +1,154 @@
+"""The PostgreSQL store: any number of replicas and sweepers on one database.
+
+One statement is one transition is one round trip; the database's clock is the only one. What
+two replicas do at once is decided by the locks of the rows it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Any
+
+from lapse.documents import StateDelta
+from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
+from lapse.store import (
+    Appended,
+    ConnectionOptions,
+    Created,
+    EventWindow,
+    Glimpse,
+    NewEvent,
+    Outcome,
+    Revision,
+    SessionRecord,
+    Swept,
+    Tally,
+)
+from lapse.stores.postgres import appending, lobby, reading
+from lapse.stores.postgres.call import NO_SESSION, Call
+from lapse.stores.postgres.connections import Connections
+from lapse.stores.postgres.hints import Listener
+from lapse.stores.postgres.schema import pending_script, prepare
+
+
+class PostgresStore:
+    """A Store in one PostgreSQL database.
+
+    Args:
+        url: `postgresql://USER:PASSWORD@HOST/DATABASE`, as libpq has it.
+        rules: what it enforces.
+        options: how to connect.
+    """
+
+    def __init__(
+        self, url: str, rules: Rules = Rules(), options: ConnectionOptions = ConnectionOptions()
+    ) -> None:
+        self._rules = rules
+        self._connections = Connections(url, options)
+        self._prepared = False
+
+    @property
+    def rules(self) -> Rules:
+        return self._rules
+
+    async def open(self) -> None:
+        if not self._prepared:
+            connection = await self._connections.connect()
+            try:
+                await prepare(connection, self._connections.place)
+            finally:
+                await connection.close()
+            self._prepared = True
+
+    async def pending_migration(self) -> str:
+        connection = await self._connections.connect()
+        try:
+            return await pending_script(connection, self._connections.place)
+        finally:
+            await connection.close()
+
+    def hints(self, nearer: Callable[[timedelta], None]) -> AbstractAsyncContextManager[None]:
+        return Listener(self._connections, nearer)
+
+    async def close(self) -> None:
+        await self._connections.close()
+
+    async def _at(self, now: datetime | None, key: SessionKey = NO_SESSION) -> Call:
+        await self.open()
+        return Call(self._connections, self._rules, now, key)
+
+    async def ping(self) -> None:
+        await (await self._at(None)).run("ping")
+
+    async def create(
+        self,
+        key: SessionKey,
+        *,
+        state: StateDelta,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        now: datetime | None = None,
+    ) -> Created:
+        return await lobby.create(await self._at(now, key), state, ttl, metadata)
+
+    async def read(
+        self, key: SessionKey, window: EventWindow = EventWindow(), *, now: datetime | None = None
+    ) -> SessionRecord | None:
+        return await reading.read(await self._at(now, key), window)
+
+    async def list(
+        self, app_name: str, user_id: str | None, *, now: datetime | None = None
+    ) -> Sequence[SessionRecord]:
+        key = SessionKey(app_name, user_id or "", "")
+        return await reading.list_sessions(await self._at(now, key), user_id)
+
+    async def append(
+        self,
+        key: SessionKey,
+        event: NewEvent,
+        seen: Revision | Glimpse,
+        *,
+        now: datetime | None = None,
+    ) -> Appended:
+        return await appending.append(await self._at(now, key), event, seen)
+
+    async def delete(self, key: SessionKey, *, now: datetime | None = None) -> Change | None:
+        return await lobby.delete(await self._at(now, key))
+
+    async def user_state(self, app_name: str, user_id: str) -> dict[str, Any]:
+        return await reading.user_state(await self._at(None, SessionKey(app_name, user_id, "")))
+
+    async def lifecycle(self, key: SessionKey, *, now: datetime | None = None) -> Lifecycle | None:
+        return await (await self._at(now, key)).lifecycle()
+
+    async def amend(
+        self,
+        key: SessionKey,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
+        now: datetime | None = None,
+    ) -> Outcome:
+        return await lobby.amend(await self._at(now, key), metadata, ttl)
+
+    async def extend(self, key: SessionKey, *, now: datetime | None = None) -> Outcome:
+        return await lobby.extend(await self._at(now, key))
+
+    async def resurrect(
+        self, key: SessionKey, *, cause: Cause, now: datetime | None = None
+    ) -> Outcome:
+        return await lobby.resurrect(await self._at(now, key), cause)
+
+    async def expire_due(self, limit: int, *, now: datetime | None = None) -> Swept:
+        return await lobby.expire_due(await self._at(now), limit)
+
+    async def purge_due(self, limit: int, *, now: datetime | None = None) -> Swept:
+        return await lobby.purge_due(await self._at(now), limit)
+
+    async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
+        return await lobby.time_to_next(await self._at(now))
+
+    async def tallies(self) -> Sequence[Tally]:
+        return await reading.tallies(await self._at(None))

@@ -1,0 +1,42 @@
+-- The lobby: one row for each session that Lapse created, from its creation to its end.
+-- update_time is naive UTC, as it moves to ADK's column. state and held_events are there only
+-- until the first message.
+
+CREATE TABLE lapse_schema (
+  version INTEGER PRIMARY KEY,
+  applied_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE lapse_lobby (
+  app_name VARCHAR(128) NOT NULL,
+  user_id VARCHAR(128) NOT NULL,
+  session_id VARCHAR(128) NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('waiting', 'used', 'expired')),
+  created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+  ttl INTERVAL NOT NULL,
+  expires_at TIMESTAMP WITH TIME ZONE CHECK (expires_at IS NOT NULL OR status = 'used'),
+  first_message_at TIMESTAMP WITH TIME ZONE
+    CHECK (first_message_at IS NOT NULL OR status <> 'used'),
+  expired_at TIMESTAMP WITH TIME ZONE,
+  restorable_until TIMESTAMP WITH TIME ZONE
+    CHECK (restorable_until IS NOT NULL OR status <> 'expired'),
+  resurrections INTEGER NOT NULL DEFAULT 0,
+  metadata JSONB NOT NULL DEFAULT '{}',
+  state JSONB CHECK (state IS NOT NULL OR status = 'used'),
+  held_events JSONB CHECK (held_events IS NOT NULL OR status = 'used'),
+  update_time TIMESTAMP WITHOUT TIME ZONE NOT NULL,
+  revision BIGINT NOT NULL DEFAULT 0,
+  used_id VARCHAR(128) GENERATED ALWAYS AS (CASE status WHEN 'used' THEN session_id END) STORED,
+  PRIMARY KEY (app_name, user_id, session_id),
+  -- The record of a used session goes with the session, whoever deletes it.
+  FOREIGN KEY (app_name, user_id, used_id) REFERENCES sessions (app_name, user_id, id)
+    ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED
+);
+
+-- Partial, so that a sweep costs what is due and never what is stored.
+CREATE INDEX lapse_lobby_deadline ON lapse_lobby (expires_at) WHERE status = 'waiting';
+CREATE INDEX lapse_lobby_purge ON lapse_lobby (restorable_until) WHERE status = 'expired';
+
+-- For the foreign key's cascade.
+CREATE INDEX lapse_lobby_used ON lapse_lobby (app_name, user_id, used_id)
+  WHERE used_id IS NOT NULL;

@@ -1,0 +1,505 @@
+-- One named statement for each transition and each read of the PostgreSQL store: one round trip.
+--
+-- The names are those of the SQLite store, where one statement is enough for a transition.
+-- A deadline nearer than other replicas' sweepers look is told to them by NOTIFY; for all
+-- others it would cost a lock that every commit of the database shares.
+-- :now is NULL outside tests: the database's clock is the only one. :horizon is zero where
+-- nothing is restorable. READ COMMITTED is enough: whoever waits for a row's lock has the
+-- row's condition checked again afterwards, and every condition stands on the row it is about.
+
+-- name: create
+-- A row that is in the way gives way when it has expired.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+made AS (
+  INSERT INTO lapse_lobby AS l (
+    app_name, user_id, session_id, status, created_at, ttl, expires_at, metadata, state,
+    held_events, update_time
+  )
+  SELECT
+    :app_name, :user_id, :session_id, 'waiting', now, :ttl, now + :ttl,
+    :metadata, :state, '[]', now AT TIME ZONE 'UTC'
+  FROM clock
+  WHERE NOT EXISTS (
+    SELECT 1 FROM sessions
+    WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+  )
+  ON CONFLICT (app_name, user_id, session_id) DO UPDATE SET
+    status = excluded.status, created_at = excluded.created_at, ttl = excluded.ttl,
+    expires_at = excluded.expires_at, first_message_at = NULL, expired_at = NULL,
+    restorable_until = NULL, resurrections = 0, metadata = excluded.metadata,
+    state = excluded.state, held_events = excluded.held_events,
+    update_time = excluded.update_time, revision = 0
+  WHERE :enforced
+    AND (l.status = 'expired' OR l.status = 'waiting' AND l.expires_at <= excluded.created_at)
+  RETURNING created_at
+),
+app_delta AS (
+  INSERT INTO app_states AS a (app_name, state, update_time)
+  SELECT :app_name, :app_delta, now() AT TIME ZONE 'UTC' FROM made
+  WHERE :app_delta IS NOT NULL
+  ON CONFLICT (app_name) DO UPDATE
+  SET state = a.state || excluded.state, update_time = excluded.update_time
+  RETURNING state
+),
+user_delta AS (
+  INSERT INTO user_states AS u (app_name, user_id, state, update_time)
+  SELECT :app_name, :user_id, :user_delta, now() AT TIME ZONE 'UTC' FROM made
+  WHERE :user_delta IS NOT NULL
+  ON CONFLICT (app_name, user_id) DO UPDATE
+  SET state = u.state || excluded.state, update_time = excluded.update_time
+  RETURNING state
+)
+SELECT
+  made.created_at,
+  coalesce(
+    (SELECT state FROM app_delta), (SELECT state FROM app_states WHERE app_name = :app_name)
+  ) AS app_state,
+  coalesce(
+    (SELECT state FROM user_delta),
+    (SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id)
+  ) AS user_state,
+  CASE WHEN :ttl < interval '20 s' THEN pg_notify(
+    'lapse_deadlines', extract(epoch FROM :ttl)::text
+  )::text END AS told
+FROM made;
+
+-- name: read
+-- ADK's tables come first: what they hold is never hidden by a lobby row. The events of the
+-- window come with it, as four arrays, the newest first.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+found AS (
+  SELECT s.state, s.update_time, coalesce(l.revision, 0) AS revision, NULL::jsonb AS held_events,
+    1 AS place
+  FROM sessions AS s
+  LEFT JOIN lapse_lobby AS l
+    ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+  WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
+  UNION ALL
+  SELECT l.state, l.update_time, l.revision, l.held_events, 2
+  FROM lapse_lobby AS l, clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND (l.status = 'waiting' AND l.expires_at > now OR NOT :enforced AND l.status <> 'used')
+  ORDER BY place LIMIT 1
+)
+SELECT found.*,
+  (SELECT state FROM app_states WHERE app_name = :app_name) AS app_state,
+  (SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id) AS user_state,
+  e.*
+FROM found
+LEFT JOIN LATERAL (
+  SELECT array_agg(id) AS ids, array_agg(invocation_id) AS invocation_ids,
+    array_agg(timestamp) AS timestamps, array_agg(event_data::text) AS event_texts
+  FROM (
+    SELECT id, invocation_id, timestamp, event_data FROM events
+    WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+      AND timestamp >= :after
+    ORDER BY timestamp DESC, id DESC
+    LIMIT :newest
+  ) AS window_events
+) AS e ON found.held_events IS NULL;
+
+-- name: list_of_user
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
+SELECT * FROM (
+  SELECT s.user_id, s.id AS session_id, s.state, s.update_time, coalesce(l.revision, 0) AS revision,
+    (SELECT state FROM app_states WHERE app_name = :app_name) AS app_state, u.state AS user_state
+  FROM sessions AS s
+  LEFT JOIN lapse_lobby AS l
+    ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+  LEFT JOIN user_states AS u ON u.app_name = s.app_name AND u.user_id = s.user_id
+  WHERE s.app_name = :app_name AND s.user_id = :user_id
+  UNION ALL
+  SELECT l.user_id, l.session_id, l.state, l.update_time, l.revision,
+    (SELECT state FROM app_states WHERE app_name = :app_name), u.state
+  FROM lapse_lobby AS l
+  CROSS JOIN clock
+  LEFT JOIN user_states AS u ON u.app_name = l.app_name AND u.user_id = l.user_id
+  WHERE l.app_name = :app_name AND l.user_id = :user_id
+    AND (l.status = 'waiting' AND l.expires_at > now OR NOT :enforced AND l.status <> 'used')
+    AND NOT EXISTS (
+      SELECT 1 FROM sessions AS s
+      WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
+    )
+) AS found
+ORDER BY update_time, user_id COLLATE "C", session_id COLLATE "C";
+
+-- name: list_of_app
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
+SELECT * FROM (
+  SELECT s.user_id, s.id AS session_id, s.state, s.update_time, coalesce(l.revision, 0) AS revision,
+    (SELECT state FROM app_states WHERE app_name = :app_name) AS app_state, u.state AS user_state
+  FROM sessions AS s
+  LEFT JOIN lapse_lobby AS l
+    ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+  LEFT JOIN user_states AS u ON u.app_name = s.app_name AND u.user_id = s.user_id
+  WHERE s.app_name = :app_name
+  UNION ALL
+  SELECT l.user_id, l.session_id, l.state, l.update_time, l.revision,
+    (SELECT state FROM app_states WHERE app_name = :app_name), u.state
+  FROM lapse_lobby AS l
+  CROSS JOIN clock
+  LEFT JOIN user_states AS u ON u.app_name = l.app_name AND u.user_id = l.user_id
+  WHERE l.app_name = :app_name
+    AND (l.status = 'waiting' AND l.expires_at > now OR NOT :enforced AND l.status <> 'used')
+    AND NOT EXISTS (
+      SELECT 1 FROM sessions AS s
+      WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
+    )
+) AS found
+ORDER BY update_time, user_id COLLATE "C", session_id COLLATE "C";
+
+-- name: read_user_state
+SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id;
+
+-- name: append
+-- Into ADK's tables, when they hold the session and the writer has seen its newest revision.
+-- The record's row is locked first, then the session's: each is checked once more under its
+-- lock. :exact says that the writer knows the revision; without it the newest event decides,
+-- by ADK's rule for sessions that carry no marker. A session without a record (stock ADK's)
+-- has its own row alone.
+WITH fresh AS (
+  SELECT NOT EXISTS (
+    SELECT 1 FROM events
+    WHERE id = :event_id AND app_name = :app_name AND user_id = :user_id
+      AND session_id = :session_id
+  ) AS is_fresh
+),
+counted AS (
+  UPDATE lapse_lobby AS l SET revision = l.revision + 1
+  FROM fresh
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND is_fresh
+    AND (:seen_number IS NULL OR l.revision = :seen_number)
+    AND EXISTS (
+      SELECT 1 FROM sessions AS s
+      WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
+    )
+  RETURNING l.revision
+),
+touched AS (
+  UPDATE sessions AS s
+  SET update_time = :event_time,
+    state = s.state || coalesce(:session_delta, '{}')
+  FROM fresh
+  WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
+    AND is_fresh
+    AND (
+      EXISTS (SELECT 1 FROM counted)
+      OR coalesce(:seen_number, 0) = 0 AND NOT EXISTS (
+        SELECT 1 FROM lapse_lobby
+        WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+      )
+    )
+    AND CASE
+      WHEN :exact THEN s.update_time = :seen_time
+      ELSE s.update_time <= :seen_time OR (
+        SELECT e.id FROM events AS e
+        WHERE e.app_name = :app_name AND e.user_id = :user_id AND e.session_id = :session_id
+        ORDER BY e.timestamp DESC, e.id DESC LIMIT 1
+      ) IS NOT DISTINCT FROM :seen_event
+    END
+  RETURNING s.id
+),
+stored AS (
+  INSERT INTO events (
+    id, app_name, user_id, session_id, invocation_id, timestamp, event_data
+  )
+  SELECT :event_id, :app_name, :user_id, :session_id, :invocation_id, :event_time,
+    :event_data
+  FROM touched
+),
+app_delta AS (
+  INSERT INTO app_states AS a (app_name, state, update_time)
+  SELECT :app_name, :app_delta, now() AT TIME ZONE 'UTC' FROM touched
+  WHERE :app_delta IS NOT NULL
+  ON CONFLICT (app_name) DO UPDATE
+  SET state = a.state || excluded.state, update_time = excluded.update_time
+),
+user_delta AS (
+  INSERT INTO user_states AS u (app_name, user_id, state, update_time)
+  SELECT :app_name, :user_id, :user_delta, now() AT TIME ZONE 'UTC' FROM touched
+  WHERE :user_delta IS NOT NULL
+  ON CONFLICT (app_name, user_id) DO UPDATE
+  SET state = u.state || excluded.state, update_time = excluded.update_time
+)
+SELECT coalesce((SELECT revision FROM counted), 0) AS revision FROM touched;
+
+-- name: read_appended
+-- Why an append changed nothing: what ADK's tables and the lobby hold of the session, and the
+-- event of the same id, wherever it is.
+SELECT s.id IS NOT NULL AS is_stored, coalesce(l.revision, 0) AS revision,
+  coalesce(s.update_time, l.update_time) AS update_time,
+  coalesce(e.event_data, (
+    SELECT held -> 'event_data' FROM jsonb_array_elements(l.held_events) AS held
+    WHERE held ->> 'id' = :event_id
+  )) AS event_data,
+  coalesce(e.event_data, (
+    SELECT held -> 'event_data' FROM jsonb_array_elements(l.held_events) AS held
+    WHERE held ->> 'id' = :event_id
+  )) = :event_data AS is_same
+FROM (SELECT 1) AS always
+LEFT JOIN sessions AS s
+  ON s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
+LEFT JOIN lapse_lobby AS l
+  ON l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+LEFT JOIN events AS e
+  ON e.id = :event_id AND e.app_name = :app_name AND e.user_id = :user_id
+  AND e.session_id = :session_id;
+
+-- name: first_message
+-- Out of the lobby: the row's lock decides against a sweep, a delete and another first
+-- message. A session whose deadline has passed but that no sweep has met can always be had
+-- back: it has at least an hour from the moment of expiry.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+taken AS (
+  SELECT l.*, now, l.status = 'expired' OR :enforced AND l.expires_at <= now AS was_expired
+  FROM lapse_lobby AS l, clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND (
+      l.status = 'waiting'
+        AND (l.expires_at > now OR :horizon > interval '0' OR NOT :enforced)
+      OR l.status = 'expired' AND (l.restorable_until > now OR NOT :enforced)
+    )
+    AND NOT EXISTS (
+      SELECT 1 FROM jsonb_array_elements(l.held_events) AS held WHERE held ->> 'id' = :event_id
+    )
+    AND CASE
+      WHEN :exact THEN l.update_time = :seen_time
+        AND (:seen_number IS NULL OR l.revision = :seen_number)
+      ELSE l.update_time <= :seen_time
+        OR l.held_events -> -1 ->> 'id' IS NOT DISTINCT FROM :seen_event
+    END
+  FOR UPDATE OF l
+),
+marked AS (
+  UPDATE lapse_lobby AS l
+  SET status = 'used', first_message_at = taken.now, revision = l.revision + 1,
+    resurrections = l.resurrections + taken.was_expired::int, expires_at = NULL,
+    expired_at = NULL, restorable_until = NULL, state = NULL, held_events = NULL
+  FROM taken
+  WHERE l.app_name = taken.app_name AND l.user_id = taken.user_id
+    AND l.session_id = taken.session_id
+  RETURNING l.*, taken.now, taken.was_expired, taken.state AS held_state,
+    taken.held_events AS held
+),
+moved AS (
+  INSERT INTO sessions (app_name, user_id, id, state, create_time, update_time)
+  SELECT app_name, user_id, session_id, held_state || coalesce(:session_delta, '{}'),
+    created_at AT TIME ZONE 'UTC', :event_time
+  FROM marked
+),
+stored AS (
+  INSERT INTO events (
+    id, app_name, user_id, session_id, invocation_id, timestamp, event_data
+  )
+  SELECT e ->> 'id', app_name, user_id, session_id, e ->> 'invocation_id',
+    (e ->> 'timestamp')::timestamp, e -> 'event_data'
+  FROM marked, jsonb_array_elements(marked.held) AS e
+  UNION ALL
+  SELECT :event_id, app_name, user_id, session_id, :invocation_id, :event_time,
+    :event_data
+  FROM marked
+),
+app_delta AS (
+  -- Even when nothing changes: ADK refuses to append where the app has no state row.
+  INSERT INTO app_states AS a (app_name, state, update_time)
+  SELECT app_name, coalesce(:app_delta, '{}'), now() AT TIME ZONE 'UTC' FROM marked
+  ON CONFLICT (app_name) DO UPDATE
+  SET state = a.state || excluded.state, update_time = excluded.update_time
+  WHERE excluded.state <> '{}'
+),
+user_delta AS (
+  INSERT INTO user_states AS u (app_name, user_id, state, update_time)
+  SELECT app_name, user_id, coalesce(:user_delta, '{}'), now() AT TIME ZONE 'UTC'
+  FROM marked
+  ON CONFLICT (app_name, user_id) DO UPDATE
+  SET state = u.state || excluded.state, update_time = excluded.update_time
+  WHERE excluded.state <> '{}'
+)
+SELECT * FROM marked;
+
+-- name: hold_event
+-- Keeps an event that is not a message in the lobby, in order.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+held AS (
+  UPDATE lapse_lobby AS l
+  SET held_events = l.held_events || :event,
+    state = l.state || coalesce(:session_delta, '{}'),
+    update_time = :event_time,
+    revision = l.revision + 1
+  FROM clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND (l.status = 'waiting' AND l.expires_at > now OR NOT :enforced AND l.status <> 'used')
+    AND jsonb_array_length(l.held_events) < :most_events
+    AND octet_length(l.held_events::text) + octet_length(:event::text) <= :most_bytes
+    AND NOT EXISTS (
+      SELECT 1 FROM jsonb_array_elements(l.held_events) AS e WHERE e ->> 'id' = :event_id
+    )
+    AND CASE
+      WHEN :exact THEN l.update_time = :seen_time
+        AND (:seen_number IS NULL OR l.revision = :seen_number)
+      ELSE l.update_time <= :seen_time
+        OR l.held_events -> -1 ->> 'id' IS NOT DISTINCT FROM :seen_event
+    END
+  RETURNING l.revision
+),
+app_delta AS (
+  INSERT INTO app_states AS a (app_name, state, update_time)
+  SELECT :app_name, :app_delta, now() AT TIME ZONE 'UTC' FROM held
+  WHERE :app_delta IS NOT NULL
+  ON CONFLICT (app_name) DO UPDATE
+  SET state = a.state || excluded.state, update_time = excluded.update_time
+),
+user_delta AS (
+  INSERT INTO user_states AS u (app_name, user_id, state, update_time)
+  SELECT :app_name, :user_id, :user_delta, now() AT TIME ZONE 'UTC' FROM held
+  WHERE :user_delta IS NOT NULL
+  ON CONFLICT (app_name, user_id) DO UPDATE
+  SET state = u.state || excluded.state, update_time = excluded.update_time
+)
+SELECT revision FROM held;
+
+-- name: lifecycle
+-- The session's row of the lobby and, where ADK's tables hold it, when it was created there.
+SELECT l.*, s.create_time, coalesce(:now, clock_timestamp()) AS now
+FROM (SELECT 1) AS always
+LEFT JOIN lapse_lobby AS l
+  ON l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+LEFT JOIN sessions AS s
+  ON s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id;
+
+-- name: read_event_texts
+SELECT timestamp, event_data::text AS event_data FROM events
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+ORDER BY timestamp, id;
+
+-- name: delete_record
+-- First of the two statements of a delete, as the record is the first that an append locks.
+DELETE FROM lapse_lobby AS l
+WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+RETURNING l.*, coalesce(:now, clock_timestamp()) AS now;
+
+-- name: delete_session
+-- A statement of its own, so that it sees the session that a first message moved here while
+-- delete_record waited for it. Events go by ON DELETE CASCADE.
+DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+RETURNING coalesce(:now, clock_timestamp()) AS now;
+
+-- name: amend
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
+UPDATE lapse_lobby AS l
+SET metadata = l.metadata || coalesce(:metadata, '{}'),
+  ttl = coalesce(:ttl, l.ttl),
+  expires_at = CASE WHEN :ttl IS NULL THEN l.expires_at ELSE now + :ttl END
+FROM clock
+WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  AND (
+    :ttl IS NULL
+    OR l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
+  )
+  AND (
+    :metadata IS NULL
+    OR octet_length((l.metadata || :metadata)::text) <= :largest_metadata
+  )
+  AND CASE l.status
+    WHEN 'waiting' THEN l.expires_at > now OR :horizon > interval '0' OR NOT :enforced
+    WHEN 'expired' THEN l.restorable_until > now OR NOT :enforced
+    ELSE true
+  END
+RETURNING l.*, now,
+  CASE WHEN l.expires_at - now < interval '20 s' THEN pg_notify(
+    'lapse_deadlines', extract(epoch FROM l.expires_at - now)::text
+  )::text END AS told;
+
+-- name: extend
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
+UPDATE lapse_lobby AS l
+SET expires_at = greatest(
+  l.expires_at, least(now + l.ttl, l.created_at + :extensible)
+)
+FROM clock
+WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
+RETURNING l.*, now;
+
+-- name: resurrect
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
+UPDATE lapse_lobby AS l
+SET status = 'waiting', expires_at = now + l.ttl, expired_at = NULL, restorable_until = NULL,
+  resurrections = l.resurrections + 1
+FROM clock
+WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  AND (
+    l.status = 'waiting' AND l.expires_at <= now AND :horizon > interval '0'
+      AND :enforced
+    OR l.status = 'expired' AND (l.restorable_until > now OR NOT :enforced)
+  )
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions
+    WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+  )
+RETURNING l.*, now,
+  CASE WHEN l.expires_at - now < interval '20 s' THEN pg_notify(
+    'lapse_deadlines', extract(epoch FROM l.expires_at - now)::text
+  )::text END AS told;
+
+-- name: expire_due
+-- Takes due rows that nobody holds, and repeats the condition on the rows it updates: without
+-- both, a session that a concurrent first message has just marked as used would be expired.
+-- One that ADK's tables hold, though its row waits (stock ADK created one of the same key),
+-- is never ours to expire: it is kept.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+due AS (
+  SELECT l.ctid, s.id IS NOT NULL AS is_stored
+  FROM lapse_lobby AS l
+  LEFT JOIN sessions AS s
+    ON s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
+  WHERE l.status = 'waiting' AND l.expires_at <= (SELECT now FROM clock)
+  ORDER BY l.expires_at
+  LIMIT :limit
+  FOR UPDATE OF l SKIP LOCKED
+)
+UPDATE lapse_lobby AS l
+SET status = CASE WHEN is_stored THEN 'used' ELSE 'expired' END,
+  first_message_at = CASE WHEN is_stored THEN now END,
+  expires_at = CASE WHEN NOT is_stored THEN l.expires_at END,
+  expired_at = CASE WHEN NOT is_stored THEN now END,
+  restorable_until = CASE
+    WHEN is_stored THEN NULL
+    WHEN :horizon > interval '0'
+      THEN greatest(l.created_at + :horizon, now + :shortest_restore)
+    ELSE now
+  END,
+  state = CASE WHEN NOT is_stored THEN l.state END,
+  held_events = CASE WHEN NOT is_stored THEN l.held_events END
+FROM due, clock
+WHERE l.ctid = due.ctid AND l.status = 'waiting' AND l.expires_at <= now
+RETURNING l.*, now;
+
+-- name: purge_due
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+due AS (
+  SELECT l.ctid FROM lapse_lobby AS l
+  WHERE l.status = 'expired' AND l.restorable_until <= (SELECT now FROM clock)
+  ORDER BY l.restorable_until
+  LIMIT :limit
+  FOR UPDATE OF l SKIP LOCKED
+)
+DELETE FROM lapse_lobby AS l
+USING due, clock
+WHERE l.ctid = due.ctid AND l.status = 'expired' AND l.restorable_until <= now
+RETURNING l.*, now;
+
+-- name: time_to_next
+SELECT least(
+  (SELECT expires_at FROM lapse_lobby
+   WHERE status = 'waiting' ORDER BY expires_at LIMIT 1),
+  (SELECT restorable_until FROM lapse_lobby
+   WHERE status = 'expired' ORDER BY restorable_until LIMIT 1)
+) - coalesce(:now, clock_timestamp()) AS ahead;
+
+-- name: ping
+SELECT 1 FROM lapse_lobby LIMIT 1;
+
+-- name: tallies
+SELECT app_name, status, count(*) AS sessions FROM lapse_lobby GROUP BY app_name, status;

@@ -1,0 +1,278 @@
+"""One SQLite file, two services: Lapse's and ADK's own DatabaseSessionService."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+
+import pytest
+from adk_builders import APP, USER, created, deleted, got, noted, spoken, status_of, texts
+from google.adk.errors import StaleSessionError
+from google.adk.errors.already_exists_error import AlreadyExistsError
+from google.adk.sessions.database_session_service import DatabaseSessionService
+from google.genai import types
+
+from lapse import LapseSessionService, store_from_url
+from lapse.errors import NoSuchSessionError
+from lapse.lifecycle import SessionKey, Status
+
+ADK_TABLES = ("adk_internal_metadata", "app_states", "events", "sessions", "user_states")
+STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
+SECONDS = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "chats.db"
+
+
+@pytest.fixture
+async def lapse(file):
+    async with LapseSessionService(store_from_url(f"sqlite:///{file}")) as service:
+        yield service
+
+
+@pytest.fixture
+async def stock(file, lapse):
+    """Return ADK's service on the file that Lapse made."""
+    async with DatabaseSessionService(f"sqlite+aiosqlite:///{file}") as service:
+        yield service
+
+
+def rows(file, query, *parameters):
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute(query, parameters).fetchall()
+
+
+def dump(file, table):
+    """Return a table's rows, each value with its storage class; times of writing are cut."""
+    columns = [row[1] for row in rows(file, f"PRAGMA table_info({table})")]
+    expressions = [f"{column}, typeof({column})" for column in columns]
+    found = rows(file, f"SELECT {', '.join(expressions)} FROM {table} ORDER BY 1, 3")
+    return [tuple(zip(columns, row[::2], row[1::2], strict=True)) for row in found]
+
+
+def events():
+    """Return a conversation that has everything an event can bring to storage."""
+    yield spoken(
+        "h\u00e9llo \U0001f642",
+        id="ev-1",
+        timestamp=1763800000.123456,
+        delta={"k": {"b": 1, "a": [None, True, 2.5]}, "app:b": None, "user:ü": "ü", "temp:t": 1},
+    )
+    answer = spoken("Done.", author="concierge", id="ev-2", timestamp=1763800001.0, branch="a.b")
+    answer.long_running_tool_ids = {"z", "a"}
+    answer.content.parts[0].thought_signature = b"\xfb\xff\xfe"
+    answer.actions.artifact_delta = {"file.txt": 0}
+    answer.custom_metadata = {"model": "scripted"}
+    yield answer
+    call = spoken("", author="concierge", id="ev-3", timestamp=1763800002.5, invocation_id="")
+    call.content.parts = [
+        types.Part.from_function_call(name="book", args={"guests": 4}),
+        types.Part.from_bytes(data=b"\x00\x01", mime_type="image/png"),
+    ]
+    yield call
+    yield noted({"k": None, "last": "\u2028"}, id="ev-4", timestamp=1763800001.75)
+
+
+async def write(service):
+    session = await service.create_session(
+        app_name=APP,
+        user_id=USER,
+        session_id="s-1",
+        state={"initial": {"ä": 1}, "app:a": [1], "user:u": {"x": None}},
+    )
+    for event in events():
+        await service.append_event(session, event)
+
+
+async def test_the_tables_and_rows_are_those_that_adk_writes(tmp_path):
+    ours, theirs = tmp_path / "ours.db", tmp_path / "theirs.db"
+    async with LapseSessionService(store_from_url(f"sqlite:///{ours}")) as service:
+        await write(service)
+    async with DatabaseSessionService(f"sqlite+aiosqlite:///{theirs}") as service:
+        await write(service)
+
+    schema = (
+        "SELECT type, name, tbl_name, sql FROM sqlite_master "
+        f"WHERE tbl_name IN {ADK_TABLES} ORDER BY 1, 2"
+    )
+    assert rows(ours, schema) == rows(theirs, schema)
+    for table in ADK_TABLES:
+        own, expected = dump(ours, table), dump(theirs, table)
+        assert [without_moments(row) for row in own] == [without_moments(row) for row in expected]
+        assert own or table == "none"
+
+
+def without_moments(row):
+    """Leave out when the row was written, after a look at how that is written."""
+    kept = []
+    for column, value, kind in row:
+        is_moment = column == "create_time"
+        if column == "update_time" and not any(name == "create_time" for name, *_ in row):
+            assert SECONDS.fullmatch(value)
+            is_moment = True
+        elif column in {"create_time", "update_time", "timestamp"}:
+            assert STAMP.fullmatch(value)
+        kept.append((column, kind) if is_moment else (column, value, kind))
+    return kept
+
+
+async def test_the_first_message_is_stored_like_any_other_whatever_waited_before_it(tmp_path):
+    files = {"ours": tmp_path / "ours.db", "theirs": tmp_path / "theirs.db"}
+    for name, file in files.items():
+        service = (
+            LapseSessionService(store_from_url(f"sqlite:///{file}"))
+            if name == "ours"
+            else DatabaseSessionService(f"sqlite+aiosqlite:///{file}")
+        )
+        async with service:
+            session = await created(service, session_id="s-1", state={"a": 1, "user:u": 1})
+            for number in range(3):
+                delta = {"a": number, "ä": "\u2028", "app:n": number}
+                event = noted(delta, id=f"n{number}", timestamp=1000.25 + number)
+                await service.append_event(session, event)
+            await service.append_event(session, spoken(id="m", timestamp=1003.0, delta={"a": 9}))
+    for table in ADK_TABLES:
+        own, expected = dump(files["ours"], table), dump(files["theirs"], table)
+        assert [without_moments(row) for row in own] == [without_moments(row) for row in expected]
+
+
+async def test_stock_adk_sees_exactly_the_used_sessions(lapse, stock):
+    used = await created(lapse, session_id="used", state={"k": 1, "app:a": 1, "user:u": 1})
+    await lapse.append_event(used, noted({"before": True}))
+    await lapse.append_event(used, spoken("hello", delta={"k": 2}))
+    waits = await created(lapse, session_id="waits", state={"k": 1})
+    await lapse.append_event(waits, noted({"k": 2}))
+
+    listed = (await stock.list_sessions(app_name=APP)).sessions
+    assert [found.id for found in listed] == ["used"]
+    assert await got(stock, "waits") is None
+    seen = await got(stock, "used")
+    own = await got(lapse, "used")
+    assert seen.events == own.events
+    assert seen.state == own.state == {"k": 2, "before": True, "app:a": 1, "user:u": 1}
+    assert seen.last_update_time == own.last_update_time
+    assert await stock.get_user_state(app_name=APP, user_id=USER) == {"u": 1}
+
+
+async def test_what_stock_adk_appends_lapse_reads_and_goes_on_from(lapse, stock):
+    session = await created(lapse, session_id="s-1")
+    await lapse.append_event(session, spoken("one", timestamp=1000.0))
+    theirs = await got(stock, "s-1")
+    delta = {"k": 1, "app:a": 1, "user:u": 1}
+    await stock.append_event(theirs, spoken("two", timestamp=1001.0, delta=delta))
+
+    with pytest.raises(StaleSessionError):
+        await lapse.append_event(session, spoken("lost", timestamp=1002.0))
+    fresh = await got(lapse, "s-1")
+    assert texts(fresh) == ["one", "two"]
+    assert fresh.state == delta
+    await lapse.append_event(fresh, spoken("three", timestamp=1003.0))
+    with pytest.raises(StaleSessionError):
+        await stock.append_event(theirs, spoken("lost", timestamp=1004.0))
+    assert texts(await got(stock, "s-1")) == ["one", "two", "three"]
+
+
+async def test_a_session_object_may_go_from_one_service_to_the_other(lapse, stock):
+    session = await created(lapse, session_id="s-1")
+    await lapse.append_event(session, spoken("one", timestamp=1000.0))
+    theirs = await got(stock, "s-1")
+    await lapse.append_event(theirs, spoken("two", timestamp=1001.0))
+    assert texts(await got(stock, "s-1")) == ["one", "two"]
+
+
+async def test_a_session_that_stock_adk_deletes_is_gone_with_its_record(file, lapse, stock):
+    session = await created(lapse, session_id="s-1", metadata={"page": "home"})
+    await lapse.append_event(session, spoken())
+    await deleted(stock, "s-1")
+    assert await got(lapse, "s-1") is None
+    with pytest.raises(NoSuchSessionError):
+        await lapse.lifecycle(SessionKey(APP, USER, "s-1"))
+    assert rows(file, "SELECT count(*) FROM lapse_lobby") == [(0,)]
+    again = await created(lapse, session_id="s-1")
+    assert again.events == []
+
+
+async def test_a_session_deleted_without_foreign_keys_leaves_no_ghost(file, lapse):
+    session = await created(lapse, session_id="s-1", metadata={"page": "home"})
+    await lapse.append_event(session, spoken())
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("DELETE FROM events")
+        connection.execute("DELETE FROM sessions")
+    assert await got(lapse, "s-1") is None
+    with pytest.raises(NoSuchSessionError):
+        await lapse.lifecycle(SessionKey(APP, USER, "s-1"))
+    again = await created(lapse, session_id="s-1", metadata={"page": "cart"})
+    await lapse.append_event(again, spoken("anew"))
+    assert texts(await got(lapse, "s-1")) == ["anew"]
+    assert (await lapse.lifecycle(SessionKey(APP, USER, "s-1"))).metadata["page"] == "cart"
+
+
+async def test_a_session_of_stock_adk_is_used_once_it_has_a_message(lapse, stock):
+    session = await created(stock, session_id="s-1", state={"k": 1})
+    assert await status_of(lapse, "s-1") is Status.ORPHAN
+    await stock.append_event(session, noted({"k": 2}, timestamp=1000.0))
+    assert await status_of(lapse, "s-1") is Status.ORPHAN
+    await stock.append_event(session, spoken(timestamp=1001.0))
+
+    record = await lapse.lifecycle(SessionKey(APP, USER, "s-1"))
+    assert record.status is Status.USED
+    assert record.first_message_at.timestamp() == 1001.0
+    assert record.metadata == {}
+    assert (record.ttl, record.expires_at, record.restorable_until) == (None, None, None)
+
+
+async def test_an_orphan_reads_lists_and_takes_appends(lapse, stock):
+    await created(stock, session_id="s-1", state={"k": 1, "app:a": 1})
+    orphan = await got(lapse, "s-1")
+    assert orphan.state == {"k": 1, "app:a": 1}
+    assert (await lapse.lifecycle(SessionKey(APP, USER, "s-1"))).metadata == {}
+    listed = (await lapse.list_sessions(app_name=APP)).sessions
+    assert [found.id for found in listed] == ["s-1"]
+
+    await lapse.append_event(orphan, noted({"k": 2}))
+    assert await status_of(lapse, "s-1") is Status.ORPHAN
+    await lapse.append_event(orphan, spoken("hello"))
+    assert await status_of(lapse, "s-1") is Status.USED
+    assert texts(await got(stock, "s-1")) == ["hello"]
+
+
+async def test_an_id_that_stock_adk_has_taken_cannot_be_created_again(lapse, stock):
+    await created(stock, session_id="s-1")
+    with pytest.raises(AlreadyExistsError):
+        await created(lapse, session_id="s-1")
+
+
+async def test_a_padded_id_of_stock_adk_is_found_as_it_is(lapse, stock):
+    await created(stock, session_id=" s-1 ", state={"which": "padded"})
+    await created(stock, session_id="s-1", state={"which": "bare"})
+    assert (await got(lapse, " s-1 ")).state == {"which": "padded"}
+    assert (await got(lapse, "s-1")).state == {"which": "bare"}
+    assert (await got(lapse, "  s-1")).state == {"which": "bare"}
+    await deleted(lapse, " s-1 ")
+    assert await got(stock, " s-1 ") is None
+    assert await got(stock, "s-1") is not None
+
+
+async def test_a_file_that_stock_adk_made_is_taken_over_as_it_is(tmp_path):
+    file = tmp_path / "old.db"
+    async with DatabaseSessionService(f"sqlite+aiosqlite:///{file}") as stock:
+        await write(stock)
+        expected = await got(stock, "s-1")
+    before = {table: dump(file, table) for table in ADK_TABLES}
+    async with LapseSessionService(store_from_url(f"sqlite+aiosqlite:///{file}")) as lapse:
+        found = await got(lapse, "s-1")
+        assert (found.events, found.state) == (expected.events, expected.state)
+        assert await status_of(lapse, "s-1") is Status.USED
+    assert {table: dump(file, table) for table in ADK_TABLES} == before
+
+
+async def test_a_session_that_stock_adk_made_beside_a_waiting_one_wins(lapse, stock):
+    await created(lapse, session_id="s-1", state={"whose": "lobby"})
+    theirs = await created(stock, session_id="s-1", state={"whose": "adk"})
+    await stock.append_event(theirs, spoken("kept"))
+    assert texts(await got(lapse, "s-1")) == ["kept"]
+    assert await status_of(lapse, "s-1") is Status.USED
+    assert len((await lapse.list_sessions(app_name=APP)).sessions) == 1

@@ -1,0 +1,97 @@
+"""Lapse in ADK's service registry: `services.py`, `services.yaml`, `--session_service_uri`."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from adk_builders import APP, USER, created, eventually, got, spoken
+from google.adk.cli.service_registry import get_service_registry, load_services_module
+from google.adk.sessions.base_session_service import BaseSessionService
+
+from lapse import LapseSessionService
+from lapse.errors import InvalidValueError, NoSuchSessionError, SettingsError
+from lapse.lifecycle import SessionKey
+
+SERVICES = {
+    "services.py": """
+from google.adk.cli.service_registry import get_service_registry
+from lapse import session_service
+
+get_service_registry().register_session_service("lapse", session_service)
+""",
+    "services.yaml": """
+services:
+  - scheme: lapse
+    type: session
+    class: lapse.session_service
+""",
+}
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    """Keep what is loaded, and the registry, as they were."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "services", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    factories = get_service_registry()._session_factories
+    monkeypatch.setattr(get_service_registry(), "_session_factories", dict(factories))
+
+
+@pytest.fixture(params=SERVICES)
+def registered(request, tmp_path):
+    (tmp_path / request.param).write_text(SERVICES[request.param], encoding="utf-8")
+    load_services_module(str(tmp_path))
+    sys.modules.pop("services", None)
+    return get_service_registry()
+
+
+async def test_a_uri_behind_the_scheme_names_the_store(registered, tmp_path):
+    uri = f"lapse:sqlite:///{tmp_path}/chats.db"
+    service = registered.create_session_service(uri, agents_dir=str(tmp_path))
+    assert isinstance(service, LapseSessionService)
+    assert isinstance(service, BaseSessionService)
+    session = await created(service)
+    await service.append_event(session, spoken())
+    assert (await got(service, session.id)).events == session.events
+    await service.close()
+    assert (tmp_path / "chats.db").exists()
+
+
+@pytest.mark.parametrize("uri", ["lapse:", "lapse://"])
+async def test_without_a_store_in_the_uri_the_settings_name_it(
+    registered, tmp_path, monkeypatch, uri
+):
+    monkeypatch.setenv("LAPSE_STORE_URL", "sqlite:///from-settings.db")
+    service = registered.create_session_service(uri, agents_dir=str(tmp_path))
+    await created(service)
+    await service.close()
+    assert (tmp_path / "from-settings.db").exists()
+
+
+async def test_the_service_sweeps_by_itself_and_closes_promptly(registered, monkeypatch):
+    monkeypatch.setenv("SESSION_CLEANUP_TTL_MINUTES", "0.0005")
+    monkeypatch.setenv("LAPSE_RESTORE_HOURS", "0")
+    service = registered.create_session_service("lapse:sqlite:///:memory:")
+    session = await created(service)
+
+    async def purged():
+        tallies = await service.store.tallies()
+        return sum(tally.sessions for tally in tallies) == 0
+
+    await eventually(purged)
+    with pytest.raises(NoSuchSessionError):
+        await service.lifecycle(SessionKey(APP, USER, session.id))
+    await service.close()
+
+
+def test_a_store_that_there_is_not_is_refused_by_name(registered):
+    with pytest.raises(InvalidValueError, match="store URL"):
+        registered.create_session_service("lapse:mysql://somewhere/db")
+
+
+def test_wrong_settings_stop_the_registration(registered, monkeypatch):
+    monkeypatch.setenv("SESSION_CLEANUP_TTL_MINUTES", "soon")
+    with pytest.raises(SettingsError, match="SESSION_CLEANUP_TTL_MINUTES"):
+        registered.create_session_service("lapse:sqlite:///:memory:")

@@ -1,0 +1,260 @@
+"""A real `Runner` with a real `LlmAgent`, its sessions kept by Lapse."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from adk_builders import APP, USER, created, eventually, got, noted, spoken, status_of, texts
+from google.adk.agents import LlmAgent
+from google.adk.agents.run_config import RunConfig, StreamingMode
+from google.adk.errors.session_not_found_error import SessionNotFoundError
+from google.adk.events.event import Event
+from google.adk.events.event_actions import EventActions, EventCompaction
+from google.adk.models.base_llm import BaseLlm
+from google.adk.models.llm_response import LlmResponse
+from google.adk.runners import Runner
+from google.adk.tools.tool_context import ToolContext
+from google.genai import types
+
+from lapse import LapseSessionService, store_from_url
+from lapse.documents import StateDelta
+from lapse.lifecycle import SessionKey, Status, utc_now
+from lapse.translation import session_of
+
+
+def words(text, role="user"):
+    return types.Content(role=role, parts=[types.Part(text=text)])
+
+
+def book(guests: int, tool_context: ToolContext) -> dict[str, int]:
+    """Book a table."""
+    tool_context.state["guests"] = guests
+    tool_context.state["user:visits"] = tool_context.state.get("user:visits", 0) + 1
+    tool_context.state["temp:scratch"] = "only now"
+    return {"guests": guests}
+
+
+class Scripted(BaseLlm):
+    """Books a table when it hears of one, and repeats what it hears otherwise."""
+
+    model: str = "scripted"
+
+    async def generate_content_async(self, llm_request, stream=False):  # noqa: FBT002 - ADK's
+        last = llm_request.contents[-1].parts[-1] if llm_request.contents else types.Part(text="")
+        if last.text and "table" in last.text:
+            call = types.Part.from_function_call(name="book", args={"guests": 4})
+            yield LlmResponse(content=types.Content(role="model", parts=[call]))
+            return
+        answer = "booked" if last.function_response else f"heard {last.text}"
+        if stream:
+            for letter in answer:
+                yield LlmResponse(content=words(letter, "model"), partial=True)
+        yield LlmResponse(content=words(answer, "model"))
+
+
+def runner_on(service, **options):
+    agent = LlmAgent(name="waiter", model=Scripted(), tools=[book])
+    return Runner(app_name=APP, agent=agent, session_service=service, **options)
+
+
+async def run(service, session_id, text=None, **arguments):
+    message = None if text is None else words(text)
+    runner = runner_on(service)
+    return [
+        event
+        async for event in runner.run_async(
+            user_id=USER, session_id=session_id, new_message=message, **arguments
+        )
+    ]
+
+
+async def test_a_conversation_is_kept_with_the_state_its_tool_changed(lapse):
+    session = await created(lapse, state={"user:visits": 1})
+    await run(lapse, session.id, "a table please")
+    await run(lapse, session.id, "thanks")
+    after = await got(lapse, session.id)
+    assert [text for text in texts(after) if text] == [
+        "a table please",
+        "booked",
+        "thanks",
+        "heard thanks",
+    ]
+    assert after.state == {"guests": 4, "user:visits": 2}
+    assert await status_of(lapse, session.id) is Status.USED
+
+
+async def test_partial_answers_of_a_stream_reach_the_caller_and_not_the_store(lapse):
+    session = await created(lapse)
+    config = RunConfig(streaming_mode=StreamingMode.SSE)
+    events = await run(lapse, session.id, "hi", run_config=config)
+    assert sum(bool(event.partial) for event in events) == len("heard hi")
+    assert texts(await got(lapse, session.id)) == ["hi", "heard hi"]
+
+
+async def test_the_first_message_may_be_the_agents_own(lapse):
+    session = await created(lapse)
+    await run(lapse, session.id)
+    after = await got(lapse, session.id)
+    assert {event.author for event in after.events} == {"waiter"}
+    assert await status_of(lapse, session.id) is Status.USED
+
+
+async def test_a_run_that_only_changes_state_holds_its_event_until_the_agent_answers(lapse):
+    session = await created(lapse)
+    run_state = runner_on(lapse).run_async(
+        user_id=USER, session_id=session.id, state_delta={"page": "cart"}
+    )
+    statuses = [await status_of(lapse, session.id) async for _event in run_state]
+    after = await got(lapse, session.id)
+    assert after.state == {"page": "cart"}
+    assert [event.author for event in after.events] == ["user", "waiter"]
+    assert statuses == [Status.USED]
+
+
+async def test_a_runner_makes_the_session_it_is_allowed_to_make(lapse):
+    runner = runner_on(lapse, auto_create_session=True)
+    async for _event in runner.run_async(user_id=USER, session_id="new", new_message=words("hi")):
+        pass
+    assert texts(await got(lapse, "new")) == ["hi", "heard hi"]
+    await runner.close()
+    assert await got(lapse, "new") is not None
+
+
+async def test_a_run_on_a_session_that_is_not_there_is_refused(lapse):
+    with pytest.raises(SessionNotFoundError):
+        await run(lapse, "never was", "hi")
+
+
+async def test_a_rewound_conversation_stays_used_and_goes_on(lapse):
+    session = await created(lapse)
+    first = await run(lapse, session.id, "one")
+    await runner_on(lapse).rewind_async(
+        user_id=USER,
+        session_id=session.id,
+        rewind_before_invocation_id=first[0].invocation_id,
+    )
+    await run(lapse, session.id, "two")
+    assert "two" in texts(await got(lapse, session.id))
+    assert await status_of(lapse, session.id) is Status.USED
+
+
+def compaction():
+    return EventActions(
+        compaction=EventCompaction(
+            start_timestamp=1.0, end_timestamp=2.0, compacted_content=words("summary", "model")
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        noted({"k": 1}),
+        Event(author="user", invocation_id="e", actions=compaction()),
+        Event(author="user", actions=EventActions(rewind_before_invocation_id="e-0")),
+        Event(author="user", content=words("summary"), actions=compaction()),
+        Event(author="waiter", actions=EventActions(agent_state={"step": 1})),
+        Event(author="waiter", actions=EventActions(end_of_agent=True)),
+        Event(author="user", content=types.Content(role="user", parts=[])),
+        Event(author="user", input_transcription=types.Transcription(text="")),
+        spoken(partial=True),
+    ],
+    ids=[
+        "state",
+        "compaction",
+        "rewind",
+        "summary",
+        "checkpoint",
+        "end",
+        "empty",
+        "silence",
+        "partial",
+    ],
+)
+async def test_bookkeeping_is_no_message(lapse, event):
+    session = await created(lapse)
+    await lapse.append_event(session, event.model_copy(deep=True))
+    assert await status_of(lapse, session.id) is Status.WAITING
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        spoken(""),
+        spoken("hi", author="waiter"),
+        Event(author="user", input_transcription=types.Transcription(text="spoken aloud")),
+        Event(author="waiter", output_transcription=types.Transcription(text="spoken aloud")),
+        Event(author="waiter", error_code="SAFETY"),
+        Event(author="waiter", output={"done": True}),
+    ],
+    ids=["empty-text", "agent", "user-voice", "agent-voice", "error", "output"],
+)
+async def test_what_user_or_agent_said_is_a_message(lapse, event):
+    session = await created(lapse)
+    await lapse.append_event(session, event.model_copy(deep=True))
+    assert await status_of(lapse, session.id) is Status.USED
+    assert len((await got(lapse, session.id)).events) == 1
+
+
+async def expired(service):
+    """Return the session object of a session whose deadline passed half an hour ago."""
+    made = await service.store.create(
+        SessionKey(APP, USER, "s-1"),
+        state=StateDelta(session={"k": 1}),
+        ttl=timedelta(minutes=30),
+        metadata={},
+        now=utc_now() - timedelta(hours=1),
+    )
+    return session_of(made.session)
+
+
+async def test_an_expired_session_is_absent_for_adk(lapse):
+    session = await expired(lapse)
+    assert await got(lapse, session.id) is None
+    assert (await lapse.list_sessions(app_name=APP, user_id=USER)).sessions == []
+    with pytest.raises(SessionNotFoundError):
+        await run(lapse, session.id, "hi")
+    assert await status_of(lapse, session.id) is Status.EXPIRED
+
+
+@pytest.mark.parametrize("swept", [False, True])
+async def test_a_message_to_an_expired_session_that_a_runner_holds_resurrects_it(lapse, swept):
+    session = await expired(lapse)
+    if swept:
+        await lapse.store.expire_due(10)
+    await lapse.append_event(session, spoken("still here"))
+    after = await got(lapse, session.id)
+    assert texts(after) == ["still here"]
+    assert after.state == {"k": 1}
+    record = await lapse.lifecycle(SessionKey(APP, USER, session.id))
+    assert (record.status, record.resurrections) == (Status.USED, 1)
+
+
+async def test_a_run_that_may_revive_its_session_brings_it_back(lapse):
+    session = await expired(lapse)
+    with lapse.reviving(SessionKey(APP, USER, session.id)):
+        await run(lapse, session.id, "hi")
+    assert texts(await got(lapse, session.id)) == ["hi", "heard hi"]
+
+
+async def test_an_expired_session_gives_way_to_a_new_one_of_its_id(lapse):
+    old = await expired(lapse)
+    new = await created(lapse, session_id=old.id, state={"fresh": True})
+    assert await got(lapse, old.id) == new
+    assert new.state == {"fresh": True}
+
+
+async def test_a_service_told_to_sweep_does_so_by_itself(tmp_path):
+    store = store_from_url(f"sqlite:///{tmp_path}/lapse.db")
+    service = LapseSessionService(store, ttl=timedelta(milliseconds=20), sweep=True)
+    changes = []
+    service.feed.subscribe(changes.append)
+    await created(service)
+
+    async def swept():
+        return len(changes) == 2
+
+    await eventually(swept)
+    await service.close()
+    assert [str(change.kind) for change in changes] == ["created", "expired"]

@@ -1,0 +1,120 @@
+"""The stores under test, and short words for what tests say to them."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from lapse.documents import StateDelta, split_state
+from lapse.lifecycle import SessionKey, is_message
+from lapse.store import EventRecord, NewEvent, Revision, Store
+from postgres import database
+
+T0 = datetime(2030, 1, 1, 12, tzinfo=UTC)
+TTL = timedelta(minutes=30)
+HOUR = timedelta(hours=1)
+TICK = timedelta(microseconds=1)
+DUE = T0 + TTL
+"""When a session that was created at T0 falls due: the first moment at which it is not live."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A kind of store: where an empty one is had, and what sets it apart.
+
+    `shared` tells that several stores, and stock ADK, can open one place; `exact` that the text
+    of an event is kept to the letter rather than as the same JSON value. `examples` is how
+    many histories a test makes up.
+    """
+
+    name: str
+    shared: bool
+    exact: bool = True
+    examples: int = 30
+
+    @contextmanager
+    def empty(self, folder: Path) -> Iterator[str]:
+        """Yield the URL of an empty place."""
+        match self.name:
+            case "sqlite":
+                folder.mkdir(parents=True, exist_ok=True)
+                yield f"sqlite:///{folder / 'lapse.db'}"
+            case "memory":
+                yield "sqlite:///:memory:"
+            case "postgres":
+                with database() as url:
+                    yield url
+
+
+BACKENDS = (
+    Backend("sqlite", shared=True),
+    Backend("memory", shared=False),
+    Backend("postgres", shared=True, exact=False, examples=8),
+)
+
+
+def key(session: str = "s1", user: str = "ann", app: str = "app") -> SessionKey:
+    return SessionKey(app, user, session)
+
+
+def message(
+    event_id: str = "m1", text: str = "hello", *, at: datetime = T0, state: dict | None = None
+) -> NewEvent:
+    """Return an event with the user's words, as ADK stores it."""
+    return _event(event_id, at, state, content={"parts": [{"text": text}], "role": "user"})
+
+
+def note(event_id: str = "n1", *, at: datetime = T0, state: dict | None = None) -> NewEvent:
+    """Return an event that changes state and is not a message."""
+    return _event(event_id, at, {"noted": event_id} if state is None else state)
+
+
+def _event(event_id: str, at: datetime, state: dict | None, **content: Any) -> NewEvent:
+    document = content | {
+        "invocation_id": f"e-{event_id}",
+        "author": "user",
+        "actions": {"state_delta": state or {}, "artifact_delta": {}},
+        "id": event_id,
+        "timestamp": at.timestamp(),
+    }
+    record = EventRecord(event_id, f"e-{event_id}", at, json.dumps(document))
+    return NewEvent(record, split_state(state or {}), is_message(document))
+
+
+async def create(
+    store: Store,
+    name: str | SessionKey = "s1",
+    *,
+    now: datetime = T0,
+    ttl: timedelta = TTL,
+    state: dict | None = None,
+    metadata: dict | None = None,
+) -> Revision:
+    """Create a session and return its revision."""
+    created = await store.create(
+        key(name) if isinstance(name, str) else name,
+        state=split_state(state or {}),
+        ttl=ttl,
+        metadata=metadata or {},
+        now=now,
+    )
+    return created.session.revision
+
+
+async def use(store: Store, name: str = "s1", *, now: datetime = T0) -> Revision:
+    """Create a session with one message and return its revision."""
+    revision = await create(store, name, now=now)
+    appended = await store.append(key(name), message(at=now), revision, now=now)
+    assert appended.revision is not None
+    return appended.revision
+
+
+async def ids(store: Store, now: datetime, user: str | None = "ann") -> list[str]:
+    """Return the ids of the sessions that are listed."""
+    return [found.key.session_id for found in await store.list("app", user, now=now)]
+
+
+NO_STATE = StateDelta()

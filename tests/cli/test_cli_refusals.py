@@ -1,0 +1,165 @@
+"""What `lapse serve` and `lapse sweep` say when they cannot begin, and that nothing is lost."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import subprocess
+from contextlib import closing
+
+import pytest
+from google.adk.sessions.sqlite_session_service import SqliteSessionService
+from serving import LAPSE, environment
+
+
+def refusal(folder, *arguments):
+    """Return what a command says that must fail."""
+    done = subprocess.run(
+        [LAPSE, *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("lapse: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+def script(file, text):
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(text)
+
+
+ADK_0 = """
+CREATE TABLE sessions (app_name, user_id, id, state, create_time, update_time);
+CREATE TABLE events (id, app_name, user_id, session_id, actions);
+"""
+METADATA = "CREATE TABLE adk_internal_metadata (key PRIMARY KEY, value);"
+NEWER = """
+CREATE TABLE lapse_schema (version PRIMARY KEY, applied_at);
+INSERT INTO lapse_schema VALUES (999, '');
+"""
+WRONG_FILES = {
+    "no database": (None, "not an SQLite database"),
+    "somebody's sessions": ("CREATE TABLE sessions (id, token)", "sessions"),
+    "somebody's events": ("CREATE TABLE events (id, what)", "events"),
+    "ADK's version 0": (ADK_0, "version 0"),
+    "ADK's version 2": (
+        f"{METADATA} INSERT INTO adk_internal_metadata VALUES ('schema_version', '2')",
+        "version '2'",
+    ),
+    "ADK's without version": (METADATA, "version"),
+    "a newer Lapse's": (NEWER, "newer Lapse"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_FILES)
+def test_a_wrong_store_file_is_refused_and_left_as_it_is(tmp_path, kind):
+    content, reason = WRONG_FILES[kind]
+    file = tmp_path / "wrong.db"
+    if content is None:
+        file.write_bytes(b"a letter, not a database " * 50)
+    else:
+        script(file, content)
+    before = file.read_bytes()
+    said = refusal(tmp_path, "serve", "--port", "0", "--store", "sqlite:///wrong.db")
+    assert "wrong.db" in said
+    assert reason in said
+    assert file.read_bytes() == before
+
+
+def dump(file):
+    with closing(sqlite3.connect(file)) as connection:
+        return list(connection.iterdump())
+
+
+async def test_a_session_file_of_adks_own_web_server_is_refused(tmp_path):
+    service = SqliteSessionService(str(tmp_path / "session.db"))
+    await service.create_session(app_name="app", user_id="ada", session_id="s-1")
+    await service.close()
+    before = dump(tmp_path / "session.db")
+    said = refusal(tmp_path, "serve", "--port", "0", "--store", "sqlite:///session.db")
+    assert "session.db" in said
+    assert "SqliteSessionService" in said
+    assert dump(tmp_path / "session.db") == before
+
+
+def test_a_locked_file_is_told_and_left(tmp_path):
+    file = tmp_path / "lapse.db"
+    script(file, "CREATE TABLE mine (k); INSERT INTO mine VALUES (1)")
+    with closing(sqlite3.connect(file, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        said = refusal(tmp_path, "sweep")
+        holder.execute("ROLLBACK")
+        assert holder.execute("SELECT k FROM mine").fetchall() == [(1,)]
+    assert "lapse.db" in said
+    assert "locked" in said
+
+
+@pytest.mark.parametrize("url", ["sqlite:///no/such/folder/lapse.db", "sqlite:///taken"])
+def test_a_place_that_cannot_hold_a_file_is_told(tmp_path, url):
+    (tmp_path / "taken").mkdir()
+    said = refusal(tmp_path, "serve", "--port", "0", "--store", url)
+    assert url.removeprefix("sqlite:///") in said
+    assert "opened" in said
+
+
+@pytest.mark.parametrize("url", ["mysql://host/db", "lapse.db", "sqlite://lapse.db", "sqlite:/x"])
+def test_a_store_that_there_is_not_is_told(tmp_path, url):
+    assert "store URL" in refusal(tmp_path, "serve", "--port", "0", "--store", url)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    assert "agentz" in refusal(tmp_path, "serve", "agentz")
+    assert not (tmp_path / "lapse.db").exists()
+
+
+def test_a_folder_without_agents_is_told(tmp_path):
+    (tmp_path / "empty" / "notes").mkdir(parents=True)
+    said = refusal(tmp_path, "serve", "empty")
+    assert "empty" in said
+    assert "root_agent" in said
+    assert not (tmp_path / "lapse.db").exists()
+
+
+def test_a_port_in_use_is_told(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        said = refusal(tmp_path, "serve", "--port", port)
+    assert port in said
+    assert "--port" in said
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_nobody_else_is_served_without_authentication(tmp_path, host):
+    # On a wrong store, so that not even a server that forgot to refuse would listen.
+    script(tmp_path / "wrong.db", "CREATE TABLE events (id, what)")
+    options = ["--port", "0", "--store", "sqlite:///wrong.db"]
+    said = refusal(tmp_path, "serve", "--host", host, *options)
+    assert host in said
+    assert "--insecure" in said
+    assert "wrong.db" not in said
+
+
+def test_told_to_be_insecure_it_goes_on_to_the_next_step(tmp_path):
+    script(tmp_path / "wrong.db", "CREATE TABLE events (id, what)")
+    options = ["--port", "0", "--store", "sqlite:///wrong.db"]
+    said = refusal(tmp_path, "serve", "--host", "0.0.0.0", "--insecure", *options)
+    assert "--insecure" not in said
+    assert "wrong.db" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
+def test_this_machine_is_served_without_more_words(tmp_path, host):
+    script(tmp_path / "wrong.db", "CREATE TABLE events (id, what)")
+    said = refusal(
+        tmp_path, "serve", "--host", host, "--port", "0", "--store", "sqlite:///wrong.db"
+    )
+    assert "--insecure" not in said

@@ -1,0 +1,82 @@
+"""The lines of single changes and sweeps."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
+from lapse.logs import log_change, log_sweep, shorten, shortening
+from lapse.sweeper import SweepReport
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+KEY = SessionKey("concierge", "canary-user", "canary-session-id")
+
+
+def change(kind, **facts):
+    cause = facts.pop("cause", None)
+    record = Lifecycle(KEY, Status.WAITING, NOON, metadata={"page": "canary-metadata"}, **facts)
+    return Change(kind, NOON + timedelta(seconds=90), record, cause)
+
+
+@pytest.fixture(autouse=True)
+def _everything(caplog):
+    caplog.set_level(logging.DEBUG, logger="lapse")
+
+
+@pytest.mark.parametrize("kind", ChangeKind)
+def test_every_kind_of_change_has_a_line_with_8_characters_of_the_id(caplog, kind):
+    log_change(change(kind, expires_at=NOON, restorable_until=NOON, cause=Cause.RUN))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("session ")
+    assert (record.app, record.session) == ("concierge", "canary-s")
+    assert "canary-session-id" not in str(vars(record))
+    assert "canary-metadata" not in str(vars(record))
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "line"),
+    [
+        (ChangeKind.CREATED, "DEBUG", "session scheduled"),
+        (ChangeKind.USED, "INFO", "session marked as used"),
+        (ChangeKind.EXPIRED, "INFO", "session expired"),
+        (ChangeKind.KEPT, "DEBUG", "session kept because it has messages"),
+        (ChangeKind.RESURRECTED, "INFO", "session resurrected"),
+        (ChangeKind.PURGED, "INFO", "session purged"),
+    ],
+)
+def test_the_promised_lines_have_their_words_and_level(caplog, kind, level, line):
+    log_change(change(kind))
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [(level, line)]
+
+
+def test_what_a_reader_wants_to_know_stands_beside_the_line(caplog):
+    log_change(change(ChangeKind.USED))
+    log_change(change(ChangeKind.EXPIRED, expires_at=NOON + timedelta(seconds=89.5)))
+    log_change(change(ChangeKind.RESURRECTED, cause=Cause.MESSAGE))
+    used, expired, resurrected = caplog.records
+    assert used.age_s == 90
+    assert expired.lateness_s == 0.5
+    assert resurrected.cause == "message"
+
+
+def test_a_sweep_that_did_nothing_is_not_mentioned(caplog):
+    nothing = SweepReport(0, 0, 0, timedelta(0), timedelta(0), full=False)
+    log_sweep(nothing)
+    assert caplog.records == []
+    log_sweep(SweepReport(2, 1, 0, timedelta(seconds=3), timedelta(0), full=False))
+    (record,) = caplog.records
+    assert (record.expired, record.purged, record.latest_s) == (2, 1, 3)
+
+
+def test_ids_are_shortened_by_their_shape_or_because_the_request_is_about_them():
+    uuid = "5f0c9a2e-7d3b-4c1a-9e8f-0123456789ab"
+    assert shorten(f"Session {uuid} not found.") == "Session 5f0c9a2e not found."
+    assert shorten("Session chosen-by-me not found.") == "Session chosen-by-me not found."
+    with shortening("chosen-by-me"):
+        assert shorten("Session chosen-by-me not found.") == "Session chosen-b not found."
+    with shortening("short"):
+        assert shorten("a short story") == "a short story"
+    assert shorten("chosen-by-me") == "chosen-by-me"

@@ -1,0 +1,56 @@
+"""The feed of changes."""
+
+from backends import T0, TTL, key
+from lapse.changes import Feed
+from lapse.lifecycle import Change, ChangeKind, Lifecycle, Status
+
+
+def change(name):
+    return Change(ChangeKind.CREATED, T0, Lifecycle(key(name), Status.WAITING, T0, ttl=TTL))
+
+
+CHANGES = [change(f"s{number}") for number in range(3)]
+
+
+def test_every_consumer_hears_every_change_in_order():
+    feed, one, other = Feed(), [], []
+    feed.subscribe(one.append)
+    feed.subscribe(other.append)
+    feed.publish(CHANGES)
+    assert one == other == CHANGES
+
+
+def test_a_consumer_that_left_hears_nothing_more():
+    feed, one, other = Feed(), [], []
+    leave = feed.subscribe(one.append)
+    feed.subscribe(other.append)
+    leave()
+    leave()
+    feed.publish(CHANGES)
+    assert (one, other) == ([], CHANGES)
+
+
+def test_a_consumer_may_leave_while_it_is_told():
+    feed, heard = Feed(), []
+
+    def once(news):
+        heard.append(news)
+        leave()
+
+    leave = feed.subscribe(once)
+    feed.publish(CHANGES)
+    assert heard == CHANGES[:1]
+
+
+def test_a_consumer_that_raises_is_reported_and_disturbs_nobody(caplog):
+    feed, heard = Feed(), []
+
+    def careless(news):
+        raise ValueError(news.record.key)
+
+    feed.subscribe(careless)
+    feed.subscribe(heard.append)
+    feed.publish(CHANGES)
+    assert heard == CHANGES
+    assert len(caplog.records) == len(CHANGES)
+    assert "created" in caplog.text

@@ -1,0 +1,170 @@
+"""Every setting: its default, its values, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import pytest
+
+from lapse.errors import SettingsError
+from lapse.lifecycle import Rules
+from lapse.settings import LogFormat, load_settings, setting_names
+
+
+@pytest.fixture(autouse=True)
+def _bare(tmp_path, monkeypatch):
+    """Start from no settings at all, in an empty directory."""
+    for name in list(os.environ):
+        if name.upper().startswith(("LAPSE_", "SESSION_CLEANUP_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def given(tmp_path, monkeypatch):
+    """Return a function that sets a variable in the environment or in `.env.local`."""
+
+    def give(where, name, text):
+        if where == "environment":
+            monkeypatch.setenv(name, text)
+        else:
+            (tmp_path / ".env.local").write_text(f'{name}="{text}"\n', encoding="utf-8")
+
+    return give
+
+
+def problems():
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    return caught.value.problems
+
+
+def test_without_any_setting_the_documented_defaults_hold():
+    settings = load_settings()
+    assert settings.cleanup_enabled is True
+    assert settings.ttl == timedelta(minutes=30)
+    assert settings.store_url == "sqlite:///lapse.db"
+    assert settings.horizon == timedelta(hours=24)
+    assert settings.sweeper is True
+    assert settings.log_format is LogFormat.CONSOLE
+    assert settings.rules == Rules()
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("SESSION_CLEANUP_ENABLED", "false", {"cleanup_enabled": False}),
+        ("SESSION_CLEANUP_ENABLED", "TRUE", {"cleanup_enabled": True}),
+        ("SESSION_CLEANUP_ENABLED", "0", {"cleanup_enabled": False}),
+        ("SESSION_CLEANUP_TTL_MINUTES", "5", {"ttl": timedelta(minutes=5)}),
+        ("SESSION_CLEANUP_TTL_MINUTES", "0.05", {"ttl": timedelta(seconds=3)}),
+        ("LAPSE_STORE_URL", "sqlite:////tmp/x.db", {"store_url": "sqlite:////tmp/x.db"}),
+        ("LAPSE_RESTORE_HOURS", "0", {"horizon": timedelta(0)}),
+        ("LAPSE_RESTORE_HOURS", "1.5", {"horizon": timedelta(minutes=90)}),
+        ("LAPSE_SWEEPER", "off", {"sweeper": False}),
+        ("LAPSE_SWEEPER", "on", {"sweeper": True}),
+        ("LAPSE_LOG_FORMAT", "json", {"log_format": LogFormat.JSON}),
+    ],
+)
+def test_a_setting_is_read(given, where, name, text, expected):
+    given(where, name, text)
+    assert load_settings().model_dump().items() >= expected.items()
+
+
+def test_the_documented_names_are_settings():
+    assert set(setting_names()) >= {
+        "SESSION_CLEANUP_ENABLED",
+        "SESSION_CLEANUP_TTL_MINUTES",
+        "LAPSE_STORE_URL",
+        "LAPSE_RESTORE_HOURS",
+        "LAPSE_SWEEPER",
+        "LAPSE_LOG_FORMAT",
+    }
+
+
+def test_the_environment_wins_over_the_file_and_an_option_over_both(tmp_path, monkeypatch):
+    (tmp_path / ".env.local").write_text("LAPSE_STORE_URL=sqlite:///file.db\n", encoding="utf-8")
+    assert load_settings().store_url == "sqlite:///file.db"
+    monkeypatch.setenv("LAPSE_STORE_URL", "sqlite:///environment.db")
+    assert load_settings().store_url == "sqlite:///environment.db"
+    assert load_settings(store_url="sqlite:///option.db").store_url == "sqlite:///option.db"
+    assert load_settings(store_url=None).store_url == "sqlite:///environment.db"
+
+
+def test_an_empty_value_is_no_value(monkeypatch):
+    monkeypatch.setenv("SESSION_CLEANUP_TTL_MINUTES", "")
+    monkeypatch.setenv("LAPSE_STORE_URL", "")
+    assert load_settings() == load_settings(store_url="sqlite:///lapse.db")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("SESSION_CLEANUP_TTL_MINUTES", "0"),
+        ("SESSION_CLEANUP_TTL_MINUTES", "-1"),
+        ("SESSION_CLEANUP_TTL_MINUTES", "nan"),
+        ("SESSION_CLEANUP_TTL_MINUTES", "inf"),
+        ("SESSION_CLEANUP_TTL_MINUTES", "soon"),
+        ("SESSION_CLEANUP_TTL_MINUTES", "525600"),
+        ("SESSION_CLEANUP_TTL_MINUTES", "1e-9"),
+        ("SESSION_CLEANUP_ENABLED", "perhaps"),
+        ("LAPSE_RESTORE_HOURS", "-1"),
+        ("LAPSE_RESTORE_HOURS", "nan"),
+        ("LAPSE_RESTORE_HOURS", "day"),
+        ("LAPSE_RESTORE_HOURS", "100000"),
+        ("LAPSE_SWEEPER", "sometimes"),
+        ("LAPSE_LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_setting(monkeypatch, name, text):
+    monkeypatch.setenv(name, text)
+    (problem,) = problems()
+    assert problem.startswith(f"{name}=")
+    assert text in problem
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("SESSION_CLEANUP_TTL_MINUTE", "SESSION_CLEANUP_TTL_MINUTES"),
+        ("SESSION_CLEANUP_TTL", "SESSION_CLEANUP_TTL_MINUTES"),
+        ("LAPSE_STORE", "LAPSE_STORE_URL"),
+        ("LAPSE_RESTORE_HOUR", "LAPSE_RESTORE_HOURS"),
+        ("LAPSE_LOGFORMAT", "LAPSE_LOG_FORMAT"),
+        ("lapse_sweepr", "LAPSE_SWEEPER"),
+    ],
+)
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_a_name_that_is_none_is_told_with_the_nearest_that_is(given, where, wrong, right):
+    given(where, wrong, "1")
+    assert problems() == (f"{wrong.upper()} is not a setting; did you mean {right}?",)
+
+
+def test_every_problem_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("SESSION_CLEANUP_TTL_MINUTES", "soon")
+    monkeypatch.setenv("LAPSE_SWEPER", "off")
+    monkeypatch.setenv("LAPSE_RESTORE_HOURS", "-1")
+    (tmp_path / ".env.local").write_text(
+        "LAPSE_LOG_FORMAT=xml\nSESSION_CLEANUP_ENABLE=no\n", encoding="utf-8"
+    )
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert len(caught.value.problems) == 5
+    message = str(caught.value)
+    assert message.startswith("5 problems in the settings:\n")
+    for name in (
+        "SESSION_CLEANUP_TTL_MINUTES",
+        "LAPSE_SWEPER",
+        "LAPSE_RESTORE_HOURS",
+        "LAPSE_LOG_FORMAT",
+        "SESSION_CLEANUP_ENABLE",
+    ):
+        assert name in message
+
+
+def test_what_belongs_to_other_programs_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAPSED", "1")
+    (tmp_path / ".env.local").write_text("GOOGLE_API_KEY=x\nPATH_TO=1\n", encoding="utf-8")
+    assert load_settings() == load_settings()

@@ -1,0 +1,98 @@
+"""The default path: no `now` is passed, the store's own clock decides."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from backends import HOUR, NO_STATE, TICK, TTL, key, message, note
+from lapse.lifecycle import Cause, ChangeKind, Status
+
+SHORT = timedelta(milliseconds=20)
+BOUND = 20.0
+
+
+async def waiting(store, name="s1", ttl=TTL):
+    return await store.create(key(name), state=NO_STATE, ttl=ttl, metadata={})
+
+
+async def expired(store, name="s1"):
+    """Create a session with a short TTL and wait until it is due."""
+    created = await waiting(store, name, SHORT)
+    async with asyncio.timeout(BOUND):
+        while ahead := await store.time_to_next():  # noqa: ASYNC110 - no event tells the time
+            await asyncio.sleep(ahead.total_seconds())
+    return created
+
+
+async def test_a_session_is_created_at_the_present_moment(store):
+    before = datetime.now(UTC)
+    created = await waiting(store)
+    record = created.change.record
+    assert before - TICK <= record.created_at <= datetime.now(UTC)
+    assert record.expires_at == record.created_at + TTL
+    assert created.session.revision.update_time == record.created_at
+    assert await store.lifecycle(key()) == record
+
+
+async def test_a_fresh_session_lives_through_a_sweep_and_counts_down(store):
+    await waiting(store)
+    assert (await store.expire_due(10)).taken == 0
+    assert (await store.purge_due(10)).taken == 0
+    assert [found.key for found in await store.list("app", "ann")] == [key()]
+    assert TTL - timedelta(seconds=BOUND) < await store.time_to_next() <= TTL
+
+
+async def test_a_session_expires_by_the_clock_and_not_before_its_deadline(store):
+    created = await expired(store)
+    assert datetime.now(UTC) >= created.change.record.expires_at
+    assert await store.list("app", "ann") == []
+    assert await store.time_to_next() == timedelta(0)
+    (change,) = (await store.expire_due(10)).changes
+    assert change.lateness >= timedelta(0)
+    assert change.at == change.record.expired_at
+    assert (await store.lifecycle(key())).status is Status.EXPIRED
+
+
+async def test_a_message_is_first_at_the_present_moment_whatever_its_own_timestamp(store):
+    created = await waiting(store)
+    old = datetime(2001, 1, 1, tzinfo=UTC)
+    held = await store.append(key(), note(at=old), created.session.revision)
+    appended = await store.append(key(), message(at=old), held.revision)
+    (change,) = appended.changes
+    assert change.record.first_message_at == change.at >= created.change.at
+    assert appended.revision.update_time == old
+
+
+async def test_a_message_brings_a_session_back_by_the_clock(store):
+    created = await expired(store)
+    appended = await store.append(key(), message(), created.session.revision)
+    assert [change.kind for change in appended.changes] == [
+        ChangeKind.RESURRECTED,
+        ChangeKind.USED,
+    ]
+    assert (await store.lifecycle(key())).status is Status.USED
+
+
+async def test_extending_and_amending_count_from_the_present_moment(store):
+    created = await waiting(store)
+    extended = await store.extend(key())
+    assert extended.record.expires_at == extended.change.at + TTL > created.change.record.expires_at
+    amended = await store.amend(key(), ttl=HOUR)
+    assert amended.record.expires_at == amended.change.at + HOUR
+
+
+async def test_resurrecting_counts_from_the_present_moment(store):
+    await expired(store)
+    outcome = await store.resurrect(key(), cause=Cause.RUN)
+    assert outcome.record.expires_at == outcome.change.at + SHORT
+
+
+@pytest.mark.parametrize("swept", [True, False], ids=["swept", "unswept"])
+async def test_deleting_an_expired_session_tells_when(store, swept):
+    created = await expired(store)
+    if swept:
+        await store.expire_due(10)
+    change = await store.delete(key())
+    assert change.at >= created.change.record.expires_at
+    assert change.record.status is Status.EXPIRED

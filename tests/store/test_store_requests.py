@@ -1,0 +1,187 @@
+"""What owners ask for: extend, amend, resurrect and delete."""
+
+from datetime import timedelta
+
+import pytest
+
+from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
+from lapse.documents import LARGEST_METADATA
+from lapse.errors import InvalidValueError, NoSuchSessionError, WrongStatusError
+from lapse.lifecycle import Cause, Change, ChangeKind, Status
+
+DAY = timedelta(hours=24)
+LATER = T0 + timedelta(minutes=10)
+
+
+async def set_status(store, status):
+    """Make the session s1 of a status at LATER."""
+    match status:
+        case "used":
+            await use(store)
+        case "expired":
+            await create(store, ttl=TICK)
+            await store.expire_due(10, now=LATER)
+        case "due":
+            await create(store, ttl=TICK)
+        case "waiting":
+            await create(store)
+
+
+async def test_extend_gives_a_fresh_ttl_from_now(store):
+    await create(store)
+    outcome = await store.extend(key(), now=LATER)
+    assert outcome.change == Change(ChangeKind.EXTENDED, LATER, outcome.record)
+    assert outcome.record == await store.lifecycle(key(), now=LATER)
+    assert (outcome.record.expires_at, outcome.record.ttl) == (LATER + TTL, TTL)
+    assert (await store.expire_due(10, now=LATER + TTL - TICK)).taken == 0
+    assert (await store.expire_due(10, now=LATER + TTL)).taken == 1
+
+
+async def test_extend_goes_no_further_than_the_horizon_from_the_creation(store):
+    await create(store, ttl=timedelta(hours=20))
+    outcome = await store.extend(key(), now=T0 + timedelta(hours=10))
+    assert outcome.record.expires_at == T0 + DAY
+    outcome = await store.extend(key(), now=T0 + timedelta(hours=23))
+    assert outcome.record.expires_at == T0 + DAY
+
+
+async def test_extend_brings_no_deadline_nearer(store):
+    await create(store, ttl=timedelta(hours=30))
+    assert (await store.extend(key(), now=LATER)).record.expires_at == T0 + timedelta(hours=30)
+
+
+async def test_without_a_horizon_a_session_can_be_extended_for_a_day(open_store):
+    store = await open_store(horizon=timedelta(0))
+    await create(store, ttl=timedelta(hours=20))
+    outcome = await store.extend(key(), now=T0 + timedelta(hours=10))
+    assert outcome.record.expires_at == T0 + DAY
+
+
+@pytest.mark.parametrize("status", ["used", "expired", "due"])
+async def test_only_a_waiting_session_can_be_extended_or_given_a_ttl(store, status):
+    await set_status(store, status)
+    before = await store.lifecycle(key(), now=LATER)
+    with pytest.raises(WrongStatusError):
+        await store.extend(key(), now=LATER)
+    with pytest.raises(WrongStatusError):
+        await store.amend(key(), ttl=HOUR, metadata={"a": 1}, now=LATER)
+    assert await store.lifecycle(key(), now=LATER) == before
+
+
+async def test_unknown_sessions_cannot_be_asked_for_anything(store):
+    for ask in (
+        store.extend(key(), now=T0),
+        store.amend(key(), metadata={"a": 1}, now=T0),
+        store.amend(key(), ttl=HOUR, now=T0),
+        store.resurrect(key(), cause=Cause.REQUEST, now=T0),
+    ):
+        with pytest.raises(NoSuchSessionError):
+            await ask
+    assert await store.lifecycle(key(), now=T0) is None
+
+
+async def test_an_amended_ttl_counts_from_now_and_may_bring_the_deadline_nearer(store):
+    await create(store)
+    outcome = await store.amend(key(), ttl=5 * TICK, now=LATER)
+    assert outcome.change == Change(ChangeKind.AMENDED, LATER, outcome.record)
+    assert outcome.record == await store.lifecycle(key(), now=LATER)
+    assert (outcome.record.ttl, outcome.record.expires_at) == (5 * TICK, LATER + 5 * TICK)
+    assert (await store.expire_due(10, now=LATER + 5 * TICK)).taken == 1
+    back = await store.resurrect(key(), cause=Cause.REQUEST, now=DUE)
+    assert back.record.expires_at == DUE + 5 * TICK
+
+
+@pytest.mark.parametrize("status", ["waiting", "used", "expired", "due"])
+async def test_metadata_of_any_session_merges_by_top_level_keys(store, status):
+    await set_status(store, status)
+    await store.amend(key(), metadata={"a": 1, "box": {"x": 1}, "é": "ü"}, now=LATER)
+    outcome = await store.amend(key(), metadata={"box": {"y": 2}, "a": None}, now=LATER)
+    assert outcome.record.metadata == {"a": None, "box": {"y": 2}, "é": "ü"}
+    assert await store.lifecycle(key(), now=LATER) == outcome.record
+    expected = "expired" if status == "due" else status
+    assert outcome.record.status == expected
+
+
+async def test_metadata_and_ttl_are_amended_together(store):
+    await create(store, metadata={"a": 1})
+    outcome = await store.amend(key(), metadata={"b": 2}, ttl=HOUR, now=LATER)
+    assert (outcome.record.metadata, outcome.record.ttl) == ({"a": 1, "b": 2}, HOUR)
+
+
+async def test_metadata_may_grow_to_its_limit_and_not_over_it(store):
+    await create(store, metadata={"a": ""})
+    filling = LARGEST_METADATA - len('{"a": "", "b": ""}')
+    full = await store.amend(key(), metadata={"b": "x" * filling}, now=T0)
+    with pytest.raises(InvalidValueError) as refused:
+        await store.amend(key(), metadata={"a": "y"}, ttl=HOUR, now=LATER)
+    assert refused.value.field == "metadata"
+    assert await store.lifecycle(key(), now=LATER) == full.record
+    smaller = await store.amend(key(), metadata={"b": "x"}, now=LATER)
+    assert smaller.record.metadata == {"a": "", "b": "x"}
+
+
+async def test_resurrect_gives_an_expired_session_a_fresh_ttl_and_counts(store):
+    await create(store, state={"a": 1}, metadata={"m": 1})
+    for number, now in enumerate((DUE, DUE + HOUR), 1):
+        await store.expire_due(10, now=now)
+        outcome = await store.resurrect(key(), cause=Cause.REQUEST, now=now)
+        assert outcome.change == Change(ChangeKind.RESURRECTED, now, outcome.record, Cause.REQUEST)
+        assert outcome.record == await store.lifecycle(key(), now=now)
+        assert (outcome.record.status, outcome.record.resurrections) == (Status.WAITING, number)
+        assert (outcome.record.expires_at, outcome.record.expired_at) == (now + TTL, None)
+    found = await store.read(key(), now=DUE + HOUR)
+    assert found.state == {"a": 1}
+    assert outcome.record.metadata == {"m": 1}
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+async def test_a_resurrection_says_what_caused_it(store, cause):
+    await create(store)
+    outcome = await store.resurrect(key(), cause=cause, now=DUE)
+    assert outcome.change.cause is cause
+
+
+@pytest.mark.parametrize("status", ["waiting", "used"])
+async def test_a_living_session_is_left_as_it_is_by_resurrect(store, status):
+    await set_status(store, status)
+    before = await store.lifecycle(key(), now=LATER)
+    outcome = await store.resurrect(key(), cause=Cause.REQUEST, now=LATER)
+    assert (outcome.record, outcome.change) == (before, None)
+    assert await store.lifecycle(key(), now=LATER) == before
+
+
+@pytest.mark.parametrize("status", ["waiting", "used", "expired", "due"])
+async def test_delete_takes_a_session_of_any_status_with_all_that_is_its(store, status):
+    await set_status(store, status)
+    before = await store.lifecycle(key(), now=LATER)
+    assert await store.delete(key(), now=LATER) == Change(ChangeKind.DELETED, LATER, before)
+    assert await store.delete(key(), now=LATER) is None
+    assert await store.lifecycle(key(), now=LATER) is None
+    assert await store.read(key(), now=LATER) is None
+    assert await ids(store, LATER) == []
+    assert await store.tallies() == []
+    assert await store.time_to_next(now=LATER) is None
+    with pytest.raises(NoSuchSessionError):
+        await store.resurrect(key(), cause=Cause.REQUEST, now=LATER)
+    created = await create(store, now=LATER)
+    await store.append(key(), message("m1", at=LATER), created, now=LATER)
+    assert len((await store.read(key(), now=LATER)).events) == 1
+
+
+async def test_delete_leaves_other_sessions_and_outer_state(store):
+    await create(store, state={"app:tone": "dry", "user:name": "Ann"})
+    for other in (key("s2"), key(user="bob"), key(app="other")):
+        await create(store, other)
+    await store.delete(key(), now=T0)
+    assert await ids(store, T0, None) == ["s2", "s1"]
+    assert (await store.read(key("s2"), now=T0)).state == {"app:tone": "dry", "user:name": "Ann"}
+    assert await store.read(key(app="other"), now=T0) is not None
+
+
+async def test_the_held_events_of_a_deleted_session_do_not_pass_to_the_next(store):
+    revision = await create(store)
+    await store.append(key(), note(), revision, now=T0)
+    await store.delete(key(), now=T0)
+    revision = await create(store, now=LATER)
+    await store.append(key(), message(at=LATER), revision, now=LATER)
+    assert [event.id for event in (await store.read(key(), now=LATER)).events] == ["m1"]

@@ -1,0 +1,145 @@
+"""Repeated events, and writers who have not seen the newest version of a session."""
+
+import pytest
+
+from backends import DUE, T0, TICK, create, key, message, note, use
+from lapse.errors import InvalidValueError, OutdatedSessionError
+from lapse.store import Glimpse, Revision
+
+KINDS = pytest.mark.parametrize("kind", [note, message], ids=["held", "stored"])
+
+
+@KINDS
+async def test_the_same_event_is_stored_once_also_when_retried_with_the_old_revision(store, kind):
+    old = await create(store)
+    first = await store.append(key(), kind("e"), old, now=T0)
+    assert not first.repeated
+    for seen in (old, first.revision):
+        again = await store.append(key(), kind("e"), seen, now=T0)
+        assert (again.repeated, again.changes, again.revision) == (True, (), first.revision)
+    assert [event.id for event in (await store.read(key(), now=T0)).events] == ["e"]
+
+
+@KINDS
+async def test_a_repeated_event_changes_no_state_again(store, kind):
+    old = await create(store)
+    event = kind("e", state={"a": 1, "app:tone": "dry"})
+    first = await store.append(key(), event, old, now=T0)
+    later = kind("f", at=T0 + TICK, state={"a": 2, "app:tone": "wry"})
+    await store.append(key(), later, first.revision, now=T0)
+    await store.append(key(), event, old, now=T0)
+    assert (await store.read(key(), now=T0)).state == {"a": 2, "app:tone": "wry"}
+
+
+@KINDS
+@pytest.mark.parametrize("apart", [TICK, 0 * TICK], ids=["later", "of the same time"])
+async def test_a_repeat_that_others_followed_gives_no_revision_to_go_on_with(store, kind, apart):
+    old = await create(store)
+    first = await store.append(key(), kind("e"), old, now=T0)
+    await store.append(key(), kind("f", at=T0 + apart), first.revision, now=T0)
+    again = await store.append(key(), kind("e"), old, now=T0)
+    assert (again.repeated, again.revision) == (True, None)
+
+
+async def test_a_held_event_is_known_again_after_it_moved(store):
+    old = await create(store)
+    held = await store.append(key(), note("n"), old, now=T0)
+    await store.append(key(), message(at=T0 + TICK), held.revision, now=T0)
+    assert (await store.append(key(), note("n"), old, now=T0)).repeated
+
+
+async def test_a_repeated_message_is_known_again_past_the_deadline(store):
+    old = await create(store)
+    await store.append(key(), message(), old, now=T0)
+    again = await store.append(key(), message(), old, now=DUE)
+    assert (again.repeated, again.changes) == (True, ())
+
+
+@KINDS
+async def test_another_event_of_the_same_id_is_refused(store, kind):
+    revision = await create(store)
+    first = await store.append(key(), kind("e", state={"a": 1}), revision, now=T0)
+    before = await store.read(key(), now=T0)
+    for seen in (revision, first.revision):
+        with pytest.raises(InvalidValueError):
+            await store.append(key(), kind("e", state={"a": 2}), seen, now=T0)
+    assert await store.read(key(), now=T0) == before
+
+
+async def test_one_event_id_may_stand_in_several_sessions(store):
+    for name in ("s1", "s2"):
+        await use(store, name)
+    for name in ("s1", "s2"):
+        assert len((await store.read(key(name), now=T0)).events) == 1
+
+
+@KINDS
+@pytest.mark.parametrize("apart", [TICK, 0 * TICK, -TICK], ids=["later", "the same", "earlier"])
+async def test_a_writer_who_missed_an_event_is_refused_whatever_its_timestamp(store, kind, apart):
+    revision = await create(store)
+    first = await store.append(key(), kind("e"), revision, now=T0)
+    second = await store.append(key(), kind("f", at=T0 + apart), first.revision, now=T0)
+    for seen in (revision, first.revision):
+        with pytest.raises(OutdatedSessionError):
+            await store.append(key(), kind("g", at=T0 + apart), seen, now=T0)
+    await store.append(key(), kind("g", at=T0 + apart), second.revision, now=T0)
+
+
+async def test_a_writer_who_missed_a_held_event_cannot_send_the_first_message(store):
+    old = await create(store)
+    held = await store.append(key(), note(), old, now=T0)
+    with pytest.raises(OutdatedSessionError):
+        await store.append(key(), message(), old, now=T0)
+    assert (await store.lifecycle(key(), now=T0)).expires_at == DUE
+    await store.append(key(), message(), held.revision, now=T0)
+
+
+async def test_a_writer_of_an_earlier_session_of_the_key_is_outdated(store):
+    old = await create(store)
+    await store.expire_due(10, now=DUE)
+    await create(store, now=DUE)
+    with pytest.raises(OutdatedSessionError):
+        await store.append(key(), message(), old, now=DUE)
+
+
+async def test_a_revision_stays_good_over_changes_that_are_no_appends(store):
+    revision = await create(store)
+    await store.amend(key(), metadata={"a": 1}, now=T0)
+    await store.extend(key(), now=T0 + TICK)
+    await store.expire_due(10, now=DUE + TICK)
+    await store.append(key(), message(), revision, now=DUE + TICK)
+
+
+@KINDS
+async def test_a_marker_without_a_number_is_compared_by_its_time_alone(store, kind):
+    revision = await create(store)
+    first = await store.append(key(), kind("e", at=T0 + TICK), revision, now=T0)
+    with pytest.raises(OutdatedSessionError):
+        await store.append(key(), kind("f"), Revision(T0, None), now=T0)
+    await store.append(
+        key(), kind("f", at=T0 + TICK), Revision(first.revision.update_time, None), now=T0
+    )
+
+
+@KINDS
+async def test_a_glimpse_will_do_when_its_time_or_its_newest_event_is_the_stored_one(store, kind):
+    revision = await create(store)
+    await store.append(key(), kind("e", at=T0 + 2 * TICK), revision, now=T0)
+    for seen in (Glimpse(T0, None), Glimpse(T0 + TICK, "other")):
+        with pytest.raises(OutdatedSessionError):
+            await store.append(key(), kind("f"), seen, now=T0)
+    await store.append(key(), kind("f", at=T0 + 3 * TICK), Glimpse(T0, "e"), now=T0)
+    await store.append(key(), kind("g", at=T0), Glimpse(T0 + 3 * TICK, None), now=T0)
+
+
+async def test_a_glimpse_without_events_will_do_for_a_session_without_events(store):
+    await create(store)
+    await store.append(key(), message(), Glimpse(T0 - TICK, None), now=T0)
+
+
+async def test_a_revision_is_read_back_from_its_marker():
+    for revision in (Revision(T0 + TICK, 7), Revision(T0, None)):
+        assert Revision.parse(revision.marker) == revision
+    assert Revision(T0, None).marker == "2030-01-01T12:00:00.000000"
+    with pytest.raises(ValueError, match=r"."):
+        Revision.parse("rev-7")

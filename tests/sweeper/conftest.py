@@ -1,0 +1,73 @@
+"""A store in memory, a feed with a memory, and ways to wait for what it brings."""
+
+import asyncio
+
+import pytest
+
+from lapse.changes import Feed
+from lapse.lifecycle import Rules
+from lapse.stores import store_from_url
+
+BOUND = 30.0
+"""Seconds until a wait gives up: far from what it takes, and a failure, never a measure."""
+
+
+class Watched:
+    """Everything that came, and a way to wait for what has not come yet."""
+
+    def __init__(self):
+        self.seen = []
+        self._came = asyncio.Event()
+
+    def __call__(self, one):
+        self.seen.append(one)
+        self._came.set()
+
+    async def until(self, is_enough):
+        """Return once `is_enough` holds of what was seen."""
+        async with asyncio.timeout(BOUND):
+            while not is_enough(self.seen):
+                self._came.clear()
+                await self._came.wait()
+
+    async def count(self, number):
+        await self.until(lambda seen: len(seen) >= number)
+
+
+class Heard:
+    """What a sweeper let the world know."""
+
+    def __init__(self):
+        self.changes, self.reports, self.faults = Watched(), Watched(), Watched()
+
+
+@pytest.fixture
+async def heard():
+    return Heard()
+
+
+@pytest.fixture
+async def feed(heard):
+    feed = Feed()
+    feed.subscribe(heard.changes)
+    return feed
+
+
+@pytest.fixture
+async def open_store():
+    stores = []
+
+    async def open_one(**rules):
+        store = store_from_url("sqlite:///:memory:", Rules(**rules))
+        stores.append(store)
+        await store.open()
+        return store
+
+    yield open_one
+    for store in stores:
+        await store.close()
+
+
+@pytest.fixture
+async def store(open_store):
+    return await open_store()

@@ -1,0 +1,45 @@
+"""`lapse verify`, as an operator runs it: the table of promises through real servers."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lapse.verify.client import Broken, Client
+from lapse.verify.scenarios import SCENARIOS, Stage
+from lapse.verify.server import Server
+
+
+def verify(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lapse", "verify", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+@pytest.mark.timeout(300)
+def test_every_scenario_holds_on_a_throw_away_server():
+    done = verify()
+
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("✓") == len(SCENARIOS)
+
+
+def test_a_server_that_is_not_there_is_a_failure():
+    done = verify("--url", "http://127.0.0.1:9")
+
+    assert done.returncode == 1
+    assert "does not answer" in done.stdout
+
+
+@pytest.mark.timeout(300)
+async def test_a_running_server_that_expires_nothing_gets_a_cross():
+    async with Server(SESSION_CLEANUP_ENABLED="false") as server:
+        await server.start()
+        scenario = next(row for row in SCENARIOS if row.name == "page abandoned")
+        with pytest.raises(Broken, match="waiting, not expired"):
+            async with Client(server.url) as client:
+                await scenario.play(Stage(client, server))
