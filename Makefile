@@ -38,7 +38,7 @@ serve: install
 	$(BIN)/lapse serve
 
 test: .venv/.installed-test
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest -n auto --cov --cov-report=term
 
 check: .venv/.installed-check
 	$(BIN)/ruff format --check .

@@ -148,6 +148,9 @@ class Sweeper:
     async def start(self) -> None:
         """Begin to sweep; nothing happens when it has begun."""
         async with self._turn:
+            if self._task is not None and self._stopping.is_set():
+                # A stop was cancelled before it saw the end.
+                await asyncio.wait([self._task])
             if self._task is None or self._task.done():
                 self._stopping.clear()
                 self._task = asyncio.create_task(self._run(), name="lapse-sweeper")

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from google.adk.events.event import Event
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.session import Session
-from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from lapse.documents import StateDelta, encode, split_state
 from lapse.errors import InvalidValueError
+from lapse.events import read_event
 from lapse.lifecycle import is_message
 from lapse.store import EventRecord, EventWindow, Glimpse, NewEvent, Revision, SessionRecord
 
 _log = logging.getLogger(__name__)
-_EVENTS: Final = TypeAdapter(list[Event])
 _LONGEST_EVENT_ID: Final = 128
 _LONGEST_INVOCATION_ID: Final = 256
 
@@ -109,23 +107,13 @@ def window_of(config: GetSessionConfig | None) -> EventWindow:
 
 
 def session_of(record: SessionRecord) -> Session:
-    """Return a stored session as ADK's model; its events are read in one pass."""
+    """Return a stored session as ADK's model."""
     session = Session(
         app_name=record.key.app_name,
         user_id=record.key.user_id,
         id=record.key.session_id,
         state=record.state,
-        events=_events(record.events),
+        events=[read_event(event) for event in record.events],
     )
     mark(session, record.revision)
     return session
-
-
-def _events(records: Iterable[EventRecord]) -> list[Event]:
-    """Read events back; as in ADK, the columns win for the ids and the JSON for the time."""
-    documents = []
-    for record in records:
-        document = {"timestamp": record.timestamp.timestamp()} | json.loads(record.data or "{}")
-        document["id"], document["invocation_id"] = record.id, record.invocation_id
-        documents.append(document)
-    return _EVENTS.validate_python(documents) if documents else []

@@ -79,6 +79,11 @@ class Call:
         found = await self.run(name, **params)
         return found[0] if found else None
 
+    async def attempt(self, name: str, **params: Any) -> tuple[asyncpg.Record | None, bool]:
+        """Run a writing statement as `first`; tell whether a broken-off attempt came before."""
+        found, in_doubt = await self.connections.attempt(*self.bound(name, **params))
+        return (found[0] if found else None), in_doubt
+
     async def lifecycle(self) -> Lifecycle | None:
         """Return the session's record; None where it is unknown."""
         row = await self.first("lifecycle")

@@ -72,7 +72,10 @@ class Connections:
 
     async def read(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Run one statement that changes nothing; see `write`."""
-        return await self._repeat(lambda taken: taken.fetch(sql, *arguments), StoreUnavailableError)
+        rows, _ = await self._repeat(
+            lambda taken: taken.fetch(sql, *arguments), StoreUnavailableError
+        )
+        return rows
 
     async def write(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Run one statement and return its rows: one round trip, one transaction.
@@ -84,6 +87,15 @@ class Connections:
             StoreUnavailableError: it was not done.
             OutcomeUnknownError: it may have been done.
         """
+        rows, _ = await self.attempt(sql, *arguments)
+        return rows
+
+    async def attempt(self, sql: str, *arguments: Any) -> tuple[list[asyncpg.Record], bool]:
+        """Run one statement as `write` does, which must not count itself twice.
+
+        Also return whether an attempt before the one that answered broke off and may have
+        been done: what stands in the way of the repeat may be its own work.
+        """
         return await self._repeat(lambda taken: taken.fetch(sql, *arguments), OutcomeUnknownError)
 
     async def transact(self, work: Callable[[Taken], Awaitable[T]]) -> T:
@@ -93,7 +105,8 @@ class Connections:
             async with taken.transaction():
                 return await work(taken)
 
-        return await self._repeat(run, OutcomeUnknownError)
+        result, _ = await self._repeat(run, OutcomeUnknownError)
+        return result
 
     async def close(self) -> None:
         """Close this loop's pool, and drop those of other loops, which are gone or not ours."""
@@ -112,8 +125,11 @@ class Connections:
 
     async def _repeat(
         self, work: Callable[[Taken], Awaitable[T]], doubt: type[StoreUnavailableError]
-    ) -> T:
-        """Do work on a connection of the pool, again after each outage, until patience ends."""
+    ) -> tuple[T, bool]:
+        """Do work on a connection of the pool, again after each outage, until patience ends.
+
+        Return its result, and whether an attempt before it broke off in doubt.
+        """
         if self._closed:
             raise StoreUnavailableError("the store is closed")
         end = time.monotonic() + self._options.patience.total_seconds()
@@ -127,7 +143,7 @@ class Connections:
                     timeout=self._options.connect_timeout.total_seconds()
                 ) as taken:
                     begun = True
-                    return await work(taken)
+                    return await work(taken), in_doubt
             except NOT_NOW as error:
                 in_doubt |= begun and not isinstance(error, _UNDONE)
                 if time.monotonic() + pause > end:

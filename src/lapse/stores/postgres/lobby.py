@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
 
-from lapse.documents import LARGEST_METADATA, StateDelta, check_metadata_size, merge_state
-from lapse.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
+from lapse.documents import (
+    LARGEST_METADATA,
+    StateDelta,
+    check_metadata_size,
+    merge_state,
+    split_state,
+)
+from lapse.errors import (
+    NoSuchSessionError,
+    OutcomeUnknownError,
+    SessionExistsError,
+    WrongStatusError,
+)
 from lapse.lifecycle import SHORTEST_RESTORE, Cause, Change, ChangeKind, Lifecycle, Status
-from lapse.store import Created, Outcome, Revision, SessionRecord, Swept
-from lapse.stores.postgres import rows
+from lapse.store import Created, EventWindow, Outcome, Revision, SessionRecord, Swept
+from lapse.stores.postgres import reading, rows
 from lapse.stores.postgres.call import Call
 from lapse.stores.postgres.connections import Taken
 
@@ -22,12 +35,15 @@ async def create(
     call: Call, state: StateDelta, ttl: timedelta, metadata: Mapping[str, Any]
 ) -> Created:
     """Create a waiting session; see `Store.create`."""
-    row = await call.first(
+    began = time.monotonic()
+    row, in_doubt = await call.attempt(
         "create",
         **rows.state_params(state) | {"state": json.dumps(state.session)},
         ttl=ttl,
         metadata=json.dumps(metadata),
     )
+    if row is None and in_doubt:
+        return await _created_before(call, state, ttl, metadata, since=began)
     if row is None:
         raise SessionExistsError(f"session {call.key.short}… exists already")
     moment = row["created_at"]
@@ -45,6 +61,34 @@ async def create(
     )
     session = SessionRecord(call.key, merged, Revision(moment, 0, waiting=True))
     return Created(session, Change(ChangeKind.CREATED, moment, record))
+
+
+async def _created_before(
+    call: Call, state: StateDelta, ttl: timedelta, metadata: Mapping[str, Any], *, since: float
+) -> Created:
+    """Return the session that a broken-off attempt of this very create has made.
+
+    It is untouched, holds what was to be created, and is not older than the attempt.
+
+    Raises:
+        OutcomeUnknownError: the session there is another's, or is ours and was changed since.
+    """
+    found, row = await reading.read(call, EventWindow(newest=0)), await call.first("lifecycle")
+    if found is not None and row is not None and row["status"] == Status.WAITING:
+        record = rows.lobby_record(row, call.rules)
+        age = row["now"] - record.created_at
+        if (
+            found.revision == Revision(record.created_at, 0)
+            and (record.status, record.ttl, record.metadata) == (Status.WAITING, ttl, metadata)
+            and split_state(found.state).session == state.session
+            and age.total_seconds() <= time.monotonic() - since
+        ):
+            session = replace(found, revision=replace(found.revision, waiting=True))
+            return Created(session, Change(ChangeKind.CREATED, record.created_at, record))
+    raise OutcomeUnknownError(
+        f"PostgreSQL: the connection broke; session {call.key.short}… is there, and may be "
+        "another's"
+    )
 
 
 async def delete(call: Call) -> Change | None:

@@ -141,7 +141,9 @@ def expire_due(transaction: Transaction, limit: int) -> Taken:
         return Taken(transaction)
     kept = transaction.run("keep_due", limit=limit).fetchall()
     expired = transaction.run(
-        "expire_due", limit=limit, shortest_restore=rows.duration_micros(SHORTEST_RESTORE)
+        "expire_due",
+        limit=limit - len(kept),
+        shortest_restore=rows.duration_micros(SHORTEST_RESTORE),
     ).fetchall()
     return Taken(
         transaction,

@@ -83,7 +83,10 @@ class SqliteStore:
             if self._closed:
                 raise StoreUnavailableError("the store is closed")
             if self._lanes is None:
-                self._lanes = self._make_lanes()
+                try:
+                    self._lanes = self._make_lanes()
+                except sqlite3.Error as error:
+                    raise StoreUnavailableError(f"{self._path}: {error}") from error
             return self._lanes
 
     def _make_lanes(self) -> tuple[Lane, Lane]:

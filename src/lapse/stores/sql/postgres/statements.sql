@@ -420,6 +420,10 @@ SET expires_at = greatest(
 FROM clock
 WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions
+    WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+  )
 RETURNING l.*, now;
 
 -- name: resurrect

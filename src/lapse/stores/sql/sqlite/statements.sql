@@ -277,6 +277,10 @@ UPDATE lapse_lobby
 SET expires_at = max(expires_at, min(:now + ttl, created_at + :extensible))
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND status = 'waiting' AND (expires_at > :now OR NOT :enforced)
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions
+    WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+  )
 RETURNING *;
 
 -- name: resurrect

@@ -1,0 +1,104 @@
+"""Reading stored events back as ADK's models.
+
+A conversation is read whole at every turn, and validating its events is most of the cost. The same
+text always gives the same event, so each is validated once and copied from then on: nothing has to
+be told to forget, and what an agent does to its copy stays there.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import lru_cache, partial
+from types import NoneType
+from typing import Any, Final
+
+from google.adk.events.event import Event
+from pydantic import BaseModel
+
+from lapse.store import EventRecord
+
+_REMEMBERED: Final = 2048
+"""Events whose reading is remembered, the last ones read; some ten kilobytes each."""
+
+_LONGEST_REMEMBERED: Final = 16 * 1024
+"""Characters of an event's text; a longer one, such as an upload, is read anew each time."""
+
+_ATOMS: Final = frozenset({str, int, float, bool, bytes, NoneType})
+
+Copier = Callable[[], Any]
+
+
+def read_event(record: EventRecord) -> Event:
+    """Return a stored event; it belongs to the caller.
+
+    As in ADK, the columns win for the ids, and the JSON for the time.
+    """
+    parts = (record.id, record.invocation_id, record.timestamp, record.data)
+    if len(record.data or "") > _LONGEST_REMEMBERED:
+        return _validated(*parts)
+    event: Event = _remembered(*parts)()
+    return event
+
+
+def _validated(event_id: str, invocation_id: str, timestamp: datetime, data: str | None) -> Event:
+    document = {"timestamp": timestamp.timestamp()} | json.loads(data or "{}")
+    return Event.model_validate(document | {"id": event_id, "invocation_id": invocation_id})
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered(event_id: str, invocation_id: str, timestamp: datetime, data: str | None) -> Copier:
+    return copier(_validated(event_id, invocation_id, timestamp, data))
+
+
+def copier(value: Any) -> Copier:
+    """Return a function that makes deep copies of a value, whose parts it has looked up before.
+
+    The copies are those of `model_copy(deep=True)`. The value must not change any more, nor
+    contain itself; what was read from JSON does not.
+    """
+    kind = type(value)
+    if kind is dict:
+        return partial(_copy_dict, value, _parts(value.items()))
+    if kind is list:
+        return partial(_copy_list, value, _parts(enumerate(value)))
+    if isinstance(value, BaseModel):
+        hidden = [
+            (name, getattr(value, name)) for name in ("__pydantic_extra__", "__pydantic_private__")
+        ]
+        return partial(_copy_model, value, _parts(value.__dict__.items()), hidden)
+    return partial(copy.deepcopy, value)
+
+
+_Parts = list[tuple[Any, Copier]]
+
+
+def _parts(items: Iterable[tuple[Any, Any]]) -> _Parts:
+    """Return the places of what can change, each with its copier."""
+    return [(place, copier(part)) for place, part in items if type(part) not in _ATOMS]
+
+
+def _copy_dict(value: dict[Any, Any], parts: _Parts) -> dict[Any, Any]:
+    twin = value.copy()
+    for place, copy_part in parts:
+        twin[place] = copy_part()
+    return twin
+
+
+def _copy_list(value: list[Any], parts: _Parts) -> list[Any]:
+    twin = value.copy()
+    for place, copy_part in parts:
+        twin[place] = copy_part()
+    return twin
+
+
+def _copy_model(value: BaseModel, parts: _Parts, hidden: list[tuple[str, Any]]) -> BaseModel:
+    twin = value.__class__.__new__(value.__class__)
+    set_attribute = object.__setattr__
+    set_attribute(twin, "__dict__", _copy_dict(value.__dict__, parts))
+    set_attribute(twin, "__pydantic_fields_set__", value.__pydantic_fields_set__.copy())
+    for name, part in hidden:
+        set_attribute(twin, name, part if part is None else copy.deepcopy(part))
+    return twin

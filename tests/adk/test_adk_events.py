@@ -1,0 +1,146 @@
+"""Events read back: equal to what ADK validates, and nobody's but the reader's."""
+
+from datetime import UTC, datetime
+
+import pytest
+from google.adk.auth.auth_credential import AuthCredential, AuthCredentialTypes
+from google.adk.events.event import Event
+from google.adk.events.event_actions import EventActions, EventCompaction
+from google.adk.tools.tool_confirmation import ToolConfirmation
+from google.genai import types
+
+from lapse import events
+from lapse.store import EventRecord
+from lapse.translation import new_event
+
+WORDS = types.Content(role="user", parts=[types.Part(text="héllo 😀"), types.Part(text="")])
+EVENTS = {
+    "words": Event(author="user", invocation_id="e-1", content=WORDS),
+    "call": Event(
+        author="agent",
+        content=types.Content(
+            role="model",
+            parts=[
+                types.Part.from_function_call(name="book", args={"for": {"guests": [1, 2]}}),
+                types.Part.from_function_response(name="book", response={"ok": True, "n": None}),
+            ],
+        ),
+        long_running_tool_ids={"b", "a"},
+    ),
+    "bytes": Event(
+        author="user",
+        content=types.Content(
+            parts=[types.Part.from_bytes(data=b"\xfb\xff\xfe", mime_type="image/png")]
+        ),
+    ),
+    "actions": Event(
+        author="agent",
+        actions=EventActions(
+            state_delta={"a": None, "app:b": {"c": [1.5, "x"]}},
+            artifact_delta={"f.txt": 1},
+            requested_tool_confirmations={"t": ToolConfirmation(hint="sure?")},
+            transfer_to_agent="other",
+            agent_state={"step": 1},
+        ),
+    ),
+    "compaction": Event(
+        author="user",
+        actions=EventActions(
+            compaction=EventCompaction(start_timestamp=1, end_timestamp=2, compacted_content=WORDS)
+        ),
+    ),
+    "output": Event(
+        author="agent",
+        output={"any": ["thing", AuthCredentialTypes.API_KEY.value]},
+        error_code="E1",
+        custom_metadata={"k": {"v": 1}},
+        usage_metadata=types.GenerateContentResponseUsageMetadata(total_token_count=3),
+        output_transcription=types.Transcription(text="heard", finished=True),
+        finish_reason=types.FinishReason.STOP,
+    ),
+}
+
+
+def record_of(event: Event) -> EventRecord:
+    return new_event(event).record
+
+
+def parts_of(value: object) -> list[object]:
+    """Return every mutable object inside a value."""
+    if isinstance(value, dict):
+        return [value, *(part for item in value.values() for part in parts_of(item))]
+    if isinstance(value, list | set):
+        return [value, *(part for item in value for part in parts_of(item))]
+    if hasattr(value, "__pydantic_fields_set__"):
+        return [value, *(part for item in vars(value).values() for part in parts_of(item))]
+    return []
+
+
+@pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
+def test_an_event_reads_as_adk_reads_it_the_first_time_and_the_next(event):
+    record = record_of(event)
+    as_adk = Event.model_validate_json(record.data)
+    for _ in range(2):
+        read = events.read_event(record)
+
+        assert read == as_adk
+        assert read.model_dump_json() == as_adk.model_dump_json()
+        assert read.model_fields_set == as_adk.model_fields_set
+
+
+@pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
+def test_two_readings_share_nothing_that_can_change(event):
+    record = record_of(event)
+    one, other = ({id(part) for part in parts_of(events.read_event(record))} for _ in range(2))
+    # Kept alive, so that no identity is used twice.
+    first, second = events.read_event(record), events.read_event(record)
+    shared = {id(part) for part in parts_of(first)} & {id(part) for part in parts_of(second)}
+
+    assert one
+    assert other
+    assert not shared
+
+
+def test_what_an_agent_does_to_its_event_stays_there():
+    record = record_of(EVENTS["words"])
+    mine = events.read_event(record)
+    mine.content.parts[0].text = "changed"
+    mine.content.parts.append(types.Part(text="more"))
+    mine.actions.state_delta["x"] = 1
+
+    assert events.read_event(record) == Event.model_validate_json(record.data)
+
+
+def test_the_columns_win_for_the_ids_and_the_json_for_the_time():
+    text = '{"id": "in-json", "invocation_id": "in-json", "author": "user", "timestamp": 1.25}'
+    read = events.read_event(EventRecord("e", "i", datetime(2030, 1, 1, tzinfo=UTC), text))
+
+    assert (read.id, read.invocation_id, read.timestamp) == ("e", "i", 1.25)
+
+
+def test_an_event_without_data_has_the_time_of_its_column():
+    moment = datetime(2030, 1, 1, tzinfo=UTC)
+    read = events.read_event(EventRecord("e", "i", moment, ""))
+
+    assert read.timestamp == moment.timestamp()
+
+
+def test_a_long_event_is_not_remembered():
+    event = Event(author="user", content=types.Content(parts=[types.Part(text="x" * 20_000)]))
+    before = events._remembered.cache_info().currsize
+    assert events.read_event(record_of(event)) == event
+    assert events._remembered.cache_info().currsize == before
+
+
+def test_credentials_in_a_request_are_read_back():
+    event = Event(
+        author="agent",
+        content=WORDS,
+        custom_metadata={
+            "auth": AuthCredential(auth_type=AuthCredentialTypes.API_KEY, api_key="k").model_dump(
+                mode="json"
+            )
+        },
+    )
+
+    assert events.read_event(record_of(event)).custom_metadata == event.custom_metadata
