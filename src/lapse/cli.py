@@ -29,6 +29,9 @@ app = typer.Typer(
 _GRACE: Final = timedelta(seconds=1)
 """How long open connections may take to end when the server stops."""
 
+_KEEP_ALIVE: Final = timedelta(seconds=75)
+"""Longer than the 60 s of common load balancers, so that it is they who let go first."""
+
 _WATCH_SLEEP: Final = timedelta(seconds=1)
 """A sweeper by itself hears of no deadline that others make; looking is cheap."""
 
@@ -216,6 +219,7 @@ def _serve(
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
+            timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),
         )
     )
     shown = f"[{host}]" if ":" in host else host

@@ -7,7 +7,13 @@ from typing import Any
 
 import asyncpg
 
-from lapse.errors import InvalidValueError, NoSuchSessionError, OutdatedSessionError
+from lapse.errors import (
+    InvalidValueError,
+    NoSuchSessionError,
+    OutcomeUnknownError,
+    OutdatedSessionError,
+    StoreUnavailableError,
+)
 from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Status
 from lapse.store import Appended, Glimpse, NewEvent, Revision
 from lapse.stores.postgres import rows
@@ -26,7 +32,11 @@ async def append(call: Call, event: NewEvent, seen: Revision | Glimpse) -> Appen
         appended = await step(call, event, params)
         if appended is not None:
             return appended
-    return await _explain(call, event, params)
+    try:
+        return await _explain(call, event, params)
+    except StoreUnavailableError as error:
+        # A repeated statement that found nothing to do may have met its own work.
+        raise OutcomeUnknownError(str(error)) from error
 
 
 def _steps(seen: Revision | Glimpse) -> tuple[_Step, ...]:

@@ -91,10 +91,10 @@ class Connections:
         return rows
 
     async def attempt(self, sql: str, *arguments: Any) -> tuple[list[asyncpg.Record], bool]:
-        """Run one statement as `write` does, which must not count itself twice.
+        """Run one statement as `write` does.
 
         Also return whether an attempt before the one that answered broke off and may have
-        been done: what stands in the way of the repeat may be its own work.
+        been done: what stands in the way of a repeat may be its own work.
         """
         return await self._repeat(lambda taken: taken.fetch(sql, *arguments), OutcomeUnknownError)
 
@@ -145,6 +145,9 @@ class Connections:
                     begun = True
                     return await work(taken), in_doubt
             except NOT_NOW as error:
+                if isinstance(error, ValueError):
+                    # The driver's word that an argument is wrong: no outage, and no repeat.
+                    raise
                 in_doubt |= begun and not isinstance(error, _UNDONE)
                 if time.monotonic() + pause > end:
                     raise unavailable(

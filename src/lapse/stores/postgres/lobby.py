@@ -22,6 +22,7 @@ from lapse.errors import (
     NoSuchSessionError,
     OutcomeUnknownError,
     SessionExistsError,
+    StoreUnavailableError,
     WrongStatusError,
 )
 from lapse.lifecycle import SHORTEST_RESTORE, Cause, Change, ChangeKind, Lifecycle, Status
@@ -71,9 +72,14 @@ async def _created_before(
     It is untouched, holds what was to be created, and is not older than the attempt.
 
     Raises:
-        OutcomeUnknownError: the session there is another's, or is ours and was changed since.
+        OutcomeUnknownError: the session there is another's, or is ours and was changed since,
+            or the store does not answer.
     """
-    found, row = await reading.read(call, EventWindow(newest=0)), await call.first("lifecycle")
+    try:
+        found = await reading.read(call, EventWindow(newest=0))
+        row = await call.first("lifecycle")
+    except StoreUnavailableError as error:
+        raise OutcomeUnknownError(str(error)) from error
     if found is not None and row is not None and row["status"] == Status.WAITING:
         record = rows.lobby_record(row, call.rules)
         age = row["now"] - record.created_at

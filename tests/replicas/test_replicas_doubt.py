@@ -1,0 +1,161 @@
+"""The connection breaks at the commit: what may have been done is not reported as failed."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from proxy import proxied
+from watching import eventually
+
+from backends import create, key, message, note
+from lapse.documents import StateDelta
+from lapse.errors import OutcomeUnknownError, SessionExistsError
+from lapse.lifecycle import Rules, Status
+from lapse.store import ConnectionOptions
+from lapse.stores import store_from_url
+from postgres import rows
+
+SMALL = ConnectionOptions(pool_size=1, patience=timedelta(seconds=2))
+STATE = StateDelta(app={"a": 1}, user={"u": [2.5]}, session={"s": {"deep": None}})
+HOUR = timedelta(hours=1)
+TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND datname = current_database()
+"""
+
+
+@pytest.fixture
+async def line(place):
+    """A store, the line to it that can be cut, and another store beside it.
+
+    The statements of a session's life have been used once, so that each is one answer.
+    """
+    async with proxied(place) as (proxy, url):
+        store, beside = store_from_url(url, Rules(), SMALL), store_from_url(place)
+        seen = (await make(store, "first")).session.revision
+        for event in (note(), message()):
+            seen = (await store.append(key("first"), event, seen)).revision
+        for wanted in (message("m2"), message("m2")):
+            await store.append(key("first"), wanted, seen)
+        yield store, proxy, beside
+        await store.close()
+        await beside.close()
+
+
+async def make(store, name="s1", metadata=None, state=STATE, ttl=HOUR):
+    return await store.create(key(name), state=state, ttl=ttl, metadata=metadata or {"k": [1]})
+
+
+async def test_a_create_whose_answer_is_lost_is_reported_as_done(line):
+    """Seen to fail with a create that says of its own row that somebody else's is there."""
+    store, proxy, beside = line
+    proxy.arm()
+    created = await make(store)
+    assert proxy.lost.is_set()
+    record = await beside.lifecycle(key())
+    assert created.change.record == record
+    assert created.change.at == record.created_at
+    assert created.session.state == {"s": {"deep": None}, "app:a": 1, "user:u": [2.5]}
+    assert created.session == await beside.read(key())
+    appended = await store.append(key(), message(), created.session.revision)
+    assert appended.revision.number == 1
+
+
+async def test_a_create_that_meets_an_older_session_after_a_break_never_takes_it(line):
+    """Seen to fail with a create that takes any untouched session of its content for its own."""
+    store, proxy, beside = line
+    await make(beside)
+    await asyncio.sleep(0.01)
+    proxy.arm()
+    with pytest.raises((OutcomeUnknownError, SessionExistsError)):
+        await make(store)
+    assert proxy.lost.is_set()
+    with pytest.raises(SessionExistsError):
+        await make(store)
+
+
+@pytest.mark.parametrize(
+    "other", [{"metadata": {"k": 2}}, {"state": StateDelta()}, {"ttl": 2 * HOUR}], ids=str
+)
+async def test_a_create_that_meets_another_session_after_a_break_never_takes_it(line, other):
+    store, proxy, beside = line
+    proxy.open.clear()
+    proxy.arm()
+    asked = asyncio.create_task(make(store))
+    await proxy.lost.wait()
+    await beside.delete(key())
+    await make(beside, **other)
+    proxy.open.set()
+    with pytest.raises(OutcomeUnknownError):
+        await asked
+
+
+async def test_a_create_whose_session_was_used_meanwhile_is_unknown(line):
+    store, proxy, beside = line
+    proxy.open.clear()
+    proxy.arm()
+    asked = asyncio.create_task(make(store))
+    await proxy.lost.wait()
+    seen = (await beside.read(key())).revision
+    await beside.append(key(), message(), seen)
+    proxy.open.set()
+    with pytest.raises(OutcomeUnknownError):
+        await asked
+    assert (await beside.lifecycle(key())).status is Status.USED
+
+
+async def test_a_create_that_is_never_answered_is_unknown(line):
+    """Seen to fail with a store that calls it unavailable, as if nothing was done."""
+    store, proxy, beside = line
+    proxy.open.clear()
+    proxy.arm()
+    with pytest.raises(OutcomeUnknownError):
+        await make(store)
+    assert (await beside.lifecycle(key())).status is Status.WAITING
+
+
+@pytest.mark.parametrize("event", [note("n1", state={"n": 1}), message("m1", state={"n": 1})])
+async def test_an_append_whose_answer_is_lost_is_stored_once(line, event):
+    """Seen to fail with an append that does not know its own event again."""
+    store, proxy, beside = line
+    seen = (await make(store)).session.revision
+    proxy.arm()
+    appended = await store.append(key(), event, seen)
+    assert proxy.lost.is_set()
+    assert appended.repeated
+    found = await beside.read(key())
+    assert [one.id for one in found.events] == [event.record.id]
+    assert found.state["n"] == 1
+    assert appended.revision == found.revision
+    assert found.revision.number == 1
+    later = await store.append(key(), message("m2"), appended.revision)
+    assert later.revision.number == 2
+
+
+async def test_a_later_message_whose_answer_is_lost_is_stored_once(line):
+    store, proxy, beside = line
+    seen = (await make(store)).session.revision
+    seen = (await store.append(key(), message("m1"), seen)).revision
+    proxy.arm()
+    appended = await store.append(key(), message("m2"), seen)
+    assert proxy.lost.is_set()
+    found = await beside.read(key())
+    assert [one.id for one in found.events] == ["m1", "m2"]
+    assert appended.revision == found.revision
+    assert found.revision.number == 2
+
+
+async def test_an_append_whose_connection_is_terminated_is_done_after_all(place):
+    """It waits for a lock when its backend is terminated: nothing was done, and it is repeated."""
+    store = store_from_url(place, Rules(), SMALL)
+    seen = await create(store)
+    async with asyncio.TaskGroup() as group:
+        connection = await store._connections.connect()
+        async with connection.transaction():
+            await connection.execute("SELECT 1 FROM lapse_lobby FOR UPDATE")
+            asked = group.create_task(store.append(key(), message(), seen))
+            await eventually(lambda: rows(place, TERMINATE))
+        await connection.close()
+    assert not asked.result().repeated
+    assert len((await store.read(key())).events) == 1
+    await store.close()

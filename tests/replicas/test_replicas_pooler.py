@@ -1,0 +1,62 @@
+"""Behind a pooler that lends a connection for one transaction, as pgbouncer does."""
+
+import asyncio
+from datetime import timedelta
+
+from pooler import pooled
+
+from backends import key, message, note
+from lapse.changes import Feed
+from lapse.documents import StateDelta
+from lapse.lifecycle import Cause, Rules, Status
+from lapse.store import ConnectionOptions
+from lapse.stores import store_from_url
+from lapse.sweeper import Sweeper
+
+PLAIN = ConnectionOptions(statement_cache=0)
+HOUR, MOMENT = timedelta(hours=1), timedelta(milliseconds=1)
+STATE = StateDelta(app={"a": 1}, session={"s": 2})
+
+
+async def live(store, name):
+    """Play the life of a session that is used, and deleted."""
+    created = await store.create(key(name), state=STATE, ttl=HOUR, metadata={"k": 1})
+    await store.amend(key(name), ttl=2 * HOUR, metadata={"l": 2})
+    await store.extend(key(name))
+    seen = created.session.revision
+    for event in (note(), message(), message("m2")):
+        seen = (await store.append(key(name), event, seen)).revision
+    found = await store.read(key(name))
+    assert [event.id for event in found.events] == ["m1", "m2", "n1"]
+    assert found.state["app:a"] == 1
+    assert (await store.lifecycle(key(name))).metadata == {"k": 1, "l": 2}
+    assert name in {one.key.session_id for one in await store.list("app", "ann")}
+    assert await store.delete(key(name)) is not None
+    assert await store.read(key(name)) is None
+
+
+async def expire(store, name):
+    """Play the life of a session that expires, and is had back by a message."""
+    created = await store.create(key(name), state=STATE, ttl=MOMENT, metadata={})
+    async with asyncio.timeout(30):
+        while (await store.lifecycle(key(name))).status is not Status.EXPIRED:
+            await store.expire_due(100)
+    assert await store.read(key(name)) is None
+    await store.resurrect(key(name), cause=Cause.REQUEST)
+    await store.append(key(name), message(), created.session.revision)
+    assert (await store.lifecycle(key(name))).status is Status.USED
+
+
+async def test_sessions_live_behind_a_pooler_of_transactions(place):
+    """No statement relies on what another has left on its connection.
+
+    Seen to fail with prepared statements kept, which is what the setting is for.
+    """
+    async with pooled(place) as (url, used):
+        store = store_from_url(url, Rules(), PLAIN)
+        async with Sweeper(store, Feed()):
+            await asyncio.gather(
+                *(play(store, f"{play.__name__}{n}") for n in range(20) for play in (live, expire))
+            )
+        await store.close()
+        assert len(set(used)) > 1
