@@ -213,7 +213,17 @@ def _serve(
         artifact_service_uri="memory://" if folder == AGENTS_DIR else None,
     )
     service = LapseSessionService(store, ttl=settings.ttl)
-    server = uvicorn.Server(
+    shown = f"[{host}]" if ":" in host else host
+
+    class Server(uvicorn.Server):
+        """Says where it listens once it does, so that whoever waits for the line can connect."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                typer.echo(f"Lapse serves {_described(folder)} on http://{shown}:{port}", err=True)
+
+    server = Server(
         uvicorn.Config(
             build_app(service, options, sweep=settings.sweeper and settings.cleanup_enabled),
             log_config=None,
@@ -222,8 +232,6 @@ def _serve(
             timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),
         )
     )
-    shown = f"[{host}]" if ":" in host else host
-    typer.echo(f"Lapse serves {_described(folder)} on http://{shown}:{port}", err=True)
     server.run(sockets=[listener])
 
 
