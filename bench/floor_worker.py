@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
-from pathlib import Path
 
 from children import Answer, Request, answer_requests
+from peers import file_of
 
 _TABLE = """
 CREATE TABLE lobby (
@@ -21,8 +21,7 @@ _METADATA = '{"kind": "canonical-session", "backend_created": true}'
 
 async def handle(request: Request) -> Answer:
     """Insert rows for a time, so many in each transaction, and return the rate of rows."""
-    path = Path(request["directory"]) / f"floor-{request['rows']}.db"
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = sqlite3.connect(file_of(request["url"]), isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(_TABLE)

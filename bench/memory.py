@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from children import Child
+from places import Places
 from scale import Scale
 
 FEW: Final = 100
 
 
-def measure(scale: Scale, scratch: Path) -> dict[str, Any]:
+def measure(scale: Scale, scratch: Path, _places: Places) -> dict[str, Any]:
     """Return the bytes of one process of each design at FEW sessions and at many."""
     found = {}
     for design, many in (("lapse", scale.waiting), ("naive", scale.naive)):

@@ -11,17 +11,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from goals import Goal, Results
-from peers import PEERS
-from service_level import CALLERS, OPERATIONS
+from goals import HTTP_STEPS, Goal, Results
+from peers import OPERATIONS, PEERS
+from service_level import CALLERS
 from serving import SERVERS
 
 BEGIN: Final = "<!-- results: written by run.py -->"
+_STORES: Final = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 END: Final = "<!-- end of results -->"
 _PACKAGES: Final = (
-    "lapse", "google-adk", "SQLAlchemy", "aiosqlite", "fastapi", "uvicorn", "uvloop", "pydantic",
+    "lapse", "google-adk", "SQLAlchemy", "aiosqlite", "asyncpg", "fastapi", "uvicorn",
+    "uvloop", "pydantic",
 )  # fmt: skip
 _LOADS: Final = {"paced": "8 callers, 20 ms between calls", "closed": "32 callers, no pause"}
+_LATENESS: Final = {
+    "decided": "decided, by the database's clock",
+    "told": "heard of by the consumers",
+}
 _DRAINS: Final = {
     "bare": "one bare `UPDATE`",
     "alone": "`sweep_once`, no consumers",
@@ -52,7 +58,8 @@ def write(readme: Path, results: Results, verdicts: Sequence[Goal]) -> None:
 def _lines(results: Results, verdicts: Sequence[Goal]) -> Iterable[str]:
     facts = results["circumstances"]
     met = sum(goal.met for goal in verdicts)
-    yield f"{facts['date']}. {facts['machine']}. {facts['versions']}."
+    server = f" {facts['server']}." if "server" in facts else ""
+    yield f"{facts['date']}. {facts['machine']}. {facts['versions']}.{server}"
     yield ""
     yield f"**{met} of {len(verdicts)} goals met.**"
     yield ""
@@ -65,28 +72,35 @@ def _lines(results: Results, verdicts: Sequence[Goal]) -> Iterable[str]:
             for goal in verdicts
         ],
     )
-    if "services" in results:
-        yield from _services(results["services"])
-    if "sweep" in results:
-        yield from _sweep(results["sweep"])
-    if "memory" in results:
-        yield from _memory(results["memory"])
-    if "http" in results:
-        yield from _http(results["http"])
+    sections = {
+        "services": _services,
+        "floor": _floor,
+        "sweep": _sweep,
+        "lateness": _lateness,
+        "memory": _memory,
+        "http": _http,
+    }
+    for store, shown in _STORES.items():
+        for section, lines in sections.items():
+            if section in results.get(store, {}):
+                yield from lines(results[store], store, shown)
 
 
-def _services(found: Any) -> Iterable[str]:
+def _services(results: Any, store: str, shown: str) -> Iterable[str]:
+    found = results["services"]
     for callers in CALLERS:
-        yield f"### Session services, {callers} concurrent caller{'s' * (callers > 1)}"
+        yield f"### {shown}: session services, {callers} concurrent caller{'s' * (callers > 1)}"
         yield ""
         rows = []
-        for operation, shown in OPERATIONS.items():
+        for operation, what in OPERATIONS.items():
             measured = found["operations"][operation][str(callers)]
-            for peer in PEERS:
+            for peer in PEERS[store]:
+                if peer.name not in measured:
+                    continue
                 sample = measured[peer.name]
                 rows.append(
                     [
-                        shown if peer is PEERS[0] else "",
+                        what if peer is PEERS[store][0] else "",
                         peer.label,
                         f"{sample['rate']:,.0f}",
                         f"{measured['lapse']['rate'] / sample['rate']:.2f}",
@@ -99,25 +113,32 @@ def _services(found: Any) -> Iterable[str]:
         yield from _table(
             ["", "", "op/s", "Lapse ÷ it", "CPU µs/op", "p50 ms", "p99 ms", "errors"], rows
         )
+    yield "Durability, as each peer's own connections report it:"
+    yield ""
+    durability = found["durability"]
+    yield from _table(
+        ["", ""], [[peer.label, f"`{durability[peer.name]}`"] for peer in PEERS[store]]
+    )
+
+
+def _floor(results: Any, _store: str, _shown: str) -> Iterable[str]:
+    if "services" not in results:
+        return
     yield "The floor, one writer on the bare `sqlite3` driver, WAL and `synchronous=FULL`:"
     yield ""
-    create = found["operations"]["create_session"]["32"]["lapse"]["rate"]
+    create = results["services"]["operations"]["create_session"]["32"]["lapse"]["rate"]
     yield from _table(
         ["rows in a transaction", "rows/s", "Lapse create ÷ it"],
         [
             [name, f"{sample['rate']:,.0f}", f"{create / sample['rate']:.2f}"]
-            for name, sample in found["floor"].items()
+            for name, sample in results["floor"].items()
         ],
     )
-    yield "Durability, as each peer's own connections report it:"
-    yield ""
-    yield from _table(
-        ["", ""], [[peer.label, f"`{found['durability'][peer.name]}`"] for peer in PEERS]
-    )
 
 
-def _sweep(found: Any) -> Iterable[str]:
-    yield "### Sweep"
+def _sweep(results: Any, _store: str, shown: str) -> Iterable[str]:
+    found = results["sweep"]
+    yield f"### {shown}: sweep"
     yield ""
     yield from _table(
         ["stored, none due", "p50 ms", "p99 ms"],
@@ -126,24 +147,35 @@ def _sweep(found: Any) -> Iterable[str]:
             for stored, sample in found["idle"].items()
         ],
     )
+    if any(found["plans"].values()):
+        yield "What such a sweep reads of the table, as `EXPLAIN (ANALYZE, BUFFERS)` has it:"
+        yield ""
+        yield from _table(
+            ["stored, none due", "statement", "scans"],
+            [
+                [f"{int(stored):,}", f"`{statement}`", scans]
+                for stored, plans in found["plans"].items()
+                for statement, scans in plans.items()
+            ],
+        )
     bare = found["drain"]["bare"]["rate"]
     yield from _table(
         [f"{found['due']:,} due among {found['stored']:,}", "sessions/s", "÷ `UPDATE`", "CPU µs"],
         [
             [
-                shown,
+                what,
                 f"{found['drain'][name]['rate']:,.0f}",
                 f"{found['drain'][name]['rate'] / bare:.3f}",
                 f"{found['drain'][name]['cpu'] * 1e6:.1f}",
             ]
-            for name, shown in _DRAINS.items()
+            for name, what in _DRAINS.items()
         ],
     )
     yield from _table(
         ["beside a drain", "", "idle p50 ms", "during", "idle p99 ms", "during", "drained/s"],
         [
             [
-                shown,
+                what,
                 operation,
                 *(
                     f"{found['beside'][load][operation][number] * 1e3:.2f}"
@@ -151,37 +183,55 @@ def _sweep(found: Any) -> Iterable[str]:
                 ),
                 f"{found['beside'][load]['rate']:,.0f}",
             ]
-            for load, shown in _LOADS.items()
+            for load, what in _LOADS.items()
             for operation in ("create", "message")
         ],
     )
 
 
-def _memory(found: Any) -> Iterable[str]:
-    yield "### Memory"
+def _lateness(results: Any, _store: str, shown: str) -> Iterable[str]:
+    found = results["lateness"]
+    shares = ", ".join(f"{count:,}" for count in found["by_replica"])
+    yield f"### {shown}: lateness, {found['sessions']:,} due within {found['within']:.0f} s"
+    yield ""
+    yield from _table(
+        ["", "minimum ms", "p50 ms", "p99 ms", "maximum ms"],
+        [
+            [what, *(f"{found[name][number] * 1e3:.2f}" for number in _SPREAD)]
+            for name, what in _LATENESS.items()
+        ],
+    )
+    yield f"{len(found['by_replica'])} replicas expired {found['expired']:,}: {shares}."
+    yield ""
+
+
+def _memory(results: Any, _store: str, shown: str) -> Iterable[str]:
+    found = results["memory"]
+    yield f"### {shown}: memory"
     yield ""
     designs = {"lapse": "Lapse, service and sweeper", "naive": "one sleeping task per session"}
     yield from _table(
         ["", "sessions", "RSS at 100, MiB", "RSS then, MiB", "bytes per session"],
         [
             [
-                shown,
+                what,
                 f"{found[name]['sessions']:,}",
                 f"{found[name]['few'] / 2**20:.1f}",
                 f"{found[name]['many'] / 2**20:.1f}",
                 f"{found[name]['per_session']:,.0f}",
             ]
-            for name, shown in designs.items()
+            for name, what in designs.items()
         ],
     )
 
 
-def _http(found: Any) -> Iterable[str]:
-    yield "### Servers, one worker, 32 connections"
+def _http(results: Any, store: str, shown: str) -> Iterable[str]:
+    found = results["http"]
+    yield f"### {shown}: servers, one worker, 32 connections"
     yield ""
     servers = found["servers"]
     rows = []
-    for server in SERVERS:
+    for server in SERVERS[store]:
         of = servers[server.name]
         rows.append(
             [
@@ -203,7 +253,7 @@ def _http(found: Any) -> Iterable[str]:
         ],
         rows,
     )  # fmt: skip
-    busiest = max(of[step]["client_busy"] for of in servers.values() for step in _STEPS)
+    busiest = max(of[step]["client_busy"] for of in servers.values() for step in HTTP_STEPS)
     yield (
         f"The load generator reached {found['ceiling']:,.0f} requests/s against a server that "
         f"does nothing; it was never more than {busiest:.0%} busy."
@@ -211,7 +261,7 @@ def _http(found: Any) -> Iterable[str]:
     yield ""
 
 
-_STEPS: Final = ("create", "run_sse")
+_SPREAD: Final = ("minimum", "p50", "p99", "maximum")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:

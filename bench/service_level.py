@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,48 +9,39 @@ from typing import Any, Final
 
 from children import Child
 from figures import medians
-from peers import PEERS
+from peers import OPERATIONS, PEERS
+from places import Places
 from scale import Scale
 
-OPERATIONS: Final = {
-    "create_session": "create",
-    "append_first": "append, first message",
-    "append_later": "append, later message",
-    "get_empty": "get, empty",
-    "get_50": "get, 50 events",
-    "list_20": "list of 20",
-}
 CALLERS: Final = (32, 1)
 FLOOR: Final = {"1": 1, "200": 200}
 
 
-def measure(scale: Scale, scratch: Path) -> dict[str, Any]:
-    """Return medians by operation, callers and peer; the floor; and each peer's durability.
+def measure(scale: Scale, scratch: Path, places: Places) -> dict[str, Any]:
+    """Return medians by operation, callers and peer; and each peer's durability.
 
     Every peer has a process that waits while another is measured. A round measures everything
-    once on fresh files; operation by operation the peers follow each other, in rotating order.
+    once on fresh storage; operation by operation the peers follow each other, in rotating order.
     """
+    peers = PEERS[places.store]
     samples: dict[tuple[str, int, str], list[dict[str, Any]]] = defaultdict(list)
-    floor: dict[str, list[dict[str, Any]]] = defaultdict(list)
     durability: dict[str, str] = {}
     with ExitStack() as stack:
         workers = {
-            peer.name: stack.enter_context(Child("service_worker.py", peer.name, cwd=scratch))
-            for peer in PEERS
+            peer.name: stack.enter_context(Child(peer.script, places.store, peer.name, cwd=scratch))
+            for peer in peers
         }
-        bare = stack.enter_context(Child("floor_worker.py", cwd=scratch))
         for number in range(scale.service_rounds):
             print(f"  services: round {number + 1} of {scale.service_rounds}", flush=True)
-            with tempfile.TemporaryDirectory(dir=scratch) as directory:
-                for worker in workers.values():
-                    worker.send(do="open", directory=directory)
-                durability = {
-                    name: worker.receive()["durability"] for name, worker in workers.items()
-                }
+            with ExitStack() as round_stack:
+                for name, worker in workers.items():
+                    url = round_stack.enter_context(places.fresh())
+                    durability[name] = worker.ask(do="open", url=url)["durability"]
                 turn = number
                 for callers in CALLERS:
                     for operation in OPERATIONS:
-                        for name in _rotated(list(workers), turn):
+                        able = [peer.name for peer in peers if operation in peer.operations]
+                        for name in _rotated(able, turn):
                             sample = workers[name].ask(
                                 do="measure",
                                 operation=operation,
@@ -60,27 +50,34 @@ def measure(scale: Scale, scratch: Path) -> dict[str, Any]:
                             )
                             samples[operation, callers, name].append(sample)
                         turn += 1
-                for name, rows in FLOOR.items():
-                    floor[name].append(
-                        bare.ask(directory=directory, rows=rows, seconds=scale.seconds(1))
-                    )
                 for worker in workers.values():
                     worker.ask(do="close")
     return {
         "durability": durability,
-        "floor": {name: medians(found) for name, found in floor.items()},
         "operations": {
             operation: {
                 str(callers): {
                     peer.name: medians(samples[operation, callers, peer.name])
                     | {"errors": _errors(samples[operation, callers, peer.name])}
-                    for peer in PEERS
+                    for peer in peers
+                    if operation in peer.operations
                 }
                 for callers in CALLERS
             }
             for operation in OPERATIONS
         },
     }
+
+
+def floor(scale: Scale, scratch: Path, places: Places) -> dict[str, dict[str, float]]:
+    """Return medians of SQLite's floor, by rows in a transaction."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    with Child("floor_worker.py", cwd=scratch) as bare:
+        for _ in range(scale.service_rounds):
+            for name, rows in FLOOR.items():
+                with places.fresh() as url:
+                    found[name].append(bare.ask(url=url, rows=rows, seconds=scale.seconds(1)))
+    return {name: medians(samples) for name, samples in found.items()}
 
 
 def _rotated(names: list[str], by: int) -> list[str]:

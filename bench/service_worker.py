@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import time
 import uuid
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from children import Answer, Request, answer_requests
 from figures import Operation, closed_loop
@@ -49,6 +49,8 @@ class Workload:
                 session = await self._create(f"listed-{user}")
                 if n % 2:
                     await self._service.append_event(session, message())
+        # Connections are made when they are first needed together.
+        await asyncio.gather(*(self._get_empty(n, 0) for n in range(len(self._empty))))
 
     def operation(self, name: str, callers: int) -> Operation:
         """Return an operation by its name, ready for a number of callers."""
@@ -115,9 +117,8 @@ class Worker:
     async def handle(self, request: Request) -> Answer:
         match request["do"]:
             case "open":
-                opened = await self._stack.enter_async_context(
-                    self._peer.open(Path(request["directory"]))
-                )
+                assert self._peer.open is not None
+                opened = await self._stack.enter_async_context(self._peer.open(request["url"]))
                 self._workload = Workload(opened.service)
                 await self._workload.prepare()
                 return {"durability": opened.durability}
@@ -171,4 +172,5 @@ def spoken(turn: int) -> Event:
 
 
 if __name__ == "__main__":
-    answer_requests(Worker({peer.name: peer for peer in PEERS}[sys.argv[1]]).handle)
+    store, name = sys.argv[1:]
+    answer_requests(Worker({peer.name: peer for peer in PEERS[store]}[name]).handle)

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from children import BENCH, Child
 from figures import medians
+from peers import sqlalchemy_url
+from places import Places
 from scale import Scale
 
 CONNECTIONS: Final = 32
@@ -28,44 +30,53 @@ _USERS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server to measure: its name and its command on a port, with storage in a directory."""
+    """A server to measure: its name and its command on a port, with sessions at a URL."""
 
     name: str
     label: str
-    command: Callable[[int, Path], list[str]]
+    command: Callable[[int, str], list[str]]
 
 
-def _lapse(port: int, directory: Path) -> list[str]:
-    store = f"sqlite:///{directory / 'lapse.db'}"
-    return [str(_BIN / "lapse"), "serve", str(AGENTS), "--store", store, "--port", str(port)]
+def _lapse(port: int, url: str) -> list[str]:
+    return [str(_BIN / "lapse"), "serve", str(AGENTS), "--store", url, "--port", str(port)]
 
 
-def _api_server(scheme: str) -> Callable[[int, Path], list[str]]:
-    def command(port: int, directory: Path) -> list[str]:
-        uri = f"{scheme}:///{directory / 'adk.db'}"
+def _api_server(as_adk_has_it: Callable[[str], str]) -> Callable[[int, str], list[str]]:
+    def command(port: int, url: str) -> list[str]:
         adk = [str(_BIN / "adk"), "api_server", "--port", str(port)]
-        return [*adk, "--session_service_uri", uri, str(AGENTS)]
+        return [*adk, "--session_service_uri", as_adk_has_it(url), str(AGENTS)]
 
     return command
 
 
-SERVERS: Final = (
-    Server("lapse", "lapse serve on SQLite", _lapse),
-    Server("sqlite", "adk api_server, SqliteSessionService", _api_server("sqlite")),
-    Server("database", "adk api_server, DatabaseSessionService", _api_server("sqlite+aiosqlite")),
-)
+_DATABASE: Final = _api_server(sqlalchemy_url)
+
+SERVERS: Final = {
+    "sqlite": (
+        Server("lapse", "lapse serve on SQLite", _lapse),
+        Server("sqlite", "adk api_server, SqliteSessionService", _api_server(str)),
+        Server("database", "adk api_server, DatabaseSessionService", _DATABASE),
+    ),
+    "postgres": (
+        Server("lapse", "lapse serve on PostgreSQL", _lapse),
+        Server("database", "adk api_server, DatabaseSessionService", _DATABASE),
+    ),
+}
 
 
-def measure(scale: Scale, scratch: Path) -> dict[str, Any]:
+def measure(scale: Scale, scratch: Path, places: Places) -> dict[str, Any]:
     """Return medians by server, and what the load generator reaches at most."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    servers = SERVERS[places.store]
     with Child("load_worker.py", cwd=scratch) as load:
         ceiling = _ceiling(load, scratch)
         for number in range(scale.http_rounds):
             print(f"  servers: round {number + 1} of {scale.http_rounds}", flush=True)
-            turn = number % len(SERVERS)
-            for server in SERVERS[turn:] + SERVERS[:turn]:
-                for step, sample in _round(server, load, scale, scratch).items():
+            turn = number % len(servers)
+            for server in servers[turn:] + servers[:turn]:
+                with places.fresh() as url:
+                    steps = _round(server, load, scale, scratch, url)
+                for step, sample in steps.items():
                     found[server.name][step].append(sample)
     return {
         "ceiling": ceiling,
@@ -87,12 +98,14 @@ def _ceiling(load: Child, scratch: Path) -> float:
     return rate
 
 
-def _round(server: Server, load: Child, scale: Scale, scratch: Path) -> dict[str, dict[str, Any]]:
-    """Start a server on an empty directory and measure it; every session has one run."""
+def _round(
+    server: Server, load: Child, scale: Scale, scratch: Path, url: str
+) -> dict[str, dict[str, Any]]:
+    """Start a server on an empty database and measure it; every session has one run."""
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
         port = _free_port()
         began = time.perf_counter()
-        with _running(server.command(port, Path(directory)), Path(directory)):
+        with _running(server.command(port, url), Path(directory)):
             _wait_for(port, b"GET /list-apps HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             started = time.perf_counter() - began
             _load(load, port, [_create(0)], seconds=0.2, repeat=True, expected='"id"')

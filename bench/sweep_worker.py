@@ -1,4 +1,4 @@
-"""Measures sweeps of one file: with nothing due, draining, draining beside other work."""
+"""Measures sweeps of one database: with nothing due, draining, draining beside other work."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 import sqlite3
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
+import asyncpg
 from children import Answer, Request, answer_requests
 from figures import quantile
+from peers import file_of
 
 from lapse.changes import Feed
 from lapse.lifecycle import Change, ChangeKind
@@ -27,15 +29,20 @@ _BARE = """
 UPDATE lapse_lobby SET status = 'expired', expired_at = :now, restorable_until = :restorable
 WHERE status = 'waiting' AND expires_at <= :now
 """
+_BARE_POSTGRES = """
+UPDATE lapse_lobby SET status = 'expired', expired_at = now(), restorable_until = now() + $1
+WHERE status = 'waiting' AND expires_at <= now()
+"""
 _DAY = 24 * 3600 * 1_000_000
 
 
 async def handle(request: Request) -> Answer:
     """Answer the requests idle, bare, drain and beside."""
     if request["do"] == "bare":
-        return _bare(Path(request["file"]))
+        url = request["url"]
+        return await _bare_postgres(url) if url.startswith("postgresql") else _bare(url)
     async with AsyncExitStack() as stack:
-        store = store_from_url(f"sqlite:///{request['file']}")
+        store = store_from_url(request["url"])
         service = await stack.enter_async_context(LapseSessionService(store))
         match request["do"]:
             case "idle":
@@ -46,8 +53,8 @@ async def handle(request: Request) -> Answer:
                 return await _beside(service, request)
 
 
-def _bare(path: Path) -> Answer:
-    connection = sqlite3.connect(path, isolation_level=None)
+def _bare(url: str) -> Answer:
+    connection = sqlite3.connect(file_of(url), isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     now = time.time_ns() // 1000
@@ -55,6 +62,16 @@ def _bare(path: Path) -> Answer:
     changed = connection.execute(_BARE, {"now": now, "restorable": now + _DAY}).rowcount
     took, used = time.perf_counter() - began, time.process_time() - cpu
     connection.close()
+    return {"rate": changed / took, "cpu": used / changed, "expired": changed}
+
+
+async def _bare_postgres(url: str) -> Answer:
+    connection = await asyncpg.connect(url)
+    began, cpu = time.perf_counter(), time.process_time()
+    status = await connection.execute(_BARE_POSTGRES, timedelta(days=1))
+    took, used = time.perf_counter() - began, time.process_time() - cpu
+    await connection.close()
+    changed = int(status.split()[1])
     return {"rate": changed / took, "cpu": used / changed, "expired": changed}
 
 

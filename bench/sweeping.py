@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-import lobby_file
 from children import Child
 from figures import medians
+from places import Places
 from scale import Scale
 
 FEW: Final = 1_000
@@ -25,50 +25,48 @@ LOADS: Final = {
 }
 
 
-def measure(scale: Scale, scratch: Path) -> dict[str, Any]:
+def measure(scale: Scale, scratch: Path, places: Places) -> dict[str, Any]:
     """Return the time of idle sweeps by sessions stored, drain rates, and latencies beside."""
-    few, many = scratch / "few.db", scratch / "many.db"
-    print("  sweep: filling files", flush=True)
-    lobby_file.fill(few, FEW)
-    lobby_file.fill(many, scale.stored)
+    print("  sweep: filling", flush=True)
+    sizes = (FEW, scale.stored, *scale.huge_on(places.store))
+    filled = {stored: places.filled(f"stored_{stored}", stored) for stored in sizes}
     drains: dict[str, list[dict[str, Any]]] = defaultdict(list)
     beside: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    with Child("sweep_worker.py", cwd=scratch) as worker:
-        idle = _idle(worker, {FEW: few, scale.stored: many}, scale)
-        lobby_file.make_due(many, scale.due)
-        work = scratch / "work.db"
+    with Child("sweep_worker.py", places.store, cwd=scratch) as worker:
+        idle = _idle(worker, filled, scale)
+        plans = {str(stored): places.plans(f"stored_{stored}") for stored in sizes}
+        many = f"stored_{scale.stored}"
+        places.make_due(many, scale.due)
         for number in range(scale.sweep_rounds):
             print(f"  sweep: round {number + 1} of {scale.sweep_rounds}", flush=True)
             for name, request in _rotated(list(DRAINS.items()), number):
-                lobby_file.copy(many, work)
-                drains[name].append(worker.ask(file=str(work), **request))
+                drains[name].append(worker.ask(url=places.copy(many), **request))
                 assert drains[name][-1]["expired"] == scale.due
             for name, load in LOADS.items():
-                lobby_file.copy(many, work)
                 beside[name].append(
                     worker.ask(
                         do="beside",
-                        file=str(work),
+                        url=places.copy(many),
                         seconds=scale.idle_seconds,
-                        due=scale.due,
+                        due=scale.due_beside,
                         **load,
                     )
                 )
-        work.unlink()
     return {
         "stored": scale.stored,
         "due": scale.due,
         "idle": idle,
+        "plans": plans,
         "drain": {name: medians(found) for name, found in drains.items()},
         "beside": {name: _middle(found) for name, found in beside.items()},
     }
 
 
-def _idle(worker: Child, files: dict[int, Path], scale: Scale) -> dict[str, dict[str, float]]:
+def _idle(worker: Child, urls: dict[int, str], scale: Scale) -> dict[str, dict[str, float]]:
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for _ in range(scale.sweep_rounds):
-        for stored, path in files.items():
-            found[stored].append(worker.ask(do="idle", file=str(path), sweeps=scale.idle_sweeps))
+        for stored, url in urls.items():
+            found[stored].append(worker.ask(do="idle", url=url, sweeps=scale.idle_sweeps))
     return {str(stored): medians(samples) for stored, samples in found.items()}
 
 
