@@ -161,7 +161,7 @@ class Connections:
         making = self._pools.get(loop)
         if making is None:
             making = self._pools[loop] = asyncio.create_task(self._make_pool())
-        return await asyncio.shield(making)
+        return making.result() if making.done() else await asyncio.shield(making)
 
     async def _make_pool(self) -> asyncpg.Pool:
         """Return a pool; it connects when it is asked for a connection."""

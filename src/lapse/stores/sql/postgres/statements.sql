@@ -301,20 +301,24 @@ stored AS (
   FROM marked
 ),
 app_delta AS (
-  -- Even when nothing changes: ADK refuses to append where the app has no state row.
+  -- Even when nothing changes, where there is no row: ADK refuses to append without one. Where
+  -- there is one it is let alone, as its lock would make every first message of an app wait.
   INSERT INTO app_states AS a (app_name, state, update_time)
   SELECT app_name, coalesce(:app_delta, '{}'), now() AT TIME ZONE 'UTC' FROM marked
+  WHERE :app_delta IS NOT NULL
+    OR NOT EXISTS (SELECT 1 FROM app_states WHERE app_name = :app_name)
   ON CONFLICT (app_name) DO UPDATE
   SET state = a.state || excluded.state, update_time = excluded.update_time
-  WHERE excluded.state <> '{}'
 ),
 user_delta AS (
   INSERT INTO user_states AS u (app_name, user_id, state, update_time)
   SELECT app_name, user_id, coalesce(:user_delta, '{}'), now() AT TIME ZONE 'UTC'
   FROM marked
+  WHERE :user_delta IS NOT NULL OR NOT EXISTS (
+    SELECT 1 FROM user_states WHERE app_name = :app_name AND user_id = :user_id
+  )
   ON CONFLICT (app_name, user_id) DO UPDATE
   SET state = u.state || excluded.state, update_time = excluded.update_time
-  WHERE excluded.state <> '{}'
 )
 SELECT * FROM marked;
 
@@ -451,7 +455,8 @@ RETURNING l.*, now,
 -- Takes due rows that nobody holds, and repeats the condition on the rows it updates: without
 -- both, a session that a concurrent first message has just marked as used would be expired.
 -- One that ADK's tables hold, though its row waits (stock ADK created one of the same key),
--- is never ours to expire: it is kept.
+-- is never ours to expire: it is kept. The limit stands in a sub-select, and the rows come as
+-- arrays, so that the plan is the same, and by row address, whatever the limit is.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 due AS (
   SELECT l.ctid, s.id IS NOT NULL AS is_stored
@@ -460,7 +465,7 @@ due AS (
     ON s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
   WHERE l.status = 'waiting' AND l.expires_at <= (SELECT now FROM clock)
   ORDER BY l.expires_at
-  LIMIT :limit
+  LIMIT (SELECT :limit)
   FOR UPDATE OF l SKIP LOCKED
 )
 UPDATE lapse_lobby AS l
@@ -476,8 +481,10 @@ SET status = CASE WHEN is_stored THEN 'used' ELSE 'expired' END,
   END,
   state = CASE WHEN NOT is_stored THEN l.state END,
   held_events = CASE WHEN NOT is_stored THEN l.held_events END
-FROM due, clock
-WHERE l.ctid = due.ctid AND l.status = 'waiting' AND l.expires_at <= now
+FROM clock, unnest(
+  (SELECT array_agg(ctid) FROM due), (SELECT array_agg(is_stored) FROM due)
+) AS taken (ctid, is_stored)
+WHERE l.ctid = taken.ctid AND l.status = 'waiting' AND l.expires_at <= now
 RETURNING l.*, now;
 
 -- name: purge_due
