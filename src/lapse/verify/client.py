@@ -44,10 +44,7 @@ class Client:
     def __init__(self, url: str, *, user: str = "") -> None:
         self.user = user or f"verify-{uuid.uuid4().hex[:12]}"
         self._http = httpx.AsyncClient(
-            base_url=url,
-            timeout=30,
-            # Shorter than any server's, so that none closes a connection that is about to be used.
-            limits=httpx.Limits(max_connections=32, keepalive_expiry=1),
+            base_url=url, timeout=30, limits=httpx.Limits(max_connections=32)
         )
 
     async def __aenter__(self) -> Self:
