@@ -63,7 +63,7 @@ def create(
         {**rows.document(row["app_state"]), **state.app},
         {**rows.document(row["user_state"]), **state.user},
     )
-    session = SessionRecord(key, merged, Revision(moment, 0))
+    session = SessionRecord(key, merged, Revision(moment, 0, waiting=True))
     return Created(session, Change(ChangeKind.CREATED, moment, record))
 
 
