@@ -194,8 +194,8 @@ def _serve(
     allow_origins: tuple[str, ...],
 ) -> None:
     """Open the store, so that its faults come first, then serve until a signal comes."""
-    # Nothing of the quarter of a million objects that imports make is garbage: looking for some takes
-    # an eighth of the start, and later as much of each full collection.
+    # Nothing that imports make is garbage: to look for some among a quarter of a million objects
+    # takes an eighth of the start, and a fifth of a second at each full collection later.
     gc.disable()
     store = _store(settings)
     asyncio.run(store.open())
