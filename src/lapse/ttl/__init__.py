@@ -5,7 +5,8 @@ The server and the simulator run the same code.
 """
 
 from lapse.ttl.ages import EDGES, Histogram, bucket_of, edge_at_most
-from lapse.ttl.deciding import Decision, Reason, Targets, decide, guard
+from lapse.ttl.deciding import decide, guard
+from lapse.ttl.decision import Decision, Policy, Reason, Targets
 from lapse.ttl.minutes import (
     DEFAULT_TTL,
     LONGEST_TTL,
@@ -24,6 +25,7 @@ __all__ = [
     "Decision",
     "Histogram",
     "Kind",
+    "Policy",
     "Reason",
     "Scope",
     "Targets",

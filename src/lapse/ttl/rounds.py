@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from lapse.ttl.ages import Histogram
-from lapse.ttl.deciding import Decision, Targets, decide, guard
+from lapse.ttl.deciding import decide, guard
+from lapse.ttl.decision import Decision, Targets
 from lapse.ttl.observed import NO_SEGMENT, Cohort, Scope
 
 Standing = Mapping[Scope, Decision]
