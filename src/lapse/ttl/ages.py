@@ -19,7 +19,7 @@ _DAY: Final = timedelta(hours=24)
 _DAY_EDGE: Final = 96
 _RATIO: Final[float] = (_DAY / _FIRST) ** (1 / (_DAY_EDGE - 1))
 
-BUCKETS: Final = 161
+BUCKETS: Final = 162
 """Enough for the longest horizon, 366 days."""
 
 EDGES: Final = (timedelta(0), *(_FIRST * _RATIO**power for power in range(BUCKETS - 1)))

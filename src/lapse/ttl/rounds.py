@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from lapse.ttl.ages import Histogram
 from lapse.ttl.deciding import decide, guard
 from lapse.ttl.decision import Decision, Targets
-from lapse.ttl.observed import NO_SEGMENT, Cohort, Scope
+from lapse.ttl.observed import Cohort, Scope
 
 Standing = Mapping[Scope, Decision]
 """The newest decision of each scope."""
@@ -26,17 +26,18 @@ def ttl_of(scope: Scope, standing: Standing, default: timedelta) -> timedelta:
 def daily(
     cohorts: Mapping[Scope, Sequence[Cohort]], standing: Standing, targets: Targets, now: datetime
 ) -> list[Decision]:
-    """Return the decision of the day for each scope, apps first: segments may follow them."""
-    made = dict(standing)
-    decisions = []
-    for scope in sorted(cohorts, key=lambda scope: (scope.segment != NO_SEGMENT, scope)):
-        followed = ttl_of(Scope(scope.app_name), made, targets.default)
-        decision = decide(
-            scope, cohorts[scope], standing.get(scope), targets, now, followed=followed
+    """Return the decision of the day for each scope."""
+    return [
+        decide(
+            scope,
+            days,
+            standing.get(scope),
+            targets,
+            now,
+            followed=ttl_of(Scope(scope.app_name), standing, targets.default),
         )
-        made[scope] = decision
-        decisions.append(decision)
-    return decisions
+        for scope, days in cohorts.items()
+    ]
 
 
 def hourly(
