@@ -87,6 +87,11 @@ def share_from(value: object, *, field: str) -> float:
     return float(share)
 
 
+def doubt_of(confidence: float) -> float:
+    """Return what is left of certainty, without the dust of binary fractions."""
+    return round(1 - confidence, 12)
+
+
 def _share(value: object) -> object:
     return share_from(value, field="share")
 
@@ -159,7 +164,7 @@ class Settings(BaseSettings):
         return Targets(
             soft=self.ttl_soft_target,
             hard=self.ttl_hard_target,
-            doubt=1 - self.ttl_confidence,
+            doubt=doubt_of(self.ttl_confidence),
             floor=self.ttl_floor,
             cap=self.horizon if self.ttl_cap is None else self.ttl_cap,
             horizon=self.horizon,

@@ -101,7 +101,7 @@ def _targets(
     from dataclasses import replace
 
     from lapse.errors import InvalidValueError
-    from lapse.settings import share_from
+    from lapse.settings import doubt_of, share_from
 
     targets = settings.targets
     if not settings.horizon:
@@ -113,7 +113,7 @@ def _targets(
     if hard is not None:
         targets = replace(targets, hard=share_from(hard, field="--hard-target"))
     if confidence is not None:
-        targets = replace(targets, doubt=1 - share_from(confidence, field="--confidence"))
+        targets = replace(targets, doubt=doubt_of(share_from(confidence, field="--confidence")))
     return targets
 
 

@@ -192,6 +192,8 @@ class _Run:
     def _round(self, moment: int) -> None:
         now = datetime.fromtimestamp(moment, UTC)
         self._date = now.date()
+        if not self._result.ttls:
+            self._result.ttls.append((now, self.targets.default))
         for said, bucket, segment in sorted(self._coming.pop(moment // _HOUR - 1, ())):
             self._recent[Scope(APP)].append((said, bucket))
             if segment:
@@ -212,7 +214,7 @@ class _Run:
         self._standing |= {decision.scope: decision for decision in decisions}
         self._ttls.clear()
         ttl = timedelta(seconds=self._ttl(NO_SEGMENT))
-        if not self._result.ttls or self._result.ttls[-1][1] != ttl:
+        if self._result.ttls[-1][1] != ttl:
             self._result.ttls.append((now, ttl))
 
     def _cohorts(self, now: datetime) -> Mapping[Scope, Sequence[Cohort]]:

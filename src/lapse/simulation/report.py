@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,15 @@ def as_document(replayed: Replayed, targets: Targets, found: Sequence[Line]) -> 
 def draw(replayed: Replayed, targets: Targets, found: Sequence[Line], path: Path) -> None:
     """Write a plot of the TTL and of the soft misses over time."""
     with figure(path, rows=2) as (upper, lower):
+        for axes in (upper, lower):
+            axes.tick_params(axis="x", labelrotation=30, labelsize=7)
+        days = sorted(replayed.days)
+        end = datetime.combine(days[-1], time(0), UTC) if days else replayed.ttls[-1][0]
+        moments = [*(at for at, _ in replayed.ttls), end]
+        learnt = [ttl / timedelta(minutes=1) for _, ttl in replayed.ttls]
         upper.step(
-            [at for at, _ in replayed.ttls],
-            [ttl / timedelta(minutes=1) for _, ttl in replayed.ttls],
+            moments,
+            [*learnt, learnt[-1]],
             where="post",
             label="adaptive",
         )
@@ -93,8 +99,7 @@ def draw(replayed: Replayed, targets: Targets, found: Sequence[Line], path: Path
             upper.axhline(line.ttls[-1] / timedelta(minutes=1), ls=style, lw=1, label=line.name)
         upper.set_yscale("log")
         upper.set_ylabel("TTL, minutes")
-        upper.legend(fontsize=7)
-        days = sorted(replayed.days)
+        upper.legend(fontsize=7, loc="upper right")
         weeks = [days[start : start + 7] for start in range(0, len(days), 7)]
         heard = [sum(replayed.days[day][0] for day in week) for week in weeks]
         missed = [sum(replayed.days[day][1] for day in week) for week in weeks]

@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from lapse.errors import InvalidValueError
-from lapse.ttl import EDGES, Kind
+from lapse.ttl import EDGES, Kind, Scope
 from lapse.ttl.observed import Count
 
 NEVER: Final = math.inf
 _COLUMNS: Final = ("created_at", "first_message_delay_seconds")
 _DAY_SECONDS: Final = 86_400
+_YEAR_10000: Final = 253_402_300_800
 
 
 class Arrival(NamedTuple):
@@ -62,15 +64,22 @@ def read_trace(path: Path) -> list[Arrival]:
 def drawn_from(counts: Iterable[Count], horizon: timedelta) -> list[Arrival]:
     """Return sessions as a store has counted them: ages are spread evenly within their bucket.
 
-    Days on which sessions can still be had back are left out by nobody but the caller. What
-    was withdrawn counts as never used.
+    What was withdrawn counts as never used. What was refused is among the unused, and is drawn
+    once, with its message.
     """
     chance = random.Random(0)
     arrivals: list[Arrival] = []
+    counts = list(counts)
+    refused: Counter[tuple[Scope, date]] = Counter()
+    for count in counts:
+        if count.kind is Kind.REFUSED:
+            refused[count.scope, count.day] += count.sessions
     for count in counts:
         midnight = datetime(count.day.year, count.day.month, count.day.day, tzinfo=UTC).timestamp()
         low, high = EDGES[count.bucket], EDGES[min(count.bucket + 1, len(EDGES) - 1)]
         sessions = count.sessions
+        if count.kind is Kind.UNUSED:
+            sessions -= refused[count.scope, count.day]
         for _ in range(sessions):
             delay = NEVER
             if count.kind in {Kind.USED, Kind.AUDITED, Kind.SURPLUS, Kind.REFUSED}:
@@ -133,7 +142,7 @@ def _moment(value: Any) -> float:
         except ValueError:
             moment = datetime.fromisoformat(value.strip())
         else:
-            if not math.isfinite(seconds):
+            if not 0 <= seconds < _YEAR_10000:
                 raise ValueError(value)
             return seconds
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
