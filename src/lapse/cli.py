@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import ipaddress
 import signal
 import socket
-import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+from lapse.commands.simulate import simulate
+from lapse.commands.starting import StoreOption, VerboseOption
+from lapse.commands.starting import explained as _explained
+from lapse.commands.starting import fail as _fail
+from lapse.commands.starting import open_settings as _settings
+from lapse.commands.starting import open_store as _store
+from lapse.commands.ttl import ttl_commands
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
@@ -36,10 +41,8 @@ _KEEP_ALIVE: Final = timedelta(seconds=75)
 _WATCH_SLEEP: Final = timedelta(seconds=1)
 """A sweeper by itself hears of no deadline that others make; looking is cheap."""
 
-StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="URL", help="Where sessions live.")
-]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log at DEBUG, too.")]
+app.command()(simulate)
+app.add_typer(ttl_commands, name="ttl")
 
 
 @app.command()
@@ -128,25 +131,6 @@ def main() -> None:
     app()
 
 
-def _settings(store: str | None, *, verbose: bool) -> Settings:
-    from lapse.errors import SettingsError
-    from lapse.logs import configure_logging
-    from lapse.settings import load_settings
-
-    try:
-        settings = load_settings(store_url=store)
-    except SettingsError as error:
-        _fail(str(error))
-    configure_logging(settings.log_format, verbose=verbose)
-    return settings
-
-
-def _store(settings: Settings) -> Store:
-    from lapse.stores import store_from_url
-
-    return store_from_url(settings.store_url, settings.rules, settings.connection)
-
-
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -202,7 +186,9 @@ def _serve(
 
     import uvicorn
 
+    from lapse.changes import Feed
     from lapse.demo import AGENTS_DIR
+    from lapse.policy import TtlPolicy
     from lapse.sessions import LapseSessionService
     from lapse.web.app import ServerOptions, build_app
 
@@ -216,7 +202,9 @@ def _serve(
         # The demo's folder is part of the installed package: nothing is written there.
         artifact_service_uri="memory://" if folder == AGENTS_DIR else None,
     )
-    service = LapseSessionService(store, ttl=settings.ttl)
+    feed = Feed()
+    policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
+    service = LapseSessionService(store, feed=feed, policy=policy)
     shown = f"[{host}]" if ":" in host else host
 
     class Server(uvicorn.Server):
@@ -286,34 +274,22 @@ async def _sweep(settings: Settings) -> None:
 async def _watch(settings: Settings) -> None:
     from lapse.changes import Feed
     from lapse.logs import log_change, log_sweep
+    from lapse.policy import TtlPolicy
     from lapse.sweeper import Sweeper
 
     store = _store(settings)
     await store.open()
     feed = Feed()
     feed.subscribe(log_change)
+    policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         async with Sweeper(store, feed, on_report=log_sweep, longest_sleep=_WATCH_SLEEP):
+            await policy.start()
             typer.echo("sweeping until stopped", err=True)
             await stop.wait()
     finally:
+        await policy.stop()
         await store.close()
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Turn Lapse's own errors into one sentence and exit status 1."""
-    from lapse.errors import LapseError
-
-    try:
-        yield
-    except LapseError as error:
-        _fail(str(error))
-
-
-def _fail(sentence: str) -> NoReturn:
-    typer.echo(f"lapse: {sentence}", err=True)
-    sys.exit(1)

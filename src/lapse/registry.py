@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lapse.logs import log_change
+from lapse.policy import TtlPolicy
 from lapse.sessions import LapseSessionService
 from lapse.settings import load_settings
 from lapse.stores import store_from_url
@@ -24,6 +25,7 @@ def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
     settings = load_settings()
     url = uri.removeprefix("lapse:").removeprefix("//")
     store = store_from_url(url or settings.store_url, settings.rules, settings.connection)
-    service = LapseSessionService(store, ttl=settings.ttl, sweep=settings.sweeper)
+    policy = TtlPolicy(store, settings.targets, settings.ttl_policy)
+    service = LapseSessionService(store, sweep=settings.sweeper, policy=policy)
     service.feed.subscribe(log_change)
     return service

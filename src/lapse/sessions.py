@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from types import TracebackType
@@ -30,12 +30,14 @@ from lapse.errors import (
     NoSuchSessionError,
     OutdatedSessionError,
     SessionExistsError,
+    StoreUnavailableError,
 )
 from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key
+from lapse.policy import TtlPolicy
 from lapse.store import Outcome, Store
 from lapse.sweeper import Sweeper
 from lapse.translation import mark, new_event, seen, session_of, storable_state, window_of
-from lapse.ttl import DEFAULT_TTL, ttl_from_minutes
+from lapse.ttl import DEFAULT_TTL, Targets, ttl_from_minutes
 
 T = TypeVar("T")
 
@@ -57,6 +59,7 @@ class LapseSessionService(BaseSessionService):
         feed: where the changes are published; by default a feed of the service's own.
         sweep: start a sweeper with the first write, for programs that have none elsewhere:
             no `lapse.web.mount`, no `lapse sweep --watch`.
+        policy: which TTL sessions get that are created without one, instead of `ttl`.
     """
 
     def __init__(
@@ -66,10 +69,11 @@ class LapseSessionService(BaseSessionService):
         ttl: timedelta = DEFAULT_TTL,
         feed: Feed | None = None,
         sweep: bool = False,
+        policy: TtlPolicy | None = None,
     ) -> None:
         self.store = store
         self.feed = feed or Feed()
-        self._ttl = ttl
+        self.policy = policy or TtlPolicy(store, Targets.around(ttl, store.rules.horizon))
         self._sweeper = Sweeper(store, self.feed) if sweep else None
         self._locks: WeakValueDictionary[tuple[int, SessionKey], asyncio.Lock] = (
             WeakValueDictionary()
@@ -109,12 +113,16 @@ class LapseSessionService(BaseSessionService):
         chosen = (session_id or "").strip()
         key = check_key(SessionKey(app_name, user_id, chosen or new_uuid()))
         minutes = ttl_minutes if ttl_minutes is not None else ttlMinutes
+        kept = check_metadata({} if metadata is None else metadata)
         transition = self.store.create(
             key,
             state=storable_state(state or {}),
-            ttl=self._ttl if minutes is None else ttl_from_minutes(minutes, field="ttl_minutes"),
-            metadata=dict(check_metadata({} if metadata is None else metadata))
-            | {"kind": "canonical-session", "backend_created": not chosen},
+            ttl=(
+                self.policy.ttl_for(key, kept)
+                if minutes is None
+                else ttl_from_minutes(minutes, field="ttl_minutes")
+            ),
+            metadata={**kept, "kind": "canonical-session", "backend_created": not chosen},
         )
         try:
             created = await self._commit(transition, lambda created: [created.change])
@@ -140,6 +148,7 @@ class LapseSessionService(BaseSessionService):
             try:
                 await self.resurrect(key, cause=Cause.RUN)
             except NoSuchSessionError:
+                await self._refuse(key)
                 return None
             record = await self.store.read(key, window)
         if record is None:
@@ -196,6 +205,8 @@ class LapseSessionService(BaseSessionService):
                     self.store.append(key, new, seen(session)), lambda appended: appended.changes
                 )
             except NoSuchSessionError as error:
+                if new.is_message:
+                    await self._refuse(key)
                 raise SessionNotFoundError(f"Session {session.id} not found.") from error
             except OutdatedSessionError as error:
                 raise StaleSessionError(
@@ -212,6 +223,7 @@ class LapseSessionService(BaseSessionService):
         """Finish what was begun and close the store; a later `flush` does no harm."""
         if self._sweeper is not None:
             await self._sweeper.stop()
+        await self.policy.stop()
         await asyncio.gather(*self._transitions, return_exceptions=True)
         await self.store.close()
 
@@ -295,6 +307,7 @@ class LapseSessionService(BaseSessionService):
         """Run a transition to its end and publish its changes, whatever becomes of the caller."""
         if self._sweeper is not None:
             await self._sweeper.start()
+            await self.policy.start()
 
         async def run() -> T:
             result = await transition
@@ -305,6 +318,11 @@ class LapseSessionService(BaseSessionService):
         self._transitions.add(task)
         task.add_done_callback(self._transitions.discard)
         return await asyncio.shield(task)
+
+    async def _refuse(self, key: SessionKey) -> None:
+        """Count a message that came when its session was purged; no reason to fail a request."""
+        with suppress(StoreUnavailableError):
+            await self.store.refuse(key)
 
     def _turn(self, key: SessionKey) -> asyncio.Lock:
         """Return the lock that a session's appends in this loop share."""

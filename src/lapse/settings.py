@@ -16,7 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, LONGEST_HORIZON, Rules
 from lapse.store import ConnectionOptions
-from lapse.ttl import DEFAULT_TTL, ttl_from_minutes
+from lapse.ttl import DEFAULT_TTL, Policy, Targets, ttl_from_minutes
+from lapse.ttl.decision import USUAL_FLOOR
 
 ENV_FILE: Final = ".env.local"
 _LONGEST_TIMEOUT: Final = timedelta(hours=1)
@@ -68,6 +69,33 @@ def _seconds(value: object) -> object:
     return timedelta(seconds=seconds)
 
 
+def share_from(value: object, *, field: str) -> float:
+    """Read a share above 0 and below 1: `0.05` or `5%`.
+
+    Raises:
+        InvalidValueError: it is none. The error names `field`.
+    """
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and text.endswith("%"):
+        number = _number(text.removesuffix("%"))
+        share = number / 100 if isinstance(number, float) else number
+    else:
+        share = _number(text)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        reason = f"must be above 0 and below 1, such as 0.05 or 5%, not {value!r:.40}"
+        raise InvalidValueError(field, reason)
+    return float(share)
+
+
+def doubt_of(confidence: float) -> float:
+    """Return what is left of certainty, without the dust of binary fractions."""
+    return round(1 - confidence, 12)
+
+
+def _share(value: object) -> object:
+    return share_from(value, field="share")
+
+
 class Settings(BaseSettings):
     """The settings of one process; `README.md` describes each."""
 
@@ -99,11 +127,50 @@ class Settings(BaseSettings):
     )
     sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
     log_format: LogFormat = Field(default=LogFormat.CONSOLE, validation_alias="LAPSE_LOG_FORMAT")
+    ttl_policy: Policy = Field(default=Policy.FIXED, validation_alias="LAPSE_TTL_POLICY")
+    ttl_soft_target: Annotated[float, BeforeValidator(_share)] = Field(
+        default=0.05, validation_alias="LAPSE_TTL_SOFT_TARGET"
+    )
+    ttl_hard_target: Annotated[float, BeforeValidator(_share)] = Field(
+        default=0.005, validation_alias="LAPSE_TTL_HARD_TARGET"
+    )
+    ttl_confidence: Annotated[float, BeforeValidator(_share)] = Field(
+        default=0.95, validation_alias="LAPSE_TTL_CONFIDENCE"
+    )
+    ttl_floor: Annotated[timedelta, BeforeValidator(_minutes)] = Field(
+        default=USUAL_FLOOR, validation_alias="LAPSE_TTL_FLOOR_MINUTES"
+    )
+    ttl_cap: Annotated[timedelta, BeforeValidator(_hours)] | None = Field(
+        default=None, validation_alias="LAPSE_TTL_CAP_HOURS"
+    )
+    ttl_design_effect: float = Field(
+        default=1.0, ge=1, le=1000, validation_alias="LAPSE_TTL_DESIGN_EFFECT"
+    )
 
     @property
     def rules(self) -> Rules:
         """Return what a store is to enforce."""
         return Rules(horizon=self.horizon, enforced=self.cleanup_enabled)
+
+    @property
+    def targets(self) -> Targets:
+        """Return what the TTL policy is to aim at.
+
+        Raises:
+            InvalidValueError: the floor, the cap and the horizon are not in this order.
+        """
+        if self.ttl_policy is Policy.FIXED and not self.horizon:
+            return Targets.around(self.ttl, self.horizon)
+        return Targets(
+            soft=self.ttl_soft_target,
+            hard=self.ttl_hard_target,
+            doubt=doubt_of(self.ttl_confidence),
+            floor=self.ttl_floor,
+            cap=self.horizon if self.ttl_cap is None else self.ttl_cap,
+            horizon=self.horizon,
+            design_effect=self.ttl_design_effect,
+            default=self.ttl,
+        )
 
     @property
     def connection(self) -> ConnectionOptions:
@@ -135,9 +202,28 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         problems += [_problem(detail) for detail in error.errors()]
     else:
+        problems += _disagreements(settings)
         if not problems:
             return settings
     raise SettingsError(problems)
+
+
+def _disagreements(settings: Settings) -> list[str]:
+    """Return what is wrong with settings that are right by themselves."""
+    if settings.ttl_policy is Policy.FIXED:
+        return []
+    name = f"LAPSE_TTL_POLICY={str(settings.ttl_policy)!r}"
+    if not settings.horizon:
+        why = "late messages are never seen, and the TTL would only ever get shorter"
+        return [f"{name}: needs LAPSE_RESTORE_HOURS above 0; where nothing is restorable, {why}"]
+    cap = settings.horizon if settings.ttl_cap is None else settings.ttl_cap
+    if settings.ttl_floor <= cap <= settings.horizon:
+        return []
+    order = (
+        f"LAPSE_TTL_FLOOR_MINUTES ({settings.ttl_floor}), LAPSE_TTL_CAP_HOURS ({cap}) and "
+        f"LAPSE_RESTORE_HOURS ({settings.horizon})"
+    )
+    return [f"{name}: needs {order} in this order, the last one the longest"]
 
 
 def _given_names() -> set[str]:

@@ -10,6 +10,7 @@ import pytest
 from lapse.errors import SettingsError
 from lapse.lifecycle import Rules
 from lapse.settings import LogFormat, load_settings, setting_names
+from lapse.ttl import Policy, Targets
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,13 @@ def test_without_any_setting_the_documented_defaults_hold():
         ("LAPSE_SWEEPER", "off", {"sweeper": False}),
         ("LAPSE_SWEEPER", "on", {"sweeper": True}),
         ("LAPSE_LOG_FORMAT", "json", {"log_format": LogFormat.JSON}),
+        ("LAPSE_TTL_POLICY", "shadow", {"ttl_policy": Policy.SHADOW}),
+        ("LAPSE_TTL_SOFT_TARGET", "2.5%", {"ttl_soft_target": 0.025}),
+        ("LAPSE_TTL_HARD_TARGET", "0.001", {"ttl_hard_target": 0.001}),
+        ("LAPSE_TTL_CONFIDENCE", "99%", {"ttl_confidence": 0.99}),
+        ("LAPSE_TTL_FLOOR_MINUTES", "2", {"ttl_floor": timedelta(minutes=2)}),
+        ("LAPSE_TTL_CAP_HOURS", "12", {"ttl_cap": timedelta(hours=12)}),
+        ("LAPSE_TTL_DESIGN_EFFECT", "2", {"ttl_design_effect": 2}),
     ],
 )
 def test_a_setting_is_read(given, where, name, text, expected):
@@ -116,6 +124,13 @@ def test_an_empty_value_is_no_value(monkeypatch):
         ("LAPSE_RESTORE_HOURS", "100000"),
         ("LAPSE_SWEEPER", "sometimes"),
         ("LAPSE_LOG_FORMAT", "xml"),
+        ("LAPSE_TTL_POLICY", "clever"),
+        ("LAPSE_TTL_SOFT_TARGET", "5"),
+        ("LAPSE_TTL_SOFT_TARGET", "0%"),
+        ("LAPSE_TTL_HARD_TARGET", "few"),
+        ("LAPSE_TTL_CONFIDENCE", "nan"),
+        ("LAPSE_TTL_CAP_HOURS", "-1"),
+        ("LAPSE_TTL_DESIGN_EFFECT", "0.5"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_setting(monkeypatch, name, text):
@@ -140,6 +155,30 @@ def test_a_wrong_value_is_named_with_its_setting(monkeypatch, name, text):
 def test_a_name_that_is_none_is_told_with_the_nearest_that_is(given, where, wrong, right):
     given(where, wrong, "1")
     assert problems() == (f"{wrong.upper()} is not a setting; did you mean {right}?",)
+
+
+def test_the_usual_targets_are_the_documented_ones():
+    assert load_settings().targets == Targets()
+
+
+@pytest.mark.parametrize("policy", ["shadow", "adaptive"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("LAPSE_RESTORE_HOURS", "0"),
+        ("LAPSE_RESTORE_HOURS", "0.01"),
+        ("LAPSE_TTL_CAP_HOURS", "25"),
+        ("LAPSE_TTL_FLOOR_MINUTES", "1441"),
+    ],
+)
+def test_a_policy_that_learns_needs_room_and_late_messages(monkeypatch, policy, name, text):
+    monkeypatch.setenv("LAPSE_TTL_POLICY", policy)
+    monkeypatch.setenv(name, text)
+    (problem,) = problems()
+    assert problem.startswith(f"LAPSE_TTL_POLICY='{policy}'")
+    assert name in problem
+    monkeypatch.setenv("LAPSE_TTL_POLICY", "fixed")
+    load_settings()
 
 
 def test_every_problem_is_told_at_once(tmp_path, monkeypatch):

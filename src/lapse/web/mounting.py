@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics
+from lapse.policy_metrics import TtlMetrics
 from lapse.sessions import LapseSessionService
 from lapse.sweeper import Sweeper, SweepReport
 from lapse.web.faults import install_faults
@@ -40,6 +41,7 @@ def mount(
     """
     metrics = Metrics(service.store)
     service.feed.subscribe(metrics.count_change)
+    metrics.registry.register(TtlMetrics(service.policy))
     service.feed.subscribe(log_change)
 
     def report(swept: SweepReport) -> None:
@@ -64,6 +66,7 @@ def _within(service: LapseSessionService, sweeper: Sweeper | None, inner: Any) -
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
         async with service:
+            await service.policy.start()
             if sweeper is not None:
                 await sweeper.start()
             try:

@@ -18,6 +18,7 @@ from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, 
 from lapse.store import Appended, Glimpse, NewEvent, Revision
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import Call
+from lapse.ttl.observed import Kind, is_audited
 
 _Step = Callable[[Call, NewEvent, dict[str, Any]], Awaitable[Appended | None]]
 
@@ -78,7 +79,8 @@ async def _to_lobby(call: Call, event: NewEvent, params: dict[str, Any]) -> Appe
 
 async def _first_message(call: Call, event: NewEvent, params: dict[str, Any]) -> Appended | None:
     try:
-        row = await call.first("first_message", **params)
+        kind = Kind.AUDITED if is_audited(call.key.session_id) else Kind.USED
+        row = await call.first("first_message", **params, kind=kind)
     except asyncpg.UniqueViolationError:
         # Stock ADK has created a session of this key meanwhile; the explanation will say so.
         return None

@@ -28,7 +28,13 @@ _TYPES: Final = {
         "bigint",
     ),
     **dict.fromkeys(("enforced", "exact"), "boolean"),
-    "now": "timestamptz",
+    **dict.fromkeys(("now", "before", "forgotten"), "timestamptz"),
+    **dict.fromkeys(("kind", "segment"), "text"),
+    **dict.fromkeys(("segments", "decisions"), "jsonb"),
+    **dict.fromkeys(("slot", "version", "most_per_user"), "bigint"),
+    **dict.fromkeys(("reach", "ttl_before"), "interval"),
+    "edges": "bigint[]",
+    "since": "date",
 }
 """What each parameter is, wherever it stands: PostgreSQL must not have to guess."""
 

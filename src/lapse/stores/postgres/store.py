@@ -6,13 +6,14 @@ two replicas do at once is decided by the locks of the rows it is about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
+from lapse.observations import FirstMessage, Round
 from lapse.store import (
     Appended,
     ConnectionOptions,
@@ -26,11 +27,13 @@ from lapse.store import (
     Swept,
     Tally,
 )
-from lapse.stores.postgres import appending, lobby, reading
+from lapse.stores.postgres import appending, lobby, observations, reading
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections
 from lapse.stores.postgres.hints import Listener
 from lapse.stores.postgres.schema import pending_script, prepare
+from lapse.ttl import Decision, Scope
+from lapse.ttl.observed import Count
 
 
 class PostgresStore:
@@ -152,3 +155,43 @@ class PostgresStore:
 
     async def tallies(self) -> Sequence[Tally]:
         return await reading.tallies(await self._at(None))
+
+    async def observed(self, *, since: date) -> Sequence[Count]:
+        return await observations.observed(await self._at(None), since)
+
+    async def recent_first_messages(
+        self, *, newest: int, reach: timedelta, now: datetime | None = None
+    ) -> Sequence[FirstMessage]:
+        return await observations.recent(await self._at(now), newest, reach)
+
+    async def fold_observations(
+        self, *, before: datetime, segments: Collection[Scope], forgotten: datetime
+    ) -> None:
+        await observations.fold(await self._at(None), before, segments, forgotten)
+
+    async def refuse(self, key: SessionKey, *, now: datetime | None = None) -> bool:
+        return await observations.refuse(await self._at(now, key))
+
+    async def ttl_round(self, *, now: datetime | None = None) -> Round:
+        return await observations.ttl_round(await self._at(now))
+
+    async def ttl_decisions(self, *, newest: int = 1) -> Sequence[Decision]:
+        return await observations.ttl_decisions(await self._at(None), newest)
+
+    async def record_decisions(
+        self, decisions: Sequence[Decision], *, slot: int, version: int
+    ) -> bool:
+        call = await self._at(None)
+        return await observations.record_decisions(call, decisions, slot, version)
+
+    async def lengthen_waiting(
+        self,
+        scope: Scope,
+        *,
+        before: timedelta,
+        ttl: timedelta,
+        limit: int,
+        now: datetime | None = None,
+    ) -> Sequence[Change]:
+        call = await self._at(now, SessionKey(scope.app_name, "", ""))
+        return await observations.lengthen_waiting(call, scope, before, ttl, limit)

@@ -12,6 +12,7 @@ from lapse.errors import InvalidValueError, NoSuchSessionError, OutdatedSessionE
 from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Status
 from lapse.store import Appended, Glimpse, NewEvent, Revision
 from lapse.stores.sqlite import rows
+from lapse.stores.sqlite.observations import observe_first_message
 from lapse.stores.sqlite.transaction import Transaction
 
 
@@ -101,6 +102,7 @@ def _first_message(transaction: Transaction, step: Append) -> Appended | None:
         transaction.rules.enforced and lobby["expires_at"] <= transaction.now
     )
     resurrections = lobby["resurrections"] + was_expired
+    observe_first_message(transaction)
     _move(transaction, step, lobby)
     settled = transaction.first("settle_used", resurrections=resurrections)
     assert settled is not None

@@ -28,6 +28,7 @@ from lapse.lifecycle import (
 from lapse.store import Created, Outcome, Revision, SessionRecord, Swept
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.appending import update_outer_state
+from lapse.stores.sqlite.observations import observe_purge
 from lapse.stores.sqlite.transaction import Transaction
 
 
@@ -67,6 +68,7 @@ def create(
 def delete(transaction: Transaction) -> Change | None:
     """Delete a session in whatever status; see `Store.delete`."""
     record = transaction.lifecycle()
+    transaction.run("observe_withdrawn")
     transaction.run("delete_record")
     transaction.run("delete_session")
     return None if record is None else Change(ChangeKind.DELETED, transaction.moment, record)
@@ -130,6 +132,7 @@ def purge_due(transaction: Transaction, limit: int) -> Swept:
     """Delete what is past restoring; see `Store.purge_due`."""
     if not transaction.rules.enforced:
         return Swept()
+    observe_purge(transaction, limit)
     purged = transaction.run("purge_due", limit=limit).fetchall()
     return Swept(purged, partial(_changed, transaction, ChangeKind.PURGED))
 

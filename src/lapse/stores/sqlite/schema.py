@@ -12,6 +12,7 @@ from typing import Final
 from lapse.documents import update_document
 from lapse.errors import StoreRefusedError
 from lapse.stores.schemas import TABLES, Found, missing_script
+from lapse.stores.sqlite.observations import add_functions
 
 BUSY_TIMEOUT: Final = timedelta(seconds=5)
 """How long to wait for another process that writes to the same file."""
@@ -33,6 +34,7 @@ def connect(path: str, *, cache: int) -> sqlite3.Connection:
     )
     connection.row_factory = sqlite3.Row
     connection.create_function("update_document", 2, update_document, deterministic=True)
+    add_functions(connection)
     # FULL: an acknowledged message survives a power cut, not only a crash of the process.
     for pragma in ("foreign_keys = ON", "synchronous = FULL", f"cache_size = -{cache}"):
         connection.execute(f"PRAGMA {pragma}")

@@ -10,14 +10,15 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from lapse.documents import StateDelta
 from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
+from lapse.observations import FirstMessage, Round
 from lapse.store import (
     Appended,
     Created,
@@ -30,10 +31,12 @@ from lapse.store import (
     Swept,
     Tally,
 )
-from lapse.stores.sqlite import appending, lobby, reading, rows
+from lapse.stores.sqlite import appending, lobby, observations, reading, rows
 from lapse.stores.sqlite.lanes import Lane
 from lapse.stores.sqlite.schema import connect, pending_script, prepare, prepare_connection
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
+from lapse.ttl import Decision, Scope
+from lapse.ttl.observed import Count
 
 T = TypeVar("T")
 
@@ -220,6 +223,49 @@ class SqliteStore:
 
     async def tallies(self) -> Sequence[Tally]:
         return await self._read(reading.tallies)
+
+    async def observed(self, *, since: date) -> Sequence[Count]:
+        return await self._read(lambda t: observations.observed(t, since))
+
+    async def recent_first_messages(
+        self, *, newest: int, reach: timedelta, now: datetime | None = None
+    ) -> Sequence[FirstMessage]:
+        return await self._read(lambda t: observations.recent(t, newest, reach), now=now)
+
+    async def fold_observations(
+        self, *, before: datetime, segments: Collection[Scope], forgotten: datetime
+    ) -> None:
+        await self._write(lambda t: observations.fold(t, before, segments, forgotten))
+
+    async def refuse(self, key: SessionKey, *, now: datetime | None = None) -> bool:
+        return await self._write(observations.refuse, key, now)
+
+    async def ttl_round(self, *, now: datetime | None = None) -> Round:
+        return await self._read(observations.ttl_round, now=now)
+
+    async def ttl_decisions(self, *, newest: int = 1) -> Sequence[Decision]:
+        return await self._read(lambda t: observations.ttl_decisions(t, newest))
+
+    async def record_decisions(
+        self, decisions: Sequence[Decision], *, slot: int, version: int
+    ) -> bool:
+        return await self._write(
+            lambda t: observations.record_decisions(t, decisions, slot, version)
+        )
+
+    async def lengthen_waiting(
+        self,
+        scope: Scope,
+        *,
+        before: timedelta,
+        ttl: timedelta,
+        limit: int,
+        now: datetime | None = None,
+    ) -> Sequence[Change]:
+        key = SessionKey(scope.app_name, "", "")
+        return await self._write(
+            lambda t: observations.lengthen_waiting(t, scope, before, ttl, limit), key, now
+        )
 
 
 def _connect_memory() -> sqlite3.Connection:

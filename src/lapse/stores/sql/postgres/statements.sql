@@ -288,6 +288,12 @@ moved AS (
     created_at AT TIME ZONE 'UTC', :event_time
   FROM marked
 ),
+observed AS (
+  -- A row of its own: a counter would make every first message wait for the one before.
+  INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
+  SELECT app_name, lapse_segment(metadata), :kind, user_id, created_at, first_message_at
+  FROM marked
+),
 stored AS (
   INSERT INTO events (
     id, app_name, user_id, session_id, invocation_id, timestamp, event_data
@@ -379,9 +385,17 @@ ORDER BY timestamp, id;
 
 -- name: delete_record
 -- First of the two statements of a delete, as the record is the first that an append locks.
-DELETE FROM lapse_lobby AS l
-WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
-RETURNING l.*, coalesce(:now, clock_timestamp()) AS now;
+WITH gone AS (
+  DELETE FROM lapse_lobby AS l
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  RETURNING l.*, coalesce(:now, clock_timestamp()) AS now
+),
+observed AS (
+  INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
+  SELECT app_name, lapse_segment(metadata), 'withdrawn', user_id, created_at, now
+  FROM gone WHERE status <> 'used'
+)
+SELECT * FROM gone;
 
 -- name: delete_session
 -- A statement of its own, so that it sees the session that a first message moved here while
@@ -495,11 +509,28 @@ due AS (
   ORDER BY l.restorable_until
   LIMIT :limit
   FOR UPDATE OF l SKIP LOCKED
+),
+gone AS (
+  DELETE FROM lapse_lobby AS l
+  USING due, clock
+  WHERE l.ctid = due.ctid AND l.status = 'expired' AND l.restorable_until <= now
+  RETURNING l.*, now
+),
+observed AS (
+  INSERT INTO lapse_observations (app_name, segment, kind, created_at, observed_at, sessions)
+  SELECT app_name, lapse_segment(metadata), 'unused',
+    date_trunc('day', created_at, 'UTC') AS day, now, count(*)
+  FROM gone GROUP BY app_name, lapse_segment(metadata), day, now
+),
+remembered AS (
+  INSERT INTO lapse_purged (key_digest, app_name, segment, created_at, purged_at)
+  SELECT sha256(convert_to(concat_ws(E'\x1f', app_name, user_id, session_id), 'UTF8')) AS digest,
+    app_name, lapse_segment(metadata), created_at, now
+  FROM gone ORDER BY digest
+  ON CONFLICT (key_digest) DO UPDATE
+  SET created_at = excluded.created_at, purged_at = excluded.purged_at
 )
-DELETE FROM lapse_lobby AS l
-USING due, clock
-WHERE l.ctid = due.ctid AND l.status = 'expired' AND l.restorable_until <= now
-RETURNING l.*, now;
+SELECT * FROM gone;
 
 -- name: time_to_next
 SELECT least(

@@ -1,4 +1,4 @@
-"""The TTL of a session: its bounds, and how it is read from minutes."""
+"""A TTL in minutes: its bounds, and how it is read."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The commands of `lapse` that have a module of their own."""

@@ -1,0 +1,183 @@
+"""`lapse simulate`: what the TTL policy would have done with a history."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lapse.commands.starting import explained, fail, open_settings, open_store
+
+if TYPE_CHECKING:
+    from lapse.settings import Settings
+    from lapse.simulation.traces import Arrival
+    from lapse.ttl import Targets
+
+_USUAL_TTLS = (30.0, 5.0, 10.0, 60.0, 240.0)
+
+
+def simulate(
+    trace: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A CSV or Parquet file: created_at, first_message_delay_seconds (empty: never), "
+            "optionally user_id, segment."
+        ),
+    ] = None,
+    generator: Annotated[
+        str | None, typer.Option("--generator", "-g", help="A made-up history; `list` names them.")
+    ] = None,
+    from_store: Annotated[
+        str | None,
+        typer.Option("--from-store", metavar="URL", help="What a store has observed."),
+    ] = None,
+    app_name: Annotated[
+        str | None, typer.Option("--app", help="With --from-store: one app only.")
+    ] = None,
+    soft_target: Annotated[
+        str | None, typer.Option(help="Share of soft misses to aim at: 0.05 or 5%.")
+    ] = None,
+    hard_target: Annotated[
+        str | None, typer.Option(help="Share of hard misses that is tolerable: 0.005 or 0.5%.")
+    ] = None,
+    confidence: Annotated[
+        str | None, typer.Option(help="How sure a decision is to meet the soft target: 95%.")
+    ] = None,
+    fixed: Annotated[
+        list[float] | None,
+        typer.Option("--fixed", metavar="MINUTES", help="A fixed TTL beside it; repeatable."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="Of a made-up history.")] = 90,
+    per_day: Annotated[int, typer.Option(min=1, help="Sessions of a made-up day.")] = 2_000,
+    cure: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of made-up sessions never used.")
+    ] = 0.65,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same history.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    png: Annotated[Path | None, typer.Option(help="Write a plot of it there.")] = None,
+) -> None:
+    """Replay a history through the TTL policy, beside fixed TTLs and an oracle."""
+    from lapse.simulation.generators import GENERATORS, Plan
+
+    if generator == "list":
+        for name, known in GENERATORS.items():
+            typer.echo(f"{name:10} {known.about}")
+        return
+    if [trace, generator, from_store].count(None) != 2:  # noqa: PLR2004 - one of the three
+        fail("give a history: a file, --generator NAME (`list` names them), or --from-store URL")
+    if generator is not None and generator not in GENERATORS:
+        fail(f"--generator {generator}: there are {', '.join(GENERATORS)}")
+    settings = open_settings(from_store, verbose=False)
+    with explained():
+        targets = _targets(settings, soft_target, hard_target, confidence)
+        ttls = _fixed(fixed)
+        history: Iterable[Arrival]
+        if generator is not None:
+            from lapse.simulation.generators import generate
+
+            plan = Plan(days, per_day, cure, seed)
+            history, total = generate(generator, plan), timedelta(days=days)
+        elif trace is not None:
+            from lapse.simulation.traces import read_trace
+
+            history = found = read_trace(trace)
+            total = _span(found)
+        else:
+            history = found = asyncio.run(_observed(settings, app_name))
+            if not found:
+                fail("the store has observed nothing yet")
+            total = _span(found)
+        _show(history, targets, ttls, total, as_json=as_json, png=png)
+
+
+def _targets(
+    settings: Settings, soft: str | None, hard: str | None, confidence: str | None
+) -> Targets:
+    from dataclasses import replace
+
+    from lapse.errors import InvalidValueError
+    from lapse.settings import doubt_of, share_from
+
+    targets = settings.targets
+    if not settings.horizon:
+        raise InvalidValueError(
+            "LAPSE_RESTORE_HOURS", "is 0: where nothing is restorable there is nothing to learn"
+        )
+    if soft is not None:
+        targets = replace(targets, soft=share_from(soft, field="--soft-target"))
+    if hard is not None:
+        targets = replace(targets, hard=share_from(hard, field="--hard-target"))
+    if confidence is not None:
+        targets = replace(targets, doubt=doubt_of(share_from(confidence, field="--confidence")))
+    return targets
+
+
+def _fixed(minutes: list[float] | None) -> list[timedelta]:
+    from lapse.ttl import ttl_from_minutes
+
+    return [ttl_from_minutes(number, field="--fixed") for number in minutes or _USUAL_TTLS]
+
+
+def _span(history: list[Arrival]) -> timedelta:
+    return timedelta(seconds=history[-1].created - history[0].created)
+
+
+async def _observed(settings: Settings, app_name: str | None) -> list[Arrival]:
+    from lapse.simulation.traces import drawn_from
+
+    store = open_store(settings)
+    try:
+        await store.open()
+        counts = await store.observed(since=date.min)
+    finally:
+        await store.close()
+    kept = [count for count in counts if app_name in {None, count.scope.app_name}]
+    return drawn_from(kept, settings.horizon)
+
+
+def _show(
+    history: Iterable[Arrival],
+    targets: Targets,
+    ttls: list[timedelta],
+    total: timedelta,
+    *,
+    as_json: bool,
+    png: Path | None,
+) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lapse.simulation.replay import replay
+    from lapse.simulation.report import as_document, as_table, draw, lines
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("replaying", total=total.total_seconds() or 1)
+        replayed = replay(
+            history, targets, lambda over: bar.update(task, completed=over.total_seconds())
+        )
+    found = lines(replayed, targets, ttls)
+    if png is not None:
+        draw(replayed, targets, found, png)
+    if as_json:
+        typer.echo(json.dumps(as_document(replayed, targets, found)))
+        return
+    Console().print(as_table(found))
+    typer.echo(
+        f"{replayed.adaptive.sessions:,} sessions, {replayed.adaptive.within:,} first messages "
+        f"within {targets.horizon}; soft target {targets.soft:.1%}, hard target "
+        f"{targets.hard:.1%}"
+    )
+    typer.echo(
+        f"the audit arm, 1 % of the sessions at {targets.cap}, adds "
+        f"{replayed.audit_seconds / 3600:,.0f} empty session-hours"
+    )
+    if replayed.adaptive.hard_miss_rate > targets.hard:
+        typer.echo(
+            "hard misses are over their target: a longer LAPSE_RESTORE_HOURS helps, a TTL not"
+        )

@@ -1,0 +1,249 @@
+"""`lapse ttl`: what the TTL policy has decided, why, and how to make it begin anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lapse.commands.starting import StoreOption, explained, fail, open_settings, open_store
+
+if TYPE_CHECKING:
+    from lapse.settings import Settings
+    from lapse.store import Store
+    from lapse.ttl import Cohort, Decision, Scope, Targets
+
+ttl_commands = typer.Typer(
+    help="The TTL that learns: show, explain, start anew.", no_args_is_help=True
+)
+
+AppOption = Annotated[str | None, typer.Option("--app", help="One app only.")]
+
+_HISTORY = 10
+
+
+@ttl_commands.command()
+def show(
+    store: StoreOption = None,
+    app_name: AppOption = None,
+    png: Annotated[Path | None, typer.Option(help="Write Kaplan and Meier's curves there.")] = None,
+) -> None:
+    """Show for each app and segment the TTL, why, and what it costs and misses."""
+    settings = open_settings(store, verbose=False)
+    with explained():
+        asyncio.run(_show(settings, app_name, png))
+
+
+@ttl_commands.command()
+def explain(
+    store: StoreOption = None,
+    app_name: AppOption = None,
+) -> None:
+    """Say how the TTLs came about: the last decisions and what each was made from."""
+    settings = open_settings(store, verbose=False)
+    with explained():
+        asyncio.run(_explain(settings, app_name))
+
+
+@ttl_commands.command("reset-window")
+def reset_window(
+    store: StoreOption = None,
+    app_name: AppOption = None,
+) -> None:
+    """Forget the days so far, after a release that changes the page; the TTLs stay meanwhile."""
+    settings = open_settings(store, verbose=False)
+    with explained():
+        asyncio.run(_reset(settings, app_name))
+
+
+async def _show(settings: Settings, app_name: str | None, png: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lapse.ttl.curve import Curve
+    from lapse.ttl.rounds import ttl_of
+
+    targets = settings.targets
+    store = open_store(settings)
+    try:
+        standing = {decision.scope: decision for decision in await store.ttl_decisions()}
+        now = (await store.ttl_round()).now
+        days = await _cohorts(store, now.date(), standing)
+    finally:
+        await store.close()
+    default = f"{targets.default / timedelta(minutes=1):g} min"
+    table = Table("app", "segment", "TTL, min", "why", "soft misses", "bound", "hard misses")
+    table.add_column("first messages", justify="right")
+    table.add_column(f"empty hours a day saved against {default}", justify="right")
+    curves: dict[Scope, Curve] = {}
+    notes: list[str] = []
+    for scope in sorted({*standing, *days}):
+        if app_name not in {None, scope.app_name}:
+            continue
+        decision = standing.get(scope)
+        ttl = ttl_of(scope, standing, targets.default)
+        curve = Curve.of(days.get(scope, ()), targets.horizon, now)
+        if curve is not None:
+            curves[scope] = curve
+        table.add_row(
+            scope.app_name,
+            scope.segment or "(all)",
+            f"{ttl / timedelta(minutes=1):.1f}",
+            str(decision.reason) if decision else "nothing decided yet",
+            _share(decision.soft_miss_rate if decision else None),
+            _share(decision.bound if decision else None),
+            _share(decision.hard_miss_rate if decision else None),
+            f"{decision.observations:,}" if decision else "-",
+            _saved(curve, days.get(scope, ()), targets, ttl, now),
+        )
+        notes += _notes(scope, decision)
+    Console().print(table)
+    typer.echo(_policy_line(settings))
+    for note in notes:
+        typer.echo(note)
+    if png is not None:
+        _draw(curves, targets, png)
+
+
+def _policy_line(settings: Settings) -> str:
+    from lapse.ttl import Policy
+
+    match settings.ttl_policy:
+        case Policy.FIXED:
+            return "policy: fixed; nothing is decided, first messages are counted all the same"
+        case Policy.SHADOW:
+            return "policy: shadow; these TTLs are not applied"
+        case Policy.ADAPTIVE:
+            return "policy: adaptive; new sessions get these TTLs"
+
+
+def _notes(scope: Scope, decision: Decision | None) -> list[str]:
+    if decision is None:
+        return []
+    name = "/".join(part for part in scope if part)
+    notes = []
+    if decision.horizon_too_short:
+        notes.append(f"{name}: the hard target is missed; only a longer LAPSE_RESTORE_HOURS helps")
+    if decision.audit_alarm:
+        notes.append(
+            f"{name}: sessions that live longer hear late messages that others do not; does the "
+            "page give up when a session expires?"
+        )
+    if decision.withdrawn:
+        notes.append(f"{name}: more than 1 % were deleted before any message; misses may be more")
+    return notes
+
+
+def _saved(curve: Any, days: Sequence[Cohort], targets: Targets, ttl: timedelta, now: Any) -> str:
+    mature = [day for day in days if day.mature(now, targets.horizon)]
+    if curve is None or not mature:
+        return "-"
+    each = curve.cost(targets.default) - curve.cost(ttl)
+    per_day = sum(day.created for day in mature) / len(mature)
+    return f"{each / timedelta(hours=1) * per_day:,.1f}"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
+
+
+async def _cohorts(
+    store: Store, today: date, standing: Mapping[Scope, Decision]
+) -> Mapping[Scope, Sequence[Cohort]]:
+    from lapse.ttl.deciding import WINDOW_DAYS
+    from lapse.ttl.observed import admitted, cohorts
+
+    horizon = store.rules.horizon
+    counts = await store.observed(since=today - timedelta(days=WINDOW_DAYS + 1) - horizon)
+    return cohorts(counts, admitted(counts, known=standing))
+
+
+def _draw(curves: Mapping[Scope, Any], targets: Targets, png: Path) -> None:
+    from lapse.plots import figure
+    from lapse.ttl import EDGES
+
+    with figure(png) as (axes,):
+        for scope, curve in curves.items():
+            minutes = [edge / timedelta(minutes=1) for edge in EDGES[: len(curve.silent)]]
+            label = "/".join(part for part in scope if part)
+            axes.step(minutes[1:], curve.silent[1:], where="post", label=label)
+        axes.axvline(
+            targets.default / timedelta(minutes=1), ls=":", lw=1, color="grey", label="default"
+        )
+        axes.set_xscale("log")
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("age, minutes")
+        axes.set_ylabel("sessions without a message")
+        axes.legend(fontsize=7)
+
+
+async def _explain(settings: Settings, app_name: str | None) -> None:
+    store = open_store(settings)
+    try:
+        decisions = await store.ttl_decisions(newest=_HISTORY)
+    finally:
+        await store.close()
+    decisions = [one for one in decisions if app_name in {None, one.scope.app_name}]
+    if not decisions:
+        fail("nothing was decided yet; set LAPSE_TTL_POLICY=shadow and give it a day")
+    for scope in sorted({decision.scope for decision in decisions}):
+        typer.echo("/".join(part for part in scope if part))
+        for decision in decisions:
+            if decision.scope == scope:
+                typer.echo(f"  {sentence(decision)}")
+
+
+def sentence(decision: Decision) -> str:
+    """Return a decision as one sentence."""
+    from lapse.ttl import Reason
+
+    ttl = "no TTL of its own" if decision.ttl is None else f"{_minutes(decision.ttl)} min"
+    told = f"{decision.at:%Y-%m-%d %H:%M} {ttl}: {decision.reason}"
+    if decision.reason is Reason.RAISED:
+        told += f", which saw {decision.observations:,} first messages"
+    elif decision.first_day is None:
+        told += ", no complete day in the window"
+    else:
+        told += (
+            f", {decision.observations:,} first messages of sessions created "
+            f"{decision.first_day} to {decision.last_day}"
+        )
+    if decision.bound is not None and decision.observations:
+        told += f"; {decision.missed:,} came later, at most {decision.bound:.2%} do"
+    if decision.wanted is not None and decision.wanted != decision.ttl:
+        told += f"; the data ask for {_minutes(decision.wanted)} min"
+    if decision.held_until is not None:
+        told += f"; does not fall before {decision.held_until:%Y-%m-%d %H:%M}"
+    return told
+
+
+def _minutes(ttl: timedelta) -> str:
+    return f"{ttl / timedelta(minutes=1):.1f}"
+
+
+async def _reset(settings: Settings, app_name: str | None) -> None:
+    from lapse.ttl.deciding import reset_window as forget
+
+    store = open_store(settings)
+    try:
+        done = False
+        while not done:
+            found = await store.ttl_round()
+            decisions = [
+                forget(decision, found.now)
+                for decision in await store.ttl_decisions()
+                if app_name in {None, decision.scope.app_name}
+            ]
+            if not decisions:
+                fail("nothing was decided yet, so there is no window to forget")
+            slot = found.slot if found.slot is not None else 0
+            done = await store.record_decisions(decisions, slot=slot, version=found.version)
+    finally:
+        await store.close()
+    for decision in decisions:
+        name = "/".join(part for part in decision.scope if part)
+        typer.echo(f"{name}: days before {decision.window_from} do not count any more")

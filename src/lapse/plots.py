@@ -1,0 +1,32 @@
+"""PNG plots; matplotlib is loaded when one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lapse.errors import InvalidValueError
+
+
+@contextmanager
+def figure(path: Path, *, rows: int = 1) -> Iterator[tuple[Any, ...]]:
+    """Yield the axes of a figure, and write it to `path` in the end.
+
+    Raises:
+        InvalidValueError: matplotlib is missing, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        reason = "a plot needs matplotlib: pip install 'lapse[simulate]'"
+        raise InvalidValueError("--png", reason) from error
+    drawn = Figure(figsize=(8, 3 * rows), layout="constrained")
+    axes = drawn.subplots(rows, 1, squeeze=False)
+    yield tuple(axes[:, 0])
+    try:
+        drawn.savefig(path, format="png", dpi=120)
+    except OSError as error:
+        reason = f"cannot write {path}: {error.strerror or error}"
+        raise InvalidValueError("--png", reason) from error

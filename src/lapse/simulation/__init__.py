@@ -1,0 +1,1 @@
+"""The TTL policy tried on a history, in virtual time: "what if?" from recorded or made-up days."""

@@ -1,0 +1,145 @@
+-- What is observed of sessions, and the TTLs decided from it.
+--
+-- first_message, delete_record and purge_due write observations in their own statement. Of one
+-- user and day the sessions created first count; the others are the surplus. The bucket of an
+-- age is the number of edges below it, less one: :edges are in microseconds, the first is 0.
+
+-- name: observed
+WITH ranked AS (
+  SELECT app_name, segment, kind, (created_at AT TIME ZONE 'UTC')::date AS day, sessions,
+    greatest(0, width_bucket(
+      (extract(epoch FROM observed_at - created_at) * 1000000)::bigint - 1, :edges
+    ) - 1) AS bucket,
+    row_number() OVER (
+      PARTITION BY app_name, kind IN ('used', 'audited'), user_id,
+        (created_at AT TIME ZONE 'UTC')::date
+      ORDER BY created_at, observed_at
+    ) AS place
+  FROM lapse_observations
+)
+SELECT app_name, segment, day, kind, bucket, sum(sessions)::bigint AS sessions
+FROM (
+  SELECT app_name, segment, day, bucket, sessions,
+    CASE WHEN kind IN ('used', 'audited') AND place > :most_per_user THEN 'surplus' ELSE kind
+    END AS kind
+  FROM ranked
+  UNION ALL
+  SELECT app_name, segment, day, bucket, sessions, kind FROM lapse_observed_days
+) AS counts
+WHERE day >= :since
+GROUP BY app_name, segment, day, kind, bucket;
+
+-- name: recent_first_messages
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+ranked AS (
+  SELECT app_name, segment, created_at, observed_at,
+    row_number() OVER (
+      PARTITION BY app_name, user_id, (created_at AT TIME ZONE 'UTC')::date
+      ORDER BY created_at, observed_at
+    ) AS place_of_user
+  FROM lapse_observations
+  WHERE kind IN ('used', 'audited')
+),
+counted AS (
+  SELECT ranked.*,
+    row_number() OVER (PARTITION BY app_name, segment ORDER BY observed_at DESC) AS place
+  FROM ranked, clock
+  WHERE place_of_user <= :most_per_user AND observed_at > now - :reach
+)
+SELECT app_name, segment, observed_at, created_at FROM counted WHERE place <= :newest;
+
+-- name: fold_observations
+-- What is deleted is what is counted, whoever else folds at the same time.
+WITH gone AS (
+  DELETE FROM lapse_observations WHERE created_at < :before RETURNING *
+),
+ranked AS (
+  SELECT app_name, kind, (created_at AT TIME ZONE 'UTC')::date AS day, sessions,
+    CASE
+      WHEN :segments @> jsonb_build_array(
+        jsonb_build_object('app', app_name, 'segment', segment)
+      ) THEN segment ELSE ''
+    END AS segment,
+    greatest(0, width_bucket(
+      (extract(epoch FROM observed_at - created_at) * 1000000)::bigint - 1, :edges
+    ) - 1) AS bucket,
+    row_number() OVER (
+      PARTITION BY app_name, kind IN ('used', 'audited'), user_id,
+        (created_at AT TIME ZONE 'UTC')::date
+      ORDER BY created_at, observed_at
+    ) AS place
+  FROM gone
+),
+pruned AS (
+  DELETE FROM lapse_purged WHERE purged_at < :forgotten
+)
+INSERT INTO lapse_observed_days AS d (app_name, segment, day, kind, bucket, sessions)
+SELECT app_name, segment, day, kind, bucket, sum(sessions)
+FROM (
+  SELECT app_name, segment, day, bucket, sessions,
+    CASE WHEN kind IN ('used', 'audited') AND place > :most_per_user THEN 'surplus' ELSE kind
+    END AS kind
+  FROM ranked
+) AS counts
+GROUP BY app_name, segment, day, kind, bucket
+ORDER BY app_name, segment, day, kind, bucket
+ON CONFLICT (app_name, segment, day, kind, bucket)
+DO UPDATE SET sessions = d.sessions + excluded.sessions;
+
+-- name: refuse
+-- Counts a message to a purged session once.
+WITH gone AS (
+  DELETE FROM lapse_purged
+  WHERE key_digest = sha256(convert_to(concat_ws(E'\x1f', :app_name, :user_id, :session_id), 'UTF8'))
+  RETURNING *
+)
+INSERT INTO lapse_observations (app_name, segment, kind, created_at, observed_at)
+SELECT app_name, segment, 'refused', created_at, coalesce(:now, clock_timestamp()) FROM gone
+RETURNING kind;
+
+-- name: ttl_round
+SELECT coalesce(:now, clock_timestamp()) AS now, r.slot, r.version
+FROM (SELECT 1) AS always LEFT JOIN lapse_ttl_rounds AS r ON true;
+
+-- name: ttl_decisions
+SELECT decision FROM (
+  SELECT number, decision,
+    row_number() OVER (PARTITION BY app_name, segment ORDER BY number DESC) AS place
+  FROM lapse_ttl_decisions
+) AS ranked
+WHERE place <= :newest ORDER BY number;
+
+-- name: record_decisions
+-- One of those who have seen the same version comes first; the others' condition then fails.
+WITH made AS (
+  INSERT INTO lapse_ttl_rounds AS r (id, slot, version)
+  SELECT 1, :slot, 1
+  WHERE :version = 0 OR EXISTS (SELECT 1 FROM lapse_ttl_rounds)
+  ON CONFLICT (id) DO UPDATE SET slot = excluded.slot, version = r.version + 1
+  WHERE r.version = :version
+  RETURNING version
+),
+kept AS (
+  INSERT INTO lapse_ttl_decisions (app_name, segment, decision)
+  SELECT d -> 'scope' ->> 0, d -> 'scope' ->> 1, d
+  FROM made, jsonb_array_elements(:decisions) AS d
+)
+SELECT version FROM made;
+
+-- name: lengthen_waiting
+-- Waiting sessions that were given the TTL of before, a batch at a time; never a nearer deadline.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+shorter AS (
+  SELECT l.ctid FROM lapse_lobby AS l
+  WHERE l.status = 'waiting' AND l.expires_at > (SELECT now FROM clock)
+    AND l.app_name = :app_name AND (:segment = '' OR lapse_segment(l.metadata) = :segment)
+    AND l.ttl = :ttl_before AND l.expires_at < l.created_at + :ttl
+  LIMIT (SELECT :limit)
+  FOR UPDATE OF l SKIP LOCKED
+)
+UPDATE lapse_lobby AS l
+SET ttl = :ttl, expires_at = l.created_at + :ttl
+FROM clock
+WHERE l.ctid = ANY (ARRAY(SELECT ctid FROM shorter)) AND l.status = 'waiting'
+  AND l.ttl = :ttl_before AND l.expires_at > now AND l.expires_at < l.created_at + :ttl
+RETURNING l.*, now;

@@ -1,0 +1,154 @@
+-- What is observed of sessions, and the TTLs decided from it.
+--
+-- Of one user and day the sessions created first count; the others are the surplus.
+-- segment_of(metadata), age_bucket(microseconds) and key_digest(app, user, session) are Python's.
+
+-- name: observe_first_message
+INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
+SELECT app_name, segment_of(metadata), :kind, user_id, created_at, :now FROM lapse_lobby
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
+
+-- name: observe_withdrawn
+INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
+SELECT app_name, segment_of(metadata), 'withdrawn', user_id, created_at, :now FROM lapse_lobby
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND status <> 'used';
+
+-- name: observe_unused
+-- Those that purge_due is about to delete in the same transaction.
+INSERT INTO lapse_observations (app_name, segment, kind, created_at, observed_at, sessions)
+SELECT app_name, segment_of(metadata), 'unused',
+  created_at / 86400000000 * 86400000000, :now, count(*)
+FROM lapse_lobby
+WHERE rowid IN (
+    SELECT rowid FROM lapse_lobby
+    WHERE status = 'expired' AND restorable_until <= :now ORDER BY restorable_until LIMIT :limit
+  )
+GROUP BY 1, 2, 4;
+
+-- name: remember_purged
+INSERT INTO lapse_purged (key_digest, app_name, segment, created_at, purged_at)
+SELECT key_digest(app_name, user_id, session_id), app_name, segment_of(metadata), created_at, :now
+FROM lapse_lobby
+WHERE rowid IN (
+    SELECT rowid FROM lapse_lobby
+    WHERE status = 'expired' AND restorable_until <= :now ORDER BY restorable_until LIMIT :limit
+  )
+ON CONFLICT (key_digest) DO UPDATE
+SET created_at = excluded.created_at, purged_at = excluded.purged_at;
+
+-- name: observed
+WITH ranked AS (
+  SELECT app_name, segment, kind, date(created_at / 1000000, 'unixepoch') AS day, sessions,
+    age_bucket(observed_at - created_at) AS bucket,
+    row_number() OVER (
+      PARTITION BY app_name, kind IN ('used', 'audited'), user_id, created_at / 86400000000
+      ORDER BY created_at, observed_at
+    ) AS place
+  FROM lapse_observations
+)
+SELECT app_name, segment, day, kind, bucket, sum(sessions) AS sessions
+FROM (
+  SELECT app_name, segment, day, bucket, sessions,
+    CASE WHEN kind IN ('used', 'audited') AND place > :most_per_user THEN 'surplus' ELSE kind
+    END AS kind
+  FROM ranked
+  UNION ALL
+  SELECT app_name, segment, day, bucket, sessions, kind FROM lapse_observed_days
+)
+WHERE day >= :since
+GROUP BY app_name, segment, day, kind, bucket;
+
+-- name: recent_first_messages
+WITH ranked AS (
+  SELECT app_name, segment, created_at, observed_at,
+    row_number() OVER (
+      PARTITION BY app_name, user_id, created_at / 86400000000 ORDER BY created_at, observed_at
+    ) AS place_of_user
+  FROM lapse_observations
+  WHERE kind IN ('used', 'audited')
+),
+counted AS (
+  SELECT *, row_number() OVER (
+    PARTITION BY app_name, segment ORDER BY observed_at DESC
+  ) AS place
+  FROM ranked
+  WHERE place_of_user <= :most_per_user AND observed_at > :now - :reach
+)
+SELECT app_name, segment, observed_at, created_at FROM counted WHERE place <= :newest;
+
+-- name: fold_observations
+-- Counts what delete_folded deletes in the same transaction.
+INSERT INTO lapse_observed_days (app_name, segment, day, kind, bucket, sessions)
+SELECT app_name, segment, day,
+  CASE WHEN kind IN ('used', 'audited') AND place > :most_per_user THEN 'surplus' ELSE kind END
+    AS counted,
+  bucket, sum(sessions)
+FROM (
+  SELECT app_name, kind, date(created_at / 1000000, 'unixepoch') AS day, sessions,
+    CASE
+      WHEN EXISTS (
+        SELECT 1 FROM json_each(:segments)
+        WHERE value ->> 'app' = app_name AND value ->> 'segment' = segment
+      ) THEN segment ELSE ''
+    END AS segment,
+    age_bucket(observed_at - created_at) AS bucket,
+    row_number() OVER (
+      PARTITION BY app_name, kind IN ('used', 'audited'), user_id, created_at / 86400000000
+      ORDER BY created_at, observed_at
+    ) AS place
+  FROM lapse_observations
+  WHERE created_at < :before
+)
+WHERE true
+GROUP BY app_name, segment, day, counted, bucket
+ON CONFLICT DO UPDATE SET sessions = sessions + excluded.sessions;
+
+-- name: delete_folded
+DELETE FROM lapse_observations WHERE created_at < :before;
+
+-- name: forget_purged
+DELETE FROM lapse_purged WHERE purged_at < :forgotten;
+
+-- name: refuse
+-- Counts a message to a purged session; forgotten in the same transaction, it counts once.
+INSERT INTO lapse_observations (app_name, segment, kind, created_at, observed_at)
+SELECT app_name, segment, 'refused', created_at, :now FROM lapse_purged
+WHERE key_digest = key_digest(:app_name, :user_id, :session_id);
+
+-- name: forget_refused
+DELETE FROM lapse_purged WHERE key_digest = key_digest(:app_name, :user_id, :session_id);
+
+-- name: ttl_round
+SELECT slot, version FROM lapse_ttl_rounds;
+
+-- name: ttl_decisions
+SELECT decision FROM (
+  SELECT number, decision,
+    row_number() OVER (PARTITION BY app_name, segment ORDER BY number DESC) AS place
+  FROM lapse_ttl_decisions
+)
+WHERE place <= :newest ORDER BY number;
+
+-- name: record_round
+INSERT INTO lapse_ttl_rounds (id, slot, version)
+SELECT 1, :slot, 1 WHERE :version = 0 OR EXISTS (SELECT 1 FROM lapse_ttl_rounds)
+ON CONFLICT (id) DO UPDATE SET slot = excluded.slot, version = version + 1
+WHERE version = :version
+RETURNING version;
+
+-- name: record_decisions
+INSERT INTO lapse_ttl_decisions (app_name, segment, decision)
+SELECT value ->> '$.scope[0]', value ->> '$.scope[1]', value FROM json_each(:decisions);
+
+-- name: lengthen_waiting
+-- Waiting sessions that were given the TTL of before, a batch at a time; never a nearer deadline.
+UPDATE lapse_lobby SET ttl = :ttl, expires_at = created_at + :ttl
+WHERE rowid IN (
+    SELECT rowid FROM lapse_lobby
+    WHERE status = 'waiting' AND expires_at > :now AND app_name = :app_name
+      AND (:segment = '' OR segment_of(metadata) = :segment)
+      AND ttl = :ttl_before AND expires_at < created_at + :ttl
+    LIMIT :limit
+  )
+RETURNING *;

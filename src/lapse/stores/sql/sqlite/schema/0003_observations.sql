@@ -1,0 +1,51 @@
+-- What is observed of sessions, and the TTLs decided from it: a row for each observation; days
+-- that are complete are folded into counts. segment_of(metadata) is Python's.
+
+CREATE TABLE lapse_observations (
+  app_name VARCHAR(128) NOT NULL,
+  segment TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('used', 'audited', 'withdrawn', 'unused', 'refused')),
+  user_id VARCHAR(128),
+  created_at INTEGER NOT NULL,
+  observed_at INTEGER NOT NULL,
+  sessions INTEGER NOT NULL DEFAULT 1
+);
+
+CREATE TABLE lapse_observed_days (
+  app_name VARCHAR(128) NOT NULL,
+  segment TEXT NOT NULL,
+  day TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  bucket INTEGER NOT NULL,
+  sessions INTEGER NOT NULL,
+  PRIMARY KEY (app_name, segment, day, kind, bucket)
+) WITHOUT ROWID;
+
+-- By a digest, for a week: a message that comes too late tells how late, nobody else can.
+CREATE TABLE lapse_purged (
+  key_digest BLOB PRIMARY KEY,
+  app_name VARCHAR(128) NOT NULL,
+  segment TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  purged_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX lapse_purged_age ON lapse_purged (purged_at);
+
+CREATE TABLE lapse_ttl_rounds (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  slot INTEGER NOT NULL,
+  version INTEGER NOT NULL
+);
+
+CREATE TABLE lapse_ttl_decisions (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  app_name VARCHAR(128) NOT NULL,
+  segment TEXT NOT NULL,
+  decision TEXT NOT NULL
+);
+CREATE INDEX lapse_ttl_decisions_newest ON lapse_ttl_decisions (app_name, segment, number DESC);
+
+-- The sessions that were used before anybody observed them.
+INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
+SELECT app_name, segment_of(metadata), 'used', user_id, created_at, first_message_at
+FROM lapse_lobby WHERE status = 'used';

@@ -1,0 +1,181 @@
+"""What is observed of the sessions that were created on one day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+from lapse.ttl.ages import BUCKETS, Histogram
+
+MOST_PER_USER: Final = 3
+"""Sessions of one user and day that count, the first created first: nobody speaks for many."""
+
+MOST_SEGMENTS: Final = 8
+"""Segments of one app; sessions of others count for the app alone."""
+
+LONGEST_SEGMENT: Final = 32
+
+NO_SEGMENT: Final = ""
+
+NONE: Final = Histogram()
+
+_AUDITED_PER_CENT: Final = 1
+
+
+class Kind(StrEnum):
+    """How it went on with sessions that were created.
+
+    USED had a first message, at the age that is recorded, and so had AUDITED, sessions of the
+    audit arm. SURPLUS had one, too, beyond what counts of one user and day. WITHDRAWN were
+    deleted by their owner before any message, UNUSED were purged. REFUSED had a message after
+    they were purged; they are among the UNUSED, too.
+    """
+
+    USED = "used"
+    AUDITED = "audited"
+    SURPLUS = "surplus"
+    WITHDRAWN = "withdrawn"
+    UNUSED = "unused"
+    REFUSED = "refused"
+
+
+class Scope(NamedTuple):
+    """What a TTL is for: a segment of an app, or with NO_SEGMENT the whole app."""
+
+    app_name: str
+    segment: str = NO_SEGMENT
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """The sessions of one scope that were created on one day (UTC)."""
+
+    day: date
+    used: Histogram = NONE
+    audited: Histogram = NONE
+    withdrawn: Histogram = NONE
+    unused: int = 0
+    surplus: int = 0
+    refused: int = 0
+
+    @property
+    def created(self) -> int:
+        """Return how many were created, once all of them have met their end."""
+        return self.counted + self.surplus
+
+    @property
+    def counted(self) -> int:
+        """Return how many were created, without the surplus."""
+        parts = (self.used, self.audited, self.withdrawn)
+        return sum(sum(part.counts) for part in parts) + self.unused
+
+    @property
+    def heard(self) -> Histogram:
+        """Return the ages of all first messages that count, of both arms."""
+        return self.used + self.audited
+
+    def mature(self, now: datetime, horizon: timedelta) -> bool:
+        """Return whether every session of the day is past the horizon: nothing is to come."""
+        midnight = datetime(self.day.year, self.day.month, self.day.day, tzinfo=now.tzinfo)
+        return midnight + timedelta(days=1) + horizon <= now
+
+    def __add__(self, other: Cohort) -> Cohort:
+        return Cohort(
+            max(self.day, other.day),
+            self.used + other.used,
+            self.audited + other.audited,
+            self.withdrawn + other.withdrawn,
+            self.unused + other.unused,
+            self.surplus + other.surplus,
+            self.refused + other.refused,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many sessions of one scope, day, kind and bucket of ages there are."""
+
+    scope: Scope
+    day: date
+    kind: Kind
+    bucket: int
+    sessions: int
+
+
+def segment_of(metadata: Mapping[str, Any]) -> str:
+    """Return the segment that a session's creator has given it.
+
+    NO_SEGMENT where `metadata.segment` is no text of 1 to LONGEST_SEGMENT characters.
+    """
+    label = metadata.get("segment")
+    if isinstance(label, str) and len(label) <= LONGEST_SEGMENT:
+        return label
+    return NO_SEGMENT
+
+
+def is_audited(session_id: str) -> bool:
+    """Return whether a session belongs to the audit arm: one in a hundred, by its id."""
+    return crc32(session_id.encode()) % 100 < _AUDITED_PER_CENT
+
+
+def admitted(counts: Iterable[Count], known: Iterable[Scope] = ()) -> frozenset[Scope]:
+    """Return the segments that are told apart: of each app the known ones, then the largest."""
+    kept: dict[str, list[Scope]] = {}
+    for scope in sorted({scope for scope in known if scope.segment}):
+        kept.setdefault(scope.app_name, []).append(scope)
+    sizes: dict[Scope, int] = {}
+    for count in counts:
+        if count.scope.segment:
+            sizes[count.scope] = sizes.get(count.scope, 0) + count.sessions
+    for scope in sorted(sizes, key=lambda scope: (-sizes[scope], scope)):
+        of_app = kept.setdefault(scope.app_name, [])
+        if scope not in of_app and len(of_app) < MOST_SEGMENTS:
+            of_app.append(scope)
+    return frozenset(scope for of_app in kept.values() for scope in of_app[:MOST_SEGMENTS])
+
+
+def cohorts(
+    counts: Iterable[Count], segments: frozenset[Scope]
+) -> Mapping[Scope, tuple[Cohort, ...]]:
+    """Return the cohorts of each app and of each of its `segments`, by day.
+
+    An app's have the sessions of all its segments.
+    """
+    gathered: dict[Scope, dict[date, _Gathered]] = {}
+    for count in counts:
+        own = (count.scope,) if count.scope in segments else ()
+        for scope in (Scope(count.scope.app_name), *own):
+            gathered.setdefault(scope, {}).setdefault(count.day, _Gathered()).add(count)
+    return {
+        scope: tuple(days[day].cohort(day) for day in sorted(days))
+        for scope, days in gathered.items()
+    }
+
+
+@dataclass(slots=True)
+class _Gathered:
+    ages: dict[Kind, list[int]] = field(default_factory=dict)
+    sessions: dict[Kind, int] = field(default_factory=dict)
+
+    def add(self, count: Count) -> None:
+        ages = self.ages.setdefault(count.kind, [0] * BUCKETS)
+        ages[count.bucket] += count.sessions
+        self.sessions[count.kind] = self.sessions.get(count.kind, 0) + count.sessions
+
+    def cohort(self, day: date) -> Cohort:
+        def ages(kind: Kind) -> Histogram:
+            return Histogram(tuple(self.ages[kind])) if kind in self.ages else NONE
+
+        return Cohort(
+            day,
+            ages(Kind.USED),
+            ages(Kind.AUDITED),
+            ages(Kind.WITHDRAWN),
+            self.sessions.get(Kind.UNUSED, 0),
+            self.sessions.get(Kind.SURPLUS, 0),
+            self.sessions.get(Kind.REFUSED, 0),
+        )

@@ -1,0 +1,286 @@
+"""What is observed of sessions, counted once, and the decisions made from it."""
+
+import asyncio
+import random
+from collections import Counter
+from datetime import UTC, datetime, time, timedelta
+
+import pytest
+
+from backends import DUE, T0, TICK, TTL, create, key, message, note, use
+from lapse.errors import InvalidValueError, NoSuchSessionError
+from lapse.lifecycle import ChangeKind, Status
+from lapse.ttl import EDGES, Decision, Kind, Reason, Scope, bucket_of
+from lapse.ttl.observed import (
+    MOST_PER_USER,
+    MOST_SEGMENTS,
+    Count,
+    admitted,
+    cohorts,
+    is_audited,
+    segment_of,
+)
+
+DAY = T0.date()
+HORIZON = timedelta(hours=24)
+LATER = T0 + timedelta(days=9)
+PLAIN = next(f"p{number}" for number in range(999) if not is_audited(f"p{number}"))
+AUDITED = next(f"a{number}" for number in range(999) if is_audited(f"a{number}"))
+
+
+async def counted(store, since=DAY) -> Counter:
+    found = Counter()
+    for count in await store.observed(since=since):
+        found[count.scope.segment, count.day, count.kind, count.bucket] += count.sessions
+    return found
+
+
+async def hear(store, name, age, **options):
+    revision = await create(store, name, **options)
+    at = options.get("now", T0) + age
+    await store.append(key(name) if isinstance(name, str) else name, message(), revision, now=at)
+
+
+async def fold(store, now=LATER, segments=()):
+    midnight = datetime.combine(now.date(), time(0), UTC)
+    await store.fold_observations(before=midnight, segments=segments, forgotten=now)
+
+
+@pytest.mark.parametrize("edge", [1, 2, 50, 95])
+async def test_a_first_message_is_counted_at_its_age_up_to_and_with_each_edge(store, edge):
+    await hear(store, PLAIN, EDGES[edge], ttl=timedelta(days=2))
+    await hear(store, AUDITED, EDGES[edge] + TICK, ttl=timedelta(days=2))
+    assert await counted(store) == {
+        ("", DAY, Kind.USED, edge - 1): 1,
+        ("", DAY, Kind.AUDITED, edge): 1,
+    }
+
+
+async def test_only_the_first_message_counts_and_that_once(store):
+    revision = await create(store, PLAIN, metadata={"segment": "new"})
+    first = message()
+    await store.append(key(PLAIN), note(), revision, now=T0)
+    revision = (await store.read(key(PLAIN), now=T0)).revision
+    assert not await counted(store)
+    appended = await store.append(key(PLAIN), first, revision, now=T0 + TTL / 2)
+    assert (await store.append(key(PLAIN), first, revision, now=T0 + TTL)).repeated
+    await store.append(key(PLAIN), message("m2"), appended.revision, now=T0 + TTL)
+    await store.delete(key(PLAIN), now=T0 + TTL)
+    assert await counted(store) == {("new", DAY, Kind.USED, bucket_of(TTL / 2)): 1}
+
+
+async def test_a_message_that_resurrects_is_counted_at_its_age(store):
+    revision = await create(store, PLAIN)
+    await store.expire_due(10, now=DUE)
+    await store.append(key(PLAIN), message(), revision, now=T0 + 5 * TTL)
+    assert await counted(store) == {("", DAY, Kind.USED, bucket_of(5 * TTL)): 1}
+
+
+async def test_a_message_that_is_refused_leaves_no_observation(store):
+    revision = await create(store)
+    revision = (await store.append(key(), note("same"), revision, now=T0)).revision
+    with pytest.raises(InvalidValueError):
+        await store.append(key(), message("same"), revision, now=T0)
+    assert not await counted(store)
+
+
+async def test_sessions_without_a_message_are_counted_at_their_end(store):
+    for name in ("gone", "left", "late"):
+        await create(store, name, metadata={"segment": "new"})
+    await store.delete(key("gone"), now=T0 + TTL / 2)
+    assert await counted(store) == {("new", DAY, Kind.WITHDRAWN, bucket_of(TTL / 2)): 1}
+    await store.expire_due(10, now=DUE)
+    await store.purge_due(1, now=T0 + HORIZON)
+    await store.purge_due(10, now=T0 + HORIZON)
+    found = await counted(store)
+    assert sum(n for (_, _, kind, _), n in found.items() if kind is Kind.UNUSED) == 2
+    assert found.total() == 3
+
+
+async def test_a_message_to_a_purged_session_is_counted_once_and_to_no_other(store):
+    revision = await create(store, metadata={"segment": "new"})
+    await store.expire_due(10, now=DUE)
+    await store.purge_due(10, now=T0 + HORIZON)
+    at = T0 + HORIZON + TTL
+    with pytest.raises(NoSuchSessionError):
+        await store.append(key(), message(), revision, now=at)
+    assert await store.refuse(key(), now=at)
+    assert not await store.refuse(key(), now=at)
+    assert not await store.refuse(key("never was"), now=at)
+    found = await counted(store)
+    assert found["new", DAY, Kind.REFUSED, bucket_of(HORIZON + TTL)] == 1
+    assert found.total() == 2
+
+
+async def test_of_one_user_and_day_the_first_created_count(store):
+    """Seen to fail when the sessions were ranked by their messages instead."""
+    names = [f"u{number}" for number in range(MOST_PER_USER + 2)]
+    revisions = [
+        await create(store, name, now=T0 + number * TICK, ttl=timedelta(days=1))
+        for number, name in enumerate(names)
+    ]
+    # The first created is heard last, and counts all the same.
+    for number, name in reversed(list(enumerate(names))):
+        at = T0 + timedelta(hours=len(names) - number)
+        await store.append(key(name), message(), revisions[number], now=at)
+    await use(store, "tomorrow", now=T0 + timedelta(days=1))
+    for _ in range(2):
+        found = await counted(store)
+        ages = {bucket: kind for (_, day, kind, bucket) in found if day == DAY}
+        surplus = {bucket_of(timedelta(hours=hours)) for hours in (1, 2)}
+        assert {bucket for bucket, kind in ages.items() if kind is Kind.SURPLUS} == surplus
+        assert found.total() == len(names) + 1
+        await fold(store)
+
+
+async def test_counting_again_from_the_records_gives_the_same_numbers(store):
+    """Seen to fail when a resurrecting message went uncounted."""
+    chance = random.Random(6)
+    keys = [
+        key(f"s{number}", user=f"u{chance.randrange(12)}", app=chance.choice("ab"))
+        for number in range(60)
+    ]
+    for number, name in enumerate(keys):
+        born = T0 + timedelta(minutes=37 * number)
+        metadata = chance.choice([{}, {"segment": "x"}, {"segment": "y" * 33}, {"segment": 7}])
+        revision = await create(store, name, now=born, metadata=metadata)
+        if chance.random() < 0.6:
+            age = timedelta(seconds=chance.lognormvariate(6, 2))
+            await store.expire_due(10, now=born + age)
+            await store.append(name, message(), revision, now=born + min(age, HORIZON / 2))
+    records = [await store.lifecycle(name, now=T0) for name in keys]
+    used = sorted(
+        (record for record in records if record.status is Status.USED),
+        key=lambda record: record.created_at,
+    )
+    expected, of_user = Counter(), Counter()
+    for record in used:
+        user = (record.key.app_name, record.key.user_id, record.created_at.date())
+        of_user[user] += 1
+        kind = Kind.AUDITED if is_audited(record.key.session_id) else Kind.USED
+        expected[
+            Scope(record.key.app_name, segment_of(record.metadata)),
+            record.created_at.date(),
+            kind if of_user[user] <= MOST_PER_USER else Kind.SURPLUS,
+            bucket_of(record.first_message_at - record.created_at),
+        ] += 1
+    assert {segment for (_, segment), *_ in expected} == {"", "x"}
+    for _ in range(2):
+        found = {
+            (count.scope, count.day, count.kind, count.bucket): count.sessions
+            for count in await store.observed(since=DAY)
+        }
+        assert found == dict(expected)
+        await fold(store, segments=[Scope("a", "x"), Scope("b", "x")])
+
+
+async def test_folding_at_the_same_time_and_again_counts_nothing_twice(pair):
+    """Seen to fail when the rows were counted by one statement and deleted by the next."""
+    one, other = pair
+    for number in range(20):
+        await use(one, f"s{number}")
+    before = await counted(one)
+    await asyncio.gather(*(fold(store) for store in (one, other) * 4))
+    assert await counted(other) == before
+    await use(one, "late")
+    assert await counted(one) != before
+    await fold(other)
+    await fold(one)
+    assert (await counted(one)).total() == before.total() + 1
+
+
+async def test_folding_keeps_the_day_in_hand_and_only_the_segments_told_apart(store):
+    for number, segment in enumerate(["x", "y", "x"]):
+        await hear(store, f"s{number}", TTL / 2, metadata={"segment": segment})
+    before = await counted(store)
+    await fold(store, now=T0)
+    assert await counted(store) == before
+    await fold(store, segments=[Scope("app", "x")])
+    assert {(segment, n) for (segment, *_), n in (await counted(store)).items()} == {
+        ("x", 2),
+        ("", 1),
+    }
+
+
+def test_at_most_eight_segments_are_told_apart_the_known_ones_first():
+    scopes = [Scope("app", f"s{number}") for number in range(MOST_SEGMENTS + 3)]
+    counts = [Count(scope, DAY, Kind.USED, 3, size) for size, scope in enumerate(scopes, 1)]
+    assert admitted(counts) == frozenset(scopes[-MOST_SEGMENTS:])
+    known = scopes[:2]
+    assert admitted(counts, known) == frozenset([*known, *scopes[-MOST_SEGMENTS + 2 :]])
+    of_app = cohorts(counts, admitted(counts))[Scope("app")]
+    assert [day.created for day in of_app] == [sum(range(1, len(scopes) + 1))]
+
+
+async def test_the_newest_first_messages_of_each_segment_are_found(store):
+    for number in range(5):
+        await hear(
+            store,
+            key(f"s{number}", user=f"u{number}"),
+            number * TTL,
+            metadata={"segment": "x" if number % 2 else ""},
+        )
+    now = T0 + 5 * TTL
+    found = await store.recent_first_messages(newest=2, reach=4 * TTL, now=now)
+    assert {(first.scope.segment, first.age, first.at) for first in found} == {
+        ("", 2 * TTL, T0 + 2 * TTL),
+        ("", 4 * TTL, T0 + 4 * TTL),
+        ("x", 3 * TTL, T0 + 3 * TTL),
+    }
+
+
+async def test_of_two_rounds_at_the_same_time_one_counts(pair):
+    """Seen to fail without the version in the condition."""
+    one, other = pair
+    start = await one.ttl_round(now=T0)
+    assert (start.now, start.slot, start.version) == (T0, None, 0)
+    for slot in (7, 8):
+        version = (await other.ttl_round()).version
+        made = await asyncio.gather(
+            *(
+                store.record_decisions(
+                    [Decision(Scope("app"), T0, Reason.CHOSEN, ttl=number * TTL)],
+                    slot=slot,
+                    version=version,
+                )
+                for number, store in enumerate((one, other) * 3, 1)
+            )
+        )
+        assert sum(made) == 1
+        assert (await one.ttl_round()).slot == slot
+    assert len(await one.ttl_decisions(newest=9)) == 2
+    (newest,) = await other.ttl_decisions()
+    assert (newest.scope, newest.reason) == (Scope("app"), Reason.CHOSEN)
+
+
+async def test_a_longer_ttl_reaches_those_who_wait_with_the_one_before_and_shortens_nobody(store):
+    await create(store, "waits", metadata={"segment": "x"})
+    await create(store, "other", metadata={"segment": "y"})
+    await create(store, "own", ttl=2 * TTL, metadata={"segment": "x"})
+    await create(store, "extended", metadata={"segment": "x"})
+    await store.extend(key("extended"), now=T0 + TTL * 0.9)
+    await use(store, "used")
+
+    async def lengthen(segment, ttl):
+        return await store.lengthen_waiting(
+            Scope("app", segment), before=TTL, ttl=ttl, limit=10, now=T0 + TTL / 2
+        )
+
+    assert await lengthen("x", TTL / 3) == []
+    changes = await lengthen("x", 1.5 * TTL)
+    assert [(change.kind, change.record.key.session_id) for change in changes] == [
+        (ChangeKind.EXTENDED, "waits")
+    ]
+    assert await lengthen("x", 1.5 * TTL) == []
+    assert len(await lengthen("", 1.5 * TTL)) == 1
+    deadlines = {
+        name: (await store.lifecycle(key(name), now=T0)).expires_at
+        for name in ("waits", "other", "own", "extended", "used")
+    }
+    assert deadlines == {
+        "waits": T0 + 1.5 * TTL,
+        "other": T0 + 1.5 * TTL,
+        "own": T0 + 2 * TTL,
+        "extended": T0 + 1.9 * TTL,
+        "used": None,
+    }

@@ -1,0 +1,151 @@
+"""The TTL policy on every store: rounds, who follows them, and what they do to living sessions."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from backends import NO_STATE, T0, TTL, key, message
+from lapse.changes import Feed
+from lapse.errors import InvalidValueError
+from lapse.lifecycle import ChangeKind
+from lapse.policy import TtlPolicy
+from lapse.ttl import EDGES, Policy, Reason, Scope, Targets
+from lapse.ttl.observed import is_audited
+
+NOON = T0
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+TARGETS = Targets()
+PLAIN = next(f"p{number}" for number in range(999) if not is_audited(f"p{number}"))
+AUDITED = next(f"a{number}" for number in range(999) if is_audited(f"a{number}"))
+
+
+async def heard(store, count, age, *, at=NOON, prefix="s", segment=""):
+    """Create sessions of as many users, and let each hear its first message at an age."""
+    for number in range(count):
+        name = key(f"{prefix}{number}", user=f"{prefix}{number}")
+        made = await store.create(
+            name, state=NO_STATE, ttl=2 * DAY, metadata={"segment": segment}, now=at
+        )
+        await store.append(name, message(), made.session.revision, now=at + age)
+
+
+def policy(store, mode=Policy.ADAPTIVE, feed=None):
+    return TtlPolicy(store, TARGETS, mode, feed)
+
+
+async def test_one_replica_makes_a_round_and_all_follow_it(pair):
+    """Seen to fail when a round did not move the slot."""
+    await heard(pair[0], 60, timedelta(minutes=2), segment="new")
+    now = NOON + 3 * DAY
+    replicas = [policy(store) for store in pair * 2]
+    made = await asyncio.gather(*(replica.look(now=now) for replica in replicas))
+    assert sum(made) == 1
+    assert not any([await replica.look(now=now + HOUR / 3) for replica in replicas])
+    for replica in replicas:
+        assert set(replica.standing) == {Scope("app"), Scope("app", "new")}
+        # From half an hour it falls by a fifth a day.
+        assert replica.ttl_for(key(PLAIN), {"segment": "new"}) == 0.8 * TTL
+        assert replica.standing == replicas[0].standing
+    (first, second) = replicas[0].standing.values()
+    assert (first.reason, first.observations, first.missed) == (Reason.HELD, 60, 0)
+    assert second.wanted == first.wanted == EDGES[24]
+    assert EDGES[23] < timedelta(minutes=2) <= EDGES[24]
+
+
+async def test_each_day_has_one_decision_with_what_it_was_made_from(store):
+    await heard(store, 60, timedelta(minutes=2))
+    replica = policy(store)
+    for hours in range(0, 49, 6):
+        await replica.look(now=NOON + 3 * DAY + hours * HOUR)
+    decisions = await store.ttl_decisions(newest=99)
+    assert [decision.at.date() for decision in decisions] == [
+        (NOON + days * DAY).date() for days in (3, 4, 5)
+    ]
+    ttls = [decision.ttl for decision in decisions]
+    assert [round(ttl / TTL, 6) for ttl in ttls] == [0.8, 0.64, 0.512]
+    assert {decision.first_day for decision in decisions} == {NOON.date()}
+    assert decisions[-1].targets == TARGETS.as_document()
+
+
+async def test_the_guard_raises_the_ttl_within_the_hour_and_once(store):
+    replica = policy(store)
+    await replica.look(now=NOON - HOUR)
+    assert replica.ttl_for(key(PLAIN), {}) == TTL
+    await heard(store, 110, 4 * HOUR)
+    assert await replica.look(now=NOON + 5 * HOUR)
+    (raised,) = await store.ttl_decisions(newest=9)
+    assert raised.reason is Reason.RAISED
+    assert 4 * HOUR <= raised.ttl < 4.5 * HOUR
+    assert raised.held_until == NOON + 5 * HOUR + TARGETS.horizon
+    assert replica.ttl_for(key(PLAIN), {}) == raised.ttl
+    await replica.look(now=NOON + 6 * HOUR)
+    assert len(await store.ttl_decisions(newest=9)) == 1
+
+
+async def test_shadow_decides_and_applies_nothing_fixed_decides_nothing(store):
+    await heard(store, 60, timedelta(minutes=2))
+    now = NOON + 3 * DAY
+    fixed = policy(store, Policy.FIXED)
+    assert not await fixed.look(now=now)
+    shadow = policy(store, Policy.SHADOW)
+    assert await shadow.look(now=now)
+    assert shadow.standing[Scope("app")].ttl == 0.8 * TTL
+    for replica in (fixed, shadow):
+        for name in (PLAIN, AUDITED):
+            assert replica.ttl_for(key(name), {}) == TTL
+
+
+async def test_the_audit_arm_gets_the_cap_in_every_segment(store):
+    adaptive = policy(store)
+    assert adaptive.ttl_for(key(AUDITED), {}) == TARGETS.cap
+    assert adaptive.ttl_for(key(PLAIN), {"segment": "x"}) == TTL
+
+
+async def test_a_decrease_shortens_nobody_who_lives(store):
+    replica = policy(store)
+    await heard(store, 60, timedelta(minutes=2))
+    now = NOON + 3 * DAY
+
+    ttl = replica.ttl_for(key(PLAIN), {})
+    await store.create(key("lives"), state=NO_STATE, ttl=ttl, metadata={}, now=now)
+    await replica.look(now=now)
+    assert replica.ttl_for(key(PLAIN), {}) < ttl
+    assert (await store.lifecycle(key("lives"), now=now)).expires_at == now + ttl
+
+
+async def test_an_increase_lengthens_the_wait_of_those_who_wait_already(store):
+    feed, changes = Feed(), []
+    feed.subscribe(changes.append)
+    replica = policy(store, feed=feed)
+    now = NOON + 5 * HOUR
+    await replica.look(now=now - 2 * HOUR)
+    for name, ttl in (("waits", TTL), ("own", TTL / 2)):
+        await store.create(key(name), state=NO_STATE, ttl=ttl, metadata={}, now=now)
+    await heard(store, 110, 4 * HOUR)
+    at = now + TTL / 4
+    await replica.look(now=at)
+    raised = replica.ttl_for(key(PLAIN), {})
+    assert [(change.kind, change.record.key.session_id) for change in changes] == [
+        (ChangeKind.EXTENDED, "waits")
+    ]
+    assert (await store.lifecycle(key("waits"), now=at)).expires_at == now + raised
+    assert (await store.lifecycle(key("own"), now=at)).expires_at == now + TTL / 2
+
+
+async def test_complete_days_are_folded_whatever_the_mode(store):
+    await heard(store, 3, timedelta(minutes=2))
+    before = await store.observed(since=NOON.date())
+    recent = {"newest": 9, "reach": timedelta(days=9)}
+    for now, left in ((NOON + 3 * DAY, 3), (NOON + 5 * DAY, 0)):
+        await policy(store, Policy.FIXED).look(now=now)
+        assert len(await store.recent_first_messages(**recent, now=now)) == left
+        assert await store.observed(since=NOON.date()) == before
+
+
+@pytest.mark.parametrize("mode", [Policy.SHADOW, Policy.ADAPTIVE])
+async def test_where_nothing_is_restorable_nothing_is_learnt(open_store, mode):
+    store = await open_store(horizon=timedelta(0))
+    with pytest.raises(InvalidValueError, match="LAPSE_RESTORE_HOURS"):
+        policy(store, mode)
