@@ -15,7 +15,10 @@ import asyncpg
 
 from lapse.stores import store_from_url
 
-TABLES = "lapse_lobby, events, sessions, app_states, user_states"
+TABLES = (
+    "lapse_lobby, lapse_adopted, lapse_adoptions, lapse_artifact_outbox, "
+    "events, sessions, app_states, user_states"
+)
 
 _thread = ThreadPoolExecutor(1)
 _made: set[str] = set()

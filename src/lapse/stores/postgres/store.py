@@ -27,13 +27,14 @@ from lapse.store import (
     Tally,
 )
 from lapse.stores.postgres import appending, lobby, reading
+from lapse.stores.postgres.adopting import PostgresAdopting
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections
 from lapse.stores.postgres.hints import Listener
 from lapse.stores.postgres.schema import pending_script, prepare
 
 
-class PostgresStore:
+class PostgresStore(PostgresAdopting):
     """A Store in one PostgreSQL database.
 
     Args:

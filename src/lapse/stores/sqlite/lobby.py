@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -72,7 +72,11 @@ def delete(transaction: Transaction) -> Change | None:
     record = transaction.lifecycle()
     transaction.run("delete_record")
     transaction.run("delete_session")
-    return None if record is None else Change(ChangeKind.DELETED, transaction.moment, record)
+    if record is None:
+        return None
+    if transaction.rules.artifacts and record.status in {Status.WAITING, Status.EXPIRED}:
+        transaction.run("owe_artifacts")
+    return Change(ChangeKind.DELETED, transaction.moment, record)
 
 
 def amend(
@@ -159,6 +163,9 @@ def purge_due(transaction: Transaction, limit: int) -> Taken:
     if not transaction.rules.enforced:
         return Taken(transaction)
     purged = transaction.run("purge_due", limit=limit).fetchall()
+    if transaction.rules.artifacts:
+        for row in purged:
+            replace(transaction, key=rows.key_of(row)).run("owe_artifacts")
     return Taken(transaction, [(ChangeKind.PURGED, row) for row in purged])
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import timedelta
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from lapse.documents import update_document
 from lapse.errors import StoreRefusedError
+from lapse.lifecycle import awaits_answer, is_message
 from lapse.stores.schemas import TABLES, Found, missing_script
 
 BUSY_TIMEOUT: Final = timedelta(seconds=5)
@@ -33,10 +37,16 @@ def connect(path: str, *, cache: int) -> sqlite3.Connection:
     )
     connection.row_factory = sqlite3.Row
     connection.create_function("update_document", 2, update_document, deterministic=True)
+    for name, says in (("is_message", is_message), ("awaits", awaits_answer)):
+        connection.create_function(name, 1, partial(_of_event, says), deterministic=True)
     # FULL: an acknowledged message survives a power cut, not only a crash of the process.
     for pragma in ("foreign_keys = ON", "synchronous = FULL", f"cache_size = -{cache}"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
+
+
+def _of_event(says: Callable[[Mapping[str, Any]], bool], text: str | None) -> bool:
+    return says(json.loads(text or "{}") or {})
 
 
 def prepare(path: str) -> None:

@@ -379,9 +379,13 @@ ORDER BY timestamp, id;
 
 -- name: delete_record
 -- First of the two statements of a delete, as the record is the first that an append locks.
-DELETE FROM lapse_lobby AS l
-WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
-RETURNING l.*, coalesce(:now, clock_timestamp()) AS now;
+WITH ended AS (
+  DELETE FROM lapse_lobby AS l
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  RETURNING l.*, coalesce(:now, clock_timestamp()) AS now
+),
+owed AS {owe_artifacts}
+SELECT * FROM ended;
 
 -- name: delete_session
 -- A statement of its own, so that it sees the session that a first message moved here while
@@ -495,11 +499,15 @@ due AS (
   ORDER BY l.restorable_until
   LIMIT :limit
   FOR UPDATE OF l SKIP LOCKED
-)
-DELETE FROM lapse_lobby AS l
-USING due, clock
-WHERE l.ctid = due.ctid AND l.status = 'expired' AND l.restorable_until <= now
-RETURNING l.*, now;
+),
+ended AS (
+  DELETE FROM lapse_lobby AS l
+  USING due, clock
+  WHERE l.ctid = due.ctid AND l.status = 'expired' AND l.restorable_until <= now
+  RETURNING l.*, now
+),
+owed AS {owe_artifacts}
+SELECT * FROM ended;
 
 -- name: time_to_next
 SELECT least(
