@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
+from lapse.cli_databases import add_commands
+
 if TYPE_CHECKING:
     from lapse.settings import Settings
     from lapse.store import Store
@@ -122,9 +124,13 @@ def verify(
     raise typer.Exit(asyncio.run(play(url)))
 
 
+add_commands(app)
+
+
 def main() -> None:
     """Run the command line."""
-    app()
+    with _explained():
+        app()
 
 
 def _settings(store: str | None, *, verbose: bool) -> Settings:

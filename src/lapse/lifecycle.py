@@ -27,6 +27,10 @@ LONGEST_ID: Final = 128
 """Characters of an app name, a user id or a session id: the width of ADK's columns."""
 
 
+EVALUATION_PREFIXES: Final = ("adk-eval-session-", "___eval___session___")
+"""How the ids of sessions begin that ADK's evaluation makes."""
+
+
 class Status(StrEnum):
     """Where a session stands in its life.
 

@@ -30,6 +30,14 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class Adopt(StrEnum):
+    """Which sessions that stock ADK leaves behind a server adopts."""
+
+    OFF = "off"
+    NEW = "new"
+    ALL = "all"
+
+
 def _number(value: object) -> object:
     try:
         return float(value) if isinstance(value, str) else value
@@ -98,12 +106,14 @@ class Settings(BaseSettings):
         default=100, ge=0, le=10_000, validation_alias="LAPSE_STATEMENT_CACHE"
     )
     sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
+    adopt: Adopt = Field(default=Adopt.OFF, validation_alias="LAPSE_ADOPT")
+    artifacts: bool = Field(default=True, validation_alias="LAPSE_DELETE_ARTIFACTS")
     log_format: LogFormat = Field(default=LogFormat.CONSOLE, validation_alias="LAPSE_LOG_FORMAT")
 
     @property
     def rules(self) -> Rules:
         """Return what a store is to enforce."""
-        return Rules(horizon=self.horizon, enforced=self.cleanup_enabled)
+        return Rules(horizon=self.horizon, enforced=self.cleanup_enabled, artifacts=self.artifacts)
 
     @property
     def connection(self) -> ConnectionOptions:

@@ -18,13 +18,15 @@ _TYPES: Final = {
         ("app_name", "user_id", "session_id", "event_id", "invocation_id", "seen_event"), "varchar"
     ),
     **dict.fromkeys(("after_app", "after_user", "after_session", "only_app", "run"), "varchar"),
+    **dict.fromkeys(("ages", "delays"), "float8[]"),
+    "day_seconds": "float8",
     **dict.fromkeys(("app_names", "user_ids", "session_ids"), "varchar[]"),
     **dict.fromkeys(
         ("state", "metadata", "event", "event_data", "session_delta", "app_delta", "user_delta"),
         "jsonb",
     ),
     **dict.fromkeys(("ttl", "horizon", "extensible", "shortest_restore", "older_than"), "interval"),
-    **dict.fromkeys(("event_time", "seen_time", "after", "since"), "timestamp"),
+    **dict.fromkeys(("event_time", "seen_time", "after", "since", "moment"), "timestamp"),
     **dict.fromkeys(
         ("seen_number", "limit", "newest", "most_events", "most_bytes", "largest_metadata"),
         "bigint",
