@@ -231,7 +231,12 @@ def _serve(
 
     server = Server(
         uvicorn.Config(
-            build_app(service, options, sweep=settings.sweeper and settings.cleanup_enabled),
+            build_app(
+                service,
+                options,
+                sweep=settings.sweeper and settings.cleanup_enabled,
+                adopt=settings.adopt,
+            ),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
@@ -284,8 +289,10 @@ async def _sweep(settings: Settings) -> None:
 
 
 async def _watch(settings: Settings) -> None:
+    from lapse.adopt.continuous import Adopter
     from lapse.changes import Feed
     from lapse.logs import log_change, log_sweep
+    from lapse.settings import Adopt
     from lapse.sweeper import Sweeper
 
     store = _store(settings)
@@ -296,7 +303,13 @@ async def _watch(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        async with Sweeper(store, feed, on_report=log_sweep, longest_sleep=_WATCH_SLEEP):
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(
+                Sweeper(store, feed, on_report=log_sweep, longest_sleep=_WATCH_SLEEP)
+            )
+            if settings.adopt is not Adopt.OFF:
+                adopter = Adopter(store, feed, scope=settings.adopt, ttl=settings.ttl)
+                await stack.enter_async_context(adopter.running())
             typer.echo("sweeping until stopped", err=True)
             await stop.wait()
     finally:

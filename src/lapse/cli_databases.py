@@ -118,10 +118,10 @@ def adopt(
     selection = Selection(
         app_name, _span(older_than), with_state=with_state, with_events=with_events
     )
-    found = asyncio.run(_report(url, settings.ttl, older_than=selection.older_than))
+    found = asyncio.run(_examined(store, url, settings.ttl, selection.older_than))
     plan = _plan(found, selection)
     if not as_json:
-        _tell_plan(plan, found, settings)
+        _tell_plan(plan, found, selection, settings)
     if dry_run:
         if as_json:
             typer.echo(json.dumps({"dryRun": True, **plan}))
@@ -237,6 +237,12 @@ async def _report(
     return replace(found, orphans=await count_orphans(artifacts, reader))
 
 
+async def _examined(store: Store, url: str, ttl: timedelta, older_than: timedelta) -> Report:
+    """Return a report of a database that can be adopted; others are refused before a question."""
+    await store.pending_migration()
+    return await _report(url, ttl, older_than=older_than)
+
+
 def _check_png(path: Path) -> None:
     from importlib.util import find_spec
 
@@ -281,7 +287,9 @@ def _plan(found: Report, selection: Selection) -> dict[str, int]:
     }
 
 
-def _tell_plan(plan: dict[str, int], found: Report, settings: Settings) -> None:
+def _tell_plan(
+    plan: dict[str, int], found: Report, selection: Selection, settings: Settings
+) -> None:
     from lapse.adopt.showing import span
 
     ttl = span(found.question.ttl.total_seconds())
@@ -290,14 +298,14 @@ def _tell_plan(plan: dict[str, int], found: Report, settings: Settings) -> None:
         f"  {plan['waiting']:,} are younger than {ttl} and would wait in the lobby\n"
         f"  {plan['expired']:,} would be expired, restorable for {_hours(settings.horizon)}"
     )
-    for name, why in (
-        ("with_state", "have state but no message (--with-state takes them)"),
-        ("with_events", "have events but no message (--with-events takes them)"),
-        ("awaiting", "await an answer to a tool's call: never taken"),
-        ("evaluation", "belong to evaluations: never taken"),
+    for name, taken, why in (
+        ("with_state", selection.with_state, "have state but no message: with --with-state"),
+        ("with_events", selection.with_events, "have events but no message: with --with-events"),
+        ("awaiting", False, "await an answer to a tool's call: never"),
+        ("evaluation", False, "belong to evaluations: never"),
     ):
-        if plan[name]:
-            typer.echo(f"  {plan[name]:,} {why}")
+        if plan[name] and not taken:
+            typer.echo(f"left where they are:\n  {plan[name]:,} {why}")
     if not settings.horizon:
         typer.echo("  LAPSE_RESTORE_HOURS is 0: the next sweep deletes them; there is no undo")
 

@@ -76,6 +76,11 @@ class LapseSessionService(BaseSessionService):
         )
         self._transitions: set[asyncio.Task[Any]] = set()
 
+    @property
+    def ttl(self) -> timedelta:
+        """Return the TTL of sessions that are created without one."""
+        return self._ttl
+
     # ADK's contract.
 
     async def create_session(

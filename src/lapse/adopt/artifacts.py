@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -22,7 +22,10 @@ from lapse.lifecycle import SessionKey
 from lapse.store import Store
 
 _AT_ONCE: Final = 50
-_PAUSE: Final = timedelta(seconds=15)
+_PAUSE: Final = timedelta(seconds=5)
+_MOST_ATTEMPTS: Final = 1000
+"""About six weeks of them; then it is given up, so that the outbox does not grow for ever."""
+
 _OF_THE_USER: Final = "user:"
 
 _log = logging.getLogger(__name__)
@@ -56,11 +59,19 @@ class ArtifactSweeper:
     Args:
         store: whose outbox.
         artifacts: where the artifacts are.
+        serves: whether they are there for an app; those of others are left to others.
     """
 
-    def __init__(self, store: Store, artifacts: ArtifactService) -> None:
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactService,
+        *,
+        serves: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._store = store
         self._artifacts = artifacts
+        self._serves = serves
 
     def running(self) -> Background:
         """Return the context inside which it works."""
@@ -74,6 +85,8 @@ class ArtifactSweeper:
         """
         taken = await self._store.take_outbox(_AT_ONCE)
         for leftover in taken:
+            if not self._serves(leftover.key.app_name) and leftover.attempts < _MOST_ATTEMPTS:
+                continue
             try:
                 await self._delete(leftover)
             except Exception as error:  # noqa: BLE001 - whatever it is, it comes again
@@ -84,12 +97,13 @@ class ArtifactSweeper:
                     leftover.attempts,
                     type(error).__name__,
                 )
-            else:
-                await self._store.settle_outbox(leftover)
+                if leftover.attempts < _MOST_ATTEMPTS:
+                    continue
+            await self._store.settle_outbox(leftover)
         return timedelta(0) if len(taken) == _AT_ONCE else _PAUSE
 
     async def _delete(self, leftover: Leftover) -> None:
-        if leftover.lives:
+        if leftover.lives or not self._serves(leftover.key.app_name):
             # A new session has the id, and may own what is there.
             return
         scope = leftover.key._asdict()

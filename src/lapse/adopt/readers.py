@@ -182,7 +182,9 @@ def open_read_only(path: str) -> sqlite3.Connection:
 
 
 def _connect(uri: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5)
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, timeout=5, check_same_thread=False
+    )
     try:
         connection.execute("BEGIN")
         connection.execute("SELECT count(*) FROM sqlite_master")

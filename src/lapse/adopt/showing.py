@@ -13,12 +13,12 @@ from rich.table import Table
 from lapse.adopt.report import Kind, Report
 
 _TITLES: Final = {
-    Kind.USED: "with messages",
+    Kind.USED: "used",
     Kind.EMPTY: "empty",
     Kind.WITH_STATE: "state only",
-    Kind.WITH_EVENTS: "events, no message",
-    Kind.AWAITING: "awaiting an answer",
-    Kind.EVALUATION: "evaluation",
+    Kind.WITH_EVENTS: "no message",
+    Kind.AWAITING: "awaiting",
+    Kind.EVALUATION: "eval",
 }
 _MOST_APPS: Final = 20
 
@@ -49,7 +49,7 @@ def _ages(report: Report) -> Table:
     table = Table(title="By age", title_justify="left")
     table.add_column("")
     limits = [span(seconds) for seconds in report.question.ages]
-    for title in (f"under {limits[0]}", *(f"{limit} or more" for limit in limits)):
+    for title in (f"< {limits[0]}", *(f"≥ {limit}" for limit in limits)):
         table.add_column(title, justify="right")
     for kind in (Kind.USED, Kind.EMPTY):
         table.add_row(_TITLES[kind], *_numbers(report.by_age(kind)))
@@ -65,8 +65,8 @@ def _sentences(report: Report) -> list[str]:
     oldest = report.oldest(Kind.EMPTY)
     if oldest is not None:
         told.append(
-            f"The oldest of them is of {oldest:%Y-%m-%d}; {report.growth:,.1f} more came each day "
-            "of the last week."
+            f"The oldest of them is of {oldest:%Y-%m-%d}; {report.growth:,.1f} a day came "
+            "in the last seven."
         )
     ttl = span(report.question.ttl.total_seconds())
     told.append(f"A sweep at a TTL of {ttl} would take {report.due:,} of them.")
