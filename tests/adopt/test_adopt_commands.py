@@ -25,7 +25,8 @@ INSERT INTO sessions SELECT 'shop', 'ada', 's' || n, '{}',
   '2025-01-01 00:00:00.123456', '2025-01-01 00:00:00.123456' FROM """
 SOME_MESSAGES = """
 INSERT INTO events SELECT 'e', 'shop', 'ada', 's' || (n * 10), 'i',
-  '2025-01-01 00:00:01.000000', '{"author": "user", "content": {"parts": [{"text": "hi"}]}}' FROM """
+  '2025-01-01 00:00:01.000000',
+  '{"author": "user", "content": {"parts": [{"text": "hi"}]}}' FROM """
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
