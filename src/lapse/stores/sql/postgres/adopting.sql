@@ -1,4 +1,8 @@
 -- Adopting sessions out of ADK's tables, putting them back, and the outbox of artifacts.
+--
+-- enable_seqscan is off in the transactions that move sessions: a connection plans the checks
+-- of foreign keys once, while the lobby is still empty and a scan looks cheap, and would then
+-- scan it for each of a million sessions.
 
 -- name: is_message
 -- A part of other statements: whether the event `e` is a message. It says what
@@ -28,18 +32,19 @@ OR coalesce(e.event_data -> 'long_running_tool_ids', 'null') NOT IN ('null', '{}
 -- name: lock_orphans
 -- First of the two statements of an adoption. It examines the sessions that come next, and
 -- locks those that are to be taken and that nobody is at work with: a writer of ADK holds the
--- row of the session that it appends to.
+-- row of the session that it appends to. By row address, so that the plan never is a scan.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 examined AS MATERIALIZED (
-  SELECT app_name, user_id, id FROM sessions
+  SELECT ctid, app_name, user_id, id FROM sessions
   WHERE (app_name, user_id, id) > (:after_app, :after_user, :after_session)
   ORDER BY app_name, user_id, id
   LIMIT :limit
 ),
 locked AS (
   SELECT s.app_name, s.user_id, s.id
-  FROM examined JOIN sessions AS s USING (app_name, user_id, id) CROSS JOIN clock
-  WHERE (:only_app IS NULL OR s.app_name = :only_app)
+  FROM sessions AS s CROSS JOIN clock
+  WHERE s.ctid = ANY (ARRAY(SELECT ctid FROM examined))
+    AND (:only_app IS NULL OR s.app_name = :only_app)
     AND s.create_time <= now AT TIME ZONE 'UTC' - :older_than
     AND (:since IS NULL OR s.create_time >= :since)
     AND (:with_state OR s.state = '{}')
@@ -57,6 +62,7 @@ locked AS (
   FOR UPDATE OF s SKIP LOCKED
 )
 SELECT
+  set_config('enable_seqscan', 'off', true) AS by_index,
   (SELECT count(*) FROM examined) AS examined, e.app_name, e.user_id, e.id AS session_id,
   (SELECT array_agg(app_name) FROM locked) AS app_names,
   (SELECT array_agg(user_id) FROM locked) AS user_ids,
@@ -158,7 +164,8 @@ gone AS (
   DELETE FROM lapse_lobby AS l USING back AS b
   WHERE l.app_name = b.app_name AND l.user_id = b.user_id AND l.session_id = b.id
 )
-SELECT (SELECT count(*) FROM back) AS put_back, (SELECT count(*) FROM taken) AS taken,
+SELECT set_config('enable_seqscan', 'off', true) AS by_index,
+  (SELECT count(*) FROM back) AS put_back, (SELECT count(*) FROM taken) AS taken,
   t.app_name, t.user_id, t.session_id
 FROM taken AS t
 ORDER BY t.app_name DESC, t.user_id DESC, t.session_id DESC
