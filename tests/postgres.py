@@ -17,7 +17,8 @@ from lapse.stores import store_from_url
 
 TABLES = (
     "lapse_lobby, lapse_observations, lapse_observed_days, lapse_purged, lapse_ttl_rounds, "
-    "lapse_ttl_decisions, events, sessions, app_states, user_states"
+    "lapse_ttl_decisions, lapse_adopted, lapse_adoptions, lapse_artifact_outbox, "
+    "events, sessions, app_states, user_states"
 )
 
 _thread = ThreadPoolExecutor(1)

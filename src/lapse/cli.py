@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import ipaddress
 import signal
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from lapse.commands.databases import adopt, copy, report, undo
 from lapse.commands.simulate import simulate
 from lapse.commands.starting import StoreOption, VerboseOption
 from lapse.commands.starting import explained as _explained
@@ -40,9 +42,6 @@ _KEEP_ALIVE: Final = timedelta(seconds=75)
 
 _WATCH_SLEEP: Final = timedelta(seconds=1)
 """A sweeper by itself hears of no deadline that others make; looking is cheap."""
-
-app.command()(simulate)
-app.add_typer(ttl_commands, name="ttl")
 
 
 @app.command()
@@ -126,9 +125,15 @@ def verify(
     raise typer.Exit(asyncio.run(play(url)))
 
 
+for command in (report, adopt, undo, copy, simulate):
+    app.command()(command)
+app.add_typer(ttl_commands, name="ttl")
+
+
 def main() -> None:
     """Run the command line."""
-    app()
+    with _explained():
+        app()
 
 
 def _is_loopback(host: str) -> bool:
@@ -217,7 +222,12 @@ def _serve(
 
     server = Server(
         uvicorn.Config(
-            build_app(service, options, sweep=settings.sweeper and settings.cleanup_enabled),
+            build_app(
+                service,
+                options,
+                sweep=settings.sweeper and settings.cleanup_enabled,
+                adopt=settings.adopt,
+            ),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
@@ -272,9 +282,11 @@ async def _sweep(settings: Settings) -> None:
 
 
 async def _watch(settings: Settings) -> None:
+    from lapse.adopt.continuous import Adopter
     from lapse.changes import Feed
     from lapse.logs import log_change, log_sweep
     from lapse.policy import TtlPolicy
+    from lapse.settings import Adopt
     from lapse.sweeper import Sweeper
 
     store = _store(settings)
@@ -286,7 +298,13 @@ async def _watch(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        async with Sweeper(store, feed, on_report=log_sweep, longest_sleep=_WATCH_SLEEP):
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(
+                Sweeper(store, feed, on_report=log_sweep, longest_sleep=_WATCH_SLEEP)
+            )
+            if settings.adopt is not Adopt.OFF:
+                adopter = Adopter(store, feed, scope=settings.adopt, ttl=settings.ttl)
+                await stack.enter_async_context(adopter.running())
             await policy.start()
             typer.echo("sweeping until stopped", err=True)
             await stop.wait()

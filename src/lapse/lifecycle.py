@@ -27,6 +27,10 @@ LONGEST_ID: Final = 128
 """Characters of an app name, a user id or a session id: the width of ADK's columns."""
 
 
+EVALUATION_PREFIXES: Final = ("adk-eval-session-", "___eval___session___")
+"""How the ids of sessions begin that ADK's evaluation makes."""
+
+
 class Status(StrEnum):
     """Where a session stands in its life.
 
@@ -66,10 +70,13 @@ class Rules:
             Zero: nothing is restorable, and a session is deleted at its deadline.
         enforced: False while clean-up is switched off: deadlines are recorded, but nothing
             expires and nothing is hidden.
+        artifacts: note the sessions that end while nobody has spoken to them in an outbox,
+            for whoever deletes their artifacts.
     """
 
     horizon: timedelta = DEFAULT_HORIZON
     enforced: bool = True
+    artifacts: bool = False
 
     def __post_init__(self) -> None:
         if not timedelta(0) <= self.horizon <= LONGEST_HORIZON:
@@ -149,6 +156,8 @@ class ChangeKind(StrEnum):
     DELETED = "deleted"
     KEPT = "kept"
     """Its deadline came while ADK's tables already held it: kept, for good."""
+    ADOPTED = "adopted"
+    """ADK's tables held it without a message: it is in the lobby now."""
 
 
 class Cause(StrEnum):
@@ -212,6 +221,12 @@ def is_message(event: Mapping[str, Any]) -> bool:
         or event.get("output") is not None
         or event.get("error_code")
     )
+
+
+def awaits_answer(event: Mapping[str, Any]) -> bool:
+    """Return whether somebody is asked to confirm a tool's call, or to answer a long one."""
+    actions = event.get("actions") or {}
+    return bool(actions.get("requested_tool_confirmations") or event.get("long_running_tool_ids"))
 
 
 def check_key(key: SessionKey) -> SessionKey:

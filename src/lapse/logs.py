@@ -29,6 +29,7 @@ _LINES: Final = {
     ChangeKind.PURGED: (logging.INFO, "session purged"),
     ChangeKind.DELETED: (logging.INFO, "session deleted"),
     ChangeKind.KEPT: (logging.DEBUG, "session kept because it has messages"),
+    ChangeKind.ADOPTED: (logging.INFO, "session adopted"),
 }
 
 _UUID: Final = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
@@ -59,7 +60,7 @@ def log_change(change: Change) -> None:
             )
         case ChangeKind.RESURRECTED:
             facts["cause"] = str(change.cause)
-        case ChangeKind.PURGED | ChangeKind.DELETED | ChangeKind.KEPT:
+        case ChangeKind.PURGED | ChangeKind.DELETED | ChangeKind.KEPT | ChangeKind.ADOPTED:
             pass
     _changes_log.log(level, line, extra=facts)
 

@@ -20,7 +20,7 @@ def figure(path: Path, *, rows: int = 1) -> Iterator[tuple[Any, ...]]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        reason = "a plot needs matplotlib: pip install 'lapse[simulate]'"
+        reason = "a plot needs matplotlib: pip install 'lapse[plot]'"
         raise InvalidValueError("--png", reason) from error
     drawn = Figure(figsize=(8, 3 * rows), layout="constrained")
     axes = drawn.subplots(rows, 1, squeeze=False)

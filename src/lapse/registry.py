@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from lapse.logs import log_change
@@ -24,7 +25,9 @@ def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
     """
     settings = load_settings()
     url = uri.removeprefix("lapse:").removeprefix("//")
-    store = store_from_url(url or settings.store_url, settings.rules, settings.connection)
+    # ADK keeps its artifact service to itself: nobody here could delete what the outbox names.
+    rules = replace(settings.rules, artifacts=False)
+    store = store_from_url(url or settings.store_url, rules, settings.connection)
     policy = TtlPolicy(store, settings.targets, settings.ttl_policy)
     service = LapseSessionService(store, sweep=settings.sweeper, policy=policy)
     service.feed.subscribe(log_change)

@@ -31,6 +31,14 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class Adopt(StrEnum):
+    """Which sessions that stock ADK leaves behind a server adopts."""
+
+    OFF = "off"
+    NEW = "new"
+    ALL = "all"
+
+
 def _number(value: object) -> object:
     try:
         return float(value) if isinstance(value, str) else value
@@ -126,6 +134,8 @@ class Settings(BaseSettings):
         default=100, ge=0, le=10_000, validation_alias="LAPSE_STATEMENT_CACHE"
     )
     sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
+    adopt: Adopt = Field(default=Adopt.OFF, validation_alias="LAPSE_ADOPT")
+    artifacts: bool = Field(default=True, validation_alias="LAPSE_DELETE_ARTIFACTS")
     log_format: LogFormat = Field(default=LogFormat.CONSOLE, validation_alias="LAPSE_LOG_FORMAT")
     ttl_policy: Policy = Field(default=Policy.FIXED, validation_alias="LAPSE_TTL_POLICY")
     ttl_soft_target: Annotated[float, BeforeValidator(_share)] = Field(
@@ -150,7 +160,7 @@ class Settings(BaseSettings):
     @property
     def rules(self) -> Rules:
         """Return what a store is to enforce."""
-        return Rules(horizon=self.horizon, enforced=self.cleanup_enabled)
+        return Rules(horizon=self.horizon, enforced=self.cleanup_enabled, artifacts=self.artifacts)
 
     @property
     def targets(self) -> Targets:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
+from lapse.adoption import AdoptingStore
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey, Status
 from lapse.observations import Observations
@@ -194,7 +195,7 @@ class Tally:
     sessions: int
 
 
-class Store(Observations, Protocol):
+class Store(Observations, AdoptingStore, Protocol):
     """Where sessions live.
 
     Every method may raise StoreUnavailableError: the store does not answer, nothing is

@@ -9,7 +9,7 @@ import pytest
 
 from lapse.errors import SettingsError
 from lapse.lifecycle import Rules
-from lapse.settings import LogFormat, load_settings, setting_names
+from lapse.settings import Adopt, LogFormat, load_settings, setting_names
 from lapse.ttl import Policy, Targets
 
 
@@ -49,7 +49,8 @@ def test_without_any_setting_the_documented_defaults_hold():
     assert settings.horizon == timedelta(hours=24)
     assert settings.sweeper is True
     assert settings.log_format is LogFormat.CONSOLE
-    assert settings.rules == Rules()
+    assert settings.rules == Rules(artifacts=True)
+    assert settings.adopt is Adopt.OFF
 
 
 @pytest.mark.parametrize("where", ["environment", "file"])

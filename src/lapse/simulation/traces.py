@@ -104,7 +104,7 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        reason = "Parquet needs pyarrow: pip install 'lapse[simulate]'"
+        reason = "Parquet needs pyarrow: pip install 'lapse[parquet]'"
         raise InvalidValueError("trace", reason) from error
     try:
         for batch in parquet.ParquetFile(path).iter_batches():

@@ -48,7 +48,7 @@ def missing_script(dialect: str, found: Found, place: str) -> str:
         StoreRefusedError: it holds tables of another version or of somebody else. It names
             `place`.
     """
-    _check_adk(found, place)
+    check_adk(found, place)
     migrations = read_migrations(dialect)
     if found.lapse_version > max(migrations):
         raise StoreRefusedError(
@@ -63,7 +63,8 @@ def missing_script(dialect: str, found: Found, place: str) -> str:
     return "\n".join(scripts)
 
 
-def _check_adk(found: Found, place: str) -> None:
+def check_adk(found: Found, place: str) -> None:
+    """Raise StoreRefusedError where a database's tables are of another version, or not ADK's."""
     events = found.columns["events"]
     if "actions" in events and "event_data" not in events:
         raise StoreRefusedError(

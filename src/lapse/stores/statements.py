@@ -12,6 +12,7 @@ _NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _PARAMETER: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
 _WRITE: Final = re.compile(r"\b(INSERT INTO|UPDATE \w+ |DELETE FROM)")
 _COMMENT: Final = re.compile(r"--.*$", re.MULTILINE)
+_PART: Final = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +42,21 @@ def read_script(dialect: str, path: str) -> str:
 def read_statements(dialect: str) -> Mapping[str, str]:
     """Return a dialect's statements by name, from all its files.
 
-    The text before the first name of a file is its preface, or a script without names.
+    The text before a file's first name is its preface. `{name}` in a statement stands for
+    another one, which is a part of it.
     """
     folder = resources.files("lapse.stores").joinpath("sql", dialect)
-    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
-    statements: dict[str, str] = {}
-    for file in files:
+    found: dict[str, str] = {}
+    for file in sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql")):
         _, *parts = _NAME.split(read_script(dialect, file))
         for name, body in zip(parts[::2], parts[1::2], strict=True):
-            assert name not in statements, f"two statements are named {name}"
-            statements[name] = body.strip().removesuffix(";")
-    return statements
+            assert name not in found, f"two statements are named {name}"
+            found[name] = body.strip().removesuffix(";")
+
+    def whole(statement: str) -> str:
+        return _PART.sub(lambda part: f"({_COMMENT.sub('', found[part[1]])})", statement)
+
+    return {name: whole(statement) for name, statement in found.items()}
 
 
 def read_migrations(dialect: str) -> Mapping[int, str]:

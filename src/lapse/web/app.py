@@ -9,8 +9,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.agents import default_app
 from lapse.sessions import LapseSessionService
+from lapse.settings import Adopt
 from lapse.web.mounting import mount
 
 
@@ -26,26 +28,58 @@ class ServerOptions:
     artifact_service_uri: str | None = None
 
 
-def build_app(service: LapseSessionService, options: ServerOptions, *, sweep: bool) -> FastAPI:
+def build_app(
+    service: LapseSessionService,
+    options: ServerOptions,
+    *,
+    sweep: bool,
+    adopt: Adopt = Adopt.OFF,
+) -> FastAPI:
     """Return ADK's FastAPI application for a folder of agents, on this service."""
+    from google.adk.artifacts.base_artifact_service import BaseArtifactService
     from google.adk.cli.fast_api import get_fast_api_app
     from google.adk.cli.service_registry import get_service_registry
+    from google.adk.cli.utils.service_factory import create_artifact_service_from_options
+
+    sweepers: list[ArtifactSweeper] = []
 
     def ready(uri: str, **_options: Any) -> LapseSessionService:  # noqa: ARG001 - ADK's signature
         return service
 
-    # ADK takes its session service by URI only; a factory may return a ready one.
+    def noted(uri: str, **given: Any) -> BaseArtifactService:  # noqa: ARG001 - ADK's signature
+        folder = Path(given["agents_dir"])
+        made = create_artifact_service_from_options(
+            base_dir=folder, artifact_service_uri=options.artifact_service_uri, strict_uri=True
+        )
+        # Where each agent's folder holds its own, asking about an app makes its folder.
+        local = options.artifact_service_uri is None
+        sweepers.append(
+            ArtifactSweeper(
+                service.store, made, serves=lambda app: not local or (folder / app).is_dir()
+            )
+        )
+        return made
+
+    # ADK takes its services by URI only; a factory may return a ready one, and sees what is made.
     scheme = f"lapse-{uuid.uuid4().hex}"
     get_service_registry().register_session_service(scheme, ready)
+    get_service_registry().register_artifact_service(scheme, noted)
     app = get_fast_api_app(
         agents_dir=str(options.agents_dir),
         session_service_uri=f"{scheme}://",
-        artifact_service_uri=options.artifact_service_uri,
+        artifact_service_uri=f"{scheme}://",
         allow_origins=list(options.allow_origins) or None,
         web=options.web,
         bind_host=options.host,
         host=options.host,
         port=options.port,
     )
-    mount(app, service, sweep=sweep, default_app=default_app(options.agents_dir))
+    mount(
+        app,
+        service,
+        sweep=sweep,
+        default_app=default_app(options.agents_dir),
+        artifacts=sweepers[-1],
+        adopt=adopt,
+    )
     return app

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 
+from lapse.adopt.artifacts import ArtifactSweeper
+from lapse.adopt.background import Background
+from lapse.adopt.continuous import Adopter
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics
 from lapse.policy_metrics import TtlMetrics
 from lapse.sessions import LapseSessionService
+from lapse.settings import Adopt
 from lapse.sweeper import Sweeper, SweepReport
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
@@ -25,6 +29,8 @@ def mount(
     *,
     sweep: bool = True,
     default_app: str | None = None,
+    artifacts: ArtifactSweeper | None = None,
+    adopt: Adopt = Adopt.OFF,
 ) -> None:
     """Add Lapse to an application that has not started yet.
 
@@ -38,6 +44,9 @@ def mount(
         service: the service that its agents run on.
         sweep: False where another process sweeps the store.
         default_app: the app of runs that name none (ADK's ADK_DEFAULT_APP_NAME).
+        artifacts: deletes artifacts of sessions that ended while nobody had spoken to them,
+            where the store's rules say that these are noted.
+        adopt: which sessions that stock ADK leaves in the store are adopted, while it is swept.
     """
     metrics = Metrics(service.store)
     service.feed.subscribe(metrics.count_change)
@@ -55,25 +64,29 @@ def mount(
     )
     install_faults(app)
     app.add_middleware(SessionInFront, default_app=default_app)
+    beside: list[Background] = []
+    if sweep and adopt is not Adopt.OFF:
+        ttl = service.policy.default
+        beside.append(Adopter(service.store, service.feed, scope=adopt, ttl=ttl).running())
+    if artifacts is not None and service.store.rules.artifacts:
+        beside.append(artifacts.running())
     app.router.lifespan_context = _within(
-        service, sweeper if sweep else None, app.router.lifespan_context
+        service, [*([sweeper] if sweep else []), *beside], app.router.lifespan_context
     )
 
 
-def _within(service: LapseSessionService, sweeper: Sweeper | None, inner: Any) -> Any:
-    """Return a lifespan that has the store open, and swept, around the application's own."""
+def _within(
+    service: LapseSessionService, beside: Sequence[AbstractAsyncContextManager[Any]], inner: Any
+) -> Any:
+    """Return a lifespan with the store open, and work beside, around the application's own."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        async with service:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(service)
             await service.policy.start()
-            if sweeper is not None:
-                await sweeper.start()
-            try:
-                async with inner(app) as state:
-                    yield state
-            finally:
-                if sweeper is not None:
-                    await sweeper.stop()
+            for work in beside:
+                await stack.enter_async_context(work)
+            yield await stack.enter_async_context(inner(app))
 
     return lifespan

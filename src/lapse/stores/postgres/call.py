@@ -17,24 +17,28 @@ _TYPES: Final = {
     **dict.fromkeys(
         ("app_name", "user_id", "session_id", "event_id", "invocation_id", "seen_event"), "varchar"
     ),
+    **dict.fromkeys(("after_app", "after_user", "after_session", "only_app", "run"), "varchar"),
+    **dict.fromkeys(("ages", "delays"), "float8[]"),
+    "day_seconds": "float8",
+    **dict.fromkeys(("app_names", "user_ids", "session_ids"), "varchar[]"),
     **dict.fromkeys(
         ("state", "metadata", "event", "event_data", "session_delta", "app_delta", "user_delta"),
         "jsonb",
     ),
-    **dict.fromkeys(("ttl", "horizon", "extensible", "shortest_restore"), "interval"),
-    **dict.fromkeys(("event_time", "seen_time", "after"), "timestamp"),
+    **dict.fromkeys(("ttl", "horizon", "extensible", "shortest_restore", "older_than"), "interval"),
+    **dict.fromkeys(("event_time", "seen_time", "after", "since", "moment"), "timestamp"),
     **dict.fromkeys(
         ("seen_number", "limit", "newest", "most_events", "most_bytes", "largest_metadata"),
         "bigint",
     ),
-    **dict.fromkeys(("enforced", "exact"), "boolean"),
-    **dict.fromkeys(("now", "before", "forgotten"), "timestamptz"),
+    **dict.fromkeys(("enforced", "exact", "with_state", "with_events", "artifacts"), "boolean"),
+    **dict.fromkeys(("now", "ended_at", "before", "forgotten"), "timestamptz"),
     **dict.fromkeys(("kind", "segment"), "text"),
     **dict.fromkeys(("segments", "decisions"), "jsonb"),
     **dict.fromkeys(("slot", "version", "most_per_user"), "bigint"),
     **dict.fromkeys(("reach", "ttl_before"), "interval"),
     "edges": "bigint[]",
-    "since": "date",
+    "first_day": "date",
 }
 """What each parameter is, wherever it stands: PostgreSQL must not have to guess."""
 
@@ -72,6 +76,7 @@ class Call:
             "now": self.now,
             "enforced": self.rules.enforced,
             "horizon": self.rules.horizon,
+            "artifacts": self.rules.artifacts,
         }
         return (statement.sql, *(params[name] for name in statement.names))
 

@@ -19,7 +19,7 @@ _EDGES: Final = [edge // timedelta(microseconds=1) for edge in EDGES]
 
 async def observed(call: Call, since: date) -> list[Count]:
     """Return the counts; see `Observations.observed`."""
-    found = await call.run("observed", since=since, edges=_EDGES, most_per_user=MOST_PER_USER)
+    found = await call.run("observed", first_day=since, edges=_EDGES, most_per_user=MOST_PER_USER)
     return [
         Count(
             Scope(row["app_name"], row["segment"]),

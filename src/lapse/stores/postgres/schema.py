@@ -52,6 +52,11 @@ async def pending_script(connection: asyncpg.Connection, place: str) -> str:
     Raises:
         StoreRefusedError: it holds tables of another version or of somebody else.
     """
+    return missing_script("postgres", await look(connection), place)
+
+
+async def look(connection: asyncpg.Connection) -> Found:
+    """Return what is in a database."""
     columns: dict[str, set[str]] = {table: set() for table in TABLES}
     for row in await connection.fetch(_COLUMNS, list(TABLES)):
         columns[row["table_name"]].add(row["column_name"])
@@ -62,4 +67,4 @@ async def pending_script(connection: asyncpg.Connection, place: str) -> str:
     if columns["lapse_schema"]:
         query = "SELECT coalesce(max(version), 0) FROM lapse_schema"
         newest = await connection.fetchval(query)
-    return missing_script("postgres", Found(columns, version, newest), place)
+    return Found(columns, version, newest)

@@ -28,6 +28,7 @@ from lapse.store import (
     Tally,
 )
 from lapse.stores.postgres import appending, lobby, observations, reading
+from lapse.stores.postgres.adopting import PostgresAdopting
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections
 from lapse.stores.postgres.hints import Listener
@@ -36,7 +37,7 @@ from lapse.ttl import Decision, Scope
 from lapse.ttl.observed import Count
 
 
-class PostgresStore:
+class PostgresStore(PostgresAdopting):
     """A Store in one PostgreSQL database.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -71,7 +72,11 @@ def delete(transaction: Transaction) -> Change | None:
     transaction.run("observe_withdrawn")
     transaction.run("delete_record")
     transaction.run("delete_session")
-    return None if record is None else Change(ChangeKind.DELETED, transaction.moment, record)
+    if record is None:
+        return None
+    if transaction.rules.artifacts and record.status in {Status.WAITING, Status.EXPIRED}:
+        transaction.run("owe_artifacts")
+    return Change(ChangeKind.DELETED, transaction.moment, record)
 
 
 def amend(
@@ -134,6 +139,9 @@ def purge_due(transaction: Transaction, limit: int) -> Swept:
         return Swept()
     observe_purge(transaction, limit)
     purged = transaction.run("purge_due", limit=limit).fetchall()
+    if transaction.rules.artifacts:
+        for row in purged:
+            replace(transaction, key=rows.key_of(row)).run("owe_artifacts")
     return Swept(purged, partial(_changed, transaction, ChangeKind.PURGED))
 
 

@@ -52,7 +52,9 @@ def observed(transaction: Transaction, since: date) -> list[Count]:
             row["bucket"],
             row["sessions"],
         )
-        for row in transaction.run("observed", since=since.isoformat(), most_per_user=MOST_PER_USER)
+        for row in transaction.run(
+            "observed", first_day=since.isoformat(), most_per_user=MOST_PER_USER
+        )
     ]
 
 

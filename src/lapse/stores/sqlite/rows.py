@@ -41,6 +41,11 @@ def from_text(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
+def key_of(row: sqlite3.Row) -> SessionKey:
+    """Return the key of a session's row."""
+    return SessionKey(row["app_name"], row["user_id"], row["session_id"])
+
+
 def event_params(event: EventRecord) -> dict[str, Any]:
     """Return the statement parameters that hold one event."""
     return {
@@ -85,7 +90,7 @@ def lobby_record(row: sqlite3.Row, rules: Rules, now: int) -> Lifecycle:
     """Read a lobby row as a record, as it reads at a moment."""
     status = Status(row["status"])
     record = Lifecycle(
-        key=SessionKey(row["app_name"], row["user_id"], row["session_id"]),
+        key=key_of(row),
         status=status,
         created_at=from_micros(row["created_at"]),
         ttl=timedelta(microseconds=row["ttl"]),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import timedelta
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from lapse.documents import update_document
 from lapse.errors import StoreRefusedError
+from lapse.lifecycle import awaits_answer, is_message
 from lapse.stores.schemas import TABLES, Found, missing_script
 from lapse.stores.sqlite.observations import add_functions
 
@@ -32,13 +36,24 @@ def connect(path: str, *, cache: int) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=256,
     )
-    connection.row_factory = sqlite3.Row
-    connection.create_function("update_document", 2, update_document, deterministic=True)
-    add_functions(connection)
+    set_up(connection)
     # FULL: an acknowledged message survives a power cut, not only a crash of the process.
     for pragma in ("foreign_keys = ON", "synchronous = FULL", f"cache_size = -{cache}"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
+
+
+def set_up(connection: sqlite3.Connection) -> None:
+    """Give a connection rows by name, and the functions that Lapse's statements use."""
+    connection.row_factory = sqlite3.Row
+    connection.create_function("update_document", 2, update_document, deterministic=True)
+    for name, says in (("is_message", is_message), ("awaits", awaits_answer)):
+        connection.create_function(name, 1, partial(_of_event, says), deterministic=True)
+    add_functions(connection)
+
+
+def _of_event(says: Callable[[Mapping[str, Any]], bool], text: str | None) -> bool:
+    return says(json.loads(text or "{}") or {})
 
 
 def prepare(path: str) -> None:
@@ -99,26 +114,37 @@ def pending_script(path: str) -> str:
 
 
 def _missing_script(connection: sqlite3.Connection, path: str) -> str:
-    columns = {
-        table: {
-            row["name"]: row["type"] for row in connection.execute(f"PRAGMA table_info({table})")
-        }
-        for table in TABLES
-    }
-    if columns["sessions"].get("update_time") == "REAL":
+    if is_of_adk_web(connection):
         raise StoreRefusedError(
             f"{path}: is a session file of `adk web` (SqliteSessionService), another format than "
-            "DatabaseSessionService's; give Lapse a file of its own"
+            "DatabaseSessionService's; give Lapse a file of its own, and `lapse copy` this one "
+            "into it"
         )
+    return missing_script("sqlite", look(connection), path)
+
+
+def is_of_adk_web(connection: sqlite3.Connection) -> bool:
+    """Return whether a database is of the other format: ADK's SqliteSessionService's."""
+    columns = {row["name"]: row["type"] for row in _columns(connection, "sessions")}
+    return columns.get("update_time") == "REAL"
+
+
+def look(connection: sqlite3.Connection) -> Found:
+    """Return what is in a database."""
+    columns = {table: {row["name"] for row in _columns(connection, table)} for table in TABLES}
     version, newest = None, 0
-    if {"key", "value"} <= columns["adk_internal_metadata"].keys():
+    if {"key", "value"} <= columns["adk_internal_metadata"]:
         query = "SELECT value FROM adk_internal_metadata WHERE key = 'schema_version'"
         row = connection.execute(query).fetchone()
         version = row["value"] if row else None
     if columns["lapse_schema"]:
         query = "SELECT coalesce(max(version), 0) FROM lapse_schema"
         (newest,) = connection.execute(query).fetchone()
-    return missing_script("sqlite", Found(columns, version, newest), path)
+    return Found(columns, version, newest)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> sqlite3.Cursor:
+    return connection.execute(f"PRAGMA table_info({table})")
 
 
 def _run_script(connection: sqlite3.Connection, script: str) -> None:

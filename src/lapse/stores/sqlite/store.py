@@ -32,6 +32,7 @@ from lapse.store import (
     Tally,
 )
 from lapse.stores.sqlite import appending, lobby, observations, reading, rows
+from lapse.stores.sqlite.adopting import SqliteAdopting
 from lapse.stores.sqlite.lanes import Lane
 from lapse.stores.sqlite.schema import connect, pending_script, prepare, prepare_connection
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
@@ -47,7 +48,7 @@ _READS_TOGETHER: Final = 8
 _WRITES_TOGETHER: Final = 256
 
 
-class SqliteStore:
+class SqliteStore(SqliteAdopting):
     """A Store in one SQLite file, or in memory with the path `:memory:`."""
 
     def __init__(self, path: str, rules: Rules = Rules()) -> None:

@@ -385,7 +385,7 @@ ORDER BY timestamp, id;
 
 -- name: delete_record
 -- First of the two statements of a delete, as the record is the first that an append locks.
-WITH gone AS (
+WITH ended AS (
   DELETE FROM lapse_lobby AS l
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   RETURNING l.*, coalesce(:now, clock_timestamp()) AS now
@@ -393,9 +393,10 @@ WITH gone AS (
 observed AS (
   INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
   SELECT app_name, lapse_segment(metadata), 'withdrawn', user_id, created_at, now
-  FROM gone WHERE status <> 'used'
-)
-SELECT * FROM gone;
+  FROM ended WHERE status <> 'used'
+),
+owed AS {owe_artifacts}
+SELECT * FROM ended;
 
 -- name: delete_session
 -- A statement of its own, so that it sees the session that a first message moved here while
@@ -510,7 +511,7 @@ due AS (
   LIMIT :limit
   FOR UPDATE OF l SKIP LOCKED
 ),
-gone AS (
+ended AS (
   DELETE FROM lapse_lobby AS l
   USING due, clock
   WHERE l.ctid = due.ctid AND l.status = 'expired' AND l.restorable_until <= now
@@ -520,17 +521,18 @@ observed AS (
   INSERT INTO lapse_observations (app_name, segment, kind, created_at, observed_at, sessions)
   SELECT app_name, lapse_segment(metadata), 'unused',
     date_trunc('day', created_at, 'UTC') AS day, now, count(*)
-  FROM gone GROUP BY app_name, lapse_segment(metadata), day, now
+  FROM ended GROUP BY app_name, lapse_segment(metadata), day, now
 ),
 remembered AS (
   INSERT INTO lapse_purged (key_digest, app_name, segment, created_at, purged_at)
   SELECT sha256(convert_to(concat_ws(E'\x1f', app_name, user_id, session_id), 'UTF8')) AS digest,
     app_name, lapse_segment(metadata), created_at, now
-  FROM gone ORDER BY digest
+  FROM ended ORDER BY digest
   ON CONFLICT (key_digest) DO UPDATE
   SET created_at = excluded.created_at, purged_at = excluded.purged_at
-)
-SELECT * FROM gone;
+),
+owed AS {owe_artifacts}
+SELECT * FROM ended;
 
 -- name: time_to_next
 SELECT least(

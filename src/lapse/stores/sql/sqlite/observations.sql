@@ -56,7 +56,7 @@ FROM (
   UNION ALL
   SELECT app_name, segment, day, bucket, sessions, kind FROM lapse_observed_days
 )
-WHERE day >= :since
+WHERE day >= :first_day
 GROUP BY app_name, segment, day, kind, bucket;
 
 -- name: recent_first_messages

@@ -1,0 +1,146 @@
+"""Artifacts of sessions that ended while nobody had spoken to them: uploads never sent.
+
+They are deleted through ADK's artifact service, at least once: the store's outbox, written in
+the transaction that ended the session, keeps each until it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from lapse.adopt.background import Background
+from lapse.adopt.readers import Reader
+from lapse.adopt.report import Orphans
+from lapse.adoption import Leftover
+from lapse.errors import InvalidValueError
+from lapse.lifecycle import SessionKey
+from lapse.store import Store
+
+_AT_ONCE: Final = 50
+_PAUSE: Final = timedelta(seconds=5)
+_MOST_ATTEMPTS: Final = 1000
+"""About six weeks of them; then it is given up, so that the outbox does not grow for ever."""
+
+_OF_THE_USER: Final = "user:"
+
+_log = logging.getLogger(__name__)
+
+
+class ArtifactService(Protocol):
+    """What is needed of ADK's BaseArtifactService."""
+
+    async def list_artifact_keys(
+        self, *, app_name: str, user_id: str, session_id: str | None = None
+    ) -> list[str]:
+        """Return a session's artifacts, and its user's."""
+        ...
+
+    async def list_artifact_versions(
+        self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None
+    ) -> list[Any]:
+        """Return the versions of one, each with its `create_time` in seconds."""
+        ...
+
+    async def delete_artifact(
+        self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None
+    ) -> None:
+        """Delete one with all its versions."""
+        ...
+
+
+class ArtifactSweeper:
+    """Deletes what the outbox says.
+
+    Args:
+        store: whose outbox.
+        artifacts: where the artifacts are.
+        serves: whether they are there for an app; those of others are left to others.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactService,
+        *,
+        serves: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._serves = serves
+
+    def running(self) -> Background:
+        """Return the context inside which it works."""
+        return Background("deleting artifacts", self.step)
+
+    async def step(self) -> timedelta:
+        """Delete the artifacts of a few sessions, and return how long to wait for the next.
+
+        Raises:
+            StoreUnavailableError: the store does not answer.
+        """
+        taken = await self._store.take_outbox(_AT_ONCE)
+        for leftover in taken:
+            if not self._serves(leftover.key.app_name) and leftover.attempts < _MOST_ATTEMPTS:
+                continue
+            try:
+                await self._delete(leftover)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it comes again
+                # Not its text: that may hold the whole id, in a path.
+                _log.warning(
+                    "artifacts of session %s… were not deleted (attempt %d), and will be: %s",
+                    leftover.key.short,
+                    leftover.attempts,
+                    type(error).__name__,
+                )
+                if leftover.attempts < _MOST_ATTEMPTS:
+                    continue
+            await self._store.settle_outbox(leftover)
+        return timedelta(0) if len(taken) == _AT_ONCE else _PAUSE
+
+    async def _delete(self, leftover: Leftover) -> None:
+        if leftover.lives or not self._serves(leftover.key.app_name):
+            # A new session has the id, and may own what is there.
+            return
+        scope = leftover.key._asdict()
+        for filename in await self._artifacts.list_artifact_keys(**scope):
+            if filename.startswith(_OF_THE_USER):
+                continue
+            versions = await self._artifacts.list_artifact_versions(**scope, filename=filename)
+            if all(version.create_time <= leftover.ended_at.timestamp() for version in versions):
+                await self._artifacts.delete_artifact(**scope, filename=filename)
+
+
+async def count_orphans(folder: Path, reader: Reader) -> Orphans:
+    """Count the artifacts in a folder whose sessions are not in a database.
+
+    Args:
+        folder: where ADK's file artifact service keeps them: its own root, or a folder of
+            agents, each with its `.adk/artifacts`.
+        reader: of the database.
+
+    Raises:
+        InvalidValueError: there is no such folder.
+    """
+    if not await asyncio.to_thread(folder.is_dir):
+        raise InvalidValueError("--artifacts", f"{folder}: there is no such folder")
+    sessions = artifacts = 0
+    stored = await asyncio.to_thread(lambda: dict(_stored(folder)))
+    for key in await reader.missing(list(stored)):
+        sessions += 1
+        artifacts += stored[key]
+    return Orphans(sessions, artifacts)
+
+
+def _stored(folder: Path) -> Iterator[tuple[SessionKey, int]]:
+    """Yield each session that has artifacts in a folder, and how many."""
+    for pattern in ("apps/*", ".adk/artifacts/apps/*", "*/.adk/artifacts/apps/*"):
+        for app in folder.glob(pattern):
+            for session in app.glob("users/*/sessions/*"):
+                count = sum(1 for _ in session.glob("artifacts/**/versions"))
+                if count:
+                    yield SessionKey(app.name, session.parents[1].name, session.name), count

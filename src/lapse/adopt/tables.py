@@ -1,0 +1,187 @@
+"""The tables that a copy carries, and their values between databases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+from typing import Any, Final
+
+_EXACT: Final = 2**53
+"""Beyond it, JSON's numbers are compared as floats: PostgreSQL writes 1e22 with all its zeros."""
+
+Row = tuple[Any, ...]
+
+
+class Type(Enum):
+    """What a column holds, on its way: text, a naive or an aware datetime, a timedelta."""
+
+    PLAIN = auto()
+    JSON = auto()
+    HELD = auto()
+    """Events as a lobby holds them: JSON, in the form of the PostgreSQL store."""
+    TIME = auto()
+    MOMENT = auto()
+    SPAN = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table: its columns with their types, those of the primary key first."""
+
+    name: str
+    columns: tuple[tuple[str, Type], ...]
+
+    @property
+    def names(self) -> str:
+        """Return the columns' names for a statement."""
+        return ", ".join(name for name, _ in self.columns)
+
+
+_KEY: Final = (("app_name", Type.PLAIN), ("user_id", Type.PLAIN))
+_STATE: Final = (("state", Type.JSON), ("update_time", Type.TIME))
+
+ADK_TABLES: Final = (
+    Table("app_states", (_KEY[0], *_STATE)),
+    Table("user_states", (*_KEY, *_STATE)),
+    Table("sessions", (*_KEY, ("id", Type.PLAIN), ("create_time", Type.TIME), *_STATE)),
+    Table(
+        "events",
+        (
+            *_KEY,
+            ("session_id", Type.PLAIN),
+            ("id", Type.PLAIN),
+            ("invocation_id", Type.PLAIN),
+            ("timestamp", Type.TIME),
+            ("event_data", Type.JSON),
+        ),
+    ),
+)
+
+LOBBY: Final = Table(
+    "lapse_lobby",
+    (
+        *_KEY,
+        ("session_id", Type.PLAIN),
+        ("status", Type.PLAIN),
+        ("created_at", Type.MOMENT),
+        ("ttl", Type.SPAN),
+        ("expires_at", Type.MOMENT),
+        ("first_message_at", Type.MOMENT),
+        ("expired_at", Type.MOMENT),
+        ("restorable_until", Type.MOMENT),
+        ("resurrections", Type.PLAIN),
+        ("metadata", Type.JSON),
+        ("held_events", Type.HELD),
+        ("revision", Type.PLAIN),
+        *_STATE,
+    ),
+)
+
+
+@dataclass(slots=True)
+class Checksum:
+    """A sum over rows that does not depend on their order, nor on how a database writes them."""
+
+    columns: Sequence[tuple[str, Type]]
+    rows: int = 0
+    total: int = field(default=0)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Take rows in."""
+        for row in rows:
+            told = [_told(value, kind) for value, (_, kind) in zip(row, self.columns, strict=True)]
+            digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()
+            self.total = (self.total + int.from_bytes(digest)) % 2**256
+            self.rows += 1
+
+    @property
+    def text(self) -> str:
+        """Return it as hexadecimal digits."""
+        return f"{self.total:064x}"
+
+
+def _told(value: Any, kind: Type) -> Any:
+    if isinstance(value, str) and kind in {Type.JSON, Type.HELD}:
+        return json.loads(value, parse_float=_number, parse_int=_number)
+    match value:
+        case datetime():
+            return value.isoformat(timespec="microseconds")
+        case timedelta():
+            return value // timedelta(microseconds=1)
+        case _:
+            return value
+
+
+def _number(text: str) -> int | float:
+    value = float(text)
+    if not value.is_integer():
+        return value
+    return int(value) if abs(value) < _EXACT else value
+
+
+def from_sqlite(value: Any, kind: Type) -> Any:
+    """Read a value of an SQLite file, of either of ADK's formats."""
+    if value is None or kind in {Type.PLAIN, Type.JSON}:
+        return value
+    match kind:
+        case Type.TIME if isinstance(value, str):
+            return datetime.fromisoformat(value)
+        case Type.TIME:
+            return datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
+        case Type.MOMENT:
+            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value)
+        case Type.SPAN:
+            return timedelta(microseconds=value)
+        case Type.HELD:
+            return json.dumps(
+                [
+                    held
+                    | {
+                        "timestamp": datetime.fromisoformat(held["timestamp"]).isoformat(),
+                        "event_data": json.loads(held["event_data"] or "null"),
+                    }
+                    for held in json.loads(value)
+                ]
+            )
+
+
+def to_sqlite(value: Any, kind: Type) -> Any:
+    """Return a value as the SQLite store keeps it."""
+    if value is None or kind in {Type.PLAIN, Type.JSON}:
+        return value
+    match kind:
+        case Type.TIME:
+            return value.isoformat(" ", "microseconds")
+        case Type.MOMENT:
+            return (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        case Type.SPAN:
+            return value // timedelta(microseconds=1)
+        case Type.HELD:
+            return json.dumps(
+                [
+                    held
+                    | {
+                        "timestamp": to_sqlite(
+                            datetime.fromisoformat(held["timestamp"]), Type.TIME
+                        ),
+                        "event_data": held["event_data"] and json.dumps(held["event_data"]),
+                    }
+                    for held in json.loads(value)
+                ]
+            )
+
+
+def from_postgres(value: Any, kind: Type) -> Any:
+    """Read a value of a PostgreSQL database."""
+    if value is None or kind is not Type.HELD:
+        return value
+    return json.dumps(
+        [
+            held | {"timestamp": datetime.fromisoformat(held["timestamp"]).isoformat()}
+            for held in json.loads(value)
+        ]
+    )

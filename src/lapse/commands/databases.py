@@ -1,0 +1,362 @@
+"""The commands for existing ADK databases: report, adopt, undo, copy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from lapse.commands.starting import open_settings, open_store
+from lapse.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from lapse.adopt.report import Report
+    from lapse.adoption import Selection
+    from lapse.settings import Settings
+    from lapse.store import Store
+
+_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+_UNITS: Final = {"s": 1 / 60, "": 1, "m": 1, "h": 60, "d": 1440}
+
+UrlArgument = Annotated[
+    str, typer.Argument(metavar="URL", help="sqlite:///FILE, postgresql://… or mysql://…")
+]
+StoreArgument = Annotated[
+    str, typer.Argument(metavar="URL", help="sqlite:///FILE or postgresql://…")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RateOption = Annotated[
+    float | None, typer.Option(min=1, help="At most so many sessions in a second.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def report(
+    url: UrlArgument,
+    ttl_minutes: Annotated[
+        float | None, typer.Option("--ttl", help="Minutes; by default the setting.")
+    ] = None,
+    as_json: JsonOption = False,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it, too (lapse\\[plot]).")
+    ] = None,
+    artifacts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Count artifacts without a session in this folder of ADK's file artifact "
+            "service, or of agents.",
+        ),
+    ] = None,
+) -> None:
+    """Say how many sessions of an ADK database are empty. Changes nothing."""
+    from rich.console import Console
+
+    from lapse.adopt.showing import show
+    from lapse.ttl import ttl_from_minutes
+
+    settings = open_settings(url, verbose=False)
+    ttl = settings.ttl if ttl_minutes is None else ttl_from_minutes(ttl_minutes, field="--ttl")
+    if png is not None:
+        _check_png(png)
+    found = asyncio.run(_report(url, ttl, artifacts=artifacts))
+    if as_json:
+        typer.echo(json.dumps(found.document(), indent=2))
+    else:
+        show(found, Console())
+    if png is not None:
+        from lapse.adopt.showing import draw
+
+        draw(found, png)
+
+
+def adopt(
+    url: StoreArgument,
+    app_name: Annotated[str | None, typer.Option("--app", help="Of this app only.")] = None,
+    older_than: Annotated[
+        str, typer.Option(metavar="AGE", help="Created so long ago: 90s, 30m, 12h or 7d.")
+    ] = "0m",
+    with_state: Annotated[
+        bool, typer.Option("--with-state", help="Those with state but no message, too.")
+    ] = False,
+    with_events: Annotated[
+        bool, typer.Option("--with-events", help="Those with events but no message, too.")
+    ] = False,
+    rate: RateOption = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="ID", help="Go on with this run, or choose its id.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Move the empty sessions of ADK's tables into Lapse's lobby, to wait or to expire.
+
+    Stopped at any point, it goes on when it is called again. What it took can be put back.
+    """
+    from lapse.adopt.adopting import new_run
+    from lapse.adoption import Selection
+
+    settings = open_settings(url, verbose=False)
+    store = open_store(settings)
+    selection = Selection(
+        app_name, _span(older_than), with_state=with_state, with_events=with_events
+    )
+    found = asyncio.run(_examined(store, url, settings.ttl, selection.older_than))
+    plan = _plan(found, selection)
+    if not as_json:
+        _tell_plan(plan, found, selection, settings)
+    if dry_run:
+        if as_json:
+            typer.echo(json.dumps({"dryRun": True, **plan}))
+        return
+    if not yes:
+        typer.confirm(
+            f"Adopt {plan['adopted']:,} sessions? Let no stock ADK server work with them meanwhile",
+            abort=True,
+            err=True,
+        )
+    run = run or new_run()
+    typer.echo(f"run {run}", err=as_json)
+    done = asyncio.run(_adopt(store, selection, settings.ttl, run, rate))
+    if as_json:
+        typer.echo(json.dumps({"run": run, "adopted": done.adopted, **asdict(done)}))
+    else:
+        typer.echo(
+            f"adopted {done.adopted:,} of {done.examined:,} sessions: {done.waiting:,} wait, "
+            f"{done.expired:,} are expired and restorable for {_hours(settings.horizon)}\n"
+            f"to put them back: lapse undo URL --run {run}"
+        )
+
+
+def undo(
+    url: StoreArgument,
+    run: Annotated[
+        str | None, typer.Option(metavar="ID", help="Of this adoption; without it, list them.")
+    ] = None,
+    rate: RateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put back into ADK's tables what an adoption took, as it was."""
+    store = open_store(open_settings(url, verbose=False))
+    if run is None:
+        asyncio.run(_list_runs(store, as_json=as_json))
+        return
+    from lapse.adopt.adopting import undo as undo_run
+
+    async def work() -> Any:
+        try:
+            known = {adoption.run: adoption for adoption in await store.adoptions()}
+            total = known[run].remaining if run in known else 0
+            with _bar("putting back", total) as advance:
+                return await undo_run(store, run, rate=rate, on_progress=advance)
+        finally:
+            await store.close()
+
+    done = asyncio.run(work())
+    if as_json:
+        typer.echo(json.dumps({"run": run, **asdict(done)}))
+        return
+    typer.echo(f"put back {done.put_back:,} sessions")
+    for count, why in (
+        (done.in_the_way, "stay in the lobby: ADK has made a session of the same key"),
+        (done.remaining, "stay in the lobby: past restoring, or just being written; try again"),
+        (done.gone, "had been put back, used, deleted or purged before"),
+    ):
+        if count:
+            typer.echo(f"{count:,} {why}")
+
+
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="What to copy; it stays as it is.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TO", help="A store: sqlite:///FILE or postgresql://…")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a whole database into another store, and compare the two.
+
+    Stopped at any point, it goes on when it is called again.
+    """
+    from lapse.adopt.copying import copy_database
+
+    open_settings(target, verbose=False)
+    with _bar("copying", None) as advance:
+        done = asyncio.run(copy_database(source, target, on_progress=advance))
+    if as_json:
+        typer.echo(json.dumps({"tables": {part.table: asdict(part) for part in done}}))
+        return
+    for part in done:
+        typer.echo(f"{part.table}: {part.rows:,} rows, checksum {part.checksum[:16]} on both sides")
+
+
+async def _report(
+    url: str,
+    ttl: timedelta,
+    *,
+    older_than: timedelta = timedelta(0),
+    artifacts: Path | None = None,
+) -> Report:
+    from dataclasses import replace
+
+    from lapse.adopt.artifacts import count_orphans
+    from lapse.adopt.readers import reader_of
+
+    reader = reader_of(url)
+    found = await reader.report(ttl, older_than)
+    if artifacts is None:
+        return found
+    return replace(found, orphans=await count_orphans(artifacts, reader))
+
+
+async def _examined(store: Store, url: str, ttl: timedelta, older_than: timedelta) -> Report:
+    """Return a report of a database that can be adopted; others are refused before a question."""
+    await store.pending_migration()
+    return await _report(url, ttl, older_than=older_than)
+
+
+def _check_png(path: Path) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise InvalidValueError("--png", "needs matplotlib: pip install 'lapse[plot]'")
+    if not path.parent.is_dir():
+        raise InvalidValueError("--png", f"{path.parent}: there is no such folder")
+
+
+def _span(text: str) -> timedelta:
+    found = _SPAN.fullmatch(text.strip())
+    if found is None:
+        raise InvalidValueError(
+            "--older-than", f"must be like 90s, 30m, 12h or 7d, not {text!r:.40}"
+        )
+    try:
+        return timedelta(minutes=float(found[1]) * _UNITS[found[2]])
+    except OverflowError as error:
+        raise InvalidValueError("--older-than", f"is too long: {text!r:.40}") from error
+
+
+def _hours(horizon: timedelta) -> str:
+    return f"{horizon / timedelta(hours=1):g} h"
+
+
+def _plan(found: Report, selection: Selection) -> dict[str, int]:
+    """Return what an adoption would take, and what it would leave, as counted just now."""
+    from lapse.adopt.report import Kind
+
+    def count(kind: Kind, at_least: timedelta = timedelta(0)) -> int:
+        return found.older_than(kind, max(at_least, selection.older_than), selection.app_name)
+
+    kinds = [Kind.EMPTY]
+    kinds += [Kind.WITH_STATE] * selection.with_state + [Kind.WITH_EVENTS] * selection.with_events
+    adopted = sum(map(count, kinds))
+    expired = sum(count(kind, found.question.ttl) for kind in kinds)
+    return {
+        "adopted": adopted,
+        "waiting": adopted - expired,
+        "expired": expired,
+        **{str(kind): count(kind) for kind in Kind if kind not in {Kind.USED, Kind.EMPTY}},
+    }
+
+
+def _tell_plan(
+    plan: dict[str, int], found: Report, selection: Selection, settings: Settings
+) -> None:
+    from lapse.adopt.showing import span
+
+    ttl = span(found.question.ttl.total_seconds())
+    typer.echo(
+        f"{plan['adopted']:,} sessions of {found.place} would leave ADK's tables:\n"
+        f"  {plan['waiting']:,} are younger than {ttl} and would wait in the lobby\n"
+        f"  {plan['expired']:,} would be expired, restorable for {_hours(settings.horizon)}"
+    )
+    for name, taken, why in (
+        ("with_state", selection.with_state, "have state but no message: with --with-state"),
+        ("with_events", selection.with_events, "have events but no message: with --with-events"),
+        ("awaiting", False, "await an answer to a tool's call: never"),
+        ("evaluation", False, "belong to evaluations: never"),
+    ):
+        if plan[name] and not taken:
+            typer.echo(f"left where they are:\n  {plan[name]:,} {why}")
+    if not settings.horizon:
+        typer.echo("  LAPSE_RESTORE_HOURS is 0: the next sweep deletes them; there is no undo")
+
+
+async def _adopt(
+    store: Store, selection: Selection, ttl: timedelta, run: str, rate: float | None
+) -> Any:
+    from lapse.adopt.adopting import adopt as adopt_all
+
+    try:
+        await store.open()
+        with _bar("adopting", await store.count_sessions()) as advance:
+            return await adopt_all(
+                store,
+                selection,
+                run=run,
+                ttl=ttl,
+                rate=rate,
+                on_progress=lambda done: advance(done.examined),
+            )
+    finally:
+        await store.close()
+
+
+async def _list_runs(store: Store, *, as_json: bool) -> None:
+    try:
+        found = await store.adoptions()
+    finally:
+        await store.close()
+    if as_json:
+        runs = [{**asdict(run), "began_at": run.began_at.isoformat()} for run in found]
+        typer.echo(json.dumps({"runs": runs}))
+        return
+    for run in found:
+        typer.echo(
+            f"{run.run}: {run.sessions:,} adopted, {run.remaining:,} still in the lobby; "
+            f"lapse undo URL --run {run.run}"
+        )
+    if not found:
+        typer.echo("nothing was adopted in this database")
+
+
+@contextmanager
+def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar with an estimate, where somebody watches."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total)
+
+        def advance(done: int) -> None:
+            over = total is not None and done > total
+            progress.update(task, completed=done, total=done if over else total)
+
+        yield advance

@@ -1,0 +1,231 @@
+-- Adopting sessions out of ADK's tables, putting them back, and the outbox of artifacts.
+--
+-- enable_seqscan is off in the transactions that move sessions: a connection plans the checks
+-- of foreign keys once, while the lobby is still empty and a scan looks cheap, and would then
+-- scan it for each of a million sessions.
+
+-- name: is_message
+-- A part of other statements: whether the event `e` is a message. It says what
+-- `lapse.lifecycle.is_message` says; a test compares the two.
+coalesce(e.event_data -> 'partial', 'false') IN ('false', 'null')
+AND CASE e.event_data ->> 'author'
+  WHEN 'user' THEN
+    coalesce(e.event_data #> '{actions,compaction}', 'null') IN ('null', '{}', '[]', '""', 'false')
+    AND coalesce(e.event_data #>> '{actions,rewind_before_invocation_id}', '') = ''
+    AND (
+      coalesce(e.event_data #> '{content,parts}', 'null') NOT IN ('null', '[]')
+      OR coalesce(e.event_data #>> '{input_transcription,text}', '') <> ''
+    )
+  ELSE
+    coalesce(e.event_data #> '{content,parts}', 'null') NOT IN ('null', '[]')
+    OR coalesce(e.event_data -> 'output_transcription', 'null') <> 'null'
+    OR coalesce(e.event_data -> 'output', 'null') <> 'null'
+    OR coalesce(e.event_data ->> 'error_code', '') <> ''
+END
+
+-- name: awaits
+-- A part of other statements: whether somebody's answer is awaited after the event `e`.
+coalesce(e.event_data #> '{actions,requested_tool_confirmations}', 'null')
+  NOT IN ('null', '{}', '[]')
+OR coalesce(e.event_data -> 'long_running_tool_ids', 'null') NOT IN ('null', '{}', '[]')
+
+-- name: lock_orphans
+-- First of the two statements of an adoption. It examines the sessions that come next, and
+-- locks those that are to be taken and that nobody is at work with: a writer of ADK holds the
+-- row of the session that it appends to. By row address, so that the plan never is a scan.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+examined AS MATERIALIZED (
+  SELECT ctid, app_name, user_id, id FROM sessions
+  WHERE (app_name, user_id, id) > (:after_app, :after_user, :after_session)
+  ORDER BY app_name, user_id, id
+  LIMIT :limit
+),
+locked AS (
+  SELECT s.app_name, s.user_id, s.id
+  FROM sessions AS s CROSS JOIN clock
+  WHERE s.ctid = ANY (ARRAY(SELECT ctid FROM examined))
+    AND (:only_app IS NULL OR s.app_name = :only_app)
+    AND s.create_time <= now AT TIME ZONE 'UTC' - :older_than
+    AND (:since IS NULL OR s.create_time >= :since)
+    AND (:with_state OR s.state = '{}')
+    AND NOT starts_with(s.id, 'adk-eval-session-')
+    AND NOT starts_with(s.id, '___eval___session___')
+    AND NOT EXISTS (
+      SELECT 1 FROM lapse_lobby AS l
+      WHERE l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+    )
+    AND NOT EXISTS (
+      SELECT 1 FROM events AS e
+      WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
+        AND (NOT :with_events OR {is_message} OR {awaits})
+    )
+  FOR UPDATE OF s SKIP LOCKED
+)
+SELECT
+  set_config('enable_seqscan', 'off', true) AS by_index,
+  (SELECT count(*) FROM examined) AS examined, e.app_name, e.user_id, e.id AS session_id,
+  (SELECT array_agg(app_name) FROM locked) AS app_names,
+  (SELECT array_agg(user_id) FROM locked) AS user_ids,
+  (SELECT array_agg(id) FROM locked) AS session_ids
+FROM examined AS e
+ORDER BY e.app_name DESC, e.user_id DESC, e.id DESC
+LIMIT 1;
+
+-- name: adopt
+-- A statement of its own, so that it sees every event that was committed before the locks
+-- were had: the first one's snapshot is older than its locks. What has a message by now stays.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+ours AS (
+  SELECT s.*, coalesce(h.held, '[]') AS held,
+    :enforced AND s.create_time AT TIME ZONE 'UTC' + :ttl <= now AS is_due
+  FROM unnest(:app_names, :user_ids, :session_ids) AS k (app_name, user_id, id)
+  JOIN sessions AS s USING (app_name, user_id, id)
+  CROSS JOIN clock
+  LEFT JOIN LATERAL (
+    SELECT count(*) AS events, jsonb_agg(jsonb_build_object(
+      'id', e.id, 'invocation_id', e.invocation_id, 'timestamp', e.timestamp,
+      'event_data', e.event_data
+    ) ORDER BY e.timestamp, e.id) AS held
+    FROM events AS e
+    WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
+  ) AS h ON :with_events
+  WHERE NOT EXISTS (
+      SELECT 1 FROM events AS e
+      WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
+        AND (NOT :with_events OR {is_message} OR {awaits})
+    )
+    AND coalesce(h.events, 0) <= :most_events
+    AND octet_length(coalesce(h.held, '[]')::text) <= :most_bytes
+),
+adopted AS (
+  INSERT INTO lapse_lobby (
+    app_name, user_id, session_id, status, created_at, ttl, expires_at, expired_at,
+    restorable_until, state, held_events, update_time
+  )
+  SELECT
+    app_name, user_id, id, CASE WHEN is_due THEN 'expired' ELSE 'waiting' END,
+    create_time AT TIME ZONE 'UTC', :ttl, create_time AT TIME ZONE 'UTC' + :ttl,
+    CASE WHEN is_due THEN now END, CASE WHEN is_due THEN now + :horizon END,
+    state, held, update_time
+  FROM ours, clock
+  ON CONFLICT DO NOTHING
+  RETURNING *
+),
+noted AS (
+  INSERT INTO lapse_adopted (app_name, user_id, session_id, run, create_time)
+  SELECT app_name, user_id, session_id, :run, created_at AT TIME ZONE 'UTC' FROM adopted
+),
+counted AS (
+  INSERT INTO lapse_adoptions AS a (run, began_at, sessions)
+  SELECT :run, now, count(*) FROM adopted, clock GROUP BY now
+  ON CONFLICT (run) DO UPDATE SET sessions = a.sessions + excluded.sessions
+),
+gone AS (
+  DELETE FROM sessions AS s USING adopted AS a
+  WHERE s.app_name = a.app_name AND s.user_id = a.user_id AND s.id = a.session_id
+)
+SELECT adopted.*, now FROM adopted, clock;
+
+-- name: put_back
+-- A session as its lobby row holds it: to the letter as it was, unless it changed there.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+taken AS (
+  SELECT l.*, a.create_time
+  FROM lapse_adopted AS a
+  JOIN lapse_lobby AS l USING (app_name, user_id, session_id)
+  CROSS JOIN clock
+  WHERE a.run = :run
+    AND (a.app_name, a.user_id, a.session_id) > (:after_app, :after_user, :after_session)
+    AND l.created_at = a.create_time AT TIME ZONE 'UTC'
+    AND (
+      l.status = 'waiting'
+      OR l.status = 'expired' AND (l.restorable_until > now OR NOT :enforced)
+    )
+  ORDER BY a.app_name, a.user_id, a.session_id
+  LIMIT :limit
+  FOR UPDATE OF l SKIP LOCKED
+),
+back AS (
+  INSERT INTO sessions (app_name, user_id, id, state, create_time, update_time)
+  SELECT app_name, user_id, session_id, state, create_time, update_time FROM taken
+  ON CONFLICT DO NOTHING
+  RETURNING app_name, user_id, id
+),
+stored AS (
+  INSERT INTO events (id, app_name, user_id, session_id, invocation_id, timestamp, event_data)
+  SELECT e ->> 'id', t.app_name, t.user_id, t.session_id, e ->> 'invocation_id',
+    (e ->> 'timestamp')::timestamp, nullif(e -> 'event_data', 'null')
+  FROM back AS b
+  JOIN taken AS t
+    ON t.app_name = b.app_name AND t.user_id = b.user_id AND t.session_id = b.id,
+  jsonb_array_elements(t.held_events) AS e
+),
+gone AS (
+  DELETE FROM lapse_lobby AS l USING back AS b
+  WHERE l.app_name = b.app_name AND l.user_id = b.user_id AND l.session_id = b.id
+)
+SELECT set_config('enable_seqscan', 'off', true) AS by_index,
+  (SELECT count(*) FROM back) AS put_back, (SELECT count(*) FROM taken) AS taken,
+  t.app_name, t.user_id, t.session_id
+FROM taken AS t
+ORDER BY t.app_name DESC, t.user_id DESC, t.session_id DESC
+LIMIT 1;
+
+-- name: forget_adopted
+-- What can no longer be put back, as it is used or another session has its key.
+DELETE FROM lapse_adopted AS a USING lapse_lobby AS l
+WHERE l.app_name = a.app_name AND l.user_id = a.user_id AND l.session_id = a.session_id
+  AND (l.status = 'used' OR l.created_at <> a.create_time AT TIME ZONE 'UTC');
+
+-- name: adoptions
+SELECT r.run, r.began_at, r.sessions, (
+    SELECT count(*) FROM lapse_adopted AS a
+    JOIN lapse_lobby AS l USING (app_name, user_id, session_id)
+    WHERE a.run = r.run AND l.status <> 'used'
+  ) AS remaining
+FROM lapse_adoptions AS r
+ORDER BY r.began_at;
+
+-- name: prepared_at
+SELECT min(applied_at) AT TIME ZONE 'UTC' AS prepared_at FROM lapse_schema;
+
+-- name: count_sessions
+-- As PostgreSQL's statistics have it: for a progress bar an estimate is enough.
+SELECT greatest(reltuples, 0)::bigint AS sessions FROM pg_class WHERE oid = to_regclass('sessions');
+
+-- name: owe_artifacts
+-- A part of the statements that end a session: they have a table `ended`.
+INSERT INTO lapse_artifact_outbox AS o (app_name, user_id, session_id, ended_at, due_at)
+SELECT app_name, user_id, session_id, now, now FROM ended
+WHERE :artifacts AND status <> 'used'
+ON CONFLICT (app_name, user_id, session_id) DO UPDATE
+SET ended_at = excluded.ended_at, due_at = excluded.due_at, attempts = 0
+
+-- name: take_outbox
+-- Whose artifacts are due to be deleted, none of them due again before the next attempt's time.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+due AS (
+  SELECT o.ctid FROM lapse_artifact_outbox AS o
+  WHERE o.due_at <= (SELECT now FROM clock)
+  ORDER BY o.due_at
+  LIMIT :limit
+  FOR UPDATE OF o SKIP LOCKED
+)
+UPDATE lapse_artifact_outbox AS o
+SET attempts = o.attempts + 1,
+  due_at = now + least(interval '1 minute' * (2 ^ least(o.attempts, 10)), interval '1 hour')
+FROM due, clock
+WHERE o.ctid = due.ctid
+RETURNING o.app_name, o.user_id, o.session_id, o.ended_at, o.attempts,
+  EXISTS (
+    SELECT 1 FROM sessions AS s
+    WHERE s.app_name = o.app_name AND s.user_id = o.user_id AND s.id = o.session_id
+  ) OR EXISTS (
+    SELECT 1 FROM lapse_lobby AS l
+    WHERE l.app_name = o.app_name AND l.user_id = o.user_id AND l.session_id = o.session_id
+  ) AS lives;
+
+-- name: settle_outbox
+DELETE FROM lapse_artifact_outbox
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND ended_at = :ended_at;

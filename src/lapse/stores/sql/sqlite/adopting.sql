@@ -1,0 +1,122 @@
+-- Adopting sessions out of ADK's tables, putting them back, and the outbox of artifacts.
+--
+-- is_message(text) and awaits(text) are Python's own `lapse.lifecycle.is_message` and
+-- `awaits_answer` on the text of an event.
+
+-- name: orphans
+-- The sessions that come next, and which of them are to be taken. As this runs inside BEGIN
+-- IMMEDIATE, no writer of ADK can come between it and what follows.
+SELECT s.app_name, s.user_id, s.id AS session_id, s.state, s.create_time, s.update_time,
+  (:only_app IS NULL OR s.app_name = :only_app)
+  AND s.create_time <= :created_until
+  AND (:since IS NULL OR s.create_time >= :since)
+  AND (:with_state OR s.state = '{}')
+  AND s.id NOT GLOB 'adk-eval-session-*'
+  AND s.id NOT GLOB '___eval___session___*'
+  AND NOT EXISTS (
+    SELECT 1 FROM lapse_lobby AS l
+    WHERE l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+  )
+  AND NOT EXISTS (
+    SELECT 1 FROM events AS e
+    WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
+      AND (NOT :with_events OR is_message(e.event_data) OR awaits(e.event_data))
+  ) AS is_orphan
+FROM sessions AS s
+WHERE (s.app_name, s.user_id, s.id) > (:after_app, :after_user, :after_session)
+ORDER BY s.app_name, s.user_id, s.id
+LIMIT :limit;
+
+-- name: adopt
+INSERT INTO lapse_lobby (
+  app_name, user_id, session_id, status, created_at, ttl, expires_at, expired_at,
+  restorable_until, state, held_events, update_time
+)
+VALUES (
+  :app_name, :user_id, :session_id, CASE WHEN :is_due THEN 'expired' ELSE 'waiting' END,
+  :created_at, :ttl, :created_at + :ttl, CASE WHEN :is_due THEN :now END,
+  CASE WHEN :is_due THEN :now + :horizon END, :state, :held_events, :session_update_time
+)
+RETURNING *;
+
+-- name: note_adopted
+INSERT INTO lapse_adopted (app_name, user_id, session_id, run, create_time, created_at)
+VALUES (:app_name, :user_id, :session_id, :run, :create_time, :created_at);
+
+-- name: count_adopted
+INSERT INTO lapse_adoptions (run, began_at, sessions) VALUES (:run, :now, :sessions)
+ON CONFLICT (run) DO UPDATE SET sessions = sessions + excluded.sessions;
+
+-- name: take_adopted
+SELECT l.*, a.create_time FROM lapse_adopted AS a
+JOIN lapse_lobby AS l USING (app_name, user_id, session_id)
+WHERE a.run = :run
+  AND (a.app_name, a.user_id, a.session_id) > (:after_app, :after_user, :after_session)
+  AND l.created_at = a.created_at
+  AND (
+    l.status = 'waiting' OR l.status = 'expired' AND (l.restorable_until > :now OR NOT :enforced)
+  )
+ORDER BY a.app_name, a.user_id, a.session_id
+LIMIT :limit;
+
+-- name: put_back
+-- A session as its lobby row holds it: to the letter as it was, unless it changed there.
+INSERT INTO sessions (app_name, user_id, id, state, create_time, update_time)
+VALUES (:app_name, :user_id, :session_id, :state, :create_time, :session_update_time)
+ON CONFLICT DO NOTHING;
+
+-- name: forget_adopted
+-- What can no longer be put back, as it is used or another session has its key.
+DELETE FROM lapse_adopted
+WHERE EXISTS (
+  SELECT 1 FROM lapse_lobby AS l
+  WHERE l.app_name = lapse_adopted.app_name AND l.user_id = lapse_adopted.user_id
+    AND l.session_id = lapse_adopted.session_id
+    AND (l.status = 'used' OR l.created_at <> lapse_adopted.created_at)
+);
+
+-- name: adoptions
+SELECT r.run, r.began_at, r.sessions, (
+    SELECT count(*) FROM lapse_adopted AS a
+    JOIN lapse_lobby AS l USING (app_name, user_id, session_id)
+    WHERE a.run = r.run AND l.status <> 'used'
+  ) AS remaining
+FROM lapse_adoptions AS r
+ORDER BY r.began_at;
+
+-- name: prepared_at
+SELECT min(applied_at) AS prepared_at FROM lapse_schema;
+
+-- name: count_sessions
+SELECT count(*) AS sessions FROM sessions;
+
+-- name: owe_artifacts
+INSERT INTO lapse_artifact_outbox (app_name, user_id, session_id, ended_at, due_at)
+VALUES (:app_name, :user_id, :session_id, :now, :now)
+ON CONFLICT (app_name, user_id, session_id) DO UPDATE
+SET ended_at = excluded.ended_at, due_at = excluded.due_at, attempts = 0;
+
+-- name: take_outbox
+-- Whose artifacts are due to be deleted, none of them due again before the next attempt's time.
+UPDATE lapse_artifact_outbox
+SET attempts = attempts + 1,
+  due_at = :now + min(60000000 << min(attempts, 10), 3600000000)
+WHERE rowid IN (
+  SELECT rowid FROM lapse_artifact_outbox WHERE due_at <= :now ORDER BY due_at LIMIT :limit
+)
+RETURNING app_name, user_id, session_id, ended_at, attempts,
+  EXISTS (
+    SELECT 1 FROM sessions AS s
+    WHERE s.app_name = lapse_artifact_outbox.app_name
+      AND s.user_id = lapse_artifact_outbox.user_id AND s.id = lapse_artifact_outbox.session_id
+  ) OR EXISTS (
+    SELECT 1 FROM lapse_lobby AS l
+    WHERE l.app_name = lapse_artifact_outbox.app_name
+      AND l.user_id = lapse_artifact_outbox.user_id
+      AND l.session_id = lapse_artifact_outbox.session_id
+  ) AS lives;
+
+-- name: settle_outbox
+DELETE FROM lapse_artifact_outbox
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND ended_at = :ended_at;

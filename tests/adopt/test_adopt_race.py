@@ -1,0 +1,34 @@
+"""First messages of stock ADK against adoption, on PostgreSQL; `race.py` runs thousands."""
+
+import asyncio
+from datetime import timedelta
+
+from google.adk.sessions.database_session_service import DatabaseSessionService
+from race import race
+
+import postgres
+from lapse.adoption import Batch, Selection
+from lapse.stores import store_from_url
+
+
+async def test_a_message_that_stock_adk_acknowledges_survives():
+    """Tried with a break: without the look under the lock (`race.py --wrong`) it fails."""
+    with postgres.database() as url:
+        ended = await race(url, 160, seed=5)
+    assert set(ended) == {"stored", "told that it is gone"}
+
+
+async def test_a_session_that_a_writer_has_in_hand_is_passed_over():
+    """Tried with a break: without SKIP LOCKED it waits for the writer."""
+    with postgres.database() as url:
+        store = store_from_url(url)
+        stock_url = url.replace("postgresql://", "postgresql+asyncpg://")
+        async with DatabaseSessionService(stock_url) as stock:
+            for name in ("free", "held"):
+                await stock.create_session(app_name="app", user_id="ann", session_id=name)
+            async with stock.db_engine.begin() as writer:
+                await writer.exec_driver_sql("SELECT 1 FROM sessions WHERE id = 'held' FOR UPDATE")
+                batch = Batch("r", Selection(), timedelta(minutes=30), None, 10)
+                adopted = await asyncio.wait_for(store.adopt(batch), 5)
+        await store.close()
+    assert [change.record.key.session_id for change in adopted.changes] == ["free"]
