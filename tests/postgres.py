@@ -15,7 +15,7 @@ import asyncpg
 
 from lapse.stores import store_from_url
 
-TABLES = "lapse_lobby, events, sessions, app_states, user_states"
+TABLES = "lapse_runs, lapse_lobby, events, sessions, app_states, user_states"
 
 _thread = ThreadPoolExecutor(1)
 _made: set[str] = set()

@@ -213,19 +213,34 @@ def _serve(
         artifact_service_uri="memory://" if folder == AGENTS_DIR else None,
     )
     service = LapseSessionService(store, ttl=settings.ttl)
+    application, runs = build_app(
+        service,
+        options,
+        sweep=settings.sweeper and settings.cleanup_enabled,
+        run_limits=settings.run_limits,
+    )
     shown = f"[{host}]" if ":" in host else host
 
     class Server(uvicorn.Server):
-        """Says where it listens once it does, so that whoever waits for the line can connect."""
+        """Says where it listens once it does, so that whoever waits for the line can connect.
+
+        Told to stop, it listens no more, and lets runs finish before it closes connections.
+        """
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 typer.echo(f"Lapse serves {_described(folder)} on http://{shown}:{port}", err=True)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            for listening in self.servers:
+                listening.close()
+            await runs.drain()
+            await super().shutdown(sockets)
+
     server = Server(
         uvicorn.Config(
-            build_app(service, options, sweep=settings.sweeper and settings.cleanup_enabled),
+            application,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey, Status
+from lapse.run_store import RunStore
 
 _WAITING: Final = "w"
 
@@ -175,8 +176,8 @@ class Tally:
     sessions: int
 
 
-class Store(Protocol):
-    """Where sessions live.
+class Store(RunStore, Protocol):
+    """Where sessions live, and the records of their runs.
 
     Every method may raise StoreUnavailableError: the store does not answer, nothing is
     known to have been written, and the call may be repeated.

@@ -39,12 +39,15 @@ def read_script(dialect: str, path: str) -> str:
 
 
 def read_statements(dialect: str) -> Mapping[str, str]:
-    """Return a dialect's statements by name; the text before the first name is its preface."""
-    _, *parts = _NAME.split(read_script(dialect, "statements.sql"))
-    return {
-        name: body.strip().removesuffix(";")
-        for name, body in zip(parts[::2], parts[1::2], strict=True)
-    }
+    """Return a dialect's statements by name; the text before a file's first name is its preface."""
+    folder = resources.files("lapse.stores").joinpath("sql", dialect)
+    statements: dict[str, str] = {}
+    for file in sorted(found.name for found in folder.iterdir() if found.name.endswith(".sql")):
+        _, *parts = _NAME.split(read_script(dialect, file))
+        for name, body in zip(parts[::2], parts[1::2], strict=True):
+            assert name not in statements, f"two statements are named {name}"
+            statements[name] = body.strip().removesuffix(";")
+    return statements
 
 
 def read_migrations(dialect: str) -> Mapping[int, str]:

@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from lapse.agents import default_app
+from lapse.run_store import RunLimits
+from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.web.mounting import mount
 
@@ -26,8 +28,14 @@ class ServerOptions:
     artifact_service_uri: str | None = None
 
 
-def build_app(service: LapseSessionService, options: ServerOptions, *, sweep: bool) -> FastAPI:
-    """Return ADK's FastAPI application for a folder of agents, on this service."""
+def build_app(
+    service: LapseSessionService,
+    options: ServerOptions,
+    *,
+    sweep: bool,
+    run_limits: RunLimits = RunLimits(),
+) -> tuple[FastAPI, Runs]:
+    """Return ADK's FastAPI application for a folder of agents, on this service, and its runs."""
     from google.adk.cli.fast_api import get_fast_api_app
     from google.adk.cli.service_registry import get_service_registry
 
@@ -47,5 +55,11 @@ def build_app(service: LapseSessionService, options: ServerOptions, *, sweep: bo
         host=options.host,
         port=options.port,
     )
-    mount(app, service, sweep=sweep, default_app=default_app(options.agents_dir))
-    return app
+    runs = mount(
+        app,
+        service,
+        sweep=sweep,
+        default_app=default_app(options.agents_dir),
+        run_limits=run_limits,
+    )
+    return app, runs

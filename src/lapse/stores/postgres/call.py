@@ -27,6 +27,12 @@ _TYPES: Final = {
         ("seen_number", "limit", "newest", "most_events", "most_bytes", "largest_metadata"),
         "bigint",
     ),
+    **dict.fromkeys(("run_id", "status"), "varchar"),
+    **dict.fromkeys(("run_ids", "afters"), "varchar[]"),
+    **dict.fromkeys(("since", "until"), "timestamp"),
+    **dict.fromkeys(("stale", "kept"), "interval"),
+    "most_of_user": "bigint",
+    "error": "jsonb",
     **dict.fromkeys(("enforced", "exact"), "boolean"),
     "now": "timestamptz",
 }

@@ -72,6 +72,7 @@ def delete(transaction: Transaction) -> Change | None:
     record = transaction.lifecycle()
     transaction.run("delete_record")
     transaction.run("delete_session")
+    transaction.run("delete_runs")
     return None if record is None else Change(ChangeKind.DELETED, transaction.moment, record)
 
 

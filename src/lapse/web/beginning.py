@@ -1,0 +1,52 @@
+"""Beginning a run for a request: its checks, its turn, its stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from lapse.documents import encode
+from lapse.runs import Run
+from lapse.web.adk import Chunks, Opener
+
+RUN_HEADER: Final = "Lapse-Run"
+"""Names the run that an answer is about."""
+
+
+async def opened(opener: Opener, asked: Mapping[str, Any]) -> Chunks:
+    """Have ADK check a request; what it finds wrong is answered as ADK does."""
+    try:
+        return await opener(asked)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [fault | {"loc": ("body", *fault["loc"])} for fault in error.errors()]
+        ) from error
+
+
+async def unless_gone(request: Request, begin: Callable[[], Awaitable[Run]]) -> Run | None:
+    """Begin, which may take its turn; None when the client has gone before."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    beginning = asyncio.ensure_future(begin())
+    leaving = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({beginning, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return beginning.result() if beginning.done() else None
+    finally:
+        for task in (beginning, leaving):
+            task.cancel()
+        await asyncio.wait({beginning, leaving})
+
+
+def check_storable(asked: Mapping[str, Any]) -> None:
+    """Raise InvalidValueError for what no store could keep, before anything is begun."""
+    for field in ("newMessage", "stateDelta"):
+        encode(asked.get(field), what=field)
