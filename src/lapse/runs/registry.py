@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any, Final
@@ -159,7 +159,9 @@ class Runs:
             raise InvalidValueError("Last-Event-ID", reason)
         return record
 
-    async def follow(self, record: RunRecord, place: Place | None = None) -> AsyncIterator[bytes]:
+    async def follow(
+        self, record: RunRecord, place: Place | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Yield a run's stream after a place, or from its start, to its end.
 
         Raises:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from lapse.errors import ShuttingDownError
 from lapse.run_store import RunRecord, RunStatus
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 Chunks = AsyncIterator[str | bytes | memoryview]
 
-_MICROSECONDS: Final = 1_000_000
-
 
 class Run:
     """A run that this process drives, and the watcher of what it stores.
@@ -31,7 +29,8 @@ class Run:
         begun: set once the message that it answers is stored, or it has ended.
         heard: whether the message is stored.
         stop: settled with how, and why, it is to end early.
-        events: how many complete events it had.
+        events: how many stored events it had.
+        until: the timestamp of the last of them.
     """
 
     def __init__(self, record: RunRecord, store: Store) -> None:
@@ -44,19 +43,14 @@ class Run:
             asyncio.get_running_loop().create_future()
         )
         self.events = 0
+        self.until: datetime | None = None
         self.error: Mapping[str, Any] | None = None
         self.status = RunStatus.RUNNING
         self._store = store
         self._noted: asyncio.Task[None] | None = None
-        self._newest = 0
         self._unsent: dict[str, bool] = {}
         self._anchor = record.run_id
         self._since_anchor = 0
-
-    @property
-    def until(self) -> datetime | None:
-        """Return the timestamp of the last event that it stored."""
-        return datetime.fromtimestamp(self._newest / _MICROSECONDS, UTC) if self._newest else None
 
     def end_early(self, status: RunStatus, reason: str | None = None) -> None:
         """Ask it to end; the first one who asks says how."""
@@ -72,15 +66,14 @@ class Run:
         if self.status is not RunStatus.RUNNING:
             # What would not end when it was told to has no say any more.
             raise ShuttingDownError("the run of this event has ended")
-        micros = round(event.timestamp * _MICROSECONDS)
-        if micros <= self._newest:
-            micros = self._newest + 1
-            event.timestamp = micros / _MICROSECONDS
-        self._newest = micros
+        moment = datetime.fromtimestamp(event.timestamp, UTC)
+        if self.until is not None and moment <= self.until:
+            moment = self.until + timedelta.resolution
+            event.timestamp = moment.timestamp()
+        self.until = moment
         if self._noted is None:
-            since = datetime.fromtimestamp(micros / _MICROSECONDS, UTC)
             self._noted = asyncio.create_task(
-                self._store.note_run(self.record.run_id, event.invocation_id, since)
+                self._store.note_run(self.record.run_id, event.invocation_id, moment)
             )
             if event.author == "user":
                 # Nobody looks for the user's words in the stream; they need not wait.

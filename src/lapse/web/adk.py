@@ -6,20 +6,21 @@ writes it: its runners, its checks, its errors.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
 
 if TYPE_CHECKING:
+    from google.adk.cli.api_server import RunAgentRequest
     from google.adk.runners import Runner
 
     from lapse.sessions import LapseSessionService
 
 Chunks = AsyncIterator[str | bytes | memoryview]
-Opener = Callable[[Mapping[str, Any]], Awaitable[Chunks]]
+Opener = Callable[["RunAgentRequest"], Awaitable[Chunks]]
 """Takes the body of a `/run_sse`; returns what it would send, which runs as it is iterated."""
 
 
@@ -69,10 +70,8 @@ def opener_for(runners: Iterable[Runner], service: LapseSessionService) -> Opene
 
 
 def _opener(endpoint: Callable[..., Awaitable[StreamingResponse]]) -> Opener:
-    async def open_chunks(body: Mapping[str, Any]) -> Chunks:
-        from google.adk.cli.api_server import RunAgentRequest
-
-        response = await endpoint(RunAgentRequest.model_validate(body))
+    async def open_chunks(asked: RunAgentRequest) -> Chunks:
+        response = await endpoint(asked)
         return aiter(response.body_iterator)
 
     return open_chunks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -12,20 +12,32 @@ from pydantic import ValidationError
 
 from lapse.documents import encode
 from lapse.runs import Run
-from lapse.web.adk import Chunks, Opener
+
+if TYPE_CHECKING:
+    from google.adk.cli.api_server import RunAgentRequest
 
 RUN_HEADER: Final = "Lapse-Run"
 """Names the run that an answer is about."""
 
 
-async def opened(opener: Opener, asked: Mapping[str, Any]) -> Chunks:
-    """Have ADK check a request; what it finds wrong is answered as ADK does."""
+def validated(asked: Mapping[str, Any]) -> RunAgentRequest:
+    """Return what is asked of ADK, before anything is begun.
+
+    Raises:
+        RequestValidationError: ADK would not accept it.
+        InvalidValueError: no store could keep it.
+    """
+    from google.adk.cli.api_server import RunAgentRequest
+
     try:
-        return await opener(asked)
+        request = RunAgentRequest.model_validate(asked)
     except ValidationError as error:
         raise RequestValidationError(
             [fault | {"loc": ("body", *fault["loc"])} for fault in error.errors()]
         ) from error
+    for field in ("newMessage", "stateDelta"):
+        encode(asked.get(field), what=field)
+    return request
 
 
 async def unless_gone(request: Request, begin: Callable[[], Awaitable[Run]]) -> Run | None:
@@ -44,9 +56,3 @@ async def unless_gone(request: Request, begin: Callable[[], Awaitable[Run]]) -> 
         for task in (beginning, leaving):
             task.cancel()
         await asyncio.wait({beginning, leaving})
-
-
-def check_storable(asked: Mapping[str, Any]) -> None:
-    """Raise InvalidValueError for what no store could keep, before anything is begun."""
-    for field in ("newMessage", "stateDelta"):
-        encode(asked.get(field), what=field)

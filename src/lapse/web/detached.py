@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from lapse.lifecycle import SessionKey, check_key
 from lapse.runs import Runs
 from lapse.web.adk import Opener
-from lapse.web.beginning import RUN_HEADER, check_storable, opened, unless_gone
+from lapse.web.beginning import RUN_HEADER, unless_gone, validated
 from lapse.web.run_bodies import IfBusy
 from lapse.web.streams import EventStream
 
+if TYPE_CHECKING:
+    from google.adk.cli.api_server import RunAgentRequest
+
 _DETACH: Final = b"lapse-detach"
+_DONE: Final = b"event: done\n"
 
 
 class DetachedRoute(Route):
@@ -26,20 +31,16 @@ class DetachedRoute(Route):
 
     def __init__(self, runs: Runs, opener: Opener, *, default_app: str | None) -> None:
         async def run_sse(request: Request) -> Response:
-            asked = await _asked(request, default_app)
-            if_busy = IfBusy(asked.pop("ifBusy"))
-            key = check_key(SessionKey(asked["appName"], asked["userId"], asked["sessionId"]))
-            check_storable(asked)
+            asked, if_busy = await _asked(request, default_app)
+            key = check_key(SessionKey(asked.app_name or "", asked.user_id, asked.session_id))
             started = await unless_gone(
                 request,
-                lambda: runs.begin(
-                    key, lambda: opened(opener, asked), queue=if_busy is IfBusy.QUEUE
-                ),
+                lambda: runs.begin(key, lambda: opener(asked), queue=if_busy is IfBusy.QUEUE),
             )
             if started is None:
                 return Response(status_code=499)
             record = started.record
-            return EventStream(runs.follow(record), {RUN_HEADER: record.run_id})
+            return EventStream(_as_adk(runs.follow(record)), {RUN_HEADER: record.run_id})
 
         super().__init__("/run_sse", run_sse, methods=["POST"], include_in_schema=False)
 
@@ -51,34 +52,33 @@ class DetachedRoute(Route):
         return super().matches(scope)
 
 
-async def _asked(request: Request, default_app: str | None) -> dict[str, Any]:
+async def _as_adk(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes]:
+    """Keep the good end of a run without data: ADK's clients take all data for events of theirs."""
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            end = chunk.startswith(_DONE)
+            yield chunk[: chunk.index(b"data: ")] + b"\n" if end else chunk
+
+
+async def _asked(request: Request, default_app: str | None) -> tuple[RunAgentRequest, IfBusy]:
     """Read the body of a `/run_sse`, with what detaching needs.
 
     Raises:
         RequestValidationError: ADK would not accept it either, or it has no message to store.
     """
-    from google.adk.cli.api_server import RunAgentRequest
-
-    body = await request.body()
     try:
-        fields = json.loads(body)
-        if not isinstance(fields, dict):
-            raise RequestValidationError([_fault("body", "must be a JSON object")])
-        asked = RunAgentRequest.model_validate(fields)
-        if_busy = IfBusy(fields.get("ifBusy") or fields.get("if_busy") or "reject")
-    except ValidationError as error:
-        raise RequestValidationError(
-            [fault | {"loc": ("body", *fault["loc"])} for fault in error.errors()]
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise RequestValidationError([_fault("body", str(error))]) from error
-    app_name = asked.app_name or default_app
-    if not app_name:
+        fields = json.loads(await request.body())
+        if_busy = IfBusy(fields.get("ifBusy", IfBusy.REJECT))
+    except (AttributeError, ValueError, RecursionError) as error:
+        reason = f"must be a JSON object as /run_sse takes it: {error}"
+        raise RequestValidationError([_fault("body", reason)]) from error
+    asked = validated(fields)
+    asked.app_name = asked.app_name or default_app
+    if not asked.app_name:
         raise HTTPException(400, "app_name is required when ADK_DEFAULT_APP_NAME is not set")
     if asked.new_message is None and asked.invocation_id is None:
         raise RequestValidationError([_fault("newMessage", "a detached run needs a message")])
-    plain = asked.model_dump(by_alias=True, mode="json", exclude_none=True)
-    return plain | {"appName": app_name, "ifBusy": if_busy}
+    return asked, if_busy
 
 
 def _fault(field: str, reason: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -13,9 +13,12 @@ from lapse.run_store import RunRecord, RunStatus
 from lapse.runs import Place, Run, Runs
 from lapse.sessions import LapseSessionService
 from lapse.web.adk import Opener
-from lapse.web.beginning import RUN_HEADER, check_storable, opened, unless_gone
+from lapse.web.beginning import RUN_HEADER, unless_gone, validated
 from lapse.web.run_bodies import IfBusy, RunBody, RunBodyOut, RunStarted
 from lapse.web.streams import EventStream
+
+if TYPE_CHECKING:
+    from google.adk.cli.api_server import RunAgentRequest
 
 _EVENT_STREAM: Final = "text/event-stream"
 _REFUSALS: Final = {
@@ -54,9 +57,7 @@ def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIR
 
         async def begin() -> Run:
             await service.ensure_legacy_session(key)
-            return await runs.begin(
-                key, lambda: opened(opener, asked), queue=body.if_busy is IfBusy.QUEUE
-            )
+            return await runs.begin(key, lambda: opener(asked), queue=body.if_busy is IfBusy.QUEUE)
 
         started = await unless_gone(request, begin)
         if started is None:
@@ -97,7 +98,7 @@ def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIR
     return router
 
 
-def _asked(key: SessionKey, body: RunBody) -> dict[str, Any]:
+def _asked(key: SessionKey, body: RunBody) -> RunAgentRequest:
     """Return what is asked of ADK."""
     asked: dict[str, Any] = {
         "appName": key.app_name,
@@ -108,8 +109,7 @@ def _asked(key: SessionKey, body: RunBody) -> dict[str, Any]:
     }
     if body.state_delta:
         asked["stateDelta"] = body.state_delta
-    check_storable(asked)
-    return asked
+    return validated(asked)
 
 
 def _started(run: Run) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Final
@@ -28,7 +28,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, chunks: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
+        self, chunks: AsyncGenerator[bytes, None], headers: Mapping[str, str] | None = None
     ) -> None:
         kept = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"} | dict(headers or {})
         super().__init__(headers=kept)
@@ -58,7 +58,6 @@ class EventStream(Response):
         patience = _PATIENCE.total_seconds()
         try:
             await send({"type": "http.response.body", "body": _RETRY, "more_body": True})
-            assert isinstance(self._chunks, AsyncGenerator)
             async with aclosing(self._chunks) as chunks:
                 async for chunk in chunks:
                     async with asyncio.timeout(patience):
