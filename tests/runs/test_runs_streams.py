@@ -156,12 +156,15 @@ def test_events_of_one_instant_and_of_earlier_ones_keep_their_order(pair, where)
 def test_a_resume_between_the_two_frames_of_an_event_gives_the_second(pair):
     session = fresh()
     begin(pair[0], session, "artifact")
-    whole = read(pair[0], session)
-    words, artifacts, done, _ = whole
-    assert words.said["id"] == artifacts.said["id"] == artifacts.id != words.id
-    for server in pair:
-        assert [one.id for one in read(server, session, artifacts.id)] == [done.id, whole[-1].id]
-        assert artifacts.id in [one.id for one in read(server, session, words.id)]
+    # The stream of the live run, and that of the stored one.
+    for whole in (read(pair[0], session), read(pair[1], session)):
+        words, artifacts, done, end = whole
+        assert words.said["id"] == artifacts.said["id"] == artifacts.id != words.id
+        for server in pair:
+            rest = [one.id for one in read(server, session, artifacts.id)]
+            assert rest == [done.id, end.id]
+            assert artifacts.id in [one.id for one in read(server, session, words.id)]
+    assert [one.id for one in read(pair[0], session, words.id)] == [artifacts.id, *rest]
 
 
 def test_ten_thousand_events_are_all_there_for_readers_of_every_kind(pair):

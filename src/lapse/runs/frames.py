@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lapse.events import read_event
 from lapse.run_store import RunStatus
-from lapse.runs.places import place_after, place_at_end
+from lapse.runs.places import place_at_end, place_within
 from lapse.store import EventRecord
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ class Frame:
         return cls(frame_id, f"id: {frame_id}\n{data}".encode(), event_id)
 
 
-def stored_frames(record: EventRecord) -> list[Frame]:
-    """Return a stored event's frames, as `/run_sse` sent them when it was new."""
+def stored_frames(record: EventRecord, anchor: str) -> list[Frame]:
+    """Return a stored event's frames, as `/run_sse` sent them when it was new.
+
+    `anchor` is the stored event before it, or the run.
+    """
     *first, last = _public(read_event(record))
     return [
-        *(
-            Frame.of(place_after(record.id, number), text)
-            for number, text in enumerate(first, start=1)
-        ),
+        *(Frame.of(place_within(anchor), text) for text in first),
         Frame.of(record.id, last, record.id),
     ]
 

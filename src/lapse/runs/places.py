@@ -2,7 +2,8 @@
 
 A stored event's frame has the event's own id, so that its place is known wherever the events are.
 Whatever is only ever on the wire (partial text) is counted from the stored event before it, or from
-the run's beginning: `EVENT~3`. The end of a run has `RUN~end`.
+the run's beginning: `EVENT~3`. `EVENT~0` is for the first of the two frames of the stored event after
+it: all but its last frame was had. The end of a run has `RUN~end`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from lapse.errors import InvalidValueError
 
 _MARK: Final = "~"
 _END: Final = "end"
+_HALF: Final = "0"
 _LONGEST: Final = 160
 
 
@@ -26,11 +28,18 @@ class Place:
         anchor: the id of the stored event that it is at or after; at a run's beginning, and its
             end, the id of the run.
         is_end: whether it is the run's end.
+        is_half: whether it is between the two frames of the next stored event.
     """
 
     text: str
     anchor: str
-    is_end: bool
+    is_end: bool = False
+    is_half: bool = False
+
+    @classmethod
+    def of_event(cls, event_id: str) -> Self:
+        """Return the place of a stored event."""
+        return cls(event_id, event_id)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -45,7 +54,7 @@ class Place:
         if not anchor or len(text) > _LONGEST or not anchor.isprintable():
             reason = f"must be the id of an event of the stream, not {text!r:.40}"
             raise InvalidValueError("Last-Event-ID", reason)
-        return cls(text, anchor, rest == _END)
+        return cls(text, anchor, rest == _END, rest == _HALF)
 
 
 def place_after(anchor: str, count: int) -> str:
@@ -56,3 +65,8 @@ def place_after(anchor: str, count: int) -> str:
 def place_at_end(run_id: str) -> str:
     """Return the id of a run's last frame."""
     return f"{run_id}{_MARK}{_END}"
+
+
+def place_within(anchor: str) -> str:
+    """Return the id of the first of two frames of the stored event after another one."""
+    return f"{anchor}{_MARK}{_HALF}"

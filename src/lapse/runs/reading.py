@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from itertools import dropwhile
 
 from lapse.run_store import RunRecord
 from lapse.runs.frames import ending, stored_frames
@@ -17,24 +18,21 @@ async def frames_after(
 ) -> AsyncIterator[bytes]:
     """Yield a run in flight after a place.
 
-    What has left the ring comes from the store, up to the newest event that has left it, as
-    often as more leaves it meanwhile.
+    Where the ring does not hold the place, stored events are sent until it holds the last of
+    them. A reader from another replica may have seen an event before this stream has it.
     """
-    if not stream.caught_up.is_set():
-        await stream.caught_up.wait()
-    index = stream.index_after(place)
-    sent = _event_of(record, place)
-    while index is None:
-        if stream.evicted is None or stream.evicted == sent:
-            index = stream.oldest
+    await stream.caught_up.wait()
+    while (index := stream.index_after(place)) is None:
+        arrived = stream.next_frame()
+        page = await _page(store, record, place)
+        if page:
+            yield _bytes(record, page, place)
+            place = Place.of_event(page[-1].id)
+        elif stream.ended:
+            index = stream.newest
             break
-        page = await _page(store, record, sent)
-        if not page:
-            index = stream.oldest
-            break
-        up_to = next((n for n, event in enumerate(page, 1) if event.id == stream.evicted), None)
-        yield _bytes(page[:up_to])
-        sent = page[:up_to][-1].id
+        else:
+            await arrived.wait()
     async for chunk in stream.follow(index):
         yield chunk
 
@@ -43,21 +41,25 @@ async def stored_after(
     store: Store, record: RunRecord, place: Place | None
 ) -> AsyncIterator[bytes]:
     """Yield a run that has ended after a place."""
-    sent = _event_of(record, place)
-    while page := await _page(store, record, sent):
-        yield _bytes(page)
-        sent = page[-1].id
+    while page := await _page(store, record, place):
+        yield _bytes(record, page, place)
+        place = Place.of_event(page[-1].id)
     yield ending(record.run_id, record.status, record.error).data
 
 
-def _event_of(record: RunRecord, place: Place | None) -> str | None:
-    return None if place is None or place.anchor == record.run_id else place.anchor
-
-
-async def _page(store: Store, record: RunRecord, after: str | None) -> Sequence[EventRecord]:
+async def _page(store: Store, record: RunRecord, place: Place | None) -> Sequence[EventRecord]:
+    after = None if place is None or place.anchor == record.run_id else place.anchor
     found = await store.run_news({record.run_id: after}, limit=PAGE)
     return found[0].events if found else ()
 
 
-def _bytes(events: Sequence[EventRecord]) -> bytes:
-    return b"".join(frame.data for event in events for frame in stored_frames(event))
+def _bytes(record: RunRecord, events: Sequence[EventRecord], place: Place | None) -> bytes:
+    anchors = [record.run_id if place is None else place.anchor, *(event.id for event in events)]
+    frames = [
+        frame
+        for event, anchor in zip(events, anchors, strict=False)
+        for frame in stored_frames(event, anchor)
+    ]
+    if place is not None and place.is_half:
+        frames = list(dropwhile(lambda frame: frame.event_id is None, frames))
+    return b"".join(frame.data for frame in frames)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lapse.errors import ShuttingDownError
 from lapse.run_store import RunRecord, RunStatus
 from lapse.runs.frames import Frame, is_error, is_split, read_frame
-from lapse.runs.places import place_after
+from lapse.runs.places import place_after, place_within
 from lapse.runs.stream import Stream
 from lapse.store import Store
 
@@ -35,7 +35,7 @@ class Run:
 
     def __init__(self, record: RunRecord, store: Store) -> None:
         self.record = record
-        self.stream = Stream()
+        self.stream = Stream(record.run_id)
         self.stream.caught_up.set()
         self.begun = asyncio.Event()
         self.heard = False
@@ -102,10 +102,11 @@ class Run:
             self.error = said
             return
         event_id = said.get("id")
-        if event_id not in self._unsent or self._unsent[event_id]:
-            # Partial, or the first of two frames of an event.
-            if event_id in self._unsent:
-                self._unsent[event_id] = False
+        if self._unsent.get(event_id):
+            self._unsent[event_id] = False
+            self.stream.push(Frame.of(place_within(self._anchor), data))
+            return
+        if event_id not in self._unsent:
             self._since_anchor += 1
             self.stream.push(Frame.of(place_after(self._anchor, self._since_anchor), data))
             return

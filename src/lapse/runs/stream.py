@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import islice
 from typing import Final
 
@@ -28,15 +28,15 @@ class Stream:
     """The ring of one run's newest frames.
 
     Attributes:
-        evicted: the newest stored event whose frame has left the ring.
         caught_up: set once everything that was stored when the stream was made is in it.
         readers: how many follow it.
     """
 
-    def __init__(self) -> None:
-        self.evicted: str | None = None
+    def __init__(self, run_id: str) -> None:
         self.caught_up = asyncio.Event()
         self.readers = 0
+        self._run_id = run_id
+        self._evicted: str | None = None  # the newest stored event that has left the ring
         self._frames: deque[Frame] = deque()
         self._base = 0
         self._bytes = 0
@@ -57,7 +57,7 @@ class Stream:
             gone = self._frames.popleft()
             self._base += 1
             self._bytes -= len(gone.data)
-            self.evicted = gone.event_id or self.evicted
+            self._evicted = gone.event_id or self._evicted
         self.wake()
 
     def end(self, last: Frame | None) -> None:
@@ -72,22 +72,34 @@ class Stream:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
+    def next_frame(self) -> asyncio.Event:
+        """Return what is set when something more has happened."""
+        return self._news
+
     def index_after(self, place: Place | None) -> int | None:
-        """Return where to go on after a place; None where the store has to be asked first."""
-        if place is None:
-            return 0 if self._base == 0 else None
-        anchored = None
-        for back, frame in enumerate(reversed(self._frames)):
-            if frame.id == place.text:
-                return self._base + len(self._frames) - back
-            if frame.event_id == place.anchor and anchored is None:
-                anchored = self._base + len(self._frames) - back
-        return anchored
+        """Return where to go on after a place; None where the ring does not hold it."""
+        if place is None or place.anchor == self._run_id:
+            index = 0 if self._base == 0 else None
+        elif place.anchor == self._evicted:
+            index = self._base
+        else:
+            index = self._after(lambda frame: frame.event_id == place.anchor)
+        if place is None or index is None:
+            return index
+        if place.is_half:
+            rest = islice(self._frames, index - self._base, None)
+            return next((n for n, one in enumerate(rest, index) if one.event_id), None)
+        exact = self._after(lambda frame: frame.id == place.text)
+        return index if exact is None else exact
+
+    def _after(self, is_it: Callable[[Frame], bool]) -> int | None:
+        backwards = enumerate(reversed(self._frames))
+        return next((self.newest - back for back, frame in backwards if is_it(frame)), None)
 
     @property
-    def oldest(self) -> int:
-        """Return the index of the oldest frame in the ring."""
-        return self._base
+    def newest(self) -> int:
+        """Return the index after the newest frame in the ring."""
+        return self._base + len(self._frames)
 
     async def follow(self, index: int) -> AsyncIterator[bytes]:
         """Yield what is there from an index on, as much as fits together, then the live rest.
@@ -110,5 +122,5 @@ class Stream:
                 return
             else:
                 await news.wait()
-                if index == self._base + len(self._frames) and not self._ended:
+                if index == self.newest and not self._ended:
                     yield HEARTBEAT

@@ -37,7 +37,7 @@ class Watching:
         """Give a run's stream for as long as the block follows it."""
         stream = self._streams.get(run_id)
         if stream is None:
-            stream = self._streams[run_id] = Stream()
+            stream = self._streams[run_id] = Stream(run_id)
             self._seen[run_id] = None
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look(), name="lapse-runs-watching")
@@ -88,7 +88,7 @@ class Watching:
         if stream is None:
             return False
         for event in news.events:
-            for frame in stored_frames(event):
+            for frame in stored_frames(event, self._seen[run_id] or run_id):
                 stream.push(frame)
             self._seen[run_id] = event.id
         if len(news.events) == PAGE:

@@ -56,7 +56,7 @@ WHERE r.run_id = :run_id AND r.status = 'running'
   AND r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id;
 
 -- name: find_run
--- By its id, by one of its events, or by both; without either, the latest. Runs that resume one
+-- By its id, by an event of its agent, or by both; without either, the latest. Runs that resume one
 -- invocation share its id, and are told apart by when they ran.
 SELECT r.*, coalesce(:now, clock_timestamp()) AS now FROM lapse_runs AS r
 WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
@@ -66,6 +66,7 @@ WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :sessio
     WHERE e.id = :event_id AND e.app_name = r.app_name AND e.user_id = r.user_id
       AND e.session_id = r.session_id AND e.invocation_id = r.invocation_id
       AND e.timestamp >= r.since AND (r.until IS NULL OR e.timestamp <= r.until)
+      AND e.event_data ->> 'author' <> 'user'
   ))
 ORDER BY r.started_at DESC LIMIT 1;
 
