@@ -50,7 +50,17 @@ def main() -> None:
                 many = lags(port, readers, events)
                 calm = lags(port, 50, 10 * events, per_second=200, padding=4000)
                 stalled = lags(port, 50, 10 * events, per_second=200, padding=4000, stalled=True)
-            parts.append(section(store, first, many, calm, stalled, readers, requests))
+            parts.append(
+                section(
+                    store,
+                    first=first,
+                    many=many,
+                    calm=calm,
+                    stalled=stalled,
+                    readers=readers,
+                    requests=requests,
+                )
+            )
             print(parts[-1], flush=True)
     if not quick:
         text = head(load) + "\n".join(parts)
@@ -193,7 +203,8 @@ def lags(
     connected = time.time_ns() if worker.stdout.readline() else 0
     result: dict[str, Any] = json.loads(worker.stdout.readline())
     worker.wait()
-    assert connected and result["complete"], "a reader did not get to the end"
+    assert connected
+    assert result["complete"], "a reader did not get to the end"
     return result
 
 
@@ -205,15 +216,16 @@ def quantile(values: list[float], share: float) -> float:
 def head(load: float) -> str:
     return f"""# Runs, measured
 
-Written by `make bench-runs`, in one run: lapse {version("lapse")}, google-adk {version("google-adk")},
-Python {platform.python_version()}, {os.cpu_count()} cores, with others at work on them (load average
-{load:.1f} when it began). Servers and readers share the machine.
+Written by `make bench-runs`, in one run: lapse {version("lapse")}, google-adk
+{version("google-adk")}, Python {platform.python_version()}, {os.cpu_count()} cores, with others at
+work on them (load average {load:.1f} when it began). Servers and readers share the machine.
 
 """
 
 
 def section(
     store: str,
+    *,
     first: dict[str, list[float]],
     many: dict[str, Any],
     calm: dict[str, Any],
@@ -241,10 +253,12 @@ def section(
             f"| {max(kept):.1f}"
         )
 
+    fate = "dropped" if stalled["dropped"] else "not dropped"
+    had = "had every event in the end" if stalled["all"] else "missed events"
     return f"""## {store}
 
-First byte, in ms, of {requests} runs each, taking turns; the goal is at most {FIRST_BYTE_GOAL} times
-as late as `/run_sse` on the same agent and store:
+First byte, in ms, of {requests} runs each, taking turns; the goal is at most {FIRST_BYTE_GOAL}
+times as late as `/run_sse` on the same agent and store:
 
 | | median | p95 | ratio |
 |---|---|---|---|
@@ -259,8 +273,7 @@ goal is {LAG_GOAL:.0f} ms at p99:
 | 50 readers, 200 events/s of 4 kB | {late(calm)} |
 | the same, and one that does not read | {late(stalled)} |
 
-The one that did not read was {"dropped" if stalled["dropped"] else "not dropped"}, resumed
-{stalled["resumes"]} time(s), and {"had every event in the end" if stalled["all"] else "missed events"}.
+The one that did not read was {fate}, resumed {stalled["resumes"]} time(s), and {had}.
 """
 
 

@@ -2,8 +2,8 @@
 
 A stored event's frame has the event's own id, so that its place is known wherever the events are.
 Whatever is only ever on the wire (partial text) is counted from the stored event before it, or from
-the run's beginning: `EVENT~3`. `EVENT~0` is for the first of the two frames of the stored event after
-it: all but its last frame was had. The end of a run has `RUN~end`.
+the run's beginning: `EVENT~3`. `EVENT~0` is that of the first of two frames of the next stored
+event. The end of a run has `RUN~end`.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class Run:
         if is_error(said):
             self.error = said
             return
-        event_id = said.get("id")
+        event_id = str(said.get("id"))
         if self._unsent.get(event_id):
             self._unsent[event_id] = False
             self.stream.push(Frame.of(place_within(self._anchor), data))
