@@ -3,13 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check format bench clean
+.PHONY: help install serve test check format bench bench-runs clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
 	@echo "make test    every test"
 	@echo "make check   style, types and layers"
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
+	@echo "make bench-runs  measure runs and write bench/runs.md"
 	@echo "make install only what serving needs: .venv/bin/lapse"
 
 $(BIN)/python:
@@ -52,6 +53,9 @@ format: .venv/.installed-check
 
 bench: .venv/.installed-bench
 	$(BIN)/python bench/run.py
+
+bench-runs: .venv/.installed-bench
+	cd bench && ../$(BIN)/python runs.py
 
 clean:
 	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -2,9 +2,9 @@
 
     python runs_worker.py PORT PATH READERS [stalled]
 
-It prints a line when all are connected, and the lags in milliseconds, as JSON, when all streams
-have ended. With `stalled` one more connection is made that does not read until the others are done,
-and then resumes for as long as it is let.
+It prints the lags of what was made once all were connected, in milliseconds, as JSON, when all
+streams have ended. With `stalled` one more connection is made that does not read until the others
+are done, and then resumes for as long as it is let.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Reader(asyncio.Protocol):
 
     def __init__(self, head: bytes) -> None:
         self.head = head
-        self.lags: list[float] = []
+        self.lags: list[tuple[int, float]] = []
         self.moments: set[bytes] = set()
         self.last_id = b""
         self.done = False
@@ -47,7 +47,7 @@ class Reader(asyncio.Protocol):
         *whole, self._kept = (self._kept + data).split(b"\n\n")
         for block in whole:
             for moment in _MOMENT.findall(block):
-                self.lags.append((now - int(moment)) / 1e6)
+                self.lags.append((int(moment), (now - int(moment)) / 1e6))
                 self.moments.add(moment)
             for found in _ID.findall(block):
                 self.last_id = found
@@ -91,10 +91,10 @@ async def main(port: int, path: str, number: int, *, stalled: bool) -> None:
             *(connect(port, path) for _ in range(min(50, number - start)))
         )
     await asyncio.gather(*(reader.open for reader in readers))
-    print("connected", flush=True)
+    connected = time.time_ns()
     await asyncio.gather(*(reader.closed for reader in readers))
     told = {
-        "lags": [lag for reader in readers for lag in reader.lags],
+        "lags": [lag for reader in readers for made, lag in reader.lags if made > connected],
         "complete": all(reader.done for reader in readers),
     }
     if slow is not None:

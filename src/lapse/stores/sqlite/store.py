@@ -132,9 +132,11 @@ class SqliteStore:
         work: Callable[[Transaction], T],
         key: SessionKey | None = None,
         now: datetime | None = None,
+        *,
+        flushed: bool = True,
     ) -> T:
         _, writes = self._lanes or await self._opened()
-        return await writes.run(self._at(work, key, now))
+        return await writes.run(self._at(work, key, now), flushed=flushed)
 
     def _at(
         self, work: Callable[[Transaction], T], key: SessionKey | None, now: datetime | None
@@ -222,20 +224,24 @@ class SqliteStore:
     async def tallies(self) -> Sequence[Tally]:
         return await self._read(reading.tallies)
 
-    # What runs need.
+    # What runs need. Their beginnings and heartbeats mean nothing without their process.
 
     async def begin_run(
         self, key: SessionKey, run_id: str, *, most_of_user: int, now: datetime | None = None
     ) -> RunRecord:
-        return await self._write(lambda t: runs.begin(t, run_id, most_of_user), key, now)
+        return await self._write(
+            lambda t: runs.begin(t, run_id, most_of_user), key, now, flushed=False
+        )
 
     async def note_run(self, run_id: str, invocation_id: str, since: datetime) -> None:
-        await self._write(lambda t: runs.note(t, run_id, invocation_id, since), NO_SESSION)
+        await self._write(
+            lambda t: runs.note(t, run_id, invocation_id, since), NO_SESSION, flushed=False
+        )
 
     async def beat_runs(
         self, run_ids: Sequence[str], *, now: datetime | None = None
     ) -> Mapping[str, bool]:
-        return await self._write(lambda t: runs.beat(t, run_ids), NO_SESSION, now)
+        return await self._write(lambda t: runs.beat(t, run_ids), NO_SESSION, now, flushed=False)
 
     async def end_run(
         self,
