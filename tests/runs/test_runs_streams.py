@@ -1,6 +1,8 @@
 """Streams of runs: what they show, where they are cut, and that nothing is lost or doubled."""
 
 import json
+import re
+import socket
 
 import pytest
 from run_reading import begin, fresh, got, path, post, read, reading, steps, walked
@@ -177,6 +179,31 @@ def test_ten_thousand_events_are_all_there_for_readers_of_every_kind(pair):
     assert [event.id for event in there] == stored
     late = stored[234]
     assert [event.id for event in read(pair[0], session, late)] == stored[235:]
+
+
+@pytest.mark.parametrize("replicas", ["sqlite"], indirect=True)
+def test_a_reader_that_does_not_read_is_let_go_and_resumes(pair, tmp_path):
+    """Seen to fail when a stream waits for its slowest reader, and when it keeps all for it."""
+    server, session, gate = pair[0], fresh(), tmp_path / "gate"
+    begin(server, session, f"flood 1000 20000 {gate}")
+    dropped = server.metric("lapse_run_readers_dropped_total")
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.settimeout(30)
+        slow.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        slow.sendall(f"GET {path(session)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        assert slow.recv(12) == b"HTTP/1.1 200"
+        gate.touch()
+        assert steps(_read_all(server, session)) == walked(200)
+        text = b""
+        while not text.endswith(b"\r\n0\r\n\r\n"):
+            text += slow.recv(1 << 16)
+    assert b"event: done" not in text
+    assert server.metric("lapse_run_readers_dropped_total") > dropped
+    *_, last = re.findall(rb"^id: (\S+)\n", text, re.MULTILINE)
+    had = re.findall(rb'"text":"(step \d+)"', text)
+    rest = read(server, session, last)
+    assert [step.decode() for step in had] + steps(rest) == walked(200)
 
 
 def _read_all(server, session):

@@ -43,11 +43,13 @@ class Walker(BaseAgent):
             yield self._event(ctx, f"{step}b", partial=True)
             yield self._event(ctx, f"step {step}")
 
-    async def _flood(self, ctx, events):
-        """Emit so many events, four partial ones before each that is stored."""
+    async def _flood(self, ctx, events, size=1, gate="/"):
+        """Emit so many events, four partial ones of a size before each that is stored."""
+        while not Path(gate).exists():  # noqa: ASYNC110, ASYNC240 - a file
+            await asyncio.sleep(0.01)
         for number in range(1, int(events) + 1):
             if number % 5:
-                yield self._event(ctx, "…", partial=True)
+                yield self._event(ctx, "." * int(size), partial=True)
             else:
                 yield self._event(ctx, f"step {number // 5}")
 
