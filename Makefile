@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check format bench bench-adopt clean
+.PHONY: help install serve test check format bench bench-adopt bench-runs clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
@@ -11,6 +11,7 @@ help:
 	@echo "make check   style, types and layers"
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
 	@echo "make bench-adopt   measure report and adoption of a million sessions"
+	@echo "make bench-runs  measure runs and write bench/runs.md"
 	@echo "make install only what serving needs: .venv/bin/lapse"
 
 $(BIN)/python:
@@ -56,6 +57,9 @@ bench: .venv/.installed-bench
 
 bench-adopt: .venv/.installed-bench
 	$(BIN)/python bench/adopting.py
+
+bench-runs: .venv/.installed-bench
+	cd bench && ../$(BIN)/python runs.py
 
 clean:
 	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -16,8 +16,8 @@ import asyncpg
 from lapse.stores import store_from_url
 
 TABLES = (
-    "lapse_lobby, lapse_observations, lapse_observed_days, lapse_purged, lapse_ttl_rounds, "
-    "lapse_ttl_decisions, lapse_adopted, lapse_adoptions, lapse_artifact_outbox, "
+    "lapse_runs, lapse_lobby, lapse_observations, lapse_observed_days, lapse_purged, "
+    "lapse_ttl_rounds, lapse_ttl_decisions, lapse_adopted, lapse_adoptions, lapse_artifact_outbox, "
     "events, sessions, app_states, user_states"
 )
 

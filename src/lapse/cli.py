@@ -210,24 +210,35 @@ def _serve(
     feed = Feed()
     policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
     service = LapseSessionService(store, feed=feed, policy=policy)
+    application, runs = build_app(
+        service,
+        options,
+        sweep=settings.sweeper and settings.cleanup_enabled,
+        adopt=settings.adopt,
+        run_limits=settings.run_limits,
+    )
     shown = f"[{host}]" if ":" in host else host
 
     class Server(uvicorn.Server):
-        """Says where it listens once it does, so that whoever waits for the line can connect."""
+        """Says where it listens once it does, so that whoever waits for the line can connect.
+
+        Told to stop, it listens no more, and lets runs finish before it closes connections.
+        """
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 typer.echo(f"Lapse serves {_described(folder)} on http://{shown}:{port}", err=True)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            for listening in self.servers:
+                listening.close()
+            await runs.drain()
+            await super().shutdown(sockets)
+
     server = Server(
         uvicorn.Config(
-            build_app(
-                service,
-                options,
-                sweep=settings.sweeper and settings.cleanup_enabled,
-                adopt=settings.adopt,
-            ),
+            application,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),

@@ -59,3 +59,23 @@ class OutcomeUnknownError(StoreUnavailableError):
 
 class StoreRefusedError(LapseError):
     """The store cannot be used as it is: foreign, of another version, or not writable."""
+
+
+class RunInFlightError(LapseError):
+    """A run is in flight in the session; `run_id` names it."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__("a run is in flight in this session; wait for its end, or cancel it")
+        self.run_id = run_id
+
+
+class TooManyRunsError(LapseError):
+    """There are as many runs as the limits allow; one may be begun when another has ended."""
+
+
+class NoSuchRunError(LapseError, LookupError):
+    """The session has no such run, or the run is forgotten."""
+
+
+class ShuttingDownError(LapseError):
+    """This process is about to stop and begins nothing new; another one may."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from google.adk.errors import StaleSessionError
@@ -24,7 +24,7 @@ from google.adk.sessions.base_session_service import (
 from google.adk.sessions.session import Session
 
 from lapse.changes import Feed
-from lapse.documents import check_metadata
+from lapse.documents import StateDelta, check_metadata
 from lapse.errors import (
     InvalidValueError,
     NoSuchSessionError,
@@ -45,6 +45,23 @@ _MANY_EVENTS: Final = 500
 """Reading more of them takes a thread, so that the loop goes on meanwhile."""
 
 _reviving: ContextVar[SessionKey | None] = ContextVar("lapse_reviving", default=None)
+
+
+class AppendWatcher(Protocol):
+    """Somebody who is told of the events that are appended to one session."""
+
+    async def before_append(self, event: Event) -> None:
+        """Hear of an event that is about to be stored, in its turn; may set its timestamp."""
+        ...
+
+    def after_append(self, event: Event) -> None:
+        """Hear that it is stored."""
+        ...
+
+
+_watcher: ContextVar[tuple[SessionKey, AppendWatcher] | None] = ContextVar(
+    "lapse_append_watcher", default=None
+)
 
 
 class LapseSessionService(BaseSessionService):
@@ -130,6 +147,25 @@ class LapseSessionService(BaseSessionService):
             raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
         return session_of(created.session)
 
+    async def ensure_legacy_session(self, key: SessionKey) -> None:
+        """Create a session as the legacy endpoint does, unless one lives or can be had back.
+
+        Raises:
+            InvalidValueError: no store could hold the key.
+        """
+        check_key(key)
+        if await self.store.lifecycle(key) is not None:
+            return
+        transition = self.store.create(
+            key,
+            state=StateDelta(),
+            ttl=self.policy.ttl_for(key, {}),
+            metadata={"kind": "legacy-session", "backend_created": False},
+        )
+        # Another request that makes the same session at this moment serves as well.
+        with suppress(SessionExistsError):
+            await self._commit(transition, lambda created: [created.change])
+
     async def get_session(
         self,
         *,
@@ -195,11 +231,11 @@ class LapseSessionService(BaseSessionService):
             return event
         self._apply_temp_state(session, event)
         event = self._trim_temp_delta_state(event)
-        new = new_event(event)
         key = SessionKey(session.app_name, session.user_id, session.id)
         if not _can_exist(key):
             raise SessionNotFoundError(f"Session {session.id} not found.")
-        async with self._turn(key):
+        async with self._turn(key), _announced(key, event):
+            new = new_event(event)
             try:
                 appended = await self._commit(
                     self.store.append(key, new, seen(session)), lambda appended: appended.changes
@@ -256,6 +292,16 @@ class LapseSessionService(BaseSessionService):
             yield
         finally:
             _reviving.reset(token)
+
+    @staticmethod
+    @contextmanager
+    def watching(key: SessionKey, watcher: AppendWatcher) -> Iterator[None]:
+        """Tell `watcher` of what is appended to this session by the work inside the block."""
+        token = _watcher.set((key, watcher))
+        try:
+            yield
+        finally:
+            _watcher.reset(token)
 
     async def lifecycle(self, key: SessionKey) -> Lifecycle:
         """Return a session's record, an expired one's too.
@@ -340,6 +386,18 @@ class LapseSessionService(BaseSessionService):
         ):
             key = SessionKey(app_name, user_id, stripped)
         return key if _can_exist(key) else None
+
+
+@asynccontextmanager
+async def _announced(key: SessionKey, event: Event) -> AsyncIterator[None]:
+    """Tell the watcher of this work, if it has one, that the block stores an event."""
+    watched = _watcher.get()
+    if watched is None or watched[0] != key:
+        yield
+        return
+    await watched[1].before_append(event)
+    yield
+    watched[1].after_append(event)
 
 
 def _no_such(key: SessionKey) -> NoSuchSessionError:

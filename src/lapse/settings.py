@@ -15,12 +15,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, LONGEST_HORIZON, Rules
+from lapse.run_store import RunLimits
 from lapse.store import ConnectionOptions
 from lapse.ttl import DEFAULT_TTL, Policy, Targets, ttl_from_minutes
 from lapse.ttl.decision import USUAL_FLOOR
 
 ENV_FILE: Final = ".env.local"
 _LONGEST_TIMEOUT: Final = timedelta(hours=1)
+_TINY: Final = 1e-6
 _PREFIXES: Final = ("LAPSE_", "SESSION_CLEANUP_")
 
 
@@ -64,15 +66,16 @@ def _hours(value: object) -> object:
     return timedelta(hours=hours)
 
 
-def _seconds(value: object) -> object:
+def _seconds(value: object, *, zero: bool = False) -> object:
     if isinstance(value, timedelta):
         return value
     seconds = _number(value)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidValueError("seconds", f"must be a number of seconds, not {seconds!r:.40}")
     longest = _LONGEST_TIMEOUT.total_seconds()
-    if not math.isfinite(seconds) or not 0 < seconds <= longest:
-        reason = f"must be above 0 and at most {longest:.0f} seconds, not {seconds!r:.40}"
+    if not math.isfinite(seconds) or not (0 if zero else _TINY) <= seconds <= longest:
+        least = "0 to" if zero else "above 0 and at most"
+        reason = f"must be {least} {longest:.0f} seconds, not {seconds!r:.40}"
         raise InvalidValueError("seconds", reason)
     return timedelta(seconds=seconds)
 
@@ -104,6 +107,10 @@ def _share(value: object) -> object:
     return share_from(value, field="share")
 
 
+def _seconds_or_none_at_all(value: object) -> object:
+    return _seconds(value, zero=True)
+
+
 class Settings(BaseSettings):
     """The settings of one process; `README.md` describes each."""
 
@@ -133,6 +140,17 @@ class Settings(BaseSettings):
     statement_cache: int = Field(
         default=100, ge=0, le=10_000, validation_alias="LAPSE_STATEMENT_CACHE"
     )
+    runs_per_process: int = Field(
+        default=100, ge=1, le=10_000, validation_alias="LAPSE_RUNS_PER_PROCESS"
+    )
+    runs_per_user: int = Field(default=10, ge=1, le=10_000, validation_alias="LAPSE_RUNS_PER_USER")
+    run_duration: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+        default=timedelta(minutes=10), validation_alias="LAPSE_RUN_SECONDS"
+    )
+    run_grace: Annotated[timedelta, BeforeValidator(_seconds_or_none_at_all)] = Field(
+        default=timedelta(seconds=10), validation_alias="LAPSE_RUN_GRACE_SECONDS"
+    )
+    run_queue: int = Field(default=4, ge=0, le=1000, validation_alias="LAPSE_RUN_QUEUE")
     sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
     adopt: Adopt = Field(default=Adopt.OFF, validation_alias="LAPSE_ADOPT")
     artifacts: bool = Field(default=True, validation_alias="LAPSE_DELETE_ARTIFACTS")
@@ -190,6 +208,17 @@ class Settings(BaseSettings):
             statement_timeout=self.statement_timeout,
             connect_timeout=self.connect_timeout,
             statement_cache=self.statement_cache,
+        )
+
+    @property
+    def run_limits(self) -> RunLimits:
+        """Return how much of running one process does."""
+        return RunLimits(
+            per_process=self.runs_per_process,
+            per_user=self.runs_per_user,
+            duration=self.run_duration,
+            grace=self.run_grace,
+            queue=self.run_queue,
         )
 
 

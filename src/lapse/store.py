@@ -20,6 +20,7 @@ from lapse.adoption import AdoptingStore
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey, Status
 from lapse.observations import Observations
+from lapse.run_store import RunStore
 
 _WAITING: Final = "w"
 
@@ -195,8 +196,8 @@ class Tally:
     sessions: int
 
 
-class Store(Observations, AdoptingStore, Protocol):
-    """Where sessions live.
+class Store(RunStore, Observations, AdoptingStore, Protocol):
+    """Where sessions live, and the records of their runs.
 
     Every method may raise StoreUnavailableError: the store does not answer, nothing is
     known to have been written, and the call may be repeated.

@@ -10,8 +10,10 @@ import pytest
 from adk_builders import APP, USER, created, eventually, got, spoken
 from fastapi import FastAPI
 from google.adk.errors.session_not_found_error import SessionNotFoundError
+from google.adk.runners import Runner
 
 from lapse import LapseSessionService, store_from_url
+from lapse.demo.concierge.agent import root_agent
 from lapse.errors import StoreUnavailableError
 from lapse.web import mount
 
@@ -165,3 +167,24 @@ async def test_a_ttl_of_the_service_is_that_of_its_sessions(tmp_path):
     async with serving(app) as client:
         session = await created(service)
         assert (await client.get(lifecycle_of(session))).json()["ttlMinutes"] == 7
+
+
+async def test_with_runners_an_application_of_ones_own_has_runs(service):
+    runner = Runner(app_name="concierge", agent=root_agent, session_service=service)
+    app = FastAPI()
+    mount(app, service, runners=[runner])
+    run = f"/apps/concierge/users/{USER}/sessions/tea/run"
+    async with serving(app) as client:
+        told = (await client.post(run, json={"message": "A table for 4"})).json()
+        assert told["success"]
+        stream = (await client.get(told["stream"])).text
+        assert "reservation 1 for 4 guests" in stream
+        assert "event: done" in stream
+        other = run.replace("concierge", "other")
+        assert (await client.post(other, json={"message": "hi"})).status_code == 404
+
+
+async def test_without_agents_there_are_no_runs(app):
+    async with serving(app) as client:
+        run = f"/apps/{APP}/users/{USER}/sessions/tea/run"
+        assert (await client.post(run, json={"message": "hi"})).status_code == 404

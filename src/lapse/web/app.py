@@ -11,6 +11,8 @@ from fastapi import FastAPI
 
 from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.agents import default_app
+from lapse.run_store import RunLimits
+from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.settings import Adopt
 from lapse.web.mounting import mount
@@ -34,8 +36,9 @@ def build_app(
     *,
     sweep: bool,
     adopt: Adopt = Adopt.OFF,
-) -> FastAPI:
-    """Return ADK's FastAPI application for a folder of agents, on this service."""
+    run_limits: RunLimits = RunLimits(),
+) -> tuple[FastAPI, Runs]:
+    """Return ADK's FastAPI application for a folder of agents, on this service, and its runs."""
     from google.adk.artifacts.base_artifact_service import BaseArtifactService
     from google.adk.cli.fast_api import get_fast_api_app
     from google.adk.cli.service_registry import get_service_registry
@@ -74,12 +77,13 @@ def build_app(
         host=options.host,
         port=options.port,
     )
-    mount(
+    runs = mount(
         app,
         service,
         sweep=sweep,
         default_app=default_app(options.agents_dir),
         artifacts=sweepers[-1],
         adopt=adopt,
+        run_limits=run_limits,
     )
-    return app
+    return app, runs

@@ -19,10 +19,14 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from lapse.errors import (
     InvalidValueError,
+    NoSuchRunError,
     NoSuchSessionError,
     OutcomeUnknownError,
     OutdatedSessionError,
+    RunInFlightError,
+    ShuttingDownError,
     StoreUnavailableError,
+    TooManyRunsError,
     WrongStatusError,
 )
 
@@ -40,6 +44,10 @@ def install_faults(app: FastAPI) -> None:
         OutdatedSessionError: _answer(409),
         StaleSessionError: _answer(409),
         StoreUnavailableError: _unavailable,
+        NoSuchRunError: _answer(404, "Run not found"),
+        RunInFlightError: _busy,
+        TooManyRunsError: _answer(429, headers={"Retry-After": "1"}),
+        ShuttingDownError: _answer(503, headers={"Retry-After": "1"}),
     }
     for error, answer in answers.items():
         app.add_exception_handler(error, answer)
@@ -90,8 +98,14 @@ async def _not_valid(request: Request, error: Exception) -> Response:
         return _AsciiResponse({"detail": told}, 422)
 
 
-def _answer(status: int, text: str = "") -> Answer:
+async def _busy(_request: Request, error: Exception) -> Response:
+    """Answer 409, and name the run in flight."""
+    assert isinstance(error, RunInFlightError)
+    return JSONResponse({"detail": str(error), "runId": error.run_id}, 409)
+
+
+def _answer(status: int, text: str = "", headers: dict[str, str] | None = None) -> Answer:
     async def answer(_request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": text or str(error)}, status)
+        return JSONResponse({"detail": text or str(error)}, status, headers)
 
     return answer

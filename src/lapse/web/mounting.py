@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -14,13 +14,22 @@ from lapse.adopt.continuous import Adopter
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics
 from lapse.policy_metrics import TtlMetrics
+from lapse.run_metrics import RunMetrics
+from lapse.run_store import RunLimits
+from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.settings import Adopt
 from lapse.sweeper import Sweeper, SweepReport
+from lapse.web.adk import opener_for, opener_of
+from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
 from lapse.web.lifecycle import lifecycle_routes
+from lapse.web.runs import run_routes
+
+if TYPE_CHECKING:
+    from google.adk.runners import Runner
 
 
 def mount(
@@ -31,11 +40,15 @@ def mount(
     default_app: str | None = None,
     artifacts: ArtifactSweeper | None = None,
     adopt: Adopt = Adopt.OFF,
-) -> None:
+    runners: Iterable[Runner] = (),
+    run_limits: RunLimits = RunLimits(),
+) -> Runs:
     """Add Lapse to an application that has not started yet.
 
     It gains the lifecycle routes, `/livez`, `/readyz` and `/metrics`, answers for Lapse's
     errors, and runs of ADK's (`/run`, `/run_sse`, `/run_live`) that resurrect their session.
+    Where there are agents to run, by ADK's `/run_sse` in the application or by `runners`, it also
+    gains `…/run`, runs that outlive their connection, and `/run_sse` can be detached.
     For the application's lifetime the store is open and, unless `sweep` is False, swept;
     at its end the service is closed.
 
@@ -47,6 +60,11 @@ def mount(
         artifacts: deletes artifacts of sessions that ended while nobody had spoken to them,
             where the store's rules say that these are noted.
         adopt: which sessions that stock ADK leaves in the store are adopted, while it is swept.
+        runners: runners for an application without ADK's own routes, one for each app.
+        run_limits: how much of running this process does.
+
+    Returns:
+        The runs, for whoever wants to `drain` them before the application ends.
     """
     metrics = Metrics(service.store)
     service.feed.subscribe(metrics.count_change)
@@ -62,6 +80,11 @@ def mount(
     app.include_router(
         health_routes(service.store, metrics, sweeper_is_well=lambda: not sweep or sweeper.is_alive)
     )
+    runs = Runs(service, run_limits, RunMetrics(metrics.registry))
+    opener = opener_for(runners, service) if runners else opener_of(app)
+    if opener is not None:
+        app.include_router(run_routes(service, runs, opener))
+        app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=default_app))
     install_faults(app)
     app.add_middleware(SessionInFront, default_app=default_app)
     beside: list[Background] = []
@@ -71,12 +94,16 @@ def mount(
     if artifacts is not None and service.store.rules.artifacts:
         beside.append(artifacts.running())
     app.router.lifespan_context = _within(
-        service, [*([sweeper] if sweep else []), *beside], app.router.lifespan_context
+        service, runs, [*([sweeper] if sweep else []), *beside], app.router.lifespan_context
     )
+    return runs
 
 
 def _within(
-    service: LapseSessionService, beside: Sequence[AbstractAsyncContextManager[Any]], inner: Any
+    service: LapseSessionService,
+    runs: Runs,
+    beside: Sequence[AbstractAsyncContextManager[Any]],
+    inner: Any,
 ) -> Any:
     """Return a lifespan with the store open, and work beside, around the application's own."""
 
@@ -87,6 +114,10 @@ def _within(
             await service.policy.start()
             for work in beside:
                 await stack.enter_async_context(work)
-            yield await stack.enter_async_context(inner(app))
+            await runs.start()
+            state = await stack.enter_async_context(inner(app))
+            # Before ADK closes the runners.
+            stack.push_async_callback(runs.drain)
+            yield state
 
     return lifespan

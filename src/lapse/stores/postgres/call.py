@@ -39,6 +39,12 @@ _TYPES: Final = {
     **dict.fromkeys(("reach", "ttl_before"), "interval"),
     "edges": "bigint[]",
     "first_day": "date",
+    **dict.fromkeys(("run_id", "status"), "varchar"),
+    **dict.fromkeys(("run_ids", "afters"), "varchar[]"),
+    **dict.fromkeys(("stale", "kept"), "interval"),
+    "until": "timestamp",
+    "most_of_user": "bigint",
+    "error": "jsonb",
 }
 """What each parameter is, wherever it stands: PostgreSQL must not have to guess."""
 

@@ -102,13 +102,13 @@ async def delete(call: Call) -> Change | None:
     """Delete a session in whatever status; see `Store.delete`."""
     seen = await call.lifecycle()
 
-    async def both(connection: Taken) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
-        return (
-            await connection.fetch(*call.bound("delete_record")),
-            await connection.fetch(*call.bound("delete_session")),
-        )
+    async def delete_all(connection: Taken) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
+        records = await connection.fetch(*call.bound("delete_record"))
+        sessions = await connection.fetch(*call.bound("delete_session"))
+        await connection.execute(*call.bound("delete_runs"))
+        return records, sessions
 
-    records, sessions = await call.connections.transact(both)
+    records, sessions = await call.connections.transact(delete_all)
     if not records:
         if seen is None or not sessions:
             return None

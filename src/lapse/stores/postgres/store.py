@@ -14,6 +14,7 @@ from typing import Any
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import FirstMessage, Round
+from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store import (
     Appended,
     ConnectionOptions,
@@ -27,7 +28,7 @@ from lapse.store import (
     Swept,
     Tally,
 )
-from lapse.stores.postgres import appending, lobby, observations, reading
+from lapse.stores.postgres import appending, lobby, observations, reading, runs
 from lapse.stores.postgres.adopting import PostgresAdopting
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections
@@ -196,3 +197,52 @@ class PostgresStore(PostgresAdopting):
     ) -> Sequence[Change]:
         call = await self._at(now, SessionKey(scope.app_name, "", ""))
         return await observations.lengthen_waiting(call, scope, before, ttl, limit)
+
+    # What runs need.
+
+    async def begin_run(
+        self, key: SessionKey, run_id: str, *, most_of_user: int, now: datetime | None = None
+    ) -> RunRecord:
+        return await runs.begin(await self._at(now, key), run_id, most_of_user)
+
+    async def note_run(self, run_id: str, invocation_id: str, since: datetime) -> None:
+        await runs.note(await self._at(None), run_id, invocation_id, since)
+
+    async def beat_runs(
+        self, run_ids: Sequence[str], *, now: datetime | None = None
+    ) -> Mapping[str, bool]:
+        return await runs.beat(await self._at(now, NO_SESSION), run_ids)
+
+    async def end_run(
+        self,
+        run_id: str,
+        status: RunStatus,
+        *,
+        error: Mapping[str, Any] | None = None,
+        until: datetime | None = None,
+        now: datetime | None = None,
+    ) -> bool:
+        return await runs.end(await self._at(now, NO_SESSION), run_id, status, error, until)
+
+    async def cancel_run(
+        self, key: SessionKey, run_id: str, *, now: datetime | None = None
+    ) -> RunRecord | None:
+        return await runs.cancel(await self._at(now, key), run_id)
+
+    async def find_run(
+        self,
+        key: SessionKey,
+        run_id: str | None = None,
+        *,
+        event_id: str | None = None,
+        now: datetime | None = None,
+    ) -> RunRecord | None:
+        return await runs.find(await self._at(now, key), run_id, event_id)
+
+    async def run_news(
+        self, places: Mapping[str, str | None], *, limit: int, now: datetime | None = None
+    ) -> Sequence[RunNews]:
+        return await runs.news(await self._at(now, NO_SESSION), places, limit)
+
+    async def forget_runs(self, limit: int, *, now: datetime | None = None) -> int:
+        return await runs.forget(await self._at(now, NO_SESSION), limit)

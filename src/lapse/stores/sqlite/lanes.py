@@ -26,6 +26,7 @@ _Work = Callable[[sqlite3.Connection], Any]
 class _Job:
     work: _Work
     answer: asyncio.Future[Any]
+    flushed: bool = True
 
 
 _Outcome = tuple[_Job, Any, Exception | None]
@@ -66,8 +67,11 @@ class Lane:
         for thread in self._threads:
             thread.start()
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, flushed: bool = True) -> T:
         """Run `work` in a transaction and return its result once that is committed.
+
+        With `flushed=False` a power cut may undo it, unless other work was committed since:
+        for what means nothing once the process is gone.
 
         `work` must be free of effects outside the connection: when another piece of the same
         transaction fails half-way, it is run again. Cancelling the caller does not undo it.
@@ -79,7 +83,7 @@ class Lane:
         with self._gate:
             if not self._open:
                 raise StoreUnavailableError("the store is closed")
-            self._jobs.put(_Job(work, answer))
+            self._jobs.put(_Job(work, answer, flushed))
         return await answer
 
     def close(self) -> None:
@@ -96,7 +100,14 @@ class Lane:
 
     def _serve(self, connection: sqlite3.Connection) -> None:
         while (jobs := self._take()) is not None:
-            _answer(self._run_together(connection, jobs))
+            if any(job.flushed for job in jobs):
+                _answer(self._run_together(connection, jobs))
+                continue
+            connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                _answer(self._run_together(connection, jobs))
+            finally:
+                connection.execute("PRAGMA synchronous = FULL")
 
     def _take(self) -> list[_Job] | None:
         first = self._jobs.get()

@@ -72,6 +72,7 @@ def delete(transaction: Transaction) -> Change | None:
     transaction.run("observe_withdrawn")
     transaction.run("delete_record")
     transaction.run("delete_session")
+    transaction.run("delete_runs")
     if record is None:
         return None
     if transaction.rules.artifacts and record.status in {Status.WAITING, Status.EXPIRED}:

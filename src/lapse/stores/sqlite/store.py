@@ -19,6 +19,7 @@ from lapse.documents import StateDelta
 from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import FirstMessage, Round
+from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store import (
     Appended,
     Created,
@@ -31,7 +32,7 @@ from lapse.store import (
     Swept,
     Tally,
 )
-from lapse.stores.sqlite import appending, lobby, observations, reading, rows
+from lapse.stores.sqlite import appending, lobby, observations, reading, rows, runs
 from lapse.stores.sqlite.adopting import SqliteAdopting
 from lapse.stores.sqlite.lanes import Lane
 from lapse.stores.sqlite.schema import connect, pending_script, prepare, prepare_connection
@@ -135,9 +136,11 @@ class SqliteStore(SqliteAdopting):
         work: Callable[[Transaction], T],
         key: SessionKey | None = None,
         now: datetime | None = None,
+        *,
+        flushed: bool = True,
     ) -> T:
         _, writes = self._lanes or await self._opened()
-        return await writes.run(self._at(work, key, now))
+        return await writes.run(self._at(work, key, now), flushed=flushed)
 
     def _at(
         self, work: Callable[[Transaction], T], key: SessionKey | None, now: datetime | None
@@ -267,6 +270,61 @@ class SqliteStore(SqliteAdopting):
         return await self._write(
             lambda t: observations.lengthen_waiting(t, scope, before, ttl, limit), key, now
         )
+
+    # What runs need. Their beginnings and heartbeats mean nothing without their process.
+
+    async def begin_run(
+        self, key: SessionKey, run_id: str, *, most_of_user: int, now: datetime | None = None
+    ) -> RunRecord:
+        return await self._write(
+            lambda t: runs.begin(t, run_id, most_of_user), key, now, flushed=False
+        )
+
+    async def note_run(self, run_id: str, invocation_id: str, since: datetime) -> None:
+        await self._write(
+            lambda t: runs.note(t, run_id, invocation_id, since), NO_SESSION, flushed=False
+        )
+
+    async def beat_runs(
+        self, run_ids: Sequence[str], *, now: datetime | None = None
+    ) -> Mapping[str, bool]:
+        return await self._write(lambda t: runs.beat(t, run_ids), NO_SESSION, now, flushed=False)
+
+    async def end_run(
+        self,
+        run_id: str,
+        status: RunStatus,
+        *,
+        error: Mapping[str, Any] | None = None,
+        until: datetime | None = None,
+        now: datetime | None = None,
+    ) -> bool:
+        return await self._write(
+            lambda t: runs.end(t, run_id, status, error, until), NO_SESSION, now
+        )
+
+    async def cancel_run(
+        self, key: SessionKey, run_id: str, *, now: datetime | None = None
+    ) -> RunRecord | None:
+        return await self._write(lambda t: runs.cancel(t, run_id), key, now)
+
+    async def find_run(
+        self,
+        key: SessionKey,
+        run_id: str | None = None,
+        *,
+        event_id: str | None = None,
+        now: datetime | None = None,
+    ) -> RunRecord | None:
+        return await self._read(lambda t: runs.find(t, run_id, event_id), key, now)
+
+    async def run_news(
+        self, places: Mapping[str, str | None], *, limit: int, now: datetime | None = None
+    ) -> Sequence[RunNews]:
+        return await self._read(lambda t: runs.news(t, places, limit), NO_SESSION, now)
+
+    async def forget_runs(self, limit: int, *, now: datetime | None = None) -> int:
+        return await self._write(lambda t: runs.forget(t, limit), NO_SESSION, now)
 
 
 def _connect_memory() -> sqlite3.Connection:

@@ -1,0 +1,52 @@
+"""Prometheus metrics of runs, in the registry of the process's other metrics."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from lapse.run_store import RunStatus
+
+_DURATIONS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+class RunMetrics:
+    """What is counted of the runs of one process, and of their readers."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._started = Counter("lapse_runs_started", "Runs started.", ("app",), registry=registry)
+        self._ended = Counter(
+            "lapse_runs_ended", "Runs ended, by outcome.", ("app", "outcome"), registry=registry
+        )
+        self._durations = Histogram(
+            "lapse_run_duration_seconds",
+            "From a run's start to its end.",
+            ("app",),
+            buckets=_DURATIONS,
+            registry=registry,
+        )
+        self.in_flight = Gauge("lapse_runs_in_flight", "Runs in this process.", registry=registry)
+        self.readers = Gauge("lapse_run_readers", "Streams that are read.", registry=registry)
+        self.dropped = Counter(
+            "lapse_run_readers_dropped", "Readers that were too slow.", registry=registry
+        )
+        self._resumes = Counter(
+            "lapse_run_resumes", "Streams that were resumed.", ("app",), registry=registry
+        )
+
+    def count_start(self, app_name: str) -> None:
+        """Count a run that began."""
+        self._started.labels(app_name).inc()
+        self.in_flight.inc()
+
+    def count_end(self, app_name: str, outcome: RunStatus, duration: timedelta) -> None:
+        """Count a run that ended."""
+        self._ended.labels(app_name, str(outcome)).inc()
+        self._durations.labels(app_name).observe(duration.total_seconds())
+        self.in_flight.dec()
+
+    def count_resume(self, app_name: str) -> None:
+        """Count a stream that goes on where an earlier one broke off."""
+        self._resumes.labels(app_name).inc()

@@ -1,0 +1,111 @@
+-- The runs of the PostgreSQL store. :stale is how old the last heartbeat of a living run can be.
+-- Beginnings and heartbeats mean nothing without their process: their commits wait for no disk
+-- (set_config is local to the one statement that is the transaction).
+
+-- name: begin_run
+-- A run whose process died gives way. The row it leaves in the index of runs in flight is deleted
+-- by this very statement, and so does not stand in the way of the new one: the join with `freed`
+-- makes that happen first.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+freed AS (
+  UPDATE lapse_runs AS r SET status = 'interrupted', ended_at = r.heartbeat_at + :stale
+  FROM clock
+  WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
+    AND r.status = 'running' AND r.heartbeat_at <= now - :stale
+  RETURNING r.run_id
+),
+begun AS (
+  INSERT INTO lapse_runs (
+    run_id, app_name, user_id, session_id, status, started_at, heartbeat_at
+  )
+  SELECT :run_id, :app_name, :user_id, :session_id, 'running', now, now
+  FROM clock, (SELECT count(*) FROM freed) AS freed_first,
+    set_config('synchronous_commit', 'off', true) AS relaxed
+  WHERE (
+    SELECT count(*) FROM lapse_runs AS r
+    WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.status = 'running'
+      AND r.heartbeat_at > now - :stale
+  ) < :most_of_user
+  ON CONFLICT DO NOTHING
+  RETURNING *
+)
+SELECT begun.*, now FROM begun, clock;
+
+-- name: run_in_flight
+SELECT r.*, coalesce(:now, clock_timestamp()) AS now FROM lapse_runs AS r
+WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
+  AND r.status = 'running';
+
+-- name: note_run
+UPDATE lapse_runs SET invocation_id = :invocation_id, since = :since
+FROM set_config('synchronous_commit', 'off', true) AS relaxed
+WHERE run_id = :run_id;
+
+-- name: beat_runs
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
+UPDATE lapse_runs AS r SET heartbeat_at = now
+FROM clock, set_config('synchronous_commit', 'off', true) AS relaxed
+WHERE r.run_id = ANY (:run_ids) AND r.status = 'running' AND r.heartbeat_at > now - :stale
+RETURNING r.run_id, r.cancel_requested;
+
+-- name: end_run
+UPDATE lapse_runs AS r
+SET status = :status, ended_at = coalesce(:now, clock_timestamp()), error = :error,
+  until = :until
+WHERE r.run_id = :run_id AND r.status = 'running'
+RETURNING r.run_id;
+
+-- name: cancel_run
+UPDATE lapse_runs AS r SET cancel_requested = true
+WHERE r.run_id = :run_id AND r.status = 'running'
+  AND r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id;
+
+-- name: find_run
+-- By its id, by an event of its agent, or by both; without either, the latest. Runs that resume one
+-- invocation share its id, and are told apart by when they ran.
+SELECT r.*, coalesce(:now, clock_timestamp()) AS now FROM lapse_runs AS r
+WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
+  AND (:run_id IS NULL OR r.run_id = :run_id)
+  AND (:event_id IS NULL OR EXISTS (
+    SELECT 1 FROM events AS e
+    WHERE e.id = :event_id AND e.app_name = r.app_name AND e.user_id = r.user_id
+      AND e.session_id = r.session_id AND e.invocation_id = r.invocation_id
+      AND e.timestamp >= r.since AND (r.until IS NULL OR e.timestamp <= r.until)
+      AND e.event_data ->> 'author' <> 'user'
+  ))
+ORDER BY r.started_at DESC LIMIT 1;
+
+-- name: run_news
+-- What the agents said in some runs, each after one of its events: their users' words are no part
+-- of a stream. Timestamps grow in the order of a run's events. A run without news has one row.
+SELECT r.*, coalesce(:now, clock_timestamp()) AS now, e.id AS event_id,
+  e.invocation_id AS event_invocation, e.timestamp AS event_time, e.event_data AS event_data
+FROM unnest(:run_ids, :afters) AS place (run_id, after)
+JOIN lapse_runs AS r ON r.run_id = place.run_id
+LEFT JOIN LATERAL (
+  SELECT e.id, e.invocation_id, e.timestamp, e.event_data::text FROM events AS e
+  WHERE e.app_name = r.app_name AND e.user_id = r.user_id AND e.session_id = r.session_id
+    AND e.invocation_id = r.invocation_id
+    AND e.timestamp >= r.since AND (r.until IS NULL OR e.timestamp <= r.until)
+    AND e.timestamp > coalesce((
+      SELECT s.timestamp FROM events AS s
+      WHERE s.id = place.after AND s.app_name = r.app_name AND s.user_id = r.user_id
+        AND s.session_id = r.session_id
+    ), '-infinity')
+    AND e.event_data ->> 'author' <> 'user'
+  ORDER BY e.timestamp, e.id LIMIT :limit
+) AS e ON true
+ORDER BY r.run_id, e.timestamp, e.id;
+
+-- name: forget_runs
+DELETE FROM lapse_runs AS r USING (
+  SELECT run_id FROM lapse_runs
+  WHERE ended_at <= coalesce(:now, clock_timestamp()) - :kept
+  LIMIT :limit FOR UPDATE SKIP LOCKED
+) AS old
+WHERE r.run_id = old.run_id AND r.ended_at IS NOT NULL
+RETURNING r.run_id;
+
+-- name: delete_runs
+DELETE FROM lapse_runs
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;

@@ -1,0 +1,87 @@
+-- The runs of the SQLite store. :stale is how old the last heartbeat of a living run can be.
+
+-- name: free_session
+-- A run whose process died gives way to the next one.
+UPDATE lapse_runs SET status = 'interrupted', ended_at = heartbeat_at + :stale
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND status = 'running' AND heartbeat_at <= :now - :stale;
+
+-- name: begin_run
+INSERT INTO lapse_runs (
+  run_id, app_name, user_id, session_id, status, started_at, heartbeat_at
+)
+SELECT :run_id, :app_name, :user_id, :session_id, 'running', :now, :now
+WHERE (
+  SELECT count(*) FROM lapse_runs
+  WHERE app_name = :app_name AND user_id = :user_id AND status = 'running'
+    AND heartbeat_at > :now - :stale
+) < :most_of_user
+ON CONFLICT DO NOTHING
+RETURNING *;
+
+-- name: run_in_flight
+SELECT * FROM lapse_runs
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND status = 'running';
+
+-- name: note_run
+UPDATE lapse_runs SET invocation_id = :invocation_id, since = :since WHERE run_id = :run_id;
+
+-- name: beat_run
+UPDATE lapse_runs SET heartbeat_at = :now
+WHERE run_id = :run_id AND status = 'running' AND heartbeat_at > :now - :stale
+RETURNING cancel_requested;
+
+-- name: end_run
+UPDATE lapse_runs SET status = :status, ended_at = :now, error = :error, until = :until
+WHERE run_id = :run_id AND status = 'running'
+RETURNING run_id;
+
+-- name: cancel_run
+UPDATE lapse_runs SET cancel_requested = 1
+WHERE run_id = :run_id AND status = 'running'
+  AND app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
+
+-- name: find_run
+-- By its id, by an event of its agent, or by both; without either, the latest. Runs that resume one
+-- invocation share its id, and are told apart by when they ran.
+SELECT r.* FROM lapse_runs AS r
+WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
+  AND (:run_id IS NULL OR r.run_id = :run_id)
+  AND (:event_id IS NULL OR EXISTS (
+    SELECT 1 FROM events AS e
+    WHERE e.id = :event_id AND e.app_name = r.app_name AND e.user_id = r.user_id
+      AND e.session_id = r.session_id AND e.invocation_id = r.invocation_id
+      AND e.timestamp >= r.since AND (r.until IS NULL OR e.timestamp <= r.until)
+      AND e.event_data ->> 'author' <> 'user'
+  ))
+ORDER BY r.started_at DESC, r.rowid DESC LIMIT 1;
+
+-- name: read_run
+SELECT * FROM lapse_runs WHERE run_id = :run_id;
+
+-- name: read_run_events
+-- What the agent said in one run, after one of its events: its user's words are no part of a
+-- stream. Timestamps grow in the order of a run's events.
+SELECT e.id, e.invocation_id, e.timestamp, e.event_data
+FROM lapse_runs AS r
+JOIN events AS e
+  ON e.app_name = r.app_name AND e.user_id = r.user_id AND e.session_id = r.session_id
+WHERE r.run_id = :run_id AND e.invocation_id = r.invocation_id
+  AND e.timestamp >= r.since AND (r.until IS NULL OR e.timestamp <= r.until)
+  AND e.timestamp > coalesce((
+    SELECT timestamp FROM events
+    WHERE id = :after AND app_name = r.app_name AND user_id = r.user_id
+      AND session_id = r.session_id
+  ), '')
+  AND e.event_data ->> 'author' <> 'user'
+ORDER BY e.timestamp, e.id LIMIT :limit;
+
+-- name: forget_runs
+DELETE FROM lapse_runs WHERE rowid IN (
+  SELECT rowid FROM lapse_runs WHERE ended_at <= :now - :kept LIMIT :limit
+);
+
+-- name: delete_runs
+DELETE FROM lapse_runs
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;

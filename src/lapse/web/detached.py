@@ -1,0 +1,85 @@
+"""ADK's `/run_sse`, detached from its connection where the client asks for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from lapse.lifecycle import SessionKey, check_key
+from lapse.runs import Runs
+from lapse.web.adk import Opener
+from lapse.web.beginning import RUN_HEADER, unless_gone, validated
+from lapse.web.run_bodies import IfBusy
+from lapse.web.streams import EventStream
+
+if TYPE_CHECKING:
+    from google.adk.cli.api_server import RunAgentRequest
+
+_DETACH: Final = b"lapse-detach"
+_DONE: Final = b"event: done\n"
+
+
+class DetachedRoute(Route):
+    """ADK's `/run_sse` for requests with the header `Lapse-Detach: true`; no others are met."""
+
+    def __init__(self, runs: Runs, opener: Opener, *, default_app: str | None) -> None:
+        async def run_sse(request: Request) -> Response:
+            asked, if_busy = await _asked(request, default_app)
+            key = check_key(SessionKey(asked.app_name or "", asked.user_id, asked.session_id))
+            started = await unless_gone(
+                request,
+                lambda: runs.begin(key, lambda: opener(asked), queue=if_busy is IfBusy.QUEUE),
+            )
+            if started is None:
+                return Response(status_code=499)
+            record = started.record
+            return EventStream(_as_adk(runs.follow(record)), {RUN_HEADER: record.run_id})
+
+        super().__init__("/run_sse", run_sse, methods=["POST"], include_in_schema=False)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match only where the run is to be detached."""
+        detach = dict(scope.get("headers") or ()).get(_DETACH, b"")
+        if detach.strip().lower() != b"true":
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+async def _as_adk(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes]:
+    """Keep the good end of a run without data: ADK's clients take all data for events of theirs."""
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            end = chunk.startswith(_DONE)
+            yield chunk[: chunk.index(b"data: ")] + b"\n" if end else chunk
+
+
+async def _asked(request: Request, default_app: str | None) -> tuple[RunAgentRequest, IfBusy]:
+    """Read the body of a `/run_sse`, with what detaching needs.
+
+    Raises:
+        RequestValidationError: ADK would not accept it either, or it has no message to store.
+    """
+    try:
+        fields = json.loads(await request.body())
+        if_busy = IfBusy(fields.get("ifBusy", IfBusy.REJECT))
+    except (AttributeError, ValueError, RecursionError) as error:
+        reason = f"must be a JSON object as /run_sse takes it: {error}"
+        raise RequestValidationError([_fault("body", reason)]) from error
+    asked = validated(fields)
+    asked.app_name = asked.app_name or default_app
+    if not asked.app_name:
+        raise HTTPException(400, "app_name is required when ADK_DEFAULT_APP_NAME is not set")
+    if asked.new_message is None and asked.invocation_id is None:
+        raise RequestValidationError([_fault("newMessage", "a detached run needs a message")])
+    return asked, if_busy
+
+
+def _fault(field: str, reason: str) -> dict[str, Any]:
+    return {"type": "value_error", "loc": ("body", field), "msg": reason, "input": None}

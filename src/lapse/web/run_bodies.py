@@ -1,0 +1,88 @@
+"""What a client says of a run, and is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from lapse.run_store import RunRecord, RunStatus
+
+
+class IfBusy(StrEnum):
+    """What to do while another run is in flight in the session."""
+
+    REJECT = "reject"
+    QUEUE = "queue"
+
+
+class RunBody(BaseModel):
+    """A message to a session: `message`, `query`, or ADK's `newMessage`."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    message: str | None = Field(default=None, min_length=1)
+    query: str | None = Field(default=None, min_length=1)
+    new_message: dict[str, Any] | None = None
+    state_delta: dict[str, Any] | None = None
+    streaming: bool = True
+    if_busy: IfBusy = IfBusy.REJECT
+
+    @model_validator(mode="after")
+    def _one_message(self) -> RunBody:
+        given = [self.message, self.query, self.new_message]
+        if sum(one is not None for one in given) != 1:
+            raise ValueError("give one of message, query and newMessage")
+        return self
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Return the message as ADK has it."""
+        if self.new_message is not None:
+            return {"role": "user"} | self.new_message
+        return {"role": "user", "parts": [{"text": self.message or self.query}]}
+
+
+class RunStarted(BaseModel):
+    """What a client is told at once."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    success: bool
+    session_id: str
+    run_id: str
+    status: RunStatus
+    stream: str
+
+
+class RunBodyOut(BaseModel):
+    """A run's record."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    session_id: str
+    run_id: str
+    status: RunStatus
+    started_at: str
+    ended_at: str | None
+    error: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> RunBodyOut:
+        """Render a record."""
+        return cls(
+            session_id=record.key.session_id,
+            run_id=record.run_id,
+            status=record.status,
+            started_at=_iso(record.started_at),
+            ended_at=None if record.ended_at is None else _iso(record.ended_at),
+            error=record.error,
+        )
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

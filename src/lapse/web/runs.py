@@ -1,0 +1,141 @@
+"""The routes of runs that outlive their connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from lapse.lifecycle import SessionKey, check_key
+from lapse.run_store import RunRecord, RunStatus
+from lapse.runs import Place, Run, Runs
+from lapse.sessions import LapseSessionService
+from lapse.web.adk import Opener
+from lapse.web.beginning import RUN_HEADER, unless_gone, validated
+from lapse.web.run_bodies import IfBusy, RunBody, RunBodyOut, RunStarted
+from lapse.web.streams import EventStream
+
+if TYPE_CHECKING:
+    from google.adk.cli.api_server import RunAgentRequest
+
+_EVENT_STREAM: Final = "text/event-stream"
+_REFUSALS: Final = {
+    "InvalidValueError": 400,
+    "ValueError": 400,
+    "SessionNotFoundError": 404,
+    "StaleSessionError": 409,
+    "StoreUnavailableError": 503,
+    "OutcomeUnknownError": 503,
+    "RunCancelledError": 503,
+}
+"""What to answer when the message could not be stored, by the error that ADK's stream tells."""
+
+_SSE_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {_EVENT_STREAM: {}}}}
+
+
+def _key(app_name: str, user_id: str, session_id: str) -> SessionKey:
+    return check_key(SessionKey(app_name, user_id, session_id.strip()))
+
+
+Key = Annotated[SessionKey, Depends(_key)]
+
+
+def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIRouter:
+    """Return the routes under a session."""
+    router = APIRouter(
+        prefix="/apps/{app_name}/users/{user_id}/sessions/{session_id}/run", tags=["runs"]
+    )
+
+    @router.post("", response_model=RunStarted, responses=_SSE_RESPONSE)
+    async def run(
+        key: Key, body: RunBody, request: Request, accept: Annotated[str, Header()] = ""
+    ) -> Any:
+        """Post a message and start a run; with `Accept: text/event-stream`, stream it."""
+        asked = _asked(key, body)
+
+        async def begin() -> Run:
+            await service.ensure_legacy_session(key)
+            return await runs.begin(key, lambda: opener(asked), queue=body.if_busy is IfBusy.QUEUE)
+
+        started = await unless_gone(request, begin)
+        if started is None:
+            return Response(status_code=499)
+        headers = {RUN_HEADER: started.record.run_id}
+        if _EVENT_STREAM in accept:
+            return EventStream(runs.follow(started.record), headers)
+        await started.begun.wait()
+        return _started(started)
+
+    @router.get("", responses=_SSE_RESPONSE, response_class=Response)
+    async def stream(
+        key: Key,
+        run_id: Annotated[str | None, Query(alias="runId")] = None,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        """Stream a run, the latest or the one named; `Last-Event-ID` resumes."""
+        place = None if not last_event_id else Place.parse(_utf8(last_event_id))
+        record = await runs.find(key, run_id, place)
+        if place is not None and place.is_end:
+            # It has had everything: a browser stops to reconnect.
+            return Response(status_code=204)
+        return EventStream(runs.follow(record, place), {RUN_HEADER: record.run_id})
+
+    @router.get("/{run_id}")
+    async def read(key: Key, run_id: str) -> RunBodyOut:
+        """Return a run's record."""
+        return RunBodyOut.of(await runs.find(key, run_id))
+
+    @router.delete("/{run_id}")
+    async def cancel(key: Key, run_id: str, response: Response) -> RunBodyOut:
+        """End a run early; one that has ended is left as it is."""
+        record = await runs.cancel(key, run_id)
+        if record.in_flight:
+            response.status_code = 202
+        return RunBodyOut.of(record)
+
+    return router
+
+
+def _asked(key: SessionKey, body: RunBody) -> RunAgentRequest:
+    """Return what is asked of ADK."""
+    asked: dict[str, Any] = {
+        "appName": key.app_name,
+        "userId": key.user_id,
+        "sessionId": key.session_id,
+        "newMessage": body.content,
+        "streaming": body.streaming,
+    }
+    if body.state_delta:
+        asked["stateDelta"] = body.state_delta
+    return validated(asked)
+
+
+def _started(run: Run) -> Response:
+    """Answer at once: the message is stored, or it could not be."""
+    headers = {RUN_HEADER: run.record.run_id}
+    if not run.heard and run.error is not None:
+        kind = run.error["error_details"]["error_type"]
+        return JSONResponse({"detail": run.error["error"]}, _REFUSALS.get(kind, 500), headers)
+    told = RunStarted(
+        success=True,
+        session_id=run.record.key.session_id,
+        run_id=run.record.run_id,
+        status=RunStatus.RUNNING,
+        stream=_stream_path(run.record),
+    )
+    return JSONResponse(told.model_dump(by_alias=True, mode="json"), headers=headers)
+
+
+def _stream_path(record: RunRecord) -> str:
+    app, user, session = (quote(part, safe="") for part in record.key)
+    return f"/apps/{app}/users/{user}/sessions/{session}/run?runId={record.run_id}"
+
+
+def _utf8(header: str) -> str:
+    """Read a header that a browser writes in UTF-8."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return header

@@ -1,0 +1,49 @@
+"""Servers of an agent that walks as it is told: two replicas on each store, and a strict one."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "http"))
+
+from run_reading import AGENTS
+from serving import serving
+
+from postgres import database
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def replicas(request, tmp_path_factory):
+    """Start servers on one store: each call of the fixture's value gives one more."""
+    folder = tmp_path_factory.mktemp(f"runs-{request.param}")
+    with ExitStack() as stack:
+        settings = {}
+        if request.param == "postgres":
+            settings["LAPSE_STORE_URL"] = stack.enter_context(database())
+
+        def start(**more):
+            return stack.enter_context(serving(folder, str(AGENTS), **settings, **more))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def pair(replicas):
+    """Two servers on one store."""
+    return replicas(), replicas()
+
+
+@pytest.fixture(scope="session")
+def strict(tmp_path_factory):
+    """A server whose runs are few and short."""
+    limits = {
+        "LAPSE_RUN_SECONDS": "2",
+        "LAPSE_RUNS_PER_PROCESS": "3",
+        "LAPSE_RUNS_PER_USER": "2",
+        "LAPSE_RUN_QUEUE": "1",
+        "LAPSE_RUN_GRACE_SECONDS": "0.2",
+    }
+    with serving(tmp_path_factory.mktemp("strict"), str(AGENTS), **limits) as server:
+        yield server

@@ -1,0 +1,186 @@
+"""How much may run at once, whose turn it is, and what is refused."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from run_reading import begin, fresh, path, post, read, steps, walked
+from serving import eventually
+
+
+def cancel(server, session, run_id):
+    assert server.client.delete(f"{path(session)}/{run_id}").status_code == 200
+
+
+def test_of_posts_at_once_one_runs_and_the_others_are_told_which(pair, tmp_path):
+    """Seen to fail without the unique index of runs in flight."""
+    session = fresh()
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(
+            pool.map(lambda n: post(pair[n % 2], session, f"gated 1 {tmp_path}"), range(6))
+        )
+    (won,) = [answer.json() for answer in answers if answer.status_code == 200]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert {answer.status_code for answer in refused} == {409}
+    assert {answer.json()["runId"] for answer in refused} == {won["runId"]}
+    (tmp_path / "1").touch()
+    assert steps(read(pair[1], session)) == walked(1)
+    stored = pair[0].client.get(pair[0].path(session, "walker")).json()["events"]
+    assert sum(event["author"] == "user" for event in stored) == 1
+
+
+def test_a_queued_message_waits_its_turn_on_any_replica(pair, tmp_path):
+    session = fresh()
+    first = begin(pair[0], session, f"gated 1 {tmp_path}")
+    with ThreadPoolExecutor(2) as pool:
+        queued = [pool.submit(begin, server, session, "walk 2", ifBusy="queue") for server in pair]
+        (tmp_path / "1").touch()
+        ids = [one.result() for one in queued]
+    assert len({first, *ids}) == 3
+    for run_id in ids:
+        assert steps(read(pair[0], session, run_id=run_id)) == walked(2)
+
+
+def test_the_queue_is_bounded(strict, tmp_path):
+    session = fresh()
+    run_id = begin(strict, session, f"gated 1 {tmp_path}")
+    refused = threading.Semaphore(0)
+
+    def queue_up():
+        answer = post(strict, session, "walk 1", ifBusy="queue")
+        if answer.status_code == 409:
+            assert answer.json()["runId"] == run_id
+            refused.release()
+            (tmp_path / "1").touch()
+        return answer.status_code
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(queue_up) for _ in range(2)]
+        assert refused.acquire(timeout=20)
+    assert sorted(answer.result() for answer in answers) == [200, 409]
+
+
+def test_a_user_and_a_process_have_so_many_runs(strict):
+    sessions = [fresh() for _ in range(4)]
+    runs = [(one, begin(strict, one, "never")) for one in sessions[:2]]
+    try:
+        refused = post(strict, sessions[2], "walk 1")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        others = path(sessions[2], user="bob")
+        accepted = strict.client.post(others, json={"message": "never"})
+        assert accepted.status_code == 200
+        refused = strict.client.post(path(sessions[3], user="eve"), json={"message": "walk 1"})
+        assert refused.status_code == 429
+        strict.client.delete(f"{others}/{accepted.json()['runId']}")
+    finally:
+        for session, run_id in runs:
+            cancel(strict, session, run_id)
+    assert begin(strict, sessions[2], "walk 1")
+
+
+def test_a_session_with_a_run_in_flight_never_expires(pair, tmp_path):
+    """Its message is stored before the run is acknowledged, so it is used."""
+    server = pair[0]
+    kept, empty = (server.create("walker", options={"ttl_minutes": 0.01}) for _ in range(2))
+    begin(server, kept, f"gated 1 {tmp_path}")
+    eventually(lambda: server.lifecycle(empty, "walker")["status"] == "expired")
+    assert server.lifecycle(kept, "walker")["status"] == "used"
+    (tmp_path / "1").touch()
+    assert steps(read(server, kept)) == walked(1)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"{", 422),
+        (b"[]", 422),
+        (b"null", 422),
+        (b'"walk"', 422),
+        (b"\xff\xfe", 422),
+        (b"{}", 422),
+        (b'{"message": ""}', 422),
+        (b'{"message": 7}', 422),
+        (b'{"message": null}', 422),
+        (b'{"message": "a", "query": "b"}', 422),
+        (b'{"message": "a", "ifBusy": "maybe"}', 422),
+        (b'{"message": "a", "streaming": "perhaps"}', 422),
+        (b'{"message": "a", "stateDelta": [1]}', 422),
+        (b'{"newMessage": "walk"}', 422),
+        (b'{"newMessage": {"parts": "walk"}}', 422),
+        (b'{"newMessage": {"parts": [{"text": 7}]}}', 422),
+        (b'{"message": "nul \\u0000"}', 400),
+        (b'{"message": "half \\ud800"}', 422),
+        (b'{"message": "a", "stateDelta": {"n": NaN}}', 400),
+        (b'{"message": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400),
+    ],
+    ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else None,
+)
+def test_a_malformed_body_is_refused_and_leaves_nothing(strict, body, status):
+    session = fresh()
+    answer = strict.client.post(
+        path(session), content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == status, answer.text
+    assert answer.json()["detail"]
+    assert strict.client.get(strict.path(session, "walker") + "/lifecycle").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{", b'{"appName": 7}', b'{"appName": "walker", "userId": "ada"}'],
+)
+def test_a_malformed_detached_body_is_refused_as_adk_does(strict, body):
+    headers = {"Content-Type": "application/json"}
+    plain = strict.client.post("/run_sse", content=body, headers=headers)
+    detached = strict.client.post(
+        "/run_sse", content=body, headers=headers | {"Lapse-Detach": "true"}
+    )
+    assert detached.status_code == plain.status_code == 422
+    assert detached.json()["detail"]
+
+
+def test_a_detached_run_needs_a_message_and_a_session(strict):
+    def detached(session, **more):
+        body = strict.run_body(session, "walk 1") | {"appName": "walker"} | more
+        return strict.client.post("/run_sse", json=body, headers={"Lapse-Detach": "true"})
+
+    assert detached("never-was").status_code == 404
+    assert detached(strict.create("walker"), newMessage=None).status_code == 422
+    assert detached(strict.create("walker"), ifBusy="maybe").status_code == 422
+    assert detached(strict.create("walker"), appName="no-such-app").status_code in {400, 404, 500}
+
+
+def test_malformed_and_foreign_ids_are_refused(pair):
+    server, session, other = pair[0], fresh(), fresh()
+    run_id, foreign = begin(server, session, "walk 2"), begin(server, other, "walk 1")
+    last = read(server, other)[-2].id
+    own = next(event for event in read(server, session) if not event.is_partial).id
+
+    def asked(last_event_id=None, **params):
+        headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        return server.client.get(path(session), headers=headers, params=params).status_code
+
+    for bad in ("never", last, f"{foreign}~1", "~", "~3", "x" * 500, "é~1", f"{own}~x"):
+        assert asked(bad.encode()) == 400, bad
+    assert asked(runId="never") == asked(runId=foreign) == 404
+    assert asked(own, runId=run_id) == 200
+    assert asked(last, runId=run_id) == 400
+    assert asked(f"{run_id}~end") == 204
+    for way in (server.client.get, server.client.delete):
+        assert way(f"{path(session)}/{foreign}").status_code == 404
+        assert way(f"{path(session)}/never").status_code == 404
+    assert server.client.get(path("never-was")).status_code == 404
+
+
+@pytest.mark.parametrize("session", ["x" * 129, "%00", "%20"])
+def test_an_id_that_no_store_can_hold_is_refused(strict, session):
+    answer = strict.client.post(path(session), json={"message": "walk 1"})
+    assert answer.status_code == 400
+    assert "session id" in json.dumps(answer.json())
+
+
+def test_an_app_that_is_not_there_is_refused(strict):
+    answer = strict.client.post(path("s", app="no-such"), json={"message": "hello"})
+    assert answer.status_code in {400, 404}, answer.text

@@ -1,0 +1,135 @@
+"""Runs that do not end well: processes that die, agents that fail, never end, or will not end."""
+
+import signal
+
+import pytest
+from run_reading import AGENTS, begin, fresh, path, post, read, reading, status, steps, walked
+from serving import eventually, serving
+
+
+def says_again(server, session):
+    """Return whether the session takes the next message and answers it."""
+    begin(server, session, "walk 2", ifBusy="queue")
+    return steps(read(server, session)) == walked(2)
+
+
+def test_a_run_whose_process_died_is_interrupted_and_the_session_goes_on(replicas, pair, tmp_path):
+    """Seen to fail when a stale run is not freed, and when only its own process marks it."""
+    survivor, victim, session = pair[0], replicas(), fresh()
+    run_id = begin(victim, session, f"gated 3 {tmp_path}")
+    (tmp_path / "1").touch()
+    with reading(survivor, session) as events:
+        first = next(events)
+        assert first.text == "step 1"
+        victim.kill()
+        assert status(survivor, session, run_id) == "running"
+        refused = post(survivor, session, "walk 1")
+        assert (refused.status_code, refused.json()["runId"]) == (409, run_id)
+        # Whoever reads is told, without asking again.
+        (last,) = list(events)
+    assert (last.kind, last.said["error_details"]["error_type"]) == (
+        "error",
+        "RunInterruptedError",
+    )
+    assert status(survivor, session, run_id) == "interrupted"
+    assert steps(read(survivor, session, run_id=run_id)) == walked(1)
+    assert [event.kind for event in read(survivor, session, first.id)] == ["error"]
+    assert says_again(survivor, session)
+    assert survivor.lifecycle(session, "walker")["status"] == "used"
+
+
+def test_an_agent_that_raises_ends_its_run_with_adks_error(pair):
+    session = fresh()
+    run_id = begin(pair[0], session, "fail")
+    for server in pair:
+        *_, last = events = read(server, session)
+        assert steps(events) == walked(1)
+        assert last.kind == "error"
+        assert last.said["error"] == "RuntimeError: the walker fell"
+        assert last.said["error_details"]["error_type"] == "RuntimeError"
+        assert status(server, session, run_id) == "failed"
+    assert says_again(pair[1], session)
+
+
+@pytest.mark.parametrize("order", ["never", "stubborn"])
+def test_a_run_that_takes_too_long_is_ended(strict, order):
+    """Seen to fail when an agent that will not end is waited for."""
+    session = fresh()
+    run_id = begin(strict, session, order)
+    events = read(strict, session)
+    assert steps(events) == walked(1)
+    assert events[-1].said["error_details"]["error_type"] == "RunTimedOutError"
+    assert status(strict, session, run_id) == "timed_out"
+    assert says_again(strict, session)
+
+
+@pytest.mark.parametrize("where", ["same", "other"])
+def test_a_cancelled_run_ends_for_all_and_leaves_the_session_consistent(pair, where):
+    """Seen to fail without the look at what the heartbeat brings back."""
+    session = fresh()
+    run_id = begin(pair[0], session, "never")
+    with reading(pair[0], session) as events:
+        assert next(events).text == "step 1"
+        server = pair[0] if where == "same" else pair[1]
+        answer = server.client.delete(f"{path(session)}/{run_id}")
+        assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+        *_, last = events
+    assert last.said["error_details"]["error_type"] == "RunCancelledError"
+    assert server.client.delete(f"{path(session)}/{run_id}").json()["status"] == "cancelled"
+    stored = server.client.get(server.path(session, "walker")).json()["events"]
+    assert stored[0]["content"]["parts"] == [{"text": "never"}]
+    assert says_again(pair[1], session)
+
+
+def test_a_run_ends_with_its_session(pair, tmp_path):
+    session = fresh()
+    begin(pair[0], session, f"gated 2 {tmp_path}")
+    with reading(pair[0], session) as events:
+        assert next(events).text == "1a"
+        pair[0].client.delete(pair[0].path(session, "walker"))
+        assert pair[0].client.get(path(session)).status_code == 404
+        *_, last = events
+    assert last.kind == "error"
+    assert says_again(pair[0], session)
+
+
+def test_shutdown_lets_a_run_finish_and_cancels_what_does_not(replicas, pair, tmp_path):
+    """Seen to fail without the drain: readers are cut without a word, the record says nothing."""
+    leaving = replicas(LAPSE_RUN_GRACE_SECONDS="1")
+    session, endless = fresh(), fresh()
+    run_id = begin(leaving, session, f"gated 1 {tmp_path}")
+    begin(leaving, endless, "never")
+    with reading(leaving, session) as events, reading(leaving, endless) as others:
+        assert next(events).text == "1a"
+        assert next(others).text == "step 1"
+        leaving.process.send_signal(signal.SIGTERM)
+        (tmp_path / "1").touch()
+        assert [event.kind for event in events] == ["message", "message", "done"]
+        (last,) = others
+        assert last.said["error"] == "RunCancelledError: the server shut down"
+    leaving.process.wait(timeout=20)
+    assert status(pair[0], session, run_id) == "done"
+    assert read(pair[0], endless)[-1].said["error_details"]["error_type"] == "RunCancelledError"
+    assert says_again(pair[0], endless)
+
+
+def test_what_runs_do_is_counted_and_logged_without_their_words(tmp_path):
+    with serving(tmp_path, str(AGENTS)) as server:
+        session = "a-session-with-a-long-name"
+        begin(server, session, "walk 2")
+        events = read(server, session)
+        read(server, session, events[2].id)
+        begin(server, session, "fail")
+        read(server, session)
+        app = '{app="walker"}'
+        assert server.metric(f"lapse_runs_started_total{app}") == 2
+        assert server.metric('lapse_runs_ended_total{app="walker",outcome="done"}') == 1
+        assert server.metric('lapse_runs_ended_total{app="walker",outcome="failed"}') == 1
+        assert server.metric(f"lapse_run_duration_seconds_count{app}") == 2
+        assert server.metric(f"lapse_run_resumes_total{app}") == 1
+        eventually(lambda: server.metric("lapse_run_readers") == 0)
+        assert server.metric("lapse_runs_in_flight") == 0
+        for line in ("run started", "run ended", "run resumed", "outcome=failed"):
+            assert line in server.log
+        for secret in (session, "walker fell", "walk 2"):
+            assert secret not in server.log

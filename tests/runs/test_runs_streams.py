@@ -1,0 +1,270 @@
+"""Streams of runs: what they show, where they are cut, and that nothing is lost or doubled."""
+
+import json
+import re
+import socket
+
+import pytest
+from run_reading import begin, fresh, got, path, post, read, reading, steps, walked
+from serving import eventually
+
+
+def replica(pair, where):
+    return pair[0] if where == "same" else pair[1]
+
+
+wherever = pytest.mark.parametrize("where", ["same", "other"])
+
+
+def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(pair, tmp_path):
+    server, session = pair[0], fresh()
+    answer = post(server, session, f"gated 2 {tmp_path}")
+    told = answer.json()
+    assert (told["success"], told["sessionId"], told["status"]) == (True, session, "running")
+    assert told["stream"] == f"{path(session)}?runId={told['runId']}"
+    record = server.lifecycle(session, "walker")
+    assert (record["status"], record["metadata"]["kind"]) == ("used", "legacy-session")
+    with server.client.stream("GET", told["stream"]) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        events = got(response.iter_lines())
+        assert next(events).text == "1a"
+        (tmp_path / "1").touch()
+        (tmp_path / "2").touch()
+        rest = list(events)
+    assert [event.text for event in rest[:-1]] == ["1b", "step 1", "2a", "2b", "step 2"]
+    assert (rest[-1].kind, rest[-1].said["runId"]) == ("done", told["runId"])
+    assert all(event.id for event in rest)
+    assert server.client.get(f"{path(session)}/{told['runId']}").json()["endedAt"]
+
+
+@pytest.mark.parametrize("field", ["query", "newMessage"])
+def test_older_names_of_a_message_and_adks_own_will_do(pair, field):
+    server, session = pair[0], fresh()
+    message = {"parts": [{"text": "walk 1"}]} if field == "newMessage" else "walk 1"
+    assert server.client.post(path(session), json={field: message}).status_code == 200
+    assert steps(read(server, session)) == walked(1)
+
+
+@pytest.mark.parametrize("order", ["walk 2", "artifact", "fail"])
+def test_frames_are_those_of_run_sse_to_the_byte(pair, order):
+    """Both streams of one run; that of ADK is had by asking without an id."""
+    server, session = pair[0], fresh()
+    server.create("walker", sessionId=session)
+    body = {
+        "appName": "walker",
+        "userId": "ada",
+        "sessionId": session,
+        "newMessage": {"role": "user", "parts": [{"text": order}]},
+        "streaming": True,
+    }
+    plain = server.client.post("/run_sse", json=body).text
+    detached = server.client.post("/run_sse", json=body, headers={"Lapse-Detach": "true"}).text
+
+    def shape(text):
+        frames = [line for line in text.splitlines() if line.startswith("data:")]
+        return [_without_accidents(json.loads(frame[5:]), frame) for frame in frames]
+
+    assert shape(detached) == shape(plain)
+    # And what is stored reads as it was sent.
+    whole = [event for event in got(detached.splitlines()) if "content" in event.said]
+    sent = [event.data for event in whole if not event.is_partial]
+    again = read(pair[0], session)
+    kept = [event.data for event in again if event.kind == "message" and not event.is_partial]
+    assert [json.loads(one) for one in kept if "content" in one][: len(sent)] == [
+        json.loads(one) for one in sent
+    ]
+
+
+def _without_accidents(said, frame):
+    """Blank out the ids and times of a frame, and return the frame as it then is."""
+    frame = frame.replace(" ", "")
+    for name in ("id", "invocationId", "timestamp"):
+        if name in said:
+            frame = frame.replace(json.dumps(said[name]), "-")
+    if "error_details" in said:
+        frame = frame.replace(json.dumps(said["error_details"]["timestamp"]), "-")
+    return frame
+
+
+@wherever
+def test_a_cut_stream_goes_on_where_it_was_cut(pair, where, tmp_path):
+    """Seen to fail when a resume begins at the run's start, or with the live rest."""
+    session = fresh()
+    begin(pair[0], session, f"gated 4 {tmp_path}")
+    for gate in "12":
+        (tmp_path / gate).touch()
+    seen = []
+    with reading(pair[0], session) as events:
+        for event in events:
+            seen.append(event)
+            if event.text == "step 2":
+                break
+    with reading(replica(pair, where), session, seen[-1].id) as events:
+        (tmp_path / "3").touch()
+        for event in events:
+            seen.append(event)
+            if event.text == "step 3":
+                break
+    (tmp_path / "4").touch()
+    seen += read(replica(pair, where), session, seen[-1].id)
+    assert steps(seen) == walked(4)
+    assert seen[-1].kind == "done"
+
+
+@wherever
+def test_a_stream_cut_in_the_middle_of_partial_text_loses_no_event(pair, where, tmp_path):
+    session = fresh()
+    begin(pair[0], session, f"gated 2 {tmp_path}")
+    with reading(pair[0], session) as events:
+        first = next(events)
+    assert (first.text, first.is_partial) == ("1a", True)
+    (tmp_path / "1").touch()
+    (tmp_path / "2").touch()
+    rest = read(replica(pair, where), session, first.id)
+    assert steps(rest) == walked(2)
+    if where == "same":
+        assert [event.text for event in rest[:2]] == ["1b", "step 1"]
+
+
+@wherever
+def test_a_run_is_read_and_resumed_after_its_end(pair, where):
+    session = fresh()
+    begin(pair[0], session, "walk 5")
+    whole = read(pair[0], session)
+    server = replica(pair, where)
+    again = read(server, session)
+    assert steps(again) == walked(5)
+    for event in whole:
+        if event.kind == "done":
+            answer = server.client.get(path(session), headers={"Last-Event-ID": event.id})
+            assert answer.status_code == 204
+        elif not event.is_partial:
+            number = int(event.text.removeprefix("step "))
+            assert steps(read(server, session, event.id)) == walked(5, number + 1)
+
+
+@wherever
+def test_events_of_one_instant_and_of_earlier_ones_keep_their_order(pair, where):
+    """Seen to fail when the timestamps of a run's events are left as they are."""
+    session = fresh()
+    begin(pair[0], session, "twins 6")
+    whole = read(pair[0], session)
+    assert steps(whole) == walked(6)
+    server = replica(pair, where)
+    assert steps(read(server, session)) == walked(6)
+    assert steps(read(server, session, whole[2].id)) == walked(6, 4)
+
+
+def test_a_resume_between_the_two_frames_of_an_event_gives_the_second(pair):
+    session = fresh()
+    begin(pair[0], session, "artifact")
+    # The stream of the live run, and that of the stored one.
+    for whole in (read(pair[0], session), read(pair[1], session)):
+        words, artifacts, done, end = whole
+        assert words.said["id"] == artifacts.said["id"] == artifacts.id != words.id
+        for server in pair:
+            rest = [one.id for one in read(server, session, artifacts.id)]
+            assert rest == [done.id, end.id]
+            assert [one.id for one in read(server, session, words.id)] == [artifacts.id, *rest]
+
+
+def test_ten_thousand_events_are_all_there_for_readers_of_every_kind(pair):
+    session = fresh()
+    number = 10_000 if "sqlite" in str(pair[0].folder) else 2_500
+    begin(pair[0], session, f"flood {number}")
+    here = _read_all(pair[0], session)
+    assert steps(here) == walked(number // 5)
+    there = read(pair[1], session)
+    stored = [event.id for event in here if event.kind == "done" or not event.is_partial]
+    assert [event.id for event in there] == stored
+    late = stored[234]
+    assert [event.id for event in read(pair[0], session, late)] == stored[235:]
+
+
+@pytest.mark.parametrize("replicas", ["sqlite"], indirect=True)
+def test_a_reader_that_does_not_read_is_let_go_and_resumes(pair, tmp_path):
+    """Seen to fail when a stream waits for its slowest reader, and when it keeps all for it."""
+    server, session, gate = pair[0], fresh(), tmp_path / "gate"
+    begin(server, session, f"flood 1000 20000 {gate}")
+    dropped = server.metric("lapse_run_readers_dropped_total")
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.settimeout(30)
+        slow.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        slow.sendall(f"GET {path(session)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        assert slow.recv(12) == b"HTTP/1.1 200"
+        gate.touch()
+        assert steps(_read_all(server, session)) == walked(200)
+        text = b""
+        while not text.endswith(b"\r\n0\r\n\r\n"):
+            text += slow.recv(1 << 16)
+    assert b"event: done" not in text
+    assert server.metric("lapse_run_readers_dropped_total") > dropped
+    *_, last = re.findall(rb"^id: (\S+)\n", text, re.MULTILINE)
+    had = re.findall(rb'"text":"(step \d+)"', text)
+    rest = read(server, session, last)
+    assert [step.decode() for step in had] + steps(rest) == walked(200)
+
+
+def _read_all(server, session):
+    """Read to the end, coming back whenever the server finds us too slow."""
+    events = []
+    while not events or events[-1].kind == "message":
+        events += read(server, session, events[-1].id if events else None)
+    return events
+
+
+def test_the_latest_run_is_streamed_unless_one_is_named(pair):
+    session = fresh()
+    first = begin(pair[0], session, "walk 1")
+    read(pair[0], session)
+    begin(pair[0], session, "walk 3")
+    assert steps(read(pair[1], session)) == walked(3)
+    assert steps(read(pair[1], session, run_id=first)) == walked(1)
+
+
+def test_a_post_that_accepts_events_is_the_stream(pair):
+    session = fresh()
+    with pair[0].client.stream(
+        "POST",
+        path(session),
+        json={"message": "walk 2"},
+        headers={"Accept": "text/event-stream"},
+    ) as response:
+        events = list(got(response.iter_lines()))
+    assert steps(events) == walked(2)
+    assert response.headers["Lapse-Run"] == events[-1].said["runId"]
+
+
+def test_a_detached_run_outlives_its_connection_and_a_plain_one_does_not(pair, tmp_path):
+    """Seen to fail when the header is not looked at."""
+    server = pair[0]
+    for header, outlives in (({"Lapse-Detach": "true"}, True), ({}, False)):
+        session = server.create("walker")
+        folder = tmp_path / str(outlives)
+        folder.mkdir()
+        body = server.run_body(session, f"gated 2 {folder}") | {"appName": "walker"}
+        with server.client.stream("POST", "/run_sse", json=body, headers=header) as response:
+            (folder / "1").touch()
+            for event in got(response.iter_lines()):
+                if not event.is_partial:
+                    break
+        if outlives:
+            (folder / "2").touch()
+            assert steps(read(pair[1], session, event.id)) == ["step 2"]
+        else:
+            # ADK seals the history of a run that its client has left.
+            stored = server.path(session, "walker")
+            eventually(lambda at=stored: "abort" in server.client.get(at).text.lower())
+            assert server.client.get(path(session)).status_code == 404
+
+
+def test_an_expired_session_is_resurrected_by_a_run(pair):
+    server = pair[0]
+    session = server.create("walker", options={"ttl_minutes": 0.0005})
+    eventually(lambda: server.lifecycle(session, "walker")["status"] == "expired")
+    begin(server, session, "walk 1")
+    assert steps(read(server, session)) == walked(1)
+    record = server.lifecycle(session, "walker")
+    assert record["status"] == "used"
+    assert record["resurrections"]

@@ -1,0 +1,172 @@
+"""The records of runs, on every store: begun once, kept alive by heartbeats, ended once."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from backends import T0, TICK, create, key, message, use
+from lapse.documents import StateDelta
+from lapse.errors import RunInFlightError, TooManyRunsError
+from lapse.run_store import KEPT, STALE, RunStatus
+from lapse.store import EventRecord, NewEvent
+
+MANY = 99
+
+
+def said(event_id, *, at, invocation="e-m1", author="parrot"):
+    data = f'{{"author": "{author}", "content": {{"parts": [{{"text": "x"}}]}}}}'
+    return NewEvent(EventRecord(event_id, invocation, at, data), StateDelta(), is_message=True)
+
+
+async def begin(store, run_id="r1", session="s1", *, now=T0, most_of_user=MANY, user="ann"):
+    return await store.begin_run(key(session, user), run_id, most_of_user=most_of_user, now=now)
+
+
+async def test_a_run_begins_and_is_found(store):
+    begun = await begin(store)
+    assert (begun.run_id, begun.key, begun.status) == ("r1", key(), RunStatus.RUNNING)
+    assert begun.started_at == begun.heartbeat_at == T0
+    assert await store.find_run(key(), now=T0) == begun
+    assert await store.find_run(key(), "r1", now=T0) == begun
+    assert await store.find_run(key(), "r2", now=T0) is None
+    assert await store.find_run(key("s2"), "r1", now=T0) is None
+
+
+async def test_one_run_at_a_time_per_session(store):
+    await begin(store)
+    with pytest.raises(RunInFlightError) as caught:
+        await begin(store, "r2", now=T0 + STALE - TICK)
+    assert caught.value.run_id == "r1"
+    await begin(store, "r2", "s2")
+
+
+async def test_of_runs_begun_at_once_one_is_let_in(pair):
+    """Seen to fail without the unique index of runs in flight."""
+    one, other = pair
+    begun = await asyncio.gather(
+        *(begin(store, f"r{n}", now=None) for n, store in enumerate((one, other) * 5)),
+        return_exceptions=True,
+    )
+    refused = [error for error in begun if isinstance(error, RunInFlightError)]
+    (won,) = [run for run in begun if run not in refused]
+    assert {error.run_id for error in refused} == {won.run_id}
+
+
+async def test_a_run_without_a_heartbeat_is_interrupted_and_gives_way(store):
+    """Seen to fail when the stale run is not freed."""
+    await begin(store)
+    assert (await store.find_run(key(), now=T0 + STALE - TICK)).in_flight
+    dead = await store.find_run(key(), now=T0 + STALE)
+    assert (dead.status, dead.ended_at) == (RunStatus.INTERRUPTED, T0 + STALE)
+    await begin(store, "r2", now=T0 + STALE)
+    old = await store.find_run(key(), "r1", now=T0 + STALE)
+    assert (old.status, old.ended_at) == (RunStatus.INTERRUPTED, T0 + STALE)
+    assert (await store.find_run(key(), now=T0 + STALE)).run_id == "r2"
+
+
+async def test_of_many_at_once_one_takes_the_place_of_a_dead_run(pair):
+    one, other = pair
+    await begin(one, "dead")
+    begun = await asyncio.gather(
+        *(begin(store, f"r{n}", now=T0 + STALE) for n, store in enumerate((one, other) * 5)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(error, RunInFlightError) for error in begun) == 9
+
+
+async def test_heartbeats_keep_a_run_alive_and_tell_what_became_of_it(store):
+    for n in ("1", "2", "3"):
+        await begin(store, f"r{n}", f"s{n}")
+    await store.end_run("r2", RunStatus.DONE, now=T0)
+    await store.cancel_run(key("s3"), "r3", now=T0)
+    almost = T0 + STALE - TICK
+    assert await store.beat_runs(["r1", "r2", "r3", "r4"], now=almost) == {"r1": False, "r3": True}
+    assert (await store.find_run(key("s1"), now=almost + STALE - TICK)).in_flight
+    # One that was taken for dead stays dead: its session may have gone on without it.
+    assert await store.beat_runs(["r1"], now=almost + STALE) == {}
+
+
+async def test_a_run_ends_once(store):
+    await begin(store)
+    error = {"error": "ValueError: no", "error_details": {"error_type": "ValueError"}}
+    until = T0 + timedelta(seconds=3)
+    assert await store.end_run("r1", RunStatus.FAILED, error=error, until=until, now=until)
+    assert not await store.end_run("r1", RunStatus.DONE, now=until)
+    ended = await store.find_run(key(), now=until)
+    assert (ended.status, ended.error, ended.until) == (RunStatus.FAILED, error, until)
+    assert ended.ended_at == until
+    await begin(store, "r2", now=until)
+
+
+async def test_cancelling_is_of_the_own_session_and_of_a_run_in_flight(store):
+    await begin(store)
+    assert await store.cancel_run(key("s2"), "r1", now=T0) is None
+    assert await store.cancel_run(key(), "never", now=T0) is None
+    assert await store.beat_runs(["r1"], now=T0) == {"r1": False}
+    await store.end_run("r1", RunStatus.DONE, now=T0)
+    assert (await store.cancel_run(key(), "r1", now=T0)).status is RunStatus.DONE
+
+
+async def test_a_user_has_so_many_runs_in_flight(store):
+    await begin(store, "r1", "s1", most_of_user=2)
+    await begin(store, "r2", "s2", most_of_user=2)
+    await begin(store, "r0", "s1", most_of_user=2, user="bob")
+    with pytest.raises(TooManyRunsError):
+        await begin(store, "r3", "s3", most_of_user=2)
+    with pytest.raises(RunInFlightError):
+        await begin(store, "r3", "s2", most_of_user=2)
+    # The dead do not count.
+    await begin(store, "r3", "s3", most_of_user=2, now=T0 + STALE)
+
+
+async def test_news_of_a_run_are_what_its_agent_said_after_an_event(store):
+    revision = await create(store)
+    await begin(store)
+    at = [T0 + timedelta(seconds=n) for n in range(6)]
+    words = [message(at=at[0]), *(said(f"a{n}", at=at[n]) for n in (1, 2, 3))]
+    for event in words:
+        revision = (await store.append(key(), event, revision, now=T0)).revision
+    (none,) = await store.run_news({"r1": None}, limit=9, now=T0)
+    assert (none.record.run_id, list(none.events)) == ("r1", [])
+
+    await store.note_run("r1", "e-m1", at[0])
+    await store.end_run("r1", RunStatus.DONE, until=at[3], now=T0)
+    # A later run that resumes the invocation is another one.
+    await store.append(key(), said("a4", at=at[4]), revision, now=T0)
+    await begin(store, "r2", now=T0 + TICK)
+    await store.note_run("r2", "e-m1", at[4])
+
+    places = {"r1": "a1", "r2": None, "never": None}
+    news = {one.record.run_id: one for one in await store.run_news(places, limit=9, now=T0)}
+    assert [event.id for event in news["r1"].events] == ["a2", "a3"]
+    assert news["r1"].events[0].data == words[2].record.data or '"author"' in (
+        news["r1"].events[0].data
+    )
+    assert [event.id for event in news["r2"].events] == ["a4"]
+    assert set(news) == {"r1", "r2"}
+    (first,) = await store.run_news({"r1": None}, limit=2, now=T0)
+    assert [event.id for event in first.events] == ["a1", "a2"]
+    assert first.record.status is RunStatus.DONE
+
+    assert (await store.find_run(key(), event_id="a2", now=T0)).run_id == "r1"
+    assert (await store.find_run(key(), event_id="a4", now=T0)).run_id == "r2"
+    assert await store.find_run(key(), "r1", event_id="a4", now=T0) is None
+    assert await store.find_run(key(), event_id="never", now=T0) is None
+
+
+async def test_records_go_with_their_session_and_a_day_after_their_end(store):
+    await use(store)
+    await begin(store, "r1")
+    await store.delete(key(), now=T0)
+    assert await store.find_run(key(), now=T0) is None
+    assert await store.beat_runs(["r1"], now=T0) == {}
+
+    for n in ("2", "3", "4"):
+        await begin(store, f"r{n}", f"s{n}")
+        await store.end_run(f"r{n}", RunStatus.DONE, now=T0)
+    await begin(store, "r5", "s5")
+    assert await store.forget_runs(9, now=T0 + KEPT - TICK) == 0
+    assert await store.forget_runs(2, now=T0 + KEPT) == 2
+    assert await store.forget_runs(2, now=T0 + KEPT) == 1
+    assert await store.find_run(key("s5"), now=T0) is not None
