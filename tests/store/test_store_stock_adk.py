@@ -12,7 +12,7 @@ from google.genai.types import Content, Part
 from backends import DUE, T0, TICK, create, ids, key, message, note, use
 from lapse.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
 from lapse.lifecycle import Cause, ChangeKind, Status
-from lapse.store import Swept, Tally
+from lapse.store import Tally
 
 OWNER = {"app_name": "app", "user_id": "ann"}
 FAR = T0 + timedelta(days=4000)
@@ -93,8 +93,8 @@ async def test_what_stock_adk_wrote_is_used_with_a_message_and_an_orphan_without
 
 async def test_an_orphan_is_never_swept_and_refuses_what_it_has_no_record_for(store, stock):
     await stock.create_session(**OWNER, session_id="s1")
-    assert await store.expire_due(10, now=FAR) == Swept((), 0)
-    assert await store.purge_due(10, now=FAR) == Swept((), 0)
+    assert (await store.expire_due(10, now=FAR)).taken == 0
+    assert (await store.purge_due(10, now=FAR)).taken == 0
     assert await store.tallies() == []
     for ask in (
         store.extend(key(), now=FAR),
@@ -140,8 +140,8 @@ async def test_a_lobby_row_whose_key_stock_adk_created_too_is_kept_and_never_hid
     assert await ids(store, DUE) == await ids(store, DUE, None) == ["s1"]
     (change,) = (await store.expire_due(10, now=DUE)).changes
     assert (change.kind, change.record.status) == (ChangeKind.KEPT, Status.USED)
-    assert await store.expire_due(10, now=FAR) == Swept((), 0)
-    assert await store.purge_due(10, now=FAR) == Swept((), 0)
+    assert (await store.expire_due(10, now=FAR)).taken == 0
+    assert (await store.purge_due(10, now=FAR)).taken == 0
     assert await store.tallies() == [Tally("app", Status.USED, 1)]
     found = await store.read(key(), now=FAR)
     assert [event.id for event in found.events] == ["stock"]
