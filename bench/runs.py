@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a look at it in a minute")
     quick = parser.parse_args().quick
-    requests, readers, events = (60, 500, 100) if quick else (300, 500, 400)
+    requests, readers, events = (60, 500, 100) if quick else (150, 500, 300)
     load = os.getloadavg()[0]
     parts = []
     with tempfile.TemporaryDirectory() as folder, pg_server.running(Path(folder)) as server:

@@ -14,7 +14,7 @@ def says_again(server, session):
 
 
 def test_a_run_whose_process_died_is_interrupted_and_the_session_goes_on(replicas, pair, tmp_path):
-    """Seen to fail when a stale run is not freed, and when only its own process marks it."""
+    """Seen to fail when a stale run is not freed."""
     survivor, victim, session = pair[0], replicas(), fresh()
     run_id = begin(victim, session, f"gated 3 {tmp_path}")
     (tmp_path / "1").touch()

@@ -47,7 +47,7 @@ def test_older_names_of_a_message_and_adks_own_will_do(pair, field):
 
 @pytest.mark.parametrize("order", ["walk 2", "artifact", "fail"])
 def test_frames_are_those_of_run_sse_to_the_byte(pair, order):
-    """Both streams of one run; that of ADK is had by asking without an id."""
+    """ADK's own stream, the detached one, and the one that is read back from the store."""
     server, session = pair[0], fresh()
     server.create("walker", sessionId=session)
     body = {
@@ -183,7 +183,7 @@ def test_ten_thousand_events_are_all_there_for_readers_of_every_kind(pair):
 
 @pytest.mark.parametrize("replicas", ["sqlite"], indirect=True)
 def test_a_reader_that_does_not_read_is_let_go_and_resumes(pair, tmp_path):
-    """Seen to fail when a stream waits for its slowest reader, and when it keeps all for it."""
+    """Seen to fail when the ring keeps everything for it."""
     server, session, gate = pair[0], fresh(), tmp_path / "gate"
     begin(server, session, f"flood 1000 20000 {gate}")
     dropped = server.metric("lapse_run_readers_dropped_total")

@@ -321,17 +321,23 @@ class Runs:
         run.status = status
         for attempt in range(_ATTEMPTS):
             try:
-                if await self._store.end_run(
-                    run.record.run_id, status, error=error, until=run.until
-                ):
-                    return status
-                break
+                return await self._stored_end(run, status, error)
             except StoreUnavailableError as fault:
                 if attempt == 0:
                     _log.warning("the end of a run cannot be recorded now: %s", fault)
                 await asyncio.sleep(HEARTBEAT.total_seconds() * 2**attempt / 16)
-        # Taken for dead by somebody, or, where the store stays away, soon to be.
+        # It is soon taken for dead.
         return RunStatus.INTERRUPTED
+
+    async def _stored_end(
+        self, run: Run, status: RunStatus, error: Mapping[str, Any] | None
+    ) -> RunStatus:
+        run_id = run.record.run_id
+        if await self._store.end_run(run_id, status, error=error, until=run.until):
+            return status
+        # Taken for dead, gone with its session, or done by an attempt that was broken off.
+        stored = await self._store.find_run(run.record.key, run_id)
+        return RunStatus.INTERRUPTED if stored is None else stored.status
 
     # Keeping alive.
 

@@ -53,7 +53,10 @@ class Stream:
         """Add a frame, and let the oldest ones go."""
         self._frames.append(frame)
         self._bytes += len(frame.data)
-        while len(self._frames) > FRAMES_KEPT or self._bytes > BYTES_KEPT:
+        # The newest stays, whatever its size.
+        while len(self._frames) > 1 and (
+            len(self._frames) > FRAMES_KEPT or self._bytes > BYTES_KEPT
+        ):
             gone = self._frames.popleft()
             self._base += 1
             self._bytes -= len(gone.data)
@@ -79,7 +82,8 @@ class Stream:
     def index_after(self, place: Place | None) -> int | None:
         """Return where to go on after a place; None where the ring does not hold it."""
         if place is None or place.anchor == self._run_id:
-            index = 0 if self._base == 0 else None
+            # What has left the ring without being stored was partial.
+            index = self._base if self._evicted is None else None
         elif place.anchor == self._evicted:
             index = self._base
         else:
