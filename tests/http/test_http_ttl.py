@@ -109,7 +109,9 @@ def test_a_run_on_a_purged_session_counts_as_a_hard_miss(lived):
 def test_show_and_explain_tell_operators(lived):
     shown = lapse(lived.folder, "ttl", "show", "--png", "curves.png", LAPSE_TTL_POLICY="shadow")
     assert shown.returncode == 0, shown.stderr
-    assert "parrot" in shown.stdout
+    assert re.search(
+        r"parrot/new +│ 1\d\d\.\d +│ chosen +│ +0.00% │ +4.\d+% │ +0.00% ", shown.stdout
+    )
     assert "policy: shadow" in shown.stdout
     assert (lived.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     told = lapse(lived.folder, "ttl", "explain").stdout
