@@ -23,21 +23,21 @@ MANY = 5_000
 def main() -> None:
     began = time.perf_counter()
     with ProcessPoolExecutor(2) as pool:
-        decisions = [
+        decided = [
             pool.submit(covered, number, soft, size)
             for number in range(len(TRUTHS))
             for soft in SOFTS
             for size in SIZES
         ]
-        loops = [
+        looping = [
             pool.submit(looped, name, policy, 0.05)
             for name in HISTORIES
             for policy in POLICIES
             if policy == "adaptive" or name in {"mixture", "step"}
         ]
-        text = report(
-            [one.result() for one in decisions], [one.result() for one in loops], began=began
-        )
+        loops = [one.result() for one in looping]
+        decisions = [one.result() for one in decided]
+        text = report(decisions, loops, began=began)
     README.write_text(text, encoding="utf-8")
     print(text)
 
