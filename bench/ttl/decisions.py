@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import numpy as np
-from truths import EDGE_SECONDS, TRUTHS, Truth
+from truths import EDGE_SECONDS, TRUTHS
 
 from lapse.ttl import Cohort, Histogram, Reason, Scope, Targets, decide
 from lapse.ttl.ages import BUCKETS
@@ -38,6 +39,11 @@ def covered(number: int, soft: float, size: int) -> Covered:
     targets = replace(Targets(), soft=soft)
     chance = np.random.default_rng([size, int(soft * 1e4), len(truth.name)])
     oracle_cost = truth.cost(truth.oracle(soft))
+    cost, miss = cache(truth.cost), cache(truth.miss)
+
+    def share(found: list[float]) -> float:
+        return sum(miss(ttl) > soft for ttl in found) / len(found)
+
     ttls, p99s, points = [], [], []
     for _ in range(REPETITIONS):
         counts = chance.multinomial(size, truth.buckets)
@@ -55,13 +61,9 @@ def covered(number: int, soft: float, size: int) -> Covered:
         soft,
         size,
         len(ttls),
-        share(truth, soft, ttls),
-        statistics.mean(truth.cost(ttl) for ttl in ttls) / oracle_cost,
+        share(ttls),
+        statistics.mean(cost(ttl) for ttl in ttls) / oracle_cost,
         statistics.median(ttls) / 60,
-        share(truth, soft, p99s),
-        share(truth, soft, points),
+        share(p99s),
+        share(points),
     )
-
-
-def share(truth: Truth, soft: float, ttls: list[float]) -> float:
-    return sum(truth.miss(ttl) > soft for ttl in ttls) / len(ttls)

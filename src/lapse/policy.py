@@ -71,6 +71,7 @@ class TtlPolicy:
         self._feed = feed or Feed()
         self._version = 0
         self._folded_on: date | None = None
+        self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def ttl_for(self, key: SessionKey, metadata: Mapping[str, Any]) -> timedelta:
@@ -79,7 +80,8 @@ class TtlPolicy:
             return self.targets.default
         if is_audited(key.session_id):
             return self.targets.cap
-        return ttl_of(Scope(key.app_name, segment_of(metadata)), self.standing, self.default)
+        learnt = ttl_of(Scope(key.app_name, segment_of(metadata)), self.standing, self.default)
+        return min(learnt, self.targets.cap)
 
     @property
     def default(self) -> timedelta:
@@ -101,16 +103,18 @@ class TtlPolicy:
 
     async def start(self) -> None:
         """Look once, so that the first session has the TTL in force, and go on looking."""
-        if self._task is None or self._task.done():
-            await self._try(_FIRST_LOOK)
-            self._task = asyncio.create_task(self._keep_looking(), name="lapse-ttl-policy")
+        async with self._turn:
+            if self._task is None or self._task.done():
+                await self._try(_FIRST_LOOK)
+                self._task = asyncio.create_task(self._keep_looking(), name="lapse-ttl-policy")
 
     async def stop(self) -> None:
         """Stop, and return once stopped."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        async with self._turn:
+            task, self._task = self._task, None
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
 
     async def _keep_looking(self) -> None:
         works = True

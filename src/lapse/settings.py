@@ -184,17 +184,19 @@ class Settings(BaseSettings):
     def targets(self) -> Targets:
         """Return what the TTL policy is to aim at.
 
-        Raises:
-            InvalidValueError: the floor, the cap and the horizon are not in this order.
+        Where the policy is fixed, the limits that only matter to others give way to the horizon.
         """
-        if self.ttl_policy is Policy.FIXED and not self.horizon:
-            return Targets.around(self.ttl, self.horizon)
+        cap = self.horizon if self.ttl_cap is None else self.ttl_cap
+        floor = self.ttl_floor
+        if self.ttl_policy is Policy.FIXED:
+            cap = min(cap, self.horizon)
+            floor = min(floor, cap)
         return Targets(
             soft=self.ttl_soft_target,
             hard=self.ttl_hard_target,
             doubt=doubt_of(self.ttl_confidence),
-            floor=self.ttl_floor,
-            cap=self.horizon if self.ttl_cap is None else self.ttl_cap,
+            floor=floor,
+            cap=cap,
             horizon=self.horizon,
             design_effect=self.ttl_design_effect,
             default=self.ttl,

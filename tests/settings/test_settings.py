@@ -190,7 +190,8 @@ def test_a_policy_that_learns_needs_room_and_late_messages(monkeypatch, policy, 
     assert problem.startswith(f"LAPSE_TTL_POLICY='{policy}'")
     assert name in problem
     monkeypatch.setenv("LAPSE_TTL_POLICY", "fixed")
-    load_settings()
+    targets = load_settings().targets
+    assert targets.floor <= targets.cap <= targets.horizon
 
 
 def test_every_problem_is_told_at_once(tmp_path, monkeypatch):

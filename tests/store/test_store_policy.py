@@ -7,10 +7,10 @@ import pytest
 
 from backends import NO_STATE, T0, TTL, key, message
 from lapse.changes import Feed
-from lapse.errors import InvalidValueError
+from lapse.errors import InvalidValueError, StoreUnavailableError
 from lapse.lifecycle import ChangeKind
 from lapse.policy import TtlPolicy
-from lapse.ttl import EDGES, Policy, Reason, Scope, Targets
+from lapse.ttl import EDGES, Decision, Policy, Reason, Scope, Targets
 from lapse.ttl.observed import is_audited
 
 NOON = T0
@@ -132,6 +132,44 @@ async def test_an_increase_lengthens_the_wait_of_those_who_wait_already(store):
     ]
     assert (await store.lifecycle(key("waits"), now=at)).expires_at == now + raised
     assert (await store.lifecycle(key("own"), now=at)).expires_at == now + TTL / 2
+
+
+async def test_a_replica_that_has_started_follows_by_itself_until_it_is_stopped(pair, monkeypatch):
+    monkeypatch.setattr("lapse.policy._LOOKS", timedelta(milliseconds=10))
+    decider, follower = pair[0], policy(pair[1])
+    for _ in range(2):
+        await follower.start()
+    found = await decider.ttl_round()
+    decision = Decision(Scope("app"), found.now, Reason.CHOSEN, ttl=2 * TTL)
+    assert await decider.record_decisions([decision], slot=found.slot or 0, version=found.version)
+    async with asyncio.timeout(30):
+        while follower.ttl_for(key(PLAIN), {}) != 2 * TTL:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
+    for _ in range(2):
+        await follower.stop()
+
+
+async def test_an_outage_is_told_once_and_its_end(store, monkeypatch, caplog):
+    monkeypatch.setattr("lapse.policy._LOOKS", timedelta(milliseconds=1))
+    replica, looks, real = policy(store), asyncio.Queue(), store.ttl_round
+
+    async def broken(**_options):
+        looks.put_nowait(None)
+        raise StoreUnavailableError("gone fishing")
+
+    await replica.start()
+    monkeypatch.setattr(store, "ttl_round", broken)
+    for _ in range(3):
+        await asyncio.wait_for(looks.get(), 30)
+    monkeypatch.setattr(store, "ttl_round", real)
+    async with asyncio.timeout(30):
+        while len(caplog.messages) < 2:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
+    await replica.stop()
+    assert caplog.messages == [
+        "no new TTLs for now: gone fishing",
+        "new TTLs are followed again",
+    ]
 
 
 async def test_complete_days_are_folded_whatever_the_mode(store):

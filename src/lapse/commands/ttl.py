@@ -25,6 +25,11 @@ AppOption = Annotated[str | None, typer.Option("--app", help="One app only.")]
 
 _HISTORY = 10
 
+_LEGEND = """\
+soft: share of the observed first messages that would resurrect their session; at most: the bound
+for it; hard: share of messages that found nothing left; saved: empty session-hours a day, against
+a TTL of {default} min"""
+
 
 @ttl_commands.command()
 def show(
@@ -75,10 +80,9 @@ async def _show(settings: Settings, app_name: str | None, png: Path | None) -> N
         days = await _cohorts(store, now.date(), standing)
     finally:
         await store.close()
-    default = f"{targets.default / timedelta(minutes=1):g} min"
-    table = Table("app", "segment", "TTL, min", "why", "soft misses", "bound", "hard misses")
-    table.add_column("first messages", justify="right")
-    table.add_column(f"empty hours a day saved against {default}", justify="right")
+    table = Table("app", "TTL, min", "why", "soft", "at most", "hard", "messages", "saved")
+    for column in table.columns[3:]:
+        column.justify, column.no_wrap = "right", True
     curves: dict[Scope, Curve] = {}
     notes: list[str] = []
     for scope in sorted({*standing, *days}):
@@ -90,8 +94,7 @@ async def _show(settings: Settings, app_name: str | None, png: Path | None) -> N
         if curve is not None:
             curves[scope] = curve
         table.add_row(
-            scope.app_name,
-            scope.segment or "(all)",
+            _name(scope),
             f"{ttl / timedelta(minutes=1):.1f}",
             str(decision.reason) if decision else "nothing decided yet",
             _share(decision.soft_miss_rate if decision else None),
@@ -102,6 +105,7 @@ async def _show(settings: Settings, app_name: str | None, png: Path | None) -> N
         )
         notes += _notes(scope, decision)
     Console().print(table)
+    typer.echo(_LEGEND.format(default=_minutes(targets.default)))
     typer.echo(_policy_line(settings))
     for note in notes:
         typer.echo(note)
@@ -124,7 +128,7 @@ def _policy_line(settings: Settings) -> str:
 def _notes(scope: Scope, decision: Decision | None) -> list[str]:
     if decision is None:
         return []
-    name = "/".join(part for part in scope if part)
+    name = _name(scope)
     notes = []
     if decision.horizon_too_short:
         notes.append(f"{name}: the hard target is missed; only a longer LAPSE_RESTORE_HOURS helps")
@@ -145,6 +149,10 @@ def _saved(curve: Any, days: Sequence[Cohort], targets: Targets, ttl: timedelta,
     each = curve.cost(targets.default) - curve.cost(ttl)
     per_day = sum(day.created for day in mature) / len(mature)
     return f"{each / timedelta(hours=1) * per_day:,.1f}"
+
+
+def _name(scope: Scope) -> str:
+    return "/".join(part for part in scope if part)
 
 
 def _share(share: float | None) -> str:
@@ -169,7 +177,7 @@ def _draw(curves: Mapping[Scope, Any], targets: Targets, png: Path) -> None:
     with figure(png) as (axes,):
         for scope, curve in curves.items():
             minutes = [edge / timedelta(minutes=1) for edge in EDGES[: len(curve.silent)]]
-            label = "/".join(part for part in scope if part)
+            label = _name(scope)
             axes.step(minutes[1:], curve.silent[1:], where="post", label=label)
         axes.axvline(
             targets.default / timedelta(minutes=1), ls=":", lw=1, color="grey", label="default"
@@ -191,7 +199,7 @@ async def _explain(settings: Settings, app_name: str | None) -> None:
     if not decisions:
         fail("nothing was decided yet; set LAPSE_TTL_POLICY=shadow and give it a day")
     for scope in sorted({decision.scope for decision in decisions}):
-        typer.echo("/".join(part for part in scope if part))
+        typer.echo(_name(scope))
         for decision in decisions:
             if decision.scope == scope:
                 typer.echo(f"  {sentence(decision)}")
@@ -245,5 +253,6 @@ async def _reset(settings: Settings, app_name: str | None) -> None:
     finally:
         await store.close()
     for decision in decisions:
-        name = "/".join(part for part in decision.scope if part)
-        typer.echo(f"{name}: days before {decision.window_from} do not count any more")
+        typer.echo(
+            f"{_name(decision.scope)}: days before {decision.window_from} do not count any more"
+        )
