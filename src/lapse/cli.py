@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import signal
 import socket
@@ -199,6 +200,9 @@ def _serve(
     allow_origins: tuple[str, ...],
 ) -> None:
     """Open the store, so that its faults come first, then serve until a signal comes."""
+    # Nothing that imports make is garbage: to look for some among a quarter of a million objects
+    # takes an eighth of the start, and a fifth of a second at each full collection later.
+    gc.disable()
     store = _store(settings)
     asyncio.run(store.open())
 
@@ -243,6 +247,8 @@ def _serve(
             timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),
         )
     )
+    gc.freeze()
+    gc.enable()
     server.run(sockets=[listener])
 
 

@@ -10,7 +10,7 @@ Stores speak plain data. They hold no rules: those stand in `lapse.lifecycle`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -161,10 +161,28 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one batch of a sweep did. `taken` counts the due rows it took."""
+    """What one batch of a sweep did: the rows that it took, and how each reads as a change.
 
-    changes: tuple[Change, ...]
-    taken: int
+    Reading them takes longer than taking them, so it can be done a few at a time.
+    """
+
+    rows: Sequence[Any] = ()
+    read: Callable[[Any], Change] = field(default=lambda change: change)
+
+    @property
+    def taken(self) -> int:
+        """Return how many due rows it took."""
+        return len(self.rows)
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """Return all of its changes."""
+        return tuple(map(self.read, self.rows))
+
+    def portions(self, size: int) -> Iterator[list[Change]]:
+        """Read its changes, `size` at a time."""
+        for start in range(0, len(self.rows), size):
+            yield [self.read(row) for row in self.rows[start : start + size]]
 
 
 @dataclass(frozen=True, slots=True)

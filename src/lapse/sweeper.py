@@ -10,6 +10,7 @@ import logging
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +20,7 @@ from typing import Final, Self, TypeVar
 from lapse.changes import Feed
 from lapse.errors import LapseError
 from lapse.lifecycle import Change, ChangeKind, Status
-from lapse.store import Store, Swept
+from lapse.store import Store
 
 T = TypeVar("T")
 
@@ -27,8 +28,12 @@ BATCH: Final = 500
 LONGEST_SLEEP: Final = timedelta(seconds=15)
 """How long a deadline made by another process may go unseen."""
 
-_PUBLISHED_TOGETHER: Final = 20
-"""Changes handed to the consumers before others on the loop have their turn."""
+_PORTION: Final = 20
+"""Changes that are read and published before others have their turn."""
+
+_BREATH: Final = timedelta(milliseconds=1)
+"""That turn. With none at all a store's thread would starve: a loop that is never idle lets go of
+the interpreter for moments only, and has it back before a thread that waits for it wakes up."""
 
 _FULL_BATCH_GAP: Final = timedelta(milliseconds=5)
 """At most this long between full batches, at random: room for others, replicas out of step."""
@@ -68,26 +73,25 @@ async def sweep_once(store: Store, feed: Feed, *, batch: int = BATCH) -> SweepRe
         StoreUnavailableError: the store does not answer.
     """
     began = time.perf_counter()
-    swept: list[Swept] = []
+    counts, latest, full = Counter[ChangeKind](), timedelta(0), False
     # Expiry first: with a horizon of zero, what it expires is purged by the same sweep.
     for step in (store.expire_due, store.purge_due):
-        swept.append(await step(batch))
-        for start in range(0, swept[-1].taken, _PUBLISHED_TOGETHER):
-            feed.publish(swept[-1].changes[start : start + _PUBLISHED_TOGETHER])
-            await asyncio.sleep(0)
-    changes = [change for part in swept for change in part.changes]
+        swept = await step(batch)
+        full = full or swept.taken >= batch
+        for number, changes in enumerate(swept.portions(_PORTION)):
+            if number:
+                await asyncio.sleep(_BREATH.total_seconds())
+            feed.publish(changes)
+            counts.update(change.kind for change in changes)
+            latest = max(latest, *(change.lateness or timedelta(0) for change in changes))
     return SweepReport(
-        expired=_count(changes, ChangeKind.EXPIRED),
-        purged=_count(changes, ChangeKind.PURGED),
-        kept=_count(changes, ChangeKind.KEPT),
-        latest=max((change.lateness or timedelta(0) for change in changes), default=timedelta(0)),
+        expired=counts[ChangeKind.EXPIRED],
+        purged=counts[ChangeKind.PURGED],
+        kept=counts[ChangeKind.KEPT],
+        latest=latest,
         duration=timedelta(seconds=time.perf_counter() - began),
-        full=any(part.taken >= batch for part in swept),
+        full=full,
     )
-
-
-def _count(changes: list[Change], kind: ChangeKind) -> int:
-    return sum(change.kind is kind for change in changes)
 
 
 def _tell(listener: Callable[[T], None], news: T) -> None:

@@ -1,20 +1,28 @@
-"""The races of the store's own tests, against sweeps of the wrong shape: they can fail.
+"""The races that decide a session's fate, each in the one order that a wrong sweep loses.
 
 The classic mistake stands in the sub-select alone: after the wait for a row's lock only the
-IN is checked again, and that has not changed.
+IN is checked again, and that has not changed. The store's own races meet that order by chance;
+here a gate holds the winner between its change of the row and its commit, until the sweep is
+done or waits for the row.
 """
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import asyncpg
 import pytest
-import test_store_races as races
+from watching import BOUND
 
-from backends import TICK
+from backends import DUE, T0, TICK, create, key, message
+from lapse.lifecycle import Cause, Status
+from lapse.store import Revision
 from lapse.stores import store_from_url
 from lapse.stores.postgres import call
 from lapse.stores.statements import Positional
-from postgres import TABLES, prepare, rows, run
+from postgres import prepare, rows, run
 
-TRIES, RIGHT_TRIES = 40, 3
+GATE = 1
 KEY = "(l.app_name, l.user_id, l.session_id)"
 
 WRONG_EXPIRE = f"""
@@ -45,17 +53,35 @@ CHECKS = """
 SELECT format('ALTER TABLE lapse_lobby DROP CONSTRAINT %I', conname)
 FROM pg_constraint WHERE conrelid = 'lapse_lobby'::regclass AND contype = 'c'
 """
+GATED = (
+    f"""
+CREATE FUNCTION wait_at_the_gate() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_advisory_xact_lock({GATE}); RETURN NULL; END $$
+""",
+    """
+CREATE TRIGGER gate AFTER UPDATE ON lapse_lobby FOR EACH ROW
+WHEN (old.status <> new.status AND new.status <> 'expired') EXECUTE FUNCTION wait_at_the_gate()
+""",
+)
+WAITERS = """
+SELECT count(*) FILTER (WHERE locktype = 'advisory') AS at_the_gate,
+  count(*) FILTER (WHERE locktype <> 'advisory') AS for_a_row
+FROM pg_locks WHERE NOT granted
+  AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())
+"""
 LOST = """
 SELECT count(*) FROM lapse_lobby WHERE status <> 'used' AND session_id IN (
   SELECT session_id FROM events
 )
 """
+GONE = T0 + timedelta(hours=24)
 
 
 @pytest.fixture
 async def pair(nothing):
-    """Two replicas on one database."""
+    """Two replicas on one database whose winners pass a gate."""
     prepare(nothing)
+    run(nothing, *GATED)
     one, other = store_from_url(nothing), store_from_url(nothing)
     yield one, other
     await one.close()
@@ -72,16 +98,46 @@ def misshape(monkeypatch):
     return replace
 
 
-async def until_it_fails(url, race, as_expected):
-    """Run a race until it fails as expected; other failures are as good a proof, but not ours."""
-    for _ in range(TRIES):
-        run(url, f"TRUNCATE {TABLES}")
-        try:
-            await race()
-        except (AssertionError, asyncpg.CheckViolationError) as failure:
-            if as_expected(failure):
-                return
-    pytest.fail("it never failed so")
+@asynccontextmanager
+async def closed_gate(url):
+    """Hold the gate shut; yields a function that waits until a predicate of WAITERS holds."""
+    keeper = await asyncpg.connect(url)
+    try:
+        await keeper.execute(f"SELECT pg_advisory_lock({GATE})")
+
+        async def until(holds):
+            async with asyncio.timeout(BOUND):
+                while not holds(await keeper.fetchrow(WAITERS)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+        yield until
+    finally:
+        await keeper.close()
+
+
+async def overtake(url, winner, sweep):
+    """Let a sweep meet the row that a winner has changed and not yet committed."""
+    async with closed_gate(url) as until:
+        winning = asyncio.create_task(winner)
+        await until(lambda waiters: waiters["at_the_gate"])
+        sweeping = asyncio.create_task(sweep)
+        await until(lambda waiters: waiters["for_a_row"] or sweeping.done())
+    return await asyncio.gather(winning, sweeping, return_exceptions=True)
+
+
+async def message_against_sweep(url, pair):
+    """Return what became of a first message just before the deadline, and of the sweep at it."""
+    await create(pair[0])
+    said = pair[0].append(key(), message(), Revision(T0, 0), now=DUE - TICK)
+    return await overtake(url, said, pair[1].expire_due(9, now=DUE))
+
+
+async def resurrection_against_purge(url, pair):
+    """Return what became of a resurrection in the last moment, and of the purge after it."""
+    await create(pair[0])
+    await pair[0].expire_due(9, now=DUE)
+    back = pair[0].resurrect(key(), cause=Cause.REQUEST, now=GONE - TICK)
+    return await overtake(url, back, pair[1].purge_due(9, now=GONE))
 
 
 def lost(url):
@@ -90,37 +146,43 @@ def lost(url):
     return count
 
 
-async def message_against_sweep(pair):
-    await races.test_a_message_at_the_deadline_survives_every_sweep(pair, TICK)
-
-
 async def test_a_sweep_of_the_wrong_shape_expires_a_used_session(nothing, pair, misshape):
     """The table's own checks would stop it; here they are gone."""
     misshape("expire_due", WRONG_EXPIRE)
     for (command,) in rows(nothing, CHECKS):
         run(nothing, command)
-    await until_it_fails(nothing, lambda: message_against_sweep(pair), lambda _: lost(nothing))
+    said, swept = await message_against_sweep(nothing, pair)
+    assert said.changes
+    assert swept.taken == 1
+    assert lost(nothing) == 1
 
 
 async def test_the_tables_own_checks_stop_a_sweep_of_the_wrong_shape(nothing, pair, misshape):
     misshape("expire_due", WRONG_EXPIRE)
-
-    def stopped(failure):
-        assert not lost(nothing)
-        return isinstance(failure, asyncpg.CheckViolationError)
-
-    await until_it_fails(nothing, lambda: message_against_sweep(pair), stopped)
+    said, swept = await message_against_sweep(nothing, pair)
+    assert said.changes
+    assert isinstance(swept, asyncpg.CheckViolationError)
+    assert lost(nothing) == 0
 
 
 async def test_a_purge_of_the_wrong_shape_deletes_a_session_just_had_back(nothing, pair, misshape):
     misshape("purge_due", WRONG_PURGE)
-    race = races.test_a_session_is_resurrected_or_purged_and_never_half_of_each
-    await until_it_fails(nothing, lambda: race(pair), lambda _: True)
+    back, swept = await resurrection_against_purge(nothing, pair)
+    assert back.record.status is Status.WAITING
+    assert swept.taken == 1
+    assert await pair[0].lifecycle(key(), now=GONE) is None
 
 
-async def test_of_the_right_shape_both_pass_as_often(nothing, pair):
-    purging = races.test_a_session_is_resurrected_or_purged_and_never_half_of_each
-    for race in (message_against_sweep, purging):
-        for _ in range(RIGHT_TRIES):
-            run(nothing, f"TRUNCATE {TABLES}")
-            await race(pair)
+async def test_of_the_right_shape_the_sweep_passes_by_and_the_message_stands(nothing, pair):
+    said, swept = await message_against_sweep(nothing, pair)
+    assert said.changes
+    assert swept.taken == 0
+    assert (await pair[1].lifecycle(key(), now=GONE)).status is Status.USED
+    assert lost(nothing) == 0
+
+
+async def test_of_the_right_shape_the_purge_passes_by_and_the_session_is_back(nothing, pair):
+    back, swept = await resurrection_against_purge(nothing, pair)
+    assert back.record.status is Status.WAITING
+    assert swept.taken == 0
+    assert (await pair[1].lifecycle(key(), now=GONE)).status is Status.WAITING

@@ -7,7 +7,7 @@ import pytest
 from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
 from lapse.errors import NoSuchSessionError, WrongStatusError
 from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
-from lapse.store import Swept, Tally
+from lapse.store import Tally
 
 DAY = timedelta(hours=24)
 
@@ -30,18 +30,18 @@ async def test_an_expiry_is_returned_exactly(store):
         metadata={"m": 1},
     )
     change = Change(ChangeKind.EXPIRED, at, record)
-    assert await store.expire_due(10, now=at) == Swept((change,), 1)
+    assert (await store.expire_due(10, now=at)).changes == (change,)
     assert await store.lifecycle(key(), now=at) == record
     assert change.lateness == timedelta(seconds=2)
-    assert await store.expire_due(10, now=at) == Swept((), 0)
+    assert (await store.expire_due(10, now=at)).changes == ()
 
 
 async def test_a_purge_is_returned_exactly(store):
     await create(store)
     expired = (await store.expire_due(10, now=DUE)).changes[0].record
     change = Change(ChangeKind.PURGED, T0 + DAY, expired)
-    assert await store.purge_due(10, now=T0 + DAY) == Swept((change,), 1)
-    assert await store.purge_due(10, now=T0 + DAY) == Swept((), 0)
+    assert (await store.purge_due(10, now=T0 + DAY)).changes == (change,)
+    assert (await store.purge_due(10, now=T0 + DAY)).changes == ()
     assert await store.lifecycle(key(), now=T0 + DAY) is None
 
 
@@ -71,7 +71,7 @@ async def test_purges_come_in_batches_with_the_longest_overdue_first(store):
     late = T0 + DAY + HOUR
     assert sorted(names(await store.purge_due(2, now=late))) == ["s0", "s1"]
     assert names(await store.purge_due(2, now=late)) == ["s2"]
-    assert await store.purge_due(2, now=late) == Swept((), 0)
+    assert (await store.purge_due(2, now=late)).changes == ()
 
 
 async def test_time_to_next_is_that_of_the_nearest_deadline_of_either_kind(store):
@@ -174,8 +174,8 @@ async def test_switched_off_nothing_expires_and_nothing_is_hidden(open_store):
     store = await open_store(enforced=False)
     revision = await create(store)
     far = T0 + 99 * DAY
-    assert await store.expire_due(10, now=far) == Swept((), 0)
-    assert await store.purge_due(10, now=far) == Swept((), 0)
+    assert (await store.expire_due(10, now=far)).changes == ()
+    assert (await store.purge_due(10, now=far)).changes == ()
     assert await store.time_to_next(now=far) is None
     assert await ids(store, far) == await ids(store, far, None) == ["s1"]
     assert await store.read(key(), now=far) is not None

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from lapse.verify import client
 from lapse.verify.client import Broken, Client
 from lapse.verify.scenarios import SCENARIOS, Stage
 from lapse.verify.server import Server
@@ -36,10 +37,11 @@ def test_a_server_that_is_not_there_is_a_failure():
 
 
 @pytest.mark.timeout(300)
-async def test_a_running_server_that_expires_nothing_gets_a_cross():
+async def test_a_running_server_that_expires_nothing_gets_a_cross(monkeypatch):
+    monkeypatch.setattr(client, "PATIENCE", 2 * client.TTL)
     async with Server(SESSION_CLEANUP_ENABLED="false") as server:
         await server.start()
         scenario = next(row for row in SCENARIOS if row.name == "page abandoned")
         with pytest.raises(Broken, match="waiting, not expired"):
-            async with Client(server.url) as client:
-                await scenario.play(Stage(client, server))
+            async with Client(server.url) as caller:
+                await scenario.play(Stage(caller, server))

@@ -48,13 +48,20 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One row of the table. `owns_server`: it needs a server, or a store, of its own."""
+    """One row of the table.
+
+    Attributes:
+        owns_server: it needs a server, or a store, of its own.
+        needs_demo: it talks to the demo agent.
+        is_load: it keeps its server busy, and would make others late.
+    """
 
     name: str
     outcome: str
     play: Callable[[Stage], Awaitable[None]]
     owns_server: bool = False
     needs_demo: bool = True
+    is_load: bool = False
 
 
 async def message_in_time(stage: Stage) -> None:
@@ -297,11 +304,13 @@ SCENARIOS: Final = (
         "each expired exactly once",
         due_at_once,
         needs_demo=False,
+        is_load=True,
     ),
     Scenario(
         f"message and deadline at the same instant, {_RACES:,} times",
         "no message lost, none refused",
         message_at_the_deadline,
+        is_load=True,
     ),
     Scenario(
         "created before Lapse, no lobby row",
@@ -320,6 +329,7 @@ SCENARIOS: Final = (
         "exits within 2 s",
         stopped_with_many_pending,
         owns_server=True,
+        is_load=True,
     ),
     Scenario("expired, then a message", "resurrected, answered, kept", expired_then_a_message),
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -155,22 +156,18 @@ async def resurrect(call: Call, cause: Cause) -> Outcome:
 async def expire_due(call: Call, limit: int) -> Swept:
     """Expire what is due; see `Store.expire_due`."""
     if not call.rules.enforced:
-        return Swept((), 0)
+        return Swept()
     found = await call.run("expire_due", limit=limit, shortest_restore=SHORTEST_RESTORE)
-    changes = [
-        _change(call, ChangeKind.KEPT if row["status"] == Status.USED else ChangeKind.EXPIRED, row)
-        for row in found
-    ]
-    return Swept(tuple(changes), len(changes))
+    kinds = {Status.USED: ChangeKind.KEPT, Status.EXPIRED: ChangeKind.EXPIRED}
+    return Swept(found, lambda row: _change(call, kinds[Status(row["status"])], row))
 
 
 async def purge_due(call: Call, limit: int) -> Swept:
     """Delete what is past restoring; see `Store.purge_due`."""
     if not call.rules.enforced:
-        return Swept((), 0)
-    found: Iterable[asyncpg.Record] = await call.run("purge_due", limit=limit)
-    changes = [_change(call, ChangeKind.PURGED, row) for row in found]
-    return Swept(tuple(changes), len(changes))
+        return Swept()
+    found = await call.run("purge_due", limit=limit)
+    return Swept(found, partial(_change, call, ChangeKind.PURGED))
 
 
 async def time_to_next(call: Call) -> timedelta | None:

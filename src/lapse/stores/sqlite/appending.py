@@ -9,7 +9,7 @@ from typing import Any
 
 from lapse.documents import StateDelta, update_document
 from lapse.errors import InvalidValueError, NoSuchSessionError, OutdatedSessionError
-from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, SessionKey
+from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Status
 from lapse.store import Appended, Glimpse, NewEvent, Revision
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.transaction import Transaction
@@ -20,9 +20,11 @@ class Append:
     """An event on its way into a session, with the parameters its statements share."""
 
     event: NewEvent
+    waiting: bool
+    """Whether its writer saw the session in the lobby."""
     params: dict[str, Any]
     held: str
-    """The event as the lobby would hold it."""
+    """The event as the lobby would hold it; empty for a message."""
 
     @classmethod
     def of(cls, event: NewEvent, seen: Revision | Glimpse) -> Append:
@@ -35,29 +37,25 @@ class Append:
             "seen_number": seen.number if isinstance(seen, Revision) else None,
             "seen_event": seen.last_event_id if isinstance(seen, Glimpse) else None,
         }
-        return cls(event, params, rows.held_text(record))
+        waiting = isinstance(seen, Revision) and seen.waiting
+        return cls(event, waiting, params, "" if event.is_message else rows.held_text(record))
 
-    def revision(self, number: int) -> Revision:
+    def revision(self, number: int, *, waiting: bool = False) -> Revision:
         """Return the session's revision once this is its newest event."""
-        return Revision(self.event.record.timestamp, number)
+        return Revision(self.event.record.timestamp, number, waiting=waiting)
 
 
 def append(transaction: Transaction, step: Append) -> Appended:
-    """Append one event; see `Store.append`."""
-    # ADK's tables first: most sessions that hear an event have heard one before.
-    if transaction.run("append", **step.params).rowcount:
-        transaction.run("touch", **step.params)
-        counted = transaction.first("count_append")
-        update_outer_state(transaction, step.event.delta)
-        return Appended(step.revision(0 if counted is None else counted["revision"]))
-    stored = transaction.first("read_appended", **step.params)
-    if stored is not None:
-        return _already(step, stored, stored["event_data"])
-    if not step.event.is_message:
-        held = _hold(transaction, step)
-        if held is not None:
-            return held
-    return _first_message(transaction, step)
+    """Append one event; see `Store.append`.
+
+    A session is in one place only, so the order in which they are tried is a matter of speed.
+    """
+    places = (_to_lobby, _to_tables) if step.waiting else (_to_tables, _to_lobby)
+    for place in places:
+        appended = place(transaction, step)
+        if appended is not None:
+            return appended
+    return _explain(transaction, step)
 
 
 def update_outer_state(transaction: Transaction, delta: StateDelta) -> None:
@@ -68,35 +66,37 @@ def update_outer_state(transaction: Transaction, delta: StateDelta) -> None:
         transaction.run("update_user_state", delta=_text(delta.user))
 
 
-def _hold(transaction: Transaction, step: Append) -> Appended | None:
-    """Hold an event that is no message in the lobby; None when the lobby holds too much."""
-    row = transaction.first(
-        "hold_event",
-        **step.params,
-        event=step.held,
-        most_events=HELD_EVENTS,
-        most_bytes=HELD_BYTES,
-    )
-    if row is not None:
-        update_outer_state(transaction, step.event.delta)
-        return Appended(step.revision(row["revision"]))
-    if transaction.first("read") is None:
-        raise _missing(transaction.key)
-    lobby = transaction.first("read_lobby")
-    assert lobby is not None
-    held = {event.id: event for event in rows.held_events(lobby["held_events"])}
-    if step.event.record.id in held:
-        return _already(step, lobby, held[step.event.record.id].data)
-    return None
+def _to_tables(transaction: Transaction, step: Append) -> Appended | None:
+    if not transaction.run("append", **step.params).rowcount:
+        return None
+    transaction.run("touch", **step.params)
+    counted = transaction.first("count_append")
+    update_outer_state(transaction, step.event.delta)
+    return Appended(step.revision(0 if counted is None else counted["revision"]))
 
 
-def _first_message(transaction: Transaction, step: Append) -> Appended:
+def _to_lobby(transaction: Transaction, step: Append) -> Appended | None:
+    if not step.event.is_message:
+        row = transaction.first(
+            "hold_event",
+            **step.params,
+            event=step.held,
+            most_events=HELD_EVENTS,
+            most_bytes=HELD_BYTES,
+        )
+        if row is not None:
+            update_outer_state(transaction, step.event.delta)
+            return Appended(step.revision(row["revision"], waiting=True))
+        # Too much is held already, which counts as use, or the session has expired.
+        if transaction.first("read") is None:
+            return None
+    return _first_message(transaction, step)
+
+
+def _first_message(transaction: Transaction, step: Append) -> Appended | None:
     lobby = transaction.first("first_message", **step.params)
     if lobby is None:
-        record = transaction.lifecycle()
-        if record is None:
-            raise _missing(transaction.key)
-        raise _outdated(transaction.key)
+        return None
     was_expired = lobby["expired_at"] is not None or (
         transaction.rules.enforced and lobby["expires_at"] <= transaction.now
     )
@@ -121,41 +121,47 @@ def _move(transaction: Transaction, step: Append, lobby: sqlite3.Row) -> None:
         create_time=rows.to_text(rows.from_micros(lobby["created_at"])),
         event_time=step.params["event_time"],
     )
-    held = rows.held_events(lobby["held_events"])
-    if step.event.record.id in {event.id for event in held}:
-        raise _taken(step.event.record.id)
-    for event in (*held, step.event.record):
+    for event in (*rows.held_events(lobby["held_events"]), step.event.record):
         transaction.run("move_event", **rows.event_params(event))
     transaction.run("ensure_app_state")
     transaction.run("ensure_user_state")
     update_outer_state(transaction, step.event.delta)
 
 
-def _already(step: Append, row: sqlite3.Row, stored: str | None) -> Appended:
+def _explain(transaction: Transaction, step: Append) -> Appended:
+    """Say why no place took the event: stored before, gone, or outdated."""
+    stored = transaction.first("read_appended", **step.params)
+    if stored is not None:
+        return _already(transaction, step, stored, stored["event_data"])
+    record = transaction.lifecycle()
+    if record is None or (record.status is Status.EXPIRED and not step.event.is_message):
+        raise NoSuchSessionError(f"session {transaction.key.short}… does not exist")
+    lobby = transaction.first("read_lobby")
+    assert lobby is not None
+    held = {event.id: event.data for event in rows.held_events(lobby["held_events"])}
+    return _already(transaction, step, lobby, held.get(step.event.record.id), waiting=True)
+
+
+def _already(
+    transaction: Transaction,
+    step: Append,
+    row: sqlite3.Row,
+    stored: str | None,
+    *,
+    waiting: bool = False,
+) -> Appended:
     """Answer for a session that would not take the event: stored before, or outdated."""
-    event = step.event.record
+    key, event = transaction.key, step.event.record
     if stored is None:
-        raise OutdatedSessionError("the session was changed in the store since it was read")
+        raise OutdatedSessionError(f"session {key.short}… was changed since it was read")
     if stored != event.data:
-        raise _taken(event.id)
-    revision = Revision(rows.from_text(row["update_time"]), row["revision"])
+        reason = f"{event.id[:8]}… is another event of this session; give the new one its own"
+        raise InvalidValueError("event id", reason)
+    revision = Revision(rows.from_text(row["update_time"]), row["revision"], waiting=waiting)
     seen = step.params["seen_number"]
     is_newest = revision.update_time == event.timestamp
     alone = seen is None or revision.number in {seen, seen + 1}
     return Appended(revision if is_newest and alone else None, repeated=True)
-
-
-def _missing(key: SessionKey) -> NoSuchSessionError:
-    return NoSuchSessionError(f"session {key.short}… does not exist")
-
-
-def _outdated(key: SessionKey) -> OutdatedSessionError:
-    return OutdatedSessionError(f"session {key.short}… was changed since it was read")
-
-
-def _taken(event_id: str) -> InvalidValueError:
-    reason = f"{event_id[:8]}… is another event of this session; give the new one its own"
-    return InvalidValueError("event id", reason)
 
 
 def _text(delta: Any) -> str | None:

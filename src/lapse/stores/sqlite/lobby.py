@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 from lapse.documents import (
     LARGEST_METADATA,
@@ -30,8 +30,6 @@ from lapse.store import Created, Outcome, Revision, SessionRecord, Swept
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.appending import update_outer_state
 from lapse.stores.sqlite.transaction import Transaction
-
-_READ_TOGETHER: Final = 50
 
 
 def create(
@@ -63,7 +61,7 @@ def create(
         {**rows.document(row["app_state"]), **state.app},
         {**rows.document(row["user_state"]), **state.user},
     )
-    session = SessionRecord(key, merged, Revision(moment, 0))
+    session = SessionRecord(key, merged, Revision(moment, 0, waiting=True))
     return Created(session, Change(ChangeKind.CREATED, moment, record))
 
 
@@ -117,56 +115,31 @@ def resurrect(transaction: Transaction, cause: Cause) -> Outcome:
     return Outcome(_required(transaction))
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """The rows that a sweep has changed, by what it did to them, not yet read as changes.
-
-    Reading them takes longer than changing them, and needs no transaction.
-    """
-
-    transaction: Transaction
-    rows: Sequence[tuple[ChangeKind, sqlite3.Row]] = ()
-
-    async def swept(self) -> Swept:
-        """Read the rows, a few at a time, so that others on the loop have their turn."""
-        changes: list[Change] = []
-        for start in range(0, len(self.rows), _READ_TOGETHER):
-            changes += (
-                _changed(self.transaction, kind, row)
-                for kind, row in self.rows[start : start + _READ_TOGETHER]
-            )
-            await asyncio.sleep(0)
-        return Swept(tuple(changes), len(changes))
-
-
-def expire_due(transaction: Transaction, limit: int) -> Taken:
+def expire_due(transaction: Transaction, limit: int) -> Swept:
     """Expire what is due; see `Store.expire_due`."""
     if not transaction.rules.enforced:
-        return Taken(transaction)
+        return Swept()
     kept = transaction.run("keep_due", limit=limit).fetchall()
     expired = transaction.run(
         "expire_due",
         limit=limit - len(kept),
         shortest_restore=rows.duration_micros(SHORTEST_RESTORE),
     ).fetchall()
-    return Taken(
-        transaction,
-        [
-            *((ChangeKind.KEPT, row) for row in kept),
-            *((ChangeKind.EXPIRED, row) for row in expired),
-        ],
+    kinds = {Status.USED: ChangeKind.KEPT, Status.EXPIRED: ChangeKind.EXPIRED}
+    return Swept(
+        [*kept, *expired], lambda row: _changed(transaction, kinds[Status(row["status"])], row)
     )
 
 
-def purge_due(transaction: Transaction, limit: int) -> Taken:
+def purge_due(transaction: Transaction, limit: int) -> Swept:
     """Delete what is past restoring; see `Store.purge_due`."""
     if not transaction.rules.enforced:
-        return Taken(transaction)
+        return Swept()
     purged = transaction.run("purge_due", limit=limit).fetchall()
     if transaction.rules.artifacts:
         for row in purged:
             replace(transaction, key=rows.key_of(row)).run("owe_artifacts")
-    return Taken(transaction, [(ChangeKind.PURGED, row) for row in purged])
+    return Swept(purged, partial(_changed, transaction, ChangeKind.PURGED))
 
 
 def time_to_next(transaction: Transaction) -> timedelta | None:

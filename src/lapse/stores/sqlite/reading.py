@@ -31,7 +31,11 @@ def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
         rows.document(head["app_state"]),
         rows.document(head["user_state"]),
     )
-    revision = Revision(rows.from_text(head["update_time"]), head["revision"])
+    revision = Revision(
+        rows.from_text(head["update_time"]),
+        head["revision"],
+        waiting=head["held_events"] is not None,
+    )
     return SessionRecord(transaction.key, state, revision, tuple(events))
 
 

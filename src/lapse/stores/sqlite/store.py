@@ -211,10 +211,10 @@ class SqliteStore(SqliteAdopting):
         return await self._write(lambda t: lobby.resurrect(t, cause), key, now)
 
     async def expire_due(self, limit: int, *, now: datetime | None = None) -> Swept:
-        return await (await self._write(lambda t: lobby.expire_due(t, limit), now=now)).swept()
+        return await self._write(lambda t: lobby.expire_due(t, limit), now=now)
 
     async def purge_due(self, limit: int, *, now: datetime | None = None) -> Swept:
-        return await (await self._write(lambda t: lobby.purge_due(t, limit), now=now)).swept()
+        return await self._write(lambda t: lobby.purge_due(t, limit), now=now)
 
     async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
         return await self._read(lobby.time_to_next, now=now)

@@ -171,6 +171,14 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
       AND (:seen_number IS NULL OR revision = :seen_number)
     ELSE update_time <= :seen_time OR :seen_event IS json_extract(held_events, '$[#-1].id')
   END
+  AND (
+    held_events = '[]'
+    OR NOT EXISTS (SELECT 1 FROM json_each(held_events) WHERE value ->> 'id' = :event_id)
+  )
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions
+    WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+  )
 RETURNING *;
 
 -- name: move_session
