@@ -226,8 +226,8 @@ def _page(found: dict[str, Any]) -> str:
 {EVENTS} events each. `lapse report` is the whole command, its start included; the median of
 {ROUNDS}. Adoption is measured for {SECONDS:.0f} s each, in a process of its own, beside another one
 in which {CALLERS} callers append to used sessions through `LapseSessionService`, one event
-after the other: a load that takes all it can get. They are measured before, meanwhile and after; what they keep is
-the rate meanwhile over the mean of the other two.
+after the other: a load that takes all it can get. They are measured before, meanwhile and after;
+what they keep is the rate meanwhile over the mean of the other two.
 
 | | measured | goal | |
 |---|---|---|---|
