@@ -200,7 +200,8 @@ def _page(found: dict[str, Any]) -> str:
         rows.append(
             f"| `lapse report`, {store} | {middle['seconds']:.1f} s "
             f"(best {runs[0]['seconds']:.1f}) "
-            f"| < {goal} s | {middle['mib']:.0f} MiB, goal < 200 MiB; {middle['empty']:,} empty, "
+            f"| < {goal} s | {middle['mib']:.0f} MiB, goal < 200 MiB; the command itself used "
+            f"{middle['cpu']:.1f} s of a core; {middle['empty']:,} empty, "
             f"{middle['used']:,} used; load {middle['load']:.1f} |"
         )
     adopting = found["postgres"]["adopting"]
