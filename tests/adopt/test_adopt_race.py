@@ -48,8 +48,10 @@ async def test_on_sqlite_what_is_acknowledged_survives_too(tmp_path):
             for name in names
         ]
 
+        first = await store.adopt(batch)
+
         async def adopt() -> None:
-            after = None
+            after = first.last
             for _ in names[::5]:
                 part = await store.adopt(replace(batch, after=after))
                 after = part.last
@@ -69,4 +71,4 @@ async def test_on_sqlite_what_is_acknowledged_survives_too(tmp_path):
                 assert found is not None, name
                 assert len(found.events) == 1, name
     await store.close()
-    assert {isinstance(outcome, Exception) for outcome in told} == {True, False}
+    assert sum(isinstance(outcome, Exception) for outcome in told) >= len(first.changes) == 5
