@@ -136,10 +136,10 @@ def prepare(url: str) -> None:
 
 
 @contextmanager
-def blank() -> Iterator[str]:
-    """Yield the URL of a database with nothing in it."""
+def blank(template: str = "template1") -> Iterator[str]:
+    """Yield the URL of a database with nothing in it, or with what is in another one."""
     name = f"test_{uuid.uuid4().hex}"
-    run(server().format("postgres"), f"CREATE DATABASE {name}")
+    run(server().format("postgres"), f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         yield server().format(name)
     finally:

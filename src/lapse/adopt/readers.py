@@ -24,7 +24,7 @@ from lapse.stores.schemas import ADK_COLUMNS, Found, check_adk
 from lapse.stores.statements import read_statements
 
 _DAY_SECONDS: Final = DAYS * 86_400.0
-_AT_ONCE: Final = 500
+_CACHE_KIB: Final = 32 * 1024
 
 
 class Reader(Protocol):
@@ -178,6 +178,7 @@ def open_read_only(path: str) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         raise StoreRefusedError(f"{path}: is not an SQLite database: {error}") from error
     set_up(connection)
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     return connection
 
 

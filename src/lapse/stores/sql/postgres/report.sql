@@ -27,8 +27,9 @@ WITH looked AS (
   LEFT JOIN LATERAL (
     SELECT count(*) AS events, sum(pg_column_size(e.*)) AS bytes, bool_or({awaits}) AS awaits
     FROM events AS e
-    WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
-  ) AS o ON m.timestamp IS NULL
+    WHERE m.timestamp IS NULL
+      AND e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
+  ) AS o ON true
 )
 SELECT app_name, kind,
   width_bucket(age, :ages) AS age,
