@@ -16,12 +16,9 @@ import typer
 
 from lapse.commands.databases import adopt, copy, report, undo
 from lapse.commands.simulate import simulate
-from lapse.commands.starting import StoreOption, VerboseOption
-from lapse.commands.starting import explained as _explained
-from lapse.commands.starting import fail as _fail
-from lapse.commands.starting import open_settings as _settings
-from lapse.commands.starting import open_store as _store
+from lapse.commands.starting import StoreOption, VerboseOption, fail, open_settings, open_store
 from lapse.commands.ttl import ttl_commands
+from lapse.errors import LapseError
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
@@ -67,20 +64,19 @@ def serve(
     verbose: VerboseOption = False,
 ) -> None:
     """Serve ADK agents over HTTP, their sessions kept by Lapse."""
-    settings = _settings(store, verbose=verbose)
+    settings = open_settings(store, verbose=verbose)
     if not insecure and not _is_loopback(host):
-        _fail(
+        fail(
             f"--host {host}: beyond this machine anyone could read every session, for there is "
             "no authentication; listen on 127.0.0.1 behind a proxy that authenticates, or say "
             "--insecure"
         )
     folder = _agents(agents_dir)
-    with _explained():
-        listener = _listen(host, port)
-        try:
-            _serve(settings, folder, listener, web=web, allow_origins=tuple(allow_origins or ()))
-        finally:
-            listener.close()
+    listener = _listen(host, port)
+    try:
+        _serve(settings, folder, listener, web=web, allow_origins=tuple(allow_origins or ()))
+    finally:
+        listener.close()
 
 
 @app.command()
@@ -92,11 +88,10 @@ def sweep(
     verbose: VerboseOption = False,
 ) -> None:
     """Expire what is due and purge what is past restoring, and say what was done."""
-    settings = _settings(store, verbose=verbose)
+    settings = open_settings(store, verbose=verbose)
     if not settings.cleanup_enabled:
-        _fail("SESSION_CLEANUP_ENABLED is false: nothing may be swept")
-    with _explained():
-        asyncio.run(_watch(settings) if watch else _sweep(settings))
+        fail("SESSION_CLEANUP_ENABLED is false: nothing may be swept")
+    asyncio.run(_watch(settings) if watch else _sweep(settings))
 
 
 @app.command()
@@ -107,9 +102,8 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring a store's tables up to date, for servers whose role may not create any."""
-    settings = _settings(store, verbose=False)
-    with _explained():
-        asyncio.run(_migrate(_store(settings), print_only=print_only))
+    settings = open_settings(store, verbose=False)
+    asyncio.run(_migrate(open_store(settings), print_only=print_only))
 
 
 @app.command()
@@ -131,9 +125,11 @@ app.add_typer(ttl_commands, name="ttl")
 
 
 def main() -> None:
-    """Run the command line."""
-    with _explained():
+    """Run the command line; Lapse's own errors end it with one sentence and status 1."""
+    try:
         app()
+    except LapseError as error:
+        fail(str(error))
 
 
 def _is_loopback(host: str) -> bool:
@@ -151,11 +147,11 @@ def _agents(folder: Path | None) -> Path:
     if folder is None:
         return AGENTS_DIR
     if not folder.is_dir():
-        _fail(f"{folder}: there is no such folder of agents")
+        fail(f"{folder}: there is no such folder of agents")
     from lapse.agents import has_agents
 
     if not has_agents(folder):
-        _fail(
+        fail(
             f"{folder}: holds no agents; ADK looks for FOLDER/NAME/agent.py with a root_agent, "
             "or FOLDER/NAME/root_agent.yaml"
         )
@@ -170,7 +166,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port")
+        fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port")
     return listener
 
 
@@ -186,7 +182,7 @@ def _serve(
     # Nothing that imports make is garbage: to look for some among a quarter of a million objects
     # takes an eighth of the start, and a fifth of a second at each full collection later.
     gc.disable()
-    store = _store(settings)
+    store = open_store(settings)
     asyncio.run(store.open())
 
     import uvicorn
@@ -273,7 +269,7 @@ async def _sweep(settings: Settings) -> None:
     from lapse.logs import log_change
     from lapse.sweeper import sweep_once
 
-    store = _store(settings)
+    store = open_store(settings)
     feed = Feed()
     feed.subscribe(log_change)
     expired = purged = kept = 0
@@ -300,7 +296,7 @@ async def _watch(settings: Settings) -> None:
     from lapse.settings import Adopt
     from lapse.sweeper import Sweeper
 
-    store = _store(settings)
+    store = open_store(settings)
     await store.open()
     feed = Feed()
     feed.subscribe(log_change)
