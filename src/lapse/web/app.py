@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from lapse.agents import default_app
 from lapse.sessions import LapseSessionService
+from lapse.watching import WatchOptions
 from lapse.web.mounting import mount
 
 
@@ -24,6 +25,7 @@ class ServerOptions:
     web: bool = False
     allow_origins: tuple[str, ...] = ()
     artifact_service_uri: str | None = None
+    watch: WatchOptions = field(default_factory=WatchOptions)
 
 
 def build_app(service: LapseSessionService, options: ServerOptions, *, sweep: bool) -> FastAPI:
@@ -47,5 +49,11 @@ def build_app(service: LapseSessionService, options: ServerOptions, *, sweep: bo
         host=options.host,
         port=options.port,
     )
-    mount(app, service, sweep=sweep, default_app=default_app(options.agents_dir))
+    mount(
+        app,
+        service,
+        sweep=sweep,
+        default_app=default_app(options.agents_dir),
+        watch=options.watch,
+    )
     return app
