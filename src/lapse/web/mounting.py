@@ -57,6 +57,7 @@ def mount(
 
     sweeper = Sweeper(service.store, service.feed, on_report=report, on_fault=metrics.count_fault)
     watcher = Watcher(service.store, service.feed, watch)
+    app.state.lapse_watcher = watcher
     app.state.lapse_endings = [watcher.end]
     app.include_router(lifecycle_routes(service))
     app.include_router(notice_routes(service, watcher))
