@@ -13,7 +13,6 @@ import os
 import platform
 import re
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
@@ -65,7 +64,7 @@ class Stream(asyncio.Protocol):
             self.came.append((name.decode(), now))
             self.opened.set()
 
-    def connection_lost(self, exc):
+    def connection_lost(self, _error):
         self.opened.set()
 
 
@@ -210,14 +209,17 @@ def _range(counts: Sequence[int]) -> str:
 
 def report(results: dict[str, dict[str, str]], count: int) -> str:
     names = list(results)
+    circumstances = (
+        f"{datetime.now(UTC):%Y-%m-%d}. {platform.machine()}, {os.cpu_count()} cores, shared with "
+        f"others: load {os.getloadavg()[1]:.1f}. Python {platform.python_version()}, "
+        f"google-adk {version('google-adk')}, uvicorn {version('uvicorn')}."
+    )
     lines = [
         "# Notices, measured",
         "",
-        f"{count} open streams of as many sessions on one `lapse serve`, over real sockets; written",
-        "by `make bench-notices`. Memory is the growth of the process's resident memory.",
-        f"{datetime.now(UTC):%Y-%m-%d}. {platform.machine()}, {os.cpu_count()} cores, shared with "
-        f"others: load {os.getloadavg()[1]:.1f}. Python {platform.python_version()}, "
-        f"google-adk {version('google-adk')}, uvicorn {version('uvicorn')}.",
+        f"{count} open streams of as many sessions on one `lapse serve`, over real sockets, as",
+        "`make bench-notices` measures them. Memory is the growth of the resident memory.",
+        circumstances,
         "",
         f"| | {' | '.join(names)} |",
         "|---|" + "---|" * len(names),

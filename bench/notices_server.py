@@ -1,4 +1,4 @@
-"""`lapse serve`, which also writes down each read of its watcher: when, and of how many sessions."""
+"""`lapse serve`, which also writes down each read of its watcher: when, of how many sessions."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from noticing import Replica
 
 from backends import BACKENDS
-from noticing import Replica
 
 sys.path.append(str(Path(__file__).parents[1] / "http"))
 
