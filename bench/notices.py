@@ -33,7 +33,7 @@ from lapse.stores import store_from_url
 
 BENCH = Path(__file__).parent
 HEARTBEAT = 15.0
-IDLE = 4 * HEARTBEAT
+IDLE = 3 * HEARTBEAT
 SPREAD = 30.0
 """The warnings come within so many seconds: as many in each as in a minute of a busy site."""
 
@@ -157,7 +157,7 @@ async def measure(url: str, folder: Path, count: int) -> dict[str, str]:
         await asyncio.sleep(2)
         before = running.memory
 
-        ahead = 30 + count / 100 + IDLE
+        ahead = 20 + count / 125 + IDLE
         warned = [ahead + SPREAD * number / count for number in range(count)]
         streams = await create(url, "watched", count, warned)
         began = time.time()

@@ -237,6 +237,7 @@ def _serve(
 
     from lapse.sessions import LapseSessionService
     from lapse.web.app import ServerOptions, build_app
+    from lapse.web.notices import StreamsInFront
 
     host, port = listener.getsockname()[:2]
     options = ServerOptions(
@@ -271,7 +272,7 @@ def _serve(
 
     server = Server(
         uvicorn.Config(
-            web_app,
+            StreamsInFront(web_app),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import threading
 from contextlib import AbstractContextManager
 from datetime import timedelta
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from google.adk.events.event import Event
 from google.genai import types
@@ -17,6 +15,7 @@ from lapse.sessions import LapseSessionService
 from lapse.stores import store_from_url
 from lapse.watching import WatchOptions
 from lapse.web import mount
+from served import Served
 
 MINUTES = 30
 NEVER = timedelta(hours=1)
@@ -29,21 +28,17 @@ def key(name, user="ann"):
     return SessionKey("app", user, name)
 
 
-class Replica(AbstractContextManager):
-    """A FastAPI application with Lapse mounted, served by uvicorn."""
+class Replica(Served):
+    """A FastAPI application with Lapse mounted, as a replica among others."""
 
     def __init__(self, url, *, heartbeat=NEVER, sweep=True, rules=Rules(), **options):
         self.store = store_from_url(url, rules)
         self.service = LapseSessionService(self.store)
         self.reads = 0
-        self.app = FastAPI()
-        watch = WatchOptions(heartbeat=heartbeat, **options)
-        mount(self.app, self.service, sweep=sweep, watch=watch)
         self._count_reads()
-        config = uvicorn.Config(self.app, port=0, log_config=None, timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._serve)
-        self._started = threading.Event()
+        app = FastAPI()
+        mount(app, self.service, sweep=sweep, watch=WatchOptions(heartbeat=heartbeat, **options))
+        super().__init__(app)
 
     def _count_reads(self):
         plain = self.store.records
@@ -54,38 +49,9 @@ class Replica(AbstractContextManager):
 
         self.store.records = records
 
-    def _serve(self):
-        startup = self._server.startup
-
-        async def announced(sockets=None):
-            await startup(sockets)
-            self._loop = asyncio.get_running_loop()
-            self._started.set()
-
-        self._server.startup = announced
-        self._server.run()
-        self._started.set()
-
-    def __enter__(self):
-        self._thread.start()
-        assert self._started.wait(30)
-        port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
-        return self
-
-    def __exit__(self, *_):
-        if self._thread.is_alive():
-            for end in self.app.state.lapse_endings:
-                self._loop.call_soon_threadsafe(end)
-            self._server.should_exit = True
-            self._thread.join(30)
-            assert not self._thread.is_alive()
-        self.client.close()
-
     def do(self, work):
         """Run a call of the service on the replica's loop and return its result."""
-        return asyncio.run_coroutine_threadsafe(work(self.service), self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work(self.service), self.loop).result(30)
 
     def create(self, name, *, minutes=MINUTES, user="ann"):
         return self.do(

@@ -18,7 +18,7 @@ from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
 from lapse.web.lifecycle import lifecycle_routes
-from lapse.web.notices import notice_routes
+from lapse.web.notices import StreamsInFront, notice_routes
 
 
 def mount(
@@ -66,6 +66,7 @@ def mount(
     )
     install_faults(app)
     app.add_middleware(SessionInFront, default_app=default_app)
+    app.add_middleware(StreamsInFront)
     app.router.lifespan_context = _within(
         service, sweeper if sweep else None, watcher, app.router.lifespan_context
     )
