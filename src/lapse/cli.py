@@ -50,6 +50,12 @@ def serve(
     store: StoreOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    local_llm: Annotated[
+        bool,
+        typer.Option(
+            "--local-llm", help="The demo with a small language model on this machine; slow."
+        ),
+    ] = False,
     web: Annotated[bool, typer.Option("--web", help="Serve ADK's developer UI, too.")] = False,
     allow_origins: Annotated[
         list[str] | None,
@@ -71,7 +77,7 @@ def serve(
             "no authentication; listen on 127.0.0.1 behind a proxy that authenticates, or say "
             "--insecure"
         )
-    folder = _agents(agents_dir)
+    folder = _local_llm(agents_dir) if local_llm else _agents(agents_dir)
     listener = _listen(host, port)
     try:
         _serve(settings, folder, listener, web=web, allow_origins=tuple(allow_origins or ()))
@@ -158,6 +164,33 @@ def _agents(folder: Path | None) -> Path:
     return folder
 
 
+def _local_llm(folder: Path | None) -> Path:
+    from lapse.demo_llm import AGENTS_DIR, missing
+
+    if folder is not None:
+        fail("--local-llm is a demo of its own: it takes no folder of agents")
+    if ways := missing():
+        fail(
+            "--local-llm needs what is not installed: "
+            + " && ".join(f"pip install {_quoted(way)}" for way in ways)
+        )
+    from lapse.demo_llm.model import server
+
+    # ADK loads agents while it serves: nobody else would be answered meanwhile.
+    server()
+    return AGENTS_DIR
+
+
+def _quoted(arguments: str) -> str:
+    return f"'{arguments}'" if "[" in arguments else arguments
+
+
+def _is_bundled(folder: Path) -> bool:
+    from lapse import demo, demo_llm
+
+    return folder in {demo.AGENTS_DIR, demo_llm.AGENTS_DIR}
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
@@ -188,10 +221,10 @@ def _serve(
     import uvicorn
 
     from lapse.changes import Feed
-    from lapse.demo import AGENTS_DIR
     from lapse.policy import TtlPolicy
     from lapse.sessions import LapseSessionService
     from lapse.web.app import ServerOptions, build_app
+    from lapse.web.notices import StreamsInFront
 
     host, port = listener.getsockname()[:2]
     options = ServerOptions(
@@ -201,12 +234,13 @@ def _serve(
         web=web,
         allow_origins=allow_origins,
         # The demo's folder is part of the installed package: nothing is written there.
-        artifact_service_uri="memory://" if folder == AGENTS_DIR else None,
+        artifact_service_uri="memory://" if _is_bundled(folder) else None,
+        watch=settings.watch,
     )
     feed = Feed()
     policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
     service = LapseSessionService(store, feed=feed, policy=policy)
-    application, runs = build_app(
+    web_app, runs = build_app(
         service,
         options,
         sweep=settings.sweeper and settings.cleanup_enabled,
@@ -218,7 +252,8 @@ def _serve(
     class Server(uvicorn.Server):
         """Says where it listens once it does, so that whoever waits for the line can connect.
 
-        Told to stop, it listens no more, and lets runs finish before it closes connections.
+        Told to stop, it listens no more, ends the streams of notices, which have no end of their
+        own, and lets runs finish before it closes connections.
         """
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -229,12 +264,14 @@ def _serve(
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             for listening in self.servers:
                 listening.close()
+            for end in web_app.state.lapse_endings:
+                end()
             await runs.drain()
             await super().shutdown(sockets)
 
     server = Server(
         uvicorn.Config(
-            application,
+            StreamsInFront(web_app),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
@@ -247,9 +284,9 @@ def _serve(
 
 
 def _described(folder: Path) -> str:
-    from lapse.demo import AGENTS_DIR
-
-    return "the demo agent (app `concierge`)" if folder == AGENTS_DIR else f"the agents of {folder}"
+    if _is_bundled(folder):
+        return "the demo agent (app `concierge`)"
+    return f"the agents of {folder}"
 
 
 async def _migrate(store: Store, *, print_only: bool) -> None:

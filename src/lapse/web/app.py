@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lapse.run_store import RunLimits
 from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.settings import Adopt
+from lapse.watching import WatchOptions
 from lapse.web.mounting import mount
 
 
@@ -28,6 +29,7 @@ class ServerOptions:
     web: bool = False
     allow_origins: tuple[str, ...] = ()
     artifact_service_uri: str | None = None
+    watch: WatchOptions = field(default_factory=WatchOptions)
 
 
 def build_app(
@@ -85,5 +87,6 @@ def build_app(
         artifacts=sweepers[-1],
         adopt=adopt,
         run_limits=run_limits,
+        watch=options.watch,
     )
     return app, runs

@@ -20,12 +20,15 @@ from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.settings import Adopt
 from lapse.sweeper import Sweeper, SweepReport
+from lapse.watcher import Watcher
+from lapse.watching import WatchOptions
 from lapse.web.adk import opener_for, opener_of
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
 from lapse.web.lifecycle import lifecycle_routes
+from lapse.web.notices import StreamsInFront, notice_routes
 from lapse.web.runs import run_routes
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ def mount(
     adopt: Adopt = Adopt.OFF,
     runners: Iterable[Runner] = (),
     run_limits: RunLimits = RunLimits(),
+    watch: WatchOptions = WatchOptions(),
 ) -> Runs:
     """Add Lapse to an application that has not started yet.
 
@@ -51,6 +55,10 @@ def mount(
     gains `…/run`, runs that outlive their connection, and `/run_sse` can be detached.
     For the application's lifetime the store is open and, unless `sweep` is False, swept;
     at its end the service is closed.
+
+    Streams of notices end with that lifetime. A server that waits for open requests before
+    (uvicorn does) lets them go at once when it calls each function of
+    `app.state.lapse_endings` first, as `lapse serve` does.
 
     Args:
         app: the application.
@@ -62,6 +70,7 @@ def mount(
         adopt: which sessions that stock ADK leaves in the store are adopted, while it is swept.
         runners: runners for an application without ADK's own routes, one for each app.
         run_limits: how much of running this process does.
+        watch: how the sessions are watched by `GET …/lifecycle/events`.
 
     Returns:
         The runs, for whoever wants to `drain` them before the application ends.
@@ -76,7 +85,11 @@ def mount(
         log_sweep(swept)
 
     sweeper = Sweeper(service.store, service.feed, on_report=report, on_fault=metrics.count_fault)
+    watcher = Watcher(service.store, service.feed, watch)
+    app.state.lapse_watcher = watcher
+    app.state.lapse_endings = [watcher.end]
     app.include_router(lifecycle_routes(service))
+    app.include_router(notice_routes(service, watcher))
     app.include_router(
         health_routes(service.store, metrics, sweeper_is_well=lambda: not sweep or sweeper.is_alive)
     )
@@ -87,6 +100,7 @@ def mount(
         app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=default_app))
     install_faults(app)
     app.add_middleware(SessionInFront, default_app=default_app)
+    app.add_middleware(StreamsInFront)
     beside: list[Background] = []
     if sweep and adopt is not Adopt.OFF:
         ttl = service.policy.default
@@ -94,7 +108,10 @@ def mount(
     if artifacts is not None and service.store.rules.artifacts:
         beside.append(artifacts.running())
     app.router.lifespan_context = _within(
-        service, runs, [*([sweeper] if sweep else []), *beside], app.router.lifespan_context
+        service,
+        runs,
+        [*([sweeper] if sweep else []), watcher, *beside],
+        app.router.lifespan_context,
     )
     return runs
 
