@@ -202,7 +202,7 @@ def _serve(
 
     import uvicorn
 
-    from lapse.demo import AGENTS_DIR
+    from lapse.demo import AGENTS_DIR, APP_NAME
     from lapse.sessions import LapseSessionService
     from lapse.web.app import ServerOptions, build_app
 
@@ -215,6 +215,7 @@ def _serve(
         allow_origins=allow_origins,
         # The demo's folder is part of the installed package: nothing is written there.
         artifact_service_uri="memory://" if folder == AGENTS_DIR else None,
+        chat_app=APP_NAME if folder == AGENTS_DIR else None,
     )
     service = LapseSessionService(store, ttl=settings.ttl)
     shown = f"[{host}]" if ":" in host else host

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from lapse.agents import default_app
 from lapse.sessions import LapseSessionService
 from lapse.web.mounting import mount
+from lapse.web.page import add_chat_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class ServerOptions:
     web: bool = False
     allow_origins: tuple[str, ...] = ()
     artifact_service_uri: str | None = None
+    chat_app: str | None = None
+    """The agent that a chat page at `/` talks to; none: no such page."""
 
 
 def build_app(service: LapseSessionService, options: ServerOptions, *, sweep: bool) -> FastAPI:
@@ -48,4 +51,6 @@ def build_app(service: LapseSessionService, options: ServerOptions, *, sweep: bo
         port=options.port,
     )
     mount(app, service, sweep=sweep, default_app=default_app(options.agents_dir))
+    if options.chat_app is not None:
+        add_chat_page(app, options.chat_app)
     return app

@@ -16,6 +16,7 @@ from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
 from lapse.web.lifecycle import lifecycle_routes
+from lapse.web.page import add_client
 
 
 def mount(
@@ -27,8 +28,9 @@ def mount(
 ) -> None:
     """Add Lapse to an application that has not started yet.
 
-    It gains the lifecycle routes, `/livez`, `/readyz` and `/metrics`, answers for Lapse's
-    errors, and runs of ADK's (`/run`, `/run_sse`, `/run_live`) that resurrect their session.
+    It gains the lifecycle routes, `/lapse/client.js`, `/livez`, `/readyz` and `/metrics`,
+    answers for Lapse's errors, and runs of ADK's (`/run`, `/run_sse`, `/run_live`) that
+    resurrect their session.
     For the application's lifetime the store is open and, unless `sweep` is False, swept;
     at its end the service is closed.
 
@@ -51,6 +53,7 @@ def mount(
     app.include_router(
         health_routes(service.store, metrics, sweeper_is_well=lambda: not sweep or sweeper.is_alive)
     )
+    add_client(app)
     install_faults(app)
     app.add_middleware(SessionInFront, default_app=default_app)
     app.router.lifespan_context = _within(
