@@ -216,21 +216,31 @@ def _serve(
         # The demo's folder is part of the installed package: nothing is written there.
         artifact_service_uri="memory://" if folder == AGENTS_DIR else None,
         chat_app=APP_NAME if folder == AGENTS_DIR else None,
+        watch=settings.watch,
     )
     service = LapseSessionService(store, ttl=settings.ttl)
     shown = f"[{host}]" if ":" in host else host
+    web_app = build_app(service, options, sweep=settings.sweeper and settings.cleanup_enabled)
 
     class Server(uvicorn.Server):
-        """Says where it listens once it does, so that whoever waits for the line can connect."""
+        """Says where it listens once it does, so that whoever waits for the line can connect.
+
+        Streams of notices, which have no end of their own, end before it waits for requests.
+        """
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 typer.echo(f"Lapse serves {_described(folder)} on http://{shown}:{port}", err=True)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            for end in web_app.state.lapse_endings:
+                end()
+            await super().shutdown(sockets)
+
     server = Server(
         uvicorn.Config(
-            build_app(service, options, sweep=settings.sweeper and settings.cleanup_enabled),
+            web_app,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),

@@ -59,3 +59,7 @@ class OutcomeUnknownError(StoreUnavailableError):
 
 class StoreRefusedError(LapseError):
     """The store cannot be used as it is: foreign, of another version, or not writable."""
+
+
+class TooManyStreamsError(LapseError):
+    """A session, or a user, is watched by as many streams as are allowed."""

@@ -16,7 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, LONGEST_HORIZON, Rules
 from lapse.store import ConnectionOptions
-from lapse.ttl import DEFAULT_TTL, ttl_from_minutes
+from lapse.ttl import DEFAULT_TTL, LONGEST_TTL, ttl_from_minutes
+from lapse.watching import WatchOptions
 
 ENV_FILE: Final = ".env.local"
 _LONGEST_TIMEOUT: Final = timedelta(hours=1)
@@ -41,6 +42,17 @@ def _minutes(value: object) -> object:
     if isinstance(value, timedelta):
         return value
     return ttl_from_minutes(_number(value), field="minutes")
+
+
+def _warning(value: object) -> object:
+    """Read minutes, which may be none: no warning."""
+    minutes = _number(value)
+    longest = LONGEST_TTL / timedelta(minutes=1)
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float):
+        return value
+    if not 0 <= minutes <= longest:  # so for NaN, too
+        raise InvalidValueError("minutes", f"must be 0 to {longest:.0f} minutes, not {minutes!r}")
+    return timedelta(minutes=minutes)
 
 
 def _hours(value: object) -> object:
@@ -97,6 +109,21 @@ class Settings(BaseSettings):
     statement_cache: int = Field(
         default=100, ge=0, le=10_000, validation_alias="LAPSE_STATEMENT_CACHE"
     )
+    warn_before: Annotated[timedelta, BeforeValidator(_warning)] = Field(
+        default=WatchOptions().warn_before, validation_alias="LAPSE_WARN_MINUTES"
+    )
+    heartbeat: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+        default=WatchOptions().heartbeat, validation_alias="LAPSE_HEARTBEAT_SECONDS"
+    )
+    streams_per_session: int = Field(
+        default=WatchOptions().per_session,
+        ge=1,
+        le=1000,
+        validation_alias="LAPSE_STREAMS_PER_SESSION",
+    )
+    streams_per_user: int = Field(
+        default=WatchOptions().per_user, ge=1, le=10_000, validation_alias="LAPSE_STREAMS_PER_USER"
+    )
     sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
     log_format: LogFormat = Field(default=LogFormat.CONSOLE, validation_alias="LAPSE_LOG_FORMAT")
 
@@ -113,6 +140,16 @@ class Settings(BaseSettings):
             statement_timeout=self.statement_timeout,
             connect_timeout=self.connect_timeout,
             statement_cache=self.statement_cache,
+        )
+
+    @property
+    def watch(self) -> WatchOptions:
+        """Return how sessions are to be watched."""
+        return WatchOptions(
+            warn_before=self.warn_before,
+            heartbeat=self.heartbeat,
+            per_session=self.streams_per_session,
+            per_user=self.streams_per_user,
         )
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey, Status
+from lapse.watching import Watchable
 
 _WAITING: Final = "w"
 
@@ -193,7 +194,7 @@ class Tally:
     sessions: int
 
 
-class Store(Protocol):
+class Store(Watchable, Protocol):
     """Where sessions live.
 
     Every method may raise StoreUnavailableError: the store does not answer, nothing is

@@ -39,12 +39,18 @@ def read_script(dialect: str, path: str) -> str:
 
 
 def read_statements(dialect: str) -> Mapping[str, str]:
-    """Return a dialect's statements by name; the text before the first name is its preface."""
-    _, *parts = _NAME.split(read_script(dialect, "statements.sql"))
-    return {
-        name: body.strip().removesuffix(";")
-        for name, body in zip(parts[::2], parts[1::2], strict=True)
-    }
+    """Return a dialect's statements by name; the text before a file's first name is a preface.
+
+    They stand in `statements.sql` and in the files of its form beside it.
+    """
+    folder = resources.files("lapse.stores").joinpath("sql", dialect)
+    found = dict[str, str]()
+    for file in folder.iterdir():
+        if file.name.endswith(".sql"):
+            _, *parts = _NAME.split(file.read_text("utf-8"))
+            for name, body in zip(parts[::2], parts[1::2], strict=True):
+                found[name] = body.strip().removesuffix(";")
+    return found
 
 
 def read_migrations(dialect: str) -> Mapping[int, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from lapse.agents import default_app
 from lapse.sessions import LapseSessionService
+from lapse.watching import WatchOptions
 from lapse.web.mounting import mount
 from lapse.web.page import add_chat_page
 
@@ -27,6 +28,7 @@ class ServerOptions:
     artifact_service_uri: str | None = None
     chat_app: str | None = None
     """The agent that a chat page at `/` talks to; none: no such page."""
+    watch: WatchOptions = field(default_factory=WatchOptions)
 
 
 def build_app(service: LapseSessionService, options: ServerOptions, *, sweep: bool) -> FastAPI:
@@ -50,7 +52,13 @@ def build_app(service: LapseSessionService, options: ServerOptions, *, sweep: bo
         host=options.host,
         port=options.port,
     )
-    mount(app, service, sweep=sweep, default_app=default_app(options.agents_dir))
+    mount(
+        app,
+        service,
+        sweep=sweep,
+        default_app=default_app(options.agents_dir),
+        watch=options.watch,
+    )
     if options.chat_app is not None:
         add_chat_page(app, options.chat_app)
     return app

@@ -28,6 +28,8 @@ _TYPES: Final = {
         "bigint",
     ),
     **dict.fromkeys(("enforced", "exact"), "boolean"),
+    **dict.fromkeys(("app_names", "user_ids", "session_ids"), "varchar[]"),
+    "payload": "text",
     "now": "timestamptz",
 }
 """What each parameter is, wherever it stands: PostgreSQL must not have to guess."""

@@ -6,7 +6,7 @@ two replicas do at once is decided by the locks of the rows it is about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,11 +26,11 @@ from lapse.store import (
     Swept,
     Tally,
 )
-from lapse.stores.postgres import appending, lobby, reading
+from lapse.stores.postgres import appending, hints, lobby, reading, watching
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections
-from lapse.stores.postgres.hints import Listener
 from lapse.stores.postgres.schema import pending_script, prepare
+from lapse.watching import Snapshot
 
 
 class PostgresStore:
@@ -70,7 +70,7 @@ class PostgresStore:
             await connection.close()
 
     def hints(self, nearer: Callable[[timedelta], None]) -> AbstractAsyncContextManager[None]:
-        return Listener(self._connections, nearer)
+        return hints.Listener(self._connections, hints.CHANNEL, hints.hearing(nearer))
 
     async def close(self) -> None:
         await self._connections.close()
@@ -152,3 +152,16 @@ class PostgresStore:
 
     async def tallies(self) -> Sequence[Tally]:
         return await reading.tallies(await self._at(None))
+
+    async def records(
+        self, keys: Collection[SessionKey], *, now: datetime | None = None
+    ) -> Snapshot:
+        return await watching.records(await self._at(now), keys)
+
+    async def announce(self, keys: Collection[SessionKey]) -> None:
+        await watching.announce(await self._at(None), keys)
+
+    def announcements(
+        self, heard: Callable[[Collection[str]], None]
+    ) -> AbstractAsyncContextManager[None]:
+        return hints.Listener(self._connections, watching.CHANNEL, watching.hearing(heard))

@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -30,10 +30,11 @@ from lapse.store import (
     Swept,
     Tally,
 )
-from lapse.stores.sqlite import appending, lobby, reading, rows
+from lapse.stores.sqlite import appending, lobby, reading, rows, watching
 from lapse.stores.sqlite.lanes import Lane
 from lapse.stores.sqlite.schema import connect, pending_script, prepare, prepare_connection
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
+from lapse.watching import Snapshot
 
 T = TypeVar("T")
 
@@ -220,6 +221,20 @@ class SqliteStore:
 
     async def tallies(self) -> Sequence[Tally]:
         return await self._read(reading.tallies)
+
+    async def records(
+        self, keys: Collection[SessionKey], *, now: datetime | None = None
+    ) -> Snapshot:
+        return await self._read(lambda t: watching.records(t, keys), now=now)
+
+    async def announce(self, keys: Collection[SessionKey]) -> None:
+        """Return without a word, as `hints`."""
+
+    def announcements(
+        self,
+        heard: Callable[[Collection[str]], None],  # noqa: ARG002 - the protocol's parameter
+    ) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
 
 def _connect_memory() -> sqlite3.Connection:
