@@ -9,15 +9,13 @@
 const KINDS = /** @type {const} */ ([
   "lifecycle", "expiring", "extended", "expired", "resurrected", "used", "deleted",
 ]);
-const STATUS_AFTER = { extended: "waiting", resurrected: "waiting", expired: "expired", used: "used" };
 
 const REQUEST_TIMEOUT = 10_000;
 const FIRST_EVENT = 6_000; // a stream that brings nothing by then is held back on the way
-const SILENCE = 40_000; // heartbeats come every 15 s: two were missed
 const SHORTEST_RETRY = 1_000;
 const LONGEST_RETRY = 30_000;
 const POLL_EVERY = 15_000;
-const POLL_FOR = 300_000; // then streaming is tried again
+const POLL_FOR = 120_000; // then streaming is tried again
 const DRAFT_PAUSE = 400;
 const DRAFT_EVERY = 60_000;
 
@@ -43,6 +41,7 @@ export class SessionWatch extends EventTarget {
   #headers;
   #fetch;
   #warn;
+  #silence;
   #retry = SHORTEST_RETRY;
   #clock = 0; // the server's time minus this browser's
   #warnedOf = null; // the deadline that a warning was given of
@@ -57,7 +56,8 @@ export class SessionWatch extends EventTarget {
   #limit = null; // a deadline that could not be extended
 
   constructor({ baseUrl = location.origin, appName, userId, sessionId, headers = {},
-                fetch = globalThis.fetch.bind(globalThis), warnMinutes = 5, ...callbacks }) {
+                fetch = globalThis.fetch.bind(globalThis), warnMinutes = 5, heartbeatSeconds = 15,
+                ...callbacks }) {
     super();
     for (const [name, value] of Object.entries({ appName, userId, sessionId })) {
       if (typeof value !== "string" || !value) throw new TypeError(`watchSession needs ${name}`);
@@ -68,6 +68,7 @@ export class SessionWatch extends EventTarget {
     this.#headers = typeof headers === "function" ? headers : () => headers;
     this.#fetch = fetch;
     this.#warn = warnMinutes * 60_000;
+    this.#silence = heartbeatSeconds * 3_000; // three heartbeats were missed
     for (const kind of [...KINDS, "connection", "error"]) {
       const callback = callbacks[`on${kind[0].toUpperCase()}${kind.slice(1)}`];
       if (callback) this.addEventListener(kind, (event) => callback(event.detail));
@@ -112,6 +113,7 @@ export class SessionWatch extends EventTarget {
     const wait = Math.max(Math.min(DRAFT_PAUSE, every), this.#draftedAt + every - Date.now());
     this.#draftTimer = setTimeout(async () => {
       this.#draftTimer = null;
+      if (this.record?.status !== "waiting") return;
       try {
         this.#draftedAt = Date.now();
         await this.extend();
@@ -120,6 +122,12 @@ export class SessionWatch extends EventTarget {
         this.#tell("error", error);
       }
     }, wait);
+  }
+
+  /** What was typed was sent, or thrown away: it need not keep the session any more. */
+  endDraft() {
+    clearTimeout(this.#draftTimer);
+    this.#draftTimer = null;
   }
 
   /** Give a waiting session a fresh TTL from now; resolves to its record. */
@@ -145,7 +153,7 @@ export class SessionWatch extends EventTarget {
 
   /** Hear no more. */
   stop() {
-    clearTimeout(this.#draftTimer);
+    this.endDraft();
     this.#ended.abort();
     this.#attempt.abort();
     this.#wake();
@@ -212,8 +220,10 @@ export class SessionWatch extends EventTarget {
   #lost(error) {
     if (this.#ended.signal.aborted) return;
     if (error instanceof LapseError && error.status === 404) {
-      this.#tell("deleted", { kind: "deleted", record: this.record });
+      const last = this.record;
+      this.record = null;
       this.stop();
+      this.#tell("deleted", { kind: "deleted", record: last });
     } else {
       this.#tell("error", error);
     }
@@ -272,7 +282,7 @@ export class SessionWatch extends EventTarget {
     let heard = false;
     try {
       const opened = await within(FIRST_EVENT, asked);
-      for await (const event of serverSentEvents(opened, () => (heard ? SILENCE : FIRST_EVENT))) {
+      for await (const event of serverSentEvents(opened, () => (heard ? this.#silence : FIRST_EVENT))) {
         if (event.id !== undefined) this.#lastEventId = event.id;
         if (event.retry) this.#retry = event.retry;
         if (!event.data) continue;
@@ -298,7 +308,7 @@ export class SessionWatch extends EventTarget {
     }
     if (!KINDS.includes(kind)) return;
     const { timeLeftSeconds, ...record } = data;
-    this.#take({ ...this.record, status: STATUS_AFTER[kind] ?? this.record?.status, ...record });
+    this.#take(record);
     if (kind === "expiring") this.#warnOf(timeLeftSeconds);
   }
 
@@ -522,10 +532,9 @@ class LapseNotice extends (globalThis.HTMLElement ?? Object) {
   #enter() {
     this.#listening = new AbortController();
     const { signal } = this.#listening;
-    for (const kind of ["lifecycle", "expiring"]) {
+    for (const kind of ["lifecycle", "expiring", "deleted"]) {
       this.#watch.addEventListener(kind, () => this.#render(), { signal });
     }
-    this.#watch.addEventListener("deleted", () => this.#show(""), { signal });
     this.#render();
   }
 
@@ -626,4 +635,6 @@ function element(name, attributes) {
   return made;
 }
 
-globalThis.customElements?.get("lapse-notice") ?? globalThis.customElements?.define("lapse-notice", LapseNotice);
+if (globalThis.customElements && !customElements.get("lapse-notice")) {
+  customElements.define("lapse-notice", LapseNotice);
+}

@@ -16,10 +16,15 @@ sys.path.append(str(Path(__file__).parents[1] / "http"))
 from serving import serving
 
 CHROMIUM = shutil.which("chromium")
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +59,9 @@ def visit(browser, served):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",
-            lambda message: message.type in {"error", "warning"}
-            and complaints.append(message.text),
+            lambda message: (
+                message.type in {"error", "warning"} and complaints.append(message.text)
+            ),
         )
         page.goto(served.url + address)
         return page

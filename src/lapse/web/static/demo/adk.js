@@ -55,6 +55,8 @@ export class Adk {
       cache: "no-store",
       headers: body ? { "Content-Type": "application/json" } : {},
       body: body && JSON.stringify(body),
+    }).catch(() => {
+      throw new LapseError(0, "the server cannot be reached");
     });
     if (response.ok) return response;
     const detail = (await response.json().catch(() => null))?.detail;

@@ -20,25 +20,29 @@ const composer = new Composer(find("composer"), { onDraft: () => watch?.draft(),
 
 let sessionId = null;
 let watch = null;
+let turn = 0; // of those who open or read, only the last shows what it found
 
 const addressed = () => decodeURIComponent(location.hash.slice(1));
 
 /** Open a session and follow its life; without an id, or where it is gone, a new one. */
 async function open(id) {
   closeChats();
+  const mine = ++turn;
   const record = id ? await adk.lifecycle(id) : null;
   if (!record) id = (await adk.create()).id;
   const session = record?.status === "used" ? await adk.read(id) : null;
-  sessionId = id;
-  history.replaceState(null, "", `#${encodeURIComponent(id)}`);
-  chats.remember(id);
+  if (mine !== turn) return;
+  take(id);
   conversation.show(session?.events ?? []);
-  composer.open(id);
-  follow(id);
   await chats.refresh(id);
 }
 
-function follow(id) {
+/** From here on the page is about this session. */
+function take(id) {
+  sessionId = id;
+  history.replaceState(null, "", `#${encodeURIComponent(id)}`);
+  chats.remember(id);
+  composer.open(id);
   watch?.stop();
   watch = watchSession({ baseUrl, appName, userId, sessionId: id });
   find("notice").watch = watch;
@@ -46,21 +50,28 @@ function follow(id) {
   for (const kind of ["expired", "resurrected", "used", "deleted"]) {
     watch.addEventListener(kind, () => attempt(() => chats.refresh(sessionId)));
   }
-  // Another tab spoke: show what was said there.
-  watch.addEventListener("used", async () => {
-    if (composer.isBusy) return;
-    const session = await adk.read(id);
-    if (session && id === sessionId && !composer.isBusy) conversation.show(session.events);
-  });
+  // Somebody spoke elsewhere: show what was said.
+  watch.addEventListener("used", () => attempt(readAgain));
+}
+
+async function readAgain() {
+  if (composer.isBusy) return;
+  const mine = ++turn;
+  const session = await adk.read(sessionId);
+  if (session && mine === turn && !composer.isBusy) conversation.show(session.events);
 }
 
 async function send(text) {
-  const unsay = conversation.say(text);
+  watch?.endDraft();
   composer.isBusy = true;
+  let unsay = () => {};
   try {
+    if (!sessionId) await open(null);
+    unsay = conversation.say(text);
     await hear(text);
   } catch (error) {
-    if (error instanceof LapseError || error instanceof TypeError) {
+    conversation.end();
+    if (error instanceof LapseError) {
       unsay(); // it did not arrive
       if (!composer.draft) composer.put(text);
     }
@@ -69,42 +80,45 @@ async function send(text) {
     conversation.end();
     composer.isBusy = false;
   }
-  await chats.refresh(sessionId).catch(() => {});
+  otherTabs.postMessage(sessionId);
+  await attempt(() => chats.refresh(sessionId));
 }
 
 async function hear(text) {
-  const isFirst = watch.record?.status !== "used";
   const title = { title: text.length > LONGEST_TITLE ? `${text.slice(0, LONGEST_TITLE - 1)}…` : text };
-  const events = adk.run(sessionId, text, isFirst ? title : null);
+  const stateDelta = watch.record?.status === "used" ? null : title;
   try {
-    for await (const event of events) conversation.hear(event);
+    for await (const event of adk.run(sessionId, text, stateDelta)) conversation.hear(event);
   } catch (error) {
     if (!(error instanceof LapseError && error.status === 404)) throw error;
     // Nobody can have it back any more: what was written begins a new one.
-    const { id } = await adk.create();
-    sessionId = id;
-    history.replaceState(null, "", `#${encodeURIComponent(id)}`);
-    chats.remember(id);
-    composer.open(id);
-    follow(id);
-    for await (const event of adk.run(id, text, title)) conversation.hear(event);
+    take((await adk.create()).id);
+    for await (const event of adk.run(sessionId, text, title)) conversation.hear(event);
   }
 }
 
 function explained(error) {
-  if (error instanceof TypeError) return "The server cannot be reached. Your words are kept; send them again in a moment.";
-  if (error instanceof LapseError) return `That was not sent: ${error.message}. Try again in a moment.`;
-  return `The agent could not answer: ${error.message}`;
+  if (error instanceof LapseError) return `That was not sent: ${error.message}. Send it again in a moment.`;
+  if (error instanceof TypeError) return "The answer broke off. Reload the page to see what there is of it.";
+  return error.message;
 }
 
 async function attempt(action) {
   try {
     await action();
   } catch (error) {
-    if (!(error instanceof LapseError || error instanceof TypeError)) throw error;
-    if (!sessionId) conversation.fault("The server cannot be reached. Reload the page in a moment.");
+    if (!(error instanceof LapseError)) throw error;
+    if (!sessionId) conversation.fault(`This page could not begin: ${error.message}.`);
   }
 }
+
+const otherTabs = new BroadcastChannel("lapse.said");
+otherTabs.addEventListener("message", ({ data }) => {
+  attempt(async () => {
+    if (data === sessionId) await readAgain();
+    await chats.refresh(sessionId);
+  });
+});
 
 // The list of chats is a drawer where the screen is narrow.
 

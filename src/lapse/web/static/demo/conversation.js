@@ -26,7 +26,7 @@ export class Conversation {
 
   /** Show an event of ADK's: partial words, whole words, a call of a tool, an error. */
   hear(event) {
-    if (event.error) throw new Error(event.error);
+    if (event.error) throw new Error(`The agent could not answer: ${event.error}`);
     const text = (event.content?.parts ?? []).filter((part) => !part.thought).map((part) => part.text ?? "").join("");
     this.#following(() => {
       if (event.author === "user") {

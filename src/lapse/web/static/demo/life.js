@@ -23,7 +23,6 @@ export class Life {
   #watch = null;
   #listening = new AbortController();
   #timer = null;
-  #isGone = false;
 
   constructor(root, said, link) {
     this.#root = root;
@@ -37,7 +36,6 @@ export class Life {
     this.#listening = new AbortController();
     const { signal } = this.#listening;
     this.#watch = watch;
-    this.#isGone = false;
     this.#find("past").replaceChildren();
     let isFirst = true;
     watch.addEventListener("lifecycle", ({ detail: { record } }) => {
@@ -48,7 +46,6 @@ export class Life {
     for (const kind of Object.keys(HAPPENED)) {
       watch.addEventListener(kind, () => {
         this.#note(new Date(watch.now()), HAPPENED[kind]);
-        if (kind === "deleted") this.#isGone = true;
         if (kind !== "expiring" && kind !== "extended") this.said.textContent = `Session ${HAPPENED[kind]}.`;
         this.#render();
       }, { signal });
@@ -72,14 +69,14 @@ export class Life {
   #render() {
     clearTimeout(this.#timer);
     const { record, timeLeft, isExpiring } = this.#watch;
-    const status = this.#isGone ? "gone" : record.status;
+    const status = record?.status ?? "gone";
     this.#root.dataset.status = isExpiring ? "expiring" : status;
     const [title, sentence] = SHOWN[status];
     this.#put("status", isExpiring ? "Closes soon" : title);
     this.#put("sentence", status === "expired" && record.restorableUntil
       ? `${sentence} You can have it back until ${whenever(record.restorableUntil)}.` : sentence);
     this.#put("clock", status === "waiting" && timeLeft !== null ? clock(timeLeft) : "");
-    const whole = (record.ttlMinutes ?? 0) * 60_000;
+    const whole = (record?.ttlMinutes ?? 0) * 60_000;
     const share = status === "waiting" && whole ? Math.min(1, timeLeft / whole) : Number(status === "used");
     this.#root.querySelector(".left").setAttribute("stroke-dashoffset", String(1 - share));
     if (timeLeft > 0) this.#timer = setTimeout(() => this.#render(), timeLeft % 1000 || 1000);
