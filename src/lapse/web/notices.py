@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header
 from fastapi.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.lifecycle import SessionKey
 from lapse.notices import Known, Notice, NoticeKind
@@ -20,6 +20,9 @@ from lapse.watcher import Watcher
 from lapse.web.lifecycle import Key, LifecycleBody
 
 MEDIA_TYPE: Final = "text/event-stream"
+
+_STAYING: Final = "lapse.staying"
+"""Where in a request's scope a stream is left for the outermost layer."""
 
 _HEARTBEAT: Final = b": heartbeat\n\n"
 _MOST_WAITING: Final = 16
@@ -77,26 +80,67 @@ class NoticeResponse(Response):
         self._known = known
         self.background = None
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; TooManyStreamsError before anything is sent."""
-        stream = _Stream(send)
-        with self._watcher.watching(self._key, stream, self._known):
-            try:
-                await send(
-                    {"type": "http.response.start", "status": 200, "headers": list(_HEADERS)}
-                )
-                stream.open()
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-            except asyncio.CancelledError:
-                if not stream.dropped:
-                    raise
-                stream.task.uncancel()
-                _log.info(
-                    "a slow reader of notices was dropped", extra={"session": self._key.short}
-                )
-            finally:
-                await stream.close()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the head, and stay; TooManyStreamsError before anything is sent."""
+        self._stream = _Stream()
+        self._unwatch = self._watcher.watch(self._key, self._stream, self._known)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        except BaseException:
+            self._unwatch()
+            raise
+        if _STAYING in scope:
+            scope[_STAYING].append(self)
+        else:
+            await self.stay(receive, send)
+
+    async def stay(self, receive: Receive, send: Send) -> None:
+        """Write what is told until the reader leaves, is too slow, or there is no more."""
+        stream = self._stream
+        try:
+            stream.open(send)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        except asyncio.CancelledError:
+            if not stream.dropped:
+                raise
+            stream.task.uncancel()
+            _log.info("a slow reader of notices was dropped", extra={"session": self._key.short})
+        finally:
+            self.leave()
+            await stream.close()
+
+    def leave(self) -> None:
+        """Be told no more."""
+        self._unwatch()
+
+
+class StreamsInFront:
+    """A layer in front: here streams stay, once all behind it have let them pass.
+
+    Each layer that a request has gone through keeps a KiB or two for as long as it lasts. A
+    stream's head goes through all of them, for their headers; then they return, and the rest
+    of its life is one suspended call. The further out the layer stands, the less it keeps:
+    around an application, rather than among its middleware, less than half.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; stay with it if it turns out to be a stream."""
+        is_stream = scope["type"] == "http" and scope["path"].endswith("/lifecycle/events")
+        if not is_stream or _STAYING in scope:
+            await self._app(scope, receive, send)
+            return
+        staying: list[NoticeResponse] = []
+        try:
+            await self._app({**scope, _STAYING: staying}, receive, send)
+            for response in staying:
+                await response.stay(receive, send)
+        finally:
+            for response in staying:
+                response.leave()
 
 
 class _Stream:
@@ -114,22 +158,23 @@ class _Stream:
         "task",
     )
 
-    def __init__(self, send: Send) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.task = task
+    task: asyncio.Task[Any]
+
+    def __init__(self) -> None:
         self.dropped = False
-        self._send = send
+        self._send: Send | None = None
         self._frames: list[bytes] = [_retry()]
         self._writing: asyncio.Task[None] | None = None
-        self._opened = False
         self._ending = False
         self._ended = False
         self._missed = 0
 
-    def open(self) -> None:
-        """Begin to write: the head of the response is out."""
-        self._opened = True
+    def open(self, send: Send) -> None:
+        """Begin to write: the head of the response is out, and this task waits for its end."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self._send = send
         self._write_soon()
 
     async def close(self) -> None:
@@ -164,24 +209,24 @@ class _Stream:
         self._write_soon()
 
     def _drop(self) -> None:
-        if not self.dropped and not self._ending:
+        if not self.dropped and not self._ending and self._send is not None:
             self.dropped = True
             self._frames.clear()
             self.task.cancel()
 
     def _write_soon(self) -> None:
-        if self._opened and self._writing is None and not self.dropped:
-            self._writing = asyncio.create_task(self._write())
+        if self._send is not None and self._writing is None and not self.dropped:
+            self._writing = asyncio.create_task(self._write(self._send))
 
-    async def _write(self) -> None:
+    async def _write(self, send: Send) -> None:
         try:
             while self._frames:
                 body = b"".join(self._frames)
                 self._frames.clear()
-                await self._send({"type": "http.response.body", "body": body, "more_body": True})
+                await send({"type": "http.response.body", "body": body, "more_body": True})
             if self._ending and not self._ended:
                 self._ended = True
-                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:
             # The reader has left; the server tells the response itself.
             self._frames.clear()

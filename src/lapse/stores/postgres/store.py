@@ -6,6 +6,7 @@ two replicas do at once is decided by the locks of the rows it is about.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
@@ -48,6 +49,7 @@ class PostgresStore:
         self._rules = rules
         self._connections = Connections(url, options)
         self._prepared = False
+        self._sender = secrets.token_hex(4)
 
     @property
     def rules(self) -> Rules:
@@ -159,9 +161,10 @@ class PostgresStore:
         return await watching.records(await self._at(now), keys)
 
     async def announce(self, keys: Collection[SessionKey]) -> None:
-        await watching.announce(await self._at(None), keys)
+        await watching.announce(await self._at(None), keys, self._sender)
 
     def announcements(
         self, heard: Callable[[Collection[str]], None]
     ) -> AbstractAsyncContextManager[None]:
-        return hints.Listener(self._connections, watching.CHANNEL, watching.hearing(heard))
+        hear = watching.hearing(heard, self._sender)
+        return hints.Listener(self._connections, watching.CHANNEL, hear)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
@@ -16,9 +15,6 @@ CHANNEL: Final = "lapse_changes"
 
 _MOST: Final = 400
 """Sessions in one NOTIFY: its payload is limited to 8000 bytes."""
-
-_OWN: Final = secrets.token_hex(4)
-"""Stands first in what this process announces, which it need not hear."""
 
 
 async def records(call: Call, keys: Collection[SessionKey]) -> Snapshot:
@@ -46,23 +42,23 @@ async def records(call: Call, keys: Collection[SessionKey]) -> Snapshot:
     return Snapshot(read[0]["now"], found)
 
 
-async def announce(call: Call, keys: Collection[SessionKey]) -> None:
-    """Tell other replicas which sessions changed; see `Watchable.announce`."""
-    for payload in _payloads([key.digest for key in keys]):
+async def announce(call: Call, keys: Collection[SessionKey], sender: str) -> None:
+    """Tell other replicas which sessions changed; see `Watchable.announce`.
+
+    `sender` stands first, for a replica need not hear what it said itself.
+    """
+    digests = [key.digest for key in keys]
+    for start in range(0, len(digests), _MOST):
+        payload = ",".join([sender, *digests[start : start + _MOST]])
         await call.run("announce", payload=payload)
 
 
-def _payloads(digests: list[str]) -> Iterator[str]:
-    for start in range(0, len(digests), _MOST):
-        yield ",".join([_OWN, *digests[start : start + _MOST]])
-
-
-def hearing(heard: Callable[[Collection[str]], None]) -> Callable[[str], None]:
+def hearing(heard: Callable[[Collection[str]], None], own: str) -> Callable[[str], None]:
     """Return what reads a payload of the channel and passes on what others announce."""
 
     def hear(payload: str) -> None:
         sender, *digests = payload.split(",")
-        if sender != _OWN:
+        if sender != own:
             heard(digests)
 
     return hear
