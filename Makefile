@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve serve-llm test test-llm check format bench bench-notices clean
+.PHONY: help install serve serve-llm test test-llm check format bench bench-notices screenshots clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
@@ -11,6 +11,7 @@ help:
 	@echo "make test    every test"
 	@echo "make check   style, types and layers"
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
+	@echo "make screenshots pictures of the demo's page, in build/screenshots"
 	@echo "make install only what serving needs: .venv/bin/lapse"
 
 $(BIN)/python:
@@ -68,6 +69,10 @@ bench: .venv/.installed-bench
 
 bench-notices: .venv/.installed-bench
 	$(BIN)/python bench/notices.py --out bench/notices.md
+
+OUT ?= build/screenshots
+screenshots: .venv/.installed-test
+	$(BIN)/python docs/screenshots.py $(OUT)
 
 clean:
 	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
