@@ -40,7 +40,6 @@ async def ask(page: Page, text: str) -> None:
 
 async def take(folder: Path) -> None:
     """Write the pictures into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     async with (
         Server(SESSION_CLEANUP_TTL_MINUTES="0.1") as server,
         async_playwright() as playwright,
@@ -64,4 +63,6 @@ async def take(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(take(Path(sys.argv[1])))
+    pictures = Path(sys.argv[1])
+    pictures.mkdir(parents=True, exist_ok=True)
+    asyncio.run(take(pictures))

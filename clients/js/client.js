@@ -416,6 +416,8 @@ export async function* serverSentEvents(response, patience = () => 2 ** 31 - 1) 
 
 // The notice.
 
+const IN_SECONDS = 90_000; // so near the end that minutes will not do
+
 const TEXTS = {
   closing: "This chat closes in {time}",
   keep: "Keep it",
@@ -554,7 +556,7 @@ class LapseNotice extends (globalThis.HTMLElement ?? Object) {
   /** The time left in the language of the page: minutes, and near the end seconds. */
   #time() {
     const seconds = Math.ceil((this.#watch.timeLeft ?? 0) / 1000);
-    const [value, unit] = seconds > 90 ? [Math.ceil(seconds / 60), "minute"] : [seconds, "second"];
+    const [value, unit] = seconds * 1000 > IN_SECONDS ? [Math.ceil(seconds / 60), "minute"] : [seconds, "second"];
     const language = this.closest("[lang]")?.lang || undefined;
     return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "long" }).format(value);
   }
@@ -568,11 +570,11 @@ class LapseNotice extends (globalThis.HTMLElement ?? Object) {
       this.#announcedLast = true;
       this.#announce("closing");
     }
-    // The next whole minute, or second, is the next time that it reads differently.
-    if (timeLeft > 0) {
-      const step = timeLeft > 91_000 ? 60_000 : 1_000;
-      this.#timer = setTimeout(() => this.#render(), timeLeft % step || step);
-    }
+    // It reads differently at the next whole minute, near the end at the next second.
+    const wait = timeLeft > IN_SECONDS
+      ? Math.min(timeLeft % 60_000 || 60_000, timeLeft - IN_SECONDS)
+      : timeLeft % 1_000 || 1_000;
+    if (timeLeft > 0) this.#timer = setTimeout(() => this.#render(), wait);
   }
 
   #show(what) {

@@ -2,6 +2,7 @@
 
 import re
 
+import httpx
 from playwright.sync_api import expect
 from serving import Server
 
@@ -171,3 +172,20 @@ def test_the_notice_speaks_the_words_and_the_language_it_is_given(visit):
     )
     expect(page.locator("#mine")).to_contain_text(re.compile(r"Noch \d Sekunden?"))
     expect(page.locator("#mine button")).to_have_text("Bleib")
+
+
+def test_the_page_trusts_no_other_and_names_its_guest_once(served):
+    with httpx.Client(base_url=served.url, trust_env=False) as client:
+        page = client.get("/")
+        guest = client.cookies["lapse_demo_user"]
+        again = client.get("/")
+        asset = client.get("/lapse/demo/chat.js")
+        beyond = client.get("/lapse/demo/..%2f..%2fpage.py")
+        forged = client.get("/", headers={"cookie": "lapse_demo_user=guest-1<script>"})
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert f'data-user="{guest}"' in page.text
+    assert f'data-user="{guest}"' in again.text
+    assert (asset.status_code, beyond.status_code) == (200, 404)
+    assert "<script>" not in forged.text
