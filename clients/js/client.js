@@ -504,7 +504,7 @@ class LapseNotice extends (globalThis.HTMLElement ?? Object) {
   set watch(watch) {
     this.#leave();
     this.#watch = watch;
-    if (this.isConnected) this.#enter();
+    if (watch && this.isConnected) this.#enter();
   }
 
   connectedCallback() {
@@ -513,8 +513,9 @@ class LapseNotice extends (globalThis.HTMLElement ?? Object) {
   }
 
   disconnectedCallback() {
+    const isOwn = this.#isOwn;
     this.#leave();
-    if (this.#isOwn) this.#watch = null;
+    if (isOwn) this.#watch = null;
   }
 
   attributeChangedCallback(_name, before, after) {
