@@ -48,8 +48,10 @@ def _warning(value: object) -> object:
     """Read minutes, which may be none: no warning."""
     minutes = _number(value)
     longest = LONGEST_TTL / timedelta(minutes=1)
+    if isinstance(minutes, timedelta):
+        return minutes
     if isinstance(minutes, bool) or not isinstance(minutes, int | float):
-        return value
+        raise InvalidValueError("minutes", f"must be a number of minutes, not {minutes!r:.40}")
     if not 0 <= minutes <= longest:  # so for NaN, too
         raise InvalidValueError("minutes", f"must be 0 to {longest:.0f} minutes, not {minutes!r}")
     return timedelta(minutes=minutes)

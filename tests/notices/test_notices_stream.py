@@ -70,10 +70,10 @@ def test_a_life_is_told_whichever_replica_changes_it(pair):
     assert one.client.get(one.path("s1") + "/events").status_code == 404
 
 
-def test_deadlines_are_told_at_their_time_though_nobody_changes_anything(pair):
-    # The second replica neither sweeps nor makes any change: it knows the instants.
+def test_deadlines_are_told_at_their_time_though_nobody_says_a_word(place, replica):
+    # The watching replica neither sweeps nor hears of a change: it knows the instants.
     # Seen to fail with a watcher that plans no instant.
-    one, two = pair
+    one, two = replica(place), replica(place, sweep=False)
     one.create("s1", minutes=BRIEF)
     with two.watch("s1") as stream:
         assert stream.heard()[0] == "lifecycle"
@@ -84,11 +84,6 @@ def test_deadlines_are_told_at_their_time_though_nobody_changes_anything(pair):
         assert (name, expired["status"]) == ("expired", "expired")
         assert expired["serverTime"] >= expired["expiresAt"]
         assert expired["restorableUntil"] > expired["expiresAt"]
-
-        one.say("s1")
-        while (heard := stream.heard())[0] == "resurrected":
-            assert heard[1]["resurrections"] == 1
-        assert heard[0] == "used"
 
 
 def test_who_comes_back_is_told_what_still_matters_by_whichever_replica(pair):
@@ -158,7 +153,7 @@ def test_all_streams_take_one_read_for_each_heartbeat(alone, replica):
 
 
 def test_more_streams_than_allowed_are_refused_until_one_is_closed(alone, replica):
-    # Seen to fail with a slot that is given back only at the next heartbeat.
+    # Seen to fail with a stream whose end gives no slot back.
     one = replica(alone, per_session=2, per_user=3)
     for name in ("s1", "s2"):
         one.create(name)
@@ -239,7 +234,7 @@ def test_a_reader_that_takes_nothing_is_dropped(alone, replica):
             one.client.patch(one.path("s1"), json={"ttlMinutes": 30}).raise_for_status()
             assert reader.heard()[0] == "extended"
             sent += 1
-            assert sent < 2000
+            assert sent < 800
 
 
 def test_streams_outlive_an_outage_of_the_store(alone, replica, caplog):

@@ -10,6 +10,7 @@ import pytest
 from lapse.errors import SettingsError
 from lapse.lifecycle import Rules
 from lapse.settings import LogFormat, load_settings, setting_names
+from lapse.watching import WatchOptions
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,8 @@ def test_without_any_setting_the_documented_defaults_hold():
     assert settings.sweeper is True
     assert settings.log_format is LogFormat.CONSOLE
     assert settings.rules == Rules()
+    assert settings.watch == WatchOptions()
+    assert settings.watch.warn_before == timedelta(minutes=5)
 
 
 @pytest.mark.parametrize("where", ["environment", "file"])
@@ -63,6 +66,11 @@ def test_without_any_setting_the_documented_defaults_hold():
         ("LAPSE_STORE_URL", "sqlite:////tmp/x.db", {"store_url": "sqlite:////tmp/x.db"}),
         ("LAPSE_RESTORE_HOURS", "0", {"horizon": timedelta(0)}),
         ("LAPSE_RESTORE_HOURS", "1.5", {"horizon": timedelta(minutes=90)}),
+        ("LAPSE_WARN_MINUTES", "0.5", {"warn_before": timedelta(seconds=30)}),
+        ("LAPSE_WARN_MINUTES", "0", {"warn_before": timedelta(0)}),
+        ("LAPSE_HEARTBEAT_SECONDS", "2.5", {"heartbeat": timedelta(seconds=2.5)}),
+        ("LAPSE_STREAMS_PER_SESSION", "1", {"streams_per_session": 1}),
+        ("LAPSE_STREAMS_PER_USER", "40", {"streams_per_user": 40}),
         ("LAPSE_SWEEPER", "off", {"sweeper": False}),
         ("LAPSE_SWEEPER", "on", {"sweeper": True}),
         ("LAPSE_LOG_FORMAT", "json", {"log_format": LogFormat.JSON}),
@@ -79,6 +87,7 @@ def test_the_documented_names_are_settings():
         "SESSION_CLEANUP_TTL_MINUTES",
         "LAPSE_STORE_URL",
         "LAPSE_RESTORE_HOURS",
+        "LAPSE_WARN_MINUTES",
         "LAPSE_SWEEPER",
         "LAPSE_LOG_FORMAT",
     }
@@ -114,6 +123,12 @@ def test_an_empty_value_is_no_value(monkeypatch):
         ("LAPSE_RESTORE_HOURS", "nan"),
         ("LAPSE_RESTORE_HOURS", "day"),
         ("LAPSE_RESTORE_HOURS", "100000"),
+        ("LAPSE_WARN_MINUTES", "-1"),
+        ("LAPSE_WARN_MINUTES", "nan"),
+        ("LAPSE_WARN_MINUTES", "early"),
+        ("LAPSE_HEARTBEAT_SECONDS", "0"),
+        ("LAPSE_STREAMS_PER_SESSION", "0"),
+        ("LAPSE_STREAMS_PER_USER", "0"),
         ("LAPSE_SWEEPER", "sometimes"),
         ("LAPSE_LOG_FORMAT", "xml"),
     ],

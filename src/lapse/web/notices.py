@@ -91,11 +91,17 @@ class NoticeResponse(Response):
             raise
         if _STAYING in scope:
             scope[_STAYING].append(self)
-        else:
+            return
+        try:
             await self.stay(receive, send)
+        finally:
+            self.leave()
 
     async def stay(self, receive: Receive, send: Send) -> None:
-        """Write what is told until the reader leaves, is too slow, or there is no more."""
+        """Write what is told until the reader leaves, is too slow, or there is no more.
+
+        Whoever calls this calls `leave` afterwards.
+        """
         stream = self._stream
         try:
             stream.open(send)
@@ -107,7 +113,6 @@ class NoticeResponse(Response):
             stream.task.uncancel()
             _log.info("a slow reader of notices was dropped", extra={"session": self._key.short})
         finally:
-            self.leave()
             await stream.close()
 
     def leave(self) -> None:
@@ -186,6 +191,8 @@ class _Stream:
 
     def hear(self, notices: Sequence[Notice]) -> None:
         """Write notices."""
+        if self._ending:
+            return
         self._frames.extend(map(_frame, notices))
         if len(self._frames) > _MOST_WAITING:
             self._drop()
@@ -194,6 +201,8 @@ class _Stream:
 
     def beat(self) -> None:
         """Write a comment, unless the reader has yet to take what came before."""
+        if self._ending:
+            return
         if self._writing is None:
             self._missed = 0
             self._frames.append(_HEARTBEAT)
