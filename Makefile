@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve serve-llm test test-llm check format bench bench-adopt bench-notices bench-runs clean
+.PHONY: help install serve serve-llm test test-llm check format screenshots bench bench-adopt \
+	bench-notices bench-runs clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
@@ -13,6 +14,7 @@ help:
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
 	@echo "make bench-adopt   measure report and adoption of a million sessions"
 	@echo "make bench-runs  measure runs and write bench/runs.md"
+	@echo "make screenshots pictures of the demo's page, in build/screenshots"
 	@echo "make install only what serving needs: .venv/bin/lapse"
 
 $(BIN)/python:
@@ -76,6 +78,10 @@ bench-runs: .venv/.installed-bench
 
 bench-notices: .venv/.installed-bench
 	$(BIN)/python bench/notices.py --out bench/notices.md
+
+OUT ?= build/screenshots
+screenshots: .venv/.installed-test
+	$(BIN)/python docs/screenshots.py $(OUT)
 
 clean:
 	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

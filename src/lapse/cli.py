@@ -221,6 +221,7 @@ def _serve(
     import uvicorn
 
     from lapse.changes import Feed
+    from lapse.demo import APP_NAME
     from lapse.policy import TtlPolicy
     from lapse.sessions import LapseSessionService
     from lapse.web.app import ServerOptions, build_app
@@ -235,6 +236,7 @@ def _serve(
         allow_origins=allow_origins,
         # The demo's folder is part of the installed package: nothing is written there.
         artifact_service_uri="memory://" if _is_bundled(folder) else None,
+        chat_app=APP_NAME if _is_bundled(folder) else None,
         watch=settings.watch,
     )
     feed = Feed()

@@ -17,6 +17,7 @@ from lapse.sessions import LapseSessionService
 from lapse.settings import Adopt
 from lapse.watching import WatchOptions
 from lapse.web.mounting import mount
+from lapse.web.page import add_chat_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class ServerOptions:
     web: bool = False
     allow_origins: tuple[str, ...] = ()
     artifact_service_uri: str | None = None
+    chat_app: str | None = None
+    """The agent that a chat page at `/` talks to; none: no such page."""
     watch: WatchOptions = field(default_factory=WatchOptions)
 
 
@@ -89,4 +92,6 @@ def build_app(
         run_limits=run_limits,
         watch=options.watch,
     )
+    if options.chat_app is not None:
+        add_chat_page(app, options.chat_app)
     return app, runs

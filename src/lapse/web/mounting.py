@@ -29,6 +29,7 @@ from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
 from lapse.web.lifecycle import lifecycle_routes
 from lapse.web.notices import StreamsInFront, notice_routes
+from lapse.web.page import add_client
 from lapse.web.runs import run_routes
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ def mount(
 ) -> Runs:
     """Add Lapse to an application that has not started yet.
 
-    It gains the lifecycle routes, `/livez`, `/readyz` and `/metrics`, answers for Lapse's
-    errors, and runs of ADK's (`/run`, `/run_sse`, `/run_live`) that resurrect their session.
-    Where there are agents to run, by ADK's `/run_sse` in the application or by `runners`, it also
-    gains `…/run`, runs that outlive their connection, and `/run_sse` can be detached.
+    It gains the lifecycle routes, `/lapse/client.js`, `/livez`, `/readyz` and `/metrics`,
+    answers for Lapse's errors, and runs of ADK's (`/run`, `/run_sse`, `/run_live`) that
+    resurrect their session. Where there are agents to run, by ADK's `/run_sse` in the application
+    or by `runners`, it also gains `…/run`, runs that outlive their connection, and `/run_sse` can
+    be detached.
     For the application's lifetime the store is open and, unless `sweep` is False, swept;
     at its end the service is closed.
 
@@ -98,6 +100,7 @@ def mount(
     if opener is not None:
         app.include_router(run_routes(service, runs, opener))
         app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=default_app))
+    add_client(app)
     install_faults(app)
     app.add_middleware(SessionInFront, default_app=default_app)
     app.add_middleware(StreamsInFront)
