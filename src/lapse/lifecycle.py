@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from lapse.errors import InvalidValueError
@@ -59,6 +60,11 @@ class SessionKey(NamedTuple):
     def short(self) -> str:
         """Return as much of the session id as a log may carry."""
         return self.session_id[:SHOWN_ID]
+
+    @property
+    def digest(self) -> str:
+        """Return what names it, to who knows the key, where the key must not be shown."""
+        return blake2b("\0".join(self).encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

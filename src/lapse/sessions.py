@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from google.adk.errors import StaleSessionError
@@ -34,6 +33,7 @@ from lapse.errors import (
 )
 from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key
 from lapse.policy import TtlPolicy
+from lapse.running_in import announced, is_revived, reviving
 from lapse.store import Outcome, Store
 from lapse.sweeper import Sweeper
 from lapse.translation import mark, new_event, seen, session_of, storable_state, window_of
@@ -43,25 +43,6 @@ T = TypeVar("T")
 
 _MANY_EVENTS: Final = 500
 """Reading more of them takes a thread, so that the loop goes on meanwhile."""
-
-_reviving: ContextVar[SessionKey | None] = ContextVar("lapse_reviving", default=None)
-
-
-class AppendWatcher(Protocol):
-    """Somebody who is told of the events that are appended to one session."""
-
-    async def before_append(self, event: Event) -> None:
-        """Hear of an event that is about to be stored, in its turn; may set its timestamp."""
-        ...
-
-    def after_append(self, event: Event) -> None:
-        """Hear that it is stored."""
-        ...
-
-
-_watcher: ContextVar[tuple[SessionKey, AppendWatcher] | None] = ContextVar(
-    "lapse_append_watcher", default=None
-)
 
 
 class LapseSessionService(BaseSessionService):
@@ -180,7 +161,7 @@ class LapseSessionService(BaseSessionService):
             return None
         window = window_of(config)
         record = await self.store.read(key, window)
-        if record is None and _reviving.get() == (app_name, user_id, session_id):
+        if record is None and is_revived(SessionKey(app_name, user_id, session_id)):
             try:
                 await self.resurrect(key, cause=Cause.RUN)
             except NoSuchSessionError:
@@ -234,7 +215,7 @@ class LapseSessionService(BaseSessionService):
         key = SessionKey(session.app_name, session.user_id, session.id)
         if not _can_exist(key):
             raise SessionNotFoundError(f"Session {session.id} not found.")
-        async with self._turn(key), _announced(key, event):
+        async with self._turn(key), announced(key, event):
             new = new_event(event)
             try:
                 appended = await self._commit(
@@ -279,29 +260,7 @@ class LapseSessionService(BaseSessionService):
 
     # The life of a session, beyond ADK's contract.
 
-    @staticmethod
-    @contextmanager
-    def reviving(key: SessionKey) -> Iterator[None]:
-        """Let `get_session` resurrect this session, if need be, inside the block.
-
-        For whatever is about to run an agent: a runner reads its session before the message
-        that would resurrect it.
-        """
-        token = _reviving.set(key)
-        try:
-            yield
-        finally:
-            _reviving.reset(token)
-
-    @staticmethod
-    @contextmanager
-    def watching(key: SessionKey, watcher: AppendWatcher) -> Iterator[None]:
-        """Tell `watcher` of what is appended to this session by the work inside the block."""
-        token = _watcher.set((key, watcher))
-        try:
-            yield
-        finally:
-            _watcher.reset(token)
+    reviving = staticmethod(reviving)
 
     async def lifecycle(self, key: SessionKey) -> Lifecycle:
         """Return a session's record, an expired one's too.
@@ -386,18 +345,6 @@ class LapseSessionService(BaseSessionService):
         ):
             key = SessionKey(app_name, user_id, stripped)
         return key if _can_exist(key) else None
-
-
-@asynccontextmanager
-async def _announced(key: SessionKey, event: Event) -> AsyncIterator[None]:
-    """Tell the watcher of this work, if it has one, that the block stores an event."""
-    watched = _watcher.get()
-    if watched is None or watched[0] != key:
-        yield
-        return
-    await watched[1].before_append(event)
-    yield
-    watched[1].after_append(event)
 
 
 def _no_such(key: SessionKey) -> NoSuchSessionError:

@@ -17,8 +17,9 @@ from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, LONGEST_HORIZON, Rules
 from lapse.run_store import RunLimits
 from lapse.store import ConnectionOptions
-from lapse.ttl import DEFAULT_TTL, Policy, Targets, ttl_from_minutes
+from lapse.ttl import DEFAULT_TTL, LONGEST_TTL, Policy, Targets, ttl_from_minutes
 from lapse.ttl.decision import USUAL_FLOOR
+from lapse.watching import WatchOptions
 
 ENV_FILE: Final = ".env.local"
 _LONGEST_TIMEOUT: Final = timedelta(hours=1)
@@ -52,6 +53,19 @@ def _minutes(value: object) -> object:
     if isinstance(value, timedelta):
         return value
     return ttl_from_minutes(_number(value), field="minutes")
+
+
+def _warning(value: object) -> object:
+    """Read minutes, which may be none: no warning."""
+    minutes = _number(value)
+    longest = LONGEST_TTL / timedelta(minutes=1)
+    if isinstance(minutes, timedelta):
+        return minutes
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float):
+        raise InvalidValueError("minutes", f"must be a number of minutes, not {minutes!r:.40}")
+    if not 0 <= minutes <= longest:  # so for NaN, too
+        raise InvalidValueError("minutes", f"must be 0 to {longest:.0f} minutes, not {minutes!r}")
+    return timedelta(minutes=minutes)
 
 
 def _hours(value: object) -> object:
@@ -151,6 +165,21 @@ class Settings(BaseSettings):
         default=timedelta(seconds=10), validation_alias="LAPSE_RUN_GRACE_SECONDS"
     )
     run_queue: int = Field(default=4, ge=0, le=1000, validation_alias="LAPSE_RUN_QUEUE")
+    warn_before: Annotated[timedelta, BeforeValidator(_warning)] = Field(
+        default=WatchOptions().warn_before, validation_alias="LAPSE_WARN_MINUTES"
+    )
+    heartbeat: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+        default=WatchOptions().heartbeat, validation_alias="LAPSE_HEARTBEAT_SECONDS"
+    )
+    streams_per_session: int = Field(
+        default=WatchOptions().per_session,
+        ge=1,
+        le=1000,
+        validation_alias="LAPSE_STREAMS_PER_SESSION",
+    )
+    streams_per_user: int = Field(
+        default=WatchOptions().per_user, ge=1, le=10_000, validation_alias="LAPSE_STREAMS_PER_USER"
+    )
     sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
     adopt: Adopt = Field(default=Adopt.OFF, validation_alias="LAPSE_ADOPT")
     artifacts: bool = Field(default=True, validation_alias="LAPSE_DELETE_ARTIFACTS")
@@ -221,6 +250,16 @@ class Settings(BaseSettings):
             duration=self.run_duration,
             grace=self.run_grace,
             queue=self.run_queue,
+        )
+
+    @property
+    def watch(self) -> WatchOptions:
+        """Return how sessions are to be watched."""
+        return WatchOptions(
+            warn_before=self.warn_before,
+            heartbeat=self.heartbeat,
+            per_session=self.streams_per_session,
+            per_user=self.streams_per_user,
         )
 
 

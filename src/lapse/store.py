@@ -21,6 +21,7 @@ from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey, Status
 from lapse.observations import Observations
 from lapse.run_store import RunStore
+from lapse.watching import Watchable
 
 _WAITING: Final = "w"
 
@@ -196,7 +197,7 @@ class Tally:
     sessions: int
 
 
-class Store(RunStore, Observations, AdoptingStore, Protocol):
+class Store(RunStore, Watchable, Observations, AdoptingStore, Protocol):
     """Where sessions live, and the records of their runs.
 
     Every method may raise StoreUnavailableError: the store does not answer, nothing is

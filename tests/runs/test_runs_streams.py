@@ -118,9 +118,10 @@ def test_a_stream_cut_in_the_middle_of_partial_text_loses_no_event(pair, where, 
     with reading(pair[0], session) as events:
         first = next(events)
     assert (first.text, first.is_partial) == ("1a", True)
-    (tmp_path / "1").touch()
-    (tmp_path / "2").touch()
-    rest = read(replica(pair, where), session, first.id)
+    with reading(replica(pair, where), session, first.id) as events:
+        (tmp_path / "1").touch()
+        (tmp_path / "2").touch()
+        rest = list(events)
     assert steps(rest) == walked(2)
     if where == "same":
         assert [event.text for event in rest[:2]] == ["1b", "step 1"]

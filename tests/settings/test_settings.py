@@ -11,6 +11,7 @@ from lapse.errors import SettingsError
 from lapse.lifecycle import Rules
 from lapse.settings import Adopt, LogFormat, load_settings, setting_names
 from lapse.ttl import Policy, Targets
+from lapse.watching import WatchOptions
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,8 @@ def test_without_any_setting_the_documented_defaults_hold():
     assert settings.log_format is LogFormat.CONSOLE
     assert settings.rules == Rules(artifacts=True)
     assert settings.adopt is Adopt.OFF
+    assert settings.watch == WatchOptions()
+    assert settings.watch.warn_before == timedelta(minutes=5)
 
 
 @pytest.mark.parametrize("where", ["environment", "file"])
@@ -70,6 +73,11 @@ def test_without_any_setting_the_documented_defaults_hold():
         ("LAPSE_RUNS_PER_USER", "3", {"runs_per_user": 3}),
         ("LAPSE_RUNS_PER_PROCESS", "7", {"runs_per_process": 7}),
         ("LAPSE_RUN_QUEUE", "0", {"run_queue": 0}),
+        ("LAPSE_WARN_MINUTES", "0.5", {"warn_before": timedelta(seconds=30)}),
+        ("LAPSE_WARN_MINUTES", "0", {"warn_before": timedelta(0)}),
+        ("LAPSE_HEARTBEAT_SECONDS", "2.5", {"heartbeat": timedelta(seconds=2.5)}),
+        ("LAPSE_STREAMS_PER_SESSION", "1", {"streams_per_session": 1}),
+        ("LAPSE_STREAMS_PER_USER", "40", {"streams_per_user": 40}),
         ("LAPSE_SWEEPER", "off", {"sweeper": False}),
         ("LAPSE_SWEEPER", "on", {"sweeper": True}),
         ("LAPSE_LOG_FORMAT", "json", {"log_format": LogFormat.JSON}),
@@ -93,6 +101,7 @@ def test_the_documented_names_are_settings():
         "SESSION_CLEANUP_TTL_MINUTES",
         "LAPSE_STORE_URL",
         "LAPSE_RESTORE_HOURS",
+        "LAPSE_WARN_MINUTES",
         "LAPSE_SWEEPER",
         "LAPSE_LOG_FORMAT",
     }
@@ -134,6 +143,12 @@ def test_an_empty_value_is_no_value(monkeypatch):
         ("LAPSE_RUNS_PER_USER", "0"),
         ("LAPSE_RUNS_PER_PROCESS", "many"),
         ("LAPSE_RUN_QUEUE", "-1"),
+        ("LAPSE_WARN_MINUTES", "-1"),
+        ("LAPSE_WARN_MINUTES", "nan"),
+        ("LAPSE_WARN_MINUTES", "early"),
+        ("LAPSE_HEARTBEAT_SECONDS", "0"),
+        ("LAPSE_STREAMS_PER_SESSION", "0"),
+        ("LAPSE_STREAMS_PER_USER", "0"),
         ("LAPSE_SWEEPER", "sometimes"),
         ("LAPSE_LOG_FORMAT", "xml"),
         ("LAPSE_TTL_POLICY", "clever"),

@@ -76,6 +76,11 @@ async def test_a_message_that_resurrects_is_counted_at_its_age(store):
     assert await counted(store) == {("", DAY, Kind.USED, bucket_of(5 * TTL)): 1}
 
 
+async def test_a_session_that_its_first_message_creates_is_not_observed(store):
+    await hear(store, PLAIN, TICK, metadata={"kind": "legacy-session"})
+    assert not await counted(store)
+
+
 async def test_a_message_that_is_refused_leaves_no_observation(store):
     revision = await create(store)
     revision = (await store.append(key(), note("same"), revision, now=T0)).revision

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lapse.commands.starting import explained, fail, open_settings, open_store
+from lapse.commands.starting import fail, open_settings, open_store
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
@@ -73,26 +73,25 @@ def simulate(
     if generator is not None and generator not in GENERATORS:
         fail(f"--generator {generator}: there are {', '.join(GENERATORS)}")
     settings = open_settings(from_store, verbose=False)
-    with explained():
-        targets = _targets(settings, soft_target, hard_target, confidence)
-        ttls = _fixed(fixed)
-        history: Iterable[Arrival]
-        if generator is not None:
-            from lapse.simulation.generators import generate
+    targets = _targets(settings, soft_target, hard_target, confidence)
+    ttls = _fixed(fixed)
+    history: Iterable[Arrival]
+    if generator is not None:
+        from lapse.simulation.generators import generate
 
-            plan = Plan(days, per_day, cure, seed)
-            history, total = generate(generator, plan), timedelta(days=days)
-        elif trace is not None:
-            from lapse.simulation.traces import read_trace
+        plan = Plan(days, per_day, cure, seed)
+        history, total = generate(generator, plan), timedelta(days=days)
+    elif trace is not None:
+        from lapse.simulation.traces import read_trace
 
-            history = found = read_trace(trace)
-            total = _span(found)
-        else:
-            history = found = asyncio.run(_observed(settings, app_name))
-            if not found:
-                fail("the store has observed nothing yet")
-            total = _span(found)
-        _show(history, targets, ttls, total, as_json=as_json, png=png)
+        history = found = read_trace(trace)
+        total = _span(found)
+    else:
+        history = found = asyncio.run(_observed(settings, app_name))
+        if not found:
+            fail("the store has observed nothing yet")
+        total = _span(found)
+    _show(history, targets, ttls, total, as_json=as_json, png=png)
 
 
 def _targets(

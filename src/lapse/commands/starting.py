@@ -1,10 +1,8 @@
-"""What every command begins with: settings, logs, a store, and errors in one sentence."""
+"""What every command begins with: settings, logs and a store."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -20,15 +18,11 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log at DEB
 
 
 def open_settings(store: str | None, *, verbose: bool) -> Settings:
-    """Return the settings and have logs written as they say; end with a sentence if wrong."""
-    from lapse.errors import SettingsError
+    """Return the settings, and have logs written as they say."""
     from lapse.logs import configure_logging
     from lapse.settings import load_settings
 
-    try:
-        settings = load_settings(store_url=store)
-    except SettingsError as error:
-        fail(str(error))
+    settings = load_settings(store_url=store)
     configure_logging(settings.log_format, verbose=verbose)
     return settings
 
@@ -38,17 +32,6 @@ def open_store(settings: Settings) -> Store:
     from lapse.stores import store_from_url
 
     return store_from_url(settings.store_url, settings.rules, settings.connection)
-
-
-@contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Turn Lapse's own errors into one sentence and exit status 1."""
-    from lapse.errors import LapseError
-
-    try:
-        yield
-    except LapseError as error:
-        fail(str(error))
 
 
 def fail(sentence: str) -> NoReturn:

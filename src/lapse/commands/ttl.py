@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lapse.commands.starting import StoreOption, explained, fail, open_settings, open_store
+from lapse.commands.starting import StoreOption, fail, open_settings, open_store
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
@@ -39,8 +39,7 @@ def show(
 ) -> None:
     """Show for each app and segment the TTL, why, and what it costs and misses."""
     settings = open_settings(store, verbose=False)
-    with explained():
-        asyncio.run(_show(settings, app_name, png))
+    asyncio.run(_show(settings, app_name, png))
 
 
 @ttl_commands.command()
@@ -50,8 +49,7 @@ def explain(
 ) -> None:
     """Say how the TTLs came about: the last decisions and what each was made from."""
     settings = open_settings(store, verbose=False)
-    with explained():
-        asyncio.run(_explain(settings, app_name))
+    asyncio.run(_explain(settings, app_name))
 
 
 @ttl_commands.command("reset-window")
@@ -61,8 +59,7 @@ def reset_window(
 ) -> None:
     """Forget the days so far, after a release that changes the page; the TTLs stay meanwhile."""
     settings = open_settings(store, verbose=False)
-    with explained():
-        asyncio.run(_reset(settings, app_name))
+    asyncio.run(_reset(settings, app_name))
 
 
 async def _show(settings: Settings, app_name: str | None, png: Path | None) -> None:

@@ -4,3 +4,6 @@ from pathlib import Path
 from typing import Final
 
 AGENTS_DIR: Final = Path(__file__).parent
+
+APP_NAME: Final = "concierge"
+"""The agent that the chat page talks to."""

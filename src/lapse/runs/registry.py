@@ -26,6 +26,7 @@ from lapse.lifecycle import SHOWN_ID, SessionKey
 from lapse.logs import shortening
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import HEARTBEAT, RunLimits, RunRecord, RunStatus
+from lapse.running_in import reviving, watching
 from lapse.runs.frames import ending, error_of
 from lapse.runs.places import Place
 from lapse.runs.reading import frames_after, stored_after
@@ -228,7 +229,7 @@ class Runs:
         return await asyncio.shield(admission)
 
     async def _admit(self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]]) -> Run:
-        with self._service.reviving(key):
+        with reviving(key):
             chunks = await open_chunks()
         record = await self._store.begin_run(
             key, str(uuid.uuid4()), most_of_user=self.limits.per_user
@@ -264,8 +265,8 @@ class Runs:
         status, error = RunStatus.FAILED, None
         try:
             with (
-                self._service.reviving(record.key),
-                self._service.watching(record.key, run),
+                reviving(record.key),
+                watching(record.key, run),
                 shortening(record.key.session_id),
             ):
                 work = asyncio.create_task(run.consume(chunks))

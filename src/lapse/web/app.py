@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from lapse.run_store import RunLimits
 from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.settings import Adopt
+from lapse.watching import WatchOptions
 from lapse.web.mounting import mount
+from lapse.web.page import add_chat_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,9 @@ class ServerOptions:
     web: bool = False
     allow_origins: tuple[str, ...] = ()
     artifact_service_uri: str | None = None
+    chat_app: str | None = None
+    """The agent that a chat page at `/` talks to; none: no such page."""
+    watch: WatchOptions = field(default_factory=WatchOptions)
 
 
 def build_app(
@@ -85,5 +90,8 @@ def build_app(
         artifacts=sweepers[-1],
         adopt=adopt,
         run_limits=run_limits,
+        watch=options.watch,
     )
+    if options.chat_app is not None:
+        add_chat_page(app, options.chat_app)
     return app, runs

@@ -27,6 +27,7 @@ from lapse.errors import (
     ShuttingDownError,
     StoreUnavailableError,
     TooManyRunsError,
+    TooManyStreamsError,
     WrongStatusError,
 )
 
@@ -41,6 +42,7 @@ def install_faults(app: FastAPI) -> None:
         NoSuchSessionError: _answer(404, "Session not found"),
         SessionNotFoundError: _answer(404, "Session not found"),
         WrongStatusError: _answer(409),
+        TooManyStreamsError: _answer(429),
         OutdatedSessionError: _answer(409),
         StaleSessionError: _answer(409),
         StoreUnavailableError: _unavailable,

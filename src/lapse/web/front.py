@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lapse.lifecycle import SessionKey
 from lapse.logs import shortening
-from lapse.sessions import LapseSessionService
+from lapse.running_in import reviving
 
 _RUNS: Final = {"/run", "/run_sse"}
 _LIVE: Final = "/run_live"
@@ -39,7 +39,7 @@ class SessionInFront:
             key = self._key_of({name: values[0] for name, values in query.items()})
         with ExitStack() as stack:
             if key is not None:
-                stack.enter_context(LapseSessionService.reviving(key))
+                stack.enter_context(reviving(key))
             session_id = key.session_id if key is not None else _id_in(scope.get("path", ""))
             if session_id:
                 stack.enter_context(shortening(session_id))

@@ -46,8 +46,8 @@ class LifecycleBody(_CamelModel):
     server_time: str
 
     @classmethod
-    def of(cls, record: Lifecycle) -> LifecycleBody:
-        """Render a record."""
+    def of(cls, record: Lifecycle, *, now: datetime | None = None) -> LifecycleBody:
+        """Render a record, as it was at a moment; without one, now."""
         return cls(
             app_name=record.key.app_name,
             user_id=record.key.user_id,
@@ -62,7 +62,7 @@ class LifecycleBody(_CamelModel):
             restorable_until=_iso_or_none(record.restorable_until),
             resurrections=record.resurrections,
             metadata=dict(record.metadata or {}),
-            server_time=_iso(utc_now()),
+            server_time=_iso(now or utc_now()),
         )
 
 

@@ -20,12 +20,16 @@ from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.settings import Adopt
 from lapse.sweeper import Sweeper, SweepReport
+from lapse.watcher import Watcher
+from lapse.watching import WatchOptions
 from lapse.web.adk import opener_for, opener_of
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
 from lapse.web.lifecycle import lifecycle_routes
+from lapse.web.notices import StreamsInFront, notice_routes
+from lapse.web.page import add_client
 from lapse.web.runs import run_routes
 
 if TYPE_CHECKING:
@@ -42,15 +46,21 @@ def mount(
     adopt: Adopt = Adopt.OFF,
     runners: Iterable[Runner] = (),
     run_limits: RunLimits = RunLimits(),
+    watch: WatchOptions = WatchOptions(),
 ) -> Runs:
     """Add Lapse to an application that has not started yet.
 
-    It gains the lifecycle routes, `/livez`, `/readyz` and `/metrics`, answers for Lapse's
-    errors, and runs of ADK's (`/run`, `/run_sse`, `/run_live`) that resurrect their session.
-    Where there are agents to run, by ADK's `/run_sse` in the application or by `runners`, it also
-    gains `…/run`, runs that outlive their connection, and `/run_sse` can be detached.
+    It gains the lifecycle routes, `/lapse/client.js`, `/livez`, `/readyz` and `/metrics`,
+    answers for Lapse's errors, and runs of ADK's (`/run`, `/run_sse`, `/run_live`) that
+    resurrect their session. Where there are agents to run, by ADK's `/run_sse` in the application
+    or by `runners`, it also gains `…/run`, runs that outlive their connection, and `/run_sse` can
+    be detached.
     For the application's lifetime the store is open and, unless `sweep` is False, swept;
     at its end the service is closed.
+
+    Streams of notices end with that lifetime. A server that waits for open requests before
+    (uvicorn does) lets them go at once when it calls each function of
+    `app.state.lapse_endings` first, as `lapse serve` does.
 
     Args:
         app: the application.
@@ -62,6 +72,7 @@ def mount(
         adopt: which sessions that stock ADK leaves in the store are adopted, while it is swept.
         runners: runners for an application without ADK's own routes, one for each app.
         run_limits: how much of running this process does.
+        watch: how the sessions are watched by `GET …/lifecycle/events`.
 
     Returns:
         The runs, for whoever wants to `drain` them before the application ends.
@@ -76,7 +87,11 @@ def mount(
         log_sweep(swept)
 
     sweeper = Sweeper(service.store, service.feed, on_report=report, on_fault=metrics.count_fault)
+    watcher = Watcher(service.store, service.feed, watch)
+    app.state.lapse_watcher = watcher
+    app.state.lapse_endings = [watcher.end]
     app.include_router(lifecycle_routes(service))
+    app.include_router(notice_routes(service, watcher))
     app.include_router(
         health_routes(service.store, metrics, sweeper_is_well=lambda: not sweep or sweeper.is_alive)
     )
@@ -85,8 +100,10 @@ def mount(
     if opener is not None:
         app.include_router(run_routes(service, runs, opener))
         app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=default_app))
+    add_client(app)
     install_faults(app)
     app.add_middleware(SessionInFront, default_app=default_app)
+    app.add_middleware(StreamsInFront)
     beside: list[Background] = []
     if sweep and adopt is not Adopt.OFF:
         ttl = service.policy.default
@@ -94,7 +111,10 @@ def mount(
     if artifacts is not None and service.store.rules.artifacts:
         beside.append(artifacts.running())
     app.router.lifespan_context = _within(
-        service, runs, [*([sweeper] if sweep else []), *beside], app.router.lifespan_context
+        service,
+        runs,
+        [*([sweeper] if sweep else []), watcher, *beside],
+        app.router.lifespan_context,
     )
     return runs
 

@@ -5,8 +5,10 @@ It is a real ADK agent, with streaming, a tool and state; only its model is a sc
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 from typing import Final
 
 from google.adk.agents import LlmAgent
@@ -17,6 +19,9 @@ from google.adk.tools.tool_context import ToolContext
 from google.genai import types
 
 _NOTICE: Final = "(I am a scripted demo, not a language model.)"
+_PER_WORD: Final = timedelta(milliseconds=25)
+"""How fast it speaks when it is streamed: as a model would, to be seen streaming."""
+
 _TABLE: Final = re.compile(r"\btable\b.*?\b(\d{1,2})\b", re.IGNORECASE | re.DOTALL)
 
 
@@ -75,6 +80,7 @@ class ScriptedModel(BaseLlm):
         if stream:
             for word in re.findall(r"\S+\s*", text):
                 yield LlmResponse(content=_spoken(word), partial=True)
+                await asyncio.sleep(_PER_WORD.total_seconds())
         yield LlmResponse(content=_spoken(text), usage_metadata=usage)
 
 

@@ -43,13 +43,12 @@ async def append(call: Call, event: NewEvent, seen: Revision | Glimpse) -> Appen
 def _steps(seen: Revision | Glimpse) -> tuple[_Step, ...]:
     """Return where to try, in order.
 
-    A session moves one way only, out of the lobby: who looks there first, and then in the
-    tables, cannot miss it. One whose revision is known cannot have moved since, or the
-    revision is outdated.
+    A message moves a session out of the lobby, an adoption into it: who looks there first and
+    last cannot miss it. One whose revision is known to be of the lobby is there, or outdated.
     """
     if isinstance(seen, Revision) and seen.number is not None:
         return (_to_lobby,) if seen.waiting else (_to_tables, _to_lobby)
-    return (_to_lobby, _to_tables)
+    return (_to_lobby, _to_tables, _to_lobby)
 
 
 async def _to_tables(call: Call, event: NewEvent, params: dict[str, Any]) -> Appended | None:

@@ -45,6 +45,7 @@ _TYPES: Final = {
     "until": "timestamp",
     "most_of_user": "bigint",
     "error": "jsonb",
+    "payload": "text",
 }
 """What each parameter is, wherever it stands: PostgreSQL must not have to guess."""
 

@@ -1,4 +1,4 @@
-"""News of near deadlines from other replicas, by LISTEN and NOTIFY."""
+"""News from other replicas, by LISTEN and NOTIFY."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _log = logging.getLogger(__name__)
 class Listener:
     """Listens inside its context, on a connection of its own that it makes anew when it breaks."""
 
-    def __init__(self, connections: Connections, nearer: Callable[[timedelta], None]) -> None:
+    def __init__(self, connections: Connections, channel: str, hear: Callable[[str], None]) -> None:
         self._connections = connections
-        self._nearer = nearer
+        self._channel = channel
+        self._told = hear
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
@@ -51,8 +52,8 @@ class Listener:
             try:
                 await self._listen_once()
             except (*NOT_NOW, asyncpg.PostgresError, StoreUnavailableError) as error:
-                # The sweeper looks for itself every few seconds: nothing depends on this.
-                _log.debug("not listening for deadlines: %s", error)
+                # Who listens looks for itself every few seconds: nothing depends on this.
+                _log.debug("not listening on %s: %s", self._channel, error)
             await asyncio.sleep(pause.total_seconds() * (0.5 + random.random()))
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -62,13 +63,22 @@ class Listener:
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
         try:
-            await connection.add_listener(CHANNEL, self._hear)
+            await connection.add_listener(self._channel, self._hear)
             await ended.wait()
         finally:
             connection.terminate()
 
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        self._told(str(payload))
+
+
+def hearing(nearer: Callable[[timedelta], None]) -> Callable[[str], None]:
+    """Return what reads a payload of the deadlines' channel and passes on the time left."""
+
+    def hear(payload: str) -> None:
         try:
-            self._nearer(timedelta(seconds=float(str(payload))))
+            nearer(timedelta(seconds=float(payload)))
         except (ValueError, OverflowError):
             _log.debug("not a deadline: a notice of somebody else's on our channel")
+
+    return hear

@@ -6,6 +6,7 @@ two replicas do at once is decided by the locks of the rows it is about.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime, timedelta
@@ -28,14 +29,22 @@ from lapse.store import (
     Swept,
     Tally,
 )
-from lapse.stores.postgres import appending, lobby, observations, reading, runs
+from lapse.stores.postgres import (
+    appending,
+    hints,
+    lobby,
+    observations,
+    reading,
+    runs,
+    watching,
+)
 from lapse.stores.postgres.adopting import PostgresAdopting
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections
-from lapse.stores.postgres.hints import Listener
 from lapse.stores.postgres.schema import pending_script, prepare
 from lapse.ttl import Decision, Scope
 from lapse.ttl.observed import Count
+from lapse.watching import Snapshot
 
 
 class PostgresStore(PostgresAdopting):
@@ -53,6 +62,7 @@ class PostgresStore(PostgresAdopting):
         self._rules = rules
         self._connections = Connections(url, options)
         self._prepared = False
+        self._sender = secrets.token_hex(4)
 
     @property
     def rules(self) -> Rules:
@@ -75,7 +85,7 @@ class PostgresStore(PostgresAdopting):
             await connection.close()
 
     def hints(self, nearer: Callable[[timedelta], None]) -> AbstractAsyncContextManager[None]:
-        return Listener(self._connections, nearer)
+        return hints.Listener(self._connections, hints.CHANNEL, hints.hearing(nearer))
 
     async def close(self) -> None:
         await self._connections.close()
@@ -246,3 +256,17 @@ class PostgresStore(PostgresAdopting):
 
     async def forget_runs(self, limit: int, *, now: datetime | None = None) -> int:
         return await runs.forget(await self._at(now, NO_SESSION), limit)
+
+    async def records(
+        self, keys: Collection[SessionKey], *, now: datetime | None = None
+    ) -> Snapshot:
+        return await watching.records(await self._at(now), keys)
+
+    async def announce(self, keys: Collection[SessionKey]) -> None:
+        await watching.announce(await self._at(None), keys, self._sender)
+
+    def announcements(
+        self, heard: Callable[[Collection[str]], None]
+    ) -> AbstractAsyncContextManager[None]:
+        hear = watching.hearing(heard, self._sender)
+        return hints.Listener(self._connections, watching.CHANNEL, hear)

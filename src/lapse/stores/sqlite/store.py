@@ -32,13 +32,22 @@ from lapse.store import (
     Swept,
     Tally,
 )
-from lapse.stores.sqlite import appending, lobby, observations, reading, rows, runs
+from lapse.stores.sqlite import (
+    appending,
+    lobby,
+    observations,
+    reading,
+    rows,
+    runs,
+    watching,
+)
 from lapse.stores.sqlite.adopting import SqliteAdopting
 from lapse.stores.sqlite.lanes import Lane
 from lapse.stores.sqlite.schema import connect, pending_script, prepare, prepare_connection
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
 from lapse.ttl import Decision, Scope
 from lapse.ttl.observed import Count
+from lapse.watching import Snapshot
 
 T = TypeVar("T")
 
@@ -325,6 +334,20 @@ class SqliteStore(SqliteAdopting):
 
     async def forget_runs(self, limit: int, *, now: datetime | None = None) -> int:
         return await self._write(lambda t: runs.forget(t, limit), NO_SESSION, now)
+
+    async def records(
+        self, keys: Collection[SessionKey], *, now: datetime | None = None
+    ) -> Snapshot:
+        return await self._read(lambda t: watching.records(t, keys), now=now)
+
+    async def announce(self, keys: Collection[SessionKey]) -> None:
+        """Return without a word, as `hints`."""
+
+    def announcements(
+        self,
+        heard: Callable[[Collection[str]], None],  # noqa: ARG002 - the protocol's parameter
+    ) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
 
 def _connect_memory() -> sqlite3.Connection:

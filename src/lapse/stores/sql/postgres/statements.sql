@@ -10,7 +10,7 @@
 -- name: create
 -- A row that is in the way gives way when it has expired.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
-made AS (
+done AS (
   INSERT INTO lapse_lobby AS l (
     app_name, user_id, session_id, status, created_at, ttl, expires_at, metadata, state,
     held_events, update_time
@@ -33,24 +33,10 @@ made AS (
     AND (l.status = 'expired' OR l.status = 'waiting' AND l.expires_at <= excluded.created_at)
   RETURNING created_at
 ),
-app_delta AS (
-  INSERT INTO app_states AS a (app_name, state, update_time)
-  SELECT :app_name, :app_delta, now() AT TIME ZONE 'UTC' FROM made
-  WHERE :app_delta IS NOT NULL
-  ON CONFLICT (app_name) DO UPDATE
-  SET state = a.state || excluded.state, update_time = excluded.update_time
-  RETURNING state
-),
-user_delta AS (
-  INSERT INTO user_states AS u (app_name, user_id, state, update_time)
-  SELECT :app_name, :user_id, :user_delta, now() AT TIME ZONE 'UTC' FROM made
-  WHERE :user_delta IS NOT NULL
-  ON CONFLICT (app_name, user_id) DO UPDATE
-  SET state = u.state || excluded.state, update_time = excluded.update_time
-  RETURNING state
-)
+app_delta AS {change_app_state},
+user_delta AS {change_user_state}
 SELECT
-  made.created_at,
+  done.created_at,
   coalesce(
     (SELECT state FROM app_delta), (SELECT state FROM app_states WHERE app_name = :app_name)
   ) AS app_state,
@@ -61,7 +47,24 @@ SELECT
   CASE WHEN :ttl < interval '20 s' THEN pg_notify(
     'lapse_deadlines', extract(epoch FROM :ttl)::text
   )::text END AS told
-FROM made;
+FROM done;
+
+-- name: change_app_state
+-- A part of the statements that change a session, whose row is their table `done`.
+INSERT INTO app_states AS a (app_name, state, update_time)
+SELECT :app_name, :app_delta, now() AT TIME ZONE 'UTC' FROM done
+WHERE :app_delta IS NOT NULL
+ON CONFLICT (app_name) DO UPDATE
+SET state = a.state || excluded.state, update_time = excluded.update_time
+RETURNING state;
+
+-- name: change_user_state
+INSERT INTO user_states AS u (app_name, user_id, state, update_time)
+SELECT :app_name, :user_id, :user_delta, now() AT TIME ZONE 'UTC' FROM done
+WHERE :user_delta IS NOT NULL
+ON CONFLICT (app_name, user_id) DO UPDATE
+SET state = u.state || excluded.state, update_time = excluded.update_time
+RETURNING state;
 
 -- name: read
 -- ADK's tables come first: what they hold is never hidden by a lobby row. The events of the
@@ -176,7 +179,7 @@ counted AS (
     )
   RETURNING l.revision
 ),
-touched AS (
+done AS (
   UPDATE sessions AS s
   SET update_time = :event_time,
     state = s.state || coalesce(:session_delta, '{}')
@@ -206,23 +209,11 @@ stored AS (
   )
   SELECT :event_id, :app_name, :user_id, :session_id, :invocation_id, :event_time,
     :event_data
-  FROM touched
+  FROM done
 ),
-app_delta AS (
-  INSERT INTO app_states AS a (app_name, state, update_time)
-  SELECT :app_name, :app_delta, now() AT TIME ZONE 'UTC' FROM touched
-  WHERE :app_delta IS NOT NULL
-  ON CONFLICT (app_name) DO UPDATE
-  SET state = a.state || excluded.state, update_time = excluded.update_time
-),
-user_delta AS (
-  INSERT INTO user_states AS u (app_name, user_id, state, update_time)
-  SELECT :app_name, :user_id, :user_delta, now() AT TIME ZONE 'UTC' FROM touched
-  WHERE :user_delta IS NOT NULL
-  ON CONFLICT (app_name, user_id) DO UPDATE
-  SET state = u.state || excluded.state, update_time = excluded.update_time
-)
-SELECT coalesce((SELECT revision FROM counted), 0) AS revision FROM touched;
+app_delta AS {change_app_state},
+user_delta AS {change_user_state}
+SELECT coalesce((SELECT revision FROM counted), 0) AS revision FROM done;
 
 -- name: read_appended
 -- Why an append changed nothing: what ADK's tables and the lobby hold of the session, and the
@@ -289,10 +280,11 @@ moved AS (
   FROM marked
 ),
 observed AS (
-  -- A row of its own: a counter would make every first message wait for the one before.
+  -- A row of its own: a counter would make every first message wait for the one before. A
+  -- session of the legacy endpoint is created by its first message: nobody waited.
   INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
   SELECT app_name, lapse_segment(metadata), :kind, user_id, created_at, first_message_at
-  FROM marked
+  FROM marked WHERE metadata ->> 'kind' IS DISTINCT FROM 'legacy-session'
 ),
 stored AS (
   INSERT INTO events (
@@ -331,7 +323,7 @@ SELECT * FROM marked;
 -- name: hold_event
 -- Keeps an event that is not a message in the lobby, in order.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
-held AS (
+done AS (
   UPDATE lapse_lobby AS l
   SET held_events = l.held_events || :event,
     state = l.state || coalesce(:session_delta, '{}'),
@@ -353,21 +345,9 @@ held AS (
     END
   RETURNING l.revision
 ),
-app_delta AS (
-  INSERT INTO app_states AS a (app_name, state, update_time)
-  SELECT :app_name, :app_delta, now() AT TIME ZONE 'UTC' FROM held
-  WHERE :app_delta IS NOT NULL
-  ON CONFLICT (app_name) DO UPDATE
-  SET state = a.state || excluded.state, update_time = excluded.update_time
-),
-user_delta AS (
-  INSERT INTO user_states AS u (app_name, user_id, state, update_time)
-  SELECT :app_name, :user_id, :user_delta, now() AT TIME ZONE 'UTC' FROM held
-  WHERE :user_delta IS NOT NULL
-  ON CONFLICT (app_name, user_id) DO UPDATE
-  SET state = u.state || excluded.state, update_time = excluded.update_time
-)
-SELECT revision FROM held;
+app_delta AS {change_app_state},
+user_delta AS {change_user_state}
+SELECT revision FROM done;
 
 -- name: lifecycle
 -- The session's row of the lobby and, where ADK's tables hold it, when it was created there.

@@ -4,9 +4,11 @@
 -- segment_of(metadata), age_bucket(microseconds) and key_digest(app, user, session) are Python's.
 
 -- name: observe_first_message
+-- A session of the legacy endpoint is created by its first message: nobody waited.
 INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
 SELECT app_name, segment_of(metadata), :kind, user_id, created_at, :now FROM lapse_lobby
-WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND metadata ->> 'kind' IS NOT 'legacy-session';
 
 -- name: observe_withdrawn
 INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)

@@ -1,0 +1,160 @@
+/** The record of a session's life, as `GET …/lifecycle` gives it. Times are ISO 8601 UTC. */
+export interface Lifecycle {
+  readonly appName: string;
+  readonly userId: string;
+  readonly sessionId: string;
+  readonly status: "waiting" | "used" | "expired" | "orphan";
+  readonly hasMessages: boolean;
+  readonly createdAt: string;
+  readonly firstMessageAt: string | null;
+  readonly ttlMinutes: number | null;
+  readonly expiresAt: string | null;
+  readonly expiredAt: string | null;
+  readonly restorableUntil: string | null;
+  readonly resurrections: number;
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly serverTime: string;
+}
+
+export type NoticeKind =
+  | "lifecycle" | "expiring" | "extended" | "expired" | "resurrected" | "used" | "deleted";
+
+/** What happened, and the record after it; for `deleted` the last one known, if any. */
+export interface Notice<Kind extends NoticeKind = NoticeKind> {
+  readonly kind: Kind;
+  readonly record: Kind extends "deleted" ? Lifecycle | null : Lifecycle;
+  /** Of `expiring` only. */
+  readonly timeLeftSeconds?: number;
+}
+
+/**
+ * `live`: by stream. `polling`: streams do not come through; it asks every 15 s, and at the
+ * instants that matter. `paused`: the page is hidden. `stopped`: there is nothing to hear any more.
+ */
+export type Connection = "connecting" | "live" | "polling" | "paused" | "stopped";
+
+export interface WatchOptions {
+  /** Where ADK's routes are; this page's origin unless given. */
+  baseUrl?: string | URL;
+  appName: string;
+  userId: string;
+  sessionId: string;
+  /** Headers of every request, such as `Authorization`; a function is asked each time. */
+  headers?: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>);
+  fetch?: typeof fetch;
+  /** While polling the server cannot warn: its LAPSE_WARN_MINUTES. 5 unless given. */
+  warnMinutes?: number;
+  /** The server's LAPSE_HEARTBEAT_SECONDS. 15 unless given. */
+  heartbeatSeconds?: number;
+
+  /** The record was learnt: on connecting, and before each notice of a change. */
+  onLifecycle?(notice: Notice<"lifecycle">): void;
+  /** The deadline is near. Once for each deadline. */
+  onExpiring?(notice: Notice<"expiring">): void;
+  /** The deadline moved, by whomever. */
+  onExtended?(notice: Notice<"extended">): void;
+  onExpired?(notice: Notice<"expired">): void;
+  onResurrected?(notice: Notice<"resurrected">): void;
+  /** It has a message and never expires any more. */
+  onUsed?(notice: Notice<"used">): void;
+  /** It does not exist, or not any more; the watch has stopped. */
+  onDeleted?(notice: Notice<"deleted">): void;
+  onConnection?(connection: Connection): void;
+  /** What went wrong on the way; the watch goes on by itself. */
+  onError?(error: Error): void;
+}
+
+export interface WatchEventMap {
+  lifecycle: CustomEvent<Notice<"lifecycle">>;
+  expiring: CustomEvent<Notice<"expiring">>;
+  extended: CustomEvent<Notice<"extended">>;
+  expired: CustomEvent<Notice<"expired">>;
+  resurrected: CustomEvent<Notice<"resurrected">>;
+  used: CustomEvent<Notice<"used">>;
+  deleted: CustomEvent<Notice<"deleted">>;
+  connection: CustomEvent<Connection>;
+  error: CustomEvent<Error>;
+}
+
+/** One session, watched until `stop()`. What the callbacks hear, listeners hear too. */
+export class SessionWatch extends EventTarget {
+  constructor(options: WatchOptions);
+  /** The newest record; null before the first and after `deleted`. */
+  readonly record: Lifecycle | null;
+  readonly connection: Connection;
+  /** Milliseconds until the deadline by the server's clock; null where there is none. */
+  readonly timeLeft: number | null;
+  /** Whether it waits and its end was announced. */
+  readonly isExpiring: boolean;
+  /** Whether it expired and can still be had back. */
+  readonly isRestorable: boolean;
+  /** The server's time in milliseconds, as well as it is known here. */
+  now(): number;
+  /**
+   * Somebody is typing: call it with every key. The deadline moves on soon after, then at most
+   * once a minute (oftener only where the TTL is under three minutes), up to the horizon.
+   */
+  draft(): void;
+  /** What was typed was sent or thrown away. */
+  endDraft(): void;
+  /** Give a waiting session a fresh TTL; rejects with status 409 for any other. */
+  extend(): Promise<Lifecycle>;
+  /** Bring an expired session back; a living one stays as it is. */
+  resurrect(): Promise<Lifecycle>;
+  /** Ask for the record now. */
+  refresh(): Promise<Lifecycle | null>;
+  /** Hear no more. */
+  stop(): void;
+
+  addEventListener<Kind extends keyof WatchEventMap>(
+    kind: Kind,
+    listener: (this: SessionWatch, event: WatchEventMap[Kind]) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    kind: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+}
+
+/** Watch a session: the same as `new SessionWatch(options)`. */
+export function watchSession(options: WatchOptions): SessionWatch;
+
+/** An answer other than 2xx: its status, and the server's sentence as the message. */
+export class LapseError extends Error {
+  constructor(status: number, detail: string);
+  readonly status: number;
+}
+
+export interface ServerSentEvent {
+  id?: string;
+  event?: string;
+  data?: string;
+  retry?: number;
+}
+
+/**
+ * Read server-sent events, ADK's `/run_sse` too. It throws when nothing comes for
+ * `patience()` milliseconds.
+ */
+export function serverSentEvents(
+  response: Response,
+  patience?: () => number,
+): AsyncGenerator<ServerSentEvent, void, undefined>;
+
+/**
+ * `<lapse-notice>`. Set `watch`, or the attributes `app-name`, `user-id`, `session-id` (and
+ * `base-url`). The attributes `closing`, `keep`, `kept`, `limit`, `closed`, `restore`,
+ * `restored` and `failed` set its words; `{time}` stands for the time left.
+ * Its event `notice` tells what it shows: `"closing"`, `"closed"` or null.
+ */
+export interface LapseNoticeElement extends HTMLElement {
+  watch: SessionWatch | null;
+}
+
+declare global {
+  interface HTMLElementTagNameMap {
+    "lapse-notice": LapseNoticeElement;
+  }
+}

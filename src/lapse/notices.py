@@ -1,0 +1,166 @@
+"""What a browser is told about a session, worked out from what it knows and what is so.
+
+A notice is never stored and never queued for those who are away: it is the difference between
+two states of a session. Who knows an older state, from whichever replica, is told what still
+matters of what has happened since.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from lapse.lifecycle import Lifecycle, Status
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_STATUSES: Final = {str(status)[0]: status for status in Status}
+
+
+class NoticeKind(StrEnum):
+    """What is told: the name of the server-sent event."""
+
+    LIFECYCLE = "lifecycle"
+    """How the session stands: on connecting, and when another session has taken its id."""
+
+    EXPIRING = "expiring"
+    EXTENDED = "extended"
+    """Its deadline has moved."""
+
+    EXPIRED = "expired"
+    RESURRECTED = "resurrected"
+    USED = "used"
+    DELETED = "deleted"
+    """It is gone: deleted by its owner, or purged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a browser knows of a session; as text it is the id of the events it was sent.
+
+    `warned` tells that it was told of this very deadline that it comes near.
+    """
+
+    created_at: datetime
+    status: Status
+    expires_at: datetime | None
+    resurrections: int
+    warned: bool = False
+
+    @classmethod
+    def of(cls, record: Lifecycle) -> Known:
+        """Return what is known to who is shown a record."""
+        return cls(record.created_at, record.status, record.expires_at, record.resurrections)
+
+    @property
+    def text(self) -> str:
+        """Return it as text without spaces."""
+        expires = "" if self.expires_at is None else _micros(self.expires_at)
+        status = str(self.status)[0] + ("!" if self.warned else "")
+        return f"{status}.{_micros(self.created_at)}.{expires}.{self.resurrections}"
+
+    @classmethod
+    def parse(cls, text: str) -> Known | None:
+        """Read it from text; None where it is none of ours."""
+        try:
+            status, created, expires, resurrections = text.split(".")
+            return cls(
+                created_at=_moment(created),
+                status=_STATUSES[status.removesuffix("!")],
+                expires_at=_moment(expires) if expires else None,
+                resurrections=int(resurrections),
+                warned=status.endswith("!"),
+            )
+        except (ValueError, KeyError, OverflowError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One thing to tell: of which record, at which moment, and what is known afterwards."""
+
+    kind: NoticeKind
+    record: Lifecycle
+    at: datetime
+    known: Known
+
+    @property
+    def time_left(self) -> timedelta | None:
+        """Return how far ahead the deadline is; None where there is none."""
+        deadline = self.record.expires_at
+        return None if deadline is None else max(timedelta(0), deadline - self.at)
+
+
+def warning_at(record: Lifecycle, before: timedelta) -> datetime | None:
+    """Return when to warn of a deadline: `before` it, but at most half the TTL; zero: never."""
+    if record.status is not Status.WAITING or not before:
+        return None
+    if record.expires_at is None or record.ttl is None:
+        return None
+    return record.expires_at - min(before, record.ttl / 2)
+
+
+def next_moment(record: Lifecycle, known: Known, before: timedelta) -> datetime | None:
+    """Return when a session's record is to be looked at again, if nobody changes it."""
+    match record.status:
+        case Status.WAITING:
+            warning = None if known.warned else warning_at(record, before)
+            return warning or record.expires_at
+        case Status.EXPIRED:
+            return record.restorable_until
+        case Status.USED | Status.ORPHAN:
+            return None
+
+
+def greeting(
+    known: Known | None, record: Lifecycle, at: datetime, before: timedelta
+) -> list[Notice]:
+    """Return what to tell who connects: how things stand, and what happened since `known`."""
+    shown = Known.of(record)
+    first = Notice(NoticeKind.LIFECYCLE, record, at, known or shown)
+    if known is not None and known.created_at == record.created_at:
+        return [first, *news(known, record, at, before)]
+    return [replace(first, known=shown), *news(shown, record, at, before)]
+
+
+def news(known: Known, record: Lifecycle, at: datetime, before: timedelta) -> list[Notice]:
+    """Return what to tell who knows an older state of a session, in order."""
+    shown = Known.of(record)
+    same_deadline = known.expires_at == shown.expires_at
+    kinds = _kinds(known, shown)
+    shown = replace(shown, warned=known.warned and same_deadline and not kinds)
+    told = [Notice(kind, record, at, shown) for kind in kinds]
+    warning = None if shown.warned else warning_at(record, before)
+    if warning is not None and warning <= at:
+        told.append(Notice(NoticeKind.EXPIRING, record, at, replace(shown, warned=True)))
+    return told
+
+
+def _kinds(known: Known, shown: Known) -> list[NoticeKind]:
+    if known.created_at != shown.created_at:
+        return [NoticeKind.LIFECYCLE]
+    revived = shown.resurrections > known.resurrections
+    resurrected = [NoticeKind.RESURRECTED] if revived else []
+    match known.status, shown.status:
+        case _, Status.EXPIRED:
+            return [NoticeKind.EXPIRED] if revived or known.status != shown.status else []
+        case _, Status.USED:
+            return [*resurrected, NoticeKind.USED] if known.status != shown.status else []
+        case Status.WAITING, Status.WAITING:
+            moved = [NoticeKind.EXTENDED] if known.expires_at != shown.expires_at else []
+            return resurrected or moved
+        case Status.EXPIRED, Status.WAITING:
+            return [NoticeKind.RESURRECTED]
+        case _:
+            # To or from an orphan: adopted, or given back.
+            return [NoticeKind.LIFECYCLE] if known.status != shown.status else []
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _moment(micros: str) -> datetime:
+    return _EPOCH + timedelta(microseconds=int(micros))

@@ -1,0 +1,390 @@
+"""The watcher: it looks at watched sessions when something may have happened, and tells.
+
+Whatever wakes it (an instant it knows, a change in this process, word from another replica,
+the heartbeat) only says which sessions to look at. What is told comes from the store: one read
+for all that wait to be looked at, one read at a time, so that no later state comes before an
+earlier one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from lapse.changes import Feed
+from lapse.errors import LapseError, TooManyStreamsError
+from lapse.lifecycle import Change, ChangeKind, Lifecycle, SessionKey
+from lapse.notices import Known, Notice, NoticeKind, greeting, news, next_moment
+from lapse.store import Store
+from lapse.watching import Snapshot, WatchOptions
+
+_GATHER: Final = timedelta(milliseconds=20)
+"""How long a read waits for others to join it; many deadlines are one read."""
+
+_ANNOUNCE_GAP: Final = timedelta(milliseconds=50)
+"""Between two announcements to other replicas: many changes are one."""
+
+_TIMEOUT: Final = timedelta(seconds=30)
+_FIRST_RETRY: Final = timedelta(milliseconds=250)
+
+_BEATS_TOGETHER: Final = 50
+"""Streams that get their heartbeat before others have their turn."""
+
+_MOST_STALE: Final = 1000
+"""Instants that need not be looked at any more, kept at most."""
+
+_ANNOUNCED: Final = frozenset(
+    {
+        ChangeKind.USED,
+        ChangeKind.EXTENDED,
+        ChangeKind.AMENDED,
+        ChangeKind.RESURRECTED,
+        ChangeKind.DELETED,
+    }
+)
+"""What others cannot expect. Deadlines they know themselves."""
+
+_log = logging.getLogger(__name__)
+
+
+class Audience(Protocol):
+    """Who is told about one session; nothing here may block or fail."""
+
+    def hear(self, notices: Sequence[Notice]) -> None:
+        """Take notices, in order; after DELETED there are no more."""
+        ...
+
+    def beat(self) -> None:
+        """Show that the stream lives."""
+        ...
+
+    def end(self) -> None:
+        """Finish: the watcher stops."""
+        ...
+
+
+class _Watch:
+    """One audience, and what it knows: None until it has been greeted."""
+
+    __slots__ = ("audience", "greeted", "known")
+
+    def __init__(self, audience: Audience, known: Known | None) -> None:
+        self.audience = audience
+        self.known = known
+        self.greeted = False
+
+
+class _Session:
+    """One watched session: its watches, its record as last read, and when it is looked at next."""
+
+    __slots__ = ("last", "looks_at", "watches")
+
+    def __init__(self) -> None:
+        self.watches: tuple[_Watch, ...] = ()
+        self.last: Lifecycle | None = None
+        self.looks_at: float | None = None
+
+
+class Watcher:
+    """Watches sessions of a store for browsers; inside its context, on one event loop.
+
+    Args:
+        store: where the sessions live.
+        feed: where the changes of this process are published.
+        options: bounds and intervals.
+    """
+
+    def __init__(self, store: Store, feed: Feed, options: WatchOptions = WatchOptions()) -> None:
+        self.options = options
+        self._store = store
+        self._feed = feed
+        self._sessions: dict[SessionKey, _Session] = {}
+        self._digests: dict[str, SessionKey] = {}
+        self._streams = Counter[tuple[str, str]]()
+        self._instants: list[tuple[float, SessionKey]] = []
+        self._to_look_at: set[SessionKey] = set()
+        self._to_announce: set[SessionKey] = set()
+        self._woken = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._tasks: Sequence[asyncio.Task[None]] = ()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._ending = False
+
+    def watch(
+        self, key: SessionKey, audience: Audience, known: Known | None = None
+    ) -> Callable[[], None]:
+        """Tell an audience about a session, beginning with how it stands; return what ends it.
+
+        `known` is what the audience knows from an earlier stream, of any replica.
+
+        Raises:
+            TooManyStreamsError: the session, or its user, is watched too often already.
+        """
+        user = key[:2]
+        session = self._sessions.get(key)
+        self._check_bounds(0 if session is None else len(session.watches), self._streams[user])
+        if session is None:
+            session = self._sessions[key] = _Session()
+            self._digests[key.digest] = key
+        watch = _Watch(audience, known)
+        session.watches = (*session.watches, watch)
+        self._streams[user] += 1
+        if self._ending:
+            audience.end()
+        self._look_at((key,))
+        return partial(self._unwatch, key, watch)
+
+    def _unwatch(self, key: SessionKey, watch: _Watch) -> None:
+        session = self._sessions.get(key)
+        if session is None or watch not in session.watches:
+            return
+        session.watches = tuple(kept for kept in session.watches if kept is not watch)
+        user = key[:2]
+        self._streams[user] -= 1
+        if not self._streams[user]:
+            del self._streams[user]
+        if not session.watches:
+            del self._sessions[key], self._digests[key.digest]
+
+    def end(self) -> None:
+        """End every stream, those to come included: the process is about to stop."""
+        self._ending = True
+        for session in self._sessions.values():
+            for watch in session.watches:
+                watch.audience.end()
+
+    async def __aenter__(self) -> Self:
+        """Begin to watch."""
+        self._loop = asyncio.get_running_loop()
+        self._unsubscribe = self._feed.subscribe(self._notice)
+        self._tasks = [
+            asyncio.create_task(work(), name=f"lapse-watcher-{work.__name__}")
+            for work in (self._look, self._beat, self._announce)
+        ]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End every stream and stop; return once stopped."""
+        self.end()
+        self._unsubscribe()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _check_bounds(self, of_session: int, of_user: int) -> None:
+        limits = self.options
+        if of_session >= limits.per_session:
+            raise TooManyStreamsError(
+                f"this session is watched by {of_session} streams already, and more than "
+                f"{limits.per_session} are not allowed; close one first"
+            )
+        if of_user >= limits.per_user:
+            raise TooManyStreamsError(
+                f"this user has {of_user} streams open already, and more than "
+                f"{limits.per_user} are not allowed; close one first"
+            )
+
+    # What says which sessions to look at.
+
+    def _look_at(self, keys: Collection[SessionKey]) -> None:
+        self._to_look_at.update(key for key in keys if key in self._sessions)
+        if self._to_look_at:
+            self._woken.set()
+
+    def _notice(self, change: Change) -> None:
+        """Look at a session that this process changed, and let others know of it."""
+        key = change.record.key
+        announced = change.kind in _ANNOUNCED
+        if self._loop is not None and (announced or key in self._sessions):
+            # A consumer runs on the publisher's thread.
+            self._loop.call_soon_threadsafe(self._noticed, key, announced)
+
+    def _noticed(self, key: SessionKey, announced: bool) -> None:  # noqa: FBT001 - of a callback
+        if announced:
+            self._to_announce.add(key)
+            self._changed.set()
+        self._look_at((key,))
+
+    def _hear(self, digests: Collection[str]) -> None:
+        self._look_at([self._digests[digest] for digest in digests if digest in self._digests])
+
+    async def _beat(self) -> None:
+        """Look at every session, and show every stream's life, once in a heartbeat."""
+        heartbeat = self.options.heartbeat.total_seconds()
+        while True:
+            await asyncio.sleep(heartbeat)
+            # Sessions that Lapse did not create have no deadline, and are costly to read.
+            self._look_at(
+                [k for k, s in self._sessions.items() if s.last is None or s.last.ttl is not None]
+            )
+            watches = [watch for s in self._sessions.values() for watch in s.watches]
+            for number, watch in enumerate(watches, 1):
+                watch.audience.beat()
+                if not number % _BEATS_TOGETHER:
+                    await asyncio.sleep(0)
+
+    async def _announce(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            keys, self._to_announce = self._to_announce, set()
+            try:
+                await asyncio.wait_for(self._store.announce(keys), _TIMEOUT.total_seconds())
+            except Exception as error:  # noqa: BLE001 - others look for themselves, too
+                _log.debug("changes were not announced: %s", error)
+            await asyncio.sleep(_ANNOUNCE_GAP.total_seconds())
+
+    # Looking.
+
+    async def _look(self) -> None:
+        """Read what is to be looked at, and tell what is new, until cancelled."""
+        async with self._store.announcements(self._hear):
+            failures = 0
+            while True:
+                await self._wait()
+                keys, self._to_look_at = self._to_look_at, set()
+                if not keys:
+                    continue
+                asked_at = self._now()
+                try:
+                    snapshot = await asyncio.wait_for(
+                        self._store.records(keys), _TIMEOUT.total_seconds()
+                    )
+                except Exception as error:  # noqa: BLE001 - whatever it is, streams go on
+                    self._to_look_at |= keys
+                    failures += 1
+                    await self._pause_after(error, failures)
+                    continue
+                if failures:
+                    _log.warning("sessions are watched again, after %d failed reads", failures)
+                failures = 0
+                self._tell(keys, snapshot, asked_at)
+
+    async def _wait(self) -> None:
+        """Return when there are sessions to look at, and no more are likely to join them."""
+        while not self._to_look_at:
+            self._woken.clear()
+            ahead = None
+            if self._instants:
+                ahead = max(0.0, self._instants[0][0] - self._now())
+            try:
+                async with asyncio.timeout(ahead):
+                    await self._woken.wait()
+            except TimeoutError:
+                self._take_due()
+        await asyncio.sleep(_GATHER.total_seconds())
+        self._take_due()
+        # Who left meanwhile is not looked at.
+        self._to_look_at.intersection_update(self._sessions)
+
+    def _take_due(self) -> None:
+        now = self._now()
+        while self._instants and self._instants[0][0] <= now:
+            when, key = heapq.heappop(self._instants)
+            session = self._sessions.get(key)
+            if session is not None and session.looks_at == when:
+                session.looks_at = None
+                self._to_look_at.add(key)
+
+    def _now(self) -> float:
+        assert self._loop is not None
+        return self._loop.time()
+
+    async def _pause_after(self, error: Exception, failures: int) -> None:
+        if failures == 1:
+            known = isinstance(error, LapseError | OSError)
+            _log.error(
+                "sessions cannot be watched; trying again: %s",
+                error or type(error).__name__,
+                exc_info=None if known else error,
+            )
+        growing = min(_FIRST_RETRY * (1 << min(failures - 1, 10)), self.options.heartbeat)
+        await asyncio.sleep(growing.total_seconds() * (0.5 + random.random() / 2))
+
+    def _tell(self, keys: Collection[SessionKey], snapshot: Snapshot, asked_at: float) -> None:
+        for key in keys:
+            session = self._sessions.get(key)
+            if session is None:
+                continue
+            record = snapshot.records.get(key)
+            if record is None:
+                self._tell_gone(session, snapshot)
+                continue
+            session.last = record
+            for watch in session.watches:
+                self._tell_one(watch, record, snapshot)
+            self._plan(key, session, record, snapshot, asked_at)
+
+    def _tell_one(self, watch: _Watch, record: Lifecycle, snapshot: Snapshot) -> None:
+        before = self._warn_before
+        if not watch.greeted or watch.known is None:
+            told = greeting(watch.known, record, snapshot.at, before)
+            watch.greeted = True
+        else:
+            told = news(watch.known, record, snapshot.at, before)
+        if told:
+            watch.known = told[-1].known
+            try:
+                watch.audience.hear(told)
+            except Exception:  # noqa: BLE001 - one stream's fault is not the others'
+                _log.exception("a stream of notices failed")
+
+    def _tell_gone(self, session: _Session, snapshot: Snapshot) -> None:
+        for watch in session.watches:
+            last = session.last
+            if last is not None and watch.known is not None:
+                watch.audience.hear([Notice(NoticeKind.DELETED, last, snapshot.at, watch.known)])
+            watch.audience.end()
+
+    def _plan(
+        self,
+        key: SessionKey,
+        session: _Session,
+        record: Lifecycle,
+        snapshot: Snapshot,
+        asked_at: float,
+    ) -> None:
+        """Look at a session again at the next instant at which it changes by itself.
+
+        The snapshot is not older than the question: counted from there the instant comes a
+        little early, never late, and who looks too early looks again.
+        """
+        known = session.watches[0].known if session.watches else None
+        if known is None or not self._store.rules.enforced:
+            return
+        moment = next_moment(record, known, self._warn_before)
+        if moment is None:
+            session.looks_at = None
+            return
+        ahead = (moment - snapshot.at).total_seconds()
+        when = max(asked_at + ahead, self._now() + _GATHER.total_seconds())
+        if session.looks_at is None or abs(session.looks_at - when) > _GATHER.total_seconds():
+            session.looks_at = when
+            heapq.heappush(self._instants, (when, key))
+            if len(self._instants) > _MOST_STALE + 2 * len(self._sessions):
+                # Most are of sessions that were extended, or that nobody watches any more.
+                self._instants = [
+                    (kept.looks_at, each)
+                    for each, kept in self._sessions.items()
+                    if kept.looks_at is not None
+                ]
+                heapq.heapify(self._instants)
+
+    @property
+    def _warn_before(self) -> timedelta:
+        return self.options.warn_before if self._store.rules.enforced else timedelta(0)

@@ -1,0 +1,258 @@
+"""The stream of a session's notices: server-sent events, as the watcher tells them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header
+from fastapi.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lapse.lifecycle import SessionKey
+from lapse.notices import Known, Notice, NoticeKind
+from lapse.sessions import LapseSessionService
+from lapse.watcher import Watcher
+from lapse.web.lifecycle import Key, LifecycleBody
+
+MEDIA_TYPE: Final = "text/event-stream"
+
+_STAYING: Final = "lapse.staying"
+"""Where in a request's scope a stream is left for the outermost layer."""
+
+_HEARTBEAT: Final = b": heartbeat\n\n"
+_MOST_WAITING: Final = 16
+"""Frames that may wait for a reader."""
+
+_MOST_MISSED: Final = 2
+"""Heartbeats that may come while a reader takes nothing."""
+
+_RETRY_SECONDS: Final = (2.0, 5.0)
+"""When a browser connects again by itself; at random, so that not all come back at once."""
+
+_HEADERS: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would keep the events to itself
+)
+
+_log = logging.getLogger(__name__)
+
+
+def notice_routes(service: LapseSessionService, watcher: Watcher) -> APIRouter:
+    """Return `GET …/lifecycle/events`."""
+    router = APIRouter(
+        prefix="/apps/{app_name}/users/{user_id}/sessions/{session_id}/lifecycle",
+        tags=["lifecycle"],
+    )
+
+    @router.get(
+        "/events",
+        response_class=NoticeResponse,
+        responses={429: {"description": "the session, or its user, has too many streams open"}},
+    )
+    async def events(
+        key: Key, last_event_id: Annotated[str | None, Header()] = None
+    ) -> NoticeResponse:
+        """Stream what happens to a session, as server-sent events, until it is gone."""
+        stored = (await service.lifecycle(key)).key
+        return NoticeResponse(watcher, stored, Known.parse(last_event_id or ""))
+
+    return router
+
+
+class NoticeResponse(Response):
+    """A response that lasts for as long as its session, its reader and this process do.
+
+    While nothing happens it is one suspended call, that of the request: what is told is
+    written by a task that lives only as long as there is something to write.
+    """
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, watcher: Watcher, key: SessionKey, known: Known | None) -> None:
+        self._watcher = watcher
+        self._key = key
+        self._known = known
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the head, and stay; TooManyStreamsError before anything is sent."""
+        self._stream = _Stream()
+        self._unwatch = self._watcher.watch(self._key, self._stream, self._known)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        except BaseException:
+            self._unwatch()
+            raise
+        if _STAYING in scope:
+            scope[_STAYING].append(self)
+            return
+        try:
+            await self.stay(receive, send)
+        finally:
+            self.leave()
+
+    async def stay(self, receive: Receive, send: Send) -> None:
+        """Write what is told until the reader leaves, is too slow, or there is no more.
+
+        Whoever calls this calls `leave` afterwards.
+        """
+        stream = self._stream
+        try:
+            stream.open(send)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        except asyncio.CancelledError:
+            if not stream.dropped:
+                raise
+            stream.task.uncancel()
+            _log.info("a slow reader of notices was dropped", extra={"session": self._key.short})
+        finally:
+            await stream.close()
+
+    def leave(self) -> None:
+        """Be told no more."""
+        self._unwatch()
+
+
+class StreamsInFront:
+    """A layer in front: here streams stay, once all behind it have let them pass.
+
+    Each layer that a request has gone through keeps a KiB or two for as long as it lasts. A
+    stream's head goes through all of them, for their headers; then they return, and the rest
+    of its life is one suspended call. The further out the layer stands, the less it keeps:
+    around an application, rather than among its middleware, less than half.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; stay with it if it turns out to be a stream."""
+        is_stream = scope["type"] == "http" and scope["path"].endswith("/lifecycle/events")
+        if not is_stream or _STAYING in scope:
+            await self._app(scope, receive, send)
+            return
+        staying: list[NoticeResponse] = []
+        try:
+            await self._app({**scope, _STAYING: staying}, receive, send)
+            for response in staying:
+                await response.stay(receive, send)
+        finally:
+            for response in staying:
+                response.leave()
+
+
+class _Stream:
+    """Writes frames to one reader, in order, without ever making the watcher wait."""
+
+    __slots__ = (
+        "_ended",
+        "_ending",
+        "_frames",
+        "_missed",
+        "_opened",
+        "_send",
+        "_writing",
+        "dropped",
+        "task",
+    )
+
+    task: asyncio.Task[Any]
+
+    def __init__(self) -> None:
+        self.dropped = False
+        self._send: Send | None = None
+        self._frames: list[bytes] = [_retry()]
+        self._writing: asyncio.Task[None] | None = None
+        self._ending = False
+        self._ended = False
+        self._missed = 0
+
+    def open(self, send: Send) -> None:
+        """Begin to write: the head of the response is out, and this task waits for its end."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self._send = send
+        self._write_soon()
+
+    async def close(self) -> None:
+        """Stop writing, and return once stopped."""
+        self._ending = True
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait([self._writing])
+
+    def hear(self, notices: Sequence[Notice]) -> None:
+        """Write notices."""
+        if self._ending:
+            return
+        self._frames.extend(map(_frame, notices))
+        if len(self._frames) > _MOST_WAITING:
+            self._drop()
+        else:
+            self._write_soon()
+
+    def beat(self) -> None:
+        """Write a comment, unless the reader has yet to take what came before."""
+        if self._ending:
+            return
+        if self._writing is None:
+            self._missed = 0
+            self._frames.append(_HEARTBEAT)
+            self._write_soon()
+            return
+        self._missed += 1
+        if self._missed >= _MOST_MISSED:
+            self._drop()
+
+    def end(self) -> None:
+        """End the response once everything is written."""
+        self._ending = True
+        self._write_soon()
+
+    def _drop(self) -> None:
+        if not self.dropped and not self._ending and self._send is not None:
+            self.dropped = True
+            self._frames.clear()
+            self.task.cancel()
+
+    def _write_soon(self) -> None:
+        if self._send is not None and self._writing is None and not self.dropped:
+            self._writing = asyncio.create_task(self._write(self._send))
+
+    async def _write(self, send: Send) -> None:
+        try:
+            while self._frames:
+                body = b"".join(self._frames)
+                self._frames.clear()
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            if self._ending and not self._ended:
+                self._ended = True
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except OSError:
+            # The reader has left; the server tells the response itself.
+            self._frames.clear()
+        finally:
+            self._writing = None
+
+
+def _retry() -> bytes:
+    return f"retry: {random.uniform(*_RETRY_SECONDS) * 1000:.0f}\n\n".encode()
+
+
+def _frame(notice: Notice) -> bytes:
+    """Return one event, its data the record and what belongs to the event alone."""
+    body: dict[str, Any] = LifecycleBody.of(notice.record, now=notice.at).model_dump(
+        mode="json", by_alias=True
+    )
+    if notice.kind is NoticeKind.EXPIRING and notice.time_left is not None:
+        body["timeLeftSeconds"] = round(notice.time_left.total_seconds(), 3)
+    data = json.dumps(body)
+    return f"id: {notice.known.text}\nevent: {notice.kind}\ndata: {data}\n\n".encode()

@@ -1,0 +1,279 @@
+"""The stream of notices over real sockets, on both stores, with two replicas."""
+
+import asyncio
+import logging
+import socket
+from contextlib import ExitStack
+from datetime import timedelta
+
+import pytest
+from noticing import NEVER, SOON, key
+from serving import AGENTS, Server, eventually
+
+from lapse.errors import StoreUnavailableError
+from lapse.lifecycle import Rules
+
+BRIEF = 0.03
+"""Minutes: long enough for a test to connect before the deadline."""
+
+
+@pytest.fixture
+def pair(place, replica):
+    """Two replicas; between those on PostgreSQL only a notification can be in time."""
+    heartbeat = SOON if place.startswith("sqlite") else NEVER
+    return replica(place, heartbeat=heartbeat), replica(place, heartbeat=heartbeat, sweep=False)
+
+
+def listening(replica):
+    """Wait until a replica hears of what the others announce."""
+
+    async def listens(service):
+        pool = await service.store._connections._pool()
+        return await pool.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%lapse_changes%'"
+            " AND datname = current_database()"
+        )
+
+    if hasattr(replica.store, "_connections"):
+        eventually(lambda: replica.do(listens) >= 2)
+
+
+def test_a_life_is_told_whichever_replica_changes_it(pair):
+    # Seen to fail with a store that announces nothing (PostgreSQL), and with a watcher that
+    # does not look at the heartbeat (SQLite).
+    one, two = pair
+    listening(two)
+    one.create("s1")
+    with one.watch("s1") as mine, two.watch("s1") as other:
+        assert mine.response.headers["content-type"].startswith("text/event-stream")
+        for stream in (mine, other):
+            name, record = stream.heard()
+            assert (name, record["status"]) == ("lifecycle", "waiting")
+        assert record.keys() == one.client.get(one.path("s1")).json().keys()
+
+        two.post("s1", "extend")
+        for stream in (mine, other):
+            name, extended = stream.heard()
+            assert name == "extended"
+            assert extended["expiresAt"] > record["expiresAt"]
+
+        one.say("s1")
+        for stream in (mine, other):
+            name, used = stream.heard()
+            assert (name, used["status"], used["expiresAt"]) == ("used", "used", None)
+
+        two.do(lambda service: service.delete_session("app", "ann", "s1"))
+        for stream in (mine, other):
+            name, last = stream.heard()
+            assert (name, last["status"]) == ("deleted", "used")
+            assert stream.heard() is None
+    assert one.client.get(one.path("s1") + "/events").status_code == 404
+
+
+def test_deadlines_are_told_at_their_time_though_nobody_says_a_word(place, replica):
+    # The watching replica neither sweeps nor hears of a change: it knows the instants.
+    # Seen to fail with a watcher that plans no instant.
+    one, two = replica(place), replica(place, sweep=False)
+    one.create("s1", minutes=BRIEF)
+    with two.watch("s1") as stream:
+        assert stream.heard()[0] == "lifecycle"
+        name, expiring = stream.heard()
+        assert name == "expiring"
+        assert 0 < expiring["timeLeftSeconds"] <= BRIEF * 60 / 2
+        name, expired = stream.heard()
+        assert (name, expired["status"]) == ("expired", "expired")
+        assert expired["serverTime"] >= expired["expiresAt"]
+        assert expired["restorableUntil"] > expired["expiresAt"]
+
+
+def test_who_comes_back_is_told_what_still_matters_by_whichever_replica(pair):
+    # Seen to fail when the id is ignored, and when it does not carry the warning.
+    one, two = pair
+    one.create("s1", minutes=BRIEF)
+    with one.watch("s1") as stream:
+        assert stream.names(2) == ["lifecycle", "expiring"]
+    with two.watch("s1", last=stream.last) as again:
+        assert again.names(2) == ["lifecycle", "expired"]
+    one.post("s1", "resurrect")
+    one.say("s1")
+    with two.watch("s1", last=again.last) as back:
+        assert back.names(3) == ["lifecycle", "resurrected", "used"]
+    with one.watch("s1", last=back.last) as idle:
+        assert idle.heard()[0] == "lifecycle"
+        one.do(lambda service: service.delete_session("app", "ann", "s1"))
+        assert idle.heard()[0] == "deleted"
+
+
+def test_who_comes_late_is_warned_at_once_and_nobody_twice(alone, replica):
+    one = replica(alone, warn_before=timedelta(hours=2), heartbeat=SOON)
+    one.create("s1", minutes=2 * BRIEF)
+    with one.watch("s1") as early:
+        assert early.names(2) == ["lifecycle", "expiring"]
+        with one.watch("s1") as late:
+            assert late.names(2) == ["lifecycle", "expiring"]
+        with one.watch("s1", last=early.last) as again:
+            assert again.heard()[0] == "lifecycle"
+            again.beat()
+        with one.watch("s1", last="something else") as stranger:
+            assert stranger.names(2) == ["lifecycle", "expiring"]
+        # A new deadline is warned of anew.
+        one.post("s1", "extend")
+        assert early.names(2) == ["extended", "expiring"]
+
+
+def test_without_notifications_the_heartbeat_brings_it(place, replica):
+    one, two = (replica(place, heartbeat=SOON) for _ in range(2))
+    one.create("s1")
+
+    async def silent(keys):
+        pass
+
+    two.store.announce = silent
+    with one.watch("s1") as stream:
+        assert stream.heard()[0] == "lifecycle"
+        two.say("s1")
+        assert stream.heard()[0] == "used"
+
+
+def test_all_streams_take_one_read_for_each_heartbeat(alone, replica):
+    one = replica(alone, heartbeat=SOON)
+    with ExitStack() as stack:
+        streams = []
+        for number in range(20):
+            one.create(f"s{number}", user=f"u{number}")
+            streams.append(stack.enter_context(one.watch(f"s{number}", user=f"u{number}")))
+        for stream in streams:
+            assert stream.heard()[0] == "lifecycle"
+        streams[-1].beat()
+        before = one.reads
+        for _ in range(5):
+            streams[-1].beat()
+        # Five heartbeats, each with its read, which may fall on either side of its comment.
+        assert 4 <= one.reads - before <= 6
+
+
+def test_more_streams_than_allowed_are_refused_until_one_is_closed(alone, replica):
+    # Seen to fail with a stream whose end gives no slot back.
+    one = replica(alone, per_session=2, per_user=3)
+    for name in ("s1", "s2"):
+        one.create(name)
+
+    def refused(name):
+        answer = one.client.get(one.path(name) + "/events")
+        assert answer.status_code == 429
+        return answer.json()["detail"]
+
+    with ExitStack() as stack:
+        streams = [stack.enter_context(one.watch("s1")) for _ in range(2)]
+        for stream in streams:
+            assert stream.heard()[0] == "lifecycle"
+        assert "session is watched by 2 streams" in refused("s1")
+        stack.enter_context(one.watch("s2")).heard()
+        assert "user has 3 streams" in refused("s2")
+        one.create("s1", user="bob")
+        stack.enter_context(one.watch("s1", user="bob")).heard()
+
+        streams[0].__exit__()
+
+        def allowed():
+            with one.watch("s1") as stream:
+                return stream.response.status_code == 200
+
+        assert eventually(allowed)
+
+
+def test_unknown_sessions_have_no_stream(alone, replica):
+    one = replica(alone)
+    for name in ("never-was", "%00", "x" * 200):
+        answer = one.client.get(one.path(name) + "/events")
+        assert (answer.status_code, answer.json()) == (404, {"detail": "Session not found"})
+
+
+def test_with_nothing_to_restore_a_deadline_ends_the_stream(alone, replica):
+    one = replica(alone, rules=Rules(horizon=timedelta(0)))
+    one.create("s1", minutes=BRIEF)
+    with one.watch("s1") as stream:
+        assert stream.names(3) == ["lifecycle", "expiring", "deleted"]
+        assert stream.heard() is None
+
+
+def test_with_clean_up_disabled_nobody_is_warned(alone, replica):
+    one = replica(alone, rules=Rules(enforced=False), heartbeat=SOON)
+    one.create("s1", minutes=0.0001)
+    with one.watch("s1") as stream:
+        assert stream.heard()[1]["status"] == "waiting"
+        stream.beat()
+        one.say("s1")
+        assert stream.heard()[0] == "used"
+
+
+def test_a_session_that_takes_the_id_of_an_expired_one_is_shown(alone, replica):
+    one = replica(alone)
+    one.create("s1", minutes=BRIEF)
+    with one.watch("s1") as stream:
+        assert stream.names(3) == ["lifecycle", "expiring", "expired"]
+        one.create("s1")
+        name, record = stream.heard()
+        assert (name, record["status"]) == ("lifecycle", "waiting")
+
+
+def test_a_reader_that_takes_nothing_is_dropped(alone, replica):
+    # Seen to fail (it grows for ever) with a buffer without bounds.
+    one = replica(alone)
+    one.create("s1")
+    host, port = one.url.removeprefix("http://").split(":")
+    with socket.socket() as idle, one.watch("s1") as reader:
+        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        idle.connect((host, int(port)))
+        idle.sendall(f"GET {one.path('s1')}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert reader.heard()[0] == "lifecycle"
+        body = {"metadata": {"note": "x" * 16_000}}
+        one.client.patch(one.path("s1"), json=body).raise_for_status()
+        sent = 0
+        while len(one.app.state.lapse_watcher._sessions[key("s1")].watches) > 1 or sent < 2:
+            one.client.patch(one.path("s1"), json={"ttlMinutes": 30}).raise_for_status()
+            assert reader.heard()[0] == "extended"
+            sent += 1
+            assert sent < 800
+
+
+def test_streams_outlive_an_outage_of_the_store(alone, replica, caplog):
+    one = replica(alone, heartbeat=SOON)
+    one.create("s1")
+    well, fails = one.store.records, asyncio.Event()
+
+    async def records(keys, **more):
+        if not fails.is_set():
+            raise StoreUnavailableError("gone fishing")
+        return await well(keys, **more)
+
+    with one.watch("s1") as stream, caplog.at_level(logging.WARNING, "lapse.watcher"):
+        assert stream.heard()[0] == "lifecycle"
+        one.store.records = records
+        for _ in range(5):
+            stream.beat()
+        one.say("s1")
+        fails.set()
+        assert stream.heard()[0] == "used"
+    first, last = (line.message for line in caplog.records if line.name == "lapse.watcher")
+    assert "gone fishing" in first
+    assert "watched again" in last
+
+
+def test_a_server_that_stops_ends_its_streams_first(tmp_path):
+    # Seen to fail (a request is cancelled, and logged) when the server waits for the streams.
+    server = Server(tmp_path, str(AGENTS))
+    try:
+        session_id = server.create()
+        events = server.path(session_id) + "/lifecycle/events"
+        with server.client.stream("GET", events) as stream:
+            lines = stream.iter_lines()
+            assert next(line for line in lines if line.startswith("event")) == "event: lifecycle"
+            server.process.terminate()
+            assert not [line for line in lines if line.startswith("event")]
+        assert server.process.wait(timeout=20) in {0, -15}
+        assert "Cancel" not in server.log
+        assert "Traceback" not in server.log
+        assert "without completing" not in server.log
+    finally:
+        server.kill()

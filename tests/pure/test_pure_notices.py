@@ -1,0 +1,115 @@
+"""What is told to whom, from what they know and what is so."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from backends import DUE, T0, TICK, TTL, key
+from lapse.lifecycle import Lifecycle, Status
+from lapse.notices import Known, NoticeKind, greeting, news, next_moment, warning_at
+
+WAITING = Lifecycle(key(), Status.WAITING, T0, TTL, DUE, restorable_until=DUE + TTL)
+EXPIRED = replace(WAITING, status=Status.EXPIRED, expired_at=DUE)
+USED = replace(WAITING, status=Status.USED, expires_at=None, first_message_at=T0)
+ORPHAN = Lifecycle(key(), Status.ORPHAN, T0)
+FIVE = timedelta(minutes=5)
+
+
+def revived(record):
+    return replace(record, resurrections=record.resurrections + 1)
+
+
+def told(before, after, at=T0):
+    return [str(notice.kind) for notice in news(Known.of(before), after, at, FIVE)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (WAITING, WAITING, []),
+        (WAITING, replace(WAITING, metadata={"title": "new"}), []),
+        (WAITING, replace(WAITING, expires_at=DUE + FIVE), ["extended"]),
+        (WAITING, replace(WAITING, expires_at=DUE - FIVE), ["extended"]),
+        (WAITING, EXPIRED, ["expired"]),
+        (WAITING, USED, ["used"]),
+        (WAITING, revived(USED), ["resurrected", "used"]),
+        (WAITING, revived(WAITING), ["resurrected"]),
+        (WAITING, replace(WAITING, created_at=T0 + TICK), ["lifecycle"]),
+        (EXPIRED, EXPIRED, []),
+        (EXPIRED, replace(EXPIRED, restorable_until=DUE + 2 * TTL), []),
+        (EXPIRED, revived(EXPIRED), ["expired"]),
+        (EXPIRED, revived(replace(WAITING, expires_at=DUE + TTL)), ["resurrected"]),
+        (EXPIRED, revived(USED), ["resurrected", "used"]),
+        (EXPIRED, replace(WAITING, created_at=DUE), ["lifecycle"]),
+        (USED, USED, []),
+        (ORPHAN, ORPHAN, []),
+        (ORPHAN, WAITING, ["lifecycle"]),
+        (ORPHAN, USED, ["used"]),
+    ],
+)
+def test_what_happened_is_told_once(before, after, expected):
+    assert told(before, after) == expected
+    last = news(Known.of(before), after, T0, FIVE)
+    if last:
+        assert news(last[-1].known, after, T0, FIVE) == []
+
+
+def test_the_warning_comes_at_its_instant_once_for_each_deadline():
+    at = DUE - FIVE
+    assert told(WAITING, WAITING, at - TICK) == []
+    (warning,) = news(Known.of(WAITING), WAITING, at, FIVE)
+    assert (warning.kind, warning.time_left) == (NoticeKind.EXPIRING, FIVE)
+    assert news(warning.known, WAITING, DUE - TICK, FIVE) == []
+    later = replace(WAITING, expires_at=DUE + FIVE)
+    kinds = [notice.kind for notice in news(warning.known, later, DUE, FIVE)]
+    assert kinds == [NoticeKind.EXTENDED, NoticeKind.EXPIRING]
+
+
+def test_a_warning_comes_at_most_half_the_ttl_ahead_and_never_with_none_wanted():
+    assert warning_at(WAITING, 2 * TTL) == DUE - TTL / 2
+    assert warning_at(WAITING, timedelta(0)) is None
+    for record in (EXPIRED, USED, ORPHAN):
+        assert warning_at(record, FIVE) is None
+
+
+def test_the_next_look_is_at_the_warning_then_the_deadline_then_the_purge():
+    known = Known.of(WAITING)
+    assert next_moment(WAITING, known, FIVE) == DUE - FIVE
+    assert next_moment(WAITING, replace(known, warned=True), FIVE) == DUE
+    assert next_moment(EXPIRED, Known.of(EXPIRED), FIVE) == EXPIRED.restorable_until
+    assert next_moment(USED, Known.of(USED), FIVE) is None
+
+
+def test_a_greeting_shows_how_it_stands_then_what_was_missed():
+    def greeted(known, record):
+        return [str(notice.kind) for notice in greeting(known, record, T0, FIVE)]
+
+    assert greeted(None, EXPIRED) == ["lifecycle"]
+    assert greeted(Known.of(WAITING), EXPIRED) == ["lifecycle", "expired"]
+    assert greeted(Known.of(EXPIRED), EXPIRED) == ["lifecycle"]
+    # Another session of the same id is none of its history's business.
+    assert greeted(Known.of(EXPIRED), replace(USED, created_at=DUE)) == ["lifecycle"]
+
+
+@given(
+    some.sampled_from(Status),
+    some.datetimes(timezones=some.just(T0.tzinfo)),
+    some.none() | some.datetimes(timezones=some.just(T0.tzinfo)),
+    some.integers(0, 10**6),
+    some.booleans(),
+)
+def test_what_is_known_survives_as_text(status, created_at, expires_at, resurrections, warned):
+    known = Known(created_at, status, expires_at, resurrections, warned)
+    assert Known.parse(known.text) == known
+    assert known.text.isascii()
+    assert not set(known.text) & set(" \r\n\0")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7", "w", "w.1.2", "x.1.2.3", "w.a.2.3", f"w.{10**30}.2.3", "w.1.2.3.4", "é.1.2.3"]
+)
+def test_an_id_of_somebody_elses_is_as_none(text):
+    assert Known.parse(text) is None

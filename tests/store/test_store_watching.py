@@ -1,0 +1,107 @@
+"""Many records from one read, and news of changes between processes."""
+
+import asyncio
+from datetime import timedelta
+
+from google.adk.events.event import Event
+from google.genai import types
+
+from backends import DUE, HOUR, T0, TICK, create, key, use
+from lapse.lifecycle import Cause, Status
+
+
+async def records(store, *names, now=T0):
+    return await store.records([key(name) for name in names], now=now)
+
+
+async def test_each_record_is_what_it_is_alone(store):
+    await create(store, "waits", metadata={"title": "one"})
+    await use(store, "used")
+    await create(store, "expires", now=T0 - HOUR)
+    assert (await store.expire_due(10, now=T0)).taken == 1
+    names = ["waits", "used", "expires", "never-was"]
+    found = await records(store, *names)
+    assert found.at == T0
+    assert set(found.records) == {key(name) for name in names[:3]}
+    for name in names[:3]:
+        assert found.records[key(name)] == await store.lifecycle(key(name), now=T0)
+    assert [found.records[key(name)].status for name in names[:3]] == [
+        Status.WAITING,
+        Status.USED,
+        Status.EXPIRED,
+    ]
+
+
+async def test_nothing_asked_is_nothing_found_but_the_time(store):
+    found = await store.records([], now=T0)
+    assert (found.at, found.records) == (T0, {})
+
+
+async def test_a_deadline_holds_to_the_instant_whether_swept_or_not(store):
+    await create(store)
+    (before,) = (await records(store, "s1", now=DUE - TICK)).records.values()
+    assert before.status is Status.WAITING
+    (after,) = (await records(store, "s1", now=DUE)).records.values()
+    assert after.status is Status.EXPIRED
+
+
+async def test_what_is_past_restoring_or_deleted_is_gone(store):
+    await create(store, "old", now=T0 - timedelta(days=3))
+    await store.expire_due(10, now=T0 - timedelta(days=2))
+    await use(store, "gone")
+    await store.delete(key("gone"), now=T0)
+    assert (await records(store, "old", "gone")).records == {}
+
+
+async def test_the_stores_clock_is_told_with_the_records(store):
+    created = await create(store, now=None)
+    found = await store.records([key()])
+    assert timedelta(0) <= found.at - created.update_time < timedelta(minutes=1)
+
+
+async def test_a_session_of_stock_adk_is_used_or_an_orphan(store, stock):
+    for name in ("spoken", "silent"):
+        await stock.create_session(app_name="app", user_id="ann", session_id=name)
+    session = await stock.get_session(app_name="app", user_id="ann", session_id="spoken")
+    words = types.Content(role="user", parts=[types.Part(text="hi")])
+    await stock.append_event(session, Event(author="user", content=words))
+    found = (await records(store, "spoken", "silent", now=None)).records
+    assert found[key("spoken")].status is Status.USED
+    assert found[key("silent")].status is Status.ORPHAN
+
+
+async def test_hundreds_of_keys_are_one_question(store):
+    names = [f"s{number}" for number in range(300)]
+    await asyncio.gather(*(create(store, name, now=T0) for name in names))
+    found = await records(store, *names)
+    assert len(found.records) == 300
+    await store.resurrect(key("s7"), cause=Cause.REQUEST, now=DUE)
+    revived = (await records(store, *names, now=DUE)).records
+    assert [each.key for each in revived.values() if each.status is Status.WAITING] == [key("s7")]
+
+
+async def test_others_hear_what_is_announced_and_nobody_itself(backend, pair):
+    one, two = pair
+    heard = {one: asyncio.Queue(), two: asyncio.Queue()}
+    names = [key(f"s{number}") for number in range(900)]
+    async with (
+        one.announcements(heard[one].put_nowait),
+        two.announcements(heard[two].put_nowait),
+    ):
+        if backend.name != "postgres":
+            # A store without a way to tell lets itself be asked all the same.
+            await one.announce(names)
+            assert heard[two].empty()
+            return
+        # A listener has connected once it hears the other.
+        for sender, hearer in ((two, one), (one, two)):
+            while heard[hearer].empty():
+                await sender.announce([key("hello")])
+                await asyncio.sleep(0.01)
+        await one.announce(names)
+        missing = {name.digest for name in names}
+        while missing:
+            missing -= set(await asyncio.wait_for(heard[two].get(), 20))
+        own = {name.digest for name in names}
+        while not heard[one].empty():
+            assert own.isdisjoint(heard[one].get_nowait())
