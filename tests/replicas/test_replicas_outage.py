@@ -43,8 +43,8 @@ def test_an_outage_is_answered_for_logged_once_and_got_over(own, tmp_path):
     """
     with serving(tmp_path, str(AGENTS), "--store", own.url) as server:
         used, other = server.create(), server.create()
-        due = server.create(options={"ttl_minutes": 0.05})
         assert server.run(used).status_code == 200
+        due = server.create(options={"ttl_minutes": 0.05})
         expires_at = datetime.fromisoformat(server.lifecycle(due)["expiresAt"])
         own.stop()
 

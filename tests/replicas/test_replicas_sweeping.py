@@ -119,6 +119,8 @@ def test_a_separate_sweeper_serves_servers_that_do_not_sweep(place, tmp_path):
     """Seen to fail with a sweeper that only purges."""
     with serving(tmp_path, str(AGENTS), "--store", place, LAPSE_SWEEPER="off") as server:
         assert server.client.get("/readyz").status_code == 200
+        # The first run loads the agent, which takes longer than the TTL to come.
+        assert server.run(server.create()).status_code == 200
         with sweeper(place, tmp_path, 1) as lines:
             eventually(lambda: "sweeping until stopped" in lines())
             used, left = (server.create(options={"ttl_minutes": 0.02}) for _ in range(2))
