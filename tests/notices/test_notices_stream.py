@@ -218,7 +218,6 @@ def test_a_session_that_takes_the_id_of_an_expired_one_is_shown(alone, replica):
 
 
 def test_a_reader_that_takes_nothing_is_dropped(alone, replica):
-    # Seen to fail (it grows for ever) with a buffer without bounds.
     one = replica(alone)
     one.create("s1")
     host, port = one.url.removeprefix("http://").split(":")
