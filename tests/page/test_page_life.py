@@ -56,6 +56,7 @@ def test_the_notice_comes_before_the_deadline_and_keep_it_extends(visit, served)
 
 
 def test_typing_extends_the_deadline(visit, served):
+    """Seen to fail with a draft() that reads the record only."""
     page = visit()
     status(page, "waiting")
     deadline = lifecycle(page, served)["expiresAt"]
@@ -117,6 +118,7 @@ def test_a_restart_of_the_server_is_survived(visit, served):
 
 
 def test_where_streams_do_not_come_through_it_polls(visit, served):
+    """Seen to fail with a watch that only tries to stream again."""
     visit.context.route(
         "**/lifecycle/events", lambda route: route.fulfill(content_type="text/plain", body="")
     )
