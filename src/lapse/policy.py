@@ -129,7 +129,8 @@ class TtlPolicy:
 
     async def _try(self, timeout: timedelta) -> Exception | None:  # noqa: ASYNC109 - it reports
         try:
-            await asyncio.wait_for(self.look(), timeout.total_seconds())
+            async with asyncio.timeout(timeout.total_seconds()):
+                await self.look()
         except (LapseError, TimeoutError) as error:
             return error
         except Exception as error:  # noqa: BLE001 - whatever it is, the TTL in force goes on

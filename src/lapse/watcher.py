@@ -244,7 +244,8 @@ class Watcher:
             self._changed.clear()
             keys, self._to_announce = self._to_announce, set()
             try:
-                await asyncio.wait_for(self._store.announce(keys), _TIMEOUT.total_seconds())
+                async with asyncio.timeout(_TIMEOUT.total_seconds()):
+                    await self._store.announce(keys)
             except Exception as error:  # noqa: BLE001 - others look for themselves, too
                 _log.debug("changes were not announced: %s", error)
             await asyncio.sleep(_ANNOUNCE_GAP.total_seconds())
@@ -262,9 +263,8 @@ class Watcher:
                     continue
                 asked_at = self._now()
                 try:
-                    snapshot = await asyncio.wait_for(
-                        self._store.records(keys), _TIMEOUT.total_seconds()
-                    )
+                    async with asyncio.timeout(_TIMEOUT.total_seconds()):
+                        snapshot = await self._store.records(keys)
                 except Exception as error:  # noqa: BLE001 - whatever it is, streams go on
                     self._to_look_at |= keys
                     failures += 1

@@ -102,7 +102,7 @@ async def test_a_role_that_may_create_nothing_works_on_a_prepared_schema(nothing
 async def test_on_an_unprepared_schema_such_a_role_is_told_of_migrate(nothing, prepared):
     if prepared == "half":
         prepare(nothing)
-        run(nothing, "DROP TABLE lapse_lobby, lapse_schema")
+        run(nothing, "DROP TABLE lapse_lobby, lapse_schema CASCADE")
     with clerk_of(nothing) as (url, name):
         run(nothing, GRANT.format(name))
         before = rows(nothing, "SELECT relname FROM pg_class ORDER BY 1")

@@ -19,7 +19,7 @@ def replicas(request, tmp_path_factory):
     """Start servers on one store: each call of the fixture's value gives one more."""
     folder = tmp_path_factory.mktemp(f"runs-{request.param}")
     with ExitStack() as stack:
-        settings = {}
+        settings = {"LAPSE_RUNS_PER_USER": "1000"}  # all tests are of one user
         if request.param == "postgres":
             settings["LAPSE_STORE_URL"] = stack.enter_context(database())
 

@@ -128,11 +128,14 @@ def test_without_the_extra_it_says_what_to_install(tmp_path):
     program = (
         "import sys\n"
         "sys.modules['matplotlib'] = sys.modules['pyarrow'] = None\n"
-        "from lapse.cli import app\n"
-        "app(sys.argv[1:])\n"
+        "from lapse.cli import main\n"
+        "main()\n"
     )
     (tmp_path / "t.parquet").write_bytes(b"x")
-    for arguments in (("t.parquet",), ("-g", "mixture", "--days", "1", "--png", "it.png")):
+    for extra, arguments in (
+        ("parquet", ("t.parquet",)),
+        ("plot", ("-g", "mixture", "--days", "1", "--png", "it.png")),
+    ):
         done = subprocess.run(
             [sys.executable, "-c", program, "simulate", *arguments],
             cwd=tmp_path,
@@ -143,4 +146,4 @@ def test_without_the_extra_it_says_what_to_install(tmp_path):
             check=False,
         )
         assert done.returncode == 1
-        assert "pip install 'lapse[simulate]'" in done.stderr
+        assert f"pip install 'lapse[{extra}]'" in done.stderr

@@ -53,6 +53,7 @@ def notice_routes(service: LapseSessionService, watcher: Watcher) -> APIRouter:
     @router.get(
         "/events",
         response_class=NoticeResponse,
+        status_code=200,
         responses={429: {"description": "the session, or its user, has too many streams open"}},
     )
     async def events(
