@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -80,15 +81,15 @@ def _key(row: asyncpg.Record) -> SessionKey:
 _FIRST_ANALYZE: Final = 500
 
 
-class PostgresAdopting:
+class PostgresAdopting(ABC):
     """The part of the PostgreSQL store that is an `AdoptingStore`."""
 
     _connections: Connections
     _adopted = 0
     _analyze_at = _FIRST_ANALYZE
 
-    async def _at(self, now: datetime | None, key: SessionKey = NO_SESSION) -> Call:
-        raise NotImplementedError
+    @abstractmethod
+    async def _at(self, now: datetime | None, key: SessionKey = NO_SESSION) -> Call: ...
 
     async def adopt(self, batch: Batch, *, now: datetime | None = None) -> Adopted:
         """Adopt one batch."""

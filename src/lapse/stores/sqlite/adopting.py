@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -140,24 +141,24 @@ def _after(after: SessionKey | None) -> dict[str, str]:
     return {"after_app": key.app_name, "after_user": key.user_id, "after_session": key.session_id}
 
 
-class SqliteAdopting:
+class SqliteAdopting(ABC):
     """The part of the SQLite store that is an `AdoptingStore`."""
 
+    @abstractmethod
     async def _read(
         self,
         work: Callable[[Transaction], T],
         key: SessionKey | None = None,
         now: datetime | None = None,
-    ) -> T:
-        raise NotImplementedError
+    ) -> T: ...
 
+    @abstractmethod
     async def _write(
         self,
         work: Callable[[Transaction], T],
         key: SessionKey | None = None,
         now: datetime | None = None,
-    ) -> T:
-        raise NotImplementedError
+    ) -> T: ...
 
     async def adopt(self, batch: Batch, *, now: datetime | None = None) -> Adopted:
         """Adopt one batch."""
