@@ -20,15 +20,19 @@ from lapse.stores.postgres.call import Call
 
 async def begin(call: Call, run_id: str, most_of_user: int) -> RunRecord:
     """Record that a run begins; see `RunStore.begin_run`."""
-    row = await call.first("begin_run", run_id=run_id, most_of_user=most_of_user, stale=STALE)
-    if row is None:
-        row = await call.first("run_in_flight")
-        if row is None:
+    while True:
+        row = await call.first("begin_run", run_id=run_id, most_of_user=most_of_user, stale=STALE)
+        if row is not None:
+            return _record(row)
+        found = await call.first("run_in_flight", stale=STALE)
+        assert found is not None
+        if found["run_id"] == run_id:
+            # A broken-off attempt of this very call had begun it.
+            return _record(found)
+        if found["run_id"] is not None:
+            raise RunInFlightError(found["run_id"])
+        if found["of_user"] >= most_of_user:
             raise TooManyRunsError(f"there are {most_of_user} runs of this user in flight")
-        if row["run_id"] != run_id:
-            raise RunInFlightError(row["run_id"])
-        # A broken-off attempt of this very call had begun it.
-    return _record(row)
 
 
 async def note(call: Call, run_id: str, invocation_id: str, since: datetime) -> None:

@@ -32,8 +32,15 @@ begun AS (
 SELECT begun.*, now FROM begun, clock;
 
 -- name: run_in_flight
-SELECT r.*, coalesce(:now, clock_timestamp()) AS now FROM lapse_runs AS r
-WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
+-- Why a run could not begin; nothing of both when what was in its way has ended meanwhile.
+SELECT r.*, clock.now, (
+    SELECT count(*) FROM lapse_runs AS u
+    WHERE u.app_name = :app_name AND u.user_id = :user_id AND u.status = 'running'
+      AND u.heartbeat_at > clock.now - :stale
+  ) AS of_user
+FROM (SELECT coalesce(:now, clock_timestamp()) AS now) AS clock
+LEFT JOIN lapse_runs AS r
+  ON r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
   AND r.status = 'running';
 
 -- name: note_run

@@ -1,0 +1,35 @@
+"""Runs that begin in one replica while others end in another."""
+
+import pytest
+
+from backends import key
+from lapse.run_store import RunStatus
+from lapse.stores import store_from_url
+from lapse.stores.postgres.call import Call
+
+
+@pytest.fixture
+async def pair(place):
+    """Two replicas on one database."""
+    one, other = store_from_url(place), store_from_url(place)
+    yield one, other
+    await one.close()
+    await other.close()
+
+
+async def test_a_run_that_ends_while_the_next_one_asks_what_is_in_its_way_is_in_nobodys(
+    pair, monkeypatch
+):
+    """Seen to fail with a store that takes whatever it cannot find for the user's limit."""
+    one, other = pair
+    await one.begin_run(key(), "first", most_of_user=9)
+    real = Call.first
+
+    async def first(call, name, **params):
+        row = await real(call, name, **params)
+        if name == "begin_run" and row is None:
+            assert await one.end_run("first", RunStatus.DONE)
+        return row
+
+    monkeypatch.setattr(Call, "first", first)
+    assert (await other.begin_run(key(), "second", most_of_user=9)).run_id == "second"
