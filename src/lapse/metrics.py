@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector
 
 from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import Change, ChangeKind
-from lapse.store import Store, Tally
+from lapse.operating import Tally
+from lapse.store import Store
 from lapse.sweeper import SweepReport
 
 _log = logging.getLogger(__name__)

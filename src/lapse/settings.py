@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lapse.errors import InvalidValueError, SettingsError
-from lapse.lifecycle import DEFAULT_HORIZON, LONGEST_HORIZON, Rules
+from lapse.lifecycle import DEFAULT_HORIZON, Rules
 from lapse.run_store import RunLimits
+from lapse.setting_values import (
+    Hours,
+    Minutes,
+    Seconds,
+    SecondsOrNone,
+    Share,
+    WarningMinutes,
+    doubt_of,
+)
 from lapse.store import ConnectionOptions
-from lapse.ttl import DEFAULT_TTL, LONGEST_TTL, Policy, Targets, ttl_from_minutes
+from lapse.ttl import DEFAULT_TTL, Policy, Targets
 from lapse.ttl.decision import USUAL_FLOOR
 from lapse.watching import WatchOptions
 
 ENV_FILE: Final = ".env.local"
-_LONGEST_TIMEOUT: Final = timedelta(hours=1)
-_TINY: Final = 1e-6
 _PREFIXES: Final = ("LAPSE_", "SESSION_CLEANUP_")
 
 
@@ -42,89 +48,6 @@ class Adopt(StrEnum):
     ALL = "all"
 
 
-def _number(value: object) -> object:
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _minutes(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value
-    return ttl_from_minutes(_number(value), field="minutes")
-
-
-def _warning(value: object) -> object:
-    """Read minutes, which may be none: no warning."""
-    minutes = _number(value)
-    longest = LONGEST_TTL / timedelta(minutes=1)
-    if isinstance(minutes, timedelta):
-        return minutes
-    if isinstance(minutes, bool) or not isinstance(minutes, int | float):
-        raise InvalidValueError("minutes", f"must be a number of minutes, not {minutes!r:.40}")
-    if not 0 <= minutes <= longest:  # so for NaN, too
-        raise InvalidValueError("minutes", f"must be 0 to {longest:.0f} minutes, not {minutes!r}")
-    return timedelta(minutes=minutes)
-
-
-def _hours(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value
-    hours = _number(value)
-    longest = LONGEST_HORIZON / timedelta(hours=1)
-    if isinstance(hours, bool) or not isinstance(hours, int | float):
-        raise InvalidValueError("hours", f"must be a number of hours, not {hours!r:.40}")
-    if not math.isfinite(hours) or not 0 <= hours <= longest:
-        raise InvalidValueError("hours", f"must be 0 to {longest:.0f} hours, not {hours!r:.40}")
-    return timedelta(hours=hours)
-
-
-def _seconds(value: object, *, zero: bool = False) -> object:
-    if isinstance(value, timedelta):
-        return value
-    seconds = _number(value)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidValueError("seconds", f"must be a number of seconds, not {seconds!r:.40}")
-    longest = _LONGEST_TIMEOUT.total_seconds()
-    if not math.isfinite(seconds) or not (0 if zero else _TINY) <= seconds <= longest:
-        least = "0 to" if zero else "above 0 and at most"
-        reason = f"must be {least} {longest:.0f} seconds, not {seconds!r:.40}"
-        raise InvalidValueError("seconds", reason)
-    return timedelta(seconds=seconds)
-
-
-def share_from(value: object, *, field: str) -> float:
-    """Read a share above 0 and below 1: `0.05` or `5%`.
-
-    Raises:
-        InvalidValueError: it is none. The error names `field`.
-    """
-    text = value.strip() if isinstance(value, str) else value
-    if isinstance(text, str) and text.endswith("%"):
-        number = _number(text.removesuffix("%"))
-        share = number / 100 if isinstance(number, float) else number
-    else:
-        share = _number(text)
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-        reason = f"must be above 0 and below 1, such as 0.05 or 5%, not {value!r:.40}"
-        raise InvalidValueError(field, reason)
-    return float(share)
-
-
-def doubt_of(confidence: float) -> float:
-    """Return what is left of certainty, without the dust of binary fractions."""
-    return round(1 - confidence, 12)
-
-
-def _share(value: object) -> object:
-    return share_from(value, field="share")
-
-
-def _seconds_or_none_at_all(value: object) -> object:
-    return _seconds(value, zero=True)
-
-
 class Settings(BaseSettings):
     """The settings of one process; `README.md` describes each."""
 
@@ -137,18 +60,14 @@ class Settings(BaseSettings):
     )
 
     cleanup_enabled: bool = Field(default=True, validation_alias="SESSION_CLEANUP_ENABLED")
-    ttl: Annotated[timedelta, BeforeValidator(_minutes)] = Field(
-        default=DEFAULT_TTL, validation_alias="SESSION_CLEANUP_TTL_MINUTES"
-    )
+    ttl: Minutes = Field(default=DEFAULT_TTL, validation_alias="SESSION_CLEANUP_TTL_MINUTES")
     store_url: str = Field(default="sqlite:///lapse.db", validation_alias="LAPSE_STORE_URL")
-    horizon: Annotated[timedelta, BeforeValidator(_hours)] = Field(
-        default=DEFAULT_HORIZON, validation_alias="LAPSE_RESTORE_HOURS"
-    )
+    horizon: Hours = Field(default=DEFAULT_HORIZON, validation_alias="LAPSE_RESTORE_HOURS")
     pool_size: int = Field(default=10, ge=1, le=1000, validation_alias="LAPSE_POOL_SIZE")
-    statement_timeout: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+    statement_timeout: Seconds = Field(
         default=timedelta(seconds=10), validation_alias="LAPSE_STATEMENT_TIMEOUT_SECONDS"
     )
-    connect_timeout: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+    connect_timeout: Seconds = Field(
         default=timedelta(seconds=5), validation_alias="LAPSE_CONNECT_TIMEOUT_SECONDS"
     )
     statement_cache: int = Field(
@@ -158,17 +77,17 @@ class Settings(BaseSettings):
         default=100, ge=1, le=10_000, validation_alias="LAPSE_RUNS_PER_PROCESS"
     )
     runs_per_user: int = Field(default=10, ge=1, le=10_000, validation_alias="LAPSE_RUNS_PER_USER")
-    run_duration: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+    run_duration: Seconds = Field(
         default=timedelta(minutes=10), validation_alias="LAPSE_RUN_SECONDS"
     )
-    run_grace: Annotated[timedelta, BeforeValidator(_seconds_or_none_at_all)] = Field(
+    run_grace: SecondsOrNone = Field(
         default=timedelta(seconds=10), validation_alias="LAPSE_RUN_GRACE_SECONDS"
     )
     run_queue: int = Field(default=4, ge=0, le=1000, validation_alias="LAPSE_RUN_QUEUE")
-    warn_before: Annotated[timedelta, BeforeValidator(_warning)] = Field(
+    warn_before: WarningMinutes = Field(
         default=WatchOptions().warn_before, validation_alias="LAPSE_WARN_MINUTES"
     )
-    heartbeat: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+    heartbeat: Seconds = Field(
         default=WatchOptions().heartbeat, validation_alias="LAPSE_HEARTBEAT_SECONDS"
     )
     streams_per_session: int = Field(
@@ -185,21 +104,11 @@ class Settings(BaseSettings):
     artifacts: bool = Field(default=True, validation_alias="LAPSE_DELETE_ARTIFACTS")
     log_format: LogFormat = Field(default=LogFormat.CONSOLE, validation_alias="LAPSE_LOG_FORMAT")
     ttl_policy: Policy = Field(default=Policy.FIXED, validation_alias="LAPSE_TTL_POLICY")
-    ttl_soft_target: Annotated[float, BeforeValidator(_share)] = Field(
-        default=0.05, validation_alias="LAPSE_TTL_SOFT_TARGET"
-    )
-    ttl_hard_target: Annotated[float, BeforeValidator(_share)] = Field(
-        default=0.005, validation_alias="LAPSE_TTL_HARD_TARGET"
-    )
-    ttl_confidence: Annotated[float, BeforeValidator(_share)] = Field(
-        default=0.95, validation_alias="LAPSE_TTL_CONFIDENCE"
-    )
-    ttl_floor: Annotated[timedelta, BeforeValidator(_minutes)] = Field(
-        default=USUAL_FLOOR, validation_alias="LAPSE_TTL_FLOOR_MINUTES"
-    )
-    ttl_cap: Annotated[timedelta, BeforeValidator(_hours)] | None = Field(
-        default=None, validation_alias="LAPSE_TTL_CAP_HOURS"
-    )
+    ttl_soft_target: Share = Field(default=0.05, validation_alias="LAPSE_TTL_SOFT_TARGET")
+    ttl_hard_target: Share = Field(default=0.005, validation_alias="LAPSE_TTL_HARD_TARGET")
+    ttl_confidence: Share = Field(default=0.95, validation_alias="LAPSE_TTL_CONFIDENCE")
+    ttl_floor: Minutes = Field(default=USUAL_FLOOR, validation_alias="LAPSE_TTL_FLOOR_MINUTES")
+    ttl_cap: Hours | None = Field(default=None, validation_alias="LAPSE_TTL_CAP_HOURS")
     ttl_design_effect: float = Field(
         default=1.0, ge=1, le=1000, validation_alias="LAPSE_TTL_DESIGN_EFFECT"
     )

@@ -18,8 +18,9 @@ from typing import Any, Final, Protocol
 
 from lapse.adoption import AdoptingStore
 from lapse.documents import StateDelta
-from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey, Status
+from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import Observations
+from lapse.operating import Tally
 from lapse.run_store import RunStore
 from lapse.watching import Watchable
 
@@ -186,15 +187,6 @@ class Swept:
         """Read its changes, `size` at a time."""
         for start in range(0, len(self.rows), size):
             yield [self.read(row) for row in self.rows[start : start + size]]
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """How many sessions of one app have one status in the lobby's records."""
-
-    app_name: str
-    status: Status
-    sessions: int
 
 
 class Store(RunStore, Watchable, Observations, AdoptingStore, Protocol):

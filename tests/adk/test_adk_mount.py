@@ -15,7 +15,7 @@ from google.adk.runners import Runner
 from lapse import LapseSessionService, store_from_url
 from lapse.demo.concierge.agent import root_agent
 from lapse.errors import StoreUnavailableError
-from lapse.web import mount
+from lapse.web import MountOptions, mount
 
 
 @asynccontextmanager
@@ -79,7 +79,7 @@ async def test_the_sweeper_runs_for_the_applications_lifetime(service, app):
 
 async def test_without_a_sweeper_deadlines_hold_and_it_is_ready_all_the_same(service):
     app = FastAPI()
-    mount(app, service, sweep=False)
+    mount(app, service, MountOptions(sweep=False))
     async with serving(app) as client:
         session = await created(service, ttl_minutes=0.0005)
 

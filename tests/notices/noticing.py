@@ -14,7 +14,7 @@ from lapse.lifecycle import Rules, SessionKey
 from lapse.sessions import LapseSessionService
 from lapse.stores import store_from_url
 from lapse.watching import WatchOptions
-from lapse.web import mount
+from lapse.web import MountOptions, mount
 from served import Served
 
 MINUTES = 30
@@ -37,7 +37,8 @@ class Replica(Served):
         self.reads = 0
         self._count_reads()
         app = FastAPI()
-        mount(app, self.service, sweep=sweep, watch=WatchOptions(heartbeat=heartbeat, **options))
+        watch = WatchOptions(heartbeat=heartbeat, **options)
+        mount(app, self.service, MountOptions(sweep=sweep, watch=watch))
         super().__init__(app)
 
     def _count_reads(self):

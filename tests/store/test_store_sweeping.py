@@ -7,7 +7,7 @@ import pytest
 from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
 from lapse.errors import NoSuchSessionError, WrongStatusError
 from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
-from lapse.store import Tally
+from lapse.operating import Tally
 
 DAY = timedelta(hours=24)
 

@@ -100,7 +100,7 @@ def _targets(
     from dataclasses import replace
 
     from lapse.errors import InvalidValueError
-    from lapse.settings import doubt_of, share_from
+    from lapse.setting_values import doubt_of, share_from
 
     targets = settings.targets
     if not settings.horizon:

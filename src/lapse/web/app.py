@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,9 @@ from fastapi import FastAPI
 
 from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.agents import default_app
-from lapse.run_store import RunLimits
 from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
-from lapse.settings import Adopt
-from lapse.watching import WatchOptions
-from lapse.web.mounting import mount
+from lapse.web.mounting import MountOptions, mount
 from lapse.web.page import add_chat_page
 
 
@@ -32,18 +29,17 @@ class ServerOptions:
     artifact_service_uri: str | None = None
     chat_app: str | None = None
     """The agent that a chat page at `/` talks to; none: no such page."""
-    watch: WatchOptions = field(default_factory=WatchOptions)
 
 
 def build_app(
     service: LapseSessionService,
     options: ServerOptions,
-    *,
-    sweep: bool,
-    adopt: Adopt = Adopt.OFF,
-    run_limits: RunLimits = RunLimits(),
+    mounted: MountOptions,
 ) -> tuple[FastAPI, Runs]:
-    """Return ADK's FastAPI application for a folder of agents, on this service, and its runs."""
+    """Return ADK's FastAPI application for a folder of agents, on this service, and its runs.
+
+    The folder says which app is the default, whatever `mounted` says of it.
+    """
     from google.adk.artifacts.base_artifact_service import BaseArtifactService
     from google.adk.cli.fast_api import get_fast_api_app
     from google.adk.cli.service_registry import get_service_registry
@@ -85,12 +81,8 @@ def build_app(
     runs = mount(
         app,
         service,
-        sweep=sweep,
-        default_app=default_app(options.agents_dir),
+        replace(mounted, default_app=default_app(options.agents_dir)),
         artifacts=sweepers[-1],
-        adopt=adopt,
-        run_limits=run_limits,
-        watch=options.watch,
     )
     if options.chat_app is not None:
         add_chat_page(app, options.chat_app)

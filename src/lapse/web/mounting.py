@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -36,17 +37,32 @@ if TYPE_CHECKING:
     from google.adk.runners import Runner
 
 
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """What Lapse does in an application.
+
+    Attributes:
+        sweep: False where another process sweeps the store.
+        default_app: the app of runs that name none (ADK's ADK_DEFAULT_APP_NAME).
+        adopt: which sessions that stock ADK leaves in the store are adopted, while it is swept.
+        run_limits: how much of running this process does.
+        watch: how the sessions are watched by `GET …/lifecycle/events`.
+    """
+
+    sweep: bool = True
+    default_app: str | None = None
+    adopt: Adopt = Adopt.OFF
+    run_limits: RunLimits = field(default_factory=RunLimits)
+    watch: WatchOptions = field(default_factory=WatchOptions)
+
+
 def mount(
     app: FastAPI,
     service: LapseSessionService,
+    options: MountOptions = MountOptions(),
     *,
-    sweep: bool = True,
-    default_app: str | None = None,
     artifacts: ArtifactSweeper | None = None,
-    adopt: Adopt = Adopt.OFF,
     runners: Iterable[Runner] = (),
-    run_limits: RunLimits = RunLimits(),
-    watch: WatchOptions = WatchOptions(),
 ) -> Runs:
     """Add Lapse to an application that has not started yet.
 
@@ -55,7 +71,7 @@ def mount(
     resurrect their session. Where there are agents to run, by ADK's `/run_sse` in the application
     or by `runners`, it also gains `…/run`, runs that outlive their connection, and `/run_sse` can
     be detached.
-    For the application's lifetime the store is open and, unless `sweep` is False, swept;
+    For the application's lifetime the store is open and, unless told otherwise, swept;
     at its end the service is closed.
 
     Streams of notices end with that lifetime. A server that waits for open requests before
@@ -65,14 +81,10 @@ def mount(
     Args:
         app: the application.
         service: the service that its agents run on.
-        sweep: False where another process sweeps the store.
-        default_app: the app of runs that name none (ADK's ADK_DEFAULT_APP_NAME).
+        options: what Lapse does in it.
         artifacts: deletes artifacts of sessions that ended while nobody had spoken to them,
             where the store's rules say that these are noted.
-        adopt: which sessions that stock ADK leaves in the store are adopted, while it is swept.
         runners: runners for an application without ADK's own routes, one for each app.
-        run_limits: how much of running this process does.
-        watch: how the sessions are watched by `GET …/lifecycle/events`.
 
     Returns:
         The runs, for whoever wants to `drain` them before the application ends.
@@ -87,33 +99,35 @@ def mount(
         log_sweep(swept)
 
     sweeper = Sweeper(service.store, service.feed, on_report=report, on_fault=metrics.count_fault)
-    watcher = Watcher(service.store, service.feed, watch)
+    watcher = Watcher(service.store, service.feed, options.watch)
     app.state.lapse_watcher = watcher
     app.state.lapse_endings = [watcher.end]
     app.include_router(lifecycle_routes(service))
     app.include_router(notice_routes(service, watcher))
     app.include_router(
-        health_routes(service.store, metrics, sweeper_is_well=lambda: not sweep or sweeper.is_alive)
+        health_routes(
+            service.store, metrics, sweeper_is_well=lambda: not options.sweep or sweeper.is_alive
+        )
     )
-    runs = Runs(service, run_limits, RunMetrics(metrics.registry))
+    runs = Runs(service, options.run_limits, RunMetrics(metrics.registry))
     opener = opener_for(runners, service) if runners else opener_of(app)
     if opener is not None:
         app.include_router(run_routes(service, runs, opener))
-        app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=default_app))
+        app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=options.default_app))
     add_client(app)
     install_faults(app)
-    app.add_middleware(SessionInFront, default_app=default_app)
+    app.add_middleware(SessionInFront, default_app=options.default_app)
     app.add_middleware(StreamsInFront)
     beside: list[Background] = []
-    if sweep and adopt is not Adopt.OFF:
+    if options.sweep and options.adopt is not Adopt.OFF:
         ttl = service.policy.default
-        beside.append(Adopter(service.store, service.feed, scope=adopt, ttl=ttl).running())
+        beside.append(Adopter(service.store, service.feed, scope=options.adopt, ttl=ttl).running())
     if artifacts is not None and service.store.rules.artifacts:
         beside.append(artifacts.running())
     app.router.lifespan_context = _within(
         service,
         runs,
-        [*([sweeper] if sweep else []), watcher, *beside],
+        [*([sweeper] if options.sweep else []), watcher, *beside],
         app.router.lifespan_context,
     )
     return runs

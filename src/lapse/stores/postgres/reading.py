@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from lapse.documents import merge_state
 from lapse.lifecycle import SessionKey, Status
-from lapse.store import EventWindow, Revision, SessionRecord, Tally
+from lapse.operating import Tally
+from lapse.store import EventWindow, Revision, SessionRecord
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import Call
 

@@ -15,6 +15,7 @@ from typing import Any
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import FirstMessage, Round
+from lapse.operating import Tally
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store import (
     Appended,
@@ -27,7 +28,6 @@ from lapse.store import (
     Revision,
     SessionRecord,
     Swept,
-    Tally,
 )
 from lapse.stores.postgres import (
     appending,

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from lapse.documents import merge_state
 from lapse.lifecycle import SessionKey, Status
-from lapse.store import EventRecord, EventWindow, Revision, SessionRecord, Tally
+from lapse.operating import Tally
+from lapse.store import EventRecord, EventWindow, Revision, SessionRecord
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.transaction import Transaction
 

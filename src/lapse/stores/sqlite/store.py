@@ -19,6 +19,7 @@ from lapse.documents import StateDelta
 from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import FirstMessage, Round
+from lapse.operating import Tally
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store import (
     Appended,
@@ -30,7 +31,6 @@ from lapse.store import (
     Revision,
     SessionRecord,
     Swept,
-    Tally,
 )
 from lapse.stores.sqlite import (
     appending,

@@ -1,0 +1,223 @@
+"""`lapse serve`: agents over HTTP, their sessions kept by Lapse."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ipaddress
+import socket
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from lapse.commands.starting import StoreOption, VerboseOption, fail, open_settings, open_store
+
+if TYPE_CHECKING:
+    from lapse.settings import Settings
+
+_GRACE: Final = timedelta(seconds=1)
+"""How long open connections may take to end when the server stops."""
+
+_KEEP_ALIVE: Final = timedelta(seconds=75)
+"""Longer than the 60 s of common load balancers, so that it is they who let go first."""
+
+
+def serve(
+    agents_dir: Annotated[
+        Path | None,
+        typer.Argument(help="A folder of ADK agents; without it, the bundled demo agent."),
+    ] = None,
+    store: StoreOption = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    local_llm: Annotated[
+        bool,
+        typer.Option(
+            "--local-llm", help="The demo with a small language model on this machine; slow."
+        ),
+    ] = False,
+    web: Annotated[bool, typer.Option("--web", help="Serve ADK's developer UI, too.")] = False,
+    allow_origins: Annotated[
+        list[str] | None,
+        typer.Option("--allow-origins", help="Origin of a page that may call; repeatable."),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Listen beyond this machine although nobody is authenticated."
+        ),
+    ] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Serve ADK agents over HTTP, their sessions kept by Lapse."""
+    settings = open_settings(store, verbose=verbose)
+    if not insecure and not _is_loopback(host):
+        fail(
+            f"--host {host}: beyond this machine anyone could read every session, for there is "
+            "no authentication; listen on 127.0.0.1 behind a proxy that authenticates, or say "
+            "--insecure"
+        )
+    folder = _local_llm(agents_dir) if local_llm else _agents(agents_dir)
+    listener = _listen(host, port)
+    try:
+        _serve(settings, folder, listener, web=web, allow_origins=tuple(allow_origins or ()))
+    finally:
+        listener.close()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _agents(folder: Path | None) -> Path:
+    from lapse.demo import AGENTS_DIR
+
+    if folder is None:
+        return AGENTS_DIR
+    if not folder.is_dir():
+        fail(f"{folder}: there is no such folder of agents")
+    from lapse.agents import has_agents
+
+    if not has_agents(folder):
+        fail(
+            f"{folder}: holds no agents; ADK looks for FOLDER/NAME/agent.py with a root_agent, "
+            "or FOLDER/NAME/root_agent.yaml"
+        )
+    return folder
+
+
+def _local_llm(folder: Path | None) -> Path:
+    from lapse.demo_llm import AGENTS_DIR, missing
+
+    if folder is not None:
+        fail("--local-llm is a demo of its own: it takes no folder of agents")
+    if ways := missing():
+        fail(
+            "--local-llm needs what is not installed: "
+            + " && ".join(f"pip install {_quoted(way)}" for way in ways)
+        )
+    from lapse.demo_llm.model import server
+
+    # ADK loads agents while it serves: nobody else would be answered meanwhile.
+    server()
+    return AGENTS_DIR
+
+
+def _quoted(arguments: str) -> str:
+    return f"'{arguments}'" if "[" in arguments else arguments
+
+
+def _is_bundled(folder: Path) -> bool:
+    from lapse import demo, demo_llm
+
+    return folder in {demo.AGENTS_DIR, demo_llm.AGENTS_DIR}
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port")
+    return listener
+
+
+def _serve(
+    settings: Settings,
+    folder: Path,
+    listener: socket.socket,
+    *,
+    web: bool,
+    allow_origins: tuple[str, ...],
+) -> None:
+    """Open the store, so that its faults come first, then serve until a signal comes."""
+    # Nothing that imports make is garbage: to look for some among a quarter of a million objects
+    # takes an eighth of the start, and a fifth of a second at each full collection later.
+    gc.disable()
+    store = open_store(settings)
+    asyncio.run(store.open())
+
+    import uvicorn
+
+    from lapse.changes import Feed
+    from lapse.demo import APP_NAME
+    from lapse.policy import TtlPolicy
+    from lapse.sessions import LapseSessionService
+    from lapse.web.app import ServerOptions, build_app
+    from lapse.web.mounting import MountOptions
+    from lapse.web.notices import StreamsInFront
+
+    host, port = listener.getsockname()[:2]
+    options = ServerOptions(
+        agents_dir=folder,
+        host=host,
+        port=port,
+        web=web,
+        allow_origins=allow_origins,
+        # The demo's folder is part of the installed package: nothing is written there.
+        artifact_service_uri="memory://" if _is_bundled(folder) else None,
+        chat_app=APP_NAME if _is_bundled(folder) else None,
+    )
+    feed = Feed()
+    policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
+    service = LapseSessionService(store, feed=feed, policy=policy)
+    web_app, runs = build_app(
+        service,
+        options,
+        MountOptions(
+            sweep=settings.sweeper and settings.cleanup_enabled,
+            adopt=settings.adopt,
+            run_limits=settings.run_limits,
+            watch=settings.watch,
+        ),
+    )
+    shown = f"[{host}]" if ":" in host else host
+
+    class Server(uvicorn.Server):
+        """Says where it listens once it does, so that whoever waits for the line can connect.
+
+        Told to stop, it listens no more, ends the streams of notices, which have no end of their
+        own, and lets runs finish before it closes connections.
+        """
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                typer.echo(f"Lapse serves {_described(folder)} on http://{shown}:{port}", err=True)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            for listening in self.servers:
+                listening.close()
+            for end in web_app.state.lapse_endings:
+                end()
+            await runs.drain()
+            await super().shutdown(sockets)
+
+    server = Server(
+        uvicorn.Config(
+            StreamsInFront(web_app),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=int(_GRACE.total_seconds()),
+            timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),
+        )
+    )
+    gc.freeze()
+    gc.enable()
+    server.run(sockets=[listener])
+
+
+def _described(folder: Path) -> str:
+    if _is_bundled(folder):
+        return "the demo agent (app `concierge`)"
+    return f"the agents of {folder}"

@@ -1,0 +1,60 @@
+"""Who asks: the principal of a request, known to whoever works for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Role(StrEnum):
+    """What a principal may do.
+
+    A USER sees and changes what is their own; a SERVICE acts for users; an OPERATOR sees every
+    session's life, and may change it.
+    """
+
+    USER = "user"
+    SERVICE = "service"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Somebody who was let in.
+
+    Attributes:
+        name: who it is: of a user, the user id.
+        role: what it may do.
+    """
+
+    name: str
+    role: Role = Role.USER
+
+    def may_act_for(self, user_id: str) -> bool:
+        """Return whether it may see and change what belongs to a user."""
+        return self.role is not Role.USER or self.name == user_id
+
+
+LONGEST_NAME: Final = 128
+"""Characters of a principal's name."""
+
+_principal: ContextVar[Principal | None] = ContextVar("lapse_principal", default=None)
+
+
+@contextmanager
+def acting(principal: Principal | None) -> Iterator[None]:
+    """Have the work inside the block done for a principal."""
+    token = _principal.set(principal)
+    try:
+        yield
+    finally:
+        _principal.reset(token)
+
+
+def current_principal() -> Principal | None:
+    """Return for whom the work is done; None where nobody is authenticated."""
+    return _principal.get()

@@ -1,0 +1,111 @@
+"""The types of settings: how each value is read from its text."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator
+
+from lapse.errors import InvalidValueError
+from lapse.lifecycle import LONGEST_HORIZON
+from lapse.ttl import LONGEST_TTL, ttl_from_minutes
+
+_LONGEST_TIMEOUT: Final = timedelta(hours=1)
+_TINY: Final = 1e-6
+
+
+def _number(value: object) -> object:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _minutes(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value
+    return ttl_from_minutes(_number(value), field="minutes")
+
+
+def _warning(value: object) -> object:
+    """Read minutes, which may be none: no warning."""
+    minutes = _number(value)
+    longest = LONGEST_TTL / timedelta(minutes=1)
+    if isinstance(minutes, timedelta):
+        return minutes
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float):
+        raise InvalidValueError("minutes", f"must be a number of minutes, not {minutes!r:.40}")
+    if not 0 <= minutes <= longest:  # so for NaN, too
+        raise InvalidValueError("minutes", f"must be 0 to {longest:.0f} minutes, not {minutes!r}")
+    return timedelta(minutes=minutes)
+
+
+def _hours(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value
+    hours = _number(value)
+    longest = LONGEST_HORIZON / timedelta(hours=1)
+    if isinstance(hours, bool) or not isinstance(hours, int | float):
+        raise InvalidValueError("hours", f"must be a number of hours, not {hours!r:.40}")
+    if not math.isfinite(hours) or not 0 <= hours <= longest:
+        raise InvalidValueError("hours", f"must be 0 to {longest:.0f} hours, not {hours!r:.40}")
+    return timedelta(hours=hours)
+
+
+def _seconds(value: object, *, zero: bool = False) -> object:
+    if isinstance(value, timedelta):
+        return value
+    seconds = _number(value)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidValueError("seconds", f"must be a number of seconds, not {seconds!r:.40}")
+    longest = _LONGEST_TIMEOUT.total_seconds()
+    if not math.isfinite(seconds) or not (0 if zero else _TINY) <= seconds <= longest:
+        least = "0 to" if zero else "above 0 and at most"
+        reason = f"must be {least} {longest:.0f} seconds, not {seconds!r:.40}"
+        raise InvalidValueError("seconds", reason)
+    return timedelta(seconds=seconds)
+
+
+def share_from(value: object, *, field: str) -> float:
+    """Read a share above 0 and below 1: `0.05` or `5%`.
+
+    Raises:
+        InvalidValueError: it is none. The error names `field`.
+    """
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and text.endswith("%"):
+        number = _number(text.removesuffix("%"))
+        share = number / 100 if isinstance(number, float) else number
+    else:
+        share = _number(text)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        reason = f"must be above 0 and below 1, such as 0.05 or 5%, not {value!r:.40}"
+        raise InvalidValueError(field, reason)
+    return float(share)
+
+
+def doubt_of(confidence: float) -> float:
+    """Return what is left of certainty, without the dust of binary fractions."""
+    return round(1 - confidence, 12)
+
+
+def _share(value: object) -> object:
+    return share_from(value, field="share")
+
+
+def _seconds_or_none_at_all(value: object) -> object:
+    return _seconds(value, zero=True)
+
+
+Minutes = Annotated[timedelta, BeforeValidator(_minutes)]
+"""A TTL in minutes, decimals allowed."""
+
+WarningMinutes = Annotated[timedelta, BeforeValidator(_warning)]
+"""Minutes, 0 included."""
+
+Hours = Annotated[timedelta, BeforeValidator(_hours)]
+Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+SecondsOrNone = Annotated[timedelta, BeforeValidator(_seconds_or_none_at_all)]
+Share = Annotated[float, BeforeValidator(_share)]
