@@ -3,13 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve serve-llm test test-llm check format screenshots bench bench-adopt \
+.PHONY: help install serve serve-llm test test-llm coverage check format screenshots bench bench-adopt \
 	bench-notices bench-runs clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
 	@echo "make serve-llm the same demo with a small language model on this machine"
 	@echo "make test    every test"
+	@echo "make coverage the same, and which lines they ran"
 	@echo "make check   style, types and layers"
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
 	@echo "make bench-adopt   measure report and adoption of a million sessions"
@@ -54,7 +55,11 @@ serve-llm: .venv/.installed-llm
 test-llm: .venv/.installed-llm .venv/.installed-test
 	$(BIN)/pytest -n 0 tests/llm
 
+# Many tests wait for deadlines: one worker more than there are cores keeps these busy.
 test: .venv/.installed-test
+	$(BIN)/pytest -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
+
+coverage: .venv/.installed-test
 	$(BIN)/pytest -n auto --cov --cov-report=term
 
 check: .venv/.installed-check
