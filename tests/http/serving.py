@@ -34,6 +34,19 @@ def environment(**settings: str) -> dict[str, str]:
     return kept | settings
 
 
+def lapse(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in a folder."""
+    return subprocess.run(
+        [LAPSE, *arguments],
+        cwd=folder,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def eventually(condition: Callable[[], Any], *, within: float = 30.0) -> Any:
     """Return the first true result of `condition()`; fail when there is none in time."""
     end = time.monotonic() + within

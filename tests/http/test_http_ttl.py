@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from serving import LAPSE, environment, serving
+from serving import LAPSE, environment, lapse, serving
 
 from lapse.documents import StateDelta
 from lapse.lifecycle import SessionKey
@@ -20,18 +20,6 @@ from lapse.ttl.observed import is_audited
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "ttl.md").read_text("utf-8")
 AGE = timedelta(hours=2)
 PLAIN = next(f"p{number}" for number in range(999) if not is_audited(f"p{number}"))
-
-
-def lapse(folder, *arguments, **settings):
-    return subprocess.run(
-        [LAPSE, *arguments],
-        cwd=folder,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 async def live(folder):

@@ -7,7 +7,7 @@ import sys
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from serving import LAPSE, environment
+from serving import environment, lapse
 
 HEAD = "created_at,first_message_delay_seconds,user_id,segment\n"
 ROWS = [
@@ -16,18 +16,6 @@ ROWS = [
     ("2030-01-01T02:20:00+02:00", None, "c", None),
     ("1893456000", 100000.0, "d", None),
 ]
-
-
-def lapse(folder, *arguments, **settings):
-    return subprocess.run(
-        [LAPSE, *arguments],
-        cwd=folder,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def write_csv(path, rows=ROWS, head=HEAD):

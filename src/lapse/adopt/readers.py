@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -87,20 +88,30 @@ def check_report(found: Found, place: str) -> None:
     check_adk(found, place)
 
 
-class SqliteReader:
-    """Reads an SQLite file, opened read-only, of either of ADK's formats."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
+class _Blocking(ABC):
+    """A reader whose driver blocks: it works in a thread."""
 
     async def report(self, ttl: timedelta, older_than: timedelta = timedelta(0)) -> Report:
-        """Count the file's sessions."""
+        """Count the database's sessions."""
         question = Question(datetime.now(UTC), ttl, older_than)
         return await asyncio.to_thread(self._report, question)
 
     async def missing(self, keys: Sequence[SessionKey]) -> list[SessionKey]:
         """Return which sessions are not there."""
         return await asyncio.to_thread(self._missing, keys)
+
+    @abstractmethod
+    def _report(self, question: Question) -> Report: ...
+
+    @abstractmethod
+    def _missing(self, keys: Sequence[SessionKey]) -> list[SessionKey]: ...
+
+
+class SqliteReader(_Blocking):
+    """Reads an SQLite file, opened read-only, of either of ADK's formats."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
 
     def _report(self, question: Question) -> Report:
         from lapse.stores.sqlite.schema import is_of_adk_web, look
@@ -202,20 +213,11 @@ def _lobby(connection: sqlite3.Connection) -> dict[str, int]:
     )
 
 
-class SqlalchemyReader:
+class SqlalchemyReader(_Blocking):
     """Reads any database that SQLAlchemy knows: every session comes here to be counted."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-
-    async def report(self, ttl: timedelta, older_than: timedelta = timedelta(0)) -> Report:
-        """Count the database's sessions."""
-        question = Question(datetime.now(UTC), ttl, older_than)
-        return await asyncio.to_thread(self._report, question)
-
-    async def missing(self, keys: Sequence[SessionKey]) -> list[SessionKey]:
-        """Return which sessions are not there."""
-        return await asyncio.to_thread(self._missing, keys)
 
     def _report(self, question: Question) -> Report:
         import sqlalchemy
