@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from lapse.adoption import AdoptingStore
 from lapse.audit import Audited
 from lapse.documents import StateDelta
+from lapse.inspecting import Inspected
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import Observations
 from lapse.operating import Tally
@@ -190,7 +191,7 @@ class Swept:
             yield [self.read(row) for row in self.rows[start : start + size]]
 
 
-class Store(RunStore, Watchable, Observations, AdoptingStore, Audited, Protocol):
+class Store(RunStore, Watchable, Observations, AdoptingStore, Audited, Inspected, Protocol):
     """Where sessions live, and the records of their runs.
 
     `by` is who asks for a change: when it changes something, that is recorded with it, in the

@@ -28,7 +28,7 @@ _TYPES: Final = {
     **dict.fromkeys(("ttl", "horizon", "extensible", "shortest_restore", "older_than"), "interval"),
     **dict.fromkeys(("event_time", "seen_time", "after", "since", "moment"), "timestamp"),
     **dict.fromkeys(
-        ("seen_number", "limit", "newest", "most_events", "most_bytes", "largest_metadata"),
+        ("seen_number", "limit", "newest", "most", "most_events", "most_bytes", "largest_metadata"),
         "bigint",
     ),
     **dict.fromkeys(("enforced", "exact", "with_state", "with_events", "artifacts"), "boolean"),

@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from lapse.documents import StateDelta
+from lapse.inspecting import Inspection
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import FirstMessage, Round
 from lapse.operating import Tally
@@ -32,6 +33,7 @@ from lapse.store import (
 from lapse.stores.postgres import (
     appending,
     hints,
+    inspecting,
     lobby,
     observations,
     reading,
@@ -94,6 +96,9 @@ class PostgresStore(PostgresAdopting, PostgresAudited):
     async def _at(self, now: datetime | None, key: SessionKey = NO_SESSION) -> Call:
         await self.open()
         return Call(self._connections, self._rules, now, key)
+
+    async def inspect(self) -> Inspection:
+        return await inspecting.inspect(Call(self._connections, self._rules, None))
 
     async def ping(self) -> None:
         await (await self._at(None)).run("ping")

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from lapse.documents import StateDelta
 from lapse.errors import StoreUnavailableError
+from lapse.inspecting import Inspection
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import FirstMessage, Round
 from lapse.operating import Tally
@@ -43,6 +44,7 @@ from lapse.stores.sqlite import (
 )
 from lapse.stores.sqlite.adopting import SqliteAdopting
 from lapse.stores.sqlite.auditing import SqliteAudited
+from lapse.stores.sqlite.inspecting import SqliteInspected, inspect_file
 from lapse.stores.sqlite.lanes import Lane
 from lapse.stores.sqlite.schema import connect, pending_script, prepare, prepare_connection
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
@@ -59,7 +61,7 @@ _READS_TOGETHER: Final = 8
 _WRITES_TOGETHER: Final = 256
 
 
-class SqliteStore(SqliteAdopting, SqliteAudited):
+class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected):
     """A Store in one SQLite file, or in memory with the path `:memory:`."""
 
     def __init__(self, path: str, rules: Rules = Rules()) -> None:
@@ -162,6 +164,11 @@ class SqliteStore(SqliteAdopting, SqliteAudited):
             return work(Transaction(connection, self._rules, clock, key or NO_SESSION))
 
         return run
+
+    async def _inspect(self, inspect: Callable[[sqlite3.Connection], Inspection]) -> Inspection:
+        if self._path == MEMORY:
+            return await self._read(lambda transaction: inspect(transaction.connection))
+        return await inspect_file(self._path, inspect)
 
     async def ping(self) -> None:
         await self._write(lambda transaction: transaction.first("next_due"))
