@@ -91,6 +91,13 @@ class Overview:
     swept_at: datetime | None
     brake: Brake | None
 
+    @property
+    def overdue(self) -> timedelta:
+        """Return for how long the longest overdue session has been waiting for a sweep."""
+        if self.next_expiry is None:
+            return timedelta(0)
+        return max(self.now - self.next_expiry, timedelta(0))
+
 
 @dataclass(frozen=True, slots=True)
 class Query:

@@ -74,17 +74,10 @@ def overview_json(overview: Overview, since: timedelta) -> dict[str, Any]:
         ],
         "nextExpiry": iso_or_none(overview.next_expiry),
         "nextPurge": iso_or_none(overview.next_purge),
-        "overdueSeconds": overdue(overview).total_seconds(),
+        "overdueSeconds": overview.overdue.total_seconds(),
         "sweptAt": iso_or_none(overview.swept_at),
         "brake": None if overview.brake is None else brake_json(overview.brake),
     }
-
-
-def overdue(overview: Overview) -> timedelta:
-    """Return for how long the longest overdue session has been waiting for a sweep."""
-    if overview.next_expiry is None:
-        return timedelta(0)
-    return max(overview.now - overview.next_expiry, timedelta(0))
 
 
 def changes_of(counts: Iterable[Counted]) -> dict[str, int]:
