@@ -20,7 +20,7 @@ from lapse.adoption import AdoptingStore
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import Observations
-from lapse.operating import Tally
+from lapse.operating import Operated
 from lapse.run_store import RunStore
 from lapse.watching import Watchable
 
@@ -189,7 +189,7 @@ class Swept:
             yield [self.read(row) for row in self.rows[start : start + size]]
 
 
-class Store(RunStore, Watchable, Observations, AdoptingStore, Protocol):
+class Store(RunStore, Watchable, Observations, AdoptingStore, Operated, Protocol):
     """Where sessions live, and the records of their runs.
 
     Every method may raise StoreUnavailableError: the store does not answer, nothing is
@@ -356,8 +356,4 @@ class Store(RunStore, Watchable, Observations, AdoptingStore, Protocol):
 
     async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
         """Return how long until a sweep has work, zero when it has; None: nothing ahead."""
-        ...
-
-    async def tallies(self) -> Sequence[Tally]:
-        """Return how many sessions have which status, by app. Reads every record."""
         ...
