@@ -28,7 +28,7 @@ _TYPES: Final = {
     **dict.fromkeys(("ttl", "horizon", "extensible", "shortest_restore", "older_than"), "interval"),
     **dict.fromkeys(("event_time", "seen_time", "after", "since", "moment"), "timestamp"),
     **dict.fromkeys(
-        ("seen_number", "limit", "newest", "most", "most_events", "most_bytes", "largest_metadata"),
+        ("seen_number", "limit", "newest", "most_events", "most_bytes", "largest_metadata"),
         "bigint",
     ),
     **dict.fromkeys(("enforced", "exact", "with_state", "with_events", "artifacts"), "boolean"),
@@ -49,6 +49,10 @@ _TYPES: Final = {
     **dict.fromkeys(("by", "action"), "text"),
     "detail": "jsonb",
     "before_number": "bigint",
+    **dict.fromkeys(("only_user", "only_status", "prefix", "prefix_end", "reason"), "varchar"),
+    **dict.fromkeys(("after_at", "braked_at", "braked_until"), "timestamptz"),
+    **dict.fromkeys(("most", "size", "sessions"), "bigint"),
+    **dict.fromkeys(("jump", "fine", "confirmed"), "interval"),
 }
 """What each parameter is, wherever it stands: PostgreSQL must not have to guess."""
 
