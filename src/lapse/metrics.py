@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from enum import StrEnum
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import Change, ChangeKind
-from lapse.operating import Tally
+from lapse.metric_labels import AppLabels
+from lapse.operating import Overview
 from lapse.store import Store
 from lapse.sweeper import SweepReport
 
@@ -22,23 +25,43 @@ _log = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-_TALLIES_KEPT: Final = timedelta(seconds=15)
-"""How old the gauge of sessions may be: counting reads every record."""
+_OVERVIEW_KEPT: Final = timedelta(seconds=5)
+"""How old the numbers that all replicas share may be, whoever asks and how often."""
+
+_LONG_AGO: Final = -1e9
+
+_ENDS: Final = {ChangeKind.EXPIRED, ChangeKind.PURGED}
 
 _AGES: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600, 43200, 86400)
 _LATENESSES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 600, 3600)
 _SWEEPS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 
 
+class Where(StrEnum):
+    """What was being done when the store did not answer."""
+
+    REQUEST = "request"
+    SWEEP = "sweep"
+    SCRAPE = "scrape"
+
+
 class Metrics:
-    """The metrics of one process on one store, in a registry of their own."""
+    """The metrics of one process on one store, in a registry of their own.
+
+    Counters and histograms count what this process did: add those of all replicas. What the store
+    says is the same from each replica: take the maximum.
+
+    Attributes:
+        registry: where others register theirs.
+        apps: the labels of apps, for these and others' metrics.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tallies: Sequence[Tally] = ()
-        self._tallied_at = -float("inf")
+        self.apps = AppLabels()
         self.registry = CollectorRegistry()
-        self.registry.register(_Sessions(self))
+        self._shared = _Shared(self.apps)
+        self.registry.register(self._shared)
 
         def counter(name: str, help_text: str, *labels: str) -> Counter:
             return Counter(f"lapse_{name}", help_text, labels, registry=self.registry)
@@ -63,6 +86,17 @@ class Metrics:
         )
         self._adopted = counter("sessions_adopted", "Sessions adopted from ADK's tables.", "app")
         self._sweep_errors = counter("sweep_errors", "Sweeps that failed.")
+        self._used_but_expired = counter(
+            "used_sessions_expired", "Used sessions that expired or were purged: must never be."
+        )
+        self._plain_runs = counter(
+            "plain_runs", "Requests to ADK's own run routes, not detached.", "app", "route"
+        )
+        self._store_errors = counter(
+            "store_errors", "Times the store did not answer, by what needed it.", "where"
+        )
+        for where in Where:
+            self._store_errors.labels(str(where))  # there from the start, so that one more shows
         self._ages = histogram(
             "time_to_first_message_seconds", "Age of a session at its first message.", _AGES
         )
@@ -78,7 +112,9 @@ class Metrics:
 
     def count_change(self, change: Change) -> None:  # noqa: C901 - one line for each kind
         """Count one change; a consumer of the feed."""
-        app = change.record.key.app_name
+        app = self.apps.of(change.record.key.app_name)
+        if change.kind in _ENDS and change.record.first_message_at is not None:
+            self._used_but_expired.inc()
         match change.kind:
             case ChangeKind.CREATED:
                 self._created.labels(app).inc()
@@ -109,33 +145,105 @@ class Metrics:
         """Count one sweep."""
         self._sweeps.observe(report.duration.total_seconds())
 
-    def count_fault(self, _fault: Exception) -> None:
+    def count_fault(self, fault: Exception) -> None:
         """Count one failed sweep."""
         self._sweep_errors.inc()
+        if isinstance(fault, StoreUnavailableError):
+            self.count_store_error(Where.SWEEP)
+
+    def count_store_error(self, where: Where) -> None:
+        """Count that the store did not answer."""
+        self._store_errors.labels(str(where)).inc()
+
+    def count_plain_run(self, app_name: str, route: str) -> None:
+        """Count a request to one of ADK's own routes that run an agent."""
+        self._plain_runs.labels(self.apps.of(app_name), route).inc()
+
+    def watch_streams(self, streams: Callable[[], int]) -> None:
+        """Show how many streams of notices are open."""
+        gauge = Gauge(
+            "lapse_streams_open", "Streams of notices, in this process.", registry=self.registry
+        )
+        gauge.set_function(streams)
 
     async def render(self) -> bytes:
         """Return the metrics as Prometheus reads them."""
-        if time.monotonic() - self._tallied_at >= _TALLIES_KEPT.total_seconds():
+        if self._shared.age >= _OVERVIEW_KEPT:
+            began = time.monotonic()
             try:
-                self._tallies = await self._store.tallies()
-                self._tallied_at = time.monotonic()
+                overview = await self._store.overview(since=timedelta(0))
             except StoreUnavailableError as error:
-                _log.warning("the gauge of sessions is out of date: %s", error)
+                self.count_store_error(Where.SCRAPE)
+                self._shared.forget()
+                _log.warning("what the store counts cannot be shown: %s", error)
+            else:
+                self._shared.take(overview, timedelta(seconds=time.monotonic() - began))
         return generate_latest(self.registry)
 
-    def sessions(self) -> Metric:
-        """Return the gauge of sessions by app and status, as last counted."""
-        gauge = GaugeMetricFamily(
-            "lapse_sessions", "Sessions in the lobby's records.", labels=("app", "status")
+
+class _Shared(Collector):
+    """What the store says, and so every replica; nothing of it while the store does not answer."""
+
+    def __init__(self, apps: AppLabels) -> None:
+        self._apps = apps
+        self._overview: Overview | None = None
+        self._answer = timedelta(0)
+        self._taken_at = _LONG_AGO
+
+    @property
+    def age(self) -> timedelta:
+        """Return how old it is."""
+        return timedelta(seconds=time.monotonic() - self._taken_at)
+
+    def take(self, overview: Overview, answer: timedelta) -> None:
+        """Show this from now on, which the store took so long to say."""
+        self._overview, self._answer = overview, answer
+        self._taken_at = time.monotonic()
+
+    def forget(self) -> None:
+        """Show nothing: the store does not answer."""
+        self._overview, self._taken_at = None, _LONG_AGO
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the gauges."""
+        overview = self._overview
+        yield _gauge("store_up", "Whether the store answered this process.", overview is not None)
+        if overview is None:
+            return
+        yield _gauge(
+            "store_answer_seconds",
+            "How long the store took to answer this process.",
+            self._answer.total_seconds(),
         )
-        for tally in self._tallies:
-            gauge.add_metric((tally.app_name, str(tally.status)), tally.sessions)
+        yield self._sessions(overview)
+        yield _gauge(
+            "overdue_seconds",
+            f"How long the longest overdue session has been waiting for a sweep. {_SAME}",
+            overview.overdue.total_seconds(),
+        )
+        if overview.swept_at is not None:
+            yield _gauge(
+                "last_sweep_age_seconds",
+                f"Since a sweeper of any process last said that it works. {_SAME}",
+                (overview.now - overview.swept_at).total_seconds(),
+            )
+
+    def _sessions(self, overview: Overview) -> Metric:
+        levels = Counts[tuple[str, str]]()
+        for tally in overview.tallies:
+            levels[self._apps.of(tally.app_name), str(tally.status)] += tally.sessions
+        gauge = GaugeMetricFamily(
+            "lapse_sessions",
+            f"Sessions in the lobby's records. {_SAME}",
+            labels=("app", "status"),
+        )
+        for labels, sessions in levels.items():
+            gauge.add_metric(labels, sessions)
         return gauge
 
 
-class _Sessions(Collector):
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+_SAME: Final = "The same from every replica: take the maximum."
 
-    def collect(self) -> Iterable[Metric]:
-        yield self._metrics.sessions()
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"lapse_{name}", help_text, value=value)

@@ -8,8 +8,9 @@ from typing import Final, TypeAlias
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from lapse.metric_labels import OTHER, AppLabels
 from lapse.policy import TtlPolicy
-from lapse.ttl import Decision, Policy
+from lapse.ttl import Decision, Policy, Scope
 
 _LABELS: Final = ("app", "segment")
 _Value: TypeAlias = Callable[[Decision], float | None]
@@ -18,8 +19,9 @@ _Value: TypeAlias = Callable[[Decision], float | None]
 class TtlMetrics(Collector):
     """The decisions in force in this process, one sample for each app and segment."""
 
-    def __init__(self, policy: TtlPolicy) -> None:
+    def __init__(self, policy: TtlPolicy, apps: AppLabels) -> None:
         self._policy = policy
+        self._apps = apps
 
     def collect(self) -> Iterable[Metric]:
         """Return the gauges."""
@@ -65,13 +67,21 @@ class TtlMetrics(Collector):
         status = GaugeMetricFamily(
             "lapse_ttl_status", "Why the TTL is what it is.", labels=(*_LABELS, "reason")
         )
-        for scope, decision in self._policy.standing.items():
+        for scope, decision in self._standing():
             status.add_metric((*scope, str(decision.reason)), 1)
         yield status
 
+    def _standing(self) -> Iterable[tuple[Scope, Decision]]:
+        """Return the decisions, but for apps without a label of their own: they have no one TTL."""
+        return [
+            (scope, decision)
+            for scope, decision in self._policy.standing.items()
+            if self._apps.of(scope.app_name) != OTHER
+        ]
+
     def _gauge(self, name: str, help_text: str, value: _Value) -> Metric:
         gauge = GaugeMetricFamily(f"lapse_ttl_{name}", help_text, labels=_LABELS)
-        for scope, decision in self._policy.standing.items():
+        for scope, decision in self._standing():
             number = value(decision)
             if number is not None:
                 gauge.add_metric(scope, float(number))

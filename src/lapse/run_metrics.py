@@ -7,6 +7,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from lapse.metric_labels import AppLabels
 from lapse.run_store import RunStatus
 
 _DURATIONS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -15,7 +16,8 @@ _DURATIONS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600,
 class RunMetrics:
     """What is counted of the runs of one process, and of their readers."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, apps: AppLabels) -> None:
+        self._apps = apps
         self._started = Counter("lapse_runs_started", "Runs started.", ("app",), registry=registry)
         self._ended = Counter(
             "lapse_runs_ended", "Runs ended, by outcome.", ("app", "outcome"), registry=registry
@@ -38,15 +40,15 @@ class RunMetrics:
 
     def count_start(self, app_name: str) -> None:
         """Count a run that began."""
-        self._started.labels(app_name).inc()
+        self._started.labels(self._apps.of(app_name)).inc()
         self.in_flight.inc()
 
     def count_end(self, app_name: str, outcome: RunStatus, duration: timedelta) -> None:
         """Count a run that ended."""
-        self._ended.labels(app_name, str(outcome)).inc()
-        self._durations.labels(app_name).observe(duration.total_seconds())
+        self._ended.labels(self._apps.of(app_name), str(outcome)).inc()
+        self._durations.labels(self._apps.of(app_name)).observe(duration.total_seconds())
         self.in_flight.dec()
 
     def count_resume(self, app_name: str) -> None:
         """Count a stream that goes on where an earlier one broke off."""
-        self._resumes.labels(app_name).inc()
+        self._resumes.labels(self._apps.of(app_name)).inc()

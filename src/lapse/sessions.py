@@ -33,9 +33,11 @@ from lapse.errors import (
 )
 from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key
 from lapse.policy import TtlPolicy
+from lapse.principals import Role, current_principal
 from lapse.running_in import announced, is_revived, reviving
 from lapse.store import Outcome, Store
 from lapse.sweeper import Sweeper
+from lapse.tracing import span
 from lapse.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.ttl import DEFAULT_TTL, Targets, ttl_from_minutes
 
@@ -123,7 +125,9 @@ class LapseSessionService(BaseSessionService):
             metadata={**kept, "kind": "canonical-session", "backend_created": not chosen},
         )
         try:
-            created = await self._commit(transition, lambda created: [created.change])
+            created = await self._commit(
+                "create", key, transition, lambda created: [created.change]
+            )
         except SessionExistsError as error:
             raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
         return session_of(created.session)
@@ -145,7 +149,7 @@ class LapseSessionService(BaseSessionService):
         )
         # Another request that makes the same session at this moment serves as well.
         with suppress(SessionExistsError):
-            await self._commit(transition, lambda created: [created.change])
+            await self._commit("create", key, transition, lambda created: [created.change])
 
     async def get_session(
         self,
@@ -188,7 +192,10 @@ class LapseSessionService(BaseSessionService):
         key = await self._stored_key(app_name, user_id, session_id)
         if key is not None:
             await self._commit(
-                self.store.delete(key), lambda change: [] if change is None else [change]
+                "delete",
+                key,
+                self.store.delete(key, by=_actor()),
+                lambda change: [] if change is None else [change],
             )
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
@@ -219,7 +226,10 @@ class LapseSessionService(BaseSessionService):
             new = new_event(event)
             try:
                 appended = await self._commit(
-                    self.store.append(key, new, seen(session)), lambda appended: appended.changes
+                    "append",
+                    key,
+                    self.store.append(key, new, seen(session)),
+                    lambda appended: appended.changes,
                 )
             except NoSuchSessionError as error:
                 if new.is_message:
@@ -284,30 +294,55 @@ class LapseSessionService(BaseSessionService):
         """Merge metadata and set a TTL from now; see `Store.amend` for the errors."""
         metadata = None if metadata is None else check_metadata(metadata)
         return await self._change(
-            key, lambda stored: self.store.amend(stored, metadata=metadata, ttl=ttl)
+            "amend",
+            key,
+            lambda stored: self.store.amend(stored, metadata=metadata, ttl=ttl, by=_actor()),
         )
 
     async def extend(self, key: SessionKey) -> Lifecycle:
-        """Give a waiting session a fresh TTL; see `Store.extend` for the errors."""
-        return await self._change(key, self.store.extend)
+        """Give a waiting session a fresh TTL; see `Store.extend` for the errors.
+
+        A user's browser asks for it while they type: only an operator's is an act.
+        """
+        by = _actor(Role.OPERATOR)
+        return await self._change("extend", key, lambda stored: self.store.extend(stored, by=by))
 
     async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
         """Bring an expired session back; see `Store.resurrect` for the errors."""
-        return await self._change(key, lambda stored: self.store.resurrect(stored, cause=cause))
+        by = _actor() if cause is Cause.REQUEST else None
+        return await self._change(
+            "resurrect", key, lambda stored: self.store.resurrect(stored, cause=cause, by=by)
+        )
+
+    async def expire(self, key: SessionKey) -> Lifecycle:
+        """Expire a waiting session now; see `Store.expire` for the errors."""
+        return await self._change(
+            "expire", key, lambda stored: self.store.expire(stored, by=_actor())
+        )
 
     async def _change(
-        self, key: SessionKey, transition: Callable[[SessionKey], Coroutine[Any, Any, Outcome]]
+        self,
+        name: str,
+        key: SessionKey,
+        transition: Callable[[SessionKey], Coroutine[Any, Any, Outcome]],
     ) -> Lifecycle:
         stored = await self._stored_key(*key)
         if stored is None:
             raise _no_such(key)
         outcome = await self._commit(
-            transition(stored), lambda done: [] if done.change is None else [done.change]
+            name,
+            stored,
+            transition(stored),
+            lambda done: [] if done.change is None else [done.change],
         )
         return outcome.record
 
     async def _commit(
-        self, transition: Coroutine[Any, Any, T], changes: Callable[[T], Iterable[Change]]
+        self,
+        name: str,
+        key: SessionKey,
+        transition: Coroutine[Any, Any, T],
+        changes: Callable[[T], Iterable[Change]],
     ) -> T:
         """Run a transition to its end and publish its changes, whatever becomes of the caller."""
         if self._sweeper is not None:
@@ -315,8 +350,11 @@ class LapseSessionService(BaseSessionService):
             await self.policy.start()
 
         async def run() -> T:
-            result = await transition
-            self.feed.publish(changes(result))
+            with span(name, key) as traced:
+                result = await transition
+                done = changes(result)
+                traced.note_changes(done)
+            self.feed.publish(done)
             return result
 
         task = asyncio.create_task(run())
@@ -345,6 +383,14 @@ class LapseSessionService(BaseSessionService):
         ):
             key = SessionKey(app_name, user_id, stripped)
         return key if _can_exist(key) else None
+
+
+def _actor(*roles: Role) -> str | None:
+    """Return who asks, to be recorded; None where nobody is known, or is of none of `roles`."""
+    principal = current_principal()
+    if principal is None or (roles and principal.role not in roles):
+        return None
+    return principal.name
 
 
 def _no_such(key: SessionKey) -> NoSuchSessionError:

@@ -21,6 +21,7 @@ from lapse.changes import Feed
 from lapse.errors import LapseError
 from lapse.lifecycle import Change, ChangeKind, Status
 from lapse.store import Store
+from lapse.tracing import traced
 
 T = TypeVar("T")
 
@@ -66,6 +67,11 @@ class SweepReport:
         return bool(self.expired or self.purged or self.kept)
 
 
+def _noted(report: SweepReport) -> dict[str, int]:
+    return {"expired": report.expired, "purged": report.purged, "kept": report.kept}
+
+
+@traced("sweep", _noted)
 async def sweep_once(store: Store, feed: Feed, *, batch: int = BATCH) -> SweepReport:
     """Expire and purge at most `batch` due sessions of each kind, and publish the changes.
 

@@ -155,6 +155,11 @@ class Watcher:
         if not session.watches:
             del self._sessions[key], self._digests[key.digest]
 
+    @property
+    def streams(self) -> int:
+        """Return how many streams are open in this process."""
+        return self._streams.total()
+
     def end(self) -> None:
         """End every stream, those to come included: the process is about to stop."""
         self._ending = True

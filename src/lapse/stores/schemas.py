@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,8 @@ ADK_COLUMNS: Final[Mapping[str, frozenset[str]]] = {
     "adk_internal_metadata": frozenset({"key", "value"}),
 }
 
+
+_INDEX: Final = re.compile(r"^CREATE (?:UNIQUE )?INDEX (?:IF NOT EXISTS )?(\w+)", re.MULTILINE)
 
 TABLES: Final = (*ADK_COLUMNS, "lapse_schema")
 """The tables that a store looks at before it begins."""
@@ -61,6 +64,18 @@ def missing_script(dialect: str, found: Found, place: str) -> str:
         if number > found.lapse_version:
             scripts += [script, f"INSERT INTO lapse_schema (version) VALUES ({number});\n"]  # noqa: S608 - a number of ours
     return "\n".join(scripts)
+
+
+def newest_version(dialect: str) -> int:
+    """Return the version that a database is brought up to."""
+    return max(read_migrations(dialect))
+
+
+def missing_indexes(dialect: str, version: int, present: Collection[str]) -> list[str]:
+    """Return the indexes that are created up to a version of the schema, and are not there."""
+    scripts = [script for number, script in read_migrations(dialect).items() if number <= version]
+    expected = _INDEX.findall("\n".join([read_script(dialect, "adk_v1.sql"), *scripts]))
+    return [name for name in expected if name not in present]
 
 
 def check_adk(found: Found, place: str) -> None:

@@ -16,13 +16,13 @@ from lapse.lifecycle import SessionKey, check_key
 from lapse.runs import Runs
 from lapse.web.adk import Opener
 from lapse.web.beginning import RUN_HEADER, unless_gone, validated
+from lapse.web.front import is_detached
 from lapse.web.run_bodies import IfBusy
 from lapse.web.streams import EventStream
 
 if TYPE_CHECKING:
     from google.adk.cli.api_server import RunAgentRequest
 
-_DETACH: Final = b"lapse-detach"
 _DONE: Final = b"event: done\n"
 
 
@@ -46,8 +46,7 @@ class DetachedRoute(Route):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match only where the run is to be detached."""
-        detach = dict(scope.get("headers") or ()).get(_DETACH, b"")
-        if detach.strip().lower() != b"true":
+        if not is_detached(scope):
             return Match.NONE, {}
         return super().matches(scope)
 

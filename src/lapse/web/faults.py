@@ -34,8 +34,22 @@ from lapse.errors import (
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
 
-def install_faults(app: FastAPI) -> None:
-    """Make Lapse's errors, and ADK's where ADK's routes let them through, into answers."""
+def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None) -> None:
+    """Make Lapse's errors, and ADK's where ADK's routes let them through, into answers.
+
+    `on_outage` is called for each request that the store did not answer.
+    """
+
+    async def unavailable(request: Request, error: Exception) -> Response:
+        on_outage()
+        return await _unavailable(request, error)
+
+    async def refused(request: Request, error: Exception) -> Response:
+        if isinstance(error.__cause__, StoreUnavailableError):
+            # ADK's create route makes a 500 of every error that it does not know.
+            return await unavailable(request, error.__cause__)
+        return await _refused(request, error)
+
     answers: dict[type[Exception], Answer] = {
         InvalidValueError: _answer(400),
         # One text for unknown, foreign and purged sessions: it tells nothing.
@@ -45,7 +59,7 @@ def install_faults(app: FastAPI) -> None:
         TooManyStreamsError: _answer(429),
         OutdatedSessionError: _answer(409),
         StaleSessionError: _answer(409),
-        StoreUnavailableError: _unavailable,
+        StoreUnavailableError: unavailable,
         NoSuchRunError: _answer(404, "Run not found"),
         RunInFlightError: _busy,
         TooManyRunsError: _answer(429, headers={"Retry-After": "1"}),
@@ -54,7 +68,7 @@ def install_faults(app: FastAPI) -> None:
     for error, answer in answers.items():
         app.add_exception_handler(error, answer)
     defaults: dict[type[Exception], tuple[Any, Answer]] = {
-        StarletteHTTPException: (http_exception_handler, _refused),
+        StarletteHTTPException: (http_exception_handler, refused),
         RequestValidationError: (request_validation_exception_handler, _not_valid),
     }
     for error, (default, answer) in defaults.items():
@@ -81,9 +95,6 @@ async def _unavailable(_request: Request, error: Exception) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     """Answer as FastAPI does, also where the detail quotes half of a character."""
     assert isinstance(error, StarletteHTTPException)
-    if isinstance(error.__cause__, StoreUnavailableError):
-        # ADK's create route makes a 500 of every error that it does not know.
-        return await _unavailable(request, error.__cause__)
     try:
         return await http_exception_handler(request, error)
     except UnicodeEncodeError:

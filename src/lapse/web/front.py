@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote
@@ -15,17 +16,32 @@ from lapse.running_in import reviving
 
 _RUNS: Final = {"/run", "/run_sse"}
 _LIVE: Final = "/run_live"
+_DETACH: Final = b"lapse-detach"
+
+
+def is_detached(scope: Scope) -> bool:
+    """Return whether a request asks for a run that outlives its connection."""
+    value: bytes = dict(scope.get("headers") or ()).get(_DETACH, b"")
+    return value.strip().lower() == b"true"
 
 
 class SessionInFront:
     """Resurrects the session of a run first, and keeps session ids out of the log.
 
     ADK's runs read their session before the message that would resurrect it, so they would
-    answer 404. Here they may bring it back.
+    answer 404. Here they may bring it back. `on_run` is called with the app and the route of each
+    run that is not detached.
     """
 
-    def __init__(self, app: ASGIApp, *, default_app: str | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        default_app: str | None = None,
+        on_run: Callable[[str, str], None] = lambda _app_name, _route: None,
+    ) -> None:
         self._app = app
+        self._on_run = on_run
         self._default_app = default_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,6 +56,8 @@ class SessionInFront:
         with ExitStack() as stack:
             if key is not None:
                 stack.enter_context(reviving(key))
+                if not is_detached(scope):
+                    self._on_run(key.app_name, scope["path"].removeprefix("/"))
             session_id = key.session_id if key is not None else _id_in(scope.get("path", ""))
             if session_id:
                 stack.enter_context(shortening(session_id))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -13,7 +13,8 @@ from pydantic.alias_generators import to_camel
 from lapse.errors import InvalidValueError
 from lapse.lifecycle import Lifecycle, SessionKey, Status, utc_now
 from lapse.sessions import LapseSessionService
-from lapse.ttl import minutes_of, ttl_from_minutes
+from lapse.showing import record_json
+from lapse.ttl import ttl_from_minutes
 
 
 def _key(app_name: str, user_id: str, session_id: str) -> SessionKey:
@@ -48,22 +49,7 @@ class LifecycleBody(_CamelModel):
     @classmethod
     def of(cls, record: Lifecycle, *, now: datetime | None = None) -> LifecycleBody:
         """Render a record, as it was at a moment; without one, now."""
-        return cls(
-            app_name=record.key.app_name,
-            user_id=record.key.user_id,
-            session_id=record.key.session_id,
-            status=record.status,
-            has_messages=record.has_messages,
-            created_at=_iso(record.created_at),
-            first_message_at=_iso_or_none(record.first_message_at),
-            ttl_minutes=None if record.ttl is None else minutes_of(record.ttl),
-            expires_at=_iso_or_none(record.expires_at),
-            expired_at=_iso_or_none(record.expired_at),
-            restorable_until=_iso_or_none(record.restorable_until),
-            resurrections=record.resurrections,
-            metadata=dict(record.metadata or {}),
-            server_time=_iso(now or utc_now()),
-        )
+        return cls.model_validate(record_json(record, now or utc_now()))
 
 
 class AmendBody(_CamelModel):
@@ -106,11 +92,3 @@ def lifecycle_routes(service: LapseSessionService) -> APIRouter:
         return LifecycleBody.of(await service.resurrect(key))
 
     return router
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _iso_or_none(moment: datetime | None) -> str | None:
-    return None if moment is None else _iso(moment)

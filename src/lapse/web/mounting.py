@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -13,7 +14,7 @@ from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.adopt.background import Background
 from lapse.adopt.continuous import Adopter
 from lapse.logs import log_change, log_sweep
-from lapse.metrics import Metrics
+from lapse.metrics import Metrics, Where
 from lapse.policy_metrics import TtlMetrics
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import RunLimits
@@ -91,7 +92,7 @@ def mount(
     """
     metrics = Metrics(service.store)
     service.feed.subscribe(metrics.count_change)
-    metrics.registry.register(TtlMetrics(service.policy))
+    metrics.registry.register(TtlMetrics(service.policy, metrics.apps))
     service.feed.subscribe(log_change)
 
     def report(swept: SweepReport) -> None:
@@ -100,6 +101,7 @@ def mount(
 
     sweeper = Sweeper(service.store, service.feed, on_report=report, on_fault=metrics.count_fault)
     watcher = Watcher(service.store, service.feed, options.watch)
+    metrics.watch_streams(lambda: watcher.streams)
     app.state.lapse_watcher = watcher
     app.state.lapse_endings = [watcher.end]
     app.include_router(lifecycle_routes(service))
@@ -109,14 +111,16 @@ def mount(
             service.store, metrics, sweeper_is_well=lambda: not options.sweep or sweeper.is_alive
         )
     )
-    runs = Runs(service, options.run_limits, RunMetrics(metrics.registry))
+    runs = Runs(service, options.run_limits, RunMetrics(metrics.registry, metrics.apps))
     opener = opener_for(runners, service) if runners else opener_of(app)
     if opener is not None:
         app.include_router(run_routes(service, runs, opener))
         app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=options.default_app))
     add_client(app)
-    install_faults(app)
-    app.add_middleware(SessionInFront, default_app=options.default_app)
+    install_faults(app, on_outage=partial(metrics.count_store_error, Where.REQUEST))
+    app.add_middleware(
+        SessionInFront, default_app=options.default_app, on_run=metrics.count_plain_run
+    )
     app.add_middleware(StreamsInFront)
     beside: list[Background] = []
     if options.sweep and options.adopt is not Adopt.OFF:

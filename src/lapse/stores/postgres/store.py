@@ -13,9 +13,9 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from lapse.documents import StateDelta
+from lapse.inspecting import Inspection
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import FirstMessage, Round
-from lapse.operating import Tally
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store import (
     Appended,
@@ -32,6 +32,7 @@ from lapse.store import (
 from lapse.stores.postgres import (
     appending,
     hints,
+    inspecting,
     lobby,
     observations,
     reading,
@@ -39,15 +40,17 @@ from lapse.stores.postgres import (
     watching,
 )
 from lapse.stores.postgres.adopting import PostgresAdopting
+from lapse.stores.postgres.auditing import PostgresAudited
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections
+from lapse.stores.postgres.operating import PostgresOperated
 from lapse.stores.postgres.schema import pending_script, prepare
 from lapse.ttl import Decision, Scope
 from lapse.ttl.observed import Count
 from lapse.watching import Snapshot
 
 
-class PostgresStore(PostgresAdopting):
+class PostgresStore(PostgresAdopting, PostgresAudited, PostgresOperated):
     """A Store in one PostgreSQL database.
 
     Args:
@@ -94,6 +97,9 @@ class PostgresStore(PostgresAdopting):
         await self.open()
         return Call(self._connections, self._rules, now, key)
 
+    async def inspect(self) -> Inspection:
+        return await inspecting.inspect(Call(self._connections, self._rules, None))
+
     async def ping(self) -> None:
         await (await self._at(None)).run("ping")
 
@@ -129,8 +135,10 @@ class PostgresStore(PostgresAdopting):
     ) -> Appended:
         return await appending.append(await self._at(now, key), event, seen)
 
-    async def delete(self, key: SessionKey, *, now: datetime | None = None) -> Change | None:
-        return await lobby.delete(await self._at(now, key))
+    async def delete(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Change | None:
+        return await lobby.delete(await self._at(now, key), by)
 
     async def user_state(self, app_name: str, user_id: str) -> dict[str, Any]:
         return await reading.user_state(await self._at(None, SessionKey(app_name, user_id, "")))
@@ -144,17 +152,30 @@ class PostgresStore(PostgresAdopting):
         *,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
+        by: str | None = None,
         now: datetime | None = None,
     ) -> Outcome:
-        return await lobby.amend(await self._at(now, key), metadata, ttl)
+        return await lobby.amend(await self._at(now, key), metadata, ttl, by)
 
-    async def extend(self, key: SessionKey, *, now: datetime | None = None) -> Outcome:
-        return await lobby.extend(await self._at(now, key))
+    async def extend(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Outcome:
+        return await lobby.extend(await self._at(now, key), by)
 
     async def resurrect(
-        self, key: SessionKey, *, cause: Cause, now: datetime | None = None
+        self,
+        key: SessionKey,
+        *,
+        cause: Cause,
+        by: str | None = None,
+        now: datetime | None = None,
     ) -> Outcome:
-        return await lobby.resurrect(await self._at(now, key), cause)
+        return await lobby.resurrect(await self._at(now, key), cause, by)
+
+    async def expire(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Outcome:
+        return await lobby.expire(await self._at(now, key), by)
 
     async def expire_due(self, limit: int, *, now: datetime | None = None) -> Swept:
         return await lobby.expire_due(await self._at(now), limit)
@@ -164,9 +185,6 @@ class PostgresStore(PostgresAdopting):
 
     async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
         return await lobby.time_to_next(await self._at(now))
-
-    async def tallies(self) -> Sequence[Tally]:
-        return await reading.tallies(await self._at(None))
 
     async def observed(self, *, since: date) -> Sequence[Count]:
         return await observations.observed(await self._at(None), since)

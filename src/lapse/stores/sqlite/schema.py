@@ -77,14 +77,14 @@ def prepare(path: str) -> None:
             # Of several processes that switch a new file to WAL, SQLite lets one and fails the
             # others at once: its own busy timeout does not cover that.
             if not _is_busy(error) or time.monotonic() >= give_up:
-                raise StoreRefusedError(f"{path}: {_explain(error)}") from error
+                raise StoreRefusedError(f"{path}: {explain(error)}") from error
             time.sleep(_BUSY_PAUSE.total_seconds() * random.random())
 
 
 def prepare_connection(connection: sqlite3.Connection, path: str) -> None:
     """Do for one open connection what `prepare` does; errors of SQLite pass through."""
     # Before the first write: a file that is refused stays as it was, its journal mode included.
-    _missing_script(connection, path)
+    find_fault(connection, path)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode not in {"wal", "memory"}:
         raise StoreRefusedError(
@@ -110,7 +110,12 @@ def pending_script(path: str) -> str:
         with closing(connect(path, cache=1000)) as connection:
             return _missing_script(connection, path)
     except sqlite3.Error as error:
-        raise StoreRefusedError(f"{path}: {_explain(error)}") from error
+        raise StoreRefusedError(f"{path}: {explain(error)}") from error
+
+
+def find_fault(connection: sqlite3.Connection, path: str) -> None:
+    """Raise StoreRefusedError where the database of a connection cannot be used as it is."""
+    _missing_script(connection, path)
 
 
 def _missing_script(connection: sqlite3.Connection, path: str) -> str:
@@ -161,7 +166,8 @@ def _is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
-def _explain(error: sqlite3.Error) -> str:
+def explain(error: sqlite3.Error) -> str:
+    """Return what is wrong with a file, and what to do about it."""
     match getattr(error, "sqlite_errorname", ""):
         case _ if _is_busy(error):
             return (

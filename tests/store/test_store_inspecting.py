@@ -1,0 +1,82 @@
+"""What a store says of itself before it is opened."""
+
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+
+import postgres
+from backends import T0, create
+from lapse.errors import StoreRefusedError
+from lapse.stores import store_from_url
+
+MOMENT = timedelta(microseconds=1)
+
+
+def spoil(place, *commands):
+    """Change a store behind Lapse's back."""
+    if place.startswith("postgresql"):
+        postgres.run(place, *commands)
+        return
+    with closing(sqlite3.connect(place.removeprefix("sqlite:///"))) as connection, connection:
+        for command in commands:
+            connection.execute(command)
+
+
+async def test_a_store_that_is_as_it_should_be_has_no_faults(store):
+    await create(store, now=None)
+    found = await store.inspect()
+    assert found.version == found.newest > 0
+    assert (found.missing_indexes, found.used_but_expired) == ([], 0)
+    assert (found.expire, found.purge) == (0, 0)
+
+
+async def test_it_counts_what_the_next_sweep_does(store):
+    await create(store, "old", now=T0 - timedelta(days=9999))
+    await store.expire_due(10, now=T0 - timedelta(days=9998))
+    await create(store, "due", ttl=MOMENT, now=None)
+    found = await store.inspect()
+    assert (found.expire, found.purge) == (1, 1)
+    assert (await store.inspect()).expire == 1, "to look changes nothing"
+
+
+async def test_a_missing_index_is_named(reopen, place):
+    store = await reopen()
+    if place.startswith("postgresql"):
+        with postgres.blank() as own:
+            postgres.prepare(own)
+            spoil(own, "DROP INDEX lapse_lobby_deadline")
+            other = store_from_url(own)
+            assert (await other.inspect()).missing_indexes == ["lapse_lobby_deadline"]
+            await other.close()
+        return
+    spoil(place, "DROP INDEX lapse_lobby_deadline")
+    assert (await store.inspect()).missing_indexes == ["lapse_lobby_deadline"]
+
+
+async def test_a_used_session_that_counts_as_expired_is_found(reopen, place):
+    store = await reopen()
+    await create(store, ttl=MOMENT, now=None)
+    await store.expire_due(10)
+    spoil(place, "UPDATE lapse_lobby SET first_message_at = created_at")
+    assert (await store.inspect()).used_but_expired == 1
+
+
+def in_folder(folder):
+    return list(folder.iterdir())
+
+
+async def test_to_look_at_no_file_creates_none(tmp_path):
+    assert (await store_from_url(f"sqlite:///{tmp_path}/none.db").inspect()).version == 0
+    assert in_folder(tmp_path) == []
+    with pytest.raises(StoreRefusedError, match="its directory does not exist"):
+        await store_from_url(f"sqlite:///{tmp_path}/no/such.db").inspect()
+
+
+async def test_to_look_at_an_empty_database_creates_nothing():
+    with postgres.blank() as url:
+        store = store_from_url(url)
+        assert (await store.inspect()).version == 0
+        assert postgres.rows(url, "SELECT to_regclass('lapse_lobby')") == [(None,)]
+        await store.close()
