@@ -22,6 +22,7 @@ from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import Observations
 from lapse.operating import Tally
+from lapse.quotas import Limiting
 from lapse.run_store import RunStore
 from lapse.watching import Watchable
 
@@ -190,7 +191,7 @@ class Swept:
             yield [self.read(row) for row in self.rows[start : start + size]]
 
 
-class Store(RunStore, Watchable, Observations, AdoptingStore, Audited, Protocol):
+class Store(RunStore, Watchable, Observations, AdoptingStore, Audited, Limiting, Protocol):
     """Where sessions live, and the records of their runs.
 
     `by` is who asks for a change: when it changes something, that is recorded with it, in the
@@ -244,11 +245,13 @@ class Store(RunStore, Watchable, Observations, AdoptingStore, Audited, Protocol)
         state: StateDelta,
         ttl: timedelta,
         metadata: Mapping[str, Any],
+        site: str | None = None,
         now: datetime | None = None,
     ) -> Created:
         """Create a waiting session in the lobby; its app and user state take effect at once.
 
-        An expired session of the same key gives way, restorable or not.
+        An expired session of the same key gives way, restorable or not. `site` tells where it
+        was asked for; it is kept until the first message.
 
         Raises:
             SessionExistsError: a session of this key lives.

@@ -49,6 +49,11 @@ _TYPES: Final = {
     **dict.fromkeys(("by", "action"), "text"),
     "detail": "jsonb",
     "before_number": "bigint",
+    "site": "varchar",
+    **dict.fromkeys(("per_user", "per_site"), "bigint"),
+    "buckets": "varchar[]",
+    "steps": "interval[]",
+    "span": "interval",
 }
 """What each parameter is, wherever it stands: PostgreSQL must not have to guess."""
 

@@ -44,6 +44,7 @@ from lapse.stores.sqlite import (
 from lapse.stores.sqlite.adopting import SqliteAdopting
 from lapse.stores.sqlite.auditing import SqliteAudited
 from lapse.stores.sqlite.lanes import Lane
+from lapse.stores.sqlite.limiting import SqliteLimiting
 from lapse.stores.sqlite.schema import connect, pending_script, prepare, prepare_connection
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
 from lapse.ttl import Decision, Scope
@@ -59,7 +60,7 @@ _READS_TOGETHER: Final = 8
 _WRITES_TOGETHER: Final = 256
 
 
-class SqliteStore(SqliteAdopting, SqliteAudited):
+class SqliteStore(SqliteAdopting, SqliteAudited, SqliteLimiting):
     """A Store in one SQLite file, or in memory with the path `:memory:`."""
 
     def __init__(self, path: str, rules: Rules = Rules()) -> None:
@@ -173,9 +174,10 @@ class SqliteStore(SqliteAdopting, SqliteAudited):
         state: StateDelta,
         ttl: timedelta,
         metadata: Mapping[str, Any],
+        site: str | None = None,
         now: datetime | None = None,
     ) -> Created:
-        return await self._write(lambda t: lobby.create(t, state, ttl, metadata), key, now)
+        return await self._write(lambda t: lobby.create(t, state, ttl, metadata, site), key, now)
 
     async def read(
         self, key: SessionKey, window: EventWindow = EventWindow(), *, now: datetime | None = None
