@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 
 class LapseError(Exception):
@@ -71,6 +72,21 @@ class RunInFlightError(LapseError):
 
 class TooManyRunsError(LapseError):
     """There are as many runs as the limits allow; one may be begun when another has ended."""
+
+
+class TooManyCreatesError(LapseError, ValueError):
+    """As many sessions were created lately as the quotas allow.
+
+    A ValueError, because ADK's routes log every other error as a fault of their own, with its
+    traceback: who floods them would flood the log.
+
+    Attributes:
+        retry_after: when another may be created.
+    """
+
+    def __init__(self, reason: str, *, retry_after: timedelta) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 class NoSuchRunError(LapseError, LookupError):

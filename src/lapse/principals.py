@@ -58,3 +58,14 @@ def acting(principal: Principal | None) -> Iterator[None]:
 def current_principal() -> Principal | None:
     """Return for whom the work is done; None where nobody is authenticated."""
     return _principal.get()
+
+
+def current_actor(*roles: Role) -> str | None:
+    """Return the name of who asks, to be recorded.
+
+    None where nobody is authenticated, or whoever is has none of `roles`, if there are any.
+    """
+    principal = current_principal()
+    if principal is None or (roles and principal.role not in roles):
+        return None
+    return principal.name

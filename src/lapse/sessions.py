@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
@@ -22,6 +22,7 @@ from google.adk.sessions.base_session_service import (
 )
 from google.adk.sessions.session import Session
 
+from lapse.admission import Admission, Admitted
 from lapse.changes import Feed
 from lapse.documents import StateDelta, check_metadata
 from lapse.errors import (
@@ -33,7 +34,8 @@ from lapse.errors import (
 )
 from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key
 from lapse.policy import TtlPolicy
-from lapse.principals import Role, current_principal
+from lapse.principals import Role, current_actor
+from lapse.quotas import Quotas
 from lapse.running_in import announced, is_revived, reviving
 from lapse.store import Outcome, Store
 from lapse.sweeper import Sweeper
@@ -60,6 +62,7 @@ class LapseSessionService(BaseSessionService):
         sweep: start a sweeper with the first write, for programs that have none elsewhere:
             no `lapse.web.mount`, no `lapse sweep --watch`.
         policy: which TTL sessions get that are created without one, instead of `ttl`.
+        quotas: how much of creating sessions is allowed.
     """
 
     def __init__(
@@ -70,10 +73,12 @@ class LapseSessionService(BaseSessionService):
         feed: Feed | None = None,
         sweep: bool = False,
         policy: TtlPolicy | None = None,
+        quotas: Quotas = Quotas(),
     ) -> None:
         self.store = store
         self.feed = feed or Feed()
         self.policy = policy or TtlPolicy(store, Targets.around(ttl, store.rules.horizon))
+        self.admission = Admission(store, quotas)
         self._sweeper = Sweeper(store, self.feed) if sweep else None
         self._locks: WeakValueDictionary[tuple[int, SessionKey], asyncio.Lock] = (
             WeakValueDictionary()
@@ -91,11 +96,14 @@ class LapseSessionService(BaseSessionService):
         session_id: str | None = None,
         ttl_minutes: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        reuse: bool | None = None,
         ttlMinutes: float | None = None,  # noqa: N803 - ADK passes a request's `options` by name
     ) -> Session:
         """Create a session; it waits for its first message in the lobby.
 
         A blank id, or none, lets the service choose one; others are stripped of white space.
+        Where neither an id nor state is given, it may return a session that the user has and
+        that is as good as a new one, with a fresh TTL.
 
         Args:
             app_name: the app.
@@ -104,30 +112,35 @@ class LapseSessionService(BaseSessionService):
             session_id: the id, at most 128 characters.
             ttl_minutes: its own TTL, decimals allowed.
             metadata: a JSON object of at most 16 KiB, kept with the session's record.
+            reuse: whether it may; by default as the quotas say.
             ttlMinutes: the same as `ttl_minutes`.
 
         Raises:
             AlreadyExistsError: a session of this key lives.
             InvalidValueError: (a ValueError) an argument cannot be accepted.
+            TooManyCreatesError: (a ValueError) too many were created lately.
         """
         chosen = (session_id or "").strip()
         key = check_key(SessionKey(app_name, user_id, chosen or new_uuid()))
         minutes = ttl_minutes if ttl_minutes is not None else ttlMinutes
-        kept = check_metadata({} if metadata is None else metadata)
-        transition = self.store.create(
-            key,
-            state=storable_state(state or {}),
-            ttl=(
-                self.policy.ttl_for(key, kept)
-                if minutes is None
-                else ttl_from_minutes(minutes, field="ttl_minutes")
-            ),
-            metadata={**kept, "kind": "canonical-session", "backend_created": not chosen},
+        given = check_metadata({} if metadata is None else metadata)
+        kept = {**given, "kind": "canonical-session", "backend_created": not chosen}
+        ttl = (
+            self.policy.ttl_for(key, given)
+            if minutes is None
+            else ttl_from_minutes(minutes, field="ttl_minutes")
+        )
+        if self.admission.may_reuse(reuse) and not (chosen or state):
+            there = await self._commit(
+                "reuse", key, self.admission.reuse(key, ttl=ttl, metadata=kept), _changes
+            )
+            if there is not None:
+                return session_of(there.session)
+        transition = self.admission.create(
+            key, state=storable_state(state or {}), ttl=ttl, metadata=kept
         )
         try:
-            created = await self._commit(
-                "create", key, transition, lambda created: [created.change]
-            )
+            created = await self._commit("create", key, transition, _changes)
         except SessionExistsError as error:
             raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
         return session_of(created.session)
@@ -137,11 +150,12 @@ class LapseSessionService(BaseSessionService):
 
         Raises:
             InvalidValueError: no store could hold the key.
+            TooManyCreatesError: too many were created lately.
         """
         check_key(key)
         if await self.store.lifecycle(key) is not None:
             return
-        transition = self.store.create(
+        transition = self.admission.create(
             key,
             state=StateDelta(),
             ttl=self.policy.ttl_for(key, {}),
@@ -149,7 +163,7 @@ class LapseSessionService(BaseSessionService):
         )
         # Another request that makes the same session at this moment serves as well.
         with suppress(SessionExistsError):
-            await self._commit("create", key, transition, lambda created: [created.change])
+            await self._commit("create", key, transition, _changes)
 
     async def get_session(
         self,
@@ -194,7 +208,7 @@ class LapseSessionService(BaseSessionService):
             await self._commit(
                 "delete",
                 key,
-                self.store.delete(key, by=_actor()),
+                self.store.delete(key, by=current_actor()),
                 lambda change: [] if change is None else [change],
             )
 
@@ -296,7 +310,7 @@ class LapseSessionService(BaseSessionService):
         return await self._change(
             "amend",
             key,
-            lambda stored: self.store.amend(stored, metadata=metadata, ttl=ttl, by=_actor()),
+            lambda stored: self.store.amend(stored, metadata=metadata, ttl=ttl, by=current_actor()),
         )
 
     async def extend(self, key: SessionKey) -> Lifecycle:
@@ -304,12 +318,12 @@ class LapseSessionService(BaseSessionService):
 
         A user's browser asks for it while they type: only an operator's is an act.
         """
-        by = _actor(Role.OPERATOR)
+        by = current_actor(Role.OPERATOR)
         return await self._change("extend", key, lambda stored: self.store.extend(stored, by=by))
 
     async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
         """Bring an expired session back; see `Store.resurrect` for the errors."""
-        by = _actor() if cause is Cause.REQUEST else None
+        by = current_actor() if cause is Cause.REQUEST else None
         return await self._change(
             "resurrect", key, lambda stored: self.store.resurrect(stored, cause=cause, by=by)
         )
@@ -317,7 +331,7 @@ class LapseSessionService(BaseSessionService):
     async def expire(self, key: SessionKey) -> Lifecycle:
         """Expire a waiting session now; see `Store.expire` for the errors."""
         return await self._change(
-            "expire", key, lambda stored: self.store.expire(stored, by=_actor())
+            "expire", key, lambda stored: self.store.expire(stored, by=current_actor())
         )
 
     async def _change(
@@ -385,12 +399,8 @@ class LapseSessionService(BaseSessionService):
         return key if _can_exist(key) else None
 
 
-def _actor(*roles: Role) -> str | None:
-    """Return who asks, to be recorded; None where nobody is known, or is of none of `roles`."""
-    principal = current_principal()
-    if principal is None or (roles and principal.role not in roles):
-        return None
-    return principal.name
+def _changes(admitted: Admitted | None) -> Sequence[Change]:
+    return () if admitted is None else admitted.changes
 
 
 def _no_such(key: SessionKey) -> NoSuchSessionError:

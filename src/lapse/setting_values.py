@@ -6,7 +6,7 @@ import math
 from datetime import timedelta
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from lapse.errors import InvalidValueError
 from lapse.lifecycle import LONGEST_HORIZON
@@ -108,4 +108,7 @@ WarningMinutes = Annotated[timedelta, BeforeValidator(_warning)]
 Hours = Annotated[timedelta, BeforeValidator(_hours)]
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 SecondsOrNone = Annotated[timedelta, BeforeValidator(_seconds_or_none_at_all)]
+Limit = Annotated[int | None, Field(ge=0, le=1_000_000)]
+"""How many, at most; 0 for as many as there are, None where it is not set."""
+
 Share = Annotated[float, BeforeValidator(_share)]

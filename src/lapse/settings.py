@@ -14,9 +14,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
+from lapse.quotas import USUAL, Quotas
 from lapse.run_store import RunLimits
 from lapse.setting_values import (
     Hours,
+    Limit,
     Minutes,
     Seconds,
     SecondsOrNone,
@@ -99,6 +101,16 @@ class Settings(BaseSettings):
     streams_per_user: int = Field(
         default=WatchOptions().per_user, ge=1, le=10_000, validation_alias="LAPSE_STREAMS_PER_USER"
     )
+    waiting_per_user: Limit = Field(default=None, validation_alias="LAPSE_WAITING_PER_USER")
+    waiting_per_address: Limit = Field(default=None, validation_alias="LAPSE_WAITING_PER_ADDRESS")
+    creates_per_user: Limit = Field(
+        default=None, validation_alias="LAPSE_CREATES_PER_MINUTE_PER_USER"
+    )
+    creates_per_address: Limit = Field(
+        default=None, validation_alias="LAPSE_CREATES_PER_MINUTE_PER_ADDRESS"
+    )
+    creates: Limit = Field(default=None, validation_alias="LAPSE_CREATES_PER_MINUTE")
+    reuse_waiting: bool = Field(default=False, validation_alias="LAPSE_REUSE_WAITING")
     sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
     adopt: Adopt = Field(default=Adopt.OFF, validation_alias="LAPSE_ADOPT")
     artifacts: bool = Field(default=True, validation_alias="LAPSE_DELETE_ARTIFACTS")
@@ -159,6 +171,26 @@ class Settings(BaseSettings):
             duration=self.run_duration,
             grace=self.run_grace,
             queue=self.run_queue,
+        )
+
+    def quotas(self, *, authenticated: bool) -> Quotas:
+        """Return how much of creating sessions is allowed.
+
+        What is not set is as usual where users are authenticated. Elsewhere anyone may call
+        themselves anything, and it is not limited.
+        """
+        usual = USUAL if authenticated else Quotas()
+
+        def limit(given: int | None, otherwise: int | None) -> int | None:
+            return otherwise if given is None else given or None
+
+        return Quotas(
+            waiting_per_user=limit(self.waiting_per_user, usual.waiting_per_user),
+            waiting_per_address=limit(self.waiting_per_address, usual.waiting_per_address),
+            creates_per_user=limit(self.creates_per_user, usual.creates_per_user),
+            creates_per_address=limit(self.creates_per_address, usual.creates_per_address),
+            creates=limit(self.creates, usual.creates),
+            reuse=self.reuse_waiting,
         )
 
     @property

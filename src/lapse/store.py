@@ -23,6 +23,7 @@ from lapse.inspecting import Inspected
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import Observations
 from lapse.operating import Operated
+from lapse.quotas import Limiting
 from lapse.run_store import RunStore
 from lapse.watching import Watchable
 
@@ -192,7 +193,15 @@ class Swept:
 
 
 class Store(
-    RunStore, Watchable, Observations, AdoptingStore, Audited, Inspected, Operated, Protocol
+    RunStore,
+    Watchable,
+    Observations,
+    AdoptingStore,
+    Audited,
+    Inspected,
+    Limiting,
+    Operated,
+    Protocol,
 ):
     """Where sessions live, and the records of their runs.
 
@@ -247,11 +256,13 @@ class Store(
         state: StateDelta,
         ttl: timedelta,
         metadata: Mapping[str, Any],
+        site: str | None = None,
         now: datetime | None = None,
     ) -> Created:
         """Create a waiting session in the lobby; its app and user state take effect at once.
 
-        An expired session of the same key gives way, restorable or not.
+        An expired session of the same key gives way, restorable or not. `site` tells where it
+        was asked for; it is kept until the first message.
 
         Raises:
             SessionExistsError: a session of this key lives.

@@ -170,7 +170,9 @@ def _serve(
     )
     feed = Feed()
     policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
-    service = LapseSessionService(store, feed=feed, policy=policy)
+    service = LapseSessionService(
+        store, feed=feed, policy=policy, quotas=settings.quotas(authenticated=False)
+    )
     web_app, runs = build_app(
         service,
         options,
@@ -208,6 +210,8 @@ def _serve(
             StreamsInFront(web_app),
             log_config=None,
             access_log=False,
+            # The peer stays the real one: whom to believe about others is for Lapse to say.
+            proxy_headers=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
             timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ from lapse.errors import (
     RunInFlightError,
     ShuttingDownError,
     StoreUnavailableError,
+    TooManyCreatesError,
     TooManyRunsError,
     TooManyStreamsError,
     WrongStatusError,
@@ -46,8 +48,10 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
 
     async def refused(request: Request, error: Exception) -> Response:
         if isinstance(error.__cause__, StoreUnavailableError):
-            # ADK's create route makes a 500 of every error that it does not know.
+            # ADK's create route makes errors of its own of all that it does not know.
             return await unavailable(request, error.__cause__)
+        if isinstance(error.__cause__, TooManyCreatesError):
+            return await _too_fast(request, error.__cause__)
         return await _refused(request, error)
 
     answers: dict[type[Exception], Answer] = {
@@ -62,6 +66,7 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         StoreUnavailableError: unavailable,
         NoSuchRunError: _answer(404, "Run not found"),
         RunInFlightError: _busy,
+        TooManyCreatesError: _too_fast,
         TooManyRunsError: _answer(429, headers={"Retry-After": "1"}),
         ShuttingDownError: _answer(503, headers={"Retry-After": "1"}),
     }
@@ -99,6 +104,13 @@ async def _refused(request: Request, error: Exception) -> Response:
         return await http_exception_handler(request, error)
     except UnicodeEncodeError:
         return _AsciiResponse({"detail": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _too_fast(_request: Request, error: Exception) -> Response:
+    """Answer 429, and tell when to come again."""
+    assert isinstance(error, TooManyCreatesError)
+    seconds = max(1, math.ceil(error.retry_after.total_seconds()))
+    return JSONResponse({"detail": str(error)}, 429, headers={"Retry-After": str(seconds)})
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
+from lapse.addresses import Network
 from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.adopt.background import Background
 from lapse.adopt.continuous import Adopter
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics, Where
 from lapse.policy_metrics import TtlMetrics
+from lapse.quota_metrics import QuotaMetrics
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import RunLimits
 from lapse.runs import Runs
@@ -24,6 +26,7 @@ from lapse.settings import Adopt
 from lapse.sweeper import Sweeper, SweepReport
 from lapse.watcher import Watcher
 from lapse.watching import WatchOptions
+from lapse.web.address import AddressInFront
 from lapse.web.adk import opener_for, opener_of
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
@@ -48,6 +51,7 @@ class MountOptions:
         adopt: which sessions that stock ADK leaves in the store are adopted, while it is swept.
         run_limits: how much of running this process does.
         watch: how the sessions are watched by `GET …/lifecycle/events`.
+        proxies: whose `X-Forwarded-For` is believed when creations are counted by address.
     """
 
     sweep: bool = True
@@ -55,6 +59,7 @@ class MountOptions:
     adopt: Adopt = Adopt.OFF
     run_limits: RunLimits = field(default_factory=RunLimits)
     watch: WatchOptions = field(default_factory=WatchOptions)
+    proxies: tuple[Network, ...] = ()
 
 
 def mount(
@@ -93,6 +98,7 @@ def mount(
     metrics = Metrics(service.store)
     service.feed.subscribe(metrics.count_change)
     metrics.registry.register(TtlMetrics(service.policy, metrics.apps))
+    metrics.registry.register(QuotaMetrics(service.admission))
     service.feed.subscribe(log_change)
 
     def report(swept: SweepReport) -> None:
@@ -120,6 +126,11 @@ def mount(
     install_faults(app, on_outage=partial(metrics.count_store_error, Where.REQUEST))
     app.add_middleware(
         SessionInFront, default_app=options.default_app, on_run=metrics.count_plain_run
+    )
+    app.add_middleware(
+        AddressInFront,
+        proxies=options.proxies,
+        counted=service.admission.quotas.by_address,
     )
     app.add_middleware(StreamsInFront)
     beside: list[Background] = []

@@ -53,6 +53,11 @@ _TYPES: Final = {
     **dict.fromkeys(("after_at", "braked_at", "braked_until"), "timestamptz"),
     **dict.fromkeys(("most", "size", "sessions"), "bigint"),
     **dict.fromkeys(("jump", "fine", "confirmed"), "interval"),
+    "site": "varchar",
+    **dict.fromkeys(("per_user", "per_site"), "bigint"),
+    "buckets": "varchar[]",
+    "steps": "interval[]",
+    "span": "interval",
 }
 """What each parameter is, wherever it stands: PostgreSQL must not have to guess."""
 

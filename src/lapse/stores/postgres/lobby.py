@@ -36,7 +36,11 @@ from lapse.stores.postgres.connections import Taken
 
 
 async def create(
-    call: Call, state: StateDelta, ttl: timedelta, metadata: Mapping[str, Any]
+    call: Call,
+    state: StateDelta,
+    ttl: timedelta,
+    metadata: Mapping[str, Any],
+    site: str | None,
 ) -> Created:
     """Create a waiting session; see `Store.create`."""
     began = time.monotonic()
@@ -45,6 +49,7 @@ async def create(
         **rows.state_params(state) | {"state": json.dumps(state.session)},
         ttl=ttl,
         metadata=json.dumps(metadata),
+        site=site,
     )
     if row is None and in_doubt:
         return await _created_before(call, state, ttl, metadata, since=began)

@@ -43,6 +43,7 @@ from lapse.stores.postgres.adopting import PostgresAdopting
 from lapse.stores.postgres.auditing import PostgresAudited
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections
+from lapse.stores.postgres.limiting import PostgresLimiting
 from lapse.stores.postgres.operating import PostgresOperated
 from lapse.stores.postgres.schema import pending_script, prepare
 from lapse.ttl import Decision, Scope
@@ -50,7 +51,7 @@ from lapse.ttl.observed import Count
 from lapse.watching import Snapshot
 
 
-class PostgresStore(PostgresAdopting, PostgresAudited, PostgresOperated):
+class PostgresStore(PostgresAdopting, PostgresAudited, PostgresLimiting, PostgresOperated):
     """A Store in one PostgreSQL database.
 
     Args:
@@ -110,9 +111,10 @@ class PostgresStore(PostgresAdopting, PostgresAudited, PostgresOperated):
         state: StateDelta,
         ttl: timedelta,
         metadata: Mapping[str, Any],
+        site: str | None = None,
         now: datetime | None = None,
     ) -> Created:
-        return await lobby.create(await self._at(now, key), state, ttl, metadata)
+        return await lobby.create(await self._at(now, key), state, ttl, metadata, site)
 
     async def read(
         self, key: SessionKey, window: EventWindow = EventWindow(), *, now: datetime | None = None

@@ -37,7 +37,11 @@ from lapse.stores.sqlite.transaction import Transaction
 
 
 def create(
-    transaction: Transaction, state: StateDelta, ttl: timedelta, metadata: Mapping[str, Any]
+    transaction: Transaction,
+    state: StateDelta,
+    ttl: timedelta,
+    metadata: Mapping[str, Any],
+    site: str | None,
 ) -> Created:
     """Create a waiting session; see `Store.create`."""
     key, moment, rules = transaction.key, transaction.moment, transaction.rules
@@ -48,6 +52,7 @@ def create(
         metadata=json.dumps(metadata),
         state=json.dumps(state.session),
         update_time=rows.to_text(moment),
+        site=site,
     )
     if row is None:
         raise SessionExistsError(f"session {key.short}… exists already")

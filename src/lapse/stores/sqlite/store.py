@@ -45,6 +45,7 @@ from lapse.stores.sqlite.adopting import SqliteAdopting
 from lapse.stores.sqlite.auditing import SqliteAudited
 from lapse.stores.sqlite.inspecting import SqliteInspected, inspect_file
 from lapse.stores.sqlite.lanes import Lane
+from lapse.stores.sqlite.limiting import SqliteLimiting
 from lapse.stores.sqlite.operating import SqliteOperated
 from lapse.stores.sqlite.schema import connect, pending_script, prepare, prepare_connection
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
@@ -61,7 +62,7 @@ _READS_TOGETHER: Final = 8
 _WRITES_TOGETHER: Final = 256
 
 
-class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteOperated):
+class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteLimiting, SqliteOperated):
     """A Store in one SQLite file, or in memory with the path `:memory:`."""
 
     def __init__(self, path: str, rules: Rules = Rules()) -> None:
@@ -180,9 +181,10 @@ class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteOperated
         state: StateDelta,
         ttl: timedelta,
         metadata: Mapping[str, Any],
+        site: str | None = None,
         now: datetime | None = None,
     ) -> Created:
-        return await self._write(lambda t: lobby.create(t, state, ttl, metadata), key, now)
+        return await self._write(lambda t: lobby.create(t, state, ttl, metadata, site), key, now)
 
     async def read(
         self, key: SessionKey, window: EventWindow = EventWindow(), *, now: datetime | None = None

@@ -19,11 +19,11 @@ before AS (
 done AS (
   INSERT INTO lapse_lobby AS l (
     app_name, user_id, session_id, status, created_at, ttl, expires_at, metadata, state,
-    held_events, update_time
+    held_events, update_time, site
   )
   SELECT
     :app_name, :user_id, :session_id, 'waiting', now, :ttl, now + :ttl,
-    :metadata, :state, '[]', now AT TIME ZONE 'UTC'
+    :metadata, :state, '[]', now AT TIME ZONE 'UTC', :site
   FROM clock
   WHERE NOT EXISTS (
     SELECT 1 FROM sessions
@@ -34,7 +34,7 @@ done AS (
     expires_at = excluded.expires_at, first_message_at = NULL, expired_at = NULL,
     restorable_until = NULL, resurrections = 0, metadata = excluded.metadata,
     state = excluded.state, held_events = excluded.held_events,
-    update_time = excluded.update_time, revision = 0
+    update_time = excluded.update_time, revision = 0, site = excluded.site
   WHERE :enforced
     AND (l.status = 'expired' OR l.status = 'waiting' AND l.expires_at <= excluded.created_at)
     AND l.status = (SELECT status FROM before)
@@ -279,7 +279,8 @@ marked AS (
   UPDATE lapse_lobby AS l
   SET status = 'used', first_message_at = taken.now, revision = l.revision + 1,
     resurrections = l.resurrections + taken.was_expired::int, expires_at = NULL,
-    expired_at = NULL, restorable_until = NULL, state = NULL, held_events = NULL
+    expired_at = NULL, restorable_until = NULL, state = NULL, held_events = NULL,
+    site = NULL
   FROM taken
   WHERE l.app_name = taken.app_name AND l.user_id = taken.user_id
     AND l.session_id = taken.session_id

@@ -10,11 +10,11 @@
 -- that was deleted behind our back. Returns the state of the outer scopes.
 INSERT INTO lapse_lobby (
   app_name, user_id, session_id, status, created_at, ttl, expires_at, metadata, state,
-  held_events, update_time
+  held_events, update_time, site
 )
 SELECT
   :app_name, :user_id, :session_id, 'waiting', :now, :ttl, :now + :ttl, :metadata, :state,
-  '[]', :update_time
+  '[]', :update_time, :site
 WHERE NOT EXISTS (
   SELECT 1 FROM sessions
   WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
@@ -24,7 +24,7 @@ ON CONFLICT (app_name, user_id, session_id) DO UPDATE SET
   expires_at = excluded.expires_at, first_message_at = NULL, expired_at = NULL,
   restorable_until = NULL, resurrections = 0, metadata = excluded.metadata,
   state = excluded.state, held_events = excluded.held_events,
-  update_time = excluded.update_time, revision = 0
+  update_time = excluded.update_time, revision = 0, site = excluded.site
 WHERE lapse_lobby.status = 'used'
   OR :enforced AND (lapse_lobby.status = 'expired' OR lapse_lobby.expires_at <= :now)
 RETURNING
@@ -201,7 +201,7 @@ VALUES (:app_name, :user_id, '{}', CURRENT_TIMESTAMP) ON CONFLICT DO NOTHING;
 -- name: settle_used
 UPDATE lapse_lobby
 SET expires_at = NULL, expired_at = NULL, restorable_until = NULL, state = NULL,
-  held_events = NULL, resurrections = :resurrections
+  held_events = NULL, resurrections = :resurrections, site = NULL
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 RETURNING *;
 

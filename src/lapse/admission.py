@@ -1,0 +1,166 @@
+"""Letting sessions be created: each creation's turn, and what it pushes over a quota."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from lapse.addresses import current_site
+from lapse.documents import StateDelta
+from lapse.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
+from lapse.lifecycle import Change, SessionKey
+from lapse.principals import Role, current_principal
+from lapse.quotas import Bucket, Drawer, Quotas, Turn
+from lapse.store import EventWindow, SessionRecord, Store
+
+_MOST_REMEMBERED: Final = 10_000
+"""Empty buckets that a process knows of, at most: who draws from them is refused unasked."""
+
+_FORGET_EVERY: Final = 1000
+"""Turns between two times that full buckets are forgotten."""
+
+_WHO: Final = {
+    Drawer.USER: "this user has",
+    Drawer.ADDRESS: "this address has",
+    Drawer.ALL: "all users together have",
+}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The session that a creation came to, and the changes that it made."""
+
+    session: SessionRecord
+    changes: Sequence[Change]
+
+
+class Admission:
+    """Lets sessions be created in a store, within quotas.
+
+    Creations of users are counted by the address they come from; those of services, which
+    act for many, are not.
+
+    Attributes:
+        quotas: what is allowed.
+        refused: how many creations were refused in this process, by whose limit.
+        exceeded: how many sessions it expired because of a quota, by app.
+        reused: how many creations came to a session that was there, by app.
+    """
+
+    def __init__(self, store: Store, quotas: Quotas) -> None:
+        self.quotas = quotas
+        self.refused: Counter[Drawer] = Counter()
+        self.exceeded: Counter[str] = Counter()
+        self.reused: Counter[str] = Counter()
+        self._store = store
+        self._empty_until: OrderedDict[str, float] = OrderedDict()
+        self._turns = 0
+
+    async def create(
+        self, key: SessionKey, *, state: StateDelta, ttl: timedelta, metadata: Mapping[str, Any]
+    ) -> Admitted:
+        """Create a session, and expire what exceeds a quota by it; see `Store.create`.
+
+        Raises:
+            TooManyCreatesError: too many were created lately.
+            SessionExistsError: a session of this key lives.
+        """
+        site = _site()
+        await self._take_turn(key, site)
+        created = await self._store.create(key, state=state, ttl=ttl, metadata=metadata, site=site)
+        return Admitted(created.session, (created.change, *await self._expire_excess(key, site)))
+
+    async def reuse(
+        self, key: SessionKey, *, ttl: timedelta, metadata: Mapping[str, Any]
+    ) -> Admitted | None:
+        """Return a session of the key's user that is as good as the one that would be created.
+
+        None where there is none.
+        """
+        found = await self._store.reuse_waiting(key, ttl=ttl, metadata=metadata)
+        if found is None:
+            return None
+        there, change = found
+        session = await self._store.read(there, EventWindow(newest=0))
+        if session is None:
+            return None
+        self.reused[key.app_name] += 1
+        return Admitted(session, (change,))
+
+    def may_reuse(self, asked: object) -> bool:
+        """Return whether a creation that asks so may come to a session that is there.
+
+        Raises:
+            InvalidValueError: it asks for neither true nor false.
+        """
+        if asked is None:
+            return self.quotas.reuse
+        if not isinstance(asked, bool):
+            raise InvalidValueError("reuse", f"must be true or false, not {asked!r:.40}")
+        return asked
+
+    async def _take_turn(self, key: SessionKey, site: str | None) -> None:
+        buckets = self.quotas.buckets(key.user_id, site)
+        if not buckets:
+            return
+        turn = self._known_refusal(buckets)
+        if turn is None:
+            turn = await self._store.take_turn(buckets)
+            self._turns += 1
+            if self._turns % _FORGET_EVERY == 0:
+                await self._store.forget_turns()
+        if not turn.wait:
+            return
+        self._remember(turn)
+        (bucket,) = (bucket for bucket in buckets if bucket.name == turn.bucket)
+        self.refused[bucket.drawer] += 1
+        raise TooManyCreatesError(
+            f"{_WHO[bucket.drawer]} created as many sessions as are allowed for now, "
+            f"{bucket.per_span} a minute",
+            retry_after=turn.wait,
+        )
+
+    def _known_refusal(self, buckets: Sequence[Bucket]) -> Turn | None:
+        """Return a refusal that the store gave already and that stands: nobody can refill it."""
+        now = time.monotonic()
+        for bucket in buckets:
+            left = self._empty_until.get(bucket.name, now) - now
+            if left > 0:
+                return Turn(timedelta(seconds=left), bucket.name)
+        return None
+
+    def _remember(self, turn: Turn) -> None:
+        self._empty_until[turn.bucket] = time.monotonic() + turn.wait.total_seconds()
+        self._empty_until.move_to_end(turn.bucket)
+        if len(self._empty_until) > _MOST_REMEMBERED:
+            self._empty_until.popitem(last=False)
+
+    async def _expire_excess(self, key: SessionKey, site: str | None) -> Sequence[Change]:
+        per_user, per_site = self.quotas.waiting_per_user, self.quotas.waiting_per_address
+        if per_user is None and (per_site is None or site is None):
+            return ()
+        try:
+            changes = await self._store.expire_excess(
+                key, site=site, per_user=per_user, per_site=per_site
+            )
+        except StoreUnavailableError as error:
+            # The session is there; the user's next one makes up for it.
+            _log.warning("what exceeds a quota could not be expired: %s", error)
+            return ()
+        for change in changes:
+            self.exceeded[change.record.key.app_name] += 1
+        return changes
+
+
+def _site() -> str | None:
+    principal = current_principal()
+    if principal is not None and principal.role is not Role.USER:
+        return None
+    return current_site()

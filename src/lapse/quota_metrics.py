@@ -1,0 +1,39 @@
+"""What quotas did to creations, as Prometheus reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from lapse.admission import Admission
+from lapse.quotas import Drawer
+
+
+class QuotaMetrics(Collector):
+    """The counters of one process's admission."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the counters."""
+        refused = CounterMetricFamily(
+            "lapse_creates_refused", "Creations refused, by whose limit.", labels=("limit",)
+        )
+        for drawer in Drawer:
+            refused.add_metric((str(drawer),), self._admission.refused[drawer])
+        yield refused
+        exceeded = CounterMetricFamily(
+            "lapse_sessions_over_quota", "Sessions expired because of a quota.", labels=("app",)
+        )
+        for app_name, count in self._admission.exceeded.items():
+            exceeded.add_metric((app_name,), count)
+        yield exceeded
+        reused = CounterMetricFamily(
+            "lapse_sessions_reused", "Creations that came to an empty session.", labels=("app",)
+        )
+        for app_name, count in self._admission.reused.items():
+            reused.add_metric((app_name,), count)
+        yield reused

@@ -1,0 +1,81 @@
+"""Quotas in PostgreSQL; see `lapse.quotas`."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from lapse.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey
+from lapse.quotas import EXCESS, SPAN, Bucket, Turn
+from lapse.stores.postgres import rows
+from lapse.stores.postgres.call import NO_SESSION, Call
+
+
+class PostgresLimiting(ABC):
+    """The part of the PostgreSQL store that is `Limiting`."""
+
+    @abstractmethod
+    async def _at(self, now: datetime | None, key: SessionKey = NO_SESSION) -> Call: ...
+
+    async def take_turn(self, buckets: Sequence[Bucket], *, now: datetime | None = None) -> Turn:
+        """Draw from all buckets, or from none."""
+        row = await (await self._at(now)).first(
+            "take_turn",
+            buckets=[bucket.name for bucket in buckets],
+            steps=[bucket.step for bucket in buckets],
+            span=SPAN,
+        )
+        assert row is not None
+        return Turn(row["wait"], row["bucket"])
+
+    async def forget_turns(self, *, now: datetime | None = None) -> None:
+        """Forget full buckets."""
+        await (await self._at(now)).run("forget_turns")
+
+    async def expire_excess(
+        self,
+        key: SessionKey,
+        *,
+        site: str | None,
+        per_user: int | None,
+        per_site: int | None,
+        now: datetime | None = None,
+    ) -> Sequence[Change]:
+        """Expire what exceeds a quota."""
+        call = await self._at(now, key)
+        found = await call.run(
+            "expire_excess",
+            site=site,
+            per_user=per_user,
+            per_site=per_site,
+            limit=EXCESS,
+            shortest_restore=SHORTEST_RESTORE,
+        )
+        return [
+            Change(ChangeKind.EXPIRED, row["now"], rows.lobby_record(row, call.rules))
+            for row in found
+        ]
+
+    async def reuse_waiting(
+        self,
+        key: SessionKey,
+        *,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        now: datetime | None = None,
+    ) -> tuple[SessionKey, Change] | None:
+        """Give a session that is as good as new a fresh TTL."""
+        call = await self._at(now, key)
+        row = await call.first(
+            "reuse_waiting",
+            ttl=ttl,
+            metadata=json.dumps(metadata),
+            extensible=call.rules.extensible,
+        )
+        if row is None:
+            return None
+        record = rows.lobby_record(row, call.rules)
+        return record.key, Change(ChangeKind.EXTENDED, row["now"], record)

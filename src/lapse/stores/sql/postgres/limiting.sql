@@ -1,0 +1,101 @@
+-- What keeps the creation of sessions within its quotas.
+
+-- name: take_turn
+-- All buckets, or none: their rows are locked, in order, before they are looked at. A row that
+-- others make meanwhile is met by the insert, which adds to it. It waits for no disk.
+WITH clock AS (
+  SELECT coalesce(:now, clock_timestamp()) AS now
+  FROM set_config('synchronous_commit', 'off', true) AS relaxed
+),
+asked AS (SELECT * FROM unnest(:buckets, :steps) AS a (bucket, step)),
+held AS (
+  SELECT t.bucket, t.full_at FROM lapse_turns AS t
+  WHERE t.bucket = ANY (:buckets) ORDER BY t.bucket
+  FOR UPDATE
+),
+ahead AS (
+  SELECT asked.bucket, greatest(held.full_at, now) + asked.step AS full_at
+  FROM clock, asked LEFT JOIN held ON held.bucket = asked.bucket
+),
+worst AS (
+  SELECT bucket, greatest(full_at - now - :span, interval '0') AS wait
+  FROM ahead, clock ORDER BY full_at DESC LIMIT 1
+),
+taken AS (
+  INSERT INTO lapse_turns AS t (bucket, full_at)
+  SELECT ahead.bucket, ahead.full_at FROM ahead, worst
+  WHERE worst.wait = interval '0' ORDER BY ahead.bucket
+  ON CONFLICT (bucket) DO UPDATE SET full_at = greatest(
+    excluded.full_at, t.full_at + (SELECT step FROM asked WHERE asked.bucket = t.bucket)
+  )
+)
+SELECT wait, bucket FROM worst;
+
+-- name: forget_turns
+DELETE FROM lapse_turns WHERE full_at <= coalesce(:now, clock_timestamp());
+
+-- name: expire_excess
+-- A row that was changed since it was ranked has another address (ctid), and one that somebody
+-- holds is being changed: both are let alone. expires_at - ttl is when the session was created
+-- or last extended.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+over AS (
+  SELECT row_id FROM (
+    SELECT l.ctid AS row_id, row_number() OVER (
+        ORDER BY greatest(l.expires_at - l.ttl, l.update_time AT TIME ZONE 'UTC') DESC,
+          l.created_at DESC, l.session_id COLLATE "C" DESC
+      ) AS place
+    FROM lapse_lobby AS l, clock
+    WHERE l.app_name = :app_name AND l.user_id = :user_id
+      AND l.status = 'waiting' AND l.expires_at > now
+  ) AS of_user WHERE place > :per_user
+  UNION
+  SELECT row_id FROM (
+    SELECT l.ctid AS row_id, row_number() OVER (
+        ORDER BY greatest(l.expires_at - l.ttl, l.update_time AT TIME ZONE 'UTC') DESC,
+          l.created_at DESC, l.session_id COLLATE "C" DESC
+      ) AS place
+    FROM lapse_lobby AS l, clock
+    WHERE l.site = :site AND l.status = 'waiting' AND l.expires_at > now
+  ) AS of_site WHERE place > :per_site
+),
+due AS (
+  SELECT l.ctid FROM lapse_lobby AS l JOIN over ON l.ctid = over.row_id
+  WHERE :enforced AND l.status = 'waiting'
+    AND NOT EXISTS (
+      SELECT 1 FROM sessions AS s
+      WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
+    )
+  ORDER BY l.expires_at - l.ttl
+  LIMIT :limit
+  FOR UPDATE OF l SKIP LOCKED
+)
+UPDATE lapse_lobby AS l
+SET status = 'expired', expires_at = now, expired_at = now,
+  restorable_until = now + CASE
+    WHEN :horizon > interval '0' THEN :shortest_restore ELSE interval '0'
+  END
+FROM due, clock
+WHERE l.ctid = due.ctid AND l.status = 'waiting' AND l.expires_at > now
+RETURNING l.*, now;
+
+-- name: reuse_waiting
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+newest AS (
+  SELECT l.session_id FROM lapse_lobby AS l, clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id
+    AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
+    AND l.held_events = '[]' AND l.state = '{}' AND l.metadata = :metadata
+    AND now + :ttl <= greatest(l.expires_at, l.created_at + :extensible)
+    AND NOT EXISTS (
+      SELECT 1 FROM sessions AS s
+      WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
+    )
+  ORDER BY l.created_at DESC, l.session_id COLLATE "C" DESC LIMIT 1
+)
+UPDATE lapse_lobby AS l SET ttl = :ttl, expires_at = greatest(l.expires_at, now + :ttl)
+FROM newest, clock
+WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = newest.session_id
+  AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
+  AND l.held_events = '[]'
+RETURNING l.*, now;

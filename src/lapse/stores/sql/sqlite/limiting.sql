@@ -1,0 +1,65 @@
+-- What keeps the creation of sessions within its quotas.
+
+-- name: read_turn
+SELECT full_at FROM lapse_turns WHERE bucket = :bucket;
+
+-- name: take_turn
+INSERT INTO lapse_turns (bucket, full_at) VALUES (:bucket, :full_at)
+ON CONFLICT (bucket) DO UPDATE SET full_at = excluded.full_at;
+
+-- name: forget_turns
+DELETE FROM lapse_turns WHERE full_at <= :now;
+
+-- name: quiet_since
+-- update_time is ADK's text; expires_at - ttl is when a session was created or last extended.
+max(
+  expires_at - ttl,
+  unixepoch(update_time) * 1000000 + CAST(substr(update_time, 21, 6) AS INTEGER)
+);
+
+-- name: expire_excess
+-- The + keeps it from the index of deadlines: it reads the user's and the address's rows alone.
+WITH over AS (
+  SELECT place_id, quiet_since FROM (
+    SELECT rowid AS place_id, {quiet_since} AS quiet_since, row_number() OVER (
+        ORDER BY {quiet_since} DESC, created_at DESC, session_id DESC
+      ) AS place
+    FROM lapse_lobby
+    WHERE app_name = :app_name AND user_id = :user_id AND status = 'waiting' AND +expires_at > :now
+  ) WHERE place > :per_user
+  UNION ALL
+  SELECT place_id, quiet_since FROM (
+    SELECT rowid AS place_id, {quiet_since} AS quiet_since, row_number() OVER (
+        ORDER BY {quiet_since} DESC, created_at DESC, session_id DESC
+      ) AS place
+    FROM lapse_lobby
+    WHERE site = :site AND status = 'waiting' AND +expires_at > :now
+  ) WHERE place > :per_site
+)
+UPDATE lapse_lobby
+SET status = 'expired', expires_at = :now, expired_at = :now,
+  restorable_until = :now + CASE WHEN :horizon > 0 THEN :shortest_restore ELSE 0 END
+WHERE :enforced AND rowid IN (SELECT place_id FROM over ORDER BY quiet_since LIMIT :limit)
+  AND status = 'waiting' AND expires_at > :now
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions AS s
+    WHERE s.app_name = lapse_lobby.app_name AND s.user_id = lapse_lobby.user_id
+      AND s.id = lapse_lobby.session_id
+  )
+RETURNING *;
+
+-- name: reuse_waiting
+UPDATE lapse_lobby SET ttl = :ttl, expires_at = max(expires_at, :now + :ttl)
+WHERE rowid = (
+  SELECT rowid FROM lapse_lobby AS l
+  WHERE app_name = :app_name AND user_id = :user_id
+    AND status = 'waiting' AND (expires_at > :now OR NOT :enforced)
+    AND held_events = '[]' AND state = '{}' AND metadata = :metadata
+    AND :now + :ttl <= max(expires_at, created_at + :extensible)
+    AND NOT EXISTS (
+      SELECT 1 FROM sessions AS s
+      WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
+    )
+  ORDER BY created_at DESC, session_id DESC LIMIT 1
+)
+RETURNING *;

@@ -1,0 +1,116 @@
+"""Quotas in SQLite; see `lapse.quotas`."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from lapse.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey
+from lapse.quotas import EXCESS, SPAN, Bucket, Turn
+from lapse.stores.sqlite import rows
+from lapse.stores.sqlite.transaction import Transaction
+
+T = TypeVar("T")
+
+_SPAN: Final = rows.duration_micros(SPAN)
+
+
+def take_turn(transaction: Transaction, buckets: Sequence[Bucket]) -> Turn:
+    """Draw from all buckets, or from none; see `Limiting.take_turn`."""
+    ahead = {}
+    for bucket in buckets:
+        row = transaction.first("read_turn", bucket=bucket.name)
+        begin = transaction.now if row is None else max(row["full_at"], transaction.now)
+        ahead[bucket.name] = begin + rows.duration_micros(bucket.step)
+    worst = max(ahead, key=lambda name: ahead[name])
+    wait = max(0, ahead[worst] - transaction.now - _SPAN)
+    if not wait:
+        for name, full_at in ahead.items():
+            transaction.run("take_turn", bucket=name, full_at=full_at)
+    return Turn(timedelta(microseconds=wait), worst)
+
+
+def expire_excess(
+    transaction: Transaction, site: str | None, per_user: int | None, per_site: int | None
+) -> list[Change]:
+    """Expire what exceeds a quota; see `Limiting.expire_excess`."""
+    found = transaction.run(
+        "expire_excess",
+        site=site,
+        per_user=per_user,
+        per_site=per_site,
+        limit=EXCESS,
+        shortest_restore=rows.duration_micros(SHORTEST_RESTORE),
+    ).fetchall()
+    return [
+        Change(
+            ChangeKind.EXPIRED,
+            transaction.moment,
+            rows.lobby_record(row, transaction.rules, transaction.now),
+        )
+        for row in found
+    ]
+
+
+def reuse_waiting(
+    transaction: Transaction, ttl: timedelta, metadata: Mapping[str, Any]
+) -> tuple[SessionKey, Change] | None:
+    """Give a session that is as good as new a fresh TTL; see `Limiting.reuse_waiting`."""
+    row = transaction.first(
+        "reuse_waiting",
+        ttl=rows.duration_micros(ttl),
+        metadata=json.dumps(metadata),
+        extensible=rows.duration_micros(transaction.rules.extensible),
+    )
+    if row is None:
+        return None
+    record = rows.lobby_record(row, transaction.rules, transaction.now)
+    return record.key, Change(ChangeKind.EXTENDED, transaction.moment, record)
+
+
+class SqliteLimiting(ABC):
+    """The part of the SQLite store that is `Limiting`."""
+
+    @abstractmethod
+    async def _write(
+        self,
+        work: Callable[[Transaction], T],
+        key: SessionKey | None = None,
+        now: datetime | None = None,
+        *,
+        flushed: bool = True,
+    ) -> T: ...
+
+    async def take_turn(self, buckets: Sequence[Bucket], *, now: datetime | None = None) -> Turn:
+        """Draw from all buckets, or from none."""
+        return await self._write(lambda t: take_turn(t, buckets), now=now, flushed=False)
+
+    async def forget_turns(self, *, now: datetime | None = None) -> None:
+        """Forget full buckets."""
+        await self._write(lambda t: t.run("forget_turns"), now=now, flushed=False)
+
+    async def expire_excess(
+        self,
+        key: SessionKey,
+        *,
+        site: str | None,
+        per_user: int | None,
+        per_site: int | None,
+        now: datetime | None = None,
+    ) -> Sequence[Change]:
+        """Expire what exceeds a quota."""
+        return await self._write(lambda t: expire_excess(t, site, per_user, per_site), key, now)
+
+    async def reuse_waiting(
+        self,
+        key: SessionKey,
+        *,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        now: datetime | None = None,
+    ) -> tuple[SessionKey, Change] | None:
+        """Give a session that is as good as new a fresh TTL."""
+        return await self._write(lambda t: reuse_waiting(t, ttl, metadata), key, now)

@@ -1,0 +1,197 @@
+"""Who may create a session through the service, and what a creation comes to, on every store."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from lapse.addresses import coming_from, parse_address
+from lapse.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
+from lapse.lifecycle import ChangeKind, SessionKey
+from lapse.principals import Principal, Role, acting
+from lapse.quotas import Drawer, Quotas
+from lapse.sessions import LapseSessionService
+
+HOME = parse_address("203.0.113.9")
+
+
+@pytest.fixture
+def serve(store):
+    """Makes a service on the store, with quotas; its changes are its `seen`."""
+
+    def make(store=store, **quotas):
+        service = LapseSessionService(store, quotas=Quotas(**quotas))
+        service.seen = []
+        service.feed.subscribe(service.seen.append)
+        return service
+
+    return make
+
+
+async def create(service, user="ann", **more):
+    return (await service.create_session(app_name="app", user_id=user, **more)).id
+
+
+async def created(service, times, user="ann"):
+    """How many of so many creations were let in."""
+    asked = (create(service, user) for _ in range(times))
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [error for error in results if isinstance(error, TooManyCreatesError)]
+    let_in = [result for result in results if isinstance(result, str)]
+    assert len(let_in) + len(refused) == times, results
+    return len(let_in)
+
+
+async def test_without_quotas_nothing_is_limited(serve):
+    service = serve()
+    with coming_from(HOME):
+        assert await created(service, 40) == 40
+
+
+async def test_a_user_is_refused_and_others_are_not(serve):
+    service = serve(creates_per_user=4)
+    assert await created(service, 9) == 4
+    with pytest.raises(TooManyCreatesError, match=r"this user has .* 4 a minute") as refused:
+        await create(service)
+    assert timedelta(0) < refused.value.retry_after <= timedelta(seconds=15)
+    assert await created(service, 9, "bob") == 4
+    assert service.admission.refused == {Drawer.USER: 11}
+
+
+async def test_an_address_is_refused_whoever_asks(serve):
+    service = serve(creates_per_address=4)
+    with coming_from(HOME):
+        assert await created(service, 3) + await created(service, 3, "bob") == 4
+    with coming_from(parse_address("203.0.113.8")):
+        assert await created(service, 3) == 3
+    assert await created(service, 9) == 9
+    assert service.admission.refused == {Drawer.ADDRESS: 2}
+
+
+async def test_all_are_refused_at_the_ceiling(serve):
+    service = serve(creates=4)
+    assert await created(service, 3) + await created(service, 3, "bob") == 4
+    assert service.admission.refused == {Drawer.ALL: 2}
+
+
+@pytest.mark.parametrize(("role", "let_in"), [(Role.USER, 2), (Role.SERVICE, 5)])
+async def test_the_address_of_a_service_is_not_counted(serve, role, let_in):
+    service = serve(creates_per_address=2, waiting_per_address=2)
+    with coming_from(HOME), acting(Principal("pat", role)):
+        assert await created(service, 5) == let_in
+    assert len(await service.store.list("app", "ann")) == let_in
+
+
+async def test_replicas_share_what_is_allowed(serve, pair):
+    """Seen to fail with turns that each replica keeps for itself."""
+    one, other = (serve(store, creates_per_user=3) for store in pair)
+    counts = await asyncio.gather(created(one, 20), created(other, 20))
+    assert sum(counts) == 3
+
+
+async def test_who_was_refused_is_refused_again_without_a_word_to_the_store(serve, monkeypatch):
+    service = serve(creates_per_user=1)
+    assert await created(service, 2) == 1
+
+    async def never(*_args, **_kwargs):
+        raise AssertionError("the store was asked")
+
+    monkeypatch.setattr(service.store, "take_turn", never)
+    assert await created(service, 5) == 0
+
+
+async def test_what_exceeds_the_quota_expires_and_is_told(serve):
+    service = serve(waiting_per_user=2)
+    ids = [await create(service) for _ in range(4)]
+    await create(service, "bob")
+    expired = [c.record.key.session_id for c in service.seen if c.kind is ChangeKind.EXPIRED]
+    assert expired == ids[:2]
+    assert service.admission.exceeded == {"app": 2}
+
+
+async def test_what_an_address_exceeds_its_quota_by_expires(serve):
+    service = serve(waiting_per_address=2)
+    with coming_from(HOME):
+        for user in ("u1", "u2", "u3", "u4"):
+            await create(service, user)
+    assert [bool(await service.store.list("app", f"u{n}")) for n in range(1, 5)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+async def test_a_creation_stands_where_what_exceeds_cannot_be_expired(serve, monkeypatch):
+    service = serve(waiting_per_user=1)
+
+    async def fails(*_args, **_kwargs):
+        raise StoreUnavailableError("away")
+
+    await create(service)
+    monkeypatch.setattr(service.store, "expire_excess", fails)
+    await create(service)
+    assert len(await service.store.list("app", "ann")) == 2
+    monkeypatch.undo()
+    await create(service)
+    assert len(await service.store.list("app", "ann")) == 1
+
+
+async def test_a_creation_of_the_legacy_endpoint_counts_and_one_it_finds_does_not(serve):
+    service = serve(creates_per_user=2, waiting_per_user=1)
+    for name in ("s1", "s1", "s2", "s2"):
+        await service.ensure_legacy_session(SessionKey("app", "ann", name))
+    with pytest.raises(TooManyCreatesError):
+        await service.ensure_legacy_session(SessionKey("app", "ann", "s3"))
+    assert [c.kind for c in service.seen] == [
+        ChangeKind.CREATED,
+        ChangeKind.CREATED,
+        ChangeKind.EXPIRED,
+    ]
+
+
+# Reuse.
+
+
+async def test_a_creation_that_asks_for_it_comes_to_the_newest_empty_session(serve):
+    service = serve(creates_per_user=2)
+    await create(service)
+    newest = await create(service)
+    assert [await create(service, reuse=True) for _ in range(5)] == [newest] * 5
+    assert service.admission.reused == {"app": 5}
+    assert [change.kind for change in service.seen[2:]] == [ChangeKind.EXTENDED] * 5
+
+
+async def test_reuse_may_be_the_rule_and_be_refused(serve):
+    service = serve(reuse=True)
+    one = await create(service)
+    assert await create(service) == one
+    assert await create(service, "bob") != one
+    assert await create(service, reuse=False) != one
+
+
+async def test_who_names_an_id_or_state_gets_a_session_of_their_own(serve):
+    service = serve(reuse=True)
+    one = await create(service)
+    assert await create(service, session_id="mine") == "mine"
+    assert await create(service, state={"a": 1}) not in {one, "mine"}
+    described = await create(service, metadata={"m": 1})
+    assert described != one
+    assert await create(service, metadata={"m": 1}) == described
+    assert await create(service, state={}, session_id=" ") == one
+
+
+async def test_a_reused_session_is_the_same_to_adk(serve):
+    service = serve(reuse=True)
+    made = await service.create_session(app_name="app", user_id="ann")
+    await create(service, "bob", state={"app:tone": "dry"}, session_id="x")
+    there = await service.create_session(app_name="app", user_id="ann", ttl_minutes=90)
+    assert (there.id, there.events) == (made.id, [])
+    assert there.state == {"app:tone": "dry"}
+    record = await service.lifecycle(SessionKey("app", "ann", made.id))
+    assert record.ttl == timedelta(minutes=90)
+
+
+async def test_reuse_is_true_or_false(serve):
+    with pytest.raises(InvalidValueError, match="reuse: must be true or false"):
+        await create(serve(), reuse="yes")

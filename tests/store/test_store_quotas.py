@@ -1,0 +1,287 @@
+"""Quotas of creation, on every store: turns, what exceeds the waiting ones, and reuse."""
+
+import asyncio
+from datetime import timedelta
+
+from backends import HOUR, NO_STATE, T0, TICK, TTL, create, ids, key, message, note, use
+from lapse.lifecycle import Cause, Change, ChangeKind, Status
+from lapse.quotas import Bucket, Drawer, Turn
+
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+ANN = Bucket.of(Drawer.USER, "ann", 10)
+HOME = Bucket.of(Drawer.ADDRESS, "home", 30)
+ALL = Bucket.of(Drawer.ALL, "", 60)
+
+
+async def drawn(store, buckets, times, now=T0):
+    """How often one may draw, of so many tries."""
+    turns = [await store.take_turn(buckets, now=now) for _ in range(times)]
+    return sum(not turn.wait for turn in turns)
+
+
+async def excess(store, *, user=None, site=None, name="s1", site_name="home", now=T0):
+    changes = await store.expire_excess(
+        key(name), site=site_name, per_user=user, per_site=site, now=now
+    )
+    return sorted(change.record.key.session_id for change in changes)
+
+
+async def create_at(store, where, *, now=T0, site="home", ttl=TTL):
+    await store.create(where, state=NO_STATE, ttl=ttl, metadata={}, site=site, now=now)
+
+
+# Turns.
+
+
+async def test_a_bucket_gives_all_it_holds_and_then_as_fast_as_it_fills(store):
+    assert await drawn(store, [ANN], 15) == 10
+    assert await store.take_turn([ANN], now=T0) == Turn(6 * SECOND, ANN.name)
+    assert await store.take_turn([ANN], now=T0 + 6 * SECOND - TICK) == Turn(TICK, ANN.name)
+    assert await drawn(store, [ANN], 3, T0 + 6 * SECOND) == 1
+    assert await drawn(store, [ANN], 15, T0 + MINUTE) == 9
+    assert await drawn(store, [ANN], 15, T0 + 9 * MINUTE) == 10
+
+
+async def test_where_one_bucket_is_empty_none_is_drawn_from(store):
+    bob = Bucket.of(Drawer.USER, "bob", 10)
+    assert await drawn(store, [ANN, HOME, ALL], 15) == 10
+    assert await drawn(store, [bob, HOME, ALL], 5) == 5
+    eve = Bucket.of(Drawer.USER, "eve", 100)
+    assert await drawn(store, [eve, HOME, ALL], 99) == 15
+    turn = await store.take_turn([eve, HOME, ALL], now=T0)
+    assert turn == Turn(2 * SECOND, HOME.name)
+    elsewhere = Bucket.of(Drawer.ADDRESS, "elsewhere", 99)
+    assert await drawn(store, [eve, elsewhere, ALL], 99) == 30
+    assert (await store.take_turn([ALL], now=T0)).bucket == "all"
+
+
+async def test_the_bucket_that_takes_longest_is_told(store):
+    slow = Bucket.of(Drawer.USER, "ann", 1)
+    await store.take_turn([slow, ALL], now=T0)
+    assert await store.take_turn([slow, ALL], now=T0) == Turn(MINUTE, slow.name)
+
+
+async def test_of_turns_taken_at_once_no_more_are_given_than_there_are(pair):
+    """Seen to fail with turns that are read without a lock."""
+    await pair[0].take_turn([ANN, ALL], now=T0)
+    calls = (pair[n % 2].take_turn([ANN, ALL], now=T0) for n in range(60))
+    turns = await asyncio.gather(*calls)
+    assert sum(not turn.wait for turn in turns) == 9
+
+
+async def test_full_buckets_are_forgotten_and_others_are_not(store):
+    await drawn(store, [ANN], 10)
+    await store.take_turn([HOME], now=T0)
+    await store.forget_turns(now=T0 + 10 * SECOND)
+    assert await drawn(store, [ANN], 10, T0 + 12 * SECOND) == 2
+    assert await drawn(store, [HOME], 99, T0 + 12 * SECOND) == 30
+
+
+# What exceeds a quota.
+
+
+async def test_the_oldest_of_a_user_expire_and_the_newest_stay(store):
+    for number in range(7):
+        await create(store, f"s{number}", now=T0 + number * SECOND)
+    await create(store, key(user="bob"), now=T0)
+    await create(store, key(app="other"), now=T0)
+    now = T0 + MINUTE
+    assert await excess(store, user=5, now=now) == ["s0", "s1"]
+    assert await excess(store, user=5, now=now) == []
+    assert await ids(store, now) == ["s2", "s3", "s4", "s5", "s6"]
+    assert len(await ids(store, now, None)) == 6
+
+
+async def test_what_goes_is_an_expiry_without_lateness_restorable_for_an_hour(store):
+    await create(store, "old", state={"a": 1})
+    await create(store, "new", now=T0 + SECOND)
+    now = T0 + MINUTE
+    (change,) = await store.expire_excess(key(), site=None, per_user=1, per_site=None, now=now)
+    assert change == Change(ChangeKind.EXPIRED, now, change.record)
+    assert change.lateness == timedelta(0)
+    assert change.record == await store.lifecycle(key("old"), now=now)
+    assert change.record.restorable_until == now + HOUR
+    back = await store.resurrect(key("old"), cause=Cause.REQUEST, now=now + HOUR - TICK)
+    assert back.record.status is Status.WAITING
+    assert (await store.read(key("old"), now=now + HOUR - TICK)).state == {"a": 1}
+
+
+async def test_without_a_horizon_what_goes_goes_for_good(open_store):
+    store = await open_store(horizon=timedelta(0))
+    await create(store, "old")
+    await create(store, "new", now=T0 + SECOND)
+    assert await excess(store, user=1, now=T0 + MINUTE) == ["old"]
+    assert (await store.purge_due(9, now=T0 + MINUTE)).taken == 1
+
+
+async def test_used_sessions_never_go_and_do_not_count(store):
+    for number in range(6):
+        await use(store, f"used{number}")
+    await create(store, "a")
+    await create(store, "b", now=T0 + SECOND)
+    assert await excess(store, user=2, site=2, now=T0 + MINUTE) == []
+    assert await excess(store, user=1, now=T0 + MINUTE) == ["a"]
+    assert len(await ids(store, T0 + MINUTE)) == 7
+
+
+async def test_a_session_with_activity_outlives_younger_ones_without(store):
+    """Seen to fail when only the creation counts."""
+    for number, name in enumerate(("typed", "noted", "given", "idle1", "idle2", "idle3")):
+        await create(store, name, now=T0 + number * SECOND)
+    later = T0 + MINUTE
+    await store.extend(key("typed"), now=later)
+    revision = (await store.read(key("noted"), now=later)).revision
+    await store.append(key("noted"), note(at=later + TICK), revision, now=later)
+    await store.amend(key("given"), ttl=TTL, now=later)
+    assert await excess(store, user=3, now=later) == ["idle1", "idle2", "idle3"]
+    assert await excess(store, user=1, now=later) == ["given", "typed"]
+
+
+async def test_the_oldest_from_one_address_expire_whoevers_they_are(store):
+    for number in range(5):
+        where = key(f"s{number}", user=f"u{number}", app=f"a{number % 2}")
+        await create_at(store, where, now=T0 + number * SECOND)
+    await create_at(store, key("far"), site="away")
+    await create_at(store, key("unknown"), site=None)
+    now = T0 + MINUTE
+    assert await excess(store, site=3, now=now) == ["s0", "s1"]
+    assert await excess(store, user=9, site=3, now=now) == []
+    assert await excess(store, user=9, site=1, site_name=None, now=now) == []
+
+
+async def test_the_address_is_forgotten_with_the_first_message(store):
+    await create_at(store, key("s1"))
+    await create_at(store, key("s2"), now=T0 + SECOND)
+    revision = (await store.read(key("s1"), now=T0)).revision
+    await store.append(key("s1"), message(), revision, now=T0)
+    assert await excess(store, site=1, now=T0 + MINUTE) == []
+
+
+async def test_both_quotas_are_kept_at_once(store):
+    await create_at(store, key("mine-far"), site="away")
+    await create_at(store, key("mine-home"), now=T0 + SECOND)
+    await create_at(store, key("theirs-home", user="bob"), now=T0 + SECOND)
+    await create_at(store, key("mine-new"), now=T0 + 2 * SECOND)
+    assert await excess(store, user=2, site=2, now=T0 + MINUTE) == ["mine-far", "mine-home"]
+
+
+async def test_due_sessions_are_the_sweepers_and_do_not_count(store):
+    await create(store, "due", ttl=TICK)
+    await create(store, "living", now=T0 + SECOND)
+    assert await excess(store, user=1, now=T0 + SECOND) == []
+    assert (await store.expire_due(9, now=T0 + SECOND)).taken == 1
+
+
+async def test_a_session_that_stock_adk_made_as_well_is_kept(store, stock):
+    await create(store, "old", now=None)
+    await create(store, "new", now=None)
+    await stock.rows("UPDATE lapse_lobby SET app_name = 'x' WHERE session_id = 'old'")
+    await stock.create_session(app_name="app", user_id="ann", session_id="old")
+    await stock.rows("UPDATE lapse_lobby SET app_name = 'app' WHERE session_id = 'old'")
+    assert await excess(store, user=1, now=None) == []
+    assert (await store.lifecycle(key("old"))).status is Status.ORPHAN
+
+
+async def test_nothing_expires_while_clean_up_is_switched_off(open_store):
+    store = await open_store(enforced=False)
+    for name in ("a", "b", "c"):
+        await create(store, name)
+    assert await excess(store, user=1, site=1) == []
+
+
+async def test_after_creations_at_once_as_many_are_left_as_are_allowed(pair):
+    """Seen to fail when a creation looks for what exceeds before it is committed."""
+
+    async def create_one(number):
+        store = pair[number % 2]
+        await create(store, f"s{number}", now=None)
+        await store.expire_excess(key(), site=None, per_user=3, per_site=None)
+
+    await asyncio.gather(*(create_one(number) for number in range(30)))
+    assert len(await pair[0].list("app", "ann")) == 3
+
+
+async def test_a_message_survives_whoever_exceeds_its_users_quota(pair):
+    """Seen to fail with an expiry that does not repeat the condition under the row's lock."""
+    for number in range(12):
+        names = [f"{number}-{place}" for place in range(8)]
+        revisions = [await create(pair[0], name, now=None) for name in names]
+        calls = [
+            pair[place % 2].append(
+                key(name), message(f"m{name}", at=revision.update_time), revision
+            )
+            for place, (name, revision) in enumerate(zip(names, revisions, strict=True))
+        ]
+        over = [
+            store.expire_excess(key(), site=None, per_user=1, per_site=None) for store in pair * 2
+        ]
+        mixed = [call for both in zip(calls[:4], over, strict=True) for call in both]
+        await asyncio.gather(*mixed, *calls[4:])
+        for name in names:
+            assert (await pair[1].lifecycle(key(name))).status is Status.USED
+
+
+# Reuse.
+
+
+async def reuse(store, *, now=T0, ttl=TTL, metadata=None):
+    found = await store.reuse_waiting(key("new"), ttl=ttl, metadata=metadata or {}, now=now)
+    return None if found is None else (found[0].session_id, found[1])
+
+
+async def test_the_newest_session_as_good_as_new_is_given_a_fresh_ttl(store):
+    for number in range(3):
+        await create(store, f"s{number}", now=T0 + number * SECOND)
+    now = T0 + MINUTE
+    name, change = await reuse(store, now=now)
+    assert name == "s2"
+    assert change == Change(ChangeKind.EXTENDED, now, change.record)
+    assert change.record == await store.lifecycle(key("s2"), now=now)
+    assert change.record.expires_at == now + TTL
+
+
+async def test_only_a_session_as_good_as_new_is_reused(store):
+    assert await reuse(store) is None
+    await use(store, "used")
+    await create(store, "stated", state={"a": 1})
+    await create(store, "described", metadata={"m": 1})
+    await create(store, key("others", user="bob"))
+    await create(store, key("elsewhere", app="other"))
+    revision = await create(store, "noted")
+    await store.append(key("noted"), note(state={"temp:x": 1}), revision, now=T0)
+    await create(store, "due", ttl=TICK)
+    await create(store, "expired")
+    await store.expire(key("expired"), now=T0)
+    assert await reuse(store, now=T0 + SECOND) is None
+    name, _ = await reuse(store, metadata={"m": 1}, now=T0 + SECOND)
+    assert name == "described"
+
+
+async def test_a_reused_session_has_the_ttl_that_was_asked_for_and_no_nearer_deadline(store):
+    await create(store)
+    _, change = await reuse(store, ttl=HOUR)
+    assert (change.record.ttl, change.record.expires_at) == (HOUR, T0 + HOUR)
+    _, change = await reuse(store, ttl=SECOND)
+    assert (change.record.ttl, change.record.expires_at) == (SECOND, T0 + HOUR)
+
+
+async def test_a_session_too_old_for_a_whole_ttl_is_not_reused(store):
+    await create(store, ttl=timedelta(hours=23, minutes=59))
+    late = T0 + timedelta(hours=23, minutes=30)
+    assert await reuse(store, now=late) is not None
+    assert await reuse(store, now=late + TICK) is None
+
+
+async def test_a_session_is_reused_or_used_never_both(pair):
+    """Seen to fail when the condition is not repeated where the row is changed."""
+    for number in range(12):
+        where = key(f"s{number}")
+        revision = await create(pair[0], where, now=None)
+        _, found = await asyncio.gather(
+            pair[0].append(where, message(at=revision.update_time), revision),
+            pair[1].reuse_waiting(key(), ttl=TTL, metadata={}),
+        )
+        record = await pair[0].lifecycle(where)
+        assert (record.status, record.expires_at) == (Status.USED, None)
+        assert found is None or found[1].record.status is Status.WAITING
