@@ -18,6 +18,7 @@ from lapse.stores import store_from_url
 TABLES = (
     "lapse_runs, lapse_lobby, lapse_observations, lapse_observed_days, lapse_purged, "
     "lapse_ttl_rounds, lapse_ttl_decisions, lapse_adopted, lapse_adoptions, lapse_artifact_outbox, "
+    "lapse_audit, "
     "events, sessions, app_states, user_states"
 )
 

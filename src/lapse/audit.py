@@ -1,16 +1,19 @@
 """The part of a store that remembers who changed what by hand.
 
-Records are only ever added. Where a change is asked for by somebody (`by` of `Store.expire`,
-`extend`, `amend`, `resurrect` and `delete`), its record is written in the transaction of the
-change, so there is never one without the other; a call that changes nothing leaves none.
+Records are only ever added: the store refuses to change or delete one. Where a change is asked
+for by somebody (`by` of `Store.expire`, `extend`, `amend`, `resurrect` and `delete`), its record
+is written in the transaction of the change, so there is never one without the other; a call that
+changes nothing leaves none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
+
+from lapse.ttl import minutes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,16 @@ class Act:
     app_name: str | None = None
     session: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+def amendment(metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> dict[str, Any]:
+    """Return the detail of an amendment: which parts of a record were changed."""
+    detail: dict[str, Any] = {}
+    if metadata is not None:
+        detail["metadata"] = True
+    if ttl is not None:
+        detail["ttl_minutes"] = minutes_of(ttl)
+    return detail
 
 
 class Audited(Protocol):

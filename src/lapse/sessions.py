@@ -33,6 +33,7 @@ from lapse.errors import (
 )
 from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key
 from lapse.policy import TtlPolicy
+from lapse.principals import Role, current_principal
 from lapse.running_in import announced, is_revived, reviving
 from lapse.store import Outcome, Store
 from lapse.sweeper import Sweeper
@@ -188,7 +189,8 @@ class LapseSessionService(BaseSessionService):
         key = await self._stored_key(app_name, user_id, session_id)
         if key is not None:
             await self._commit(
-                self.store.delete(key), lambda change: [] if change is None else [change]
+                self.store.delete(key, by=_actor()),
+                lambda change: [] if change is None else [change],
             )
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
@@ -284,16 +286,27 @@ class LapseSessionService(BaseSessionService):
         """Merge metadata and set a TTL from now; see `Store.amend` for the errors."""
         metadata = None if metadata is None else check_metadata(metadata)
         return await self._change(
-            key, lambda stored: self.store.amend(stored, metadata=metadata, ttl=ttl)
+            key, lambda stored: self.store.amend(stored, metadata=metadata, ttl=ttl, by=_actor())
         )
 
     async def extend(self, key: SessionKey) -> Lifecycle:
-        """Give a waiting session a fresh TTL; see `Store.extend` for the errors."""
-        return await self._change(key, self.store.extend)
+        """Give a waiting session a fresh TTL; see `Store.extend` for the errors.
+
+        A user's browser asks for it while they type: only an operator's is an act.
+        """
+        by = _actor(Role.OPERATOR)
+        return await self._change(key, lambda stored: self.store.extend(stored, by=by))
 
     async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
         """Bring an expired session back; see `Store.resurrect` for the errors."""
-        return await self._change(key, lambda stored: self.store.resurrect(stored, cause=cause))
+        by = _actor() if cause is Cause.REQUEST else None
+        return await self._change(
+            key, lambda stored: self.store.resurrect(stored, cause=cause, by=by)
+        )
+
+    async def expire(self, key: SessionKey) -> Lifecycle:
+        """Expire a waiting session now; see `Store.expire` for the errors."""
+        return await self._change(key, lambda stored: self.store.expire(stored, by=_actor()))
 
     async def _change(
         self, key: SessionKey, transition: Callable[[SessionKey], Coroutine[Any, Any, Outcome]]
@@ -345,6 +358,14 @@ class LapseSessionService(BaseSessionService):
         ):
             key = SessionKey(app_name, user_id, stripped)
         return key if _can_exist(key) else None
+
+
+def _actor(*roles: Role) -> str | None:
+    """Return who asks, to be recorded; None where nobody is known, or is of none of `roles`."""
+    principal = current_principal()
+    if principal is None or (roles and principal.role not in roles):
+        return None
+    return principal.name
 
 
 def _no_such(key: SessionKey) -> NoSuchSessionError:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from lapse.adoption import AdoptingStore
+from lapse.audit import Audited
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import Observations
@@ -189,8 +190,11 @@ class Swept:
             yield [self.read(row) for row in self.rows[start : start + size]]
 
 
-class Store(RunStore, Watchable, Observations, AdoptingStore, Protocol):
+class Store(RunStore, Watchable, Observations, AdoptingStore, Audited, Protocol):
     """Where sessions live, and the records of their runs.
+
+    `by` is who asks for a change: when it changes something, that is recorded with it, in the
+    same transaction; see `lapse.audit`.
 
     Every method may raise StoreUnavailableError: the store does not answer, nothing is
     known to have been written, and the call may be repeated.
@@ -288,7 +292,9 @@ class Store(RunStore, Watchable, Observations, AdoptingStore, Protocol):
         """
         ...
 
-    async def delete(self, key: SessionKey, *, now: datetime | None = None) -> Change | None:
+    async def delete(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Change | None:
         """Delete a session in whatever status, with its events; None where there was none."""
         ...
 
@@ -306,6 +312,7 @@ class Store(RunStore, Watchable, Observations, AdoptingStore, Protocol):
         *,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
+        by: str | None = None,
         now: datetime | None = None,
     ) -> Outcome:
         """Merge metadata by its top-level keys, and give a waiting session a TTL from now.
@@ -318,7 +325,9 @@ class Store(RunStore, Watchable, Observations, AdoptingStore, Protocol):
         """
         ...
 
-    async def extend(self, key: SessionKey, *, now: datetime | None = None) -> Outcome:
+    async def extend(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Outcome:
         """Give a waiting session a fresh TTL, up to `rules.extensible` from its creation.
 
         A deadline never comes nearer by it.
@@ -330,12 +339,30 @@ class Store(RunStore, Watchable, Observations, AdoptingStore, Protocol):
         ...
 
     async def resurrect(
-        self, key: SessionKey, *, cause: Cause, now: datetime | None = None
+        self,
+        key: SessionKey,
+        *,
+        cause: Cause,
+        by: str | None = None,
+        now: datetime | None = None,
     ) -> Outcome:
         """Turn an expired session into a waiting one with a fresh TTL; a living one is left.
 
         Raises:
             NoSuchSessionError: unknown, or no longer restorable.
+        """
+        ...
+
+    async def expire(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Outcome:
+        """Expire a waiting session now, as at its deadline; an expired one is left.
+
+        A first message that comes at the same time wins, or resurrects it.
+
+        Raises:
+            NoSuchSessionError: unknown.
+            WrongStatusError: it is used or an orphan, or the rules are not enforced.
         """
         ...
 

@@ -92,6 +92,33 @@ async def test_a_message_at_the_deadline_survives_every_sweep(pair, before):
         assert (await pair[0].purge_due(99, now=GONE + TTL)).taken == 0
 
 
+async def test_a_message_survives_whoever_expires_its_session_by_hand(pair):
+    """The message wins, before the expiry or after it.
+
+    Seen to fail with an `expire` that reads the status first and does not repeat the condition.
+    """
+    for number in range(ROUNDS):
+        names = await prepare(pair[0], number)
+        calls = []
+        for place, name in enumerate(names):
+            calls += [
+                pair[place % 2].append(key(name), message(), FRESH, now=T0),
+                pair[1 - place % 2].expire(key(name), now=T0),
+                pair[place % 2].expire(key(name), by="op", now=T0),
+            ]
+        results = await at_once(number, *calls)
+        fail_on_others(results, WrongStatusError)
+        acts = Counter(act.session for act in await pair[0].acts(newest=99))
+        for place, name in enumerate(names):
+            appended, *asked = results[3 * place : 3 * place + 3]
+            kinds = [change.kind for change in appended.changes]
+            expiries = [one.change for one in succeeded(asked) if one.change is not None]
+            assert kinds == [ChangeKind.RESURRECTED] * len(expiries) + [ChangeKind.USED]
+            assert len(expiries) <= 1
+            assert acts[name] == bool(succeeded(asked[1:]) and asked[1].change)
+            assert (await pair[1].lifecycle(key(name), now=T0)).status is Status.USED
+
+
 async def test_every_expiry_is_returned_by_one_of_many_sweeps(pair):
     for number in range(ROUNDS):
         names = await prepare(pair[0], number)

@@ -1,4 +1,4 @@
-"""What owners ask for: extend, amend, resurrect and delete."""
+"""What owners and operators ask for: extend, amend, expire, resurrect and delete."""
 
 from datetime import timedelta
 
@@ -74,6 +74,7 @@ async def test_unknown_sessions_cannot_be_asked_for_anything(store):
         store.amend(key(), metadata={"a": 1}, now=T0),
         store.amend(key(), ttl=HOUR, now=T0),
         store.resurrect(key(), cause=Cause.REQUEST, now=T0),
+        store.expire(key(), now=T0),
     ):
         with pytest.raises(NoSuchSessionError):
             await ask
@@ -132,6 +133,79 @@ async def test_resurrect_gives_an_expired_session_a_fresh_ttl_and_counts(store):
     found = await store.read(key(), now=DUE + HOUR)
     assert found.state == {"a": 1}
     assert outcome.record.metadata == {"m": 1}
+
+
+async def test_expire_makes_the_deadline_now(store):
+    await create(store, state={"a": 1})
+    outcome = await store.expire(key(), now=LATER)
+    assert outcome.change == Change(ChangeKind.EXPIRED, LATER, outcome.record)
+    assert outcome.change.lateness == timedelta(0)
+    assert outcome.record == await store.lifecycle(key(), now=LATER)
+    assert (outcome.record.status, outcome.record.expires_at) == (Status.EXPIRED, LATER)
+    assert (outcome.record.expired_at, outcome.record.restorable_until) == (LATER, T0 + DAY)
+    assert await store.read(key(), now=LATER) is None
+    assert (await store.expire_due(10, now=DUE)).taken == 0
+
+
+async def test_an_old_session_that_was_expired_by_hand_is_restorable_for_an_hour(store):
+    await create(store, ttl=timedelta(hours=30))
+    late = T0 + timedelta(hours=29)
+    assert (await store.expire(key(), now=late)).record.restorable_until == late + HOUR
+
+
+async def test_a_session_that_was_expired_by_hand_can_be_had_back(store):
+    revision = await create(store, state={"a": 1})
+    await store.expire(key(), now=LATER)
+    back = await store.resurrect(key(), cause=Cause.REQUEST, now=LATER)
+    assert (back.record.status, back.record.expires_at) == (Status.WAITING, LATER + TTL)
+    await store.expire(key(), now=LATER)
+    appended = await store.append(key(), message(at=LATER), revision, now=LATER)
+    kinds = [change.kind for change in appended.changes]
+    assert kinds == [ChangeKind.RESURRECTED, ChangeKind.USED]
+
+
+@pytest.mark.parametrize("status", ["expired", "due"])
+async def test_expire_leaves_an_expired_session_as_it_is(store, status):
+    await set_status(store, status)
+    before = await store.lifecycle(key(), now=LATER)
+    outcome = await store.expire(key(), now=LATER)
+    assert (outcome.record, outcome.change) == (before, None)
+    assert await store.lifecycle(key(), now=LATER) == before
+
+
+async def test_only_a_session_that_nobody_has_spoken_to_can_be_expired(store):
+    await use(store)
+    before = await store.lifecycle(key(), now=LATER)
+    with pytest.raises(WrongStatusError):
+        await store.expire(key(), now=LATER)
+    assert await store.lifecycle(key(), now=LATER) == before
+
+
+async def test_a_session_that_stock_adk_made_cannot_be_expired(store, stock):
+    await stock.create_session(app_name="app", user_id="ann", session_id="s1")
+    with pytest.raises(WrongStatusError):
+        await store.expire(key())
+    assert (await store.lifecycle(key())).status is Status.ORPHAN
+
+
+async def test_without_a_horizon_what_is_expired_goes_with_the_next_sweep(open_store):
+    store = await open_store(horizon=timedelta(0))
+    await create(store)
+    assert (await store.expire(key(), now=LATER)).change.kind is ChangeKind.EXPIRED
+    assert await store.time_to_next(now=LATER) == timedelta(0)
+    with pytest.raises(NoSuchSessionError):
+        await store.expire(key(), now=LATER)
+    assert [change.kind for change in (await store.purge_due(9, now=LATER)).changes] == [
+        ChangeKind.PURGED
+    ]
+
+
+async def test_nothing_can_be_expired_while_clean_up_is_switched_off(open_store):
+    store = await open_store(enforced=False)
+    await create(store)
+    with pytest.raises(WrongStatusError):
+        await store.expire(key(), now=LATER)
+    assert await ids(store, LATER) == ["s1"]
 
 
 @pytest.mark.parametrize("cause", list(Cause))

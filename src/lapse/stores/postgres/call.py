@@ -46,6 +46,9 @@ _TYPES: Final = {
     "most_of_user": "bigint",
     "error": "jsonb",
     "payload": "text",
+    **dict.fromkeys(("by", "action"), "text"),
+    "detail": "jsonb",
+    "before_number": "bigint",
 }
 """What each parameter is, wherever it stands: PostgreSQL must not have to guess."""
 

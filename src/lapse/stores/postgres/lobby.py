@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 
+from lapse.audit import amendment
 from lapse.documents import (
     LARGEST_METADATA,
     StateDelta,
@@ -29,6 +30,7 @@ from lapse.errors import (
 from lapse.lifecycle import SHORTEST_RESTORE, Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.store import Created, EventWindow, Outcome, Revision, SessionRecord, Swept
 from lapse.stores.postgres import reading, rows
+from lapse.stores.postgres.auditing import act
 from lapse.stores.postgres.call import Call
 from lapse.stores.postgres.connections import Taken
 
@@ -98,17 +100,29 @@ async def _created_before(
     )
 
 
-async def delete(call: Call) -> Change | None:
+async def delete(call: Call, by: str | None) -> Change | None:
     """Delete a session in whatever status; see `Store.delete`."""
     seen = await call.lifecycle()
 
-    async def delete_all(connection: Taken) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
+    async def delete_all(connection: Taken) -> Change | None:
         records = await connection.fetch(*call.bound("delete_record"))
         sessions = await connection.fetch(*call.bound("delete_session"))
         await connection.execute(*call.bound("delete_runs"))
-        return records, sessions
+        change = _deleted(call, seen, records, sessions)
+        if by is not None and change is not None:
+            done = act(by, change.kind, status=change.record.status)
+            await connection.execute(*call.bound("record_act", **done))
+        return change
 
-    records, sessions = await call.connections.transact(delete_all)
+    return await call.connections.transact(delete_all)
+
+
+def _deleted(
+    call: Call,
+    seen: Lifecycle | None,
+    records: Sequence[asyncpg.Record],
+    sessions: Sequence[asyncpg.Record],
+) -> Change | None:
     if not records:
         if seen is None or not sessions:
             return None
@@ -119,13 +133,16 @@ async def delete(call: Call) -> Change | None:
     return Change(ChangeKind.DELETED, moment, record)
 
 
-async def amend(call: Call, metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> Outcome:
+async def amend(
+    call: Call, metadata: Mapping[str, Any] | None, ttl: timedelta | None, by: str | None
+) -> Outcome:
     """Change a session's metadata and TTL; see `Store.amend`."""
     row = await call.first(
         "amend",
         metadata=None if metadata is None else json.dumps(metadata),
         ttl=ttl,
         largest_metadata=LARGEST_METADATA,
+        **act(by, ChangeKind.AMENDED, **amendment(metadata, ttl)),
     )
     if row is not None:
         return _changed(call, ChangeKind.AMENDED, row)
@@ -137,20 +154,34 @@ async def amend(call: Call, metadata: Mapping[str, Any] | None, ttl: timedelta |
     raise _wrong_status(record, "ADK created it; Lapse has no record of it to change")
 
 
-async def extend(call: Call) -> Outcome:
+async def extend(call: Call, by: str | None) -> Outcome:
     """Give a waiting session a fresh TTL; see `Store.extend`."""
-    row = await call.first("extend", extensible=call.rules.extensible)
+    done = act(by, ChangeKind.EXTENDED)
+    row = await call.first("extend", extensible=call.rules.extensible, **done)
     if row is not None:
         return _changed(call, ChangeKind.EXTENDED, row)
     raise _wrong_status(await _required(call), "only a waiting session can be extended")
 
 
-async def resurrect(call: Call, cause: Cause) -> Outcome:
+async def resurrect(call: Call, cause: Cause, by: str | None) -> Outcome:
     """Turn an expired session into a waiting one; see `Store.resurrect`."""
-    row = await call.first("resurrect")
+    row = await call.first("resurrect", **act(by, ChangeKind.RESURRECTED, cause=cause))
     if row is not None:
         return _changed(call, ChangeKind.RESURRECTED, row, cause)
     return Outcome(await _required(call))
+
+
+async def expire(call: Call, by: str | None) -> Outcome:
+    """Expire a waiting session now; see `Store.expire`."""
+    done = act(by, ChangeKind.EXPIRED)
+    row = await call.first("expire", shortest_restore=SHORTEST_RESTORE, **done)
+    if row is not None:
+        return _changed(call, ChangeKind.EXPIRED, row)
+    record = await _required(call)
+    if record.status is Status.EXPIRED:
+        return Outcome(record)
+    reason = "only a waiting session can be expired, and none while clean-up is switched off"
+    raise _wrong_status(record, reason)
 
 
 async def expire_due(call: Call, limit: int) -> Swept:

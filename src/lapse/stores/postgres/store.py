@@ -39,6 +39,7 @@ from lapse.stores.postgres import (
     watching,
 )
 from lapse.stores.postgres.adopting import PostgresAdopting
+from lapse.stores.postgres.auditing import PostgresAudited
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections
 from lapse.stores.postgres.schema import pending_script, prepare
@@ -47,7 +48,7 @@ from lapse.ttl.observed import Count
 from lapse.watching import Snapshot
 
 
-class PostgresStore(PostgresAdopting):
+class PostgresStore(PostgresAdopting, PostgresAudited):
     """A Store in one PostgreSQL database.
 
     Args:
@@ -129,8 +130,10 @@ class PostgresStore(PostgresAdopting):
     ) -> Appended:
         return await appending.append(await self._at(now, key), event, seen)
 
-    async def delete(self, key: SessionKey, *, now: datetime | None = None) -> Change | None:
-        return await lobby.delete(await self._at(now, key))
+    async def delete(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Change | None:
+        return await lobby.delete(await self._at(now, key), by)
 
     async def user_state(self, app_name: str, user_id: str) -> dict[str, Any]:
         return await reading.user_state(await self._at(None, SessionKey(app_name, user_id, "")))
@@ -144,17 +147,30 @@ class PostgresStore(PostgresAdopting):
         *,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
+        by: str | None = None,
         now: datetime | None = None,
     ) -> Outcome:
-        return await lobby.amend(await self._at(now, key), metadata, ttl)
+        return await lobby.amend(await self._at(now, key), metadata, ttl, by)
 
-    async def extend(self, key: SessionKey, *, now: datetime | None = None) -> Outcome:
-        return await lobby.extend(await self._at(now, key))
+    async def extend(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Outcome:
+        return await lobby.extend(await self._at(now, key), by)
 
     async def resurrect(
-        self, key: SessionKey, *, cause: Cause, now: datetime | None = None
+        self,
+        key: SessionKey,
+        *,
+        cause: Cause,
+        by: str | None = None,
+        now: datetime | None = None,
     ) -> Outcome:
-        return await lobby.resurrect(await self._at(now, key), cause)
+        return await lobby.resurrect(await self._at(now, key), cause, by)
+
+    async def expire(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Outcome:
+        return await lobby.expire(await self._at(now, key), by)
 
     async def expire_due(self, limit: int, *, now: datetime | None = None) -> Swept:
         return await lobby.expire_due(await self._at(now), limit)

@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from lapse.audit import amendment
 from lapse.documents import (
     LARGEST_METADATA,
     StateDelta,
@@ -29,6 +30,7 @@ from lapse.lifecycle import (
 from lapse.store import Created, Outcome, Revision, SessionRecord, Swept
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.appending import update_outer_state
+from lapse.stores.sqlite.auditing import record as audit
 from lapse.stores.sqlite.observations import observe_purge
 from lapse.stores.sqlite.transaction import Transaction
 
@@ -66,7 +68,7 @@ def create(
     return Created(session, Change(ChangeKind.CREATED, moment, record))
 
 
-def delete(transaction: Transaction) -> Change | None:
+def delete(transaction: Transaction, by: str | None) -> Change | None:
     """Delete a session in whatever status; see `Store.delete`."""
     record = transaction.lifecycle()
     transaction.run("observe_withdrawn")
@@ -77,11 +79,15 @@ def delete(transaction: Transaction) -> Change | None:
         return None
     if transaction.rules.artifacts and record.status in {Status.WAITING, Status.EXPIRED}:
         transaction.run("owe_artifacts")
+    audit(transaction, by, ChangeKind.DELETED, status=record.status)
     return Change(ChangeKind.DELETED, transaction.moment, record)
 
 
 def amend(
-    transaction: Transaction, metadata: Mapping[str, Any] | None, ttl: timedelta | None
+    transaction: Transaction,
+    metadata: Mapping[str, Any] | None,
+    ttl: timedelta | None,
+    by: str | None,
 ) -> Outcome:
     """Change a session's metadata and TTL; see `Store.amend`."""
     text = None if metadata is None else json.dumps(metadata)
@@ -92,6 +98,7 @@ def amend(
         largest_metadata=LARGEST_METADATA,
     )
     if row is not None:
+        audit(transaction, by, ChangeKind.AMENDED, **amendment(metadata, ttl))
         return _outcome(transaction, ChangeKind.AMENDED, row)
     record = _required(transaction)
     lobby = transaction.first("read_lobby")
@@ -102,20 +109,35 @@ def amend(
     raise _wrong_status(record, "ADK created it; Lapse has no record of it to change")
 
 
-def extend(transaction: Transaction) -> Outcome:
+def extend(transaction: Transaction, by: str | None) -> Outcome:
     """Give a waiting session a fresh TTL; see `Store.extend`."""
     row = transaction.first("extend", extensible=rows.duration_micros(transaction.rules.extensible))
     if row is not None:
+        audit(transaction, by, ChangeKind.EXTENDED)
         return _outcome(transaction, ChangeKind.EXTENDED, row)
     raise _wrong_status(_required(transaction), "only a waiting session can be extended")
 
 
-def resurrect(transaction: Transaction, cause: Cause) -> Outcome:
+def resurrect(transaction: Transaction, cause: Cause, by: str | None) -> Outcome:
     """Turn an expired session into a waiting one; see `Store.resurrect`."""
     row = transaction.first("resurrect")
     if row is not None:
+        audit(transaction, by, ChangeKind.RESURRECTED, cause=cause)
         return _outcome(transaction, ChangeKind.RESURRECTED, row, cause)
     return Outcome(_required(transaction))
+
+
+def expire(transaction: Transaction, by: str | None) -> Outcome:
+    """Expire a waiting session now; see `Store.expire`."""
+    row = transaction.first("expire", shortest_restore=rows.duration_micros(SHORTEST_RESTORE))
+    if row is not None:
+        audit(transaction, by, ChangeKind.EXPIRED)
+        return _outcome(transaction, ChangeKind.EXPIRED, row)
+    record = _required(transaction)
+    if record.status is Status.EXPIRED:
+        return Outcome(record)
+    reason = "only a waiting session can be expired, and none while clean-up is switched off"
+    raise _wrong_status(record, reason)
 
 
 def expire_due(transaction: Transaction, limit: int) -> Swept:

@@ -42,6 +42,7 @@ from lapse.stores.sqlite import (
     watching,
 )
 from lapse.stores.sqlite.adopting import SqliteAdopting
+from lapse.stores.sqlite.auditing import SqliteAudited
 from lapse.stores.sqlite.lanes import Lane
 from lapse.stores.sqlite.schema import connect, pending_script, prepare, prepare_connection
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
@@ -58,7 +59,7 @@ _READS_TOGETHER: Final = 8
 _WRITES_TOGETHER: Final = 256
 
 
-class SqliteStore(SqliteAdopting):
+class SqliteStore(SqliteAdopting, SqliteAudited):
     """A Store in one SQLite file, or in memory with the path `:memory:`."""
 
     def __init__(self, path: str, rules: Rules = Rules()) -> None:
@@ -198,8 +199,10 @@ class SqliteStore(SqliteAdopting):
         step = appending.Append.of(event, seen)
         return await self._write(lambda t: appending.append(t, step), key, now)
 
-    async def delete(self, key: SessionKey, *, now: datetime | None = None) -> Change | None:
-        return await self._write(lobby.delete, key, now)
+    async def delete(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Change | None:
+        return await self._write(lambda t: lobby.delete(t, by), key, now)
 
     async def user_state(self, app_name: str, user_id: str) -> dict[str, Any]:
         return await self._read(reading.user_state, SessionKey(app_name, user_id, ""))
@@ -213,17 +216,30 @@ class SqliteStore(SqliteAdopting):
         *,
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
+        by: str | None = None,
         now: datetime | None = None,
     ) -> Outcome:
-        return await self._write(lambda t: lobby.amend(t, metadata, ttl), key, now)
+        return await self._write(lambda t: lobby.amend(t, metadata, ttl, by), key, now)
 
-    async def extend(self, key: SessionKey, *, now: datetime | None = None) -> Outcome:
-        return await self._write(lobby.extend, key, now)
+    async def extend(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Outcome:
+        return await self._write(lambda t: lobby.extend(t, by), key, now)
 
     async def resurrect(
-        self, key: SessionKey, *, cause: Cause, now: datetime | None = None
+        self,
+        key: SessionKey,
+        *,
+        cause: Cause,
+        by: str | None = None,
+        now: datetime | None = None,
     ) -> Outcome:
-        return await self._write(lambda t: lobby.resurrect(t, cause), key, now)
+        return await self._write(lambda t: lobby.resurrect(t, cause, by), key, now)
+
+    async def expire(
+        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
+    ) -> Outcome:
+        return await self._write(lambda t: lobby.expire(t, by), key, now)
 
     async def expire_due(self, limit: int, *, now: datetime | None = None) -> Swept:
         return await self._write(lambda t: lobby.expire_due(t, limit), now=now)

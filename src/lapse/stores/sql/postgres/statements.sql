@@ -385,66 +385,102 @@ DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = 
 RETURNING coalesce(:now, clock_timestamp()) AS now;
 
 -- name: amend
-WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
-UPDATE lapse_lobby AS l
-SET metadata = l.metadata || coalesce(:metadata, '{}'),
-  ttl = coalesce(:ttl, l.ttl),
-  expires_at = CASE WHEN :ttl IS NULL THEN l.expires_at ELSE now + :ttl END
-FROM clock
-WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
-  AND (
-    :ttl IS NULL
-    OR l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
-  )
-  AND (
-    :metadata IS NULL
-    OR octet_length((l.metadata || :metadata)::text) <= :largest_metadata
-  )
-  AND CASE l.status
-    WHEN 'waiting' THEN l.expires_at > now OR :horizon > interval '0' OR NOT :enforced
-    WHEN 'expired' THEN l.restorable_until > now OR NOT :enforced
-    ELSE true
-  END
-RETURNING l.*, now,
-  CASE WHEN l.expires_at - now < interval '20 s' THEN pg_notify(
-    'lapse_deadlines', extract(epoch FROM l.expires_at - now)::text
-  )::text END AS told;
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET metadata = l.metadata || coalesce(:metadata, '{}'),
+    ttl = coalesce(:ttl, l.ttl),
+    expires_at = CASE WHEN :ttl IS NULL THEN l.expires_at ELSE now + :ttl END
+  FROM clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND (
+      :ttl IS NULL
+      OR l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
+    )
+    AND (
+      :metadata IS NULL
+      OR octet_length((l.metadata || :metadata)::text) <= :largest_metadata
+    )
+    AND CASE l.status
+      WHEN 'waiting' THEN l.expires_at > now OR :horizon > interval '0' OR NOT :enforced
+      WHEN 'expired' THEN l.restorable_until > now OR NOT :enforced
+      ELSE true
+    END
+  RETURNING l.*, now,
+    CASE WHEN l.expires_at - now < interval '20 s' THEN pg_notify(
+      'lapse_deadlines', extract(epoch FROM l.expires_at - now)::text
+    )::text END AS told
+),
+audited AS {audited}
+SELECT * FROM done;
 
 -- name: extend
-WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
-UPDATE lapse_lobby AS l
-SET expires_at = greatest(
-  l.expires_at, least(now + l.ttl, l.created_at + :extensible)
-)
-FROM clock
-WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
-  AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
-  AND NOT EXISTS (
-    SELECT 1 FROM sessions
-    WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET expires_at = greatest(
+    l.expires_at, least(now + l.ttl, l.created_at + :extensible)
   )
-RETURNING l.*, now;
+  FROM clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
+    AND NOT EXISTS (
+      SELECT 1 FROM sessions
+      WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+    )
+  RETURNING l.*, now
+),
+audited AS {audited}
+SELECT * FROM done;
 
 -- name: resurrect
-WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
-UPDATE lapse_lobby AS l
-SET status = 'waiting', expires_at = now + l.ttl, expired_at = NULL, restorable_until = NULL,
-  resurrections = l.resurrections + 1
-FROM clock
-WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
-  AND (
-    l.status = 'waiting' AND l.expires_at <= now AND :horizon > interval '0'
-      AND :enforced
-    OR l.status = 'expired' AND (l.restorable_until > now OR NOT :enforced)
-  )
-  AND NOT EXISTS (
-    SELECT 1 FROM sessions
-    WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
-  )
-RETURNING l.*, now,
-  CASE WHEN l.expires_at - now < interval '20 s' THEN pg_notify(
-    'lapse_deadlines', extract(epoch FROM l.expires_at - now)::text
-  )::text END AS told;
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET status = 'waiting', expires_at = now + l.ttl, expired_at = NULL, restorable_until = NULL,
+    resurrections = l.resurrections + 1
+  FROM clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND (
+      l.status = 'waiting' AND l.expires_at <= now AND :horizon > interval '0'
+        AND :enforced
+      OR l.status = 'expired' AND (l.restorable_until > now OR NOT :enforced)
+    )
+    AND NOT EXISTS (
+      SELECT 1 FROM sessions
+      WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+    )
+  RETURNING l.*, now,
+    CASE WHEN l.expires_at - now < interval '20 s' THEN pg_notify(
+      'lapse_deadlines', extract(epoch FROM l.expires_at - now)::text
+    )::text END AS told
+),
+audited AS {audited}
+SELECT * FROM done;
+
+-- name: expire
+-- A waiting session, now. A concurrent first message holds the row's lock, after which the
+-- condition is checked once more: the message wins.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET status = 'expired', expires_at = now, expired_at = now,
+    restorable_until = CASE
+      WHEN :horizon > interval '0'
+        THEN greatest(l.created_at + :horizon, now + :shortest_restore)
+      ELSE now
+    END
+  FROM clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND :enforced AND l.status = 'waiting' AND l.expires_at > now
+    AND NOT EXISTS (
+      SELECT 1 FROM sessions
+      WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+    )
+  RETURNING l.*, now
+),
+audited AS {audited}
+SELECT * FROM done;
 
 -- name: expire_due
 -- Takes due rows that nobody holds, and repeats the condition on the rows it updates: without

@@ -306,6 +306,20 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   )
 RETURNING *;
 
+-- name: expire
+UPDATE lapse_lobby
+SET status = 'expired', expires_at = :now, expired_at = :now,
+  restorable_until = CASE
+    WHEN :horizon > 0 THEN max(created_at + :horizon, :now + :shortest_restore) ELSE :now
+  END
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND :enforced AND status = 'waiting' AND expires_at > :now
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions
+    WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+  )
+RETURNING *;
+
 -- name: keep_due
 -- A session that ADK's tables hold, though its lobby row waits: stock ADK created one of the
 -- same key. It is never ours to expire.

@@ -1,0 +1,47 @@
+"""The records of acts in PostgreSQL; see `lapse.audit`."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from lapse.audit import Act
+from lapse.lifecycle import SessionKey
+from lapse.stores.postgres.call import NO_SESSION, Call
+
+
+def act(by: str | None, action: str, **detail: Any) -> dict[str, str | None]:
+    """Return the parameters of the part of a statement that records an act."""
+    return {"by": by, "action": action, "detail": json.dumps(detail)}
+
+
+class PostgresAudited(ABC):
+    """The part of the PostgreSQL store that is `Audited`."""
+
+    @abstractmethod
+    async def _at(self, now: datetime | None, key: SessionKey = NO_SESSION) -> Call: ...
+
+    async def record_act(
+        self, by: str, action: str, detail: Mapping[str, Any], *, now: datetime | None = None
+    ) -> None:
+        """Remember an act that is about no session in particular."""
+        await (await self._at(now)).run("record_act", **act(by, action, **detail))
+
+    async def acts(self, *, newest: int, before: int | None = None) -> Sequence[Act]:
+        """Return the newest records."""
+        found = await (await self._at(None)).run("acts", newest=newest, before_number=before)
+        return [
+            Act(
+                number=row["number"],
+                at=row["at"],
+                by=row["principal"],
+                action=row["action"],
+                app_name=row["app_name"],
+                session=row["session"],
+                detail=json.loads(row["detail"]),
+            )
+            for row in found
+        ]

@@ -1,0 +1,19 @@
+-- The records of acts, added by the statements of what was done.
+
+-- name: audited
+-- A part of the statements that change a session, whose row is their table `done`.
+INSERT INTO lapse_audit (at, principal, action, app_name, session, detail)
+SELECT now, :by, :action, app_name, left(session_id, 8), :detail FROM done
+WHERE :by IS NOT NULL;
+
+-- name: record_act
+INSERT INTO lapse_audit (at, principal, action, app_name, session, detail)
+VALUES (
+  coalesce(:now, clock_timestamp()), :by, :action, nullif(:app_name, ''),
+  nullif(left(:session_id, 8), ''), :detail
+);
+
+-- name: acts
+SELECT * FROM lapse_audit
+WHERE :before_number IS NULL OR number < :before_number
+ORDER BY number DESC LIMIT :newest;

@@ -1,0 +1,74 @@
+"""The records of acts in SQLite; see `lapse.audit`."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from lapse.audit import Act
+from lapse.lifecycle import SessionKey
+from lapse.stores.sqlite import rows
+from lapse.stores.sqlite.transaction import Transaction
+
+T = TypeVar("T")
+
+
+def record(transaction: Transaction, by: str | None, action: str, **detail: Any) -> None:
+    """Remember in this transaction what was done to its session; nothing where nobody asked."""
+    if by is not None:
+        transaction.run(
+            "record_act",
+            by=by,
+            action=action,
+            session=transaction.key.short,
+            detail=json.dumps(detail),
+        )
+
+
+def acts(transaction: Transaction, newest: int, before: int | None) -> list[Act]:
+    """Return the newest records; see `Audited.acts`."""
+    return [
+        Act(
+            number=row["number"],
+            at=rows.from_micros(row["at"]),
+            by=row["principal"],
+            action=row["action"],
+            app_name=row["app_name"],
+            session=row["session"],
+            detail=json.loads(row["detail"]),
+        )
+        for row in transaction.run("acts", newest=newest, before_number=before)
+    ]
+
+
+class SqliteAudited(ABC):
+    """The part of the SQLite store that is `Audited`."""
+
+    @abstractmethod
+    async def _read(
+        self,
+        work: Callable[[Transaction], T],
+        key: SessionKey | None = None,
+        now: datetime | None = None,
+    ) -> T: ...
+
+    @abstractmethod
+    async def _write(
+        self,
+        work: Callable[[Transaction], T],
+        key: SessionKey | None = None,
+        now: datetime | None = None,
+    ) -> T: ...
+
+    async def record_act(
+        self, by: str, action: str, detail: Mapping[str, Any], *, now: datetime | None = None
+    ) -> None:
+        """Remember an act that is about no session in particular."""
+        await self._write(lambda t: record(t, by, action, **detail), now=now)
+
+    async def acts(self, *, newest: int, before: int | None = None) -> Sequence[Act]:
+        """Return the newest records."""
+        return await self._read(lambda t: acts(t, newest, before))

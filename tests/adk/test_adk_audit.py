@@ -1,0 +1,50 @@
+"""Who is recorded for what is asked of the service."""
+
+from datetime import timedelta
+
+import pytest
+
+from lapse.lifecycle import Cause, SessionKey, Status
+from lapse.principals import Principal, Role, acting
+
+KEY = SessionKey("app", "ann", "s1")
+NAMED = {"app_name": "app", "user_id": "ann", "session_id": "s1"}
+
+
+async def acts(lapse):
+    return [(act.by, act.action) for act in await lapse.store.acts(newest=99)][::-1]
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_a_principals_acts_are_recorded_by_name(lapse, role):
+    with acting(Principal("pat", role)):
+        await lapse.create_session(**NAMED)
+        await lapse.amend(KEY, ttl=timedelta(minutes=5))
+        assert (await lapse.expire(KEY)).status is Status.EXPIRED
+        await lapse.resurrect(KEY)
+        await lapse.delete_session(**NAMED)
+    done = ["amended", "expired", "resurrected", "deleted"]
+    assert await acts(lapse) == [("pat", action) for action in done]
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_typing_is_no_act_of_a_user(lapse, role):
+    await lapse.create_session(**NAMED)
+    with acting(Principal("pat", role)):
+        await lapse.extend(KEY)
+    assert await acts(lapse) == [("pat", "extended")] * (role is Role.OPERATOR)
+
+
+async def test_a_run_that_resurrects_its_session_is_no_act(lapse):
+    await lapse.create_session(**NAMED)
+    with acting(Principal("ann")):
+        await lapse.expire(KEY)
+        await lapse.resurrect(KEY, cause=Cause.RUN)
+    assert await acts(lapse) == [("ann", "expired")]
+
+
+async def test_nobody_is_recorded_where_nobody_is_authenticated(lapse):
+    await lapse.create_session(**NAMED)
+    await lapse.expire(KEY)
+    await lapse.delete_session(**NAMED)
+    assert await acts(lapse) == []
