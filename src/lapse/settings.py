@@ -14,8 +14,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
+from lapse.operators import OperatorOptions, without_password
 from lapse.run_store import RunLimits
 from lapse.setting_values import (
+    AdminToken,
     Hours,
     Minutes,
     Seconds,
@@ -30,6 +32,7 @@ from lapse.ttl.decision import USUAL_FLOOR
 from lapse.watching import WatchOptions
 
 ENV_FILE: Final = ".env.local"
+_SECRETS: Final = {"LAPSE_ADMIN_TOKEN"}
 _PREFIXES: Final = ("LAPSE_", "SESSION_CLEANUP_")
 
 
@@ -113,6 +116,12 @@ class Settings(BaseSettings):
         default=1.0, ge=1, le=1000, validation_alias="LAPSE_TTL_DESIGN_EFFECT"
     )
 
+    admin_token: AdminToken | None = Field(default=None, validation_alias="LAPSE_ADMIN_TOKEN")
+    admin_port: int | None = Field(
+        default=None, ge=0, le=65535, validation_alias="LAPSE_ADMIN_PORT"
+    )
+    admin_host: str = Field(default="127.0.0.1", validation_alias="LAPSE_ADMIN_HOST")
+
     @property
     def rules(self) -> Rules:
         """Return what a store is to enforce."""
@@ -160,6 +169,11 @@ class Settings(BaseSettings):
             grace=self.run_grace,
             queue=self.run_queue,
         )
+
+    @property
+    def operators(self) -> OperatorOptions:
+        """Return what opens the operators' pages; a port of their own is for who listens."""
+        return OperatorOptions(token=self.admin_token, store=without_password(self.store_url))
 
     @property
     def watch(self) -> WatchOptions:
@@ -231,4 +245,5 @@ def _problem(detail: Any) -> str:
     name = name if field is None else str(field.validation_alias)
     error = detail.get("ctx", {}).get("error")
     reason = error.reason if isinstance(error, InvalidValueError) else detail["msg"]
-    return f"{name}={detail['input']!r:.60}: {reason[:1].lower()}{reason[1:]}"
+    shown = "'…'" if name in _SECRETS else f"{detail['input']!r:.60}"
+    return f"{name}={shown}: {reason[:1].lower()}{reason[1:]}"

@@ -105,22 +105,22 @@ def numbers(reading: Reading) -> Sequence[Number]:
     """Return the six numbers."""
     overview = reading.overview
     midnight = datetime.combine(overview.now.astimezone(UTC).date(), time(0), UTC)
-    an_hour_ago = overview.now - HOUR
     late = _lateness(overview, enforced=reading.rules.enforced)
     ttl, hint = _ttl(reading)
     return (
         Number("waiting", f"{tallied(overview.tallies, Status.WAITING):,}", "for a first message"),
         Number("used today", f"{counted(overview, ChangeKind.USED, midnight):,}", "since 0:00 UTC"),
-        Number(
-            "expired, 1 h", f"{counted(overview, ChangeKind.EXPIRED, an_hour_ago):,}", "to the 5 min"
-        ),
-        Number(
-            "resurrected, 1 h",
-            f"{counted(overview, ChangeKind.RESURRECTED, an_hour_ago):,}",
-            "to the 5 min",
-        ),
+        _of_an_hour("expired, 1 h", overview, ChangeKind.EXPIRED),
+        _of_an_hour("resurrected, 1 h", overview, ChangeKind.RESURRECTED),
         Number("oldest overdue", span(late) if late else "none", "past its deadline", late > _LATE),
         Number("TTL", ttl, hint),
+    )
+
+
+def _of_an_hour(label: str, overview: Overview, kind: ChangeKind) -> Number:
+    lately = counted(overview, kind, overview.now - HOUR)
+    return Number(
+        label, f"{lately:,}", f"{counted(overview, kind, overview.now - SHOWN):,} in 24 h"
     )
 
 
@@ -163,8 +163,8 @@ def _swept(reading: Reading) -> Verdict:
         )
     if swept_at is not None and now - swept_at <= _SWEPT_LATELY:
         return Verdict("sweeper", f"Sweeper ran {when(swept_at, now).replace('now', 'just now')}")
-    sentence = "No sweeper has run yet" if swept_at is None else (
-        f"Sweeper ran {when(swept_at, now)}"
+    sentence = (
+        "No sweeper has run yet" if swept_at is None else (f"Sweeper ran {when(swept_at, now)}")
     )
     here = (
         "This process sweeps: its log says why it cannot, and /readyz whether it is alive."
@@ -197,8 +197,10 @@ def _overdue(reading: Reading) -> Verdict:
         "Its deadline has passed and no sweep has met it. To users it reads as expired all the "
         "same; its row waits to be swept.",
         (
-            "While the sweeper runs this ends by itself: a sweep takes 500 sessions, a full one "
-            "goes on at once.",
+            (
+                "While the sweeper runs this ends by itself: a sweep takes 500 sessions, a full "
+                "one goes on at once."
+            ),
             "If it grows, look at the sweeper's verdict first, then at the store's load.",
         ),
     )
@@ -236,10 +238,14 @@ def _heard(reading: Reading) -> Verdict:
         f"message. The target is {percent(reading.targets.soft)} (LAPSE_TTL_SOFT_TARGET). Nobody "
         "lost anything: such a session comes back with its state.",
         (
-            "Is the TTL too short? The curve below shows how long people take. "
-            "SESSION_CLEANUP_TTL_MINUTES sets it.",
-            "LAPSE_TTL_POLICY=shadow lets Lapse say which TTL would meet the target; `lapse ttl "
-            "explain` tells why.",
+            (
+                "Is the TTL too short? The curve below shows how long people take. "
+                "SESSION_CLEANUP_TTL_MINUTES sets it."
+            ),
+            (
+                "LAPSE_TTL_POLICY=shadow has Lapse say which TTL would meet the target; "
+                "`lapse ttl explain` tells why."
+            ),
         ),
     )
 
@@ -247,8 +253,12 @@ def _heard(reading: Reading) -> Verdict:
 def _braked(brake: Brake, now: datetime) -> Verdict:
     match brake.reason:
         case BrakeReason.SHARE:
-            why = f"A sweep would have deleted {sessions(brake.sessions)} for good, an unusual share."
-            look = "Did many sessions begin at once a day ago, such as in a load test? Then confirm."
+            why = (
+                f"A sweep would have deleted {sessions(brake.sessions)} for good, an unusual share."
+            )
+            look = (
+                "Did many sessions begin at once a day ago, such as in a load test? Then confirm."
+            )
         case BrakeReason.CLOCK:
             why = f"The store's clock jumped by {span(brake.jump)} against the sweeper's own."
             look = "Is the store's clock right now? Compare `date` there; then confirm."

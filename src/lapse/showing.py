@@ -1,0 +1,132 @@
+"""What operators are shown, as JSON: one shape for HTTP, for pages and for the command line.
+
+Names are camelCase. Moments are ISO 8601 in UTC with `Z`, durations numbers with their unit in the
+name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from lapse.audit import Act
+from lapse.lifecycle import ChangeKind, Lifecycle, Status
+from lapse.operating import Brake, Counted, Dues, Overview
+from lapse.ttl import minutes_of
+
+
+def iso(moment: datetime) -> str:
+    """Return a moment as JSON has it."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def iso_or_none(moment: datetime | None) -> str | None:
+    """Return a moment as JSON has it, or null."""
+    return None if moment is None else iso(moment)
+
+
+def record_json(record: Lifecycle, now: datetime) -> dict[str, Any]:
+    """Return a session's record, as `GET …/lifecycle` answers at the moment `now`."""
+    return {
+        "appName": record.key.app_name,
+        "userId": record.key.user_id,
+        "sessionId": record.key.session_id,
+        "status": str(record.status),
+        "hasMessages": record.has_messages,
+        "createdAt": iso(record.created_at),
+        "firstMessageAt": iso_or_none(record.first_message_at),
+        "ttlMinutes": None if record.ttl is None else minutes_of(record.ttl),
+        "expiresAt": iso_or_none(record.expires_at),
+        "expiredAt": iso_or_none(record.expired_at),
+        "restorableUntil": iso_or_none(record.restorable_until),
+        "resurrections": record.resurrections,
+        "metadata": dict(record.metadata or {}),
+        "serverTime": iso(now),
+    }
+
+
+def overview_json(overview: Overview, since: timedelta) -> dict[str, Any]:
+    """Return an overview whose counts were asked for from `since` ago on.
+
+    `sessions` and `changes` are sums over all apps, with every status and kind in them;
+    `apps` has the same of each app.
+    """
+    apps = sorted(
+        {tally.app_name for tally in overview.tallies}
+        | {counted.app_name for counted in overview.counts}
+    )
+    return {
+        "serverTime": iso(overview.now),
+        "sessions": _levels(overview, None),
+        "changes": changes_of(overview.counts),
+        "changesSinceSeconds": since.total_seconds(),
+        "apps": [
+            {
+                "appName": app,
+                "sessions": _levels(overview, app),
+                "changes": changes_of(
+                    counted for counted in overview.counts if counted.app_name == app
+                ),
+            }
+            for app in apps
+        ],
+        "nextExpiry": iso_or_none(overview.next_expiry),
+        "nextPurge": iso_or_none(overview.next_purge),
+        "overdueSeconds": overdue(overview).total_seconds(),
+        "sweptAt": iso_or_none(overview.swept_at),
+        "brake": None if overview.brake is None else brake_json(overview.brake),
+    }
+
+
+def overdue(overview: Overview) -> timedelta:
+    """Return for how long the longest overdue session has been waiting for a sweep."""
+    if overview.next_expiry is None:
+        return timedelta(0)
+    return max(overview.now - overview.next_expiry, timedelta(0))
+
+
+def changes_of(counts: Iterable[Counted]) -> dict[str, int]:
+    """Return how often each kind of change was counted, also those that never were."""
+    found = Counter({str(kind): 0 for kind in ChangeKind})
+    for counted in counts:
+        found[str(counted.kind)] += counted.sessions
+    return dict(found)
+
+
+def brake_json(brake: Brake) -> dict[str, Any]:
+    """Return a brake."""
+    return {
+        "reason": str(brake.reason),
+        "since": iso(brake.since),
+        "until": iso(brake.until),
+        "sessions": brake.sessions,
+        "jumpSeconds": brake.jump.total_seconds(),
+    }
+
+
+def dues_json(dues: Dues) -> dict[str, Any]:
+    """Return what a sweep would do."""
+    return {"expire": dues.expire, "purge": dues.purge, "stored": dues.stored}
+
+
+def act_json(act: Act) -> dict[str, Any]:
+    """Return what somebody did; `session` is the beginning of an id."""
+    return {
+        "number": act.number,
+        "at": iso(act.at),
+        "by": act.by,
+        "action": act.action,
+        "appName": act.app_name,
+        "session": act.session,
+        "detail": dict(act.detail),
+    }
+
+
+def _levels(overview: Overview, app: str | None) -> dict[str, int]:
+    found = {str(status): 0 for status in (Status.WAITING, Status.USED, Status.EXPIRED)}
+    for tally in overview.tallies:
+        if app in {None, tally.app_name}:
+            found[str(tally.status)] = found.get(str(tally.status), 0) + tally.sessions
+    return found
