@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from lapse.web.operators import words
@@ -65,6 +67,7 @@ class Pages:
             "stamp": words.stamp,
             "iso": words.iso,
             "sessions": words.sessions,
+            "coded": coded,
         }
         self._templates.globals["when"] = words.when
 
@@ -74,3 +77,8 @@ class Pages:
         """Return a filled template."""
         text = self._templates.get_template(template).render(base=base_of(request), **values)
         return HTMLResponse(text, status, headers=SECURITY)
+
+
+def coded(text: str) -> Markup:
+    """Return text with what stands between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
