@@ -32,7 +32,6 @@ from lapse.ttl.decision import USUAL_FLOOR
 from lapse.watching import WatchOptions
 
 ENV_FILE: Final = ".env.local"
-_SECRETS: Final = {"LAPSE_ADMIN_TOKEN"}
 _PREFIXES: Final = ("LAPSE_", "SESSION_CLEANUP_")
 
 
@@ -116,7 +115,9 @@ class Settings(BaseSettings):
         default=1.0, ge=1, le=1000, validation_alias="LAPSE_TTL_DESIGN_EFFECT"
     )
 
-    admin_token: AdminToken | None = Field(default=None, validation_alias="LAPSE_ADMIN_TOKEN")
+    admin_token: AdminToken | None = Field(
+        default=None, repr=False, validation_alias="LAPSE_ADMIN_TOKEN"
+    )
     admin_port: int | None = Field(
         default=None, ge=0, le=65535, validation_alias="LAPSE_ADMIN_PORT"
     )
@@ -245,5 +246,6 @@ def _problem(detail: Any) -> str:
     name = name if field is None else str(field.validation_alias)
     error = detail.get("ctx", {}).get("error")
     reason = error.reason if isinstance(error, InvalidValueError) else detail["msg"]
-    shown = "'…'" if name in _SECRETS else f"{detail['input']!r:.60}"
-    return f"{name}={shown}: {reason[:1].lower()}{reason[1:]}"
+    # A setting that is not shown is a secret.
+    given = f"={detail['input']!r:.60}" if field is None or field.repr else ""
+    return f"{name}{given}: {reason[:1].lower()}{reason[1:]}"

@@ -122,7 +122,7 @@ class Admission:
             self.signatures.cookie(given_name),
             max_age=int(self._options.logged_in.total_seconds()),
             path=f"{base_of(request)}/",
-            secure=request.url.scheme == "https",
+            secure=_is_encrypted(request),
             httponly=True,
             samesite="strict",
         )
@@ -150,6 +150,15 @@ def is_foreign(request: Request, *, proof_needed: bool = False) -> bool:
     if origin is None:
         return proof_needed
     return urlsplit(origin).netloc != request.headers.get("host")
+
+
+def _is_encrypted(request: Request) -> bool:
+    """Return whether the browser's connection is encrypted, as far as anybody says.
+
+    Who lies about it only has their own cookie come back less often.
+    """
+    forwarded = request.headers.get("x-forwarded-proto", "")
+    return "https" in {request.url.scheme, forwarded.partition(",")[0].strip().lower()}
 
 
 def _principal() -> Operator | None:
