@@ -3,7 +3,10 @@
 import pytest
 from operators_server import operated
 
+import chromium
 from backends import BACKENDS
+
+browser = chromium.browser
 
 
 @pytest.fixture(scope="module", params=["sqlite"])
