@@ -14,9 +14,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
+from lapse.operators import OperatorOptions, without_password
 from lapse.quotas import USUAL, Quotas
 from lapse.run_store import RunLimits
 from lapse.setting_values import (
+    AdminToken,
     Hours,
     Limit,
     Minutes,
@@ -125,6 +127,14 @@ class Settings(BaseSettings):
         default=1.0, ge=1, le=1000, validation_alias="LAPSE_TTL_DESIGN_EFFECT"
     )
 
+    admin_token: AdminToken | None = Field(
+        default=None, repr=False, validation_alias="LAPSE_ADMIN_TOKEN"
+    )
+    admin_port: int | None = Field(
+        default=None, ge=0, le=65535, validation_alias="LAPSE_ADMIN_PORT"
+    )
+    admin_host: str = Field(default="127.0.0.1", validation_alias="LAPSE_ADMIN_HOST")
+
     @property
     def rules(self) -> Rules:
         """Return what a store is to enforce."""
@@ -192,6 +202,11 @@ class Settings(BaseSettings):
             creates=limit(self.creates, usual.creates),
             reuse=self.reuse_waiting,
         )
+
+    @property
+    def operators(self) -> OperatorOptions:
+        """Return what opens the operators' pages; a port of their own is for who listens."""
+        return OperatorOptions(token=self.admin_token, store=without_password(self.store_url))
 
     @property
     def watch(self) -> WatchOptions:
@@ -263,4 +278,6 @@ def _problem(detail: Any) -> str:
     name = name if field is None else str(field.validation_alias)
     error = detail.get("ctx", {}).get("error")
     reason = error.reason if isinstance(error, InvalidValueError) else detail["msg"]
-    return f"{name}={detail['input']!r:.60}: {reason[:1].lower()}{reason[1:]}"
+    # A setting that is not shown is a secret.
+    given = f"={detail['input']!r:.60}" if field is None or field.repr else ""
+    return f"{name}{given}: {reason[:1].lower()}{reason[1:]}"

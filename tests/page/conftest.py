@@ -3,38 +3,18 @@
 The helper that serves stands in the folder of the HTTP tests.
 """
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+
+import chromium
 
 sys.path.append(str(Path(__file__).parents[1] / "http"))
 
 from serving import serving
 
-CHROMIUM = shutil.which("chromium")
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None and "CI" not in os.environ:
-        pytest.skip("NO BROWSER: apt-get install chromium, and this is tried, too")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
+browser = chromium.browser
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import ipaddress
 import socket
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -15,6 +17,8 @@ import typer
 from lapse.commands.starting import StoreOption, VerboseOption, fail, open_settings, open_store
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from lapse.settings import Settings
 
 _GRACE: Final = timedelta(seconds=1)
@@ -49,6 +53,13 @@ def serve(
             "--insecure", help="Listen beyond this machine although nobody is authenticated."
         ),
     ] = False,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve the operators' pages there, and not on --port."),
+    ] = None,
+    admin_host: Annotated[
+        str | None, typer.Option(help="The address of --admin-port.", show_default="127.0.0.1")
+    ] = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Serve ADK agents over HTTP, their sessions kept by Lapse."""
@@ -60,11 +71,18 @@ def serve(
             "--insecure"
         )
     folder = _local_llm(agents_dir) if local_llm else _agents(agents_dir)
-    listener = _listen(host, port)
-    try:
-        _serve(settings, folder, listener, web=web, allow_origins=tuple(allow_origins or ()))
-    finally:
-        listener.close()
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listen(host, port))
+        operators = None
+        admin_port = settings.admin_port if admin_port is None else admin_port
+        if admin_port is not None:
+            where = admin_host or settings.admin_host
+            operators = stack.enter_context(_listen(where, admin_port, option="--admin-port"))
+            if operators.getsockname()[1] == listener.getsockname()[1]:
+                fail(f"--admin-port {admin_port}: is --port, too; choose another one")
+        _serve(
+            settings, folder, listener, operators, web=web, allow_origins=tuple(allow_origins or ())
+        )
 
 
 def _is_loopback(host: str) -> bool:
@@ -120,7 +138,7 @@ def _is_bundled(folder: Path) -> bool:
     return folder in {demo.AGENTS_DIR, demo_llm.AGENTS_DIR}
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     try:
@@ -128,7 +146,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port")
+        fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another {option}")
     return listener
 
 
@@ -136,6 +154,7 @@ def _serve(
     settings: Settings,
     folder: Path,
     listener: socket.socket,
+    operators: socket.socket | None,
     *,
     web: bool,
     allow_origins: tuple[str, ...],
@@ -156,6 +175,7 @@ def _serve(
     from lapse.web.app import ServerOptions, build_app
     from lapse.web.mounting import MountOptions
     from lapse.web.notices import StreamsInFront
+    from lapse.web.operators import OperatorsDoor
 
     host, port = listener.getsockname()[:2]
     options = ServerOptions(
@@ -168,6 +188,7 @@ def _serve(
         artifact_service_uri="memory://" if _is_bundled(folder) else None,
         chat_app=APP_NAME if _is_bundled(folder) else None,
     )
+    operators_port: int | None = operators.getsockname()[1] if operators else None
     feed = Feed()
     policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
     service = LapseSessionService(
@@ -181,9 +202,16 @@ def _serve(
             adopt=settings.adopt,
             run_limits=settings.run_limits,
             watch=settings.watch,
+            operators=replace(settings.operators, port=operators_port),
         ),
     )
-    shown = f"[{host}]" if ":" in host else host
+    served: ASGIApp = StreamsInFront(web_app)
+    announced = [f"Lapse serves {_described(folder)} on {_address(listener)}"]
+    if operators is not None and operators_port is not None:
+        served = OperatorsDoor(served, operators_port)
+        announced.append(f"Operators' pages: {_address(operators)}/lapse/")
+    elif settings.admin_token is not None:
+        announced.append(f"Operators' pages: {_address(listener)}/lapse/")
 
     class Server(uvicorn.Server):
         """Says where it listens once it does, so that whoever waits for the line can connect.
@@ -195,7 +223,7 @@ def _serve(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                typer.echo(f"Lapse serves {_described(folder)} on http://{shown}:{port}", err=True)
+                typer.echo("\n".join(announced), err=True)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             for listening in self.servers:
@@ -207,7 +235,7 @@ def _serve(
 
     server = Server(
         uvicorn.Config(
-            StreamsInFront(web_app),
+            served,
             log_config=None,
             access_log=False,
             # The peer stays the real one: whom to believe about others is for Lapse to say.
@@ -218,7 +246,12 @@ def _serve(
     )
     gc.freeze()
     gc.enable()
-    server.run(sockets=[listener])
+    server.run(sockets=[listener] if operators is None else [listener, operators])
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _described(folder: Path) -> str:

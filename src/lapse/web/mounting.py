@@ -16,6 +16,7 @@ from lapse.adopt.background import Background
 from lapse.adopt.continuous import Adopter
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics, Where
+from lapse.operators import OperatorOptions
 from lapse.policy_metrics import TtlMetrics
 from lapse.quota_metrics import QuotaMetrics
 from lapse.run_metrics import RunMetrics
@@ -34,6 +35,7 @@ from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
 from lapse.web.lifecycle import lifecycle_routes
 from lapse.web.notices import StreamsInFront, notice_routes
+from lapse.web.operators import add_operators
 from lapse.web.page import add_client
 from lapse.web.runs import run_routes
 
@@ -52,6 +54,7 @@ class MountOptions:
         run_limits: how much of running this process does.
         watch: how the sessions are watched by `GET …/lifecycle/events`.
         proxies: whose `X-Forwarded-For` is believed when creations are counted by address.
+        operators: what opens the operators' pages.
     """
 
     sweep: bool = True
@@ -60,6 +63,7 @@ class MountOptions:
     run_limits: RunLimits = field(default_factory=RunLimits)
     watch: WatchOptions = field(default_factory=WatchOptions)
     proxies: tuple[Network, ...] = ()
+    operators: OperatorOptions = field(default_factory=OperatorOptions)
 
 
 def mount(
@@ -73,6 +77,7 @@ def mount(
     """Add Lapse to an application that has not started yet.
 
     It gains the lifecycle routes, `/lapse/client.js`, `/livez`, `/readyz` and `/metrics`,
+    the operators' pages at `/lapse/` (closed until a token is set),
     answers for Lapse's errors, and runs of ADK's (`/run`, `/run_sse`, `/run_live`) that
     resurrect their session. Where there are agents to run, by ADK's `/run_sse` in the application
     or by `runners`, it also gains `…/run`, runs that outlive their connection, and `/run_sse` can
@@ -123,6 +128,7 @@ def mount(
         app.include_router(run_routes(service, runs, opener))
         app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=options.default_app))
     add_client(app)
+    add_operators(app, service, options.operators, sweeps=options.sweep)
     install_faults(app, on_outage=partial(metrics.count_store_error, Where.REQUEST))
     app.add_middleware(
         SessionInFront, default_app=options.default_app, on_run=metrics.count_plain_run

@@ -1,0 +1,131 @@
+"""The operators' API: the same reading and the same acts, as JSON."""
+
+# No `from __future__ import annotations`: FastAPI reads those of functions within functions.
+
+from dataclasses import asdict
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends
+from fastapi import Query as Parameter
+
+from lapse.errors import NoSuchSessionError, StoreUnavailableError
+from lapse.lifecycle import Lifecycle, SessionKey
+from lapse.sessions import LapseSessionService
+from lapse.showing import act_json, brake_json, dues_json, iso, overview_json, record_json
+from lapse.web.operators.admission import Admission
+from lapse.web.operators.doing import Action, Doing
+from lapse.web.operators.pages import AskedQuery, Key
+from lapse.web.operators.reading import TIMEOUT, Reader
+from lapse.web.operators.signing import Operator
+from lapse.web.operators.timeline import about, timeline
+from lapse.web.operators.views import SHOWN, numbers, verdicts
+
+_MOST: Final = 500
+_ACTS_LOOKED_AT: Final = 500
+
+Document = dict[str, Any]
+
+
+def api_routes(  # noqa: C901 - one function for each route
+    service: LapseSessionService, admission: Admission, reader: Reader, doing: Doing
+) -> APIRouter:
+    """Return the routes of `/lapse/api/`; whoever is no operator gets 404 from each."""
+    router = APIRouter(prefix="/lapse/api", tags=["operators"])
+    store = service.store
+    admitted = Annotated[Operator, Depends(admission.of_api)]
+
+    async def record_of(key: SessionKey) -> Lifecycle:
+        record = await store.lifecycle(key)
+        if record is None:
+            raise NoSuchSessionError(f"session {key.short}… does not exist")
+        return record
+
+    @router.get("/stats")
+    async def stats(operator: admitted) -> Document:  # noqa: ARG001 - let in
+        """Return how things are: verdicts, numbers, levels, and what changed in 24 hours."""
+        try:
+            reading = await reader.reading()
+        except TimeoutError as error:
+            raise StoreUnavailableError(f"no answer within {TIMEOUT}") from error
+        return overview_json(reading.overview, SHOWN) | {
+            "tookSeconds": reading.took.total_seconds(),
+            "verdicts": [
+                {"name": told.name, "isWell": told.is_well, "sentence": told.sentence}
+                | ({} if told.is_well else {"reason": told.reason, "remedies": told.remedies})
+                for told in verdicts(reading)
+            ],
+            "numbers": [
+                {"label": told.label, "value": told.value, "isWrong": told.is_wrong}
+                for told in numbers(reading)
+            ],
+        }
+
+    @router.get("/sessions")
+    async def sessions(
+        operator: admitted,  # noqa: ARG001 - let in
+        query: AskedQuery,
+    ) -> Document:
+        """Return a page of sessions; `next` is the `after` of the page that follows."""
+        page = await store.find(query)
+        now = (await reader.reading()).overview.now
+        records = [store.rules.as_it_reads(record, now) for record in page.records]
+        return {"sessions": [record_json(record, now) for record in records], "next": page.next}
+
+    @router.get("/session")
+    async def session(operator: admitted, key: Key) -> Document:  # noqa: ARG001 - let in
+        """Return a session's record, its life as steps, and the acts on it."""
+        record = await record_of(key)
+        now = (await reader.reading()).overview.now
+        acts = about(record, await store.acts(newest=_ACTS_LOOKED_AT))
+        steps = [
+            {
+                "at": iso(step.at),
+                "title": step.title,
+                "tense": str(step.tense),
+                "note": step.note,
+                "afterSeconds": None if step.after is None else step.after.total_seconds(),
+            }
+            for step in timeline(record, acts, now)
+        ]
+        return record_json(record, now) | {
+            "timeline": steps,
+            "acts": [act_json(act) for act in acts],
+        }
+
+    @router.post("/session/{action}")
+    async def act(operator: admitted, action: Action, key: Key) -> Document:
+        """Resurrect, extend, expire or delete a session; return its record as it is then."""
+        record = await doing.do(action, key, operator)
+        now = (await reader.reading()).overview.now
+        return {"deleted": True} if record is None else record_json(record, now)
+
+    @router.get("/sweep")
+    async def dry_run(operator: admitted) -> Document:  # noqa: ARG001 - let in
+        """Return what a sweep would do now, and the brake that would hold it back."""
+        brake = await store.brake()
+        held = {"brake": None if brake is None else brake_json(brake)}
+        return dues_json(await doing.dues()) | held
+
+    @router.post("/sweep")
+    async def sweep(operator: admitted) -> Document:
+        """Sweep; return what was done. `ended` is false where more is due."""
+        return asdict(await doing.sweep(operator))
+
+    @router.post("/sweep/confirm")
+    async def confirm(operator: admitted) -> Document:
+        """Let go of the brake that holds back purges."""
+        brake = await store.brake()
+        return {"released": brake is not None and await doing.release(brake, operator)}
+
+    @router.get("/acts")
+    async def acts(
+        operator: admitted,  # noqa: ARG001 - let in
+        newest: Annotated[int, Parameter(ge=1, le=_MOST)] = 50,
+        before: int | None = None,
+    ) -> Document:
+        """Return the newest acts; `next` is the `before` of those that came before them."""
+        found = await store.acts(newest=newest, before=before)
+        following = found[-1].number if len(found) == newest else None
+        return {"acts": [act_json(act) for act in found], "next": following}
+
+    return router

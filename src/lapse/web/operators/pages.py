@@ -1,0 +1,257 @@
+"""The operators' pages: to look at. What changes something stands in `changes.py`."""
+
+# No `from __future__ import annotations`: FastAPI reads those of functions within functions.
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Request
+from fastapi import Query as Parameter
+from starlette.responses import Response, StreamingResponse
+
+from lapse.audit import Act
+from lapse.errors import NoSuchSessionError, StoreUnavailableError
+from lapse.lifecycle import SessionKey, Status
+from lapse.operating import Page, Query
+from lapse.operators import OperatorOptions
+from lapse.sessions import LapseSessionService
+from lapse.showing import act_json, record_json
+from lapse.web.operators.admission import Admission
+from lapse.web.operators.charts import SERIES, day_chart
+from lapse.web.operators.doing import ALLOWED, WORDS, Action
+from lapse.web.operators.faults import PageRoute
+from lapse.web.operators.reading import Reader, by_status
+from lapse.web.operators.rendering import SECURITY, Pages
+from lapse.web.operators.signing import Operator
+from lapse.web.operators.timeline import about, timeline
+from lapse.web.operators.views import Reading, numbers, unreachable, verdicts
+
+_FIRST_ROWS: Final = 10
+_ROWS: Final = 50
+_ACTS: Final = 50
+_ACTS_LOOKED_AT: Final = 500
+"""Of so many newest acts those on one session are shown with it."""
+
+_EXPORTED_AT_ONCE: Final = 500
+
+
+def session_key(app: str, user: str, id: str) -> SessionKey:  # noqa: A002 - the parameter's name
+    """Return the key that an address names; in its query, for an id may hold any character."""
+    return SessionKey(app, user, id)
+
+
+Key = Annotated[SessionKey, Depends(session_key)]
+
+
+def asked_query(
+    status: Status | None = None,
+    app: str = "",
+    user: str = "",
+    prefix: str = "",
+    after: str = "",
+    *,
+    size: Annotated[int, Parameter(ge=1, le=500)] = _ROWS,
+) -> Query:
+    """Return the query that an address asks for; an empty field asks for nothing."""
+    return Query(status, app or None, user or None, prefix or None, after or None, size)
+
+
+AskedQuery = Annotated[Query, Depends(asked_query)]
+
+
+def page_routes(  # noqa: C901 - one function for each page
+    service: LapseSessionService,
+    options: OperatorOptions,
+    admission: Admission,
+    pages: Pages,
+    reader: Reader,
+) -> APIRouter:
+    """Return the routes of the pages."""
+    router = APIRouter(prefix="/lapse", route_class=PageRoute, include_in_schema=False)
+    store = service.store
+    admitted = Annotated[Operator, Depends(admission.of_page)]
+
+    def common(operator: Operator) -> dict[str, Any]:
+        return {
+            "operator": operator,
+            "form_token": admission.signatures.form_token(operator.session),
+            "store": options.store,
+        }
+
+    async def live(reading: Reading) -> dict[str, Any]:
+        """Return what is refreshed in place."""
+        return {
+            "now": reading.overview.now,
+            "verdicts": verdicts(reading),
+            "numbers": numbers(reading),
+            "day": day_chart(reading.overview.counts, reading.overview.now),
+            "series": SERIES,
+        }
+
+    @router.get("/")
+    async def overview(request: Request, operator: admitted) -> Response:
+        first = Query(status=Status.WAITING, size=_FIRST_ROWS)
+        try:
+            reading = await reader.reading()
+            curves = await reader.curves(reading.overview)
+            page = await store.find(first)
+        except (StoreUnavailableError, TimeoutError) as error:
+            told = {"verdicts": [unreachable(str(error) or "it took too long")]}
+            return pages.page(request, "down.html", status=503, **common(operator), **told)
+        return pages.page(
+            request,
+            "overview.html",
+            **common(operator),
+            **await live(reading),
+            curves=curves,
+            counts=by_status(reading.overview),
+            **_listing(page, first, reading),
+        )
+
+    @router.get("/live")
+    async def fragment(request: Request, operator: admitted) -> Response:  # noqa: ARG001 - let in
+        return pages.page(request, "live.html", **await live(await reader.reading()))
+
+    @router.get("/sessions")
+    async def sessions(
+        request: Request,
+        operator: admitted,
+        query: AskedQuery,
+        done: str = "",
+    ) -> Response:
+        reading = await reader.reading()
+        page = await store.find(query)
+        return pages.page(
+            request,
+            "sessions.html",
+            **common(operator),
+            now=reading.overview.now,
+            counts=by_status(reading.overview),
+            done=_done(done),
+            **_listing(page, query, reading),
+        )
+
+    @router.get("/session")
+    async def session(request: Request, operator: admitted, key: Key, done: str = "") -> Response:
+        record = await store.lifecycle(key)
+        if record is None:
+            raise NoSuchSessionError(f"session {key.short}… does not exist")
+        now = (await reader.reading()).overview.now
+        acts = about(record, await store.acts(newest=_ACTS_LOOKED_AT))
+        document = record_json(record, now=now)
+        return pages.page(
+            request,
+            "session.html",
+            **common(operator),
+            now=now,
+            record=record,
+            steps=timeline(record, acts, now),
+            raw=json.dumps(document, indent=2, ensure_ascii=False),
+            address=address_of,
+            actions=[(action, WORDS[action]) for action in ALLOWED[record.status]],
+            done=_done(done),
+        )
+
+    @router.get("/acts")
+    async def acts(request: Request, operator: admitted, before: int | None = None) -> Response:
+        found = await store.acts(newest=_ACTS, before=before)
+        return pages.page(
+            request,
+            "acts.html",
+            **common(operator),
+            acts=found,
+            details=_detail,
+            older=found[-1].number if len(found) == _ACTS else None,
+            is_first=before is None,
+        )
+
+    @router.get("/acts.json")
+    async def acts_json(operator: admitted) -> Response:  # noqa: ARG001 - let in
+        return _download(_exported(store.acts, _json_line), "application/x-ndjson", "acts.json")
+
+    @router.get("/acts.csv")
+    async def acts_csv(operator: admitted) -> Response:  # noqa: ARG001 - let in
+        head = "number,at,by,action,app,session,detail\r\n"
+        return _download(_exported(store.acts, _csv_line, head), "text/csv", "acts.csv")
+
+    return router
+
+
+def address_of(key: SessionKey) -> str:
+    """Return a session's part of an address."""
+    return urlencode({"app": key.app_name, "user": key.user_id, "id": key.session_id})
+
+
+def _listing(page: Page, query: Query, reading: Reading) -> dict[str, Any]:
+    """Return what the list of sessions is filled with, and where its links lead."""
+    now = reading.overview.now
+
+    def link(status: Status | None = query.status, after: str | None = None) -> str:
+        asked = {
+            "status": status and str(status),
+            "app": query.app_name,
+            "user": query.user_id,
+            "prefix": query.prefix,
+            "after": after,
+        }
+        return urlencode({name: value for name, value in asked.items() if value})
+
+    return {
+        "records": [reading.rules.as_it_reads(record, now) for record in page.records],
+        "query": query,
+        "link": link,
+        "next": page.next,
+        "address": address_of,
+        "offered": {status: actions[0] for status, actions in ALLOWED.items()},
+        "words": WORDS,
+        "statuses": (None, Status.WAITING, Status.USED, Status.EXPIRED),
+        "apps": sorted({tally.app_name for tally in reading.overview.tallies}),
+    }
+
+
+def _done(action: str) -> str:
+    """Return what is said after an action; nothing for what is none."""
+    return WORDS[Action(action)].done if action in set(Action) else ""
+
+
+def _detail(act: Act) -> str:
+    return ", ".join(f"{name} {value}" for name, value in act.detail.items())
+
+
+async def _exported(
+    read: Callable[..., Any], line: Callable[[Act], str], head: str = ""
+) -> AsyncIterator[str]:
+    """Yield every act as lines, the newest first."""
+    yield head
+    before: int | None = None
+    while found := await read(newest=_EXPORTED_AT_ONCE, before=before):
+        acts: Sequence[Act] = found
+        yield "".join(map(line, acts))
+        before = acts[-1].number
+
+
+def _json_line(act: Act) -> str:
+    return json.dumps(act_json(act), ensure_ascii=False) + "\n"
+
+
+def _csv_line(act: Act) -> str:
+    cells = io.StringIO()
+    detail = json.dumps(act.detail) if act.detail else ""
+    at = act_json(act)["at"]
+    shown = (at, act.by, act.action, act.app_name or "", act.session or "", detail)
+    csv.writer(cells).writerow([act.number, *map(_inert, shown)])
+    return cells.getvalue()
+
+
+def _inert(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def _download(lines: AsyncIterator[str], media_type: str, name: str) -> Response:
+    headers = SECURITY | {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(lines, media_type=media_type, headers=headers)

@@ -1,0 +1,84 @@
+"""The pages' templates, their files, and the headers that all of them have."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.responses import HTMLResponse
+
+from lapse.web.operators import words
+from lapse.web.operators.admission import FORM_FIELD, base_of
+
+_WEB: Final = Path(__file__).parents[1]
+FILES: Final = _WEB / "static" / "operators"
+
+SECURITY: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    # Not `no-referrer`: browsers would send forms with `Origin: null`.
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+MEDIA_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+class Pages:
+    """Fills the templates."""
+
+    def __init__(self) -> None:
+        self.files = {
+            file.name: file.read_bytes()
+            for file in sorted(FILES.iterdir())
+            if file.suffix in MEDIA_TYPES
+        }
+        self._release = hashlib.sha256(b"".join(self.files.values())).hexdigest()[:12]
+        self._templates = Environment(
+            loader=FileSystemLoader(_WEB / "templates" / "operators"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals |= {
+            "release": self._release,
+            "version": version("lapse"),
+            "form_field": FORM_FIELD,
+        }
+        self._templates.filters |= {
+            "span": words.span,
+            "stamp": words.stamp,
+            "iso": words.iso,
+            "sessions": words.sessions,
+            "coded": coded,
+        }
+        self._templates.globals["when"] = words.when
+
+    def page(
+        self, request: Request, template: str, *, status: int = 200, **values: Any
+    ) -> HTMLResponse:
+        """Return a filled template."""
+        text = self._templates.get_template(template).render(base=base_of(request), **values)
+        return HTMLResponse(text, status, headers=SECURITY)
+
+
+def coded(text: str) -> Markup:
+    """Return text with what stands between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped

@@ -1,0 +1,89 @@
+"""The story of one session, with how long each part of it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from lapse.audit import Act
+from lapse.lifecycle import Lifecycle, Status
+from lapse.web.operators.words import span
+
+
+class Tense(StrEnum):
+    """Whether a step has been taken."""
+
+    PAST = "past"
+    NOW = "now"
+    AHEAD = "ahead"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a session's life.
+
+    Attributes:
+        at: when.
+        title: what.
+        tense: whether it has been.
+        note: what else is known of it.
+        after: how long after the step before; None for the first.
+    """
+
+    at: datetime
+    title: str
+    tense: Tense
+    note: str = ""
+    after: timedelta | None = None
+
+
+def timeline(record: Lifecycle, acts: Iterable[Act], now: datetime) -> Sequence[Step]:
+    """Return the steps in order, with the present one among them.
+
+    A record keeps the last of each kind of change: of several resurrections, their number.
+    """
+    steps = [_step(record.created_at, "Created", now, _wait(record))]
+    if record.first_message_at is not None:
+        steps.append(_step(record.first_message_at, "First message", now, "Kept from here on"))
+    if record.expired_at is not None and record.status is Status.EXPIRED:
+        steps.append(_step(record.expired_at, "Expired", now, "Gone for every reader of ADK"))
+    if record.status is Status.WAITING and record.expires_at is not None:
+        title = "Expires" if record.expires_at > now else "Deadline passed"
+        steps.append(_step(record.expires_at, title, now, "Unless a message comes first"))
+    if record.status in {Status.WAITING, Status.EXPIRED} and record.restorable_until is not None:
+        steps.append(
+            _step(record.restorable_until, "Purged", now, "Until then it can be brought back")
+        )
+    steps += [_step(act.at, f"{act.action.capitalize()} by {act.by}", now) for act in acts]
+    steps.append(Step(now, f"Now: {record.status}", Tense.NOW, _resurrections(record)))
+    steps.sort(key=lambda step: step.at)
+    return [
+        Step(step.at, step.title, step.tense, step.note, step.at - before.at if before else None)
+        for before, step in zip([None, *steps], steps, strict=False)
+    ]
+
+
+def about(record: Lifecycle, acts: Iterable[Act]) -> Sequence[Act]:
+    """Return the acts on a session: those on its app and on ids that begin as its own does."""
+    key = record.key
+    return [act for act in acts if (act.app_name, act.session) == (key.app_name, key.short)]
+
+
+def _step(at: datetime, title: str, now: datetime, note: str = "") -> Step:
+    return Step(at, title, Tense.AHEAD if at > now else Tense.PAST, note)
+
+
+def _wait(record: Lifecycle) -> str:
+    return "" if record.ttl is None else f"With a TTL of {span(record.ttl)}"
+
+
+def _resurrections(record: Lifecycle) -> str:
+    match record.resurrections:
+        case 0:
+            return ""
+        case 1:
+            return "Resurrected once"
+        case times:
+            return f"Resurrected {times} times"

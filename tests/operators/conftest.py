@@ -1,0 +1,17 @@
+"""One application with open operators' pages for a whole module."""
+
+import pytest
+from operators_server import operated
+
+import chromium
+from backends import BACKENDS
+
+browser = chromium.browser
+
+
+@pytest.fixture(scope="module", params=["sqlite"])
+def running(request, tmp_path_factory):
+    """Serve an application; a test names its own sessions."""
+    (backend,) = [backend for backend in BACKENDS if backend.name == request.param]
+    with backend.empty(tmp_path_factory.mktemp("operated")) as place, operated(place) as found:
+        yield found

@@ -1,0 +1,258 @@
+"""The operators' pages in a real browser: with a script and without, light and dark, on a phone."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from operators_server import TOKEN, operated, query
+from playwright.sync_api import expect
+
+from backends import BACKENDS
+
+PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+HIDE = """hidden => {
+  Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden});
+  document.dispatchEvent(new Event('visibilitychange'));
+}"""
+CONTRAST = """selector => {
+  const light = colour => {
+    const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255);
+    const [r, g, b] = parts.map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  return [...document.querySelectorAll(selector)].map(element => {
+    const ink = light(getComputedStyle(element).color);
+    return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
+  });
+}"""
+READ_ALOUD = "h1, h2, p, a, small, dt, dd, label, summary, .status, footer, li"
+
+
+@pytest.fixture
+def visit(browser, running):
+    """Opens a page, logged in; whatever a page complains of fails the test."""
+    contexts, complaints = [], []
+
+    def visit(path="/lapse/", *, base=running.url, **how):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **how})
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda message: (
+                message.type in {"error", "warning"} and complaints.append(message.text)
+            ),
+        )
+        page.goto(base + path)
+        log_in(page)
+        return page
+
+    visit.expected = []
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [said for said in complaints if not any(told in said for told in visit.expected)] == []
+
+
+def log_in(page, token=TOKEN, name="ann"):
+    page.get_by_label("Your name").fill(name)
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Log in").click()
+
+
+def link(page, name):
+    return page.get_by_role("link", name=name, exact=True)
+
+
+def button(page, name):
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def confirmed(page, name):
+    """Ask for an action, see what it says, and do it."""
+    link(page, name).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("?")
+    button(page, name).click()
+
+
+def shows(page, *ids):
+    expect(page.locator(".rows .id")).to_have_text(list(ids))
+
+
+def test_a_log_in_leads_where_one_wanted_to_go_and_a_log_out_ends_it(browser, running):
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{running.url}/lapse/sessions?status=used")
+        log_in(page, "not the token")
+        expect(page.get_by_role("alert")).to_have_text("That is not the token.")
+        log_in(page)
+        expect(page).to_have_url(f"{running.url}/lapse/sessions?status=used")
+        expect(page.locator("header")).to_contain_text("operator:ann")
+        button(page, "Log out").click()
+        expect(page.get_by_label("Token")).to_be_visible()
+        page.goto(f"{running.url}/lapse/")
+        expect(page.get_by_label("Token")).to_be_visible()
+
+
+def test_an_amber_verdict_leads_to_its_reason_and_its_remedy(visit, running):
+    running.create("overdue", ago=timedelta(hours=1))
+    page = visit()
+    amber = page.get_by_role("link", name=re.compile("A session is overdue by"))
+    amber.focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{running.url}/lapse/#why-overdue")
+    reason = page.locator("#why-overdue")
+    expect(reason).to_be_in_viewport()
+    expect(reason.get_by_role("listitem").first).to_be_visible()
+    reason.get_by_role("link", name="See what a sweep would do").click()
+    expect(page.locator("main")).to_contain_text("would expire")
+    button(page, "Sweep now").click()
+    expect(page.get_by_role("status")).to_contain_text("1 expired")
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_every_action_is_asked_for_confirmed_told_and_recorded(visit, running, scripts):
+    key = running.create(f"acted on {scripts}")
+    page = visit(f"/lapse/session?{query(key)}", java_script_enabled=scripts)
+    timeline = page.locator(".timeline li")
+    expect(timeline).to_contain_text(["Created", "Now: waiting", "Expires", "Purged"])
+    expect(timeline.nth(1).locator(".gap")).to_have_text(re.compile("min"))
+    for name, told, status in (
+        ("Extend", "The session has a fresh TTL.", "waiting"),
+        ("Expire now", "The session is expired.", "expired"),
+        ("Resurrect", "The session waits again.", "waiting"),
+    ):
+        confirmed(page, name)
+        expect(page.get_by_role("status")).to_have_text(told)
+        assert running.status(key) == status
+        expect(timeline.filter(has_text="by operator:ann").last).to_be_visible()
+    link(page, "Delete").click()
+    link(page, "Leave it").click()
+    assert running.status(key) == "waiting"
+    confirmed(page, "Delete")
+    expect(page.get_by_role("status")).to_have_text("The session is deleted.")
+    assert running.status(key) is None
+    page.goto(f"{running.url}/lapse/acts")
+    expect(page.locator("tbody tr").nth(0)).to_contain_text("deleted")
+    expect(page.locator("tbody tr").nth(3)).to_contain_text("extended")
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_sessions_are_found_by_status_app_user_and_the_beginning_of_an_id(visit, running, scripts):
+    own = f"found-{scripts}"
+    running.create(f"{own}-waiting", app=own, user="ann")
+    running.expired(f"{own}-expired", app=own, user="ann")
+    running.use(f"{own}-used", app=own, user="bob")
+    page = visit("/lapse/sessions", java_script_enabled=scripts)
+    page.get_by_label("App").select_option(own)
+    button(page, "Filter").click()
+    shows(page, f"{own}-expired", f"{own}-waiting", f"{own}-used")
+    page.get_by_role("link", name=re.compile("^expired")).click()
+    shows(page, f"{own}-expired")
+    page.get_by_label("User").fill("bob")
+    button(page, "Filter").click()
+    expect(page.locator("main")).to_contain_text("No session is like this.")
+    link(page, "Clear").click()
+    page.get_by_role("link", name=re.compile("^all")).click()
+    page.get_by_label("Id begins with").fill(f"{own}-w")
+    page.keyboard.press("Enter")
+    shows(page, f"{own}-waiting")
+    page.get_by_role("link", name=f"Extend {own}-waiting").click()
+    button(page, "Extend").click()
+    expect(page.get_by_role("status")).to_have_text("The session has a fresh TTL.")
+
+
+def test_a_list_goes_on_over_pages_and_back(visit, running):
+    for number in range(53):
+        running.create(f"page-{number:02}", app="long")
+    page = visit("/lapse/sessions?app=long", java_script_enabled=False)
+    shows(page, *(f"page-{number:02}" for number in range(50)))
+    link(page, "Next page").click()
+    shows(page, *(f"page-{number:02}" for number in range(50, 53)))
+    link(page, "First page").click()
+    shows(page, *(f"page-{number:02}" for number in range(50)))
+
+
+def test_numbers_refresh_in_place_while_somebody_looks_and_the_table_stays_open(visit, running):
+    asked = []
+    page = visit("/lapse/sessions")
+    page.clock.install()
+    page.goto(f"{running.url}/lapse/")
+    page.on("request", lambda sent: sent.resource_type == "xhr" and asked.append(sent.url))
+    waiting = page.locator(".numbers dd").first
+    before = int(waiting.text_content().split("for")[0].replace(",", ""))
+    page.get_by_text("As a table").click()
+    running.create("while one looks")
+    page.clock.fast_forward(5_100)
+    expect(waiting).to_contain_text(str(before + 1))
+    expect(page.locator("details table")).to_be_visible()
+    assert {url.rpartition("/")[2] for url in asked} == {"live"}
+
+    page.evaluate(HIDE, True)
+    asked.clear()
+    page.clock.fast_forward(60_000)
+    running.create("while nobody looks")
+    assert asked == []
+    page.evaluate(HIDE, False)
+    expect(waiting).to_contain_text(str(before + 2))
+
+
+def test_numbers_that_are_no_longer_refreshed_say_so_and_a_log_in_that_ended_is_asked_for(
+    visit, running
+):
+    page = visit("/lapse/sessions")
+    page.clock.install()
+    page.goto(f"{running.url}/lapse/")
+    visit.expected += ["404 (Not Found)", "net::ERR_FAILED", "htmx:"]
+    page.route("**/lapse/live", lambda route: route.abort())
+    page.clock.fast_forward(5_100)
+    expect(page.get_by_text("no longer refreshed")).to_be_visible()
+    page.unroute("**/lapse/live")
+    page.clock.fast_forward(5_100)
+    expect(page.get_by_text("no longer refreshed")).to_be_hidden()
+    page.context.clear_cookies()
+    page.clock.fast_forward(5_100)
+    expect(page.get_by_label("Token")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_colour_schemes_can_be_read(visit, running, scheme):
+    running.create(f"seen in {scheme}", ago=timedelta(hours=1))
+    key = running.expired(f"expired in {scheme}")
+    page = visit(color_scheme=scheme)
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", paper)[:3])) > 3 * 128) is (scheme == "light")
+    for path in ("", f"session?{query(key)}", f"session/delete?{query(key)}", "sweep", "acts"):
+        page.goto(f"{running.url}/lapse/{path}")
+        plain = f":is({READ_ALOUD}):not(.primary)"
+        assert min(page.evaluate(CONTRAST, plain)) >= 4.5, path
+        assert page.locator("h1").count() == 1
+        assert page.locator("main").count() == 1
+
+
+def test_on_a_phone_nothing_is_cut_off(visit, running):
+    key = running.expired("a-rather-long-id-" + "0123456789" * 10, user="u" * 128)
+    page = visit(**PHONE)
+    for path in ("", "sessions", f"session?{query(key)}", "sweep", "brake", "acts"):
+        page.goto(f"{running.url}/lapse/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360, path
+    page.goto(f"{running.url}/lapse/sessions?prefix=a-rather")
+    page.get_by_role("link", name="Resurrect").click()
+    button(page, "Resurrect").tap()
+    expect(page.get_by_role("status")).to_have_text("The session waits again.")
+
+
+def test_on_postgresql_the_pages_are_the_same(visit, browser):
+    (postgres,) = [backend for backend in BACKENDS if backend.name == "postgres"]
+    with postgres.empty(None) as place, operated(place) as found:
+        key = found.create("one")
+        page = visit(base=found.url)
+        expect(page.locator(".numbers dd").first).to_contain_text("1")
+        link(page, "one").click()
+        confirmed(page, "Expire now")
+        assert found.status(key) == "expired"
+        page.goto(f"{found.url}/lapse/sessions?status=expired")
+        shows(page, "one")

@@ -1,0 +1,440 @@
+"""Routes and roles: who gets at what, what each act does, and that it is recorded."""
+
+import hashlib
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+from operators_server import FORM, TOKEN, operated, query
+from pydantic import SecretStr
+
+from lapse import LapseSessionService, store_from_url
+from lapse.errors import InvalidValueError, StoreUnavailableError
+from lapse.lifecycle import SessionKey
+from lapse.operating import Brake, BrakeReason
+from lapse.operators import OperatorOptions, without_password
+from lapse.web import MountOptions, mount
+from lapse.web.operators.signing import Attempts, Signatures
+from served import Served
+
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+OPERATOR = {"X-Principal": "operator olga"}
+KEY = "app=shop&user=ann&id=nobody"
+PAGES = ["/", "/live", "/sessions", f"/session?{KEY}", f"/session/expire?{KEY}", "/sweep", "/brake"]
+PAGES += ["/acts", "/acts.csv", "/acts.json"]
+CHANGES = [f"/session/{action}?{KEY}" for action in ("resurrect", "extend", "expire", "delete")]
+CHANGES += ["/sweep", "/brake", "/logout"]
+API = ["/stats", "/sessions", f"/session?{KEY}", "/sweep", "/acts"]
+API_CHANGES = [path for path in CHANGES if path not in {"/brake", "/logout"}] + ["/sweep/confirm"]
+UNKNOWN = {"detail": "Not Found"}
+
+
+def nothing_here(answer):
+    return (answer.status_code, answer.json()) == (404, UNKNOWN)
+
+
+def all_routes(app):
+    """Return every route of operators, with each of its methods, filled in."""
+    for route in iter_route_contexts(app.routes):
+        if route.path.startswith("/lapse/") and route.path != "/lapse/client.js":
+            path = route.path.format(release="x", name="operators.css", action="expire")
+            yield from ((method, f"{path}?{KEY}") for method in sorted(route.methods))
+
+
+def test_the_tables_above_name_every_route(running):
+    named = {
+        path.partition("?")[0] for path in [*PAGES, *CHANGES, "/login", "/static/x/operators.css"]
+    }
+    named |= {f"/api{path.partition('?')[0]}" for path in [*API, *API_CHANGES]}
+    found = {path.partition("?")[0] for _, path in all_routes(running.served.app)}
+    filled = re.sub(r"/session/(resurrect|extend|delete)", "/session/expire", "\n".join(named))
+    assert {f"/lapse{path}" for path in filled.split("\n")} == found
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_leads_whoever_may_log_in_there_and_tells_others_nothing(running, path):
+    client = running.served.client
+    answer = client.get(f"/lapse{path}")
+    assert answer.status_code == 303
+    assert answer.headers["Location"].startswith("/lapse/login?then=%2Flapse%2F")
+    assert client.get(f"/lapse{path}", headers=OPERATOR).status_code in {200, 404}
+    for headers in ({"X-Principal": "user ann"}, {"X-Principal": "service pay"}):
+        assert nothing_here(client.get(f"/lapse{path}", headers=headers))
+    forged = {"Cookie": "lapse_operator=WyJvcGVyYXRvciIsIngiXQ.aSJnYQ.forged"}
+    assert client.get(f"/lapse{path}", headers=forged).status_code == 303
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_a_change_by_page_needs_a_log_in_its_own_form_and_our_origin(running, path):
+    client, form_token = running.logged_in()
+    _, of_another_log_in = running.logged_in("bob")
+    own, form = running.own_origin(), {"form_token": form_token}
+    address = f"/lapse{path}"
+    assert nothing_here(running.client().post(address, data=form, headers=own))
+    for data, headers in (
+        ({}, own),
+        ({"form_token": of_another_log_in}, own),
+        ({"form_token": form_token + "x"}, own),
+        (form, {"Origin": "https://evil.example"}),
+        (form, {"Origin": "null"}),
+        (form, {}),  # who says nothing counts as foreign
+        (form, own | {"Sec-Fetch-Site": "same-site"}),
+        (form, own | {"Sec-Fetch-Site": "cross-site"}),
+    ):
+        answer = client.post(address, data=data, headers=headers)
+        assert answer.status_code == 403, (data, headers)
+    assert client.post(address, data=form, headers=own).status_code in {200, 303, 404}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", path) for path in API] + [("POST", path) for path in API_CHANGES]
+)
+def test_the_api_is_for_the_token_and_operators_alone(running, method, path):
+    logged_in, _ = running.logged_in()
+    asked = (method, f"/lapse/api{path}")
+    for headers in (
+        {},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"X-Principal": "user ann"},
+        {"X-Principal": "user ann", **BEARER},
+        {"X-Principal": "service pay"},
+    ):
+        assert nothing_here(running.served.client.request(*asked, headers=headers)), headers
+    # A cookie is no credential here: a page of others could use it.
+    assert nothing_here(logged_in.request(*asked, headers=running.own_origin()))
+    for headers in (BEARER, OPERATOR):
+        answer = running.served.client.request(*asked, headers=headers)
+        assert answer.status_code in {200, 404}
+        assert answer.json() != UNKNOWN
+    if method == "POST":
+        foreign = BEARER | {"Origin": "https://evil.example"}
+        assert running.served.client.request(*asked, headers=foreign).status_code == 403
+
+
+def test_without_a_token_there_is_nothing_but_for_operators(tmp_path):
+    app = FastAPI()
+    mount(app, LapseSessionService(store_from_url(f"sqlite:///{tmp_path}/lapse.db")))
+    with Served(app) as served:
+        for method, path in all_routes(app):
+            for headers in ({}, BEARER):
+                answer = served.client.request(method, path, headers=headers)
+                assert nothing_here(answer), (method, path)
+
+
+def test_with_a_port_of_its_own_nothing_is_on_any_other(tmp_path):
+    with operated(f"sqlite:///{tmp_path}/lapse.db", port=1) as found:
+        for method, path in all_routes(found.served.app):
+            answer = found.served.client.request(method, path, headers=BEARER)
+            assert nothing_here(answer), (method, path)
+
+
+def test_the_pages_load_nothing_from_elsewhere_and_cannot_be_framed(running):
+    client, _ = running.logged_in()
+    page = client.get("/lapse/")
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+    assert page.headers["X-Frame-Options"] == "DENY"
+    assert page.headers["Cache-Control"] == "no-store"
+    assert not re.search(r"<style|style=|<script>|onclick=|https?://", page.text)
+    for file in re.findall(r'(?:href|src)="(/lapse/static/[^"]+)"', page.text):
+        assert running.client().get(file).status_code == 200
+    assert running.client().get("/lapse/static/x/htmx.md").status_code == 404
+
+
+def test_htmx_is_the_file_that_its_note_says():
+    folder = Path(__file__).parents[2] / "src/lapse/web/static/operators"
+    (script,) = folder.glob("htmx-*.js")
+    note = (folder / "htmx.md").read_text("utf-8")
+    assert script.name in note
+    assert hashlib.sha256(script.read_bytes()).hexdigest() in note
+
+
+# Logging in and out.
+
+
+def test_a_log_in_gives_a_cookie_that_no_script_and_no_other_site_gets(running):
+    client = running.client()
+    sent = {"token": TOKEN, "name": "ann", "then": "/lapse/sessions?status=used"}
+    answer = client.post("/lapse/login", data=sent, headers=running.own_origin())
+    assert answer.headers["Location"] == "/lapse/sessions?status=used"
+    cookie = answer.headers["Set-Cookie"]
+    for part in ("HttpOnly", "SameSite=strict", "Path=/lapse/", "Max-Age=43200"):
+        assert part in cookie
+    assert TOKEN not in cookie
+    page = client.get("/lapse/")
+    assert "operator:ann" in page.text
+    form = {"form_token": FORM.search(page.text)[1]}
+    assert client.post("/lapse/logout", data=form, headers=running.own_origin()).status_code == 303
+    assert client.get("/lapse/").status_code == 303
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["https://evil.example", "//evil.example", "/lapse/\\evil", "/other", "/lapse/\n", ""],
+)
+def test_a_log_in_leads_to_our_own_pages_only(running, elsewhere):
+    sent = {"token": TOKEN, "then": elsewhere}
+    answer = running.client().post("/lapse/login", data=sent, headers=running.own_origin())
+    assert answer.headers["Location"] == "/lapse/"
+
+
+def test_a_log_in_from_elsewhere_or_with_a_strange_name_is_refused(running):
+    foreign = {"Origin": "https://evil.example"}
+    client = running.client()
+    assert client.post("/lapse/login", data={"token": TOKEN}, headers=foreign).status_code == 403
+    for name in ("x" * 65, "a\nb"):
+        sent = {"token": TOKEN, "name": name}
+        answer = client.post("/lapse/login", data=sent, headers=running.own_origin())
+        assert (answer.status_code, "printable" in answer.text) == (403, True)
+    long = client.post("/lapse/login", content=b"x" * 20_000, headers=running.own_origin())
+    assert long.status_code == 413
+
+
+def test_after_five_wrong_tokens_an_address_has_to_wait(tmp_path):
+    with operated(f"sqlite:///{tmp_path}/lapse.db") as found:
+        client, own = found.served.client, found.own_origin()
+        for _ in range(4):
+            answer = client.post("/lapse/login", data={"token": "wrong"}, headers=own)
+            assert (answer.status_code, "not the token" in answer.text) == (403, True)
+        assert nothing_here(client.get("/lapse/api/stats", headers={"Authorization": "Bearer x"}))
+        answer = client.post("/lapse/login", data={"token": TOKEN}, headers=own)
+        assert answer.status_code == 429
+        assert 0 < int(answer.headers["Retry-After"]) <= 60
+        assert client.get("/lapse/api/stats", headers=BEARER).status_code == 429
+
+
+def test_attempts_are_counted_for_each_address_and_not_for_ever():
+    attempts = Attempts()
+    for number in range(10_005):
+        attempts.failed(f"address {number}")
+    for _ in range(5):
+        assert not attempts.wait("one")
+        attempts.failed("one")
+    assert attempts.wait("one") > timedelta(seconds=50)
+    assert not attempts.wait("other")
+    assert len(attempts._failures) == 10_000
+
+
+def test_a_cookie_ends_with_its_time_and_with_its_token():
+    token, hours = SecretStr(TOKEN), timedelta(hours=12)
+    cookie = Signatures(token, hours).cookie("ann")
+    assert Signatures(token, hours).read_cookie(cookie).name == "operator:ann"
+    assert Signatures(token, timedelta(seconds=-1)).read_cookie(cookie) is None
+    assert Signatures(SecretStr(TOKEN + "x"), hours).read_cookie(cookie) is None
+    assert Signatures(token, hours).read_cookie(Signatures(token, hours).form_token("x")) is None
+    assert not Signatures(None, hours).is_token("")
+
+
+def test_a_token_that_could_be_guessed_or_sent_by_no_header_is_refused():
+    for token in ("short", "x" * 23, "é" * 30, "with spaces in it, many of them"):
+        with pytest.raises(InvalidValueError, match="LAPSE_ADMIN_TOKEN") as caught:
+            OperatorOptions(token=SecretStr(token))
+        assert token not in str(caught.value)
+    assert TOKEN not in repr(OperatorOptions(token=SecretStr(TOKEN)))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:////var/a@b.db", "sqlite:////var/a@b.db"),
+        ("postgresql://lapse:s:e@c/r?t@host:5/db?sslmode=x", "postgresql://lapse@host:5/db"),
+        ("postgresql:///db?user=u&password=p@ss", "postgresql://@ss"),
+        ("postgresql://host/db?password=x", "postgresql://host/db"),
+    ],
+)
+def test_a_stores_address_is_shown_without_secrets(url, shown):
+    assert without_password(url) == shown
+
+
+# What is done.
+
+
+@pytest.mark.parametrize("running", ["sqlite", "postgres"], indirect=True)
+def test_every_act_on_a_session_by_page_and_by_api(running):
+    client, form_token = running.logged_in()
+    form, own = {"form_token": form_token}, running.own_origin()
+
+    def by_page(action, key):
+        asked = client.get(f"/lapse/session/{action}?{query(key)}")
+        assert (asked.status_code, 'method="post"' in asked.text) == (200, True)
+        done = client.post(f"/lapse/session/{action}?{query(key)}", data=form, headers=own)
+        assert done.status_code == 303, done.text
+        assert running.newest_act().by == "operator:ann"
+        return client.get(done.headers["Location"])
+
+    def by_api(action, key):
+        path = f"/lapse/api/session/{action}?{query(key)}"
+        done = running.served.client.post(path, headers=BEARER)
+        assert done.status_code == 200, done.text
+        assert running.newest_act().by == "operator"
+        return done
+
+    for number, do in enumerate((by_page, by_api)):
+        key = running.create(f"s{number}/ä?&", ago=timedelta(minutes=10))
+        before = running.do(running.store.lifecycle(key)).expires_at
+        do("extend", key)
+        assert running.do(running.store.lifecycle(key)).expires_at > before
+        assert running.newest_act().action == "extended"
+        do("expire", key)
+        assert (running.status(key), running.newest_act().action) == ("expired", "expired")
+        do("resurrect", key)
+        assert (running.status(key), running.newest_act().action) == ("waiting", "resurrected")
+        told = do("delete", key)
+        assert (running.status(key), running.newest_act().action) == (None, "deleted")
+        assert "deleted" in told.text
+        assert client.get(f"/lapse/session?{query(key)}").status_code == 404
+
+    used = running.use("kept")
+    refused = client.post(f"/lapse/session/expire?{query(used)}", data=form, headers=own)
+    assert (refused.status_code, "does not allow" in refused.text) == (409, True)
+    path = f"/lapse/api/session/expire?{query(used)}"
+    assert running.served.client.post(path, headers=BEARER).status_code == 409
+    assert running.status(used) == "used"
+
+    page = client.get(f"/lapse/session?{query(used)}")
+    assert "hello" not in page.text  # what its message says
+    document = running.served.client.get(f"/lapse/api/session?{query(used)}", headers=OPERATOR)
+    assert [step["title"] for step in document.json()["timeline"]][:2] == [
+        "Created",
+        "First message",
+    ]
+
+
+@pytest.mark.parametrize("running", ["sqlite", "postgres"], indirect=True)
+def test_the_overview_the_list_and_the_sweep(running):
+    client, form_token = running.logged_in()
+    api = running.served.client
+    own = running.own_origin()
+    for number in range(60):
+        running.create(f"many-{number:02}", app="crowd", user="bea")
+    due = running.create("due", app="crowd", ago=timedelta(minutes=31))
+
+    page = client.get("/lapse/").text
+    assert "A session is overdue by" in page
+    assert 'href="#why-overdue"' in page
+    assert 'id="why-overdue"' in page
+    assert "somewhere" in page
+    stats = api.get("/lapse/api/stats", headers=BEARER).json()
+    (crowd,) = [app for app in stats["apps"] if app["appName"] == "crowd"]
+    assert (crowd["sessions"]["waiting"], crowd["changes"]["created"]) == (61, 61)
+    told = {verdict["name"]: verdict["isWell"] for verdict in stats["verdicts"]}
+    assert told["overdue"] is False
+
+    seen, path = [], "/lapse/sessions?app=crowd&user=bea&prefix=many-"
+    while path:
+        page = client.get(path).text
+        seen += re.findall(r'class="id mono"[^>]*>([^<]+)<', page)
+        following = re.search(r'href="([^"]+)" rel="next"', page)
+        path = following and following[1].replace("&amp;", "&")
+    assert sorted(seen) == [f"many-{number:02}" for number in range(60)]
+    found = api.get("/lapse/api/sessions?app=crowd&prefix=due&size=1", headers=BEARER).json()
+    assert [session["status"] for session in found["sessions"]] == ["expired"]
+    assert client.get("/lapse/sessions?after=nonsense").status_code == 400
+    assert client.get("/lapse/sessions?status=nonsense").status_code == 400
+
+    dry = api.get("/lapse/api/sweep", headers=BEARER).json()
+    assert (dry["expire"], running.do(running.store.lifecycle(due)).expired_at is not None) == (
+        1,
+        True,
+    )
+    assert api.get("/lapse/api/sweep", headers=BEARER).json() == dry
+    swept = client.post("/lapse/sweep", data={"form_token": form_token}, headers=own)
+    assert "Swept: 1 expired, 0 purged, 0 kept." in swept.text
+    act = running.newest_act()
+    assert (act.by, act.action, act.detail["expired"]) == ("operator:ann", "swept", 1)
+    done = api.post("/lapse/api/sweep", headers=BEARER).json()
+    assert done == {"expired": 0, "purged": 0, "kept": 0, "ended": True}
+
+
+def test_a_brake_is_told_and_let_go_of(running):
+    client, form_token = running.logged_in()
+    now = datetime.now(UTC).replace(microsecond=0)
+
+    def brake(since):
+        until = since + timedelta(hours=1)
+        assert running.do(
+            running.store.set_brake(Brake(BrakeReason.CLOCK, since, until, jump=until - since))
+        )
+
+    brake(now)
+    assert "A brake holds back every purge" in client.get("/lapse/").text
+    page = client.get("/lapse/brake").text
+    since = re.search(r'name="since" value="([^"]+)"', page)[1].replace("&#43;", "+")
+    stale = {"form_token": form_token, "since": "2020-01-01T00:00:00+00:00"}
+    client.post("/lapse/brake", data=stale, headers=running.own_origin())
+    assert running.do(running.store.brake()) is not None
+    form = {"form_token": form_token, "since": since}
+    client.post("/lapse/brake", data=form, headers=running.own_origin())
+    assert running.do(running.store.brake()) is None
+    assert (running.newest_act().by, running.newest_act().action) == ("operator:ann", "confirmed")
+    assert "No brake is set" in client.get("/lapse/brake").text
+
+    brake(now + timedelta(seconds=1))
+    confirm = "/lapse/api/sweep/confirm"
+    assert running.served.client.post(confirm, headers=BEARER).json() == {"released": True}
+    assert running.served.client.post(confirm, headers=BEARER).json() == {"released": False}
+
+
+def test_acts_are_shown_and_exported(running):
+    client, _ = running.logged_in('=HYPERLINK("x")')
+    key = running.expired("exported", user="ann")
+    for action in ("resurrect", "expire"):
+        path = f"/lapse/api/session/{action}?{query(key)}"
+        running.served.client.post(path, headers={"X-Principal": "operator =1+1"})
+    assert "resurrected" in client.get("/lapse/acts").text
+    lines = client.get("/lapse/acts.csv").text.splitlines()
+    assert lines[0] == "number,at,by,action,app,session,detail"
+    assert ",'=1+1,expired,shop,exported," in lines[1]
+    exported = [json.loads(line) for line in client.get("/lapse/acts.json").text.splitlines()]
+    assert [act["action"] for act in exported[:2]] == ["expired", "resurrected"]
+    assert len(exported) == len(lines) - 1
+    asked = running.served.client.get("/lapse/api/acts?newest=1", headers=BEARER).json()
+    assert (asked["acts"][0]["by"], asked["next"]) == ("=1+1", asked["acts"][0]["number"])
+
+
+def test_while_the_store_does_not_answer_the_page_says_so(running, monkeypatch):
+    async def down(**_):
+        raise StoreUnavailableError("it is down")
+
+    client, _ = running.logged_in()
+    monkeypatch.setattr(running.store, "overview", down)
+    page = client.get("/lapse/")
+    assert (page.status_code, "The store does not answer" in page.text) == (503, True)
+    assert client.get("/lapse/sessions").status_code == 503
+    assert running.served.client.get("/lapse/api/stats", headers=BEARER).status_code == 503
+
+
+def test_ids_and_names_from_outside_are_text_on_the_page(running):
+    nasty = SessionKey("shop", '"><img src=x onerror=alert(1)>', "<script>alert(1)</script>")
+    running.create(nasty.session_id, user=nasty.user_id)
+    client, _ = running.logged_in("<b>ann</b>")
+    for page in ("/lapse/sessions?prefix=%3Cscript", f"/lapse/session?{query(nasty)}"):
+        text = client.get(page).text
+        assert "&lt;script&gt;" in text
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+        assert "<b>ann" not in text
+
+
+def test_a_page_behind_a_prefix_has_links_that_work(tmp_path):
+    outer, inner = FastAPI(), FastAPI()
+    service = LapseSessionService(store_from_url(f"sqlite:///{tmp_path}/lapse.db"))
+    mount(inner, service, MountOptions(operators=OperatorOptions(token=SecretStr(TOKEN))))
+    outer.mount("/inner", inner)
+    outer.router.lifespan_context = lambda _: inner.router.lifespan_context(inner)
+    outer.state.lapse_endings = []
+    with Served(outer) as served, httpx.Client(base_url=served.url, trust_env=False) as client:
+        asked = client.get("/inner/lapse/acts", follow_redirects=True)
+        assert asked.url.path == "/inner/lapse/login"
+        assert 'action="/inner/lapse/login"' in asked.text
+        then = re.search(r'name="then" value="([^"]+)"', asked.text)[1]
+        sent = {"token": TOKEN, "then": then}
+        answer = client.post("/inner/lapse/login", data=sent, headers={"Origin": served.url})
+        assert answer.headers["Location"] == "/inner/lapse/acts"
+        assert client.get(answer.headers["Location"]).status_code == 200

@@ -1,0 +1,236 @@
+"""What operators are told, from what a store tells: each amber case, numbers, charts, timeline."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from backends import HOUR, T0, TTL, key
+from lapse.audit import Act
+from lapse.lifecycle import ChangeKind, Lifecycle, Rules, Status
+from lapse.operating import Brake, BrakeReason, Counted, Overview, Tally
+from lapse.ttl import Decision, Policy, Reason, Scope, Targets
+from lapse.ttl.curve import Curve
+from lapse.web.operators.charts import curve_chart, day_chart
+from lapse.web.operators.timeline import Tense, about, timeline
+from lapse.web.operators.views import Reading, numbers, verdicts
+from lapse.web.operators.words import span, when
+
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+
+
+def counted(kind, sessions, ago=timedelta(0), app="app"):
+    return Counted(app, kind, T0 - ago, sessions)
+
+
+CALM = Overview(
+    now=T0,
+    tallies=[Tally("app", Status.WAITING, 3), Tally("b", Status.USED, 1200)],
+    counts=[counted(ChangeKind.USED, 1000), counted(ChangeKind.RESURRECTED, 21)],
+    next_expiry=T0 + MINUTE,
+    next_purge=None,
+    swept_at=T0 - 4 * SECOND,
+    brake=None,
+)
+READING = Reading(CALM, 2 * SECOND / 1000, Rules(), Policy.FIXED, Targets())
+
+
+def told(reading=READING, **overview):
+    return verdicts(replace(reading, overview=replace(reading.overview, **overview)))
+
+
+def amber(found):
+    return [verdict.name for verdict in found if not verdict.is_well]
+
+
+def test_all_is_well():
+    assert [verdict.sentence for verdict in told()] == [
+        "Sweeper ran 4 s ago",
+        "No session is overdue",
+        "Store answers in 2 ms",
+        "2.1 % of first messages found an expired session",
+    ]
+    assert amber(told()) == []
+
+
+@pytest.mark.parametrize(
+    ("overview", "name", "sentence"),
+    [
+        ({"swept_at": None}, "sweeper", "No sweeper has run yet"),
+        ({"swept_at": T0 - 61 * SECOND}, "sweeper", "Sweeper ran 1 min 1 s ago"),
+        ({"next_expiry": T0 - 6 * SECOND}, "overdue", "A session is overdue by 6 s"),
+        (
+            {"counts": [counted(ChangeKind.USED, 100), counted(ChangeKind.RESURRECTED, 6)]},
+            "heard",
+            "6.0 % of first messages found an expired session",
+        ),
+        (
+            {"brake": Brake(BrakeReason.SHARE, T0 - MINUTE, T0 + HOUR, 1500)},
+            "brake",
+            "A brake holds back every purge, set 1 min ago",
+        ),
+        (
+            {"brake": Brake(BrakeReason.CLOCK, T0 - MINUTE, T0 + HOUR, jump=HOUR)},
+            "brake",
+            "A brake holds back every purge, set 1 min ago",
+        ),
+    ],
+)
+def test_what_is_not_well_says_why_and_what_to_do(overview, name, sentence):
+    (verdict,) = [verdict for verdict in told(**overview) if not verdict.is_well]
+    assert (verdict.name, verdict.sentence) == (name, sentence)
+    assert verdict.reason
+    assert verdict.remedies
+
+
+@pytest.mark.parametrize(
+    "overview",
+    [
+        {"swept_at": T0 - 60 * SECOND},
+        {"swept_at": T0 + SECOND},  # a replica that was a moment later
+        {"next_expiry": T0 - 5 * SECOND},
+        {"next_expiry": None},
+        {"counts": [counted(ChangeKind.USED, 100), counted(ChangeKind.RESURRECTED, 5)]},
+        {"counts": [counted(ChangeKind.USED, 19), counted(ChangeKind.RESURRECTED, 19)]},
+        {"counts": []},
+    ],
+)
+def test_what_is_just_well_enough_is_green(overview):
+    assert amber(told(**overview)) == []
+
+
+def test_a_slow_store_and_clean_up_switched_off_are_amber():
+    assert amber(told(replace(READING, took=timedelta(milliseconds=251)))) == ["store"]
+    off = replace(READING, rules=Rules(enforced=False))
+    assert amber(told(off, next_expiry=T0 - HOUR, swept_at=None)) == ["sweeper"]
+    assert "switched off" in told(off)[0].sentence
+
+
+def test_alarms_of_the_ttls_decisions_are_told():
+    decision = Decision(
+        Scope("app"), T0, Reason.CHOSEN, observations=1000, refused=200, audit_alarm=True,
+        targets=Targets().as_document(),
+    )  # fmt: skip
+    assert amber(told(replace(READING, standing={decision.scope: decision}))) == [
+        "horizon",
+        "audit",
+    ]
+
+
+def test_the_six_numbers():
+    counts = [
+        counted(ChangeKind.USED, 7, ago=11 * HOUR),
+        counted(ChangeKind.USED, 5, ago=13 * HOUR),  # yesterday: T0 is noon
+        counted(ChangeKind.EXPIRED, 4, ago=MINUTE),
+        counted(ChangeKind.EXPIRED, 2, ago=2 * HOUR),
+    ]
+    reading = replace(READING, overview=replace(CALM, counts=counts, next_expiry=T0 - MINUTE))
+    assert [(number.label, number.value, number.is_wrong) for number in numbers(reading)] == [
+        ("waiting", "3", False),
+        ("used today", "7", False),
+        ("expired, 1 h", "4", False),
+        ("resurrected, 1 h", "0", False),
+        ("oldest overdue", "1 min", True),
+        ("TTL", "30 min", False),
+    ]
+
+
+def test_a_learnt_ttl_is_shown_as_a_range():
+    decisions = [
+        Decision(Scope(app), T0, Reason.CHOSEN, ttl=ttl * MINUTE)
+        for app, ttl in (("a", 12), ("b", 40))
+    ]
+    standing = {decision.scope: decision for decision in decisions}
+    shown = numbers(replace(READING, mode=Policy.ADAPTIVE, standing=standing))[-1]
+    assert (shown.value, shown.hint) == ("12 min", "adaptive, up to 40 min")
+
+
+def test_the_day_has_one_slot_for_each_hour_and_every_count_in_its_own():
+    now = T0 + 20 * MINUTE
+    counts = [
+        counted(ChangeKind.CREATED, 8),
+        counted(ChangeKind.CREATED, 2, app="other"),
+        counted(ChangeKind.EXPIRED, 10, ago=23 * HOUR),
+        counted(ChangeKind.EXPIRED, 99, ago=24 * HOUR),  # before the first slot
+        counted(ChangeKind.EXTENDED, 99),
+    ]
+    chart = day_chart(counts, now)
+    assert (len(chart.slots), chart.totals, chart.axis) == (24, (10, 0, 10, 0), 50.0)
+    assert chart.slots[0].told == "13:00 to 14:00 UTC: 10 expired"
+    created, expired = sorted(chart.bars, key=lambda bar: bar.y)
+    assert (created.y, created.height, expired.y, expired.height) == (0, 50, 50, 50)
+    assert day_chart([], now).is_empty
+
+
+def test_the_curve_says_which_share_comes_within_the_ttl():
+    silent = tuple(1 - 0.4 * edge / 96 for edge in range(97))
+    chart = curve_chart("app", Curve(silent), HOUR * 24)
+    assert (chart.ttl_x, chart.ttl_y, chart.within) == (100, 0, 1)
+    assert curve_chart("app", Curve(silent), TTL).within < 0.7
+    mute = curve_chart("app", Curve((1.0,) * 97), TTL)
+    assert (mute.within, mute.top) == (None, 0)
+    assert "0.0 % of sessions" in mute.told
+
+
+WAITING = Lifecycle(
+    key("0123456789"), Status.WAITING, T0, TTL, T0 + TTL, restorable_until=T0 + 24 * HOUR
+)
+
+
+def titles(record, acts=(), now=T0 + MINUTE):
+    return [(step.title, step.tense, step.after) for step in timeline(record, acts, now)]
+
+
+def test_a_waiting_sessions_timeline_goes_on_into_the_future():
+    assert titles(WAITING) == [
+        ("Created", Tense.PAST, None),
+        ("Now: waiting", Tense.NOW, MINUTE),
+        ("Expires", Tense.AHEAD, 29 * MINUTE),
+        ("Purged", Tense.AHEAD, 23.5 * HOUR),
+    ]
+
+
+def test_a_used_sessions_timeline_ends_with_now():
+    used = replace(
+        WAITING, status=Status.USED, first_message_at=T0 + 3 * SECOND, expires_at=None,
+        restorable_until=None, resurrections=2,
+    )  # fmt: skip
+    steps = timeline(used, (), T0 + MINUTE)
+    assert [step.title for step in steps] == ["Created", "First message", "Now: used"]
+    assert steps[-1].note == "Resurrected 2 times"
+
+
+def test_acts_stand_in_the_timeline_of_their_own_session_only():
+    act = Act(1, T0 + SECOND, "operator:ann", "extended", "app", "01234567")
+    others = [
+        replace(act, session="abcdefgh"),
+        replace(act, app_name="b"),
+        Act(2, T0, "x", "swept"),
+    ]
+    assert about(WAITING, [act, *others]) == [act]
+    assert titles(WAITING, [act])[1] == ("Extended by operator:ann", Tense.PAST, SECOND)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.0004, "0 s"),
+        (0.25, "250 ms"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (125, "2 min 5 s"),
+        (3600, "1 h"),
+        (12_000, "3 h 20 min"),
+        (187_200, "2 d 4 h"),
+    ],
+)
+def test_durations_are_told_in_two_units(seconds, words):
+    assert span(timedelta(seconds=seconds)) == words
+
+
+def test_moments_are_told_from_now():
+    assert when(T0 - 4 * SECOND, T0) == "4 s ago"
+    assert when(T0 + MINUTE, T0) == "in 1 min"
+    assert when(T0 + SECOND / 2, T0) == "now"
