@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from lapse.auth_settings import AuthSettings
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
 from lapse.run_store import RunLimits
@@ -48,7 +49,7 @@ class Adopt(StrEnum):
     ALL = "all"
 
 
-class Settings(BaseSettings):
+class Settings(AuthSettings):
     """The settings of one process; `README.md` describes each."""
 
     model_config = SettingsConfigDict(
@@ -199,6 +200,10 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _disagreements(settings: Settings) -> list[str]:
     """Return what is wrong with settings that are right by themselves."""
+    return [*settings.auth_problems(), *_ttl_disagreements(settings)]
+
+
+def _ttl_disagreements(settings: Settings) -> list[str]:
     if settings.ttl_policy is Policy.FIXED:
         return []
     name = f"LAPSE_TTL_POLICY={str(settings.ttl_policy)!r}"
@@ -231,4 +236,6 @@ def _problem(detail: Any) -> str:
     name = name if field is None else str(field.validation_alias)
     error = detail.get("ctx", {}).get("error")
     reason = error.reason if isinstance(error, InvalidValueError) else detail["msg"]
-    return f"{name}={detail['input']!r:.60}: {reason[:1].lower()}{reason[1:]}"
+    # A setting that is not shown is a secret.
+    given = f"={detail['input']!r:.60}" if field is None or field.repr else ""
+    return f"{name}{given}: {reason[:1].lower()}{reason[1:]}"
