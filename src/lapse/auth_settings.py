@@ -81,12 +81,12 @@ class AuthSettings(BaseSettings):
                     cookie=self.jwt_cookie,
                 )
             case AuthMode.HEADER:
-                by = HeaderOptions(self.auth_header, self._proxies, self.auth_role_header, roles)
+                by = HeaderOptions(self.auth_header, self.proxies, self.auth_role_header, roles)
         return AuthOptions(by, metrics_open=self.metrics_open)
 
     def auth_problems(self) -> list[str]:
         """Return what is wrong with these settings together."""
-        problems = []
+        problems = list(self._proxy_problems())
         if self.service_role == self.operator_role:
             problems.append("LAPSE_OPERATOR_ROLE: must not be the same as LAPSE_SERVICE_ROLE")
         match self.auth:
@@ -105,7 +105,8 @@ class AuthSettings(BaseSettings):
         return self.jwt_key.get_secret_value().replace("\\n", "\n")
 
     @property
-    def _proxies(self) -> tuple[Network, ...]:
+    def proxies(self) -> tuple[Network, ...]:
+        """Return whose word is taken for what they say of a request."""
         return parse_networks(_listed(self.auth_proxies), field="LAPSE_AUTH_PROXIES")
 
     def _token_problems(self) -> Iterator[str]:
@@ -148,18 +149,21 @@ class AuthSettings(BaseSettings):
                 yield f"{name}={header!r:.60}: must be the name of a header"
         if self.auth_header.lower() == self.auth_role_header.lower():
             yield "LAPSE_AUTH_ROLE_HEADER: must not be the same as LAPSE_AUTH_HEADER"
-        try:
-            proxies = self._proxies
-        except InvalidValueError as error:
-            yield f"LAPSE_AUTH_PROXIES={self.auth_proxies!r:.60}: {error.reason}"
-            return
-        if not proxies:
+        if not _listed(self.auth_proxies):
             yield (
                 "LAPSE_AUTH_PROXIES: LAPSE_AUTH=header needs it: the addresses of the proxies "
                 f"that set {self.auth_header}, such as 127.0.0.1 or 10.0.0.0/8"
             )
+
+    def _proxy_problems(self) -> Iterator[str]:
+        given = f"LAPSE_AUTH_PROXIES={self.auth_proxies!r:.60}"
+        try:
+            proxies = self.proxies
+        except InvalidValueError as error:
+            yield f"{given}: {error.reason}"
+            return
         if any(not network.prefixlen for network in proxies):
-            yield "LAPSE_AUTH_PROXIES: must not be everybody's addresses: anyone could be anyone"
+            yield f"{given}: must not be everybody's addresses: anyone could be anyone"
 
 
 def _listed(text: str) -> tuple[str, ...]:

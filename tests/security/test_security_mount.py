@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 from fastapi import BackgroundTasks, FastAPI
-from served import Served
 from starlette.requests import HTTPConnection
 
 from lapse.authentication import NotAuthenticatedError
@@ -13,6 +12,7 @@ from lapse.sessions import LapseSessionService
 from lapse.stores import store_from_url
 from lapse.web.authentication import Authentication
 from lapse.web.mounting import MountOptions, mount
+from served import Served
 
 
 class Badges:

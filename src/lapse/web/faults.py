@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exception_handlers import (
@@ -33,14 +33,16 @@ from lapse.errors import (
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
+_NOT_FOUND: Final = "Session not found"
+
 
 def install_faults(app: FastAPI) -> None:
     """Make Lapse's errors, and ADK's where ADK's routes let them through, into answers."""
     answers: dict[type[Exception], Answer] = {
         InvalidValueError: _answer(400),
         # One text for unknown, foreign and purged sessions: it tells nothing.
-        NoSuchSessionError: _answer(404, "Session not found"),
-        SessionNotFoundError: _answer(404, "Session not found"),
+        NoSuchSessionError: _answer(404, _NOT_FOUND),
+        SessionNotFoundError: _answer(404, _NOT_FOUND),
         WrongStatusError: _answer(409),
         TooManyStreamsError: _answer(429),
         OutdatedSessionError: _answer(409),
@@ -84,6 +86,8 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, StoreUnavailableError):
         # ADK's create route makes a 500 of every error that it does not know.
         return await _unavailable(request, error.__cause__)
+    if isinstance(error.__cause__, NoSuchSessionError):
+        return JSONResponse({"detail": _NOT_FOUND}, 404)
     try:
         return await http_exception_handler(request, error)
     except UnicodeEncodeError:
