@@ -205,6 +205,9 @@ class Store(
 ):
     """Where sessions live, and the records of their runs.
 
+    Whatever reads or changes a session takes its key, and the key holds its owner: a session
+    of somebody else's is one that does not exist.
+
     `by` is who asks for a change: when it changes something, that is recorded with it, in the
     same transaction; see `lapse.audit`.
 
@@ -276,11 +279,20 @@ class Store(
         ...
 
     async def list(
-        self, app_name: str, user_id: str | None, *, now: datetime | None = None
+        self, app_name: str, user_id: str, *, now: datetime | None = None
     ) -> Sequence[SessionRecord]:
-        """Return a user's sessions, or with None every user's, without events.
+        """Return a user's sessions, without events.
 
         Ascending by (update_time, user_id, session_id), from one snapshot.
+        """
+        ...
+
+    async def list_of_all_users(
+        self, app_name: str, *, now: datetime | None = None
+    ) -> Sequence[SessionRecord]:
+        """Return every user's sessions, as `list` does.
+
+        The only read of sessions that names no owner: for those who may see all.
         """
         ...
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from lapse.authentication import AuthMode
 from lapse.commands.starting import StoreOption, VerboseOption, fail, open_settings, open_store
 
 if TYPE_CHECKING:
@@ -64,11 +65,11 @@ def serve(
 ) -> None:
     """Serve ADK agents over HTTP, their sessions kept by Lapse."""
     settings = open_settings(store, verbose=verbose)
-    if not insecure and not _is_loopback(host):
+    if settings.auth is AuthMode.NONE and not insecure and not _is_loopback(host):
         fail(
             f"--host {host}: beyond this machine anyone could read every session, for there is "
-            "no authentication; listen on 127.0.0.1 behind a proxy that authenticates, or say "
-            "--insecure"
+            "no authentication; set LAPSE_AUTH (see docs/security.md), listen on 127.0.0.1, or "
+            "say --insecure"
         )
     folder = _local_llm(agents_dir) if local_llm else _agents(agents_dir)
     with ExitStack() as stack:
@@ -163,6 +164,13 @@ def _serve(
     # Nothing that imports make is garbage: to look for some among a quarter of a million objects
     # takes an eighth of the start, and a fifth of a second at each full collection later.
     gc.disable()
+    from lapse.errors import InvalidValueError
+    from lapse.web.authentication import authentication_of
+
+    try:
+        authentication = authentication_of(settings.authentication, origins=allow_origins)
+    except InvalidValueError as error:
+        fail(str(error))
     store = open_store(settings)
     asyncio.run(store.open())
 
@@ -191,9 +199,7 @@ def _serve(
     operators_port: int | None = operators.getsockname()[1] if operators else None
     feed = Feed()
     policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
-    service = LapseSessionService(
-        store, feed=feed, policy=policy, quotas=settings.quotas(authenticated=False)
-    )
+    service = LapseSessionService(store, feed=feed, policy=policy, quotas=settings.quotas)
     web_app, runs = build_app(
         service,
         options,
@@ -203,6 +209,8 @@ def _serve(
             run_limits=settings.run_limits,
             watch=settings.watch,
             operators=replace(settings.operators, port=operators_port),
+            authentication=authentication,
+            proxies=settings.proxies,
         ),
     )
     served: ASGIApp = StreamsInFront(web_app)
@@ -238,7 +246,7 @@ def _serve(
             served,
             log_config=None,
             access_log=False,
-            # The peer stays the real one: whom to believe about others is for Lapse to say.
+            # Whom a header names as the client, anybody may say: the peer is who is connected.
             proxy_headers=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
             timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from lapse.addresses import Network
 from lapse.adopt.artifacts import ArtifactSweeper
@@ -29,6 +30,7 @@ from lapse.watcher import Watcher
 from lapse.watching import WatchOptions
 from lapse.web.address import AddressInFront
 from lapse.web.adk import opener_for, opener_of
+from lapse.web.authentication import Authentication, Gate
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
@@ -55,6 +57,7 @@ class MountOptions:
         watch: how the sessions are watched by `GET …/lifecycle/events`.
         proxies: whose `X-Forwarded-For` is believed when creations are counted by address.
         operators: what opens the operators' pages.
+        authentication: how callers are known, and what they may call; None: not at all.
     """
 
     sweep: bool = True
@@ -64,6 +67,7 @@ class MountOptions:
     watch: WatchOptions = field(default_factory=WatchOptions)
     proxies: tuple[Network, ...] = ()
     operators: OperatorOptions = field(default_factory=OperatorOptions)
+    authentication: Authentication | None = None
 
 
 def mount(
@@ -130,8 +134,13 @@ def mount(
     add_client(app)
     add_operators(app, service, options.operators, sweeps=options.sweep)
     install_faults(app, on_outage=partial(metrics.count_store_error, Where.REQUEST))
-    app.add_middleware(
-        SessionInFront, default_app=options.default_app, on_run=metrics.count_plain_run
+    # Innermost: behind CORS and ADK's checks of Host and Origin, which answer by themselves.
+    if options.authentication is not None:
+        app.user_middleware.append(
+            Middleware(Gate, service=service, authentication=options.authentication)
+        )
+    app.user_middleware.append(
+        Middleware(SessionInFront, default_app=options.default_app, on_run=metrics.count_plain_run)
     )
     app.add_middleware(
         AddressInFront,
