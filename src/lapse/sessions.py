@@ -31,7 +31,7 @@ from lapse.errors import (
     SessionExistsError,
     StoreUnavailableError,
 )
-from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key
+from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key, check_new_key
 from lapse.policy import TtlPolicy
 from lapse.running_in import announced, is_revived, reviving
 from lapse.store import Outcome, Store
@@ -109,7 +109,7 @@ class LapseSessionService(BaseSessionService):
             InvalidValueError: (a ValueError) an argument cannot be accepted.
         """
         chosen = (session_id or "").strip()
-        key = check_key(SessionKey(app_name, user_id, chosen or new_uuid()))
+        key = check_new_key(SessionKey(app_name, user_id, chosen or new_uuid()))
         minutes = ttl_minutes if ttl_minutes is not None else ttlMinutes
         kept = check_metadata({} if metadata is None else metadata)
         transition = self.store.create(
@@ -132,9 +132,9 @@ class LapseSessionService(BaseSessionService):
         """Create a session as the legacy endpoint does, unless one lives or can be had back.
 
         Raises:
-            InvalidValueError: no store could hold the key.
+            InvalidValueError: no session may have the key.
         """
-        check_key(key)
+        check_new_key(key)
         if await self.store.lifecycle(key) is not None:
             return
         transition = self.store.create(

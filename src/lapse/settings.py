@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lapse.bounds import KIB, Bounds
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
 from lapse.run_store import RunLimits
@@ -61,7 +62,9 @@ class Settings(BaseSettings):
 
     cleanup_enabled: bool = Field(default=True, validation_alias="SESSION_CLEANUP_ENABLED")
     ttl: Minutes = Field(default=DEFAULT_TTL, validation_alias="SESSION_CLEANUP_TTL_MINUTES")
-    store_url: str = Field(default="sqlite:///lapse.db", validation_alias="LAPSE_STORE_URL")
+    store_url: str = Field(
+        default="sqlite:///lapse.db", validation_alias="LAPSE_STORE_URL", repr=False
+    )
     horizon: Hours = Field(default=DEFAULT_HORIZON, validation_alias="LAPSE_RESTORE_HOURS")
     pool_size: int = Field(default=10, ge=1, le=1000, validation_alias="LAPSE_POOL_SIZE")
     statement_timeout: Seconds = Field(
@@ -111,6 +114,18 @@ class Settings(BaseSettings):
     ttl_cap: Hours | None = Field(default=None, validation_alias="LAPSE_TTL_CAP_HOURS")
     ttl_design_effect: float = Field(
         default=1.0, ge=1, le=1000, validation_alias="LAPSE_TTL_DESIGN_EFFECT"
+    )
+
+    max_body: int = Field(
+        default=Bounds().body // KIB, ge=64, le=1024 * KIB, validation_alias="LAPSE_MAX_BODY_KIB"
+    )
+    max_state: int = Field(
+        default=Bounds().state // KIB, ge=1, le=1024 * KIB, validation_alias="LAPSE_MAX_STATE_KIB"
+    )
+    body_time: Seconds = Field(default=Bounds().body_time, validation_alias="LAPSE_BODY_SECONDS")
+    head_time: Seconds = Field(default=Bounds().head_time, validation_alias="LAPSE_HEADER_SECONDS")
+    max_connections: int = Field(
+        default=Bounds().connections, ge=10, le=1_000_000, validation_alias="LAPSE_MAX_CONNECTIONS"
     )
 
     @property
@@ -169,6 +184,17 @@ class Settings(BaseSettings):
             heartbeat=self.heartbeat,
             per_session=self.streams_per_session,
             per_user=self.streams_per_user,
+        )
+
+    @property
+    def bounds(self) -> Bounds:
+        """Return how much of a request is taken in."""
+        return Bounds(
+            body=self.max_body * KIB,
+            state=self.max_state * KIB,
+            body_time=self.body_time,
+            head_time=self.head_time,
+            connections=self.max_connections,
         )
 
 
@@ -231,4 +257,6 @@ def _problem(detail: Any) -> str:
     name = name if field is None else str(field.validation_alias)
     error = detail.get("ctx", {}).get("error")
     reason = error.reason if isinstance(error, InvalidValueError) else detail["msg"]
-    return f"{name}={detail['input']!r:.60}: {reason[:1].lower()}{reason[1:]}"
+    # A setting that is not shown is a secret.
+    given = f"={detail['input']!r:.60}" if field is None or field.repr else ""
+    return f"{name}{given}: {reason[:1].lower()}{reason[1:]}"

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import ipaddress
 import socket
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -15,10 +16,14 @@ import typer
 from lapse.commands.starting import StoreOption, VerboseOption, fail, open_settings, open_store
 
 if TYPE_CHECKING:
+    from lapse.bounds import Bounds
     from lapse.settings import Settings
 
 _GRACE: Final = timedelta(seconds=1)
 """How long open connections may take to end when the server stops."""
+
+_OTHER_FILES: Final = 150
+"""Files that a server has open beside its connections: the store's, the log, libraries."""
 
 _KEEP_ALIVE: Final = timedelta(seconds=75)
 """Longer than the 60 s of common load balancers, so that it is they who let go first."""
@@ -156,6 +161,7 @@ def _serve(
     from lapse.web.app import ServerOptions, build_app
     from lapse.web.mounting import MountOptions
     from lapse.web.notices import StreamsInFront
+    from lapse.web.protocol import bounded
 
     host, port = listener.getsockname()[:2]
     options = ServerOptions(
@@ -179,6 +185,7 @@ def _serve(
             adopt=settings.adopt,
             run_limits=settings.run_limits,
             watch=settings.watch,
+            bounds=settings.bounds,
         ),
     )
     shown = f"[{host}]" if ":" in host else host
@@ -206,6 +213,9 @@ def _serve(
     server = Server(
         uvicorn.Config(
             StreamsInFront(web_app),
+            http=bounded(_within_files(settings.bounds)),
+            ws_max_size=settings.bounds.body,
+            server_header=False,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
@@ -215,6 +225,18 @@ def _serve(
     gc.freeze()
     gc.enable()
     server.run(sockets=[listener])
+
+
+def _within_files(bounds: Bounds) -> Bounds:
+    """Return the bounds with no more connections than this process may have open files."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = bounds.connections + _OTHER_FILES
+    if soft < wanted:
+        soft = min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return replace(bounds, connections=max(1, min(bounds.connections, soft - _OTHER_FILES)))
 
 
 def _described(folder: Path) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exception_handlers import (
@@ -14,6 +15,7 @@ from fastapi.exception_handlers import (
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from google.adk.errors import StaleSessionError
+from google.adk.errors.input_validation_error import InputValidationError
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -31,6 +33,8 @@ from lapse.errors import (
     WrongStatusError,
 )
 
+_FOLDER: Final = re.compile(r"(?<=\.) No matching directory or module exists in '.*'\.")
+
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
 
@@ -38,6 +42,7 @@ def install_faults(app: FastAPI) -> None:
     """Make Lapse's errors, and ADK's where ADK's routes let them through, into answers."""
     answers: dict[type[Exception], Answer] = {
         InvalidValueError: _answer(400),
+        InputValidationError: _answer(400),
         # One text for unknown, foreign and purged sessions: it tells nothing.
         NoSuchSessionError: _answer(404, "Session not found"),
         SessionNotFoundError: _answer(404, "Session not found"),
@@ -84,6 +89,9 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, StoreUnavailableError):
         # ADK's create route makes a 500 of every error that it does not know.
         return await _unavailable(request, error.__cause__)
+    if isinstance(error.detail, str):
+        # Where the agents are is nobody's business.
+        error.detail = _FOLDER.sub("", error.detail)
     try:
         return await http_exception_handler(request, error)
     except UnicodeEncodeError:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.adopt.background import Background
 from lapse.adopt.continuous import Adopter
+from lapse.bounds import Bounds
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics
 from lapse.policy_metrics import TtlMetrics
@@ -24,6 +25,7 @@ from lapse.sweeper import Sweeper, SweepReport
 from lapse.watcher import Watcher
 from lapse.watching import WatchOptions
 from lapse.web.adk import opener_for, opener_of
+from lapse.web.bounds import BoundsInFront
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
@@ -47,6 +49,7 @@ class MountOptions:
         adopt: which sessions that stock ADK leaves in the store are adopted, while it is swept.
         run_limits: how much of running this process does.
         watch: how the sessions are watched by `GET …/lifecycle/events`.
+        bounds: how much of a request is taken in, the application's own routes included.
     """
 
     sweep: bool = True
@@ -54,6 +57,7 @@ class MountOptions:
     adopt: Adopt = Adopt.OFF
     run_limits: RunLimits = field(default_factory=RunLimits)
     watch: WatchOptions = field(default_factory=WatchOptions)
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 def mount(
@@ -118,6 +122,7 @@ def mount(
     install_faults(app)
     app.add_middleware(SessionInFront, default_app=options.default_app)
     app.add_middleware(StreamsInFront)
+    app.add_middleware(BoundsInFront, bounds=options.bounds)
     beside: list[Background] = []
     if options.sweep and options.adopt is not Adopt.OFF:
         ttl = service.policy.default
