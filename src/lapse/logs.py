@@ -187,10 +187,12 @@ def visible(text: str) -> str:
 
 def _all_visible(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """Make what a line says visible, and what stands beside it: a processor for structlog."""
-    for name, value in event.items():
-        if isinstance(value, str) and name != "exception":
-            event[name] = visible(value.rstrip("\n"))
-    return event
+    return {
+        visible(name): visible(value.rstrip("\n"))
+        if isinstance(value, str) and name != "exception"
+        else value
+        for name, value in event.items()
+    }
 
 
 def _seconds(duration: timedelta) -> float:

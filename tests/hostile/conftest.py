@@ -1,5 +1,6 @@
 """One server with tight bounds for as many tests as can share it."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,7 +21,9 @@ BOUNDS = {
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    with serving(
-        tmp_path_factory.mktemp("hostile"), str(AGENTS), "--web", "--verbose", **BOUNDS
-    ) as running:
+    folder = tmp_path_factory.mktemp("hostile")
+    # Artifacts are kept beside the agents, and ADK's developer routes write there, too.
+    agents = shutil.copytree(AGENTS, folder / "agents")
+    settings = BOUNDS | {"HOME": str(folder)}  # ADK writes there what it is told of telemetry
+    with serving(folder, str(agents), "--web", "--verbose", **settings) as running:
         yield running

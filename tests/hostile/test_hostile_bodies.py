@@ -209,7 +209,7 @@ def test_what_ADK_says_of_an_unknown_app_names_no_folder(server):  # noqa: N802 
 
 
 def test_an_artifact_is_written_where_artifacts_are_or_nowhere(server):
-    names = ["../../../../../../tmp/evil", "/tmp/evil", "a\0b", "a" * 5000, "", "..", "x/../../y"]
+    names = ["../../../../../../tmp/evil", "/tmp/evil", "a\0b", "a" * 5000, "..", "x/../../y"]
     for name in names:
         body = {"filename": name, "artifact": {"text": "evil"}}
         answer = server.client.post(f"{SESSIONS}/s/artifacts", json=body)

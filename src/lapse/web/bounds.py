@@ -56,9 +56,9 @@ class BoundsInFront:
     async def _with_body(self, scope: Scope, receive: Receive, send: Send, largest: int) -> None:
         body = bytearray()
         fault: Fault | None = None
+        more = True
         try:
             async with asyncio.timeout(self._bounds.body_time.total_seconds()):
-                more = True
                 while more and fault is None:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -77,7 +77,7 @@ class BoundsInFront:
             self._arriving -= len(body)
         if fault is not None:
             body.clear()
-            await _refuse(fault, receive, send)
+            await _refuse(fault, receive if more else None, send)
             return
         whole = bytes(body)
         body.clear()
