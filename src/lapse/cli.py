@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lapse.commands.databases import adopt, copy, report, undo
+from lapse.commands.process_title import hide_passwords
 from lapse.commands.serving import serve
 from lapse.commands.simulate import simulate
 from lapse.commands.starting import StoreOption, fail, open_settings, open_store
@@ -60,6 +62,7 @@ app.add_typer(ttl_commands, name="ttl")
 
 def main() -> None:
     """Run the command line; Lapse's own errors end it with one sentence and status 1."""
+    hide_passwords(sys.orig_argv)
     try:
         app()
     except LapseError as error:

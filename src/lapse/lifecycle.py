@@ -5,6 +5,7 @@ This is the only place where the rules stand. The stores make them atomic.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -253,3 +254,31 @@ def check_key(key: SessionKey) -> SessionKey:
         if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
             raise InvalidValueError(field, "must not contain a lone surrogate")
     return key
+
+
+def check_new_key(key: SessionKey) -> SessionKey:
+    """Return the key when a session may be created under it.
+
+    Raises:
+        InvalidValueError: no store could hold it, or a part would be trouble in a log, a path
+            or a file's name: it holds a control character, or is `.` or `..`.
+    """
+    for field, value in zip(("app name", "user id", "session id"), check_key(key), strict=True):
+        if unseen := unseen_in(value):
+            raise InvalidValueError(field, f"must not contain {unseen}")
+        if value in {".", ".."}:
+            raise InvalidValueError(field, f"must not be {value!r}")
+    return key
+
+
+def unseen_in(text: str) -> str:
+    """Name the first character that moves a cursor or ends a line; empty: there is none."""
+    if text.isprintable():
+        return ""
+    for character in text:
+        match unicodedata.category(character):
+            case "Cc" | "Zl" | "Zp":
+                return f"the control character {character!a}"
+            case "Cs":
+                return "a lone surrogate (half of a character)"
+    return ""

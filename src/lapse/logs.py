@@ -7,7 +7,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -127,7 +127,11 @@ def configure_logging(style: LogFormat, *, verbose: bool = False) -> None:
     handler.setFormatter(
         _ShorteningFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _all_visible,
+                *last,
+            ],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -140,33 +144,55 @@ def configure_logging(style: LogFormat, *, verbose: bool = False) -> None:
 class _ShorteningFormatter(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
         ours = record.name.partition(".")[0] == "lapse"
-        return shorten(super().format(record if ours else _without_quotations(record)))
+        return shorten(super().format(_told(record, quoting=ours)))
 
 
-def _without_quotations(record: logging.LogRecord) -> logging.LogRecord:
-    """Return the record with each exception in it by its type and where it was raised.
+def _told(record: logging.LogRecord, *, quoting: bool) -> logging.LogRecord:
+    """Return the record with each exception in it as text, in which no line ends but ours.
 
-    What an exception of an agent, of ADK or of a model says may quote the conversation.
+    Without `quoting` an exception is told by its type and where it was raised: what one of
+    an agent, of ADK or of a model says may quote the conversation.
     """
     told = logging.makeLogRecord(record.__dict__)
-    if isinstance(record.args, tuple):
+    if isinstance(record.args, tuple) and not quoting:
         told.args = tuple(
             type(arg).__name__ if isinstance(arg, BaseException) else arg for arg in record.args
         )
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         told.exc_info = told.exc_text = None
-        told.exception = "".join(_frames(error))  # where structlog's renderers look for it
+        # Where structlog's renderers look for it.
+        told.exception = "".join(_frames(error, quoting=quoting))
     return told
 
 
-def _frames(error: BaseException) -> Iterator[str]:
+def _frames(error: BaseException, *, quoting: bool) -> Iterator[str]:
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None:
-        yield from _frames(cause)
+        yield from _frames(cause, quoting=quoting)
         yield "\n"
     yield from traceback.format_tb(error.__traceback__)
-    yield f"{type(error).__module__}.{type(error).__qualname__}\n"
+    said = f": {visible(str(error))}" if quoting and str(error) else ""
+    yield f"{type(error).__module__}.{type(error).__qualname__}{said}\n"
+
+
+def visible(text: str) -> str:
+    """Return text on one line, with what moves a cursor or cannot be seen as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
+def _all_visible(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Make what a line says visible, and what stands beside it: a processor for structlog."""
+    return {
+        visible(name): visible(value.rstrip("\n"))
+        if isinstance(value, str) and name != "exception"
+        else value
+        for name, value in event.items()
+    }
 
 
 def _seconds(duration: timedelta) -> float:

@@ -32,7 +32,7 @@ from lapse.errors import (
     SessionExistsError,
     StoreUnavailableError,
 )
-from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key
+from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key, check_new_key
 from lapse.policy import TtlPolicy
 from lapse.principals import Role, acting, current_actor, current_principal, is_foreign
 from lapse.quotas import Quotas
@@ -125,7 +125,7 @@ class LapseSessionService(BaseSessionService):
             NoSuchSessionError: it would be another user's.
         """
         chosen = (session_id or "").strip()
-        key = check_key(SessionKey(app_name, user_id, chosen or new_uuid()))
+        key = check_new_key(SessionKey(app_name, user_id, chosen or new_uuid()))
         if is_foreign(user_id):
             raise _no_such(key)
         minutes = ttl_minutes if ttl_minutes is not None else ttlMinutes
@@ -155,11 +155,11 @@ class LapseSessionService(BaseSessionService):
         """Create a session as the legacy endpoint does, unless one lives or can be had back.
 
         Raises:
-            InvalidValueError: no store could hold the key.
+            InvalidValueError: no session may have the key.
             TooManyCreatesError: too many were created lately.
             NoSuchSessionError: it is another user's.
         """
-        check_key(key)
+        check_new_key(key)
         if is_foreign(key.user_id):
             raise _no_such(key)
         if await self.store.lifecycle(key) is not None:

@@ -14,6 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from lapse.auth_settings import AuthSettings
 from lapse.authentication import AuthMode
+from lapse.bounds import KIB, Bounds
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
 from lapse.operators import OperatorOptions, without_password
@@ -67,7 +68,9 @@ class Settings(AuthSettings):
 
     cleanup_enabled: bool = Field(default=True, validation_alias="SESSION_CLEANUP_ENABLED")
     ttl: Minutes = Field(default=DEFAULT_TTL, validation_alias="SESSION_CLEANUP_TTL_MINUTES")
-    store_url: str = Field(default="sqlite:///lapse.db", validation_alias="LAPSE_STORE_URL")
+    store_url: str = Field(
+        default="sqlite:///lapse.db", validation_alias="LAPSE_STORE_URL", repr=False
+    )
     horizon: Hours = Field(default=DEFAULT_HORIZON, validation_alias="LAPSE_RESTORE_HOURS")
     pool_size: int = Field(default=10, ge=1, le=1000, validation_alias="LAPSE_POOL_SIZE")
     statement_timeout: Seconds = Field(
@@ -136,6 +139,18 @@ class Settings(AuthSettings):
         default=None, ge=0, le=65535, validation_alias="LAPSE_ADMIN_PORT"
     )
     admin_host: str = Field(default="127.0.0.1", validation_alias="LAPSE_ADMIN_HOST")
+
+    max_body: int = Field(
+        default=Bounds().body // KIB, ge=64, le=1024 * KIB, validation_alias="LAPSE_MAX_BODY_KIB"
+    )
+    max_state: int = Field(
+        default=Bounds().state // KIB, ge=1, le=1024 * KIB, validation_alias="LAPSE_MAX_STATE_KIB"
+    )
+    body_time: Seconds = Field(default=Bounds().body_time, validation_alias="LAPSE_BODY_SECONDS")
+    head_time: Seconds = Field(default=Bounds().head_time, validation_alias="LAPSE_HEADER_SECONDS")
+    max_connections: int = Field(
+        default=Bounds().connections, ge=10, le=1_000_000, validation_alias="LAPSE_MAX_CONNECTIONS"
+    )
 
     @property
     def rules(self) -> Rules:
@@ -219,6 +234,17 @@ class Settings(AuthSettings):
             heartbeat=self.heartbeat,
             per_session=self.streams_per_session,
             per_user=self.streams_per_user,
+        )
+
+    @property
+    def bounds(self) -> Bounds:
+        """Return how much of a request is taken in."""
+        return Bounds(
+            body=self.max_body * KIB,
+            state=self.max_state * KIB,
+            body_time=self.body_time,
+            head_time=self.head_time,
+            connections=self.max_connections,
         )
 
 

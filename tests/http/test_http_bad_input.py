@@ -170,7 +170,7 @@ def test_an_impossible_id_in_a_path_is_refused(server, method, path, body, wrong
 
 
 def test_an_impossible_id_has_nothing_to_delete_and_nothing_to_list(server):
-    for wrong in ("s" * 129, "nul%00", "%20"):
+    for wrong in ("s" * 129, "%20"):
         assert server.client.delete(f"/apps/parrot/users/{USER}/sessions/{wrong}").is_success
         assert server.client.get(f"/apps/parrot/users/{wrong}/sessions").json() == []
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
-from lapse.logs import log_change, log_sweep, shorten, shortening
+from lapse.logs import configure_logging, log_change, log_sweep, shorten, shortening
+from lapse.settings import LogFormat
 from lapse.sweeper import SweepReport
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -24,6 +26,17 @@ def change(kind, **facts):
 @pytest.fixture(autouse=True)
 def _everything(caplog):
     caplog.set_level(logging.DEBUG, logger="lapse")
+
+
+@pytest.fixture
+def restored_logging():
+    root, ours = logging.getLogger(), logging.getLogger("lapse")
+    handlers, levels = list(root.handlers), (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    logging.captureWarnings(capture=False)
 
 
 @pytest.mark.parametrize("kind", ChangeKind)
@@ -80,3 +93,34 @@ def test_ids_are_shortened_by_their_shape_or_because_the_request_is_about_them()
     with shortening("short"):
         assert shorten("a short story") == "a short story"
     assert shorten("chosen-by-me") == "chosen-by-me"
+
+
+ODD = "a\nb\r\x1b[31mred\u2028c\x85d\u202ee\0f\ud800"
+SEEN = r"a\nb\r\x1b[31mred\u2028c\x85d\u202ee\x00f\ud800"
+
+
+@pytest.mark.parametrize("style", LogFormat)
+@pytest.mark.parametrize("name", ["lapse.tried", "agent.of.somebody"])
+def test_a_line_stays_one_line_whatever_is_in_it(capsys, restored_logging, style, name):
+    configure_logging(style, verbose=True)
+    logging.getLogger(name).warning("said %s", ODD, extra={"app": ODD, "odd\nname": [ODD]})
+    line, end = capsys.readouterr().err.split("\n")
+    assert end == ""
+    assert line.isprintable()
+    if style is LogFormat.CONSOLE:
+        assert SEEN in line
+
+
+@pytest.mark.parametrize("style", LogFormat)
+def test_what_an_exception_says_stays_on_its_line(capsys, restored_logging, style):
+    configure_logging(style)
+    try:
+        raise ValueError(ODD)
+    except ValueError:
+        logging.getLogger("lapse.tried").exception("it failed")
+    written = capsys.readouterr().err
+    assert all(line.isprintable() for line in written.split("\n"))
+    if style is LogFormat.CONSOLE:
+        assert f"ValueError: {SEEN}\n" in written
+    else:
+        assert json.loads(written)["exception"].endswith(f"ValueError: {SEEN}\n")

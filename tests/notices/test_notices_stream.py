@@ -184,7 +184,7 @@ def test_more_streams_than_allowed_are_refused_until_one_is_closed(alone, replic
 
 def test_unknown_sessions_have_no_stream(alone, replica):
     one = replica(alone)
-    for name in ("never-was", "%00", "x" * 200):
+    for name in ("never-was", "x" * 200):
         answer = one.client.get(one.path(name) + "/events")
         assert (answer.status_code, answer.json()) == (404, {"detail": "Session not found"})
 

@@ -70,9 +70,11 @@ def reader_of(url: str) -> Reader:
         case _:
             reason = (
                 "must be sqlite:///FILE, postgresql://USER:PASSWORD@HOST/DATABASE or "
-                f"mysql://USER:PASSWORD@HOST/DATABASE, not {scheme!r:.40}"
+                "mysql://USER:PASSWORD@HOST/DATABASE"
             )
-            raise InvalidValueError("database URL", reason)
+            # Without "://" all of it is the scheme, a password too.
+            given = f", not {scheme!r:.40}" if separator else ""
+            raise InvalidValueError("database URL", reason + given)
 
 
 def _need(module: str, extra: str) -> None:

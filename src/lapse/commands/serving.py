@@ -20,10 +20,14 @@ from lapse.commands.starting import StoreOption, VerboseOption, fail, open_setti
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from lapse.bounds import Bounds
     from lapse.settings import Settings
 
 _GRACE: Final = timedelta(seconds=1)
 """How long open connections may take to end when the server stops."""
+
+_OTHER_FILES: Final = 150
+"""Files that a server has open beside its connections: the store's, the log, libraries."""
 
 _KEEP_ALIVE: Final = timedelta(seconds=75)
 """Longer than the 60 s of common load balancers, so that it is they who let go first."""
@@ -184,6 +188,7 @@ def _serve(
     from lapse.web.mounting import MountOptions
     from lapse.web.notices import StreamsInFront
     from lapse.web.operators import OperatorsDoor
+    from lapse.web.protocol import bounded
 
     host, port = listener.getsockname()[:2]
     options = ServerOptions(
@@ -211,6 +216,7 @@ def _serve(
             operators=replace(settings.operators, port=operators_port),
             authentication=authentication,
             proxies=settings.proxies,
+            bounds=settings.bounds,
         ),
     )
     served: ASGIApp = StreamsInFront(web_app)
@@ -244,6 +250,9 @@ def _serve(
     server = Server(
         uvicorn.Config(
             served,
+            http=bounded(_within_files(settings.bounds)),
+            ws_max_size=settings.bounds.body,
+            server_header=False,
             log_config=None,
             access_log=False,
             # Whom a header names as the client, anybody may say: the peer is who is connected.
@@ -260,6 +269,18 @@ def _serve(
 def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _within_files(bounds: Bounds) -> Bounds:
+    """Return the bounds with no more connections than this process may have open files."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = bounds.connections + _OTHER_FILES
+    if soft < wanted:
+        soft = min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return replace(bounds, connections=max(1, min(bounds.connections, soft - _OTHER_FILES)))
 
 
 def _described(folder: Path) -> str:

@@ -23,7 +23,7 @@ def store_from_url(
     Raises:
         InvalidValueError: no store has such a URL.
     """
-    scheme, _, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     match scheme.partition("+")[0]:
         case "sqlite":
             if rest and not rest.startswith("/"):
@@ -40,4 +40,6 @@ def store_from_url(
             return PostgresStore(url, rules, options)
         case _:
             reason = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
-            raise InvalidValueError("store URL", f"{reason}, not {scheme!r:.40}")
+            # Without "://" all of it is the scheme, a password too.
+            given = f", not {scheme!r:.40}" if separator else ""
+            raise InvalidValueError("store URL", reason + given)

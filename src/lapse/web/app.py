@@ -15,6 +15,7 @@ from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.web.mounting import MountOptions, mount
 from lapse.web.page import add_chat_page
+from lapse.web.safe_headers import SafeHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,17 @@ def build_app(
         replace(mounted, default_app=default_app(options.agents_dir)),
         artifacts=sweepers[-1],
     )
+    app.add_middleware(SafeHeaders)
+    if not options.web:
+        _without_docs(app)
     if options.chat_app is not None:
         add_chat_page(app, options.chat_app)
     return app, runs
+
+
+def _without_docs(app: FastAPI) -> None:
+    """Take FastAPI's pages about the routes away: they run another site's scripts in this one."""
+    pages = {app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url}
+    for route in list(app.router.routes):
+        if getattr(route, "path", None) in pages:
+            app.router.routes.remove(route)

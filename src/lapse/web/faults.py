@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Awaitable, Callable
+import re
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -15,6 +17,8 @@ from fastapi.exception_handlers import (
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from google.adk.errors import StaleSessionError
+from google.adk.errors.input_validation_error import InputValidationError
+from google.adk.errors.not_found_error import NotFoundError
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -32,6 +36,8 @@ from lapse.errors import (
     TooManyStreamsError,
     WrongStatusError,
 )
+
+_FOLDER: Final = re.compile(r"(?<=\.) No matching directory or module exists in '.*'\.")
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -60,6 +66,7 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
 
     answers: dict[type[Exception], Answer] = {
         InvalidValueError: _answer(400),
+        InputValidationError: _answer(400),
         # One text for unknown, foreign and purged sessions: it tells nothing.
         NoSuchSessionError: _answer(404, _NOT_FOUND),
         SessionNotFoundError: _answer(404, _NOT_FOUND),
@@ -74,6 +81,8 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         TooManyRunsError: _answer(429, headers={"Retry-After": "1"}),
         ShuttingDownError: _answer(503, headers={"Retry-After": "1"}),
     }
+    answers |= dict.fromkeys((AttributeError, LookupError, TypeError, ValueError), _unforeseen)
+    answers[NotFoundError] = _unforeseen
     for error, answer in answers.items():
         app.add_exception_handler(error, answer)
     defaults: dict[type[Exception], tuple[Any, Answer]] = {
@@ -104,6 +113,9 @@ async def _unavailable(_request: Request, error: Exception) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     """Answer as FastAPI does, also where the detail quotes half of a character."""
     assert isinstance(error, StarletteHTTPException)
+    if isinstance(error.detail, str):
+        # Where the agents are is nobody's business.
+        error.detail = _FOLDER.sub("", error.detail)
     try:
         return await http_exception_handler(request, error)
     except UnicodeEncodeError:
@@ -125,6 +137,32 @@ async def _not_valid(request: Request, error: Exception) -> Response:
     except (ValueError, RecursionError):
         told = [{name: fault[name] for name in ("type", "loc", "msg")} for fault in error.errors()]
         return _AsciiResponse({"detail": told}, 422)
+
+
+async def _unforeseen(_request: Request, error: Exception) -> Response:
+    """Answer for what ADK's own validation falls over; whatever else it is, it is a fault.
+
+    Models of ADK's raise other errors than pydantic expects of them, and its developer routes
+    let through what the loader says of an agent's name.
+    """
+    told: tuple[int, str] | None = None
+    for function in _functions(error):
+        match function:
+            case "solve_dependencies":
+                told = 422, "body: is not what this route takes"
+            case "run_endpoint_function":
+                told = None
+            case "_validate_agent_name":
+                told = 404, _FOLDER.sub("", str(error))
+    if told is None:
+        raise error
+    return JSONResponse({"detail": told[1]}, told[0])
+
+
+def _functions(error: Exception) -> Iterator[str]:
+    """Yield the names of the functions that an error came through, the innermost last."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        yield frame.f_code.co_name
 
 
 async def _busy(_request: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@ from lapse.addresses import Network
 from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.adopt.background import Background
 from lapse.adopt.continuous import Adopter
+from lapse.bounds import Bounds
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics, Where
 from lapse.operators import OperatorOptions
@@ -31,6 +32,7 @@ from lapse.watching import WatchOptions
 from lapse.web.address import AddressInFront
 from lapse.web.adk import opener_for, opener_of
 from lapse.web.authentication import Authentication, Gate
+from lapse.web.bounds import BoundsInFront
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
@@ -58,6 +60,7 @@ class MountOptions:
         proxies: whose `X-Forwarded-For` is believed when creations are counted by address.
         operators: what opens the operators' pages.
         authentication: how callers are known, and what they may call; None: not at all.
+        bounds: how much of a request is taken in, the application's own routes included.
     """
 
     sweep: bool = True
@@ -68,6 +71,7 @@ class MountOptions:
     proxies: tuple[Network, ...] = ()
     operators: OperatorOptions = field(default_factory=OperatorOptions)
     authentication: Authentication | None = None
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 def mount(
@@ -148,6 +152,7 @@ def mount(
         counted=service.admission.quotas.by_address,
     )
     app.add_middleware(StreamsInFront)
+    app.add_middleware(BoundsInFront, bounds=options.bounds)
     beside: list[Background] = []
     if options.sweep and options.adopt is not Adopt.OFF:
         ttl = service.policy.default

@@ -8,12 +8,13 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import parse_qs, urlsplit
 from weakref import WeakKeyDictionary
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from lapse.errors import OutcomeUnknownError, StoreUnavailableError
+from lapse.errors import InvalidValueError, OutcomeUnknownError, StoreUnavailableError
 from lapse.store import ConnectionOptions
 
 T = TypeVar("T")
@@ -183,15 +184,30 @@ class Connections:
 
 
 def plain_url(url: str) -> str:
-    """Return a URL as libpq has it, without the driver that SQLAlchemy's form may name."""
+    """Return a URL as libpq has it, without the driver that SQLAlchemy's form may name.
+
+    Raises:
+        InvalidValueError: it is none. What the driver says of it could quote a password.
+    """
     scheme, separator, rest = url.partition("://")
+    try:
+        parts = urlsplit(url)
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        ports = [int(port) for host in hosts if (port := host.rpartition("]")[2].partition(":")[2])]
+        whole = "@" not in parts.query + parts.fragment + parts.path
+        parse_qs(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        whole, ports = False, []
+    if not whole or not all(0 < port < 1 << 16 for port in ports):
+        reason = "is no URL; in a name or a password, : / ? # [ ] @ are %3A %2F %3F %23 %5B %5D %40"
+        raise InvalidValueError("store URL", reason)
     return f"{scheme.partition('+')[0]}{separator}{rest}"
 
 
 def shown_url(url: str) -> str:
-    """Return a URL without its password and its query, for messages."""
-    scheme, separator, rest = url.partition("?")[0].partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    """Return a URL without its user, its password and its query, for messages."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def unavailable(

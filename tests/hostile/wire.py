@@ -1,0 +1,85 @@
+"""Bytes on a socket: what no HTTP client would send."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+PATIENCE = 20.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    closed: bool
+
+    @property
+    def detail(self):
+        return json.loads(self.body)["detail"]
+
+
+class Wire:
+    """A connection to a server."""
+
+    def __init__(self, server):
+        parts = urlsplit(server.url)
+        self.socket = socket.create_connection((parts.hostname, parts.port), PATIENCE)
+        self.received = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def send(self, data):
+        """Send, or as much of it as the server takes."""
+        try:
+            self.socket.sendall(data)
+        except ConnectionError:
+            return False
+        return True
+
+    def answer(self, *, head=False):
+        """Read one answer; None where the connection is closed without any."""
+        while b"\r\n\r\n" not in self.received:
+            if not self._more():
+                return None
+        head_, _, rest = self.received.partition(b"\r\n\r\n")
+        first, *lines = head_.decode("latin-1").split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        length = 0 if head else int(headers.get("content-length", 0))
+        while len(rest) < length and self._more():
+            rest = self.received.partition(b"\r\n\r\n")[2]
+        self.received = rest[length:]
+        return Answer(int(first.split()[1]), headers, rest[:length], self.is_closed(headers))
+
+    def is_closed(self, headers):
+        return headers.get("connection") == "close" and not self._more()
+
+    def _more(self):
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionResetError:
+            return False
+        self.received += data
+        return bool(data)
+
+
+def asked(server, data):
+    """Send bytes on a connection of their own and return the answer."""
+    with Wire(server) as wire:
+        wire.send(data)
+        return wire.answer()
+
+
+def request(method, path, body=b"", *headers):
+    """Return a whole request as bytes."""
+    lines = [f"{method} {path} HTTP/1.1".encode(), b"Host: 127.0.0.1", *headers]
+    if body:
+        lines += [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
