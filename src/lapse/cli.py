@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lapse.commands.changing import expire, resurrect
+from lapse.commands.checking import check
 from lapse.commands.databases import adopt, copy, report, undo
+from lapse.commands.looking import sessions, show, stats
 from lapse.commands.serving import serve
 from lapse.commands.simulate import simulate
-from lapse.commands.starting import StoreOption, fail, open_settings, open_store
+from lapse.commands.starting import Exit, StoreOption, fail, open_settings, open_store
 from lapse.commands.sweeping import sweep
 from lapse.commands.ttl import ttl_commands
-from lapse.errors import LapseError
+from lapse.errors import LapseError, NoSuchSessionError
 
 if TYPE_CHECKING:
     from lapse.store import Store
@@ -21,11 +24,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="The session life-cycle layer for agents built with Google's ADK.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(serve)
 app.command()(sweep)
+for operate in (check, stats, sessions, show, resurrect, expire):
+    app.command()(operate)
 
 
 @app.command()
@@ -59,9 +63,11 @@ app.add_typer(ttl_commands, name="ttl")
 
 
 def main() -> None:
-    """Run the command line; Lapse's own errors end it with one sentence and status 1."""
+    """Run the command line; Lapse's own errors end it with one sentence and a status of `Exit`."""
     try:
         app()
+    except NoSuchSessionError as error:
+        fail(str(error), Exit.NOT_FOUND)
     except LapseError as error:
         fail(str(error))
 

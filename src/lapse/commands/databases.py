@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from lapse.commands.starting import open_settings, open_store
+from lapse.commands.progress import progress_bar
+from lapse.commands.starting import JsonOption, open_settings, open_store
 from lapse.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ UrlArgument = Annotated[
 StoreArgument = Annotated[
     str, typer.Argument(metavar="URL", help="sqlite:///FILE or postgresql://…")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RateOption = Annotated[
     float | None, typer.Option(min=1, help="At most so many sessions in a second.")
 ]
@@ -159,7 +156,7 @@ def undo(
         try:
             known = {adoption.run: adoption for adoption in await store.adoptions()}
             total = known[run].remaining if run in known else 0
-            with _bar("putting back", total) as advance:
+            with progress_bar("putting back", total) as advance:
                 return await undo_run(store, run, rate=rate, on_progress=advance)
         finally:
             await store.close()
@@ -192,7 +189,7 @@ def copy(
     from lapse.adopt.copying import copy_database
 
     open_settings(target, verbose=False)
-    with _bar("copying", None) as advance:
+    with progress_bar("copying", None) as advance:
         done = asyncio.run(copy_database(source, target, on_progress=advance))
     if as_json:
         typer.echo(json.dumps({"tables": {part.table: asdict(part) for part in done}}))
@@ -300,7 +297,7 @@ async def _adopt(
 
     try:
         await store.open()
-        with _bar("adopting", await store.count_sessions()) as advance:
+        with progress_bar("adopting", await store.count_sessions()) as advance:
             return await adopt_all(
                 store,
                 selection,
@@ -329,34 +326,3 @@ async def _list_runs(store: Store, *, as_json: bool) -> None:
         )
     if not found:
         typer.echo("nothing was adopted in this database")
-
-
-@contextmanager
-def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar with an estimate, where somebody watches."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total)
-
-        def advance(done: int) -> None:
-            over = total is not None and done > total
-            progress.update(task, completed=done, total=done if over else total)
-
-        yield advance
