@@ -14,6 +14,7 @@ from lapse.adopt.background import Background
 from lapse.adopt.continuous import Adopter
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics
+from lapse.operating import BrakeOptions
 from lapse.policy_metrics import TtlMetrics
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import RunLimits
@@ -47,6 +48,7 @@ class MountOptions:
         adopt: which sessions that stock ADK leaves in the store are adopted, while it is swept.
         run_limits: how much of running this process does.
         watch: how the sessions are watched by `GET …/lifecycle/events`.
+        brakes: when the sweeper stops before what cannot be undone.
     """
 
     sweep: bool = True
@@ -54,6 +56,7 @@ class MountOptions:
     adopt: Adopt = Adopt.OFF
     run_limits: RunLimits = field(default_factory=RunLimits)
     watch: WatchOptions = field(default_factory=WatchOptions)
+    brakes: BrakeOptions = field(default_factory=BrakeOptions)
 
 
 def mount(
@@ -98,7 +101,13 @@ def mount(
         metrics.count_sweep(swept)
         log_sweep(swept)
 
-    sweeper = Sweeper(service.store, service.feed, on_report=report, on_fault=metrics.count_fault)
+    sweeper = Sweeper(
+        service.store,
+        service.feed,
+        on_report=report,
+        on_fault=metrics.count_fault,
+        brakes=options.brakes,
+    )
     watcher = Watcher(service.store, service.feed, options.watch)
     app.state.lapse_watcher = watcher
     app.state.lapse_endings = [watcher.end]
