@@ -179,6 +179,7 @@ def _serve(
             adopt=settings.adopt,
             run_limits=settings.run_limits,
             watch=settings.watch,
+            brakes=settings.brakes,
         ),
     )
     shown = f"[{host}]" if ":" in host else host

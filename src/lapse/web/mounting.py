@@ -15,6 +15,7 @@ from lapse.adopt.background import Background
 from lapse.adopt.continuous import Adopter
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics, Where
+from lapse.operating import BrakeOptions
 from lapse.policy_metrics import TtlMetrics
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import RunLimits
@@ -48,6 +49,7 @@ class MountOptions:
         adopt: which sessions that stock ADK leaves in the store are adopted, while it is swept.
         run_limits: how much of running this process does.
         watch: how the sessions are watched by `GET …/lifecycle/events`.
+        brakes: when the sweeper stops before what cannot be undone.
     """
 
     sweep: bool = True
@@ -55,6 +57,7 @@ class MountOptions:
     adopt: Adopt = Adopt.OFF
     run_limits: RunLimits = field(default_factory=RunLimits)
     watch: WatchOptions = field(default_factory=WatchOptions)
+    brakes: BrakeOptions = field(default_factory=BrakeOptions)
 
 
 def mount(
@@ -99,7 +102,13 @@ def mount(
         metrics.count_sweep(swept)
         log_sweep(swept)
 
-    sweeper = Sweeper(service.store, service.feed, on_report=report, on_fault=metrics.count_fault)
+    sweeper = Sweeper(
+        service.store,
+        service.feed,
+        on_report=report,
+        on_fault=metrics.count_fault,
+        brakes=options.brakes,
+    )
     watcher = Watcher(service.store, service.feed, options.watch)
     metrics.watch_streams(lambda: watcher.streams)
     app.state.lapse_watcher = watcher
