@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import Change, ChangeKind
 from lapse.metric_labels import AppLabels
+from lapse.operating import BrakeReason
 from lapse.store import Store
 from lapse.store_metrics import StoreMetrics
 from lapse.sweeper import SweepReport
@@ -88,8 +89,11 @@ class Metrics:
         self._store_errors = counter(
             "store_errors", "Times the store did not answer, by what needed it.", "where"
         )
+        # There from the start: of a counter that begins at one, Prometheus sees no increase.
         for where in Where:
-            self._store_errors.labels(str(where))  # there from the start, so that one more shows
+            self._store_errors.labels(str(where))
+        for reason in BrakeReason:
+            self._brakes.labels(str(reason))
         self._ages = histogram(
             "time_to_first_message_seconds", "Age of a session at its first message.", _AGES
         )
