@@ -174,7 +174,7 @@ def answers(client):
 
 
 def test_each_panel_of_the_dashboard_finds_data(tmp_path):
-    """Seen to fail with a label's name wrong in a query, and with le="1" in place of "1.0"."""
+    """Seen to fail with le="1" in place of "1.0", which is no bucket's label."""
     decide(tmp_path)
     with (
         serving(tmp_path, str(AGENTS), LAPSE_TTL_POLICY="shadow") as server,
