@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,7 @@ from lapse.commands.databases import adopt, copy, report, undo
 from lapse.commands.looking import sessions, show, stats
 from lapse.commands.serving import serve
 from lapse.commands.simulate import simulate
-from lapse.commands.starting import Exit, StoreOption, fail, open_settings, open_store
+from lapse.commands.starting import Exit, StoreOption, fail, open_settings, open_store, run_async
 from lapse.commands.sweeping import sweep
 from lapse.commands.ttl import ttl_commands
 from lapse.errors import LapseError, NoSuchSessionError
@@ -41,7 +40,7 @@ def migrate(
 ) -> None:
     """Bring a store's tables up to date, for servers whose role may not create any."""
     settings = open_settings(store, verbose=False)
-    asyncio.run(_migrate(open_store(settings), print_only=print_only))
+    run_async(_migrate(open_store(settings), print_only=print_only))
 
 
 @app.command()
@@ -54,7 +53,7 @@ def verify(
     """Play the life of sessions against a server, and print what holds."""
     from lapse.verify import play
 
-    raise typer.Exit(asyncio.run(play(url)))
+    raise typer.Exit(run_async(play(url)))
 
 
 for command in (report, adopt, undo, copy, simulate):

@@ -279,9 +279,17 @@ def test_a_check_of_a_store_that_cannot_be_reached_says_why(alone, url, says):
 
 
 def test_the_help_imports_neither_settings_nor_a_store(tmp_path):
-    """What `lapse --help` costs is what it imports; bench/README.md has the time it takes."""
+    """What `lapse --help` costs is what it imports."""
     modules = imported(tmp_path, "--help")
-    heavy = {"pydantic", "structlog", "sqlite3", "asyncpg", "prometheus_client", "opentelemetry"}
+    heavy = {
+        "asyncio",
+        "pydantic",
+        "structlog",
+        "sqlite3",
+        "asyncpg",
+        "prometheus_client",
+        "opentelemetry",
+    }
     ours = {"lapse.settings", "lapse.store", "lapse.stores", "lapse.logs", "lapse.sweeper"}
     assert not modules & (heavy | ours)
 

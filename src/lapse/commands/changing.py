@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from lapse.commands.starting import (
     open_settings,
     print_json,
     ready_store,
+    run_async,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _change(
     from lapse.lifecycle import utc_now
     from lapse.showing import record_json
 
-    key, outcome = asyncio.run(_changed(settings, text, change))
+    key, outcome = run_async(_changed(settings, text, change))
     if as_json:
         session = record_json(outcome.record, utc_now())
         print_json({"changed": outcome.change is not None, "session": session})

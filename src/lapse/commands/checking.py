@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from lapse.commands.looking import words
-from lapse.commands.starting import Exit, JsonOption, StoreOption, open_store, print_json
+from lapse.commands.starting import Exit, JsonOption, StoreOption, open_store, print_json, run_async
 
 if TYPE_CHECKING:
     from lapse.inspecting import Inspection
@@ -41,7 +40,7 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """
     findings = list(_settings_findings(store))
     settings = _settings_or_defaults(store)
-    findings += asyncio.run(_store_findings(settings))
+    findings += run_async(_store_findings(settings))
     problems = [finding for finding in findings if not finding.ok]
     if as_json:
         print_json({"ok": not problems, "findings": [asdict(finding) for finding in findings]})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from lapse.commands.progress import progress_bar
-from lapse.commands.starting import JsonOption, open_settings, open_store
+from lapse.commands.starting import JsonOption, open_settings, open_store, run_async
 from lapse.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def report(
     ttl = settings.ttl if ttl_minutes is None else ttl_from_minutes(ttl_minutes, field="--ttl")
     if png is not None:
         _check_png(png)
-    found = asyncio.run(_report(url, ttl, artifacts=artifacts))
+    found = run_async(_report(url, ttl, artifacts=artifacts))
     if as_json:
         typer.echo(json.dumps(found.document(), indent=2))
     else:
@@ -110,7 +109,7 @@ def adopt(
     selection = Selection(
         app_name, _span(older_than), with_state=with_state, with_events=with_events
     )
-    found = asyncio.run(_examined(store, url, settings.ttl, selection.older_than))
+    found = run_async(_examined(store, url, settings.ttl, selection.older_than))
     plan = _plan(found, selection)
     if not as_json:
         _tell_plan(plan, found, selection, settings)
@@ -126,7 +125,7 @@ def adopt(
         )
     run = run or new_run()
     typer.echo(f"run {run}", err=as_json)
-    done = asyncio.run(_adopt(store, selection, settings.ttl, run, rate))
+    done = run_async(_adopt(store, selection, settings.ttl, run, rate))
     if as_json:
         typer.echo(json.dumps({"run": run, "adopted": done.adopted, **asdict(done)}))
     else:
@@ -148,7 +147,7 @@ def undo(
     """Put back into ADK's tables what an adoption took, as it was."""
     store = open_store(open_settings(url, verbose=False))
     if run is None:
-        asyncio.run(_list_runs(store, as_json=as_json))
+        run_async(_list_runs(store, as_json=as_json))
         return
     from lapse.adopt.adopting import undo as undo_run
 
@@ -161,7 +160,7 @@ def undo(
         finally:
             await store.close()
 
-    done = asyncio.run(work())
+    done = run_async(work())
     if as_json:
         typer.echo(json.dumps({"run": run, **asdict(done)}))
         return
@@ -190,7 +189,7 @@ def copy(
 
     open_settings(target, verbose=False)
     with progress_bar("copying", None) as advance:
-        done = asyncio.run(copy_database(source, target, on_progress=advance))
+        done = run_async(copy_database(source, target, on_progress=advance))
     if as_json:
         typer.echo(json.dumps({"tables": {part.table: asdict(part) for part in done}}))
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,6 +14,7 @@ from lapse.commands.starting import (
     open_settings,
     print_json,
     ready_store,
+    run_async,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def stats(
     """Say how many sessions there are, what happened lately, and what is overdue."""
     settings = open_settings(store, verbose=False)
     since = timedelta(hours=hours)
-    overview = asyncio.run(_overview(settings, since))
+    overview = run_async(_overview(settings, since))
     from lapse.showing import overview_json
 
     document = overview_json(overview, since)
@@ -69,7 +69,7 @@ def sessions(
     query = Query(
         None if status is None else Status(status), app_name, user_id, prefix, after=after
     )
-    records, cursor, now = asyncio.run(_list(settings, query, limit))
+    records, cursor, now = run_async(_list(settings, query, limit))
     if as_json:
         from lapse.showing import record_json
 
@@ -82,7 +82,7 @@ def sessions(
 def show(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Tell one session's life, whatever its status."""
     settings = open_settings(store, verbose=False)
-    record, now = asyncio.run(_show(settings, key))
+    record, now = run_async(_show(settings, key))
     if as_json:
         from lapse.showing import record_json
 

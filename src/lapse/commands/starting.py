@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -17,6 +17,8 @@ from lapse.principals import LONGEST_NAME
 if TYPE_CHECKING:
     from lapse.settings import Settings
     from lapse.store import Store
+
+T = TypeVar("T")
 
 StoreOption = Annotated[
     str | None, typer.Option("--store", metavar="URL", help="Where sessions live.")
@@ -51,6 +53,13 @@ def open_store(settings: Settings) -> Store:
     from lapse.stores import store_from_url
 
     return store_from_url(settings.store_url, settings.rules, settings.connection)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Do a command's work; `lapse --help` needs no event loop, whose import is a fifth of it."""
+    import asyncio
+
+    return asyncio.run(work)
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import sys
@@ -25,6 +24,7 @@ from lapse.commands.starting import (
     open_store,
     print_json,
     ready_store,
+    run_async,
 )
 
 if TYPE_CHECKING:
@@ -72,14 +72,14 @@ def sweep(
     if not settings.cleanup_enabled:
         fail("SESSION_CLEANUP_ENABLED is false: nothing may be swept")
     if dry_run:
-        _print_dues(asyncio.run(_dues(settings)), as_json=as_json)
+        _print_dues(run_async(_dues(settings)), as_json=as_json)
         return
     if confirm:
-        asyncio.run(_confirm(settings))
+        run_async(_confirm(settings))
     if watch:
-        asyncio.run(_watch(settings))
+        run_async(_watch(settings))
     else:
-        _print_total(asyncio.run(_sweep(settings)), as_json=as_json)
+        _print_total(run_async(_sweep(settings)), as_json=as_json)
 
 
 @dataclass
@@ -200,6 +200,8 @@ def _held(brake: Brake) -> str:
 
 
 async def _watch(settings: Settings) -> None:
+    import asyncio
+
     from lapse.adopt.continuous import Adopter
     from lapse.changes import Feed
     from lapse.logs import log_change, log_sweep
