@@ -171,6 +171,7 @@ def test_a_brake_holds_the_purge_until_it_is_confirmed(lapse):
     lapse.create("a", "b", "c", now=long_ago)
     lapse.do(lambda store: store.expire_due(10, now=long_ago + timedelta(hours=1)))
     small = {"LAPSE_BRAKE_SESSIONS": "1", "LAPSE_BRAKE_SHARE": "0.5"}
+    assert "the next sweep sets it: 3 of 3" in lapse("check", **small).out
     held = lapse("sweep", "--json", **small)
     assert held.status == 3
     assert (held.json["purged"], held.json["brake"]["reason"]) == (0, "share")
@@ -235,7 +236,7 @@ def test_an_overdue_session_that_no_sweeper_met_is_a_problem(lapse):
     lapse.create("overdue", now=datetime.now(UTC) - timedelta(hours=1))
     told = lapse("check")
     assert told.status == 3
-    assert "PROBLEM  sweeper: no sweeper has worked yet" in told.out
+    assert "PROBLEM  sweeper: none has worked yet" in told.out
     assert "lapse sweep --watch" in told.out
 
 

@@ -14,7 +14,7 @@ from lapse.commands.starting import Exit, JsonOption, StoreOption, open_store, p
 
 if TYPE_CHECKING:
     from lapse.inspecting import Inspection
-    from lapse.operating import Overview
+    from lapse.operating import Dues, Overview
     from lapse.settings import Settings
 
 _CLOCKS_APART: Final = timedelta(seconds=1)
@@ -85,6 +85,7 @@ def _settings_or_defaults(store: str | None) -> Settings:
 
 async def _store_findings(settings: Settings) -> list[Finding]:
     from lapse.errors import LapseError
+    from lapse.inspecting import MOST_COUNTED
     from lapse.lifecycle import utc_now
 
     findings: list[Finding] = []
@@ -102,7 +103,9 @@ async def _store_findings(settings: Settings) -> list[Finding]:
         findings.append(_clock(inspection.now - before, took))
         findings += _contents(inspection, settings)
         if inspection.version == inspection.newest:
-            findings += _operation(await store.overview(since=timedelta(0)), settings)
+            dues = await store.dues(most=MOST_COUNTED)
+            findings.append(_brake(dues, settings))
+            findings.append(_sweeper(await store.overview(since=timedelta(0)), settings))
     except LapseError as error:
         findings.append(Finding("store", False, str(error), _remedy(error)))
     finally:
@@ -115,7 +118,7 @@ def _remedy(error: Exception) -> str:
 
     if isinstance(error, StoreUnavailableError):
         return "start the database, or correct --store or LAPSE_STORE_URL"
-    return "nothing is changed until it is put right; the sentence says how"
+    return "put it right as it says, or name another store; nothing was changed"
 
 
 def _version(found: Inspection) -> Iterator[Finding]:
@@ -180,27 +183,37 @@ def _contents(found: Inspection, settings: Settings) -> Iterator[Finding]:
     yield Finding("next sweep", True, what)
 
 
-def _operation(overview: Overview, settings: Settings) -> Iterator[Finding]:
-    if overview.brake is None:
-        yield Finding("brake", True, "none is set")
-    else:
-        yield Finding(
-            "brake",
-            False,
-            f"{overview.brake.reason}, since {overview.brake.since:%Y-%m-%d %H:%M:%S} UTC: nothing "
-            f"is purged before {overview.brake.until:%H:%M:%S}",
-            "look at what would be purged with `lapse sweep --dry-run`, then `lapse sweep "
-            "--confirm`",
+def _brake(dues: Dues, settings: Settings) -> Finding:
+    remedy = "look with `lapse sweep --dry-run`; then `lapse sweep --confirm`, or wait an hour"
+    lost = dues.purge if settings.horizon else dues.purge + dues.expire
+    most = max(settings.brake_sessions, settings.brake_share * dues.stored)
+    if dues.brake is not None:
+        since, until = dues.brake.since, dues.brake.until
+        says = (
+            f"{dues.brake.reason}, since {since:%Y-%m-%d %H:%M:%S} UTC: nothing is purged before "
+            f"{until:%H:%M:%S}"
         )
+        return Finding("brake", False, says, remedy)
+    if settings.cleanup_enabled and lost > most:
+        says = (
+            f"the next sweep sets it: {lost:,} of {dues.stored:,} sessions would be gone for good"
+        )
+        return Finding("brake", False, says, remedy)
+    return Finding("brake", True, "none is set")
+
+
+def _sweeper(overview: Overview, settings: Settings) -> Finding:
     late = overview.overdue > _OVERDUE and settings.cleanup_enabled
     seen = (
-        "no sweeper has worked yet"
+        "none has worked yet"
         if overview.swept_at is None
         else f"one worked {words(overview.now - overview.swept_at)} ago"
     )
-    yield Finding(
+    if not late:
+        return Finding("sweeper", True, seen)
+    return Finding(
         "sweeper",
-        not late,
-        f"{seen}; a session is overdue by {words(overview.overdue)}" if late else seen,
-        "start a server with LAPSE_SWEEPER=on, or `lapse sweep --watch`" if late else None,
+        False,
+        f"{seen}; a session is overdue by {words(overview.overdue)}",
+        "start a server with LAPSE_SWEEPER=on, or `lapse sweep --watch`",
     )
