@@ -53,7 +53,7 @@ class Metrics:
         self._store = store
         self.apps = AppLabels()
         self.registry = CollectorRegistry()
-        self._shared = StoreMetrics(self.apps)
+        self._shared = StoreMetrics(self.apps, enforced=store.rules.enforced)
         self.registry.register(self._shared)
 
         def counter(name: str, help_text: str, *labels: str) -> Counter:

@@ -25,8 +25,9 @@ _SAME: Final = "The same from every replica: take the maximum."
 class StoreMetrics(Collector):
     """What the store says, and so every replica; nothing of it while the store does not answer."""
 
-    def __init__(self, apps: AppLabels) -> None:
+    def __init__(self, apps: AppLabels, *, enforced: bool) -> None:
         self._apps = apps
+        self._enforced = enforced
         self._overview: Overview | None = None
         self._answer = timedelta(0)
         self._taken_at = _LONG_AGO
@@ -48,6 +49,9 @@ class StoreMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the gauges."""
         overview = self._overview
+        yield _gauge(
+            "cleanup_enabled", "Whether clean-up is switched on in this process.", self._enforced
+        )
         yield _gauge("store_up", "Whether the store answered this process.", overview is not None)
         if overview is None:
             return
@@ -60,7 +64,7 @@ class StoreMetrics(Collector):
         yield _gauge(
             "overdue_seconds",
             f"How long the longest overdue session has been waiting for a sweep. {_SAME}",
-            overview.overdue.total_seconds(),
+            overview.overdue.total_seconds() if self._enforced else 0,
         )
         if overview.swept_at is not None:
             yield _gauge(

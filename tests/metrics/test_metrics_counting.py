@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from backends import NO_STATE, T0, create, key
 from lapse import LapseSessionService
-from lapse.lifecycle import Change, ChangeKind
+from lapse.lifecycle import Change, ChangeKind, Rules
 from lapse.metric_labels import MOST_APPS, OTHER
 from lapse.metrics import Metrics
 from lapse.stores import store_from_url
@@ -75,6 +75,14 @@ async def test_how_long_a_session_is_overdue_and_since_when_nobody_sweeps(store)
     after = await samples(Metrics(store))
     assert 0 <= after["lapse_last_sweep_age_seconds"] < 60
     assert after['lapse_brake{reason="share"}'] == 0
+
+
+async def test_while_clean_up_is_switched_off_nothing_is_overdue():
+    store = store_from_url("sqlite:///:memory:", Rules(enforced=False))
+    await create(store, now=T0 - timedelta(days=9999))
+    found = await samples(Metrics(store))
+    assert found["lapse_overdue_seconds"] == found["lapse_cleanup_enabled"] == 0
+    await store.close()
 
 
 async def test_a_store_that_does_not_answer_is_told_and_nothing_stale_is_shown(store, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -43,6 +45,8 @@ def stats(
         print_json(document)
     else:
         _print_stats(document, overview, hours)
+        if not settings.cleanup_enabled:
+            typer.echo("clean-up is switched off: SESSION_CLEANUP_ENABLED is false")
 
 
 def sessions(
@@ -88,7 +92,7 @@ def show(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = Fals
 
         print_json(record_json(record, now))
     else:
-        print_record(record, now)
+        _print_record(record, now)
 
 
 async def _overview(settings: Settings, since: timedelta) -> Overview:
@@ -167,23 +171,36 @@ def _print_stats(document: dict[str, Any], overview: Overview, hours: float) -> 
 def _print_list(records: list[Lifecycle], cursor: str | None) -> None:
     if not records:
         typer.echo("no such sessions", err=True)
-    for record in records:
-        deadline = record.expires_at if record.expired_at is None else record.restorable_until
-        typer.echo(
-            "\t".join(
-                (
-                    str(record.status),
-                    _at(record.created_at),
-                    "-" if deadline is None else _at(deadline),
-                    shown(record.key),
-                )
-            )
+    rows = [
+        (
+            str(record.status),
+            _at(record.created_at),
+            "-" if record.expires_at is None else _at(record.expires_at),
+            shown(record.key),
         )
+        for record in records
+    ]
+    if sys.stdout.isatty():
+        _print_table(("status", "created", "deadline", "key"), rows)
+    else:  # for cut and grep: as wide as it is, one tab between fields
+        for row in rows:
+            typer.echo("\t".join(row))
     if cursor is not None:
         typer.echo(f"there are more: --after {cursor}", err=True)
 
 
-def print_record(record: Lifecycle, now: datetime) -> None:
+def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*titles)
+    table.columns[-1].overflow = "fold"
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _print_record(record: Lifecycle, now: datetime) -> None:
     """Print a session's life as a timeline."""
     typer.echo(f"{shown(record.key)}: {record.status}")
     moments = [

@@ -155,6 +155,8 @@ async def _sweep(settings: Settings) -> _Total:
                     advance(done)
                 if not report.full:
                     break
+        await store.mark_swept()
+        await store.fold_counts()
         if done:
             did = {"expired": total.expired, "purged": total.purged, "kept": total.kept}
             await store.record_act(acting_as(), "swept", did)
