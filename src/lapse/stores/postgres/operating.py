@@ -25,7 +25,7 @@ from lapse.operating import (
     Query,
     Tally,
 )
-from lapse.paging import Place, Way, bounds, finds_nothing, page_of
+from lapse.paging import Place, Way, bounds, finds_nothing, next_after
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections, Taken
@@ -59,13 +59,22 @@ async def find(call: Call, query: Query) -> Page:
     after = _EPOCH + Place.read(query).moment * _MICROSECOND
     if finds_nothing(query):
         return Page((), None)
-    found = await call.run(f"find_{Way.of(query)}", **bounds(query), after_at=after)
-    return page_of(
-        query,
-        found,
-        lambda row: rows.lobby_record(row, call.rules),
-        lambda row: ((row["moment"] or _EPOCH) - _EPOCH) // _MICROSECOND,
+    asked = bounds(query)
+    found = await call.run(
+        f"find_{Way.of(query)}",
+        **asked,
+        only_status=query.status,
+        size=query.size + 1,
+        after_at=after,
     )
+    fitting = [row for row in found if row["fits"]]
+    last = found[-1] if found and found[-1]["examined"] == asked["most"] else None
+    row = next_after(query, fitting, last)
+    records = [rows.lobby_record(one, call.rules) for one in fitting[: query.size]]
+    if row is None:
+        return Page(records, None)
+    moment = ((row["moment"] or _EPOCH) - _EPOCH) // _MICROSECOND
+    return Page(records, Place.of(row, moment).text(query))
 
 
 def _brake(row: asyncpg.Record) -> Brake | None:
