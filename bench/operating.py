@@ -1,7 +1,7 @@
 """Measures what operators look at, at a million records, and writes the results to operating.md.
 
 What a page costs the store: `overview`, and `find` with every combination of filters, its first
-page and one from deep inside. Every call of `ASKED` is one row of the table.
+page and one from deep inside.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import platform
 import random
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -37,93 +38,87 @@ GOAL: Final = 10.0
 DAY: Final = timedelta(days=1)
 STATUSES: Final = (None, Status.WAITING, Status.EXPIRED, Status.USED)
 
-Call = Callable[[], Awaitable[Any]]
+Ask = Callable[[int], Awaitable[Any]]
 
 
-async def measure(
-    store: Store, call: Callable[[int], Call], rounds: int
-) -> tuple[list[float], Any]:
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which filters a query has; what they say comes from a session."""
+
+    status: Status | None
+    app: str | None
+    user: bool
+    prefix: int
+
+    @property
+    def name(self) -> str:
+        names = [str(self.status)] if self.status else []
+        names += [f"app {self.app}"] if self.app else []
+        names += ["user"] if self.user else []
+        names += [f"prefix of {self.prefix}"] if self.prefix else []
+        return ", ".join(names) or "none"
+
+    def query(self, key: SessionKey) -> Query:
+        """Return the query for a session's user and id."""
+        return Query(
+            status=self.status,
+            app_name=self.app,
+            user_id=key.user_id if self.user else None,
+            prefix=key.session_id[: self.prefix] or None,
+        )
+
+    def deep(self, key: SessionKey) -> Query:
+        """Return a query that goes on deep inside."""
+        now = time.time_ns() // 1000
+        moment = {Way.WAITING: now + 900_000_000, Way.EXPIRED: now + 43_200_000_000}
+        query = self.query(key)
+        if self.user:
+            key = SessionKey(self.app or key.app_name, key.user_id, "8")
+        if self.prefix:
+            key = SessionKey(key.app_name, key.user_id, f"{query.prefix}8")
+        place = Place(key, moment.get(Way.of(query), 0))
+        return replace(query, after=place.text(query))
+
+
+FILTERS: Final = [
+    Filters(*one)
+    for one in itertools.product(STATUSES, (None, *operating_tables.APPS), (False, True), (0, 1, 8))
+]
+
+
+async def timed(ask: Ask, rounds: int) -> tuple[list[float], Any]:
     """Return how long each call took, in milliseconds, and the last result."""
     times, result = [], None
     for number in range(rounds):
-        ask = call(number)
         began = time.perf_counter()
-        result = await ask()
+        result = await ask(number)
         times.append(1000 * (time.perf_counter() - began))
     return times, result
 
 
-def queries(keys: Sequence[SessionKey]) -> list[tuple[str, Callable[[int], Query]]]:
-    """Return every combination of filters, as what asks for it with a session of one's own."""
-    found = []
-    for status, app, user, prefix in itertools.product(
-        STATUSES, (None, *operating_tables.APPS), (False, True), (0, 1, 8)
-    ):
-
-        def query(
-            number: int,
-            status: Status | None = status,
-            app: str | None = app,
-            user: bool = user,
-            prefix: int = prefix,
-        ) -> Query:
-            key = keys[number % len(keys)]
-            return Query(
-                status=status,
-                app_name=app,
-                user_id=key.user_id if user else None,
-                prefix=key.session_id[:prefix] or None,
-            )
-
-        names = [str(status)] if status else []
-        names += [f"app {app}"] if app else []
-        names += ["user"] if user else []
-        names += [f"prefix of {prefix}"] if prefix else []
-        found.append((", ".join(names) or "none", query))
-    return found
-
-
-async def rows(store: Store, rounds: int) -> dict[str, tuple[list[float], str]]:
+async def measured(store: Store, rounds: int) -> dict[str, tuple[list[float], str]]:
     """Return, by what was asked, how long it took, and a word about it."""
     found = dict[str, tuple[list[float], str]]()
-    times, overview = await measure(store, lambda _: lambda: store.overview(since=DAY), 5 * rounds)
+    times, overview = await timed(lambda _: store.overview(since=DAY), 5 * rounds)
     found["`overview` of a day"] = times, f"{len(overview.counts)} numbers"
-    times, _ = await measure(store, lambda _: store.tallies, 5 * rounds)
+    times, _ = await timed(lambda _: store.tallies(), 5 * rounds)
     found["`tallies`"] = times, "levels of 3 apps"
-    times, _ = await measure(store, lambda _: lambda: store.dues(most=1001), 5 * rounds)
+    times, _ = await timed(lambda _: store.dues(most=1001), 5 * rounds)
     found["`dues`"] = times, "before each sweep"
     keys = await sample(store)
-    combined = queries(keys)
-    for deep in (False, True):
+    for depth, of_key in (("first", Filters.query), ("deep", Filters.deep)):
         by_way: dict[Way, list[tuple[float, list[float], str]]] = {}
-        for name, query in combined:
-
-            def call(number: int, query: Callable[[int], Query] = query) -> Call:
-                asked = query(number)
-                if deep:
-                    asked = begun(asked, keys[-1 - number % len(keys)], store_now)
-                return lambda: store.find(asked)
-
-            store_now = int(time.time() * 1_000_000)
-            times, _ = await measure(store, call, rounds)
-            by_way.setdefault(Way.of(query(0)), []).append((quantile(times, 0.99), times, name))
-        for way, measured in sorted(by_way.items()):
-            _, _, worst = max(measured)
-            label = f"`find` {way}, {'deep' if deep else 'first'} pages"
-            together = [one for _, times, _ in measured for one in times]
-            found[label] = together, f"{len(measured)} combinations; slowest: {worst}"
+        for filters in FILTERS:
+            asked = [of_key(filters, key) for key in random.choices(keys, k=rounds)]
+            times, _ = await timed(lambda number, asked=asked: store.find(asked[number]), rounds)
+            taken = (quantile(times, 0.99), times, filters.name)
+            by_way.setdefault(Way.of(asked[0]), []).append(taken)
+        for way, taken in sorted(by_way.items()):
+            p99, _, slowest = max(taken)
+            together = [one for _, times, _ in taken for one in times]
+            word = f"{len(taken)} combinations; slowest: {slowest} ({p99:.1f})"
+            found[f"`find` {way}, {depth} pages"] = together, word
     return found
-
-
-def begun(query: Query, key: SessionKey, now: int) -> Query:
-    """Return a query that goes on deep inside."""
-    moment = {Way.WAITING: now + 900_000_000, Way.EXPIRED: now + 43_200_000_000}
-    if query.user_id is not None:
-        key = SessionKey(query.app_name or key.app_name, query.user_id, "8")
-    if query.prefix:
-        key = SessionKey(key.app_name, key.user_id, query.prefix + "8")
-    after = Place(key, moment.get(Way.of(query), 0)).text(query)
-    return Query(query.status, query.app_name, query.user_id, query.prefix, after, query.size)
 
 
 async def sample(store: Store) -> list[SessionKey]:
@@ -142,9 +137,8 @@ def section(name: str, found: dict[str, tuple[list[float], str]]) -> str:
     for asked, (times, word) in found.items():
         p99 = quantile(times, 0.99)
         mark = "" if p99 < GOAL else f"**over {GOAL:.0f}**; "
-        lines.append(
-            f"| {asked} | {quantile(times, 0.5):.2f} | {p99:.2f} | {max(times):.2f} | {mark}{word} |"
-        )
+        figures = (quantile(times, 0.5), p99, max(times))
+        lines.append(f"| {asked} | {' | '.join(f'{one:.2f}' for one in figures)} | {mark}{word} |")
     return "\n".join([*lines, ""])
 
 
@@ -167,8 +161,8 @@ async def of(url: str, rounds: int) -> dict[str, tuple[list[float], str]]:
     await store.open()
     try:
         await store.recount()
-        await rows(store, 3)
-        return await rows(store, rounds)
+        await measured(store, 3)
+        return await measured(store, rounds)
     finally:
         await store.close()
 

@@ -19,7 +19,7 @@ _COLUMNS: Final = """
   app_name, user_id, session_id, status, created_at, ttl, expires_at, first_message_at, expired_at,
   restorable_until, metadata, state, held_events, update_time
 """
-_APP: Final = "CASE i % 1000 WHEN 0 THEN 'rare' ELSE CASE WHEN i % 1000 <= 100 THEN 'middle' ELSE 'big' END END"
+_APP: Final = "CASE WHEN i % 1000 = 0 THEN 'rare' WHEN i % 1000 <= 100 THEN 'middle' ELSE 'big' END"
 _STATUS: Final = (
     "CASE WHEN i % 20 = 0 THEN 'waiting' WHEN i % 20 <= 7 THEN 'expired' ELSE 'used' END"
 )
@@ -98,6 +98,7 @@ def fill_postgres(server: Server, database: str, stored: int, now: int) -> None:
         f"INSERT INTO lapse_counts VALUES {live}",
         "VACUUM (ANALYZE) lapse_lobby",
         "VACUUM (ANALYZE) lapse_counts",
+        "VACUUM (ANALYZE) lapse_counted",
         "CHECKPOINT",
     )
 
