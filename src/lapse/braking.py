@@ -23,8 +23,9 @@ _log = logging.getLogger(__name__)
 
 def process_clock() -> timedelta:
     """Return this process's own clock: the machine's sleep counts, where the machine can tell."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return timedelta(microseconds=time.clock_gettime_ns(clock) // 1000)
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    nanoseconds = time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
+    return timedelta(microseconds=nanoseconds // 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +71,20 @@ class Brakes:
         """
         before = process_clock()
         dues = await store.dues(most=self._options.sessions + 1)
-        jump = self._jump(dues.now, before, process_clock())
-        wanted, brake, is_ours = None, dues.brake, False
-        if brake is not None and self._is_over(brake, dues.now):
-            await store.release_brake(since=brake.since)
-            brake = None
+        zero, last = dues.now - before, self._zero
+        jump = timedelta(0) if last is None else dues.now - process_clock() - last
+        brake, is_ours = dues.brake, False
         if jump > self._options.jump:
             wanted = Brake(BrakeReason.CLOCK, dues.now, dues.now + CONFIRMED, jump=jump)
-        elif brake is None:
-            wanted = await self._too_much(store, dues)
-        if wanted is not None:
-            is_ours = await store.set_brake(wanted)
-            brake = await store.brake()
-        if brake is None:
-            self._zero_before = None
+            is_ours, brake = await self._set(store, wanted)
+            self._zero_before = last
+        elif brake is not None and self._is_over(brake, dues.now, zero):
+            await store.release_brake(since=brake.since)
+            brake = self._zero_before = None
+        elif brake is None and (too_much := await self._too_much(store, dues)) is not None:
+            is_ours, brake = await self._set(store, too_much)
+        # Not before the brake is set: a jump that a fault came between is seen again.
+        self._zero = zero
         seen, self._brake = self._brake, brake
         return BrakeNews(
             brake,
@@ -92,25 +93,21 @@ class Brakes:
             let_go=seen if brake != seen else None,
         )
 
-    def _jump(self, now: datetime, before: timedelta, after: timedelta) -> timedelta:
-        """Return by how much, at least, the store's clock went ahead of this process's own."""
-        last, self._zero = self._zero, now - before
-        if last is None:
-            return timedelta(0)
-        jump = now - after - last
-        if jump > self._options.jump:
-            self._zero_before = last
-        return jump
+    async def _set(self, store: Store, wanted: Brake) -> tuple[bool, Brake | None]:
+        """Set a brake; return whether it was this one that did, and the one that is set now."""
+        is_ours = await store.set_brake(wanted)
+        brake = await store.brake()
+        if brake is None:
+            self._clear_until = process_clock() + _CLEAR
+        return is_ours, brake
 
-    def _is_over(self, brake: Brake, now: datetime) -> bool:
+    def _is_over(self, brake: Brake, now: datetime, zero: datetime) -> bool:
         """Return whether a brake lets go: an hour has passed, or the clock has come back."""
         if now >= brake.until:
             return True
-        if brake.reason is not BrakeReason.CLOCK or None in {self._zero, self._zero_before}:
+        if brake.reason is not BrakeReason.CLOCK or self._zero_before is None:
             return False
-        assert self._zero is not None
-        assert self._zero_before is not None
-        return self._zero - self._zero_before <= self._options.jump
+        return zero - self._zero_before <= self._options.jump
 
     async def _too_much(self, store: Store, dues: Dues) -> Brake | None:
         """Return the brake for a backlog that is too large a share of everything."""

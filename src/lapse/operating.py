@@ -225,7 +225,8 @@ class Operated(Protocol):
 
         False, and nothing, where a brake is set already, or where it is for the share and
         another one was released less than CONFIRMED ago. A jump of the clock is the graver
-        reason: its brake takes the place of one for the share.
+        reason: its brake takes the place of one for the share, and of one whose time the
+        jump has ended.
         """
         ...
 

@@ -9,6 +9,7 @@ import pytest
 from backends import HOUR, TTL, create, key, use
 from lapse.braking import Brakes, confirm
 from lapse.changes import Feed
+from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import ChangeKind, utc_now
 from lapse.logs import log_sweep
 from lapse.metrics import Metrics
@@ -165,6 +166,33 @@ async def test_a_jump_takes_the_place_of_a_brake_for_the_share(store):
     (report,) = await sweeps(clocked, brakes)
     assert report.braking.brake.reason is BrakeReason.CLOCK
     assert report.braking.let_go.reason is BrakeReason.SHARE
+
+
+async def test_a_second_jump_does_not_end_the_time_of_the_first(store):
+    clocked, brakes = Clocked(store), Brakes()
+    await create(store, "expired", now=utc_now() - 2 * TTL)
+    await sweeps(clocked, brakes)
+    for clocked.ahead in (2 * DAY, 4 * DAY, 4 * DAY + HOUR / 2):
+        (report,) = await sweeps(clocked, brakes)
+        assert (report.purged, report.braking.brake.reason) == (0, BrakeReason.CLOCK)
+
+
+async def test_a_jump_that_a_fault_came_between_is_seen_again(store, monkeypatch):
+    """Seen to fail with the clocks remembered before the brake is set."""
+    clocked, brakes = Clocked(store), Brakes()
+    await create(store, "expired", now=utc_now() - 2 * TTL)
+    await sweeps(clocked, brakes)
+    clocked.ahead = 2 * DAY
+
+    async def fail(_):
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(store), "set_brake", lambda _, brake: fail(brake))
+        with pytest.raises(StoreUnavailableError):
+            await sweeps(clocked, brakes)
+    (report,) = await sweeps(clocked, brakes)
+    assert (report.purged, report.braking.brake.reason) == (0, BrakeReason.CLOCK)
 
 
 async def test_with_nothing_restorable_expiry_is_held_as_well(open_store):
