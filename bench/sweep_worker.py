@@ -14,6 +14,7 @@ from children import Answer, Request, answer_requests
 from figures import quantile
 from peers import file_of
 
+from lapse.braking import Brakes
 from lapse.changes import Feed
 from lapse.lifecycle import Change, ChangeKind
 from lapse.logs import configure_logging, log_change, log_sweep
@@ -76,21 +77,21 @@ async def _bare_postgres(url: str) -> Answer:
 
 
 async def _idle(store: Store, sweeps: int) -> Answer:
-    feed, times = _feed(store, consumers=True), []
-    await sweep_once(store, feed)
+    feed, times, brakes = _feed(store, consumers=True), [], Brakes()
+    await sweep_once(store, feed, brakes=brakes)
     for _ in range(sweeps):
         began = time.perf_counter()
-        report = await sweep_once(store, feed)
+        report = await sweep_once(store, feed, brakes=brakes)
         times.append(time.perf_counter() - began)
         assert not report.did_something
     return {"p50": quantile(times, 0.5), "p99": quantile(times, 0.99)}
 
 
 async def _drain(store: Store, feed: Feed) -> Answer:
-    expired = 0
+    expired, brakes = 0, Brakes()
     began, cpu = time.perf_counter(), time.process_time()
     while True:
-        report = await sweep_once(store, feed)
+        report = await sweep_once(store, feed, brakes=brakes)
         expired += report.expired
         if not report.full:
             break

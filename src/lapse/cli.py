@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lapse.commands.changing import expire, resurrect
+from lapse.commands.checking import check
 from lapse.commands.databases import adopt, copy, report, undo
+from lapse.commands.looking import sessions, show, stats
 from lapse.commands.process_title import hide_passwords
 from lapse.commands.serving import serve
 from lapse.commands.simulate import simulate
-from lapse.commands.starting import StoreOption, fail, open_settings, open_store
+from lapse.commands.starting import Exit, StoreOption, fail, open_settings, open_store, run_async
 from lapse.commands.sweeping import sweep
 from lapse.commands.ttl import ttl_commands
-from lapse.errors import LapseError
+from lapse.errors import LapseError, NoSuchSessionError
 
 if TYPE_CHECKING:
     from lapse.store import Store
@@ -23,11 +25,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="The session life-cycle layer for agents built with Google's ADK.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(serve)
 app.command()(sweep)
+for operate in (check, stats, sessions, show, resurrect, expire):
+    app.command()(operate)
 
 
 @app.command()
@@ -39,7 +42,7 @@ def migrate(
 ) -> None:
     """Bring a store's tables up to date, for servers whose role may not create any."""
     settings = open_settings(store, verbose=False)
-    asyncio.run(_migrate(open_store(settings), print_only=print_only))
+    run_async(_migrate(open_store(settings), print_only=print_only))
 
 
 @app.command()
@@ -52,7 +55,7 @@ def verify(
     """Play the life of sessions against a server, and print what holds."""
     from lapse.verify import play
 
-    raise typer.Exit(asyncio.run(play(url)))
+    raise typer.Exit(run_async(play(url)))
 
 
 for command in (report, adopt, undo, copy, simulate):
@@ -61,10 +64,12 @@ app.add_typer(ttl_commands, name="ttl")
 
 
 def main() -> None:
-    """Run the command line; Lapse's own errors end it with one sentence and status 1."""
+    """Run the command line; Lapse's own errors end it with one sentence and a status of `Exit`."""
     hide_passwords(sys.orig_argv)
     try:
         app()
+    except NoSuchSessionError as error:
+        fail(str(error), Exit.NOT_FOUND)
     except LapseError as error:
         fail(str(error))
 

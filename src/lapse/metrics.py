@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter as Counts
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import Change, ChangeKind
 from lapse.metric_labels import AppLabels
-from lapse.operating import Overview
+from lapse.operating import BrakeReason
 from lapse.store import Store
+from lapse.store_metrics import StoreMetrics
 from lapse.sweeper import SweepReport
 
 _log = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-_OVERVIEW_KEPT: Final = timedelta(seconds=5)
-"""How old the numbers that all replicas share may be, whoever asks and how often."""
-
-_LONG_AGO: Final = -1e9
 
 _ENDS: Final = {ChangeKind.EXPIRED, ChangeKind.PURGED}
 
@@ -60,7 +53,7 @@ class Metrics:
         self._store = store
         self.apps = AppLabels()
         self.registry = CollectorRegistry()
-        self._shared = _Shared(self.apps)
+        self._shared = StoreMetrics(self.apps, enforced=store.rules.enforced)
         self.registry.register(self._shared)
 
         def counter(name: str, help_text: str, *labels: str) -> Counter:
@@ -85,6 +78,7 @@ class Metrics:
             "sessions_kept", "Sessions found in ADK's tables at their deadline, and kept.", "app"
         )
         self._adopted = counter("sessions_adopted", "Sessions adopted from ADK's tables.", "app")
+        self._brakes = counter("brakes", "Brakes of the sweepers that were set.", "reason")
         self._sweep_errors = counter("sweep_errors", "Sweeps that failed.")
         self._used_but_expired = counter(
             "used_sessions_expired", "Used sessions that expired or were purged: must never be."
@@ -95,8 +89,11 @@ class Metrics:
         self._store_errors = counter(
             "store_errors", "Times the store did not answer, by what needed it.", "where"
         )
+        # There from the start: of a counter that begins at one, Prometheus sees no increase.
         for where in Where:
-            self._store_errors.labels(str(where))  # there from the start, so that one more shows
+            self._store_errors.labels(str(where))
+        for reason in BrakeReason:
+            self._brakes.labels(str(reason))
         self._ages = histogram(
             "time_to_first_message_seconds", "Age of a session at its first message.", _AGES
         )
@@ -144,6 +141,8 @@ class Metrics:
     def count_sweep(self, report: SweepReport) -> None:
         """Count one sweep."""
         self._sweeps.observe(report.duration.total_seconds())
+        if report.braking.is_ours and report.braking.brake is not None:
+            self._brakes.labels(str(report.braking.brake.reason)).inc()
 
     def count_fault(self, fault: Exception) -> None:
         """Count one failed sweep."""
@@ -168,7 +167,7 @@ class Metrics:
 
     async def render(self) -> bytes:
         """Return the metrics as Prometheus reads them."""
-        if self._shared.age >= _OVERVIEW_KEPT:
+        if self._shared.is_old:
             began = time.monotonic()
             try:
                 overview = await self._store.overview(since=timedelta(0))
@@ -179,71 +178,3 @@ class Metrics:
             else:
                 self._shared.take(overview, timedelta(seconds=time.monotonic() - began))
         return generate_latest(self.registry)
-
-
-class _Shared(Collector):
-    """What the store says, and so every replica; nothing of it while the store does not answer."""
-
-    def __init__(self, apps: AppLabels) -> None:
-        self._apps = apps
-        self._overview: Overview | None = None
-        self._answer = timedelta(0)
-        self._taken_at = _LONG_AGO
-
-    @property
-    def age(self) -> timedelta:
-        """Return how old it is."""
-        return timedelta(seconds=time.monotonic() - self._taken_at)
-
-    def take(self, overview: Overview, answer: timedelta) -> None:
-        """Show this from now on, which the store took so long to say."""
-        self._overview, self._answer = overview, answer
-        self._taken_at = time.monotonic()
-
-    def forget(self) -> None:
-        """Show nothing: the store does not answer."""
-        self._overview, self._taken_at = None, _LONG_AGO
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the gauges."""
-        overview = self._overview
-        yield _gauge("store_up", "Whether the store answered this process.", overview is not None)
-        if overview is None:
-            return
-        yield _gauge(
-            "store_answer_seconds",
-            "How long the store took to answer this process.",
-            self._answer.total_seconds(),
-        )
-        yield self._sessions(overview)
-        yield _gauge(
-            "overdue_seconds",
-            f"How long the longest overdue session has been waiting for a sweep. {_SAME}",
-            overview.overdue.total_seconds(),
-        )
-        if overview.swept_at is not None:
-            yield _gauge(
-                "last_sweep_age_seconds",
-                f"Since a sweeper of any process last said that it works. {_SAME}",
-                (overview.now - overview.swept_at).total_seconds(),
-            )
-
-    def _sessions(self, overview: Overview) -> Metric:
-        levels = Counts[tuple[str, str]]()
-        for tally in overview.tallies:
-            levels[self._apps.of(tally.app_name), str(tally.status)] += tally.sessions
-        gauge = GaugeMetricFamily(
-            "lapse_sessions",
-            f"Sessions in the lobby's records. {_SAME}",
-            labels=("app", "status"),
-        )
-        for labels, sessions in levels.items():
-            gauge.add_metric(labels, sessions)
-        return gauge
-
-
-_SAME: Final = "The same from every replica: take the maximum."
-
-
-def _gauge(name: str, help_text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"lapse_{name}", help_text, value=value)

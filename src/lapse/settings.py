@@ -17,6 +17,7 @@ from lapse.authentication import AuthMode
 from lapse.bounds import KIB, Bounds
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
+from lapse.operating import BrakeOptions
 from lapse.operators import OperatorOptions, without_password
 from lapse.quotas import USUAL, Quotas
 from lapse.run_store import RunLimits
@@ -28,6 +29,7 @@ from lapse.setting_values import (
     Seconds,
     SecondsOrNone,
     Share,
+    ShareOrWhole,
     WarningMinutes,
     doubt_of,
 )
@@ -119,6 +121,15 @@ class Settings(AuthSettings):
     creates: Limit = Field(default=None, validation_alias="LAPSE_CREATES_PER_MINUTE")
     reuse_waiting: bool = Field(default=False, validation_alias="LAPSE_REUSE_WAITING")
     sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
+    brake_share: ShareOrWhole = Field(
+        default=BrakeOptions().share, validation_alias="LAPSE_BRAKE_SHARE"
+    )
+    brake_sessions: int = Field(
+        default=BrakeOptions().sessions, ge=0, validation_alias="LAPSE_BRAKE_SESSIONS"
+    )
+    brake_jump: Minutes = Field(
+        default=BrakeOptions().jump, validation_alias="LAPSE_BRAKE_CLOCK_MINUTES"
+    )
     adopt: Adopt = Field(default=Adopt.OFF, validation_alias="LAPSE_ADOPT")
     artifacts: bool = Field(default=True, validation_alias="LAPSE_DELETE_ARTIFACTS")
     log_format: LogFormat = Field(default=LogFormat.CONSOLE, validation_alias="LAPSE_LOG_FORMAT")
@@ -178,6 +189,11 @@ class Settings(AuthSettings):
             design_effect=self.ttl_design_effect,
             default=self.ttl,
         )
+
+    @property
+    def brakes(self) -> BrakeOptions:
+        """Return when a sweep is to stop before what cannot be undone."""
+        return BrakeOptions(self.brake_share, self.brake_sessions, self.brake_jump)
 
     @property
     def connection(self) -> ConnectionOptions:

@@ -21,8 +21,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Spans:
-    """A span, or none, and what is noted in it."""
+class _Notes:
+    """What is noted in a span, or nowhere."""
 
     __slots__ = ("_span",)
 
@@ -46,11 +46,11 @@ class _Spans:
                 self.note(cause=str(change.cause))
 
 
-_NOTHING = _Spans(None)
+_NOTHING = _Notes(None)
 
 
 @contextmanager
-def span(name: str, key: SessionKey | None = None) -> Iterator[_Spans]:
+def span(name: str, key: SessionKey | None = None) -> Iterator[_Notes]:
     """Trace what is done inside as `lapse.NAME`; an error is noted by its type."""
     # Whoever has set up tracing has imported it: a command that nobody traces never does.
     api = sys.modules.get("opentelemetry.trace")
@@ -60,13 +60,13 @@ def span(name: str, key: SessionKey | None = None) -> Iterator[_Spans]:
     with api.get_tracer("lapse").start_as_current_span(
         f"lapse.{name}", record_exception=False, set_status_on_exception=False
     ) as current:
-        spans = _Spans(current) if current.is_recording() else _NOTHING
+        notes = _Notes(current) if current.is_recording() else _NOTHING
         if key is not None:
-            spans.note(app=key.app_name, session=key.short)
+            notes.note(app=key.app_name, session=key.short)
         try:
-            yield spans
+            yield notes
         except Exception as error:
-            spans.note(outcome=type(error).__name__)
+            notes.note(outcome=type(error).__name__)
             current.set_status(api.Status(api.StatusCode.ERROR, type(error).__name__))
             raise
 
@@ -79,9 +79,9 @@ def traced(
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         @wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            with span(name) as spans:
+            with span(name) as notes:
                 result = await function(*args, **kwargs)
-                spans.note(**noted(result))
+                notes.note(**noted(result))
                 return result
 
         return call

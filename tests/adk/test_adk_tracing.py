@@ -50,9 +50,7 @@ def words():
 
 
 async def test_transitions_and_sweeps_are_traced(service, spans):
-    """Seen to fail with the span opened outside the transition's own task, and with key.session_id
-    in place of key.short.
-    """
+    """Seen to fail with key.session_id in place of key.short."""
     session = await service.create_session(app_name="app", user_id="ann", session_id=ID)
     await sweep_once(service.store, service.feed)
     await service.append_event(session, words())

@@ -77,6 +77,21 @@ def test_the_metrics_have_the_documented_names_and_types(server):
     assert content_type.startswith("text/plain; version=")
 
 
+def test_streams_and_plain_runs_of_a_server_are_counted(server):
+    plain = 'lapse_plain_runs_total{app="parrot",route="run"}'
+    session, before = server.create(), server.metric(plain)
+    server.run(session)
+    assert server.metric(plain) == before + 1
+    detached = server.client.post(
+        "/run_sse", json=server.run_body(session, "hello"), headers={"Lapse-Detach": "true"}
+    )
+    assert detached.status_code == 200
+    assert server.metric('lapse_plain_runs_total{app="parrot",route="run_sse"}') == 0
+    with server.client.stream("GET", server.path(session) + "/lifecycle/events"):
+        assert server.metric("lapse_streams_open") == 1
+    eventually(lambda: server.metric("lapse_streams_open") == 0)
+
+
 def test_adks_other_routes_answer_as_ever(server):
     assert server.client.get("/health").status_code == 200
     assert "version" in server.client.get("/version").json()

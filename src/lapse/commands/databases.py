@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from lapse.commands.starting import open_settings, open_store
+from lapse.commands.progress import progress_bar
+from lapse.commands.starting import JsonOption, open_settings, open_store, run_async
 from lapse.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -33,7 +30,6 @@ UrlArgument = Annotated[
 StoreArgument = Annotated[
     str, typer.Argument(metavar="URL", help="sqlite:///FILE or postgresql://…")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RateOption = Annotated[
     float | None, typer.Option(min=1, help="At most so many sessions in a second.")
 ]
@@ -68,7 +64,7 @@ def report(
     ttl = settings.ttl if ttl_minutes is None else ttl_from_minutes(ttl_minutes, field="--ttl")
     if png is not None:
         _check_png(png)
-    found = asyncio.run(_report(url, ttl, artifacts=artifacts))
+    found = run_async(_report(url, ttl, artifacts=artifacts))
     if as_json:
         typer.echo(json.dumps(found.document(), indent=2))
     else:
@@ -113,7 +109,7 @@ def adopt(
     selection = Selection(
         app_name, _span(older_than), with_state=with_state, with_events=with_events
     )
-    found = asyncio.run(_examined(store, url, settings.ttl, selection.older_than))
+    found = run_async(_examined(store, url, settings.ttl, selection.older_than))
     plan = _plan(found, selection)
     if not as_json:
         _tell_plan(plan, found, selection, settings)
@@ -129,7 +125,7 @@ def adopt(
         )
     run = run or new_run()
     typer.echo(f"run {run}", err=as_json)
-    done = asyncio.run(_adopt(store, selection, settings.ttl, run, rate))
+    done = run_async(_adopt(store, selection, settings.ttl, run, rate))
     if as_json:
         typer.echo(json.dumps({"run": run, "adopted": done.adopted, **asdict(done)}))
     else:
@@ -151,7 +147,7 @@ def undo(
     """Put back into ADK's tables what an adoption took, as it was."""
     store = open_store(open_settings(url, verbose=False))
     if run is None:
-        asyncio.run(_list_runs(store, as_json=as_json))
+        run_async(_list_runs(store, as_json=as_json))
         return
     from lapse.adopt.adopting import undo as undo_run
 
@@ -159,12 +155,12 @@ def undo(
         try:
             known = {adoption.run: adoption for adoption in await store.adoptions()}
             total = known[run].remaining if run in known else 0
-            with _bar("putting back", total) as advance:
+            with progress_bar("putting back", total) as advance:
                 return await undo_run(store, run, rate=rate, on_progress=advance)
         finally:
             await store.close()
 
-    done = asyncio.run(work())
+    done = run_async(work())
     if as_json:
         typer.echo(json.dumps({"run": run, **asdict(done)}))
         return
@@ -192,8 +188,8 @@ def copy(
     from lapse.adopt.copying import copy_database
 
     open_settings(target, verbose=False)
-    with _bar("copying", None) as advance:
-        done = asyncio.run(copy_database(source, target, on_progress=advance))
+    with progress_bar("copying", None) as advance:
+        done = run_async(copy_database(source, target, on_progress=advance))
     if as_json:
         typer.echo(json.dumps({"tables": {part.table: asdict(part) for part in done}}))
         return
@@ -300,7 +296,7 @@ async def _adopt(
 
     try:
         await store.open()
-        with _bar("adopting", await store.count_sessions()) as advance:
+        with progress_bar("adopting", await store.count_sessions()) as advance:
             return await adopt_all(
                 store,
                 selection,
@@ -329,34 +325,3 @@ async def _list_runs(store: Store, *, as_json: bool) -> None:
         )
     if not found:
         typer.echo("nothing was adopted in this database")
-
-
-@contextmanager
-def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar with an estimate, where somebody watches."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total)
-
-        def advance(done: int) -> None:
-            over = total is not None and done > total
-            progress.update(task, completed=done, total=done if over else total)
-
-        yield advance

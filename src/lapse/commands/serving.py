@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import ipaddress
 import socket
@@ -15,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from lapse.authentication import AuthMode
-from lapse.commands.starting import StoreOption, VerboseOption, fail, open_settings, open_store
+from lapse.commands.starting import (
+    StoreOption,
+    VerboseOption,
+    fail,
+    open_settings,
+    open_store,
+    run_async,
+)
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -176,7 +182,7 @@ def _serve(
     except InvalidValueError as error:
         fail(str(error))
     store = open_store(settings)
-    asyncio.run(store.open())
+    run_async(store.open())
 
     import uvicorn
 
@@ -217,6 +223,7 @@ def _serve(
             authentication=authentication,
             proxies=settings.proxies,
             bounds=settings.bounds,
+            brakes=settings.brakes,
         ),
     )
     served: ASGIApp = StreamsInFront(web_app)

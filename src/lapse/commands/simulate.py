@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable
 from datetime import date, timedelta
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lapse.commands.starting import fail, open_settings, open_store
+from lapse.commands.starting import fail, open_settings, open_store, run_async
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
@@ -87,7 +86,7 @@ def simulate(
         history = found = read_trace(trace)
         total = _span(found)
     else:
-        history = found = asyncio.run(_observed(settings, app_name))
+        history = found = run_async(_observed(settings, app_name))
         if not found:
             fail("the store has observed nothing yet")
         total = _span(found)

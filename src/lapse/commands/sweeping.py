@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lapse.commands.starting import StoreOption, VerboseOption, fail, open_settings, open_store
+from lapse.commands.progress import progress_bar
+from lapse.commands.starting import (
+    Exit,
+    JsonOption,
+    StoreOption,
+    VerboseOption,
+    acting_as,
+    fail,
+    open_settings,
+    open_store,
+    print_json,
+    ready_store,
+    run_async,
+)
 
 if TYPE_CHECKING:
+    from lapse.operating import Brake, Dues
     from lapse.settings import Settings
+    from lapse.store import Store
+    from lapse.sweeper import SweepReport
+
+_MOST_COUNTED: Final = 1_000_000
+_LONG: Final = 1000
+"""A sweep of more sessions is worth a bar."""
 
 _WATCH_SLEEP: Final = timedelta(seconds=1)
 """A sweeper by itself hears of no deadline that others make; looking is cheap."""
@@ -21,43 +43,167 @@ _WATCH_SLEEP: Final = timedelta(seconds=1)
 
 def sweep(
     store: StoreOption = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Sweep until nothing is due; so without an option, too.")
+    ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on sweeping until stopped by a signal.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Let go of the brake first: it is as it should be.")
+    ] = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Expire what is due and purge what is past restoring, and say what was done."""
+    """Expire what is due and purge what is past restoring, and say what was done.
+
+    Ends with status 3 when a brake holds the purge.
+    """
+    if once + watch + dry_run > 1:
+        raise typer.BadParameter("only one of --once, --watch and --dry-run can be meant")
+    if dry_run and confirm:
+        raise typer.BadParameter("--dry-run changes nothing: --confirm does")
+    if watch and as_json:
+        raise typer.BadParameter("--watch prints no JSON; its log does: LAPSE_LOG_FORMAT=json")
     settings = open_settings(store, verbose=verbose)
     if not settings.cleanup_enabled:
         fail("SESSION_CLEANUP_ENABLED is false: nothing may be swept")
-    asyncio.run(_watch(settings) if watch else _sweep(settings))
+    if dry_run:
+        _print_dues(run_async(_dues(settings)), as_json=as_json)
+        return
+    if confirm:
+        run_async(_confirm(settings))
+    if watch:
+        run_async(_watch(settings))
+    else:
+        _print_total(run_async(_sweep(settings)), as_json=as_json)
 
 
-async def _sweep(settings: Settings) -> None:
+@dataclass
+class _Total:
+    """What the batches of a sweep have done so far."""
+
+    expired: int = 0
+    purged: int = 0
+    kept: int = 0
+    brake: Brake | None = None
+
+    def add(self, report: SweepReport) -> int:
+        """Add a batch, and return how many sessions were changed so far."""
+        self.expired += report.expired
+        self.purged += report.purged
+        self.kept += report.kept
+        self.brake = report.braking.brake
+        return self.expired + self.purged + self.kept
+
+
+async def _dues(settings: Settings) -> Dues:
+    async with ready_store(settings) as store:
+        return await store.dues(most=_MOST_COUNTED)
+
+
+def _print_dues(dues: Dues, *, as_json: bool) -> None:
+    from lapse.showing import brake_json, dues_json
+
+    if as_json:
+        brake = None if dues.brake is None else brake_json(dues.brake)
+        print_json({"dryRun": True, **dues_json(dues), "brake": brake})
+    else:
+        more = " or more" if max(dues.expire, dues.purge) >= _MOST_COUNTED else ""
+        typer.echo(
+            f"would expire {dues.expire:,} and purge {dues.purge:,}{more}, of {dues.stored:,}"
+        )
+    if dues.brake is not None:
+        typer.echo(f"lapse: {_held(dues.brake)}", err=True)
+        raise typer.Exit(Exit.ATTENTION)
+
+
+async def _confirm(settings: Settings) -> None:
+    from lapse.braking import confirm
+
+    by = acting_as()
+    async with ready_store(settings) as store:
+        brake = await confirm(store, by)
+        if brake is None:
+            typer.echo("no brake is set", err=True)
+            return
+        detail = {"reason": str(brake.reason), "sessions": brake.sessions}
+        await store.record_act(by, "confirmed", detail)
+    typer.echo(f"let go of the brake ({brake.reason})", err=True)
+
+
+async def _sweep(settings: Settings) -> _Total:
+    from lapse.braking import Brakes
     from lapse.changes import Feed
     from lapse.logs import log_change
     from lapse.sweeper import sweep_once
 
     store = open_store(settings)
-    feed = Feed()
-    feed.subscribe(log_change)
-    expired = purged = kept = 0
+    feed, brakes, total = Feed(), Brakes(settings.brakes), _Total()
     try:
-        while True:
-            report = await sweep_once(store, feed)
-            expired, purged, kept = (
-                expired + report.expired,
-                purged + report.purged,
-                kept + report.kept,
-            )
-            if not report.full:
-                break
+        ahead = await _ahead(store)
+        if ahead is None:
+            feed.subscribe(log_change)  # nobody watches a bar that its lines would tear apart
+        with progress_bar("sweeping", ahead) if ahead else nullcontext() as advance:
+            while True:
+                report = await sweep_once(store, feed, brakes=brakes)
+                done = total.add(report)
+                if advance is not None:
+                    advance(done)
+                if not report.full:
+                    break
+        await store.mark_swept()
+        await store.fold_counts()
+        if done:
+            did = {"expired": total.expired, "purged": total.purged, "kept": total.kept}
+            await store.record_act(acting_as(), "swept", did)
     finally:
         await store.close()
-    typer.echo(f"expired {expired}, purged {purged}, kept {kept}")
+    return total
+
+
+async def _ahead(store: Store) -> int | None:
+    """Return how much is due, where it is long work and somebody watches; else None."""
+    if not sys.stderr.isatty():
+        return None
+    dues = await store.dues(most=_MOST_COUNTED)
+    due = dues.expire + (0 if dues.brake else dues.purge)
+    return due if due > _LONG else None
+
+
+def _print_total(total: _Total, *, as_json: bool) -> None:
+    if as_json:
+        from lapse.showing import brake_json
+
+        did = {"expired": total.expired, "purged": total.purged, "kept": total.kept}
+        print_json(did | {"brake": None if total.brake is None else brake_json(total.brake)})
+    else:
+        typer.echo(f"expired {total.expired}, purged {total.purged}, kept {total.kept}")
+    if total.brake is not None:
+        fail(_held(total.brake), Exit.ATTENTION)
+
+
+def _held(brake: Brake) -> str:
+    """Return what an operator has to know of a brake."""
+    from lapse.operating import BrakeReason
+
+    match brake.reason:
+        case BrakeReason.SHARE:
+            why = f"{brake.sessions:,} sessions would be gone for good, a large share of all"
+        case BrakeReason.CLOCK:
+            why = f"the store's clock jumped ahead by {brake.jump}"
+    return (
+        f"a brake is set, and nothing is purged before {brake.until:%Y-%m-%d %H:%M:%S} UTC: {why}; "
+        "look, then `lapse sweep --confirm`"
+    )
 
 
 async def _watch(settings: Settings) -> None:
+    import asyncio
+
     from lapse.adopt.continuous import Adopter
     from lapse.changes import Feed
     from lapse.logs import log_change, log_sweep
@@ -76,7 +222,13 @@ async def _watch(settings: Settings) -> None:
     try:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(
-                Sweeper(store, feed, on_report=log_sweep, longest_sleep=_WATCH_SLEEP)
+                Sweeper(
+                    store,
+                    feed,
+                    on_report=log_sweep,
+                    brakes=settings.brakes,
+                    longest_sleep=_WATCH_SLEEP,
+                )
             )
             if settings.adopt is not Adopt.OFF:
                 adopter = Adopter(store, feed, scope=settings.adopt, ttl=settings.ttl)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lapse.commands.starting import StoreOption, fail, open_settings, open_store
+from lapse.commands.starting import StoreOption, fail, open_settings, open_store, run_async
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
@@ -39,7 +38,7 @@ def show(
 ) -> None:
     """Show for each app and segment the TTL, why, and what it costs and misses."""
     settings = open_settings(store, verbose=False)
-    asyncio.run(_show(settings, app_name, png))
+    run_async(_show(settings, app_name, png))
 
 
 @ttl_commands.command()
@@ -49,7 +48,7 @@ def explain(
 ) -> None:
     """Say how the TTLs came about: the last decisions and what each was made from."""
     settings = open_settings(store, verbose=False)
-    asyncio.run(_explain(settings, app_name))
+    run_async(_explain(settings, app_name))
 
 
 @ttl_commands.command("reset-window")
@@ -59,7 +58,7 @@ def reset_window(
 ) -> None:
     """Forget the days so far, after a release that changes the page; the TTLs stay meanwhile."""
     settings = open_settings(store, verbose=False)
-    asyncio.run(_reset(settings, app_name))
+    run_async(_reset(settings, app_name))
 
 
 async def _show(settings: Settings, app_name: str | None, png: Path | None) -> None:

@@ -18,6 +18,7 @@ from lapse.adopt.continuous import Adopter
 from lapse.bounds import Bounds
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics, Where
+from lapse.operating import BrakeOptions
 from lapse.operators import OperatorOptions
 from lapse.policy_metrics import TtlMetrics
 from lapse.quota_metrics import QuotaMetrics
@@ -61,6 +62,7 @@ class MountOptions:
         operators: what opens the operators' pages.
         authentication: how callers are known, and what they may call; None: not at all.
         bounds: how much of a request is taken in, the application's own routes included.
+        brakes: when the sweeper stops before what cannot be undone.
     """
 
     sweep: bool = True
@@ -72,6 +74,7 @@ class MountOptions:
     operators: OperatorOptions = field(default_factory=OperatorOptions)
     authentication: Authentication | None = None
     bounds: Bounds = field(default_factory=Bounds)
+    brakes: BrakeOptions = field(default_factory=BrakeOptions)
 
 
 def mount(
@@ -118,7 +121,13 @@ def mount(
         metrics.count_sweep(swept)
         log_sweep(swept)
 
-    sweeper = Sweeper(service.store, service.feed, on_report=report, on_fault=metrics.count_fault)
+    sweeper = Sweeper(
+        service.store,
+        service.feed,
+        on_report=report,
+        on_fault=metrics.count_fault,
+        brakes=options.brakes,
+    )
     watcher = Watcher(service.store, service.feed, options.watch)
     metrics.watch_streams(lambda: watcher.streams)
     app.state.lapse_watcher = watcher

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from lapse.documents import update_document
@@ -106,6 +107,8 @@ def pending_script(path: str) -> str:
     Raises:
         StoreRefusedError: as `prepare`.
     """
+    if not Path(path).exists():  # to connect would create it
+        return missing_script("sqlite", Found(dict.fromkeys(TABLES, ()), None, 0), path)
     try:
         with closing(connect(path, cache=1000)) as connection:
             return _missing_script(connection, path)

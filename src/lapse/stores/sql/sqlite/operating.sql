@@ -97,7 +97,11 @@ INSERT INTO lapse_brakes AS b (id, reason, since, until, sessions, jump)
 VALUES (1, :reason, :since, :until, :sessions, :jump)
 ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, since = excluded.since,
   until = excluded.until, sessions = excluded.sessions, jump = excluded.jump, released_at = NULL
-WHERE b.released_at IS NOT NULL AND NOT (
+WHERE (
+  b.released_at IS NOT NULL
+  OR excluded.reason = 'clock' AND (b.reason = 'share' OR b.until <= excluded.since)
+)
+AND NOT (
   excluded.reason = 'share'
   AND b.released_at <= excluded.since AND excluded.since < b.released_at + :confirmed
 )

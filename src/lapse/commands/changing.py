@@ -1,0 +1,76 @@
+"""One session's life, changed by hand: `lapse resurrect`, `lapse expire`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from lapse.commands.naming import KeyArgument, find_key, shown
+from lapse.commands.starting import (
+    JsonOption,
+    StoreOption,
+    acting_as,
+    open_settings,
+    print_json,
+    ready_store,
+    run_async,
+)
+
+if TYPE_CHECKING:
+    from lapse.lifecycle import SessionKey
+    from lapse.settings import Settings
+    from lapse.store import Outcome, Store
+
+
+def resurrect(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Bring an expired session back, with a fresh TTL; a living one is left as it is."""
+    from lapse.lifecycle import Cause
+
+    async def change(store: Store, key: SessionKey) -> Outcome:
+        return await store.resurrect(key, cause=Cause.REQUEST, by=acting_as())
+
+    _change(open_settings(store, verbose=False), key, change, as_json=as_json)
+
+
+def expire(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Expire a waiting session now; it can be resurrected as after its deadline."""
+
+    async def change(store: Store, key: SessionKey) -> Outcome:
+        return await store.expire(key, by=acting_as())
+
+    _change(open_settings(store, verbose=False), key, change, as_json=as_json)
+
+
+def _change(
+    settings: Settings,
+    text: str,
+    change: Callable[[Store, SessionKey], Awaitable[Outcome]],
+    *,
+    as_json: bool,
+) -> None:
+    from lapse.lifecycle import utc_now
+    from lapse.showing import record_json
+
+    key, outcome = run_async(_changed(settings, text, change))
+    if as_json:
+        session = record_json(outcome.record, utc_now())
+        print_json({"changed": outcome.change is not None, "session": session})
+        return
+    done = "nothing to do: it is" if outcome.change is None else "it is"
+    typer.echo(f"{shown(key)}: {done} {outcome.record.status}")
+
+
+async def _changed(
+    settings: Settings, text: str, change: Callable[[Store, SessionKey], Awaitable[Outcome]]
+) -> tuple[SessionKey, Outcome]:
+    from lapse.logs import log_change
+
+    async with ready_store(settings) as store:
+        key = await find_key(store, text)
+        outcome = await change(store, key)
+        if outcome.change is not None:
+            log_change(outcome.change)
+            await store.announce([key])
+        return key, outcome

@@ -1,0 +1,237 @@
+"""What is in a store: `lapse stats`, `lapse sessions`, `lapse show`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from lapse.commands.naming import KeyArgument, find_key, shown, shown_part
+from lapse.commands.starting import (
+    JsonOption,
+    StoreOption,
+    open_settings,
+    print_json,
+    ready_store,
+    run_async,
+)
+
+if TYPE_CHECKING:
+    from lapse.lifecycle import Lifecycle
+    from lapse.operating import Overview, Query
+    from lapse.settings import Settings
+
+_LARGEST_PAGE: Final = 500
+
+
+def stats(
+    store: StoreOption = None,
+    hours: Annotated[
+        float, typer.Option(min=0.1, max=840, help="Count what changed in the last hours.")
+    ] = 24,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how many sessions there are, what happened lately, and what is overdue."""
+    settings = open_settings(store, verbose=False)
+    since = timedelta(hours=hours)
+    overview = run_async(_overview(settings, since))
+    from lapse.showing import overview_json
+
+    document = overview_json(overview, since)
+    if as_json:
+        print_json(document)
+    else:
+        _print_stats(document, overview, hours)
+        if not settings.cleanup_enabled:
+            typer.echo("clean-up is switched off: SESSION_CLEANUP_ENABLED is false")
+
+
+def sessions(
+    store: StoreOption = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only waiting, used or expired ones, as stored.")
+    ] = None,
+    app_name: Annotated[str | None, typer.Option("--app", help="Only of this app.")] = None,
+    user_id: Annotated[str | None, typer.Option("--user", help="Only of this user.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Only with an id that begins so.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 50,
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Go on where an earlier list ended.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List sessions of the lobby's records: waiting ones by deadline, others by key."""
+    from lapse.lifecycle import Status
+    from lapse.operating import Query
+
+    if status not in {None, Status.WAITING, Status.USED, Status.EXPIRED}:
+        raise typer.BadParameter(f"--status {status!r}: must be waiting, used or expired")
+    settings = open_settings(store, verbose=False)
+    query = Query(
+        None if status is None else Status(status), app_name, user_id, prefix, after=after
+    )
+    records, cursor, now = run_async(_list(settings, query, limit))
+    if as_json:
+        from lapse.showing import record_json
+
+        found = [record_json(record, now) for record in records]
+        print_json({"sessions": found, "next": cursor})
+    else:
+        _print_list(records, cursor)
+
+
+def show(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Tell one session's life, whatever its status."""
+    settings = open_settings(store, verbose=False)
+    record, now = run_async(_show(settings, key))
+    if as_json:
+        from lapse.showing import record_json
+
+        print_json(record_json(record, now))
+    else:
+        _print_record(record, now)
+
+
+async def _overview(settings: Settings, since: timedelta) -> Overview:
+    async with ready_store(settings) as store:
+        return await store.overview(since=since)
+
+
+async def _list(
+    settings: Settings, query: Query, limit: int
+) -> tuple[list[Lifecycle], str | None, datetime]:
+    """Return the first `limit` sessions of a query, and where to go on."""
+    from dataclasses import replace
+
+    from lapse.lifecycle import utc_now
+
+    found: list[Lifecycle] = []
+    async with ready_store(settings) as store:
+        while True:
+            size = min(limit - len(found), _LARGEST_PAGE)
+            page = await store.find(replace(query, size=size))
+            found += page.records
+            query = replace(query, after=page.next)
+            if page.next is None or len(found) >= limit:
+                return found, page.next, utc_now()
+
+
+async def _show(settings: Settings, text: str) -> tuple[Lifecycle, datetime]:
+    from lapse.errors import NoSuchSessionError
+
+    async with ready_store(settings) as store:
+        key = await find_key(store, text)
+        snapshot = await store.records([key])
+    if key not in snapshot.records:
+        raise NoSuchSessionError(
+            f"session {key.short}… does not exist: never created, purged or deleted"
+        )
+    return snapshot.records[key], snapshot.at
+
+
+def _print_stats(document: dict[str, Any], overview: Overview, hours: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("app", "waiting", "used", "expired", "created", "first messages", "resurrected")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for part in (*document["apps"], document):
+        levels, changes = part["sessions"], part["changes"]
+        table.add_row(
+            shown_part(part["appName"]) if "appName" in part else "all",
+            *(f"{levels[status]:,}" for status in ("waiting", "used", "expired")),
+            *(f"{changes[kind]:,}" for kind in ("created", "used", "resurrected")),
+            end_section=part is document["apps"][-1] if document["apps"] else False,
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"created, first messages, resurrected: in the last {hours:g} h", style="dim")
+    overdue = overview.overdue
+    typer.echo(
+        "nothing is overdue"
+        if not overdue
+        else f"the longest overdue session has been waiting for a sweep for {words(overdue)}"
+    )
+    typer.echo(
+        "no sweeper has ever run on this store"
+        if overview.swept_at is None
+        else f"a sweeper worked {words(overview.now - overview.swept_at)} ago"
+    )
+    if overview.brake is not None:
+        typer.echo(
+            f"a brake ({overview.brake.reason}) holds every purge since "
+            f"{overview.brake.since:%Y-%m-%d %H:%M:%S} UTC; look, then `lapse sweep --confirm`"
+        )
+
+
+def _print_list(records: list[Lifecycle], cursor: str | None) -> None:
+    if not records:
+        typer.echo("no such sessions", err=True)
+    rows = [
+        (
+            str(record.status),
+            _at(record.created_at),
+            "-" if record.expires_at is None else _at(record.expires_at),
+            shown(record.key),
+        )
+        for record in records
+    ]
+    if sys.stdout.isatty():
+        _print_table(("status", "created", "deadline", "key"), rows)
+    else:  # for cut and grep: as wide as it is, one tab between fields
+        for row in rows:
+            typer.echo("\t".join(row))
+    if cursor is not None:
+        typer.echo(f"there are more: --after {cursor}", err=True)
+
+
+def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*titles)
+    table.columns[-1].overflow = "fold"
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _print_record(record: Lifecycle, now: datetime) -> None:
+    """Print a session's life as a timeline."""
+    typer.echo(f"{shown(record.key)}: {record.status}")
+    moments = [
+        (record.created_at, "created"),
+        (record.first_message_at, "had its first message"),
+        (record.expired_at, "expired"),
+        (record.expires_at if record.expired_at is None else None, "its deadline"),
+        (record.restorable_until if record.expired_at else None, "can be resurrected until"),
+        (now, "now"),
+    ]
+    before: datetime | None = None
+    for moment, what in sorted((at, what) for at, what in moments if at is not None):
+        apart = "" if before is None else f"+{words(moment - before)}"
+        typer.echo(f"  {_at(moment)}  {apart:>10}  {what}")
+        before = moment
+    if record.ttl is not None:
+        typer.echo(f"  TTL {words(record.ttl)}, resurrected {record.resurrections} times")
+    if record.metadata:
+        import json
+
+        typer.echo(f"  metadata {json.dumps(record.metadata)}")
+
+
+def words(duration: timedelta) -> str:
+    """Return a duration as people say it."""
+    seconds = max(duration.total_seconds(), 0)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 - digits
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z"

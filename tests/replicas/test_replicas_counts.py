@@ -1,0 +1,77 @@
+"""Counts that stay exact when replicas meet in one row or one counter."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from watching import eventually
+
+from backends import DUE, T0, TTL, create, key
+from lapse.documents import StateDelta
+from lapse.errors import SessionExistsError
+from lapse.lifecycle import ChangeKind
+from lapse.operating import BUCKET
+from lapse.stores import store_from_url
+from postgres import rows
+
+BLOCKED = "SELECT count(*) FROM pg_locks WHERE NOT granted AND NOT fastpath"
+TOMBSTONE = """
+UPDATE lapse_lobby SET status = 'expired', expired_at = now(), restorable_until = now()
+"""
+
+
+@pytest.fixture
+async def store(place):
+    store = store_from_url(place)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def beside(place, work, *statements):
+    """Begin work while a transaction with statements is open; commit once the work waits for it."""
+    other = await asyncpg.connect(place)
+    try:
+        async with other.transaction():
+            for statement in statements:
+                await other.execute(statement)
+            working = asyncio.create_task(work)
+            await eventually(lambda: rows(place, BLOCKED) == [(1,)] or working.done())
+        return (await asyncio.gather(working, return_exceptions=True))[0]
+    finally:
+        await other.close()
+
+
+async def test_a_create_does_not_take_what_came_after_it_had_looked(place, store):
+    """Seen to fail with the status that it had seen left out of the condition."""
+    ((columns,),) = rows(
+        place,
+        "SELECT string_agg(column_name, ', ') FROM information_schema.columns"
+        " WHERE table_name = 'lapse_lobby' AND column_name <> 'used_id'",
+    )
+    again = store.create(key(), state=StateDelta(), ttl=TTL, metadata={}, now=DUE)
+    copied = f"INSERT INTO lapse_lobby ({columns}) SELECT {columns} FROM kept"
+    await create(store)
+    other = await asyncpg.connect(place)
+    await other.execute(f"CREATE TABLE kept AS SELECT {columns} FROM lapse_lobby")
+    await other.close()
+    await store.delete(key(), now=T0)
+    try:
+        refused = await beside(place, again, copied, TOMBSTONE)
+    finally:
+        rows(place, "DROP TABLE kept")
+    assert isinstance(refused, SessionExistsError)
+
+
+async def test_a_fold_leaves_a_counter_that_somebody_is_at_work_with(place, store):
+    """Seen to fail with counts that are read before they are deleted."""
+    for number in range(3):
+        await create(store, f"s{number}")
+    later = T0 + BUCKET
+    added = "UPDATE lapse_counts SET sessions = sessions + 1"
+    assert await beside(place, store.fold_counts(now=later), added) is None
+    await store.fold_counts(now=later)
+    assert [tally.sessions for tally in await store.tallies()] == [4]
+    (one,) = (await store.overview(since=BUCKET, now=later)).counts
+    assert (one.kind, one.sessions) == (ChangeKind.CREATED, 4)
+    assert rows(place, "SELECT count(*) FROM lapse_counts") == [(0,)]
