@@ -63,7 +63,6 @@ async def test_the_bucket_that_takes_longest_is_told(store):
 
 
 async def test_of_turns_taken_at_once_no_more_are_given_than_there_are(pair):
-    """Seen to fail with turns that are read without a lock."""
     await pair[0].take_turn([ANN, ALL], now=T0)
     calls = (pair[n % 2].take_turn([ANN, ALL], now=T0) for n in range(60))
     turns = await asyncio.gather(*calls)
