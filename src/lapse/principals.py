@@ -69,3 +69,12 @@ def current_actor(*roles: Role) -> str | None:
     if principal is None or (roles and principal.role not in roles):
         return None
     return principal.name
+
+
+def is_foreign(user_id: str) -> bool:
+    """Return whether the work is done for somebody who may not act for a user.
+
+    Never where nobody is authenticated: a sweeper, a command, a server without authentication.
+    """
+    principal = _principal.get()
+    return principal is not None and not principal.may_act_for(user_id)

@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from lapse.auth_settings import AuthSettings
+from lapse.authentication import AuthMode
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
 from lapse.quotas import USUAL, Quotas
@@ -50,7 +52,7 @@ class Adopt(StrEnum):
     ALL = "all"
 
 
-class Settings(BaseSettings):
+class Settings(AuthSettings):
     """The settings of one process; `README.md` describes each."""
 
     model_config = SettingsConfigDict(
@@ -173,13 +175,14 @@ class Settings(BaseSettings):
             queue=self.run_queue,
         )
 
-    def quotas(self, *, authenticated: bool) -> Quotas:
+    @property
+    def quotas(self) -> Quotas:
         """Return how much of creating sessions is allowed.
 
         What is not set is as usual where users are authenticated. Elsewhere anyone may call
         themselves anything, and it is not limited.
         """
-        usual = USUAL if authenticated else Quotas()
+        usual = Quotas() if self.auth is AuthMode.NONE else USUAL
 
         def limit(given: int | None, otherwise: int | None) -> int | None:
             return otherwise if given is None else given or None
@@ -231,6 +234,10 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _disagreements(settings: Settings) -> list[str]:
     """Return what is wrong with settings that are right by themselves."""
+    return [*settings.auth_problems(), *_ttl_disagreements(settings)]
+
+
+def _ttl_disagreements(settings: Settings) -> list[str]:
     if settings.ttl_policy is Policy.FIXED:
         return []
     name = f"LAPSE_TTL_POLICY={str(settings.ttl_policy)!r}"
@@ -263,4 +270,6 @@ def _problem(detail: Any) -> str:
     name = name if field is None else str(field.validation_alias)
     error = detail.get("ctx", {}).get("error")
     reason = error.reason if isinstance(error, InvalidValueError) else detail["msg"]
-    return f"{name}={detail['input']!r:.60}: {reason[:1].lower()}{reason[1:]}"
+    # A setting that is not shown is a secret.
+    given = f"={detail['input']!r:.60}" if field is None or field.repr else ""
+    return f"{name}{given}: {reason[:1].lower()}{reason[1:]}"

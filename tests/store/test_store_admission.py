@@ -78,8 +78,8 @@ async def test_all_are_refused_at_the_ceiling(serve):
 async def test_the_address_of_a_service_is_not_counted(serve, role, let_in):
     service = serve(creates_per_address=2, waiting_per_address=2)
     with coming_from(HOME), acting(Principal("pat", role)):
-        assert await created(service, 5) == let_in
-    assert len(await service.store.list("app", "ann")) == let_in
+        assert await created(service, 5, "pat") == let_in
+    assert len(await service.store.list("app", "pat")) == let_in
 
 
 async def test_replicas_share_what_is_allowed(serve, pair):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from lapse.authentication import AuthMode
 from lapse.commands.starting import StoreOption, VerboseOption, fail, open_settings, open_store
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ def serve(
 ) -> None:
     """Serve ADK agents over HTTP, their sessions kept by Lapse."""
     settings = open_settings(store, verbose=verbose)
-    if not insecure and not _is_loopback(host):
+    if settings.auth is AuthMode.NONE and not insecure and not _is_loopback(host):
         fail(
             f"--host {host}: beyond this machine anyone could read every session, for there is "
-            "no authentication; listen on 127.0.0.1 behind a proxy that authenticates, or say "
-            "--insecure"
+            "no authentication; set LAPSE_AUTH (see docs/security.md), listen on 127.0.0.1, or "
+            "say --insecure"
         )
     folder = _local_llm(agents_dir) if local_llm else _agents(agents_dir)
     listener = _listen(host, port)
@@ -144,6 +145,13 @@ def _serve(
     # Nothing that imports make is garbage: to look for some among a quarter of a million objects
     # takes an eighth of the start, and a fifth of a second at each full collection later.
     gc.disable()
+    from lapse.errors import InvalidValueError
+    from lapse.web.authentication import authentication_of
+
+    try:
+        authentication = authentication_of(settings.authentication, origins=allow_origins)
+    except InvalidValueError as error:
+        fail(str(error))
     store = open_store(settings)
     asyncio.run(store.open())
 
@@ -170,9 +178,7 @@ def _serve(
     )
     feed = Feed()
     policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
-    service = LapseSessionService(
-        store, feed=feed, policy=policy, quotas=settings.quotas(authenticated=False)
-    )
+    service = LapseSessionService(store, feed=feed, policy=policy, quotas=settings.quotas)
     web_app, runs = build_app(
         service,
         options,
@@ -181,6 +187,8 @@ def _serve(
             adopt=settings.adopt,
             run_limits=settings.run_limits,
             watch=settings.watch,
+            proxies=settings.proxies,
+            authentication=authentication,
         ),
     )
     shown = f"[{host}]" if ":" in host else host
@@ -210,7 +218,7 @@ def _serve(
             StreamsInFront(web_app),
             log_config=None,
             access_log=False,
-            # The peer stays the real one: whom to believe about others is for Lapse to say.
+            # Whom a header names as the client, anybody may say: the peer is who is connected.
             proxy_headers=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
             timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exception_handlers import (
@@ -35,14 +35,16 @@ from lapse.errors import (
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
+_NOT_FOUND: Final = "Session not found"
+
 
 def install_faults(app: FastAPI) -> None:
     """Make Lapse's errors, and ADK's where ADK's routes let them through, into answers."""
     answers: dict[type[Exception], Answer] = {
         InvalidValueError: _answer(400),
         # One text for unknown, foreign and purged sessions: it tells nothing.
-        NoSuchSessionError: _answer(404, "Session not found"),
-        SessionNotFoundError: _answer(404, "Session not found"),
+        NoSuchSessionError: _answer(404, _NOT_FOUND),
+        SessionNotFoundError: _answer(404, _NOT_FOUND),
         WrongStatusError: _answer(409),
         TooManyStreamsError: _answer(429),
         OutdatedSessionError: _answer(409),
@@ -89,6 +91,8 @@ async def _refused(request: Request, error: Exception) -> Response:
         return await _unavailable(request, error.__cause__)
     if isinstance(error.__cause__, TooManyCreatesError):
         return await _too_fast(request, error.__cause__)
+    if isinstance(error.__cause__, NoSuchSessionError):
+        return JSONResponse({"detail": _NOT_FOUND}, 404)
     try:
         return await http_exception_handler(request, error)
     except UnicodeEncodeError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from lapse.addresses import Network
 from lapse.adopt.artifacts import ArtifactSweeper
@@ -27,6 +28,7 @@ from lapse.watcher import Watcher
 from lapse.watching import WatchOptions
 from lapse.web.address import AddressInFront
 from lapse.web.adk import opener_for, opener_of
+from lapse.web.authentication import Authentication, Gate
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
@@ -51,6 +53,7 @@ class MountOptions:
         run_limits: how much of running this process does.
         watch: how the sessions are watched by `GET …/lifecycle/events`.
         proxies: whose `X-Forwarded-For` is believed when creations are counted by address.
+        authentication: how callers are known, and what they may call; None: not at all.
     """
 
     sweep: bool = True
@@ -59,6 +62,7 @@ class MountOptions:
     run_limits: RunLimits = field(default_factory=RunLimits)
     watch: WatchOptions = field(default_factory=WatchOptions)
     proxies: tuple[Network, ...] = ()
+    authentication: Authentication | None = None
 
 
 def mount(
@@ -122,7 +126,12 @@ def mount(
         app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=options.default_app))
     add_client(app)
     install_faults(app)
-    app.add_middleware(SessionInFront, default_app=options.default_app)
+    # Innermost: behind CORS and ADK's checks of Host and Origin, which answer by themselves.
+    if options.authentication is not None:
+        app.user_middleware.append(
+            Middleware(Gate, service=service, authentication=options.authentication)
+        )
+    app.user_middleware.append(Middleware(SessionInFront, default_app=options.default_app))
     app.add_middleware(
         AddressInFront,
         proxies=options.proxies,
