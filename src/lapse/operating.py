@@ -20,6 +20,10 @@ BUCKET: Final = timedelta(minutes=5)
 
 FINE: Final = timedelta(hours=2)
 
+CONFIRMED: Final = timedelta(hours=1)
+"""A brake lets go by itself after this time, and for as long what was let go of is not held again
+for its share of the whole."""
+
 COUNTS_KEPT: Final = timedelta(days=35)
 """How long the numbers of an hour are kept."""
 
@@ -130,11 +134,21 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Dues:
-    """What a sweep would do now, each counted up to a bound, and of how many in all."""
+    """What a sweep would do now, each counted up to a bound, and of how many in all.
 
+    Attributes:
+        now: when that was, by the store's clock.
+        expire: how many waiting sessions are past their deadline.
+        purge: how many expired sessions are past restoring.
+        stored: how many sessions the lobby's records hold.
+        brake: why none of them would be purged.
+    """
+
+    now: datetime
     expire: int
     purge: int
     stored: int
+    brake: Brake | None
 
 
 class Operated(Protocol):
@@ -145,10 +159,14 @@ class Operated(Protocol):
         ...
 
     async def find(self, query: Query, *, now: datetime | None = None) -> Page:
-        """Return a page of sessions.
+        """Return a page of sessions, in the order in which they are reached.
+
+        Waiting ones come by deadline, expired ones by when they are purged; with `prefix` by
+        id; all others by key, which is the order of a user's sessions whatever their status.
 
         Raises:
-            InvalidValueError: `after` is no place where a page of this query ended.
+            InvalidValueError: `after` is no place where a page of this query ended, or `size`
+                is not 1 to 500.
         """
         ...
 
@@ -156,10 +174,22 @@ class Operated(Protocol):
         """Return how many sessions are due, counted up to `most` each. Changes nothing."""
         ...
 
-    async def fold_counts(self, *, now: datetime | None = None) -> None:
-        """Turn counts older than FINE into hours, and forget hours older than COUNTS_KEPT.
+    async def tallies(self) -> Sequence[Tally]:
+        """Return how many sessions have which status, by app."""
+        ...
 
+    async def fold_counts(self, *, now: datetime | None = None) -> None:
+        """Bring the levels up to date, so that reading them stays cheap.
+
+        Counts older than FINE become hours, and hours older than COUNTS_KEPT are forgotten.
         Nothing is counted twice or lost, whoever folds at the same time.
+        """
+        ...
+
+    async def recount(self) -> None:
+        """Set the levels to what the records are, and leave the counts alone. Reads every record.
+
+        For records that came by another way than a change: a copy, or a Lapse of before.
         """
         ...
 
@@ -168,13 +198,17 @@ class Operated(Protocol):
         ...
 
     async def set_brake(self, brake: Brake) -> bool:
-        """Hold back every purge; False, and nothing, where a brake is set already."""
+        """Hold back what cannot be undone: every purge, and with a horizon of zero every expiry.
+
+        False, and nothing, where a brake is set already, or where it is for the share and
+        another one was released less than CONFIRMED ago.
+        """
         ...
 
     async def brake(self) -> Brake | None:
         """Return the brake that is set, whether it would let go by itself or not."""
         ...
 
-    async def release_brake(self, *, since: datetime) -> bool:
+    async def release_brake(self, *, since: datetime, now: datetime | None = None) -> bool:
         """Let go of the brake that was set at `since`; False where it is set no more."""
         ...

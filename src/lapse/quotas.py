@@ -161,7 +161,8 @@ class Limiting(Protocol):
         The newest stay, counted from their creation, their last extension or their last event,
         whichever came last. What goes is restorable for SHORTEST_RESTORE: not for as long as
         what expires at its deadline, or whoever creates without end would fill the store.
-        EXCESS at a time. Nothing while the rules are not enforced.
+        EXCESS at a time. Nothing while the rules are not enforced, or where nothing is restorable
+        and a brake is set.
         """
         ...
 

@@ -21,7 +21,7 @@ from lapse.audit import Audited
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import Observations
-from lapse.operating import Tally
+from lapse.operating import Operated
 from lapse.quotas import Limiting
 from lapse.run_store import RunStore
 from lapse.watching import Watchable
@@ -191,7 +191,16 @@ class Swept:
             yield [self.read(row) for row in self.rows[start : start + size]]
 
 
-class Store(RunStore, Watchable, Observations, AdoptingStore, Audited, Limiting, Protocol):
+class Store(
+    RunStore,
+    Watchable,
+    Observations,
+    AdoptingStore,
+    Audited,
+    Limiting,
+    Operated,
+    Protocol,
+):
     """Where sessions live, and the records of their runs.
 
     `by` is who asks for a change: when it changes something, that is recorded with it, in the
@@ -397,8 +406,4 @@ class Store(RunStore, Watchable, Observations, AdoptingStore, Audited, Limiting,
 
     async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
         """Return how long until a sweep has work, zero when it has; None: nothing ahead."""
-        ...
-
-    async def tallies(self) -> Sequence[Tally]:
-        """Return how many sessions have which status, by app. Reads every record."""
         ...

@@ -18,6 +18,7 @@ from lapse.errors import (
     WrongStatusError,
 )
 from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
+from lapse.operating import Tally
 from lapse.store import (
     Appended,
     EventRecord,
@@ -26,7 +27,6 @@ from lapse.store import (
     Outcome,
     Revision,
     SessionRecord,
-    Tally,
 )
 
 DAY = timedelta(hours=24)

@@ -221,6 +221,24 @@ async def test_a_message_survives_whoever_exceeds_its_users_quota(pair):
             assert (await pair[1].lifecycle(key(name))).status is Status.USED
 
 
+async def tallied(store, moment):
+    """Return the counts of what changed, and the levels."""
+    overview = await store.overview(since=HOUR, now=moment)
+    counts = {count.kind: count.sessions for count in overview.counts}
+    return counts, {tally.status: tally.sessions for tally in overview.tallies if tally.sessions}
+
+
+async def test_what_exceeds_and_what_is_reused_is_counted_like_every_change(store):
+    for number in range(4):
+        await create(store, f"s{number}", now=T0 + number * SECOND)
+    await excess(store, user=2, now=T0 + MINUTE)
+    await reuse(store, now=T0 + MINUTE)
+    counts, levels = await tallied(store, T0 + MINUTE)
+    expected = {ChangeKind.CREATED: 4, ChangeKind.EXPIRED: 2, ChangeKind.EXTENDED: 1}
+    assert counts == expected
+    assert levels == {Status.WAITING: 2, Status.EXPIRED: 2}
+
+
 # Reuse.
 
 

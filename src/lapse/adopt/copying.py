@@ -85,12 +85,12 @@ async def copy_database(
     try:
         async with reading.snapshot() as pages:
             await store.open()
-            await store.close()
             writing = _side(target)
             try:
                 sums = [
                     await _copy_table(pages, table, writing, on_progress) for table in pages.tables
                 ]
+                await store.recount()
                 return [await _compared(writing, found, target) for found in sums]
             finally:
                 await writing.close()

@@ -54,6 +54,10 @@ _TYPES: Final = {
     "buckets": "varchar[]",
     "steps": "interval[]",
     "span": "interval",
+    **dict.fromkeys(("only_user", "only_status", "prefix", "prefix_end", "reason"), "varchar"),
+    **dict.fromkeys(("after_at", "braked_at", "braked_until"), "timestamptz"),
+    **dict.fromkeys(("most", "size", "sessions"), "bigint"),
+    **dict.fromkeys(("jump", "fine", "confirmed"), "interval"),
 }
 """What each parameter is, wherever it stands: PostgreSQL must not have to guess."""
 

@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from lapse.documents import merge_state
-from lapse.lifecycle import SessionKey, Status
-from lapse.operating import Tally
+from lapse.lifecycle import SessionKey
 from lapse.store import EventWindow, Revision, SessionRecord
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import Call
@@ -68,11 +67,3 @@ async def user_state(call: Call) -> dict[str, Any]:
     """Return the state of the user in the call's key."""
     row = await call.first("read_user_state")
     return {} if row is None else rows.document(row["state"])
-
-
-async def tallies(call: Call) -> list[Tally]:
-    """Count the lobby's records by app and status."""
-    return [
-        Tally(row["app_name"], Status(row["status"]), row["sessions"])
-        for row in await call.run("tallies")
-    ]

@@ -15,7 +15,6 @@ from typing import Any
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import FirstMessage, Round
-from lapse.operating import Tally
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store import (
     Appended,
@@ -43,13 +42,14 @@ from lapse.stores.postgres.auditing import PostgresAudited
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections
 from lapse.stores.postgres.limiting import PostgresLimiting
+from lapse.stores.postgres.operating import PostgresOperated
 from lapse.stores.postgres.schema import pending_script, prepare
 from lapse.ttl import Decision, Scope
 from lapse.ttl.observed import Count
 from lapse.watching import Snapshot
 
 
-class PostgresStore(PostgresAdopting, PostgresAudited, PostgresLimiting):
+class PostgresStore(PostgresAdopting, PostgresAudited, PostgresLimiting, PostgresOperated):
     """A Store in one PostgreSQL database.
 
     Args:
@@ -187,9 +187,6 @@ class PostgresStore(PostgresAdopting, PostgresAudited, PostgresLimiting):
 
     async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
         return await lobby.time_to_next(await self._at(now))
-
-    async def tallies(self) -> Sequence[Tally]:
-        return await reading.tallies(await self._at(None))
 
     async def observed(self, *, since: date) -> Sequence[Count]:
         return await observations.observed(await self._at(None), since)

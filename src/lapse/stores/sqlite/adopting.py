@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from lapse.adoption import Adopted, Adoption, Batch, Leftover, PutBack
-from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind, SessionKey
+from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind, SessionKey, Status
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
 
@@ -61,6 +61,7 @@ def _adopt_one(transaction: Transaction, batch: Batch, row: sqlite3.Row) -> Chan
     own.run("note_adopted", run=batch.run, create_time=row["create_time"], created_at=created_at)
     own.run("delete_session")
     assert adopted is not None
+    own.count(ChangeKind.ADOPTED, None, Status(adopted["status"]))
     return Change(ChangeKind.ADOPTED, own.moment, rows.lobby_record(adopted, own.rules, own.now))
 
 
@@ -96,6 +97,7 @@ def _put_one_back(transaction: Transaction, row: sqlite3.Row) -> int:
                 event_data=event["event_data"],
             )
         own.run("delete_record")
+        own.count(None, Status(row["status"]), None)
     return back
 
 

@@ -102,6 +102,11 @@ def _first_message(transaction: Transaction, step: Append) -> Appended | None:
         transaction.rules.enforced and lobby["expires_at"] <= transaction.now
     )
     resurrections = lobby["resurrections"] + was_expired
+    was = Status.WAITING if lobby["expired_at"] is None else Status.EXPIRED
+    if was_expired:
+        transaction.count(ChangeKind.RESURRECTED, was, Status.WAITING)
+        was = Status.WAITING
+    transaction.count(ChangeKind.USED, was, Status.USED)
     observe_first_message(transaction)
     _move(transaction, step, lobby)
     settled = transaction.first("settle_used", resurrections=resurrections)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -44,6 +45,7 @@ def create(
 ) -> Created:
     """Create a waiting session; see `Store.create`."""
     key, moment, rules = transaction.key, transaction.moment, transaction.rules
+    before = transaction.first("read_status")
     row = transaction.first(
         "create",
         ttl=rows.duration_micros(ttl),
@@ -54,6 +56,8 @@ def create(
     )
     if row is None:
         raise SessionExistsError(f"session {key.short}… exists already")
+    was = None if before is None else Status(before["status"])
+    transaction.count(ChangeKind.CREATED, was, Status.WAITING)
     update_outer_state(transaction, state)
     record = Lifecycle(
         key=key,
@@ -77,7 +81,10 @@ def delete(transaction: Transaction, by: str | None) -> Change | None:
     """Delete a session in whatever status; see `Store.delete`."""
     record = transaction.lifecycle()
     transaction.run("observe_withdrawn")
-    transaction.run("delete_record")
+    deleted = transaction.first("delete_record")
+    if deleted is not None and deleted["status"] != Status.USED:
+        kind = None if record is None else ChangeKind.DELETED
+        transaction.count(kind, Status(deleted["status"]), None)
     transaction.run("delete_session")
     transaction.run("delete_runs")
     if record is None:
@@ -103,6 +110,8 @@ def amend(
         largest_metadata=LARGEST_METADATA,
     )
     if row is not None:
+        status = Status(row["status"])
+        transaction.count(ChangeKind.AMENDED, status, status)
         audit(transaction, by, ChangeKind.AMENDED, **amendment(metadata, ttl))
         return _outcome(transaction, ChangeKind.AMENDED, row)
     record = _required(transaction)
@@ -118,6 +127,7 @@ def extend(transaction: Transaction, by: str | None) -> Outcome:
     """Give a waiting session a fresh TTL; see `Store.extend`."""
     row = transaction.first("extend", extensible=rows.duration_micros(transaction.rules.extensible))
     if row is not None:
+        transaction.count(ChangeKind.EXTENDED, Status.WAITING, Status.WAITING)
         audit(transaction, by, ChangeKind.EXTENDED)
         return _outcome(transaction, ChangeKind.EXTENDED, row)
     raise _wrong_status(_required(transaction), "only a waiting session can be extended")
@@ -125,8 +135,9 @@ def extend(transaction: Transaction, by: str | None) -> Outcome:
 
 def resurrect(transaction: Transaction, cause: Cause, by: str | None) -> Outcome:
     """Turn an expired session into a waiting one; see `Store.resurrect`."""
-    row = transaction.first("resurrect")
-    if row is not None:
+    before, row = transaction.first("read_status"), transaction.first("resurrect")
+    if before is not None and row is not None:
+        transaction.count(ChangeKind.RESURRECTED, Status(before["status"]), Status.WAITING)
         audit(transaction, by, ChangeKind.RESURRECTED, cause=cause)
         return _outcome(transaction, ChangeKind.RESURRECTED, row, cause)
     return Outcome(_required(transaction))
@@ -136,6 +147,7 @@ def expire(transaction: Transaction, by: str | None) -> Outcome:
     """Expire a waiting session now; see `Store.expire`."""
     row = transaction.first("expire", shortest_restore=rows.duration_micros(SHORTEST_RESTORE))
     if row is not None:
+        transaction.count(ChangeKind.EXPIRED, Status.WAITING, Status.EXPIRED)
         audit(transaction, by, ChangeKind.EXPIRED)
         return _outcome(transaction, ChangeKind.EXPIRED, row)
     record = _required(transaction)
@@ -147,7 +159,8 @@ def expire(transaction: Transaction, by: str | None) -> Outcome:
 
 def expire_due(transaction: Transaction, limit: int) -> Swept:
     """Expire what is due; see `Store.expire_due`."""
-    if not transaction.rules.enforced:
+    rules = transaction.rules
+    if not rules.enforced or (not rules.horizon and transaction.first("brake") is not None):
         return Swept()
     kept = transaction.run("keep_due", limit=limit).fetchall()
     expired = transaction.run(
@@ -155,6 +168,11 @@ def expire_due(transaction: Transaction, limit: int) -> Swept:
         limit=limit - len(kept),
         shortest_restore=rows.duration_micros(SHORTEST_RESTORE),
     ).fetchall()
+    for kind, became, found in (
+        (ChangeKind.KEPT, Status.USED, kept),
+        (ChangeKind.EXPIRED, Status.EXPIRED, expired),
+    ):
+        transaction.count_all(kind, Status.WAITING, became, _by_app(found))
     kinds = {Status.USED: ChangeKind.KEPT, Status.EXPIRED: ChangeKind.EXPIRED}
     return Swept(
         [*kept, *expired], lambda row: _changed(transaction, kinds[Status(row["status"])], row)
@@ -163,10 +181,11 @@ def expire_due(transaction: Transaction, limit: int) -> Swept:
 
 def purge_due(transaction: Transaction, limit: int) -> Swept:
     """Delete what is past restoring; see `Store.purge_due`."""
-    if not transaction.rules.enforced:
+    if not transaction.rules.enforced or transaction.first("brake") is not None:
         return Swept()
     observe_purge(transaction, limit)
     purged = transaction.run("purge_due", limit=limit).fetchall()
+    transaction.count_all(ChangeKind.PURGED, Status.EXPIRED, None, _by_app(purged))
     if transaction.rules.artifacts:
         for row in purged:
             replace(transaction, key=rows.key_of(row)).run("owe_artifacts")
@@ -179,6 +198,10 @@ def time_to_next(transaction: Transaction) -> timedelta | None:
     if row is None or row["due"] is None or not transaction.rules.enforced:
         return None
     return timedelta(microseconds=max(0, row["due"] - transaction.now))
+
+
+def _by_app(found: Iterable[sqlite3.Row]) -> Mapping[str, int]:
+    return Counter(row["app_name"] for row in found)
 
 
 def _required(transaction: Transaction) -> Lifecycle:

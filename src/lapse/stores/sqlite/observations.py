@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 from lapse.documents import read_metadata
-from lapse.lifecycle import Change, ChangeKind
+from lapse.lifecycle import Change, ChangeKind, Status
 from lapse.observations import FirstMessage, Round
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.transaction import Transaction
@@ -134,6 +134,8 @@ def lengthen_waiting(
         ttl=rows.duration_micros(ttl),
         limit=limit,
     ).fetchall()
+    number = {transaction.key.app_name: len(found)} if found else {}
+    transaction.count_all(ChangeKind.EXTENDED, Status.WAITING, Status.WAITING, number)
     return [
         Change(
             ChangeKind.EXTENDED,

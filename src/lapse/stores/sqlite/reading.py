@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from lapse.documents import merge_state
-from lapse.lifecycle import SessionKey, Status
-from lapse.operating import Tally
+from lapse.lifecycle import SessionKey
 from lapse.store import EventRecord, EventWindow, Revision, SessionRecord
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.transaction import Transaction
@@ -73,14 +72,6 @@ def _listed(
 def user_state(transaction: Transaction) -> dict[str, Any]:
     """Return the state of the user in the transaction's key."""
     return rows.document_of(transaction.first("read_user_state"))
-
-
-def tallies(transaction: Transaction) -> list[Tally]:
-    """Count the lobby's records by app and status."""
-    return [
-        Tally(app_name, Status(status), sessions)
-        for app_name, status, sessions in transaction.run("tallies")
-    ]
 
 
 def _stored_events(transaction: Transaction, window: EventWindow) -> list[EventRecord]:

@@ -26,6 +26,11 @@ def from_micros(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
+def floor(micros: int, span: timedelta) -> int:
+    """Return when the span began in which a moment lies; the first one began at the epoch."""
+    return micros - micros % duration_micros(span)
+
+
 def duration_micros(duration: timedelta) -> int:
     """Return a duration in microseconds."""
     return duration // _MICROSECOND
@@ -94,10 +99,10 @@ def lobby_record(row: sqlite3.Row, rules: Rules, now: int) -> Lifecycle:
         status=status,
         created_at=from_micros(row["created_at"]),
         ttl=timedelta(microseconds=row["ttl"]),
-        expires_at=_moment(row["expires_at"]),
-        first_message_at=_moment(row["first_message_at"]),
-        expired_at=_moment(row["expired_at"]),
-        restorable_until=_moment(row["restorable_until"]),
+        expires_at=moment(row["expires_at"]),
+        first_message_at=moment(row["first_message_at"]),
+        expired_at=moment(row["expired_at"]),
+        restorable_until=moment(row["restorable_until"]),
         resurrections=row["resurrections"],
         metadata=read_metadata(row["metadata"]),
     )
@@ -117,5 +122,6 @@ def adopted_record(key: SessionKey, create_time: str, events: Iterable[sqlite3.R
     )
 
 
-def _moment(micros: int | None) -> datetime | None:
+def moment(micros: int | None) -> datetime | None:
+    """Return microseconds since the epoch as a datetime, and none as none."""
     return None if micros is None else from_micros(micros)

@@ -19,7 +19,6 @@ from lapse.documents import StateDelta
 from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import FirstMessage, Round
-from lapse.operating import Tally
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store import (
     Appended,
@@ -45,6 +44,7 @@ from lapse.stores.sqlite.adopting import SqliteAdopting
 from lapse.stores.sqlite.auditing import SqliteAudited
 from lapse.stores.sqlite.lanes import Lane
 from lapse.stores.sqlite.limiting import SqliteLimiting
+from lapse.stores.sqlite.operating import SqliteOperated
 from lapse.stores.sqlite.schema import connect, pending_script, prepare, prepare_connection
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
 from lapse.ttl import Decision, Scope
@@ -60,7 +60,7 @@ _READS_TOGETHER: Final = 8
 _WRITES_TOGETHER: Final = 256
 
 
-class SqliteStore(SqliteAdopting, SqliteAudited, SqliteLimiting):
+class SqliteStore(SqliteAdopting, SqliteAudited, SqliteLimiting, SqliteOperated):
     """A Store in one SQLite file, or in memory with the path `:memory:`."""
 
     def __init__(self, path: str, rules: Rules = Rules()) -> None:
@@ -255,9 +255,6 @@ class SqliteStore(SqliteAdopting, SqliteAudited, SqliteLimiting):
 
     async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
         return await self._read(lobby.time_to_next, now=now)
-
-    async def tallies(self) -> Sequence[Tally]:
-        return await self._read(reading.tallies)
 
     async def observed(self, *, since: date) -> Sequence[Count]:
         return await self._read(lambda t: observations.observed(t, since))

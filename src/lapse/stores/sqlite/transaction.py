@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from lapse.lifecycle import Lifecycle, Rules, SessionKey, Status
+from lapse.lifecycle import ChangeKind, Lifecycle, Rules, SessionKey, Status
 from lapse.stores.sqlite import rows
 from lapse.stores.statements import read_statements
 
@@ -54,6 +55,27 @@ class Transaction:
         """Run a statement that returns at most one row, and return it."""
         row: sqlite3.Row | None = self.run(name, **params).fetchone()
         return row
+
+    def count(self, kind: ChangeKind | None, was: Status | None, became: Status | None) -> None:
+        """Count one change of the session; see `count_all`."""
+        self.count_all(kind, was, became, {self.key.app_name: 1})
+
+    def count_all(
+        self,
+        kind: ChangeKind | None,
+        was: Status | None,
+        became: Status | None,
+        sessions: Mapping[str, int],
+    ) -> None:
+        """Count changes, by app; without a kind only the levels move.
+
+        `was` and `became` are the status as stored, before and after; None where there was,
+        or is, no record.
+        """
+        for app_name, number in sessions.items():
+            replace(self, key=SessionKey(app_name, "", "")).run(
+                "count", kind=kind or "", was=was or "", became=became or "", sessions=number
+            )
 
     def lifecycle(self) -> Lifecycle | None:
         """Return the session's record at this moment; None where it is unknown."""

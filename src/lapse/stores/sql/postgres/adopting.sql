@@ -111,6 +111,10 @@ adopted AS (
   ON CONFLICT DO NOTHING
   RETURNING *
 ),
+changes AS (
+  SELECT app_name, 'adopted' AS kind, '' AS was, status AS became, now FROM adopted, clock
+),
+counted_changes AS {count_changes},
 noted AS (
   INSERT INTO lapse_adopted (app_name, user_id, session_id, run, create_time)
   SELECT app_name, user_id, session_id, :run, created_at AT TIME ZONE 'UTC' FROM adopted
@@ -130,7 +134,7 @@ SELECT adopted.*, now FROM adopted, clock;
 -- A session as its lobby row holds it: to the letter as it was, unless it changed there.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 taken AS (
-  SELECT l.*, a.create_time
+  SELECT l.*, a.create_time, now
   FROM lapse_adopted AS a
   JOIN lapse_lobby AS l USING (app_name, user_id, session_id)
   CROSS JOIN clock
@@ -163,7 +167,13 @@ stored AS (
 gone AS (
   DELETE FROM lapse_lobby AS l USING back AS b
   WHERE l.app_name = b.app_name AND l.user_id = b.user_id AND l.session_id = b.id
-)
+  RETURNING l.app_name, l.status
+),
+changes AS (
+  -- No change of their lives: only the levels move.
+  SELECT app_name, '' AS kind, status AS was, '' AS became, now FROM gone, clock
+),
+counted AS {count_changes}
 SELECT set_config('enable_seqscan', 'off', true) AS by_index,
   (SELECT count(*) FROM back) AS put_back, (SELECT count(*) FROM taken) AS taken,
   t.app_name, t.user_id, t.session_id

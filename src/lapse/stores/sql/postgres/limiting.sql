@@ -62,6 +62,7 @@ over AS (
 due AS (
   SELECT l.ctid FROM lapse_lobby AS l JOIN over ON l.ctid = over.row_id
   WHERE :enforced AND l.status = 'waiting'
+    AND (:horizon > interval '0' OR NOT {is_braked})
     AND NOT EXISTS (
       SELECT 1 FROM sessions AS s
       WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
@@ -69,15 +70,22 @@ due AS (
   ORDER BY l.expires_at - l.ttl
   LIMIT :limit
   FOR UPDATE OF l SKIP LOCKED
-)
-UPDATE lapse_lobby AS l
-SET status = 'expired', expires_at = now, expired_at = now,
-  restorable_until = now + CASE
-    WHEN :horizon > interval '0' THEN :shortest_restore ELSE interval '0'
-  END
-FROM due, clock
-WHERE l.ctid = due.ctid AND l.status = 'waiting' AND l.expires_at > now
-RETURNING l.*, now;
+),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET status = 'expired', expires_at = now, expired_at = now,
+    restorable_until = now + CASE
+      WHEN :horizon > interval '0' THEN :shortest_restore ELSE interval '0'
+    END
+  FROM due, clock
+  WHERE l.ctid = due.ctid AND l.status = 'waiting' AND l.expires_at > now
+  RETURNING l.*, now
+),
+changes AS (
+  SELECT app_name, 'expired' AS kind, 'waiting' AS was, status AS became, now FROM done
+),
+counted AS {count_changes}
+SELECT * FROM done;
 
 -- name: reuse_waiting
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
@@ -92,10 +100,17 @@ newest AS (
       WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
     )
   ORDER BY l.created_at DESC, l.session_id COLLATE "C" DESC LIMIT 1
-)
-UPDATE lapse_lobby AS l SET ttl = :ttl, expires_at = greatest(l.expires_at, now + :ttl)
-FROM newest, clock
-WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = newest.session_id
-  AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
-  AND l.held_events = '[]'
-RETURNING l.*, now;
+),
+done AS (
+  UPDATE lapse_lobby AS l SET ttl = :ttl, expires_at = greatest(l.expires_at, now + :ttl)
+  FROM newest, clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = newest.session_id
+    AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
+    AND l.held_events = '[]'
+  RETURNING l.*, now
+),
+changes AS (
+  SELECT app_name, 'extended' AS kind, status AS was, status AS became, now FROM done
+),
+counted AS {count_changes}
+SELECT * FROM done;

@@ -136,10 +136,17 @@ shorter AS (
     AND l.ttl = :ttl_before AND l.expires_at < l.created_at + :ttl
   LIMIT (SELECT :limit)
   FOR UPDATE OF l SKIP LOCKED
-)
-UPDATE lapse_lobby AS l
-SET ttl = :ttl, expires_at = l.created_at + :ttl
-FROM clock
-WHERE l.ctid = ANY (ARRAY(SELECT ctid FROM shorter)) AND l.status = 'waiting'
-  AND l.ttl = :ttl_before AND l.expires_at > now AND l.expires_at < l.created_at + :ttl
-RETURNING l.*, now;
+),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET ttl = :ttl, expires_at = l.created_at + :ttl
+  FROM clock
+  WHERE l.ctid = ANY (ARRAY(SELECT ctid FROM shorter)) AND l.status = 'waiting'
+    AND l.ttl = :ttl_before AND l.expires_at > now AND l.expires_at < l.created_at + :ttl
+  RETURNING l.*, now
+),
+changes AS (
+  SELECT app_name, 'extended' AS kind, 'waiting' AS was, 'waiting' AS became, now FROM done
+),
+counted AS {count_changes}
+SELECT * FROM done;

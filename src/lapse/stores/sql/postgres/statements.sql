@@ -8,8 +8,14 @@
 -- row's condition checked again afterwards, and every condition stands on the row it is about.
 
 -- name: create
--- A row that is in the way gives way when it has expired.
+-- A row that is in the way gives way when it has expired. It is locked and read first, for the
+-- count of what becomes of it; one that came in between is somebody else's create.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+before AS (
+  SELECT status FROM lapse_lobby
+  WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  FOR UPDATE
+),
 done AS (
   INSERT INTO lapse_lobby AS l (
     app_name, user_id, session_id, status, created_at, ttl, expires_at, metadata, state,
@@ -31,8 +37,15 @@ done AS (
     update_time = excluded.update_time, revision = 0, site = excluded.site
   WHERE :enforced
     AND (l.status = 'expired' OR l.status = 'waiting' AND l.expires_at <= excluded.created_at)
+    AND l.status = (SELECT status FROM before)
   RETURNING created_at
 ),
+changes AS (
+  SELECT :app_name AS app_name, 'created' AS kind,
+    coalesce((SELECT status FROM before), '') AS was, 'waiting' AS became, created_at AS now
+  FROM done
+),
+counted AS {count_changes},
 app_delta AS {change_app_state},
 user_delta AS {change_user_state}
 SELECT
@@ -271,9 +284,17 @@ marked AS (
   FROM taken
   WHERE l.app_name = taken.app_name AND l.user_id = taken.user_id
     AND l.session_id = taken.session_id
-  RETURNING l.*, taken.now, taken.was_expired, taken.state AS held_state,
+  RETURNING l.*, taken.now, taken.was_expired, taken.status AS was, taken.state AS held_state,
     taken.held_events AS held
 ),
+changes AS (
+  SELECT app_name, 'used' AS kind, CASE WHEN was_expired THEN 'waiting' ELSE was END AS was,
+    'used' AS became, now
+  FROM marked
+  UNION ALL
+  SELECT app_name, 'resurrected', was, 'waiting', now FROM marked WHERE was_expired
+),
+counted AS {count_changes},
 moved AS (
   INSERT INTO sessions (app_name, user_id, id, state, create_time, update_time)
   SELECT app_name, user_id, session_id, held_state || coalesce(:session_delta, '{}'),
@@ -371,6 +392,19 @@ WITH ended AS (
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   RETURNING l.*, coalesce(:now, clock_timestamp()) AS now
 ),
+changes AS (
+  -- A session past restoring was none any more. Those of used ones are counted by a trigger.
+  SELECT app_name,
+    CASE
+      WHEN NOT :enforced OR CASE status
+          WHEN 'waiting' THEN expires_at > now OR :horizon > interval '0'
+          ELSE restorable_until > now
+        END THEN 'deleted' ELSE ''
+    END AS kind,
+    status AS was, '' AS became, now
+  FROM ended WHERE status <> 'used'
+),
+counted AS {count_changes},
 observed AS (
   INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
   SELECT app_name, lapse_segment(metadata), 'withdrawn', user_id, created_at, now
@@ -407,13 +441,18 @@ done AS (
       WHEN 'expired' THEN l.restorable_until > now OR NOT :enforced
       ELSE true
     END
-  RETURNING l.*, now,
-    CASE WHEN l.expires_at - now < interval '20 s' THEN pg_notify(
-      'lapse_deadlines', extract(epoch FROM l.expires_at - now)::text
-    )::text END AS told
+  RETURNING l.*, now
 ),
+changes AS (
+  SELECT app_name, 'amended' AS kind, status AS was, status AS became, now FROM done
+),
+counted AS {count_changes},
 audited AS {audited}
-SELECT * FROM done;
+SELECT *,
+  CASE WHEN expires_at - now < interval '20 s' THEN pg_notify(
+    'lapse_deadlines', extract(epoch FROM expires_at - now)::text
+  )::text END AS told
+FROM done;
 
 -- name: extend
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
@@ -431,16 +470,17 @@ done AS (
     )
   RETURNING l.*, now
 ),
+changes AS (
+  SELECT app_name, 'extended' AS kind, status AS was, status AS became, now FROM done
+),
+counted AS {count_changes},
 audited AS {audited}
 SELECT * FROM done;
 
 -- name: resurrect
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
-done AS (
-  UPDATE lapse_lobby AS l
-  SET status = 'waiting', expires_at = now + l.ttl, expired_at = NULL, restorable_until = NULL,
-    resurrections = l.resurrections + 1
-  FROM clock
+taken AS (
+  SELECT l.ctid, l.status, now FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND (
       l.status = 'waiting' AND l.expires_at <= now AND :horizon > interval '0'
@@ -451,13 +491,26 @@ done AS (
       SELECT 1 FROM sessions
       WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
     )
-  RETURNING l.*, now,
-    CASE WHEN l.expires_at - now < interval '20 s' THEN pg_notify(
-      'lapse_deadlines', extract(epoch FROM l.expires_at - now)::text
-    )::text END AS told
+  FOR UPDATE OF l
 ),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET status = 'waiting', expires_at = now + l.ttl, expired_at = NULL, restorable_until = NULL,
+    resurrections = l.resurrections + 1
+  FROM taken
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  RETURNING l.*, now, taken.status AS was
+),
+changes AS (
+  SELECT app_name, 'resurrected' AS kind, was, status AS became, now FROM done
+),
+counted AS {count_changes},
 audited AS {audited}
-SELECT * FROM done;
+SELECT *,
+  CASE WHEN expires_at - now < interval '20 s' THEN pg_notify(
+    'lapse_deadlines', extract(epoch FROM expires_at - now)::text
+  )::text END AS told
+FROM done;
 
 -- name: expire
 -- A waiting session, now. A concurrent first message holds the row's lock, after which the
@@ -480,6 +533,10 @@ done AS (
     )
   RETURNING l.*, now
 ),
+changes AS (
+  SELECT app_name, 'expired' AS kind, 'waiting' AS was, status AS became, now FROM done
+),
+counted AS {count_changes},
 audited AS {audited}
 SELECT * FROM done;
 
@@ -496,34 +553,45 @@ due AS (
   LEFT JOIN sessions AS s
     ON s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
   WHERE l.status = 'waiting' AND l.expires_at <= (SELECT now FROM clock)
+    AND (:horizon > interval '0' OR NOT {is_braked})
   ORDER BY l.expires_at
   LIMIT (SELECT :limit)
   FOR UPDATE OF l SKIP LOCKED
-)
-UPDATE lapse_lobby AS l
-SET status = CASE WHEN is_stored THEN 'used' ELSE 'expired' END,
-  first_message_at = CASE WHEN is_stored THEN now END,
-  expires_at = CASE WHEN NOT is_stored THEN l.expires_at END,
-  expired_at = CASE WHEN NOT is_stored THEN now END,
-  restorable_until = CASE
-    WHEN is_stored THEN NULL
-    WHEN :horizon > interval '0'
-      THEN greatest(l.created_at + :horizon, now + :shortest_restore)
-    ELSE now
-  END,
-  state = CASE WHEN NOT is_stored THEN l.state END,
-  held_events = CASE WHEN NOT is_stored THEN l.held_events END
-FROM clock, unnest(
-  (SELECT array_agg(ctid) FROM due), (SELECT array_agg(is_stored) FROM due)
-) AS taken (ctid, is_stored)
-WHERE l.ctid = taken.ctid AND l.status = 'waiting' AND l.expires_at <= now
-RETURNING l.*, now;
+),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET status = CASE WHEN is_stored THEN 'used' ELSE 'expired' END,
+    first_message_at = CASE WHEN is_stored THEN now END,
+    expires_at = CASE WHEN NOT is_stored THEN l.expires_at END,
+    expired_at = CASE WHEN NOT is_stored THEN now END,
+    restorable_until = CASE
+      WHEN is_stored THEN NULL
+      WHEN :horizon > interval '0'
+        THEN greatest(l.created_at + :horizon, now + :shortest_restore)
+      ELSE now
+    END,
+    state = CASE WHEN NOT is_stored THEN l.state END,
+    held_events = CASE WHEN NOT is_stored THEN l.held_events END
+  FROM clock, unnest(
+    (SELECT array_agg(ctid) FROM due), (SELECT array_agg(is_stored) FROM due)
+  ) AS taken (ctid, is_stored)
+  WHERE l.ctid = taken.ctid AND l.status = 'waiting' AND l.expires_at <= now
+  RETURNING l.*, now
+),
+changes AS (
+  SELECT app_name, CASE status WHEN 'used' THEN 'kept' ELSE 'expired' END AS kind,
+    'waiting' AS was, status AS became, now
+  FROM done
+),
+counted AS {count_changes}
+SELECT * FROM done;
 
 -- name: purge_due
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 due AS (
   SELECT l.ctid FROM lapse_lobby AS l
   WHERE l.status = 'expired' AND l.restorable_until <= (SELECT now FROM clock)
+    AND NOT {is_braked}
   ORDER BY l.restorable_until
   LIMIT :limit
   FOR UPDATE OF l SKIP LOCKED
@@ -534,6 +602,10 @@ ended AS (
   WHERE l.ctid = due.ctid AND l.status = 'expired' AND l.restorable_until <= now
   RETURNING l.*, now
 ),
+changes AS (
+  SELECT app_name, 'purged' AS kind, 'expired' AS was, '' AS became, now FROM ended
+),
+counted AS {count_changes},
 observed AS (
   INSERT INTO lapse_observations (app_name, segment, kind, created_at, observed_at, sessions)
   SELECT app_name, lapse_segment(metadata), 'unused',
@@ -552,15 +624,14 @@ owed AS {owe_artifacts}
 SELECT * FROM ended;
 
 -- name: time_to_next
+-- Of what a sweep may do: a brake holds purges, and with nothing restorable expiry, too.
 SELECT least(
   (SELECT expires_at FROM lapse_lobby
-   WHERE status = 'waiting' ORDER BY expires_at LIMIT 1),
+   WHERE status = 'waiting' AND (:horizon > interval '0' OR NOT {is_braked})
+   ORDER BY expires_at LIMIT 1),
   (SELECT restorable_until FROM lapse_lobby
-   WHERE status = 'expired' ORDER BY restorable_until LIMIT 1)
+   WHERE status = 'expired' AND NOT {is_braked} ORDER BY restorable_until LIMIT 1)
 ) - coalesce(:now, clock_timestamp()) AS ahead;
 
 -- name: ping
 SELECT 1 FROM lapse_lobby LIMIT 1;
-
--- name: tallies
-SELECT app_name, status, count(*) AS sessions FROM lapse_lobby GROUP BY app_name, status;

@@ -251,7 +251,8 @@ ORDER BY timestamp, id;
 
 -- name: delete_record
 DELETE FROM lapse_lobby
-WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+RETURNING status;
 
 -- name: delete_session
 -- Its events and its record go with it: ON DELETE CASCADE.
@@ -366,17 +367,23 @@ WHERE rowid IN (
 RETURNING *;
 
 -- name: next_due
+-- Of what a sweep may do: a brake holds purges, and with nothing restorable expiry, too.
 SELECT min(due) AS due FROM (
   SELECT * FROM (
     SELECT expires_at AS due FROM lapse_lobby
-    WHERE status = 'waiting' ORDER BY expires_at LIMIT 1
+    WHERE status = 'waiting'
+      AND (:horizon > 0 OR NOT EXISTS (SELECT 1 FROM lapse_brakes WHERE released_at IS NULL))
+    ORDER BY expires_at LIMIT 1
   )
   UNION ALL
   SELECT * FROM (
     SELECT restorable_until AS due FROM lapse_lobby
-    WHERE status = 'expired' ORDER BY restorable_until LIMIT 1
+    WHERE status = 'expired'
+      AND NOT EXISTS (SELECT 1 FROM lapse_brakes WHERE released_at IS NULL)
+    ORDER BY restorable_until LIMIT 1
   )
 );
 
--- name: tallies
-SELECT app_name, status, count(*) FROM lapse_lobby GROUP BY app_name, status;
+-- name: read_status
+SELECT status FROM lapse_lobby
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;

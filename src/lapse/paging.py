@@ -1,0 +1,189 @@
+"""Where to look for the sessions of a query, and where a page ended."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any, Final
+
+from lapse.errors import InvalidValueError
+from lapse.lifecycle import LONGEST_ID, Lifecycle, SessionKey, Status
+from lapse.operating import Page, Query
+
+EXAMINED: Final = 1000
+"""How many records are looked at for one page."""
+
+LARGEST_PAGE: Final = 500
+
+_LARGEST_MOMENT: Final = 253_402_300_799_999_999
+"""The last microsecond that a datetime can name."""
+
+_NO_KEY: Final = SessionKey("", "", "")
+_LAST_CHARACTER: Final = 0x10FFFF
+_SURROGATES: Final = range(0xD800, 0xE000)
+
+
+class Way(StrEnum):
+    """The ways to look for sessions, each along one index and in its order."""
+
+    WAITING = "waiting"
+    """The nearest deadline first."""
+    EXPIRED = "expired"
+    """Those that are purged next first."""
+    USED = "used"
+    USED_OF_APP = "used_of_app"
+    ANY = "any"
+    OF_APP = "of_app"
+    OF_USER = "of_user"
+    BY_ID = "by_id"
+    """By session id first; all others that have no moment, by key."""
+
+    @classmethod
+    def of(cls, query: Query) -> Way:
+        """Return the way that meets the fewest records that do not fit."""
+        if query.user_id is not None:
+            return cls.OF_USER
+        if query.prefix:
+            return cls.BY_ID
+        match query.status:
+            case Status.WAITING:
+                return cls.WAITING
+            case Status.EXPIRED:
+                return cls.EXPIRED
+            case Status.USED:
+                return cls.USED if query.app_name is None else cls.USED_OF_APP
+            case _:
+                return cls.ANY if query.app_name is None else cls.OF_APP
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page ended.
+
+    Attributes:
+        key: that of the last record.
+        moment: that of the last record in microseconds, where the order is one of moments.
+    """
+
+    key: SessionKey = _NO_KEY
+    moment: int = 0
+
+    def text(self, query: Query) -> str:
+        """Return it as the cursor of a query."""
+        document = json.dumps([_digest(query), self.moment, *self.key], separators=(",", ":"))
+        return base64.urlsafe_b64encode(document.encode()).decode().rstrip("=")
+
+    @classmethod
+    def read(cls, query: Query) -> Place:
+        """Read where the page of a query is to begin.
+
+        Raises:
+            InvalidValueError: it is no place where a page of this query ended.
+        """
+        if query.after is None:
+            return cls()
+        try:
+            text = query.after + "=" * (-len(query.after) % 4)
+            digest, moment, *key = json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
+        except (ValueError, TypeError, binascii.Error, RecursionError) as error:
+            raise _no_place() from error
+        known = len(key) == len(SessionKey._fields) and all(
+            isinstance(part, str) and can_be_stored(part) for part in key
+        )
+        # Not isinstance: a bool is an int.
+        if not known or digest != _digest(query) or type(moment) is not int:
+            raise _no_place()
+        if not 0 <= moment <= _LARGEST_MOMENT:
+            raise _no_place()
+        return cls(SessionKey(*key), moment)
+
+
+def _digest(query: Query) -> str:
+    filters = [query.status, query.app_name, query.user_id, query.prefix]
+    return blake2b(json.dumps(filters).encode(), digest_size=6).hexdigest()
+
+
+def _no_place() -> InvalidValueError:
+    return InvalidValueError("after", "is no place where a page of this query ended")
+
+
+def can_be_stored(text: str) -> bool:
+    """Return whether a part of a key can be this text."""
+    return (
+        len(text) <= LONGEST_ID
+        and "\0" not in text
+        and not any("\ud800" <= c <= "\udfff" for c in text)
+    )
+
+
+def finds_nothing(query: Query) -> bool:
+    """Return whether no session can fit, so that no store need be asked.
+
+    Raises:
+        InvalidValueError: the size of the page is not 1 to LARGEST_PAGE.
+    """
+    if not 1 <= query.size <= LARGEST_PAGE:
+        raise InvalidValueError("size", f"must be 1 to {LARGEST_PAGE}, not {query.size}")
+    asked = (query.app_name, query.user_id, query.prefix)
+    return query.status is Status.ORPHAN or any(
+        text is not None and not can_be_stored(text) for text in asked
+    )
+
+
+def end_of(prefix: str) -> str:
+    """Return the first text, by its characters' numbers, behind all that begin with `prefix`.
+
+    Behind the last character of all there is none: it is then one that no id can come after.
+    """
+    while prefix:
+        number = ord(prefix[-1]) + 1
+        if number in _SURROGATES:
+            number = _SURROGATES.stop
+        prefix = prefix[:-1]
+        if number <= _LAST_CHARACTER:
+            return prefix + chr(number)
+    return chr(_LAST_CHARACTER) * (LONGEST_ID + 1)
+
+
+def page_of(
+    query: Query,
+    found: Sequence[Any],
+    read: Callable[[Any], Lifecycle],
+    moment_of: Callable[[Any], int],
+) -> Page:
+    """Return the page of what a store examined: rows that fit, and maybe the last one of all.
+
+    `read` and `moment_of` say what a row is. A row has `fits`, and `examined`: how many were.
+    """
+    fitting = [row for row in found if row["fits"]]
+    records = [read(row) for row in fitting[: query.size]]
+    if len(fitting) > query.size:
+        last, key = fitting[query.size - 1], records[-1].key
+    elif found and found[-1]["examined"] == EXAMINED:
+        last = found[-1]
+        key = SessionKey(last["app_name"], last["user_id"], last["session_id"])
+    else:
+        return Page(records, None)
+    return Page(records, Place(key, moment_of(last)).text(query))
+
+
+def bounds(query: Query) -> dict[str, Any]:
+    """Return the parameters of the statements of all ways, but for the moment to begin after."""
+    place = Place.read(query)
+    return {
+        "after_app": place.key.app_name,
+        "after_user": place.key.user_id,
+        "after_session": place.key.session_id,
+        "only_app": query.app_name,
+        "only_user": query.user_id,
+        "only_status": query.status,
+        "prefix": query.prefix or "",
+        "prefix_end": end_of(query.prefix or ""),
+        "most": EXAMINED,
+        "size": query.size + 1,
+    }

@@ -1,0 +1,150 @@
+"""What operators look at in PostgreSQL; see `lapse.operating`."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+
+from lapse.lifecycle import ChangeKind, SessionKey, Status
+from lapse.operating import (
+    BUCKET,
+    CONFIRMED,
+    COUNTS_KEPT,
+    FINE,
+    Brake,
+    BrakeReason,
+    Counted,
+    Dues,
+    Overview,
+    Page,
+    Query,
+    Tally,
+)
+from lapse.paging import Place, Way, bounds, finds_nothing, page_of
+from lapse.stores.postgres import rows
+from lapse.stores.postgres.call import NO_SESSION, Call
+from lapse.stores.postgres.connections import Connections, Taken
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+async def overview(call: Call, since: timedelta) -> Overview:
+    """Return the overview; see `Operated.overview`."""
+    row: Any = await call.first("overview", reach=since + BUCKET)
+    return Overview(
+        now=row["now"],
+        tallies=[
+            Tally(app_name, Status(status), sessions)
+            for app_name, status, sessions in json.loads(row["tallies"] or "[]")
+        ],
+        counts=[
+            Counted(app_name, ChangeKind(kind), datetime.fromtimestamp(at, UTC), sessions)
+            for app_name, kind, at, sessions in json.loads(row["counts"] or "[]")
+        ],
+        next_expiry=row["next_expiry"],
+        next_purge=row["next_purge"],
+        swept_at=row["swept_at"],
+        brake=_brake(row),
+    )
+
+
+async def find(call: Call, query: Query) -> Page:
+    """Return a page of sessions; see `Operated.find`."""
+    after = _EPOCH + Place.read(query).moment * _MICROSECOND
+    if finds_nothing(query):
+        return Page((), None)
+    found = await call.run(f"find_{Way.of(query)}", **bounds(query), after_at=after)
+    return page_of(
+        query,
+        found,
+        lambda row: rows.lobby_record(row, call.rules),
+        lambda row: ((row["moment"] or _EPOCH) - _EPOCH) // _MICROSECOND,
+    )
+
+
+def _brake(row: asyncpg.Record) -> Brake | None:
+    if row["reason"] is None:
+        return None
+    return Brake(
+        BrakeReason(row["reason"]), row["since"], row["until"], row["sessions"], row["jump"]
+    )
+
+
+class PostgresOperated(ABC):
+    """The part of the PostgreSQL store that is `Operated`."""
+
+    _connections: Connections
+
+    @abstractmethod
+    async def _at(self, now: datetime | None, key: SessionKey = NO_SESSION) -> Call: ...
+
+    async def overview(self, *, since: timedelta, now: datetime | None = None) -> Overview:
+        """Return the overview."""
+        return await overview(await self._at(now), since)
+
+    async def find(self, query: Query, *, now: datetime | None = None) -> Page:
+        """Return a page of sessions."""
+        return await find(await self._at(now), query)
+
+    async def dues(self, *, most: int, now: datetime | None = None) -> Dues:
+        """Return how many sessions are due."""
+        call = await self._at(now)
+        row: Any = await call.first("dues", most=most if call.rules.enforced else 0)
+        return Dues(row["now"], row["expire"], row["purge"], row["stored"], _brake(row))
+
+    async def tallies(self) -> Sequence[Tally]:
+        """Return the levels."""
+        return [
+            Tally(row["app_name"], Status(row["status"]), row["sessions"])
+            for row in await (await self._at(None)).run("tallies")
+        ]
+
+    async def fold_counts(self, *, now: datetime | None = None) -> None:
+        """Bring the levels up to date."""
+        call = await self._at(now)
+        await call.run("fold_counts")
+        await call.run("fold_hours", fine=FINE, kept=COUNTS_KEPT)
+
+    async def recount(self) -> None:
+        """Set the levels to what the records are."""
+        call = await self._at(None)
+
+        async def recount_all(connection: Taken) -> None:
+            for name in ("lock_levels", "delete_levels", "recount"):
+                await connection.execute(*call.bound(name))
+
+        await self._connections.transact(recount_all)
+
+    async def mark_swept(self, *, now: datetime | None = None) -> datetime:
+        """Note that a sweeper works."""
+        row: Any = await (await self._at(now)).first("mark_swept")
+        swept_at: datetime = row["swept_at"]
+        return swept_at
+
+    async def set_brake(self, brake: Brake) -> bool:
+        """Set a brake."""
+        row = await (await self._at(None)).first(
+            "set_brake",
+            reason=brake.reason,
+            braked_at=brake.since,
+            braked_until=brake.until,
+            sessions=brake.sessions,
+            jump=brake.jump,
+            confirmed=CONFIRMED,
+        )
+        return row is not None
+
+    async def brake(self) -> Brake | None:
+        """Return the brake that is set."""
+        row = await (await self._at(None)).first("brake")
+        return None if row is None else _brake(row)
+
+    async def release_brake(self, *, since: datetime, now: datetime | None = None) -> bool:
+        """Let go of a brake."""
+        return await (await self._at(now)).first("release_brake", braked_at=since) is not None
