@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lapse.commands.audit import audit
 from lapse.commands.databases import adopt, copy, report, undo
 from lapse.commands.serving import serve
 from lapse.commands.simulate import simulate
@@ -53,7 +54,7 @@ def verify(
     raise typer.Exit(asyncio.run(play(url)))
 
 
-for command in (report, adopt, undo, copy, simulate):
+for command in (report, adopt, undo, copy, simulate, audit):
     app.command()(command)
 app.add_typer(ttl_commands, name="ttl")
 

@@ -253,3 +253,12 @@ def check_key(key: SessionKey) -> SessionKey:
         if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
             raise InvalidValueError(field, "must not contain a lone surrogate")
     return key
+
+
+def can_exist(key: SessionKey) -> bool:
+    """Return whether a store can hold the key; see `check_key`."""
+    try:
+        check_key(key)
+    except InvalidValueError:
+        return False
+    return True

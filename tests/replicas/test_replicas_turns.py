@@ -1,4 +1,4 @@
-"""Turns that replicas take at one instant, in the order that a read without a lock loses."""
+"""Turns that replicas take at one instant, in the orders that a read without a lock loses."""
 
 import asyncio
 
@@ -18,6 +18,8 @@ WAITERS = """
 SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted
   AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())
 """
+THERE = "SELECT 1 FROM lapse_turns FOR UPDATE"
+NEW = f"INSERT INTO lapse_turns (bucket, full_at) VALUES ('{ANN.name}', now())"
 
 
 @pytest.fixture
@@ -28,20 +30,21 @@ async def pair(place):
     await other.close()
 
 
-async def at_one_instant(place, pair, times):
-    """Take turns that all wait for the same row; return how many were let in."""
-    await pair[0].take_turn([ANN, ALL], now=T0)
+async def at_one_instant(place, pair, held):
+    """Take eight turns that all wait for what a keeper has; return how many were let in."""
     keeper, looking = await asyncpg.connect(place), await asyncpg.connect(place)
     try:
-        async with keeper.transaction():
-            await keeper.execute("SELECT 1 FROM lapse_turns FOR UPDATE")
+        async with asyncio.timeout(BOUND):
+            keeping = keeper.transaction()
+            await keeping.start()
+            await keeper.execute(held)
             taking = [
-                asyncio.create_task(pair[n % 2].take_turn([ANN, ALL], now=T0)) for n in range(times)
+                asyncio.create_task(pair[n % 2].take_turn([ANN, ALL], now=T0)) for n in range(8)
             ]
-            async with asyncio.timeout(BOUND):
-                while await looking.fetchval(WAITERS) < times:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
-        turns = await asyncio.gather(*taking)
+            while await looking.fetchval(WAITERS) < len(taking):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await keeping.rollback()
+            turns = await asyncio.gather(*taking)
     finally:
         await keeper.close()
         await looking.close()
@@ -49,10 +52,17 @@ async def at_one_instant(place, pair, times):
 
 
 async def test_no_more_turns_are_given_than_there_are(place, pair):
-    assert await at_one_instant(place, pair, 8) == 3
+    await pair[0].take_turn([ANN, ALL], now=T0)
+    assert await at_one_instant(place, pair, THERE) == 3
+
+
+async def test_nor_where_nobody_has_drawn_before(place, pair):
+    """Seen to let in all, with an insert of what is drawn from a bucket that was not there."""
+    assert await at_one_instant(place, pair, NEW) == 4
 
 
 async def test_a_read_without_a_lock_would_give_more(place, pair, monkeypatch):
     wrong = read_statements("postgres")["take_turn"].replace("FOR UPDATE", "")
     monkeypatch.setitem(call.STATEMENTS, "take_turn", Positional.of(wrong, call._TYPES))
-    assert await at_one_instant(place, pair, 8) == 8
+    await pair[0].take_turn([ANN, ALL], now=T0)
+    assert await at_one_instant(place, pair, THERE) == 8

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from lapse.connection import ConnectionOptions
 from lapse.errors import OutcomeUnknownError, StoreUnavailableError
-from lapse.store import ConnectionOptions
 
 T = TypeVar("T")
 

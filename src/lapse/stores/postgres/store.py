@@ -12,13 +12,13 @@ from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from lapse.connection import ConnectionOptions
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import FirstMessage, Round
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store import (
     Appended,
-    ConnectionOptions,
     Created,
     EventWindow,
     Glimpse,

@@ -1,8 +1,9 @@
 -- What keeps the creation of sessions within its quotas.
 
 -- name: take_turn
--- All buckets, or none: their rows are locked, in order, before they are looked at. A row that
--- others make meanwhile is met by the insert, which adds to it. It waits for no disk.
+-- From all buckets, or from none: their rows are locked, in order, before they are looked at.
+-- Where one is missing nothing is drawn and no row returned: it is made, and may be asked again.
+-- It waits for no disk.
 WITH clock AS (
   SELECT coalesce(:now, clock_timestamp()) AS now
   FROM set_config('synchronous_commit', 'off', true) AS relaxed
@@ -13,21 +14,24 @@ held AS (
   WHERE t.bucket = ANY (:buckets) ORDER BY t.bucket
   FOR UPDATE
 ),
+made AS (
+  INSERT INTO lapse_turns (bucket, full_at)
+  SELECT bucket, now FROM asked, clock
+  WHERE bucket NOT IN (SELECT bucket FROM held) ORDER BY bucket
+  ON CONFLICT DO NOTHING
+),
 ahead AS (
-  SELECT asked.bucket, greatest(held.full_at, now) + asked.step AS full_at
-  FROM clock, asked LEFT JOIN held ON held.bucket = asked.bucket
+  SELECT bucket, greatest(held.full_at, now) + asked.step AS full_at
+  FROM clock, held JOIN asked USING (bucket)
+  WHERE (SELECT count(*) FROM held) = cardinality(:buckets)
 ),
 worst AS (
   SELECT bucket, greatest(full_at - now - :span, interval '0') AS wait
   FROM ahead, clock ORDER BY full_at DESC LIMIT 1
 ),
 taken AS (
-  INSERT INTO lapse_turns AS t (bucket, full_at)
-  SELECT ahead.bucket, ahead.full_at FROM ahead, worst
-  WHERE worst.wait = interval '0' ORDER BY ahead.bucket
-  ON CONFLICT (bucket) DO UPDATE SET full_at = greatest(
-    excluded.full_at, t.full_at + (SELECT step FROM asked WHERE asked.bucket = t.bucket)
-  )
+  UPDATE lapse_turns AS t SET full_at = ahead.full_at
+  FROM ahead, worst WHERE t.bucket = ahead.bucket AND worst.wait = interval '0'
 )
 SELECT wait, bucket FROM worst;
 
