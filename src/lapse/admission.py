@@ -50,15 +50,15 @@ class Admission:
     Attributes:
         quotas: what is allowed.
         refused: how many creations were refused in this process, by whose limit.
-        exceeded: how many sessions it expired because of a quota, by app.
-        reused: how many creations came to a session that was there, by app.
+        exceeded: how many sessions it expired because of a quota.
+        reused: how many creations came to a session that was there.
     """
 
     def __init__(self, store: Store, quotas: Quotas) -> None:
         self.quotas = quotas
         self.refused: Counter[Drawer] = Counter()
-        self.exceeded: Counter[str] = Counter()
-        self.reused: Counter[str] = Counter()
+        self.exceeded = 0
+        self.reused = 0
         self._store = store
         self._empty_until: OrderedDict[str, float] = OrderedDict()
         self._turns = 0
@@ -110,7 +110,7 @@ class Admission:
         session = await self._store.read(there, EventWindow(newest=0))
         if session is None:
             return None
-        self.reused[key.app_name] += 1
+        self.reused += 1
         return Admitted(session, (change,))
 
     async def _take_turn(self, key: SessionKey, site: str | None) -> None:
@@ -161,8 +161,7 @@ class Admission:
             # The session is there; the user's next one makes up for it.
             _log.warning("what exceeds a quota could not be expired: %s", error)
             return ()
-        for change in changes:
-            self.exceeded[change.record.key.app_name] += 1
+        self.exceeded += len(changes)
         return changes
 
 

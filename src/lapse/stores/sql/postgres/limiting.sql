@@ -50,8 +50,7 @@ over AS (
           l.created_at DESC, l.session_id COLLATE "C" DESC
       ) AS place
     FROM lapse_lobby AS l, clock
-    WHERE l.app_name = :app_name AND l.user_id = :user_id
-      AND l.status = 'waiting' AND l.expires_at > now
+    WHERE l.user_id = :user_id AND l.status = 'waiting' AND l.expires_at > now
   ) AS of_user WHERE place > :per_user
   UNION
   SELECT row_id FROM (
