@@ -220,10 +220,8 @@ class LapseSessionService(BaseSessionService):
         """Delete a session, living or expired; nothing happens where there is none."""
         key = await self._stored_key(app_name, user_id, session_id)
         if key is not None:
-            await self._commit(
-                self.store.delete(key, by=current_actor()),
-                lambda change: [] if change is None else [change],
-            )
+            deletion = self.store.delete(key, by=current_actor())
+            await self._commit(deletion, lambda change: [] if change is None else [change])
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return a user's state, its keys without their prefix."""
