@@ -50,49 +50,43 @@ class Admission:
     Attributes:
         quotas: what is allowed.
         refused: how many creations were refused in this process, by whose limit.
-        exceeded: how many sessions it expired because of a quota, by app.
-        reused: how many creations came to a session that was there, by app.
+        exceeded: how many sessions it expired because of a quota.
+        reused: how many creations came to a session that was there.
     """
 
     def __init__(self, store: Store, quotas: Quotas) -> None:
         self.quotas = quotas
         self.refused: Counter[Drawer] = Counter()
-        self.exceeded: Counter[str] = Counter()
-        self.reused: Counter[str] = Counter()
+        self.exceeded = 0
+        self.reused = 0
         self._store = store
         self._empty_until: OrderedDict[str, float] = OrderedDict()
         self._turns = 0
 
     async def create(
-        self, key: SessionKey, *, state: StateDelta, ttl: timedelta, metadata: Mapping[str, Any]
+        self,
+        key: SessionKey,
+        *,
+        state: StateDelta,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        reuse: bool = False,
     ) -> Admitted:
         """Create a session, and expire what exceeds a quota by it; see `Store.create`.
+
+        With `reuse`, come to a session of the key's user that is as good as the new one.
 
         Raises:
             TooManyCreatesError: too many were created lately.
             SessionExistsError: a session of this key lives.
         """
+        there = await self._reused(key, ttl, metadata) if reuse else None
+        if there is not None:
+            return there
         site = _site()
         await self._take_turn(key, site)
         created = await self._store.create(key, state=state, ttl=ttl, metadata=metadata, site=site)
         return Admitted(created.session, (created.change, *await self._expire_excess(key, site)))
-
-    async def reuse(
-        self, key: SessionKey, *, ttl: timedelta, metadata: Mapping[str, Any]
-    ) -> Admitted | None:
-        """Return a session of the key's user that is as good as the one that would be created.
-
-        None where there is none.
-        """
-        found = await self._store.reuse_waiting(key, ttl=ttl, metadata=metadata)
-        if found is None:
-            return None
-        there, change = found
-        session = await self._store.read(there, EventWindow(newest=0))
-        if session is None:
-            return None
-        self.reused[key.app_name] += 1
-        return Admitted(session, (change,))
 
     def may_reuse(self, asked: object) -> bool:
         """Return whether a creation that asks so may come to a session that is there.
@@ -105,6 +99,19 @@ class Admission:
         if not isinstance(asked, bool):
             raise InvalidValueError("reuse", f"must be true or false, not {asked!r:.40}")
         return asked
+
+    async def _reused(
+        self, key: SessionKey, ttl: timedelta, metadata: Mapping[str, Any]
+    ) -> Admitted | None:
+        found = await self._store.reuse_waiting(key, ttl=ttl, metadata=metadata)
+        if found is None:
+            return None
+        there, change = found
+        session = await self._store.read(there, EventWindow(newest=0))
+        if session is None:
+            return None
+        self.reused += 1
+        return Admitted(session, (change,))
 
     async def _take_turn(self, key: SessionKey, site: str | None) -> None:
         buckets = self.quotas.buckets(key.user_id, site)
@@ -154,8 +161,7 @@ class Admission:
             # The session is there; the user's next one makes up for it.
             _log.warning("what exceeds a quota could not be expired: %s", error)
             return ()
-        for change in changes:
-            self.exceeded[change.record.key.app_name] += 1
+        self.exceeded += len(changes)
         return changes
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lapse.commands.audit import audit
 from lapse.commands.changing import expire, resurrect
 from lapse.commands.checking import check
 from lapse.commands.databases import adopt, copy, report, undo
@@ -58,7 +59,7 @@ def verify(
     raise typer.Exit(run_async(play(url)))
 
 
-for command in (report, adopt, undo, copy, simulate):
+for command in (report, adopt, undo, copy, simulate, audit):
     app.command()(command)
 app.add_typer(ttl_commands, name="ttl")
 

@@ -282,3 +282,12 @@ def unseen_in(text: str) -> str:
             case "Cs":
                 return "a lone surrogate (half of a character)"
     return ""
+
+
+def can_exist(key: SessionKey) -> bool:
+    """Return whether a store can hold the key; see `check_key`."""
+    try:
+        check_key(key)
+    except InvalidValueError:
+        return False
+    return True

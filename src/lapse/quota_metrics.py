@@ -25,15 +25,13 @@ class QuotaMetrics(Collector):
         for drawer in Drawer:
             refused.add_metric((str(drawer),), self._admission.refused[drawer])
         yield refused
-        exceeded = CounterMetricFamily(
-            "lapse_sessions_over_quota", "Sessions expired because of a quota.", labels=("app",)
+        yield CounterMetricFamily(
+            "lapse_sessions_over_quota",
+            "Sessions expired because of a quota.",
+            value=self._admission.exceeded,
         )
-        for app_name, count in self._admission.exceeded.items():
-            exceeded.add_metric((app_name,), count)
-        yield exceeded
-        reused = CounterMetricFamily(
-            "lapse_sessions_reused", "Creations that came to an empty session.", labels=("app",)
+        yield CounterMetricFamily(
+            "lapse_sessions_reused",
+            "Creations that came to an empty session.",
+            value=self._admission.reused,
         )
-        for app_name, count in self._admission.reused.items():
-            reused.add_metric((app_name,), count)
-        yield reused

@@ -77,7 +77,7 @@ class Quotas:
     """How much of creating sessions is allowed; None where there is no limit.
 
     Attributes:
-        waiting_per_user: waiting sessions of one user in one app.
+        waiting_per_user: waiting sessions of one user, in all apps: anyone may make up an app.
         waiting_per_address: waiting sessions that one address (of IPv6: one /64) has created.
         creates_per_user: creations a minute for one user, in all apps.
         creates_per_address: creations a minute by one address.
@@ -156,12 +156,13 @@ class Limiting(Protocol):
         per_site: int | None,
         now: datetime | None = None,
     ) -> Sequence[Change]:
-        """Expire waiting sessions of the key's user in its app, and of a site, over so many.
+        """Expire waiting sessions of the key's user, in all apps, and of a site, over so many.
 
         The newest stay, counted from their creation, their last extension or their last event,
         whichever came last. What goes is restorable for SHORTEST_RESTORE: not for as long as
         what expires at its deadline, or whoever creates without end would fill the store.
-        EXCESS at a time. Nothing while the rules are not enforced.
+        EXCESS at a time. Nothing while the rules are not enforced, or where nothing is restorable
+        and a brake is set.
         """
         ...
 

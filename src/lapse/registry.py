@@ -29,7 +29,8 @@ def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
     rules = replace(settings.rules, artifacts=False)
     store = store_from_url(url or settings.store_url, rules, settings.connection)
     policy = TtlPolicy(store, settings.targets, settings.ttl_policy)
-    quotas = settings.quotas
-    service = LapseSessionService(store, sweep=settings.sweeper, policy=policy, quotas=quotas)
+    service = LapseSessionService(
+        store, sweep=settings.sweeper, policy=policy, quotas=settings.quotas
+    )
     service.feed.subscribe(log_change)
     return service

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
@@ -22,17 +22,16 @@ from google.adk.sessions.base_session_service import (
 )
 from google.adk.sessions.session import Session
 
-from lapse.admission import Admission, Admitted
+from lapse.admission import Admission
 from lapse.changes import Feed
 from lapse.documents import StateDelta, check_metadata
 from lapse.errors import (
-    InvalidValueError,
     NoSuchSessionError,
     OutdatedSessionError,
     SessionExistsError,
     StoreUnavailableError,
 )
-from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key, check_new_key
+from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, can_exist, check_new_key
 from lapse.policy import TtlPolicy
 from lapse.principals import Role, acting, current_actor, current_principal, is_foreign
 from lapse.quotas import Quotas
@@ -104,9 +103,8 @@ class LapseSessionService(BaseSessionService):
     ) -> Session:
         """Create a session; it waits for its first message in the lobby.
 
-        A blank id, or none, lets the service choose one; others are stripped of white space.
-        Where neither an id nor state is given, it may return a session that the user has and
-        that is as good as a new one, with a fresh TTL.
+        A blank id, or none, lets the service choose one; others are stripped of white space. With
+        neither id nor state it may be one that the user has and that is as good as new.
 
         Args:
             app_name: the app.
@@ -115,7 +113,7 @@ class LapseSessionService(BaseSessionService):
             session_id: the id, at most 128 characters.
             ttl_minutes: its own TTL, decimals allowed.
             metadata: a JSON object of at most 16 KiB, kept with the session's record.
-            reuse: whether it may; by default as the quotas say.
+            reuse: whether it may be one that is there; by default as the quotas say.
             ttlMinutes: the same as `ttl_minutes`.
 
         Raises:
@@ -136,17 +134,17 @@ class LapseSessionService(BaseSessionService):
             if minutes is None
             else ttl_from_minutes(minutes, field="ttl_minutes")
         )
-        if self.admission.may_reuse(reuse) and not (chosen or state):
-            there = await self._commit(
-                "reuse", key, self.admission.reuse(key, ttl=ttl, metadata=kept), _changes
-            )
-            if there is not None:
-                return session_of(there.session)
         transition = self.admission.create(
-            key, state=storable_state(state or {}), ttl=ttl, metadata=kept
+            key,
+            state=storable_state(state or {}),
+            ttl=ttl,
+            metadata=kept,
+            reuse=self.admission.may_reuse(reuse) and not (chosen or state),
         )
         try:
-            created = await self._commit("create", key, transition, _changes)
+            created = await self._commit(
+                "create", key, transition, lambda admitted: admitted.changes
+            )
         except SessionExistsError as error:
             raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
         return session_of(created.session)
@@ -172,7 +170,7 @@ class LapseSessionService(BaseSessionService):
         )
         # Another request that makes the same session at this moment serves as well.
         with suppress(SessionExistsError):
-            await self._commit("create", key, transition, _changes)
+            await self._commit("create", key, transition, lambda admitted: admitted.changes)
 
     async def get_session(
         self,
@@ -211,7 +209,7 @@ class LapseSessionService(BaseSessionService):
         principal = current_principal()
         if user_id is None and principal is not None and principal.role is Role.USER:
             user_id = principal.name
-        if not _can_exist(SessionKey(app_name, "-" if user_id is None else user_id, "-")):
+        if not can_exist(SessionKey(app_name, "-" if user_id is None else user_id, "-")):
             return ListSessionsResponse()
         if user_id is None:
             records = await self.store.list_of_all_users(app_name)
@@ -225,16 +223,12 @@ class LapseSessionService(BaseSessionService):
         """Delete a session, living or expired; nothing happens where there is none."""
         key = await self._stored_key(app_name, user_id, session_id)
         if key is not None:
-            await self._commit(
-                "delete",
-                key,
-                self.store.delete(key, by=current_actor()),
-                lambda change: [] if change is None else [change],
-            )
+            deletion = self.store.delete(key, by=current_actor())
+            await self._commit("delete", key, deletion, lambda gone: [] if gone is None else [gone])
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return a user's state, its keys without their prefix."""
-        if is_foreign(user_id) or not _can_exist(SessionKey(app_name, user_id, "-")):
+        if is_foreign(user_id) or not can_exist(SessionKey(app_name, user_id, "-")):
             return {}
         return await self.store.user_state(app_name, user_id)
 
@@ -254,7 +248,7 @@ class LapseSessionService(BaseSessionService):
         self._apply_temp_state(session, event)
         event = self._trim_temp_delta_state(event)
         key = SessionKey(session.app_name, session.user_id, session.id)
-        if is_foreign(key.user_id) or not _can_exist(key):
+        if is_foreign(key.user_id) or not can_exist(key):
             raise SessionNotFoundError(f"Session {session.id} not found.")
         async with self._turn(key), announced(key, event):
             new = new_event(event)
@@ -417,23 +411,11 @@ class LapseSessionService(BaseSessionService):
         key = SessionKey(app_name, user_id, session_id)
         stripped = session_id.strip()
         if stripped != session_id and (
-            not _can_exist(key) or await self.store.lifecycle(key) is None
+            not can_exist(key) or await self.store.lifecycle(key) is None
         ):
             key = SessionKey(app_name, user_id, stripped)
-        return key if _can_exist(key) else None
-
-
-def _changes(admitted: Admitted | None) -> Sequence[Change]:
-    return () if admitted is None else admitted.changes
+        return key if can_exist(key) else None
 
 
 def _no_such(key: SessionKey) -> NoSuchSessionError:
     return NoSuchSessionError(f"session {key.short}… does not exist")
-
-
-def _can_exist(key: SessionKey) -> bool:
-    try:
-        check_key(key)
-    except InvalidValueError:
-        return False
-    return True

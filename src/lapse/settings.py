@@ -15,6 +15,7 @@ from pydantic_settings import SettingsConfigDict
 from lapse.auth_settings import AuthSettings
 from lapse.authentication import AuthMode
 from lapse.bounds import KIB, Bounds
+from lapse.connection import ConnectionOptions
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
 from lapse.operating import BrakeOptions
@@ -33,7 +34,6 @@ from lapse.setting_values import (
     WarningMinutes,
     doubt_of,
 )
-from lapse.store import ConnectionOptions
 from lapse.ttl import DEFAULT_TTL, Policy, Targets
 from lapse.ttl.decision import USUAL_FLOOR
 from lapse.watching import WatchOptions

@@ -17,22 +17,22 @@ async def acts(lapse):
 
 @pytest.mark.parametrize("role", list(Role))
 async def test_a_principals_acts_are_recorded_by_name(lapse, role):
-    with acting(Principal("pat", role)):
+    with acting(Principal("ann", role)):
         await lapse.create_session(**NAMED)
         await lapse.amend(KEY, ttl=timedelta(minutes=5))
         assert (await lapse.expire(KEY)).status is Status.EXPIRED
         await lapse.resurrect(KEY)
         await lapse.delete_session(**NAMED)
     done = ["amended", "expired", "resurrected", "deleted"]
-    assert await acts(lapse) == [("pat", action) for action in done]
+    assert await acts(lapse) == [("ann", action) for action in done]
 
 
 @pytest.mark.parametrize("role", list(Role))
 async def test_typing_is_no_act_of_a_user(lapse, role):
     await lapse.create_session(**NAMED)
-    with acting(Principal("pat", role)):
+    with acting(Principal("ann", role)):
         await lapse.extend(KEY)
-    assert await acts(lapse) == [("pat", "extended")] * (role is Role.OPERATOR)
+    assert await acts(lapse) == [("ann", "extended")] * (role is Role.OPERATOR)
 
 
 async def test_a_run_that_resurrects_its_session_is_no_act(lapse):

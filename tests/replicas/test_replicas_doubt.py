@@ -8,10 +8,10 @@ from proxy import proxied
 from watching import eventually
 
 from backends import create, key, message, note
+from lapse.connection import ConnectionOptions
 from lapse.documents import StateDelta
 from lapse.errors import OutcomeUnknownError, SessionExistsError
 from lapse.lifecycle import Rules, Status
-from lapse.store import ConnectionOptions
 from lapse.stores import store_from_url
 from postgres import rows
 

@@ -7,9 +7,9 @@ from pooler import pooled
 
 from backends import key, message, note
 from lapse.changes import Feed
+from lapse.connection import ConnectionOptions
 from lapse.documents import StateDelta
 from lapse.lifecycle import Cause, Rules, Status
-from lapse.store import ConnectionOptions
 from lapse.stores import store_from_url
 from lapse.sweeper import Sweeper
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from lapse.errors import SettingsError
 from lapse.lifecycle import Rules
+from lapse.quotas import USUAL, Quotas
 from lapse.settings import Adopt, LogFormat, load_settings, setting_names
 from lapse.ttl import Policy, Targets
 from lapse.watching import WatchOptions
@@ -78,6 +80,12 @@ def test_without_any_setting_the_documented_defaults_hold():
         ("LAPSE_HEARTBEAT_SECONDS", "2.5", {"heartbeat": timedelta(seconds=2.5)}),
         ("LAPSE_STREAMS_PER_SESSION", "1", {"streams_per_session": 1}),
         ("LAPSE_STREAMS_PER_USER", "40", {"streams_per_user": 40}),
+        ("LAPSE_WAITING_PER_USER", "3", {"waiting_per_user": 3}),
+        ("LAPSE_WAITING_PER_ADDRESS", "0", {"waiting_per_address": 0}),
+        ("LAPSE_CREATES_PER_MINUTE_PER_USER", "1", {"creates_per_user": 1}),
+        ("LAPSE_CREATES_PER_MINUTE_PER_ADDRESS", "9", {"creates_per_address": 9}),
+        ("LAPSE_CREATES_PER_MINUTE", "99", {"creates": 99}),
+        ("LAPSE_REUSE_WAITING", "on", {"reuse_waiting": True}),
         ("LAPSE_SWEEPER", "off", {"sweeper": False}),
         ("LAPSE_SWEEPER", "on", {"sweeper": True}),
         ("LAPSE_LOG_FORMAT", "json", {"log_format": LogFormat.JSON}),
@@ -93,6 +101,20 @@ def test_without_any_setting_the_documented_defaults_hold():
 def test_a_setting_is_read(given, where, name, text, expected):
     given(where, name, text)
     assert load_settings().model_dump().items() >= expected.items()
+
+
+def test_quotas_are_on_where_users_are_authenticated(monkeypatch):
+    assert load_settings().quotas == Quotas()
+    monkeypatch.setenv("LAPSE_CREATES_PER_MINUTE", "50")
+    assert load_settings().quotas == Quotas(creates=50)
+    monkeypatch.setenv("LAPSE_AUTH", "header")
+    monkeypatch.setenv("LAPSE_AUTH_PROXIES", "127.0.0.1")
+    monkeypatch.setenv("LAPSE_WAITING_PER_ADDRESS", "0")
+    monkeypatch.setenv("LAPSE_REUSE_WAITING", "true")
+    expected = replace(USUAL, creates=50, waiting_per_address=None, reuse=True)
+    assert load_settings().quotas == expected
+    assert (USUAL.waiting_per_user, USUAL.waiting_per_address) == (5, 20)
+    assert (USUAL.creates_per_user, USUAL.creates_per_address) == (10, 30)
 
 
 def test_the_documented_names_are_settings():
@@ -137,6 +159,10 @@ def test_an_empty_value_is_no_value(monkeypatch):
         ("LAPSE_RESTORE_HOURS", "nan"),
         ("LAPSE_RESTORE_HOURS", "day"),
         ("LAPSE_RESTORE_HOURS", "100000"),
+        ("LAPSE_WAITING_PER_USER", "-1"),
+        ("LAPSE_WAITING_PER_ADDRESS", "few"),
+        ("LAPSE_CREATES_PER_MINUTE", "1.5"),
+        ("LAPSE_CREATES_PER_MINUTE_PER_USER", "10000000"),
         ("LAPSE_RUN_SECONDS", "0"),
         ("LAPSE_RUN_SECONDS", "soon"),
         ("LAPSE_RUN_GRACE_SECONDS", "-1"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from lapse.connection import ConnectionOptions
 from lapse.errors import InvalidValueError
 from lapse.lifecycle import Rules
-from lapse.store import ConnectionOptions, Store
+from lapse.store import Store
 
 
 def store_from_url(

@@ -49,15 +49,15 @@ _TYPES: Final = {
     **dict.fromkeys(("by", "action"), "text"),
     "detail": "jsonb",
     "before_number": "bigint",
-    **dict.fromkeys(("only_user", "only_status", "prefix", "prefix_end", "reason"), "varchar"),
-    **dict.fromkeys(("after_at", "braked_at", "braked_until"), "timestamptz"),
-    **dict.fromkeys(("most", "size", "sessions"), "bigint"),
-    **dict.fromkeys(("jump", "fine", "confirmed"), "interval"),
     "site": "varchar",
     **dict.fromkeys(("per_user", "per_site"), "bigint"),
     "buckets": "varchar[]",
     "steps": "interval[]",
     "span": "interval",
+    **dict.fromkeys(("only_user", "only_status", "prefix", "prefix_end", "reason"), "varchar"),
+    **dict.fromkeys(("after_at", "braked_at", "braked_until"), "timestamptz"),
+    **dict.fromkeys(("most", "size", "sessions"), "bigint"),
+    **dict.fromkeys(("jump", "fine", "confirmed"), "interval"),
 }
 """What each parameter is, wherever it stands: PostgreSQL must not have to guess."""
 

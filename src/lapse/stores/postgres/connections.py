@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from lapse.connection import ConnectionOptions
 from lapse.errors import InvalidValueError, OutcomeUnknownError, StoreUnavailableError
-from lapse.store import ConnectionOptions
 
 T = TypeVar("T")
 

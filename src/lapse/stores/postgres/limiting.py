@@ -6,12 +6,16 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
+from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey
 from lapse.quotas import EXCESS, SPAN, Bucket, Turn
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import NO_SESSION, Call
+
+_TRIES: Final = 10
+"""The first one of a user makes their bucket; another is needed where it is forgotten at once."""
 
 
 class PostgresLimiting(ABC):
@@ -22,14 +26,17 @@ class PostgresLimiting(ABC):
 
     async def take_turn(self, buckets: Sequence[Bucket], *, now: datetime | None = None) -> Turn:
         """Draw from all buckets, or from none."""
-        row = await (await self._at(now)).first(
-            "take_turn",
-            buckets=[bucket.name for bucket in buckets],
-            steps=[bucket.step for bucket in buckets],
-            span=SPAN,
-        )
-        assert row is not None
-        return Turn(row["wait"], row["bucket"])
+        call = await self._at(now)
+        for _ in range(_TRIES):
+            row = await call.first(
+                "take_turn",
+                buckets=[bucket.name for bucket in buckets],
+                steps=[bucket.step for bucket in buckets],
+                span=SPAN,
+            )
+            if row is not None:
+                return Turn(row["wait"], row["bucket"])
+        raise StoreUnavailableError("PostgreSQL: turns are forgotten faster than they are taken")
 
     async def forget_turns(self, *, now: datetime | None = None) -> None:
         """Forget full buckets."""

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from lapse.connection import ConnectionOptions
 from lapse.documents import StateDelta
 from lapse.inspecting import Inspection
 from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
@@ -19,7 +20,6 @@ from lapse.observations import FirstMessage, Round
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store import (
     Appended,
-    ConnectionOptions,
     Created,
     EventWindow,
     Glimpse,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from lapse.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey
+from lapse.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey, Status
 from lapse.quotas import EXCESS, SPAN, Bucket, Turn
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.transaction import Transaction
@@ -37,6 +38,8 @@ def expire_excess(
     transaction: Transaction, site: str | None, per_user: int | None, per_site: int | None
 ) -> list[Change]:
     """Expire what exceeds a quota; see `Limiting.expire_excess`."""
+    if not transaction.rules.horizon and transaction.first("brake") is not None:
+        return []
     found = transaction.run(
         "expire_excess",
         site=site,
@@ -45,6 +48,8 @@ def expire_excess(
         limit=EXCESS,
         shortest_restore=rows.duration_micros(SHORTEST_RESTORE),
     ).fetchall()
+    by_app = Counter(row["app_name"] for row in found)
+    transaction.count_all(ChangeKind.EXPIRED, Status.WAITING, Status.EXPIRED, by_app)
     return [
         Change(
             ChangeKind.EXPIRED,
@@ -67,6 +72,7 @@ def reuse_waiting(
     )
     if row is None:
         return None
+    transaction.count(ChangeKind.EXTENDED, Status.WAITING, Status.WAITING)
     record = rows.lobby_record(row, transaction.rules, transaction.now)
     return record.key, Change(ChangeKind.EXTENDED, transaction.moment, record)
 

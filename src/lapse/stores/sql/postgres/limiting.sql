@@ -1,8 +1,9 @@
 -- What keeps the creation of sessions within its quotas.
 
 -- name: take_turn
--- All buckets, or none: their rows are locked, in order, before they are looked at. A row that
--- others make meanwhile is met by the insert, which adds to it. It waits for no disk.
+-- From all buckets, or from none: their rows are locked, in order, before they are looked at.
+-- Where one is missing nothing is drawn and no row returned: it is made, and may be asked again.
+-- It waits for no disk.
 WITH clock AS (
   SELECT coalesce(:now, clock_timestamp()) AS now
   FROM set_config('synchronous_commit', 'off', true) AS relaxed
@@ -13,21 +14,24 @@ held AS (
   WHERE t.bucket = ANY (:buckets) ORDER BY t.bucket
   FOR UPDATE
 ),
+made AS (
+  INSERT INTO lapse_turns (bucket, full_at)
+  SELECT bucket, now FROM asked, clock
+  WHERE bucket NOT IN (SELECT bucket FROM held) ORDER BY bucket
+  ON CONFLICT DO NOTHING
+),
 ahead AS (
-  SELECT asked.bucket, greatest(held.full_at, now) + asked.step AS full_at
-  FROM clock, asked LEFT JOIN held ON held.bucket = asked.bucket
+  SELECT bucket, greatest(held.full_at, now) + asked.step AS full_at
+  FROM clock, held JOIN asked USING (bucket)
+  WHERE (SELECT count(*) FROM held) = cardinality(:buckets)
 ),
 worst AS (
   SELECT bucket, greatest(full_at - now - :span, interval '0') AS wait
   FROM ahead, clock ORDER BY full_at DESC LIMIT 1
 ),
 taken AS (
-  INSERT INTO lapse_turns AS t (bucket, full_at)
-  SELECT ahead.bucket, ahead.full_at FROM ahead, worst
-  WHERE worst.wait = interval '0' ORDER BY ahead.bucket
-  ON CONFLICT (bucket) DO UPDATE SET full_at = greatest(
-    excluded.full_at, t.full_at + (SELECT step FROM asked WHERE asked.bucket = t.bucket)
-  )
+  UPDATE lapse_turns AS t SET full_at = ahead.full_at
+  FROM ahead, worst WHERE t.bucket = ahead.bucket AND worst.wait = interval '0'
 )
 SELECT wait, bucket FROM worst;
 
@@ -46,8 +50,7 @@ over AS (
           l.created_at DESC, l.session_id COLLATE "C" DESC
       ) AS place
     FROM lapse_lobby AS l, clock
-    WHERE l.app_name = :app_name AND l.user_id = :user_id
-      AND l.status = 'waiting' AND l.expires_at > now
+    WHERE l.user_id = :user_id AND l.status = 'waiting' AND l.expires_at > now
   ) AS of_user WHERE place > :per_user
   UNION
   SELECT row_id FROM (
@@ -62,6 +65,7 @@ over AS (
 due AS (
   SELECT l.ctid FROM lapse_lobby AS l JOIN over ON l.ctid = over.row_id
   WHERE :enforced AND l.status = 'waiting'
+    AND (:horizon > interval '0' OR NOT {is_braked})
     AND NOT EXISTS (
       SELECT 1 FROM sessions AS s
       WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
@@ -69,15 +73,22 @@ due AS (
   ORDER BY l.expires_at - l.ttl
   LIMIT :limit
   FOR UPDATE OF l SKIP LOCKED
-)
-UPDATE lapse_lobby AS l
-SET status = 'expired', expires_at = now, expired_at = now,
-  restorable_until = now + CASE
-    WHEN :horizon > interval '0' THEN :shortest_restore ELSE interval '0'
-  END
-FROM due, clock
-WHERE l.ctid = due.ctid AND l.status = 'waiting' AND l.expires_at > now
-RETURNING l.*, now;
+),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET status = 'expired', expires_at = now, expired_at = now,
+    restorable_until = now + CASE
+      WHEN :horizon > interval '0' THEN :shortest_restore ELSE interval '0'
+    END
+  FROM due, clock
+  WHERE l.ctid = due.ctid AND l.status = 'waiting' AND l.expires_at > now
+  RETURNING l.*, now
+),
+changes AS (
+  SELECT app_name, 'expired' AS kind, 'waiting' AS was, status AS became, now FROM done
+),
+counted AS {count_changes}
+SELECT * FROM done;
 
 -- name: reuse_waiting
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
@@ -92,10 +103,17 @@ newest AS (
       WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
     )
   ORDER BY l.created_at DESC, l.session_id COLLATE "C" DESC LIMIT 1
-)
-UPDATE lapse_lobby AS l SET ttl = :ttl, expires_at = greatest(l.expires_at, now + :ttl)
-FROM newest, clock
-WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = newest.session_id
-  AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
-  AND l.held_events = '[]'
-RETURNING l.*, now;
+),
+done AS (
+  UPDATE lapse_lobby AS l SET ttl = :ttl, expires_at = greatest(l.expires_at, now + :ttl)
+  FROM newest, clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = newest.session_id
+    AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
+    AND l.held_events = '[]'
+  RETURNING l.*, now
+),
+changes AS (
+  SELECT app_name, 'extended' AS kind, status AS was, status AS became, now FROM done
+),
+counted AS {count_changes}
+SELECT * FROM done;

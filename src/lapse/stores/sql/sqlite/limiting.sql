@@ -25,7 +25,7 @@ WITH over AS (
         ORDER BY {quiet_since} DESC, created_at DESC, session_id DESC
       ) AS place
     FROM lapse_lobby
-    WHERE app_name = :app_name AND user_id = :user_id AND status = 'waiting' AND +expires_at > :now
+    WHERE user_id = :user_id AND status = 'waiting' AND +expires_at > :now
   ) WHERE place > :per_user
   UNION ALL
   SELECT place_id, quiet_since FROM (

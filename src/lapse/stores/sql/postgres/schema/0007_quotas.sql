@@ -3,7 +3,7 @@
 
 ALTER TABLE lapse_lobby ADD COLUMN site VARCHAR(16);
 
-CREATE INDEX lapse_lobby_waiting_user ON lapse_lobby (app_name, user_id) WHERE status = 'waiting';
+CREATE INDEX lapse_lobby_waiting_user ON lapse_lobby (user_id, app_name) WHERE status = 'waiting';
 CREATE INDEX lapse_lobby_waiting_site ON lapse_lobby (site)
   WHERE status = 'waiting' AND site IS NOT NULL;
 

@@ -1,0 +1,138 @@
+"""`lapse audit`: who changed what by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from lapse.commands.starting import StoreOption, open_settings, open_store
+
+if TYPE_CHECKING:
+    from lapse.audit import Act
+    from lapse.settings import Settings
+    from lapse.store import Store
+
+_PAGE: Final = 1000
+_SHOWN: Final = 50
+_COLUMNS: Final = ("number", "at", "by", "action", "appName", "session", "detail")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would work out."""
+
+
+class _Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def audit(
+    store: StoreOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON object for each record, one a line.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="For a spreadsheet.")] = False,
+    newest: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"So many records; {_SHOWN}, or with --json and --csv all."),
+    ] = None,
+    before: Annotated[
+        int | None, typer.Option(min=1, metavar="NUMBER", help="Only records below this number.")
+    ] = None,
+) -> None:
+    """Tell who resurrected, expired, deleted or amended sessions by hand, the latest first."""
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv: one of them")
+    settings = open_settings(store, verbose=False)
+    shape = _Format.JSON if as_json else _Format.CSV if as_csv else _Format.TABLE
+    if shape is _Format.TABLE and newest is None:
+        newest = _SHOWN
+    asyncio.run(_audit(settings, shape, newest, before))
+
+
+async def _audit(
+    settings: Settings, shape: _Format, newest: int | None, before: int | None
+) -> None:
+    store = open_store(settings)
+    try:
+        acts = _acts(store, newest, before)
+        match shape:
+            case _Format.TABLE:
+                _print_table([act async for act in acts])
+            case _Format.JSON:
+                async for act in acts:
+                    typer.echo(json.dumps(act_json(act)))
+            case _Format.CSV:
+                typer.echo(_csv_line(_COLUMNS), nl=False)
+                async for act in acts:
+                    typer.echo(_csv_line(_cells(act)), nl=False)
+    finally:
+        await store.close()
+
+
+async def _acts(store: Store, newest: int | None, before: int | None) -> AsyncIterator[Act]:
+    """Yield the records, a page at a time; all of them without `newest`."""
+    left = newest
+    while left is None or left > 0:
+        page = await store.acts(newest=_PAGE if left is None else min(_PAGE, left), before=before)
+        for act in page:
+            yield act
+        if not page:
+            return
+        left, before = None if left is None else left - len(page), page[-1].number
+
+
+def act_json(act: Act) -> dict[str, Any]:
+    """Return a record as it is exported; `session` is the beginning of an id."""
+    return {
+        "number": act.number,
+        "at": act.at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "by": act.by,
+        "action": act.action,
+        "appName": act.app_name,
+        "session": act.session,
+        "detail": dict(act.detail),
+    }
+
+
+def _cells(act: Act) -> list[str]:
+    number, *rest, detail = act_json(act).values()
+    texts = (*rest, json.dumps(detail) if detail else "")
+    return [str(number), *(_inert(text or "") for text in texts)]
+
+
+def _inert(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def _csv_line(cells: Iterable[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def _print_table(acts: Sequence[Act]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("when", "who", "what", "app", "session", "detail")
+    for act in acts:
+        detail = ", ".join(f"{name} {value}" for name, value in act.detail.items())
+        cells = (act.by, act.action, act.app_name or "", act.session or "", detail)
+        table.add_row(f"{act.at:%Y-%m-%d %H:%M:%SZ}", *(Text(_printable(cell)) for cell in cells))
+    Console().print(table)
+    if not acts:
+        typer.echo("nothing is recorded")
+
+
+def _printable(text: str) -> str:
+    """Return text with nothing in it that a terminal would obey."""
+    return "".join(one if one.isprintable() else "�" for one in text)

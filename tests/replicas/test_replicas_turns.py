@@ -1,0 +1,68 @@
+"""Turns that replicas take at one instant, in the orders that a read without a lock loses."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from watching import BOUND
+
+from backends import T0
+from lapse.quotas import Bucket, Drawer
+from lapse.stores import store_from_url
+from lapse.stores.postgres import call
+from lapse.stores.statements import Positional, read_statements
+
+ANN = Bucket.of(Drawer.USER, "ann", 4)
+ALL = Bucket.of(Drawer.ALL, "", 100)
+WAITERS = """
+SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted
+  AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())
+"""
+THERE = "SELECT 1 FROM lapse_turns FOR UPDATE"
+NEW = f"INSERT INTO lapse_turns (bucket, full_at) VALUES ('{ANN.name}', now())"
+
+
+@pytest.fixture
+async def pair(place):
+    one, other = store_from_url(place), store_from_url(place)
+    yield one, other
+    await one.close()
+    await other.close()
+
+
+async def at_one_instant(place, pair, held):
+    """Take eight turns that all wait for what a keeper has; return how many were let in."""
+    keeper, looking = await asyncpg.connect(place), await asyncpg.connect(place)
+    try:
+        async with asyncio.timeout(BOUND):
+            keeping = keeper.transaction()
+            await keeping.start()
+            await keeper.execute(held)
+            taking = [
+                asyncio.create_task(pair[n % 2].take_turn([ANN, ALL], now=T0)) for n in range(8)
+            ]
+            while await looking.fetchval(WAITERS) < len(taking):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await keeping.rollback()
+            turns = await asyncio.gather(*taking)
+    finally:
+        await keeper.close()
+        await looking.close()
+    return sum(not turn.wait for turn in turns)
+
+
+async def test_no_more_turns_are_given_than_there_are(place, pair):
+    await pair[0].take_turn([ANN, ALL], now=T0)
+    assert await at_one_instant(place, pair, THERE) == 3
+
+
+async def test_nor_where_nobody_has_drawn_before(place, pair):
+    """Seen to let in all, with an insert of what is drawn from a bucket that was not there."""
+    assert await at_one_instant(place, pair, NEW) == 4
+
+
+async def test_a_read_without_a_lock_would_give_more(place, pair, monkeypatch):
+    wrong = read_statements("postgres")["take_turn"].replace("FOR UPDATE", "")
+    monkeypatch.setitem(call.STATEMENTS, "take_turn", Positional.of(wrong, call._TYPES))
+    await pair[0].take_turn([ANN, ALL], now=T0)
+    assert await at_one_instant(place, pair, THERE) == 8
