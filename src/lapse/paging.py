@@ -189,11 +189,14 @@ def next_after(query: Query, fitting: Sequence[Any], last: Any | None) -> Any | 
 
 def bounds(query: Query) -> dict[str, Any]:
     """Return the parameters of the statements of all ways, but for the moment to begin after."""
-    place = Place.read(query)
+    after = Place.read(query).key
+    if Way.of(query) is Way.BY_ID and after.session_id < (query.prefix or ""):
+        # Where the prefix begins: a second bound in the statement would not be where to start.
+        after = SessionKey("", "", query.prefix or "")
     return {
-        "after_app": place.key.app_name,
-        "after_user": place.key.user_id,
-        "after_session": place.key.session_id,
+        "after_app": after.app_name,
+        "after_user": after.user_id,
+        "after_session": after.session_id,
         "only_app": query.app_name,
         "only_user": query.user_id,
         "prefix": query.prefix or "",

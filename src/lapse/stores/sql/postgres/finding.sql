@@ -79,9 +79,8 @@ SELECT * FROM {found} AS found;
 -- name: find_by_id
 WITH examined AS (
   SELECT *, NULL::timestamptz AS moment FROM lapse_lobby
-  WHERE session_id COLLATE "C" >= greatest(:prefix COLLATE "C", :after_session COLLATE "C")
+  WHERE (session_id COLLATE "C", app_name, user_id) > (:after_session, :after_app, :after_user)
     AND session_id COLLATE "C" < :prefix_end
-    AND (session_id COLLATE "C", app_name, user_id) > (:after_session, :after_app, :after_user)
   ORDER BY session_id COLLATE "C", app_name, user_id LIMIT :most
 )
 SELECT * FROM {found} AS found;

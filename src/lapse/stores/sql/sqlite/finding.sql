@@ -57,8 +57,8 @@ ORDER BY l.app_name, l.session_id LIMIT :most;
 
 -- name: find_by_id
 SELECT rowid AS place, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby INDEXED BY lapse_lobby_id
-WHERE session_id >= max(:prefix, :after_session) AND session_id < :prefix_end
-  AND (session_id, app_name, user_id) > (:after_session, :after_app, :after_user)
+WHERE (session_id, app_name, user_id) > (:after_session, :after_app, :after_user)
+  AND session_id < :prefix_end
 ORDER BY session_id, app_name, user_id LIMIT :most;
 
 -- name: found
