@@ -134,7 +134,8 @@ class Row:
         if self.method == "MOUNT":
             path += {"/lapse/demo": "/chat.js"}.get(self.path, "/index.html")
         for name, value in {
-            "app_name": "nowhere" if path.startswith("/dev/") else app,
+            # No name of an app to ADK, so that no operator here runs its tests or deploys it.
+            "app_name": "no-where" if path.startswith("/dev/") else app,
             "user_id": user,
             "session_id": session_id,
             "version_id": "0",
