@@ -129,7 +129,7 @@ def test_a_key_that_does_not_fit_is_told_and_never_shown(load, key, algorithms, 
 
 def test_all_that_is_wrong_is_told_at_once(load):
     with pytest.raises(SettingsError) as caught:
-        load({"LAPSE_AUTH": "jwt", "LAPSE_TTL_POLICY": "observed", "LAPSE_RESTORE_HOURS": "0"})
+        load({"LAPSE_AUTH": "jwt", "LAPSE_TTL_POLICY": "shadow", "LAPSE_RESTORE_HOURS": "0"})
     assert len(caught.value.problems) == 4
 
 

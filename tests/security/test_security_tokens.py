@@ -12,8 +12,10 @@ from starlette.requests import HTTPConnection
 from tokens import AUDIENCE, ISSUER, Issuer
 
 from lapse.authentication import JwtOptions, NotAuthenticatedError, RoleNames
+from lapse.errors import InvalidValueError
 from lapse.principals import Principal, Role
 from lapse.web.authentication import TokenAuthenticator
+from lapse.web.authentication.keys import OneKey, VerifyingKey
 
 RSA = Issuer("RS256")
 SECRET = "a secret of thirty-two bytes or more"
@@ -70,14 +72,34 @@ async def test_a_public_key_is_not_taken_for_a_secret():
         signature = base64url_encode(signing.sign(b".".join(head), key))
         token = b".".join([*head, signature]).decode()
         await refusal(f"Bearer {token}")
-        mixed = replace(OPTIONS, algorithms=("RS256", "HS256"))
-        await refusal(f"Bearer {token}", options=mixed)
+        for keys in (OneKey(RSA.public_pem, ["RS256"]), GivenAsText()):
+            confused = TokenAuthenticator(replace(OPTIONS, algorithms=("RS256", "HS256")), keys)
+            with pytest.raises(NotAuthenticatedError):
+                await confused.authenticate(asked(f"Bearer {token}"))
 
 
-async def test_a_secret_serves_no_algorithm_of_public_keys():
-    options = replace(OPTIONS, key=SECRET, algorithms=("RS256",))
-    await refusal(f"Bearer {RSA.token()}", options=options)
-    await refusal(f"Bearer {jwt.encode(claims(), SECRET, 'HS256')}", options=options)
+class GivenAsText:
+    """A public key whose text would do as a secret."""
+
+    async def find(self, kid):
+        return VerifyingKey(RSA.public_pem, "RSA")
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithms"),
+    [
+        (SECRET, ("RS256",)),
+        (RSA.public_pem, ("HS256",)),
+        (RSA.public_pem, ("RS256", "HS256")),
+        (RSA.public_pem, ("ES256",)),
+        (Issuer().public_pem, ("RS256",)),
+        (RSA.public_pem.replace("A", "B"), ("RS256",)),
+        ("", ("RS256",)),
+    ],
+)
+def test_a_key_that_does_not_fit_its_algorithms_is_told_at_the_start(key, algorithms):
+    with pytest.raises(InvalidValueError, match="LAPSE_JWT_KEY"):
+        TokenAuthenticator(replace(OPTIONS, key=key, algorithms=algorithms))
 
 
 async def test_a_secret_serves_where_it_is_said():
@@ -196,5 +218,5 @@ async def test_a_claim_of_roles_may_be_inside_another_or_have_dots_in_its_name()
 
 
 def test_no_key_and_no_token_shows():
-    options = replace(OPTIONS, key=SECRET)
+    options = replace(OPTIONS, key=SECRET, algorithms=("HS256",))
     assert SECRET not in repr(options) + repr(TokenAuthenticator(options).__dict__)

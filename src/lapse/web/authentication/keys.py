@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import httpx
 
 from lapse.authentication import SYMMETRIC
+from lapse.errors import InvalidValueError
 
 _TIMEOUT: Final = timedelta(seconds=5)
 _LARGEST: Final = 512 * 1024
@@ -65,10 +66,23 @@ class KeysUnavailableError(Exception):
 
 
 class OneKey:
-    """A key that is given, whatever id a token names."""
+    """A key that is given, whatever id a token names.
 
-    def __init__(self, key: str) -> None:
-        self._key = VerifyingKey(key, None if is_public(key) else "oct")
+    Raises:
+        InvalidValueError: it is none for the algorithms.
+    """
+
+    def __init__(self, key: str, algorithms: Sequence[str]) -> None:
+        import jwt
+
+        prepared: Any = key
+        try:
+            for algorithm in algorithms:
+                prepared = jwt.get_algorithm_by_name(algorithm).prepare_key(key)
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            reason = f"is no key for {algorithm}: {type(error).__name__}"
+            raise InvalidValueError("LAPSE_JWT_KEY", reason) from None
+        self._key = VerifyingKey(prepared, None if is_public(key) else "oct")
 
     async def find(self, kid: str | None) -> VerifyingKey | None:  # noqa: ARG002 - there is one
         """Return it."""
