@@ -57,8 +57,17 @@ async def test_a_good_token_names_its_user():
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "", "HS256", "ES256", "RS512", None, 7])
-async def test_no_algorithm_but_the_pinned_ones_is_accepted(alg):
+async def test_no_algorithm_that_is_made_up_is_accepted(alg):
     assert await refusal(f"Bearer {unsigned({'alg': alg}, claims())}") == "the token is not valid"
+
+
+@pytest.mark.parametrize("alg", ["RS384", "RS512", "PS256"])
+async def test_of_one_keys_algorithms_only_the_pinned_are_accepted(alg):
+    """Seen to fail: the algorithm taken from the token."""
+    token = jwt.encode(claims(), RSA.private, alg)
+    await refusal(f"Bearer {token}")
+    pinned = replace(OPTIONS, algorithms=("RS256", alg))
+    assert await principal(token, pinned) == Principal("ann")
 
 
 async def test_a_public_key_is_not_taken_for_a_secret():
