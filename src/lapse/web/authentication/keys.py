@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ class PublishedKeys:
         self._read_at: float | None = None
         self._asked_at: float | None = None
         self._reading = asyncio.Lock()
+        self._tls: ssl.SSLContext | None = None
 
     async def find(self, kid: str | None) -> VerifyingKey | None:
         """Return the key of this id; of an issuer with one key, also without an id."""
@@ -136,8 +138,11 @@ class PublishedKeys:
                 return
             self._asked_at = now
             try:
-                self._keys = await _published(self._url)
-            except (httpx.HTTPError, ValueError, TimeoutError) as error:
+                if self._tls is None:
+                    # It reads all certificates that this machine trusts.
+                    self._tls = await asyncio.to_thread(httpx.create_ssl_context)
+                self._keys = await _published(self._url, self._tls)
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, TimeoutError) as error:
                 _log.warning("the keys of the tokens' issuer cannot be read: %s", _said(error))
                 return
             except asyncio.CancelledError:
@@ -151,14 +156,14 @@ def is_public(key: str) -> bool:
     return key.lstrip().startswith("-----BEGIN")
 
 
-async def _published(url: str) -> dict[str | None, VerifyingKey]:
+async def _published(url: str, tls: ssl.SSLContext) -> dict[str | None, VerifyingKey]:
     """Read a JWKS; ValueError where it is none, or holds no key to verify with."""
     from jwt import PyJWK, PyJWTError
 
     timeout = _TIMEOUT.total_seconds()
     async with (
         asyncio.timeout(timeout),
-        httpx.AsyncClient(timeout=timeout) as client,
+        httpx.AsyncClient(timeout=timeout, verify=tls) as client,
         client.stream("GET", url) as answer,
     ):
         answer.raise_for_status()
