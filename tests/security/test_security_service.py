@@ -36,6 +36,7 @@ async def session(service):
 async def test_to_a_user_another_users_session_does_not_exist(service, session):
     """Seen to fail: `is_foreign` always false; each check in turn taken away."""
     runs = Runs(service, RunLimits(), RunMetrics(Metrics(service.store).registry))
+    await service.store.begin_run(KEY, "r", most_of_user=1)
     with acting(BOB):
         assert await service.get_session(app_name="app", user_id="ann", session_id="s") is None
         for user in ("ann", None):
@@ -59,7 +60,9 @@ async def test_to_a_user_another_users_session_does_not_exist(service, session):
         for asked in (runs.find(KEY), runs.cancel(KEY, "r")):
             with pytest.raises(NoSuchRunError):
                 await asked
-    listed = await service.list_sessions(app_name="app")
+    with acting(ANN):
+        listed = await service.list_sessions(app_name="app")
+        assert (await runs.find(KEY, "r")).in_flight
     assert [one.id for one in listed.sessions] == ["s"]
 
 
