@@ -3,8 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve serve-llm test test-llm coverage check format screenshots bench bench-adopt \
-	bench-notices bench-operating bench-runs clean
+.PHONY: help install serve serve-llm test test-llm coverage check format screenshots bench \
+	bench-adopt bench-flood bench-notices bench-operating bench-runs bench-security fuzz audit clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench-adopt   measure report and adoption of a million sessions"
 	@echo "make bench-operating measure what operators look at, at a million sessions"
 	@echo "make bench-runs  measure runs and write bench/runs.md"
+	@echo "make bench-security measure what time tells and authentication costs"
 	@echo "make screenshots pictures of the demo's page, in build/screenshots"
 	@echo "make install only what serving needs: .venv/bin/lapse"
 
@@ -84,6 +85,9 @@ bench-runs: .venv/.installed-bench
 
 bench-operating: .venv/.installed-bench
 	$(BIN)/python bench/operating.py
+
+bench-security: .venv/.installed-bench
+	cd bench && ../$(BIN)/python security.py
 
 bench-notices: .venv/.installed-bench
 	$(BIN)/python bench/notices.py --out bench/notices.md

@@ -12,12 +12,12 @@ from google.adk.sessions.sqlite_session_service import SqliteSessionService
 from serving import LAPSE, environment
 
 
-def refusal(folder, *arguments):
+def refusal(folder, *arguments, **settings):
     """Return what a command says that must fail."""
     done = subprocess.run(
         [LAPSE, *arguments],
         cwd=folder,
-        env=environment(),
+        env=environment(**settings),
         capture_output=True,
         text=True,
         timeout=60,
@@ -154,6 +154,24 @@ def test_told_to_be_insecure_it_goes_on_to_the_next_step(tmp_path):
     said = refusal(tmp_path, "serve", "--host", "0.0.0.0", "--insecure", *options)
     assert "--insecure" not in said
     assert "wrong.db" in said
+
+
+def test_with_authentication_everybody_may_be_served(tmp_path):
+    script(tmp_path / "wrong.db", "CREATE TABLE events (id, what)")
+    arguments = ["serve", "--host", "0.0.0.0", "--port", "0", "--store", "sqlite:///wrong.db"]
+    said = refusal(tmp_path, *arguments, LAPSE_AUTH="header", LAPSE_AUTH_PROXIES="192.0.2.1")
+    assert "--insecure" not in said
+    assert "wrong.db" in said
+
+
+def test_a_key_that_is_none_is_told_without_being_shown(tmp_path):
+    key = "-----BEGIN PUBLIC KEY-----\nfoundation\n-----END PUBLIC KEY-----"
+    jwt = {"AUTH": "jwt", "JWT_ISSUER": "https://i", "JWT_AUDIENCE": "a", "JWT_KEY": key}
+    settings = {f"LAPSE_{name}": value for name, value in jwt.items()}
+    said = refusal(tmp_path, "serve", "--port", "0", **settings)
+    assert "LAPSE_JWT_KEY: is no key for RS256" in said
+    assert "foundation" not in said
+    assert not (tmp_path / "lapse.db").exists()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])

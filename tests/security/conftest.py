@@ -1,4 +1,4 @@
-"""A server that knows its callers by their tokens."""
+"""Servers that know their callers: by tokens, and by a proxy's header."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tokens import AUDIENCE, ISSUER, Issuer
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "http"))
+sys.path.append(str(Path(__file__).parents[1] / "http"))
 
 from serving import AGENTS, serving
+from tokens import AUDIENCE, ISSUER, Issuer
 
 
 @pytest.fixture(scope="session")
@@ -20,17 +20,33 @@ def issuer():
 
 @pytest.fixture(scope="session")
 def guarded(tmp_path_factory, issuer):
-    """Return a server, with ADK's developer routes, that accepts the issuer's tokens only."""
+    """Return a server that accepts the issuer's tokens, from a cookie, too, and nothing else."""
     settings = {
         "LAPSE_AUTH": "jwt",
-        "LAPSE_JWT_KEY": issuer.public_pem,
+        "LAPSE_JWT_KEY": issuer.public_pem.replace("\n", "\\n"),
         "LAPSE_JWT_ALGORITHMS": "ES256",
         "LAPSE_JWT_ISSUER": ISSUER,
         "LAPSE_JWT_AUDIENCE": f"other, {AUDIENCE}",
-        "LAPSE_JWT_ROLE_CLAIM": "realm.roles",
+        "LAPSE_JWT_ROLE_CLAIM": "roles",
         "LAPSE_JWT_COOKIE": "token",
-        "LAPSE_JWT_LEEWAY_SECONDS": "0",
+        "LAPSE_METRICS_OPEN": "true",
     }
+    arguments = ("--verbose", "--allow-origins", "http://page.test")
     folder = tmp_path_factory.mktemp("guarded")
-    with serving(folder, str(AGENTS), "--web", "--verbose", **settings) as server:
+    with serving(folder, str(AGENTS), *arguments, **settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def proxied(tmp_path_factory):
+    """Return a server that believes a proxy on this machine, at 127.0.0.2 and no other address."""
+    settings = {
+        "LAPSE_AUTH": "header",
+        "LAPSE_AUTH_HEADER": "X-User",
+        "LAPSE_AUTH_ROLE_HEADER": "X-Groups",
+        "LAPSE_OPERATOR_ROLE": "lapse-operators",
+        "LAPSE_AUTH_PROXIES": "127.0.0.2, fd00::/8",
+    }
+    folder = tmp_path_factory.mktemp("proxied")
+    with serving(folder, str(AGENTS), **settings) as server:
         yield server

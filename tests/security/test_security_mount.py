@@ -43,6 +43,10 @@ def served(told):
         task = asyncio.create_task(asyncio.to_thread(current_principal))
         return f"{current_principal()} {await task == current_principal()}"
 
+    @app.post("/mine/change")
+    async def change() -> str:
+        return "changed"
+
     @app.get("/open")
     async def anybody() -> str:
         return str(current_principal())
@@ -93,3 +97,25 @@ def test_lapses_own_routes_stand_behind_the_same_gate(served):
     assert unknown.status_code == foreign.status_code == 404
     assert unknown.content == foreign.content
     assert get(served, path).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("{url}", 200),
+        ("https{host}", 200),
+        ("http://evil.test", 401),
+        ("http://[", 401),
+        ("null", 401),
+        ("", 401),
+        (None, 401),
+    ],
+)
+def test_what_a_browser_adds_by_itself_counts_from_this_server_only(served, origin, status):
+    headers = {"badge": "ann", "cookie": "a=b"}
+    if origin is not None:
+        host = served.url.removeprefix("http")
+        headers["origin"] = origin.replace("{url}", served.url).replace("{host}", host)
+    assert served.client.post("/mine/change", headers=headers).status_code == status
+    bearer = headers | {"authorization": "Bearer x"}
+    assert served.client.post("/mine/change", headers=bearer).status_code == 200

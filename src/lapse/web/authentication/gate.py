@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from starlette._utils import get_route_path
 from starlette.datastructures import QueryParams
@@ -170,7 +169,7 @@ def _is_forgeable(connection: HTTPConnection) -> bool:
 
 def _is_same(origin: str, hosts: list[str]) -> bool:
     """Return whether a page comes from this server: from where the request was sent to."""
-    return len(hosts) == 1 and bool(origin) and urlsplit(origin).netloc == hosts[0]
+    return len(hosts) == 1 and origin in {f"http://{hosts[0]}", f"https://{hosts[0]}"}
 
 
 class _Refusal:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -13,6 +14,7 @@ from typing import Any, Final, Protocol
 import httpx
 
 from lapse.authentication import SYMMETRIC
+from lapse.errors import InvalidValueError
 
 _TIMEOUT: Final = timedelta(seconds=5)
 _LARGEST: Final = 512 * 1024
@@ -65,10 +67,23 @@ class KeysUnavailableError(Exception):
 
 
 class OneKey:
-    """A key that is given, whatever id a token names."""
+    """A key that is given, whatever id a token names.
 
-    def __init__(self, key: str) -> None:
-        self._key = VerifyingKey(key, None if is_public(key) else "oct")
+    Raises:
+        InvalidValueError: it is none for the algorithms.
+    """
+
+    def __init__(self, key: str, algorithms: Sequence[str]) -> None:
+        import jwt
+
+        prepared: Any = key
+        try:
+            for algorithm in algorithms:
+                prepared = jwt.get_algorithm_by_name(algorithm).prepare_key(key)
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            reason = f"is no key for {algorithm}: {type(error).__name__}"
+            raise InvalidValueError("LAPSE_JWT_KEY", reason) from None
+        self._key = VerifyingKey(prepared, None if is_public(key) else "oct")
 
     async def find(self, kid: str | None) -> VerifyingKey | None:  # noqa: ARG002 - there is one
         """Return it."""
@@ -96,6 +111,7 @@ class PublishedKeys:
         self._read_at: float | None = None
         self._asked_at: float | None = None
         self._reading = asyncio.Lock()
+        self._tls: ssl.SSLContext | None = None
 
     async def find(self, kid: str | None) -> VerifyingKey | None:
         """Return the key of this id; of an issuer with one key, also without an id."""
@@ -122,8 +138,11 @@ class PublishedKeys:
                 return
             self._asked_at = now
             try:
-                self._keys = await _published(self._url)
-            except (httpx.HTTPError, ValueError, TimeoutError) as error:
+                if self._tls is None:
+                    # It reads all certificates that this machine trusts.
+                    self._tls = await asyncio.to_thread(httpx.create_ssl_context)
+                self._keys = await _published(self._url, self._tls)
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, TimeoutError) as error:
                 _log.warning("the keys of the tokens' issuer cannot be read: %s", _said(error))
                 return
             except asyncio.CancelledError:
@@ -137,14 +156,14 @@ def is_public(key: str) -> bool:
     return key.lstrip().startswith("-----BEGIN")
 
 
-async def _published(url: str) -> dict[str | None, VerifyingKey]:
+async def _published(url: str, tls: ssl.SSLContext) -> dict[str | None, VerifyingKey]:
     """Read a JWKS; ValueError where it is none, or holds no key to verify with."""
     from jwt import PyJWK, PyJWTError
 
     timeout = _TIMEOUT.total_seconds()
     async with (
         asyncio.timeout(timeout),
-        httpx.AsyncClient(timeout=timeout) as client,
+        httpx.AsyncClient(timeout=timeout, verify=tls) as client,
         client.stream("GET", url) as answer,
     ):
         answer.raise_for_status()

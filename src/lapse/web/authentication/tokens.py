@@ -33,17 +33,17 @@ class TokenAuthenticator:
         keys: where the keys are, instead of the options' own.
 
     Raises:
-        InvalidValueError: PyJWT is not installed.
+        InvalidValueError: PyJWT is not installed, or the key is none for the algorithms.
     """
 
     def __init__(self, options: JwtOptions, keys: Keys | None = None) -> None:
         if find_spec("jwt") is None or find_spec("cryptography") is None:
             raise InvalidValueError("LAPSE_AUTH", "jwt needs PyJWT: pip install 'lapse[jwt]'")
         self._options = options
-        if keys is None:
-            keys = (
-                PublishedKeys(options.jwks_url) if options.jwks_url else OneKey(options.key or "")
-            )
+        if keys is None and options.jwks_url:
+            keys = PublishedKeys(options.jwks_url)
+        elif keys is None:
+            keys = OneKey(options.key or "", options.algorithms)
         self._keys = keys
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:

@@ -1,0 +1,231 @@
+"""Which tokens are accepted: forged, confused, old, meant for others."""
+
+import base64
+import json
+import time
+from dataclasses import replace
+
+import jwt
+import pytest
+from jwt.utils import base64url_encode
+from starlette.requests import HTTPConnection
+from tokens import AUDIENCE, ISSUER, Issuer
+
+from lapse.authentication import JwtOptions, NotAuthenticatedError, RoleNames
+from lapse.errors import InvalidValueError
+from lapse.principals import Principal, Role
+from lapse.web.authentication import TokenAuthenticator
+from lapse.web.authentication.keys import OneKey, VerifyingKey
+
+RSA = Issuer("RS256")
+SECRET = "a secret of thirty-two bytes or more"
+OPTIONS = JwtOptions(ISSUER, (AUDIENCE,), key=RSA.public_pem)
+
+
+def asked(*authorization, cookie=""):
+    headers = [(b"authorization", one.encode()) for one in authorization]
+    if cookie:
+        headers.append((b"cookie", cookie.encode()))
+    return HTTPConnection({"type": "http", "headers": headers})
+
+
+async def principal(token, options=OPTIONS):
+    return await TokenAuthenticator(options).authenticate(asked(f"Bearer {token}"))
+
+
+async def refusal(*authorization, options=OPTIONS, cookie=""):
+    with pytest.raises(NotAuthenticatedError) as caught:
+        await TokenAuthenticator(options).authenticate(asked(*authorization, cookie=cookie))
+    assert caught.value.challenge.startswith('Bearer realm="lapse"')
+    return str(caught.value)
+
+
+def unsigned(header, claims, signature=b""):
+    parts = [json.dumps(header).encode(), json.dumps(claims).encode(), signature]
+    return b".".join(map(base64url_encode, parts)).decode()
+
+
+def claims(**more):
+    return {"sub": "ann", "iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + 600} | more
+
+
+async def test_a_good_token_names_its_user():
+    assert await principal(RSA.token("ann")) == Principal("ann")
+    assert await principal(RSA.token("ann", aud=["x", AUDIENCE])) == Principal("ann")
+    options = replace(OPTIONS, user_claim="email")
+    assert await principal(RSA.token(email="a@b.c"), options) == Principal("a@b.c")
+
+
+@pytest.mark.parametrize("alg", ["none", "None", "NONE", "", "HS256", "ES256", "RS512", None, 7])
+async def test_no_algorithm_that_is_made_up_is_accepted(alg):
+    assert await refusal(f"Bearer {unsigned({'alg': alg}, claims())}") == "the token is not valid"
+
+
+@pytest.mark.parametrize("alg", ["RS384", "RS512", "PS256"])
+async def test_of_one_keys_algorithms_only_the_pinned_are_accepted(alg):
+    """Seen to fail: the algorithm taken from the token."""
+    token = jwt.encode(claims(), RSA.private, alg)
+    await refusal(f"Bearer {token}")
+    pinned = replace(OPTIONS, algorithms=("RS256", alg))
+    assert await principal(token, pinned) == Principal("ann")
+
+
+async def test_a_public_key_is_not_taken_for_a_secret():
+    """The classic: HS256, signed with the public key that everybody has.
+
+    Seen to fail: HS256 accepted with a PEM, PyJWT's own check of that off.
+    """
+    signing = jwt.get_algorithm_by_name("HS256")
+    head = [base64url_encode(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims())]
+    for key in (RSA.public_pem.encode(), RSA.public_pem.strip().encode()):
+        signature = base64url_encode(signing.sign(b".".join(head), key))
+        token = b".".join([*head, signature]).decode()
+        await refusal(f"Bearer {token}")
+        for keys in (OneKey(RSA.public_pem, ["RS256"]), GivenAsText()):
+            confused = TokenAuthenticator(replace(OPTIONS, algorithms=("RS256", "HS256")), keys)
+            with pytest.raises(NotAuthenticatedError):
+                await confused.authenticate(asked(f"Bearer {token}"))
+
+
+class GivenAsText:
+    """A public key whose text would do as a secret."""
+
+    async def find(self, kid):
+        return VerifyingKey(RSA.public_pem, "RSA")
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithms"),
+    [
+        (SECRET, ("RS256",)),
+        (RSA.public_pem, ("HS256",)),
+        (RSA.public_pem, ("RS256", "HS256")),
+        (RSA.public_pem, ("ES256",)),
+        (Issuer().public_pem, ("RS256",)),
+        (RSA.public_pem.replace("A", "B"), ("RS256",)),
+        ("", ("RS256",)),
+    ],
+)
+def test_a_key_that_does_not_fit_its_algorithms_is_told_at_the_start(key, algorithms):
+    with pytest.raises(InvalidValueError, match="LAPSE_JWT_KEY"):
+        TokenAuthenticator(replace(OPTIONS, key=key, algorithms=algorithms))
+
+
+async def test_a_secret_serves_where_it_is_said():
+    options = replace(OPTIONS, key=SECRET, algorithms=("HS256",))
+    assert await principal(jwt.encode(claims(), SECRET, "HS256"), options) == Principal("ann")
+    await refusal(f"Bearer {jwt.encode(claims(), SECRET + 'x', 'HS256')}", options=options)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"iss": "https://evil.test/"},
+        {"aud": "elsewhere"},
+        {"aud": []},
+        {"aud": {"x": AUDIENCE}},
+        {"exp": time.time() - 31},
+        {"exp": "soon"},
+        {"exp": None},
+        {"nbf": time.time() + 120},
+        {"iat": time.time() + 120},
+        {"sub": ""},
+        {"sub": 7},
+        {"sub": ["ann"]},
+        {"sub": "a/b"},
+        {"sub": ".."},
+        {"sub": " ann"},
+        {"sub": "ann\n"},
+        {"sub": "ann\0"},
+        {"sub": "x" * 129},
+    ],
+    ids=str,
+)
+async def test_a_signed_token_with_a_wrong_claim_is_refused(said):
+    await refusal(f"Bearer {RSA.token(**said)}")
+
+
+@pytest.mark.parametrize("claim", ["exp", "iss", "aud", "sub"])
+async def test_a_token_without_a_claim_that_is_needed_is_refused(claim):
+    await refusal(f"Bearer {RSA.token(without=claim)}")
+
+
+async def test_the_clocks_may_differ_by_the_leeway_and_no_more():
+    assert await principal(RSA.token(exp=time.time() - 20)) == Principal("ann")
+    options = replace(OPTIONS, leeway=OPTIONS.leeway * 0)
+    assert await refusal(f"Bearer {RSA.token(exp=time.time() - 20)}", options=options) == (
+        "the token has expired"
+    )
+
+
+async def test_a_token_that_was_changed_is_refused():
+    head, body, signature = RSA.token("ann").split(".")
+    other = RSA.token("bob").split(".")[1]
+    for token in (
+        f"{head}.{other}.{signature}",
+        f"{head}.{body}.",
+        f"{head}.{body}",
+        f"{head}.{body}.{signature}x",
+        f"{head}.{body}.{signature}.{signature}",
+        f"{head}..{signature}",
+        "x",
+        "..",
+        "\xff",
+        "a" * 20_000,
+        base64.b64encode(b"ann:pw").decode(),
+        unsigned({"alg": "RS256", "crit": ["b64"], "b64": False}, claims()),
+        unsigned({"alg": "RS256", "jwk": RSA.jwk}, claims()),
+        unsigned({"alg": "RS256", "kid": "../../dev/null"}, claims()),
+        base64url_encode(b'{"alg":"RS256","x":' + b"[" * 9000).decode() + f".{body}.{signature}",
+    ):
+        await refusal(f"Bearer {token}")
+
+
+async def test_only_a_bearer_token_that_comes_once_is_read():
+    token = RSA.token()
+    assert await refusal() == "a token is needed"
+    assert await refusal("Bearer") == "a token is needed"
+    assert await refusal(f"Basic {token}") == "a bearer token is needed"
+    assert await refusal(f"Bearer {token}", f"Bearer {token}") == "two Authorization headers"
+    assert await refusal(cookie=f"token={token}") == "a token is needed"
+
+
+async def test_a_cookie_is_read_where_one_is_named_and_a_header_goes_before():
+    options = replace(OPTIONS, cookie="token")
+    authenticator = TokenAuthenticator(options)
+    good = asked(cookie=f"a=b; token={RSA.token()}")
+    assert await authenticator.authenticate(good) == Principal("ann")
+    await refusal("Bearer x", options=options, cookie=f"token={RSA.token()}")
+
+
+@pytest.mark.parametrize(
+    ("said", "role"),
+    [
+        ({}, Role.USER),
+        ({"roles": "operator"}, Role.OPERATOR),
+        ({"roles": "reader lapse-svc"}, Role.SERVICE),
+        ({"roles": ["lapse-svc", "operator"]}, Role.OPERATOR),
+        ({"roles": ["operators", 7, None]}, Role.USER),
+        ({"roles": {"operator": True}}, Role.USER),
+        ({"roles": True}, Role.USER),
+    ],
+)
+async def test_roles_are_what_a_claim_says(said, role):
+    names = RoleNames(service="lapse-svc")
+    options = replace(OPTIONS, role_claim="roles", roles=names)
+    assert await principal(RSA.token(**said), options) == Principal("ann", role)
+    assert await principal(RSA.token(**said)) == Principal("ann")
+
+
+async def test_a_claim_of_roles_may_be_inside_another_or_have_dots_in_its_name():
+    options = replace(OPTIONS, role_claim="realm_access.roles")
+    inside = RSA.token(realm_access={"roles": ["service"]})
+    assert await principal(inside, options) == Principal("ann", Role.SERVICE)
+    dotted = RSA.token(**{"realm_access.roles": ["operator"]})
+    assert await principal(dotted, options) == Principal("ann", Role.OPERATOR)
+    assert await principal(RSA.token(realm_access="x"), options) == Principal("ann")
+
+
+def test_no_key_and_no_token_shows():
+    options = replace(OPTIONS, key=SECRET, algorithms=("HS256",))
+    assert SECRET not in repr(options) + repr(TokenAuthenticator(options).__dict__)
