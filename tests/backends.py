@@ -114,7 +114,14 @@ async def use(store: Store, name: str = "s1", *, now: datetime = T0) -> Revision
 
 async def ids(store: Store, now: datetime, user: str | None = "ann") -> list[str]:
     """Return the ids of the sessions that are listed."""
-    return [found.key.session_id for found in await store.list("app", user, now=now)]
+    return [found.key.session_id for found in await listed(store, user, now)]
+
+
+async def listed(store: Store, user: str | None, now: datetime, app: str = "app"):
+    """Return the sessions of a user, or of all where it is None."""
+    if user is None:
+        return await store.list_of_all_users(app, now=now)
+    return await store.list(app, user, now=now)
 
 
 NO_STATE = StateDelta()

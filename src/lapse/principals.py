@@ -58,3 +58,12 @@ def acting(principal: Principal | None) -> Iterator[None]:
 def current_principal() -> Principal | None:
     """Return for whom the work is done; None where nobody is authenticated."""
     return _principal.get()
+
+
+def is_foreign(user_id: str) -> bool:
+    """Return whether the work is done for somebody who may not act for a user.
+
+    Never where nobody is authenticated: a sweeper, a command, a server without authentication.
+    """
+    principal = _principal.get()
+    return principal is not None and not principal.may_act_for(user_id)

@@ -33,6 +33,7 @@ from lapse.errors import (
 )
 from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, check_key, check_new_key
 from lapse.policy import TtlPolicy
+from lapse.principals import Role, acting, current_principal, is_foreign
 from lapse.running_in import announced, is_revived, reviving
 from lapse.store import Outcome, Store
 from lapse.sweeper import Sweeper
@@ -50,6 +51,9 @@ class LapseSessionService(BaseSessionService):
 
     It keeps the whole contract of ADK's own services. To ADK an expired session does not
     exist; a message that a runner appends to one it holds still resurrects it.
+
+    Nor do other users' sessions, where the work is done for a user (`current_principal`):
+    whatever route or tool asks, and whatever it forgot to check.
 
     Args:
         store: where the sessions live. The service opens it at its first use.
@@ -107,9 +111,12 @@ class LapseSessionService(BaseSessionService):
         Raises:
             AlreadyExistsError: a session of this key lives.
             InvalidValueError: (a ValueError) an argument cannot be accepted.
+            NoSuchSessionError: it would be another user's.
         """
         chosen = (session_id or "").strip()
         key = check_new_key(SessionKey(app_name, user_id, chosen or new_uuid()))
+        if is_foreign(user_id):
+            raise _no_such(key)
         minutes = ttl_minutes if ttl_minutes is not None else ttlMinutes
         kept = check_metadata({} if metadata is None else metadata)
         transition = self.store.create(
@@ -133,8 +140,11 @@ class LapseSessionService(BaseSessionService):
 
         Raises:
             InvalidValueError: no session may have the key.
+            NoSuchSessionError: it is another user's.
         """
         check_new_key(key)
+        if is_foreign(key.user_id):
+            raise _no_such(key)
         if await self.store.lifecycle(key) is not None:
             return
         transition = self.store.create(
@@ -177,10 +187,21 @@ class LapseSessionService(BaseSessionService):
     async def list_sessions(
         self, *, app_name: str, user_id: str | None = None
     ) -> ListSessionsResponse:
-        """Return a user's living sessions, or all users', the most recent one last."""
+        """Return a user's living sessions, or all users', the most recent one last.
+
+        Where the work is done for a user, all that there are are theirs.
+        """
+        principal = current_principal()
+        if user_id is None and principal is not None and principal.role is Role.USER:
+            user_id = principal.name
         if not _can_exist(SessionKey(app_name, "-" if user_id is None else user_id, "-")):
             return ListSessionsResponse()
-        records = await self.store.list(app_name, user_id)
+        if user_id is None:
+            records = await self.store.list_of_all_users(app_name)
+        elif is_foreign(user_id):
+            records = []
+        else:
+            records = await self.store.list(app_name, user_id)
         return ListSessionsResponse(sessions=[session_of(record) for record in records])
 
     async def delete_session(self, app_name: str, user_id: str, session_id: str) -> None:
@@ -193,7 +214,7 @@ class LapseSessionService(BaseSessionService):
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return a user's state, its keys without their prefix."""
-        if not _can_exist(SessionKey(app_name, user_id, "-")):
+        if is_foreign(user_id) or not _can_exist(SessionKey(app_name, user_id, "-")):
             return {}
         return await self.store.user_state(app_name, user_id)
 
@@ -213,7 +234,7 @@ class LapseSessionService(BaseSessionService):
         self._apply_temp_state(session, event)
         event = self._trim_temp_delta_state(event)
         key = SessionKey(session.app_name, session.user_id, session.id)
-        if not _can_exist(key):
+        if is_foreign(key.user_id) or not _can_exist(key):
             raise SessionNotFoundError(f"Session {session.id} not found.")
         async with self._turn(key), announced(key, event):
             new = new_event(event)
@@ -311,8 +332,9 @@ class LapseSessionService(BaseSessionService):
     ) -> T:
         """Run a transition to its end and publish its changes, whatever becomes of the caller."""
         if self._sweeper is not None:
-            await self._sweeper.start()
-            await self.policy.start()
+            with acting(None):  # what goes on beside is nobody's
+                await self._sweeper.start()
+                await self.policy.start()
 
         async def run() -> T:
             result = await transition
@@ -336,8 +358,11 @@ class LapseSessionService(BaseSessionService):
     async def _stored_key(self, app_name: str, user_id: str, session_id: str) -> SessionKey | None:
         """Return the key under which a session is stored: as given, else stripped.
 
-        ADK's DatabaseSessionService keeps padded ids as they are.
+        ADK's DatabaseSessionService keeps padded ids as they are. None for a key that no
+        session can have, or whose session is another user's.
         """
+        if is_foreign(user_id):
+            return None
         key = SessionKey(app_name, user_id, session_id)
         stripped = session_id.strip()
         if stripped != session_id and (

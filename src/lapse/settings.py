@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from lapse.auth_settings import AuthSettings
 from lapse.bounds import KIB, Bounds
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
@@ -49,7 +50,7 @@ class Adopt(StrEnum):
     ALL = "all"
 
 
-class Settings(BaseSettings):
+class Settings(AuthSettings):
     """The settings of one process; `README.md` describes each."""
 
     model_config = SettingsConfigDict(
@@ -225,6 +226,10 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _disagreements(settings: Settings) -> list[str]:
     """Return what is wrong with settings that are right by themselves."""
+    return [*settings.auth_problems(), *_ttl_disagreements(settings)]
+
+
+def _ttl_disagreements(settings: Settings) -> list[str]:
     if settings.ttl_policy is Policy.FIXED:
         return []
     name = f"LAPSE_TTL_POLICY={str(settings.ttl_policy)!r}"

@@ -192,6 +192,9 @@ class Swept:
 class Store(RunStore, Watchable, Observations, AdoptingStore, Protocol):
     """Where sessions live, and the records of their runs.
 
+    Whatever reads or changes a session takes its key, and the key holds its owner: a session
+    of somebody else's is one that does not exist.
+
     Every method may raise StoreUnavailableError: the store does not answer, nothing is
     known to have been written, and the call may be repeated.
     """
@@ -258,11 +261,20 @@ class Store(RunStore, Watchable, Observations, AdoptingStore, Protocol):
         ...
 
     async def list(
-        self, app_name: str, user_id: str | None, *, now: datetime | None = None
+        self, app_name: str, user_id: str, *, now: datetime | None = None
     ) -> Sequence[SessionRecord]:
-        """Return a user's sessions, or with None every user's, without events.
+        """Return a user's sessions, without events.
 
         Ascending by (update_time, user_id, session_id), from one snapshot.
+        """
+        ...
+
+    async def list_of_all_users(
+        self, app_name: str, *, now: datetime | None = None
+    ) -> Sequence[SessionRecord]:
+        """Return every user's sessions, as `list` does.
+
+        The only read of sessions that names no owner: for those who may see all.
         """
         ...
 

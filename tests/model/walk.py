@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from backends import T0, TICK, key, message, note
+from backends import T0, TICK, key, listed, message, note
 from lapse.documents import split_state
 from lapse.errors import LapseError
 from lapse.lifecycle import Cause, SessionKey, Status
@@ -156,7 +156,7 @@ class Walk:
         seen = [_by_value(record) for record in await asyncio.gather(*reads)]
         assert seen == [_by_value(model.read(where)) for where in KEYS]
         assert await asyncio.gather(*lives) == [model.record(where) for where in KEYS]
-        found = await asyncio.gather(*(store.list(*one, now=now) for one in lists))
+        found = await asyncio.gather(*(listed(store, user, now, app) for app, user in lists))
         assert [list(one) for one in found] == [model.listed(*one) for one in lists]
         assert await store.time_to_next(now=now) == model.time_to_next()
         assert set(await store.tallies()) == model.tallies()

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
+from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, listed, message, note, use
 from lapse.documents import split_state
 from lapse.errors import SessionExistsError, StoreUnavailableError
 from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
@@ -126,7 +126,7 @@ async def test_unknown_sessions_and_users_read_as_nothing(store):
 async def test_sessions_are_listed_by_update_time_then_user_then_id(store):
     for name, user, at in (("b", "ann", 2), ("a", "bob", 2), ("z", "bob", 1), ("a", "ann", 2)):
         await create(store, key(name, user=user), now=T0 + at * TICK)
-    found = await store.list("app", None, now=T0 + HOUR / 4)
+    found = await store.list_of_all_users("app", now=T0 + HOUR / 4)
     assert [(one.key.user_id, one.key.session_id) for one in found] == [
         ("bob", "z"),
         ("ann", "a"),
@@ -140,7 +140,7 @@ async def test_a_list_holds_waiting_and_used_sessions_with_their_state_and_no_ev
     await create(store, "waiting", state={"own": 1, "app:tone": "dry", "user:name": "Ann"})
     await use(store, "used", now=T0 + TICK)
     for user in ("ann", None):
-        found = {one.key.session_id: one for one in await store.list("app", user, now=T0 + TICK)}
+        found = {one.key.session_id: one for one in await listed(store, user, T0 + TICK)}
         assert found["waiting"].state == {"own": 1, "app:tone": "dry", "user:name": "Ann"}
         assert found["used"].state == {"app:tone": "dry", "user:name": "Ann"}
         assert all(one.events == () for one in found.values())
@@ -189,7 +189,12 @@ async def test_a_key_may_hold_any_characters(store):
     strange = key("s'1\"%_\\ é 😀", user="ann; --", app="a|b")
     await create(store, strange)
     assert (await store.read(strange, now=T0)).key == strange
-    assert [found.key for found in await store.list("a|b", None, now=T0)] == [strange]
+    assert [found.key for found in await store.list_of_all_users("a|b", now=T0)] == [strange]
+
+
+async def test_sessions_of_a_user_cannot_be_listed_without_naming_the_user(store):
+    with pytest.raises(TypeError):
+        await store.list("app")
 
 
 async def test_a_store_pings_while_open_and_is_unavailable_once_closed(store):

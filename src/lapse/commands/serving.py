@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from lapse.authentication import AuthMode
 from lapse.commands.starting import StoreOption, VerboseOption, fail, open_settings, open_store
 
 if TYPE_CHECKING:
@@ -58,11 +59,11 @@ def serve(
 ) -> None:
     """Serve ADK agents over HTTP, their sessions kept by Lapse."""
     settings = open_settings(store, verbose=verbose)
-    if not insecure and not _is_loopback(host):
+    if settings.auth is AuthMode.NONE and not insecure and not _is_loopback(host):
         fail(
             f"--host {host}: beyond this machine anyone could read every session, for there is "
-            "no authentication; listen on 127.0.0.1 behind a proxy that authenticates, or say "
-            "--insecure"
+            "no authentication; set LAPSE_AUTH (see docs/security.md), listen on 127.0.0.1, or "
+            "say --insecure"
         )
     folder = _local_llm(agents_dir) if local_llm else _agents(agents_dir)
     listener = _listen(host, port)
@@ -149,6 +150,13 @@ def _serve(
     # Nothing that imports make is garbage: to look for some among a quarter of a million objects
     # takes an eighth of the start, and a fifth of a second at each full collection later.
     gc.disable()
+    from lapse.errors import InvalidValueError
+    from lapse.web.authentication import authentication_of
+
+    try:
+        authentication = authentication_of(settings.authentication, origins=allow_origins)
+    except InvalidValueError as error:
+        fail(str(error))
     store = open_store(settings)
     asyncio.run(store.open())
 
@@ -186,6 +194,7 @@ def _serve(
             run_limits=settings.run_limits,
             watch=settings.watch,
             bounds=settings.bounds,
+            authentication=authentication,
         ),
     )
     shown = f"[{host}]" if ":" in host else host
@@ -218,6 +227,8 @@ def _serve(
             server_header=False,
             log_config=None,
             access_log=False,
+            # Whom a header names as the client, anybody may say: the peer is who is connected.
+            proxy_headers=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
             timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),
         )

@@ -17,6 +17,7 @@ from lapse.errors import (
     InvalidValueError,
     LapseError,
     NoSuchRunError,
+    NoSuchSessionError,
     RunInFlightError,
     ShuttingDownError,
     StoreUnavailableError,
@@ -24,6 +25,7 @@ from lapse.errors import (
 )
 from lapse.lifecycle import SHOWN_ID, SessionKey
 from lapse.logs import shortening
+from lapse.principals import is_foreign
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import HEARTBEAT, RunLimits, RunRecord, RunStatus
 from lapse.running_in import reviving, watching
@@ -117,7 +119,10 @@ class Runs:
             RunInFlightError: a run is in flight, and there is no waiting, or no more of it.
             TooManyRunsError: this process, or this user, has as many runs as there may be.
             ShuttingDownError: this process is about to stop.
+            NoSuchSessionError: it is another user's.
         """
+        if is_foreign(key.user_id):
+            raise NoSuchSessionError(f"session {key.short}… does not exist")
         if not queue:
             return await self._begin(key, open_chunks)
         if self._queued[key] >= self.limits.queue:
@@ -147,6 +152,8 @@ class Runs:
             NoSuchRunError: there is none.
             InvalidValueError: the place is in no stream of it.
         """
+        if is_foreign(key.user_id):
+            raise NoSuchRunError("no such run in this session")
         if place is None:
             record = await self._store.find_run(key, run_id)
             if record is None:
@@ -199,7 +206,8 @@ class Runs:
         Raises:
             NoSuchRunError: there is no such run.
         """
-        record = await self._store.cancel_run(key, run_id)
+        foreign = is_foreign(key.user_id)
+        record = None if foreign else await self._store.cancel_run(key, run_id)
         if record is None:
             raise NoSuchRunError("no such run in this session")
         if not record.in_flight:

@@ -39,6 +39,8 @@ _FOLDER: Final = re.compile(r"(?<=\.) No matching directory or module exists in 
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
+_NOT_FOUND: Final = "Session not found"
+
 
 def install_faults(app: FastAPI) -> None:
     """Make Lapse's errors, and ADK's where ADK's routes let them through, into answers."""
@@ -46,8 +48,8 @@ def install_faults(app: FastAPI) -> None:
         InvalidValueError: _answer(400),
         InputValidationError: _answer(400),
         # One text for unknown, foreign and purged sessions: it tells nothing.
-        NoSuchSessionError: _answer(404, "Session not found"),
-        SessionNotFoundError: _answer(404, "Session not found"),
+        NoSuchSessionError: _answer(404, _NOT_FOUND),
+        SessionNotFoundError: _answer(404, _NOT_FOUND),
         WrongStatusError: _answer(409),
         TooManyStreamsError: _answer(429),
         OutdatedSessionError: _answer(409),
@@ -93,6 +95,8 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, StoreUnavailableError):
         # ADK's create route makes a 500 of every error that it does not know.
         return await _unavailable(request, error.__cause__)
+    if isinstance(error.__cause__, NoSuchSessionError):
+        return JSONResponse({"detail": _NOT_FOUND}, 404)
     if isinstance(error.detail, str):
         # Where the agents are is nobody's business.
         error.detail = _FOLDER.sub("", error.detail)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
+from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lapse.lifecycle import SessionKey
@@ -32,11 +33,11 @@ class SessionInFront:
         """Pass the request on, with its session known to the service and the log."""
         key: SessionKey | None = None
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _RUNS:
-            body, receive = await _read_body(receive)
-            key = self._key_of(_parsed(body))
+            body, receive = await read_body(receive)
+            key = self._key_of(parsed(body))
         elif scope["type"] == "websocket" and scope["path"] == _LIVE:
-            query = parse_qs(scope["query_string"].decode("latin-1"))
-            key = self._key_of({name: values[0] for name, values in query.items()})
+            # Of a name that comes twice the last counts, as for ADK.
+            key = self._key_of(dict(QueryParams(scope["query_string"])))
         with ExitStack() as stack:
             if key is not None:
                 stack.enter_context(reviving(key))
@@ -54,7 +55,7 @@ class SessionInFront:
         return None
 
 
-async def _read_body(receive: Receive) -> tuple[bytes, Receive]:
+async def read_body(receive: Receive) -> tuple[bytes, Receive]:
     """Read a request's body, and return it with a `receive` that gives it once more."""
     chunks: list[bytes] = []
     while True:
@@ -73,7 +74,7 @@ async def _read_body(receive: Receive) -> tuple[bytes, Receive]:
     return b"".join(chunks), again
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def parsed(body: bytes) -> dict[str, Any]:
     """Return a JSON object; empty for anything else, which ADK's own validation answers."""
     try:
         fields = json.loads(body)

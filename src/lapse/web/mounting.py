@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.adopt.background import Background
@@ -25,6 +26,7 @@ from lapse.sweeper import Sweeper, SweepReport
 from lapse.watcher import Watcher
 from lapse.watching import WatchOptions
 from lapse.web.adk import opener_for, opener_of
+from lapse.web.authentication import Authentication, Gate
 from lapse.web.bounds import BoundsInFront
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
@@ -50,6 +52,7 @@ class MountOptions:
         run_limits: how much of running this process does.
         watch: how the sessions are watched by `GET …/lifecycle/events`.
         bounds: how much of a request is taken in, the application's own routes included.
+        authentication: how callers are known, and what they may call; None: not at all.
     """
 
     sweep: bool = True
@@ -58,6 +61,7 @@ class MountOptions:
     run_limits: RunLimits = field(default_factory=RunLimits)
     watch: WatchOptions = field(default_factory=WatchOptions)
     bounds: Bounds = field(default_factory=Bounds)
+    authentication: Authentication | None = None
 
 
 def mount(
@@ -120,7 +124,12 @@ def mount(
         app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=options.default_app))
     add_client(app)
     install_faults(app)
-    app.add_middleware(SessionInFront, default_app=options.default_app)
+    # Innermost: behind CORS and ADK's checks of Host and Origin, which answer by themselves.
+    if options.authentication is not None:
+        app.user_middleware.append(
+            Middleware(Gate, service=service, authentication=options.authentication)
+        )
+    app.user_middleware.append(Middleware(SessionInFront, default_app=options.default_app))
     app.add_middleware(StreamsInFront)
     app.add_middleware(BoundsInFront, bounds=options.bounds)
     beside: list[Background] = []

@@ -17,6 +17,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from lapse.principals import current_principal
+
 _HERE: Final = Path(__file__).parent
 _USER_COOKIE: Final = "lapse_demo_user"
 _USER: Final = re.compile(r"guest-[0-9a-f]{32}")
@@ -58,17 +60,21 @@ def add_client(app: FastAPI) -> None:
 def add_chat_page(app: FastAPI, app_name: str) -> None:
     """Serve a page at `/` to chat with one of the agents.
 
-    Its user is a guest whom a cookie names; who shares no cookie shares no sessions.
+    Its user is who asks; where nobody is authenticated, a guest whom a cookie names: who shares
+    no cookie shares no sessions.
     """
     template = Template((_HERE / "templates" / "chat.html").read_text("utf-8"))
 
     async def page(request: Request) -> Response:
-        user = request.cookies.get(_USER_COOKIE, "")
-        if not _USER.fullmatch(user):
+        principal = current_principal()
+        user = principal.name if principal else request.cookies.get(_USER_COOKIE, "")
+        if principal is None and not _USER.fullmatch(user):
             user = f"guest-{uuid.uuid4().hex}"
         filled = template.substitute(app=escape(app_name), user=escape(user))
         headers = _SECURITY | {"Cache-Control": "no-store"}
         response = HTMLResponse(filled, headers=headers)
+        if principal is not None:
+            return response
         response.set_cookie(
             _USER_COOKIE,
             user,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
@@ -38,9 +39,17 @@ async def read(call: Call, window: EventWindow) -> SessionRecord | None:
     return SessionRecord(call.key, state, revision, tuple(events))
 
 
-async def list_sessions(call: Call, user_id: str | None) -> list[SessionRecord]:
-    """Return the sessions of one user, or of all users of the app, without events."""
-    found = await call.run("list_of_app" if user_id is None else "list_of_user")
+async def list_of_user(call: Call) -> list[SessionRecord]:
+    """Return the sessions of the user in the call's key, without events."""
+    return _listed(call, await call.run("list_of_user"))
+
+
+async def list_of_app(call: Call) -> list[SessionRecord]:
+    """Return the sessions of all users of the app, without events."""
+    return _listed(call, await call.run("list_of_app"))
+
+
+def _listed(call: Call, found: Iterable[Any]) -> list[SessionRecord]:
     return [
         SessionRecord(
             SessionKey(call.key.app_name, row["user_id"], row["session_id"]),

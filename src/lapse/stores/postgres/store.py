@@ -114,10 +114,15 @@ class PostgresStore(PostgresAdopting):
         return await reading.read(await self._at(now, key), window)
 
     async def list(
-        self, app_name: str, user_id: str | None, *, now: datetime | None = None
+        self, app_name: str, user_id: str, *, now: datetime | None = None
     ) -> Sequence[SessionRecord]:
-        key = SessionKey(app_name, user_id or "", "")
-        return await reading.list_sessions(await self._at(now, key), user_id)
+        key = SessionKey(app_name, user_id, "")
+        return await reading.list_of_user(await self._at(now, key))
+
+    async def list_of_all_users(
+        self, app_name: str, *, now: datetime | None = None
+    ) -> Sequence[SessionRecord]:
+        return await reading.list_of_app(await self._at(now, SessionKey(app_name, "", "")))
 
     async def append(
         self,

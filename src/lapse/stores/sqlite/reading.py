@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from lapse.documents import merge_state
@@ -40,22 +41,29 @@ def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
     return SessionRecord(transaction.key, state, revision, tuple(events))
 
 
-def list_sessions(transaction: Transaction, user_id: str | None) -> list[SessionRecord]:
-    """Return the sessions of one user, or of all users of the app, without events."""
+def list_of_user(transaction: Transaction) -> list[SessionRecord]:
+    """Return the sessions of the user in the transaction's key, without events."""
+    user_id = transaction.key.user_id
+    states = {user_id: rows.document_of(transaction.first("read_user_state"))}
+    return _listed(transaction, transaction.run("list_of_user"), states)
+
+
+def list_of_app(transaction: Transaction) -> list[SessionRecord]:
+    """Return the sessions of all users of the app, without events."""
+    found = transaction.run("list_of_app")
+    states = {row["user_id"]: rows.document_of(row) for row in transaction.run("read_user_states")}
+    return _listed(transaction, found, states)
+
+
+def _listed(
+    transaction: Transaction, found: Iterable[Any], states: Mapping[str, dict[str, Any]]
+) -> list[SessionRecord]:
     app_name = transaction.key.app_name
     app_state = rows.document_of(transaction.first("read_app_state"))
-    if user_id is None:
-        found = transaction.run("list_of_app")
-        users = {
-            row["user_id"]: rows.document_of(row) for row in transaction.run("read_user_states")
-        }
-    else:
-        found = transaction.run("list_of_user")
-        users = {user_id: rows.document_of(transaction.first("read_user_state"))}
     return [
         SessionRecord(
             SessionKey(app_name, row["user_id"], row["session_id"]),
-            merge_state(json.loads(row["state"]), app_state, users.get(row["user_id"], {})),
+            merge_state(json.loads(row["state"]), app_state, states.get(row["user_id"], {})),
             Revision(rows.from_text(row["update_time"]), row["revision"]),
         )
         for row in found

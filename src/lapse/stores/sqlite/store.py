@@ -182,10 +182,14 @@ class SqliteStore(SqliteAdopting):
         return await self._read(lambda t: reading.read(t, window), key, now)
 
     async def list(
-        self, app_name: str, user_id: str | None, *, now: datetime | None = None
+        self, app_name: str, user_id: str, *, now: datetime | None = None
     ) -> Sequence[SessionRecord]:
-        key = SessionKey(app_name, user_id or "", "")
-        return await self._read(lambda t: reading.list_sessions(t, user_id), key, now)
+        return await self._read(reading.list_of_user, SessionKey(app_name, user_id, ""), now)
+
+    async def list_of_all_users(
+        self, app_name: str, *, now: datetime | None = None
+    ) -> Sequence[SessionRecord]:
+        return await self._read(reading.list_of_app, SessionKey(app_name, "", ""), now)
 
     async def append(
         self,

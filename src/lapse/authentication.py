@@ -1,0 +1,107 @@
+"""How callers are authenticated: the plain choices, as settings make them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final
+
+from lapse.addresses import Network
+from lapse.errors import LapseError
+
+
+class AuthMode(StrEnum):
+    """Who says who somebody is."""
+
+    NONE = "none"
+    JWT = "jwt"
+    HEADER = "header"
+
+
+class NotAuthenticatedError(LapseError):
+    """Nobody known asks.
+
+    Attributes:
+        challenge: the value of `WWW-Authenticate`: what would be accepted.
+    """
+
+    def __init__(self, reason: str, challenge: str) -> None:
+        super().__init__(reason)
+        self.challenge = challenge
+
+
+SYMMETRIC: Final = frozenset({"HS256", "HS384", "HS512"})
+"""Algorithms whose key both signs and verifies."""
+
+ASYMMETRIC: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+"""Algorithms that verify with a public key."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleNames:
+    """What a token, or a proxy, calls those who are more than users."""
+
+    service: str = "service"
+    operator: str = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class JwtOptions:
+    """Which tokens are accepted, and what they say.
+
+    Attributes:
+        issuer: the `iss` that a token must have.
+        audiences: one of them must be in its `aud`.
+        algorithms: those that are accepted, and no others, whatever a token says.
+        key: the key that verifies: a secret, or a public key as PEM.
+        jwks_url: where the keys are published, instead of one key.
+        user_claim: which claim names the user.
+        role_claim: which claim holds the roles, a name or a list; `a.b` reaches into an object.
+        roles: what these are called.
+        leeway: by how much the clocks of issuer and server may differ.
+        cookie: a cookie that a token may come in, for browsers; none where it is empty.
+    """
+
+    issuer: str
+    audiences: tuple[str, ...]
+    algorithms: tuple[str, ...] = ("RS256",)
+    key: str | None = field(default=None, repr=False)
+    jwks_url: str | None = None
+    user_claim: str = "sub"
+    role_claim: str = ""
+    roles: RoleNames = RoleNames()
+    leeway: timedelta = timedelta(seconds=30)
+    cookie: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderOptions:
+    """Which header names the user, and whose word is taken for it.
+
+    Attributes:
+        header: the header's name.
+        proxies: the addresses of the proxies that set it.
+        role_header: a header with the roles, comma-separated; none where it is empty.
+        roles: what these are called.
+    """
+
+    header: str
+    proxies: tuple[Network, ...]
+    role_header: str = ""
+    roles: RoleNames = RoleNames()
+
+
+@dataclass(frozen=True, slots=True)
+class AuthOptions:
+    """How callers are authenticated.
+
+    Attributes:
+        by: by a token or a header; None: not at all.
+        metrics_open: whether `/metrics` is answered to anybody.
+    """
+
+    by: JwtOptions | HeaderOptions | None = None
+    metrics_open: bool = False

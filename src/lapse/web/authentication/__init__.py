@@ -1,0 +1,35 @@
+"""Who asks, and what they may ask for."""
+
+from lapse.authentication import AuthOptions, HeaderOptions, JwtOptions
+from lapse.web.authentication.authenticator import Authentication, Authenticator
+from lapse.web.authentication.gate import Gate
+from lapse.web.authentication.header import HeaderAuthenticator
+from lapse.web.authentication.tokens import TokenAuthenticator
+
+__all__ = [
+    "Authentication",
+    "Authenticator",
+    "Gate",
+    "HeaderAuthenticator",
+    "TokenAuthenticator",
+    "authentication_of",
+]
+
+
+def authentication_of(
+    options: AuthOptions, *, origins: tuple[str, ...] = ()
+) -> Authentication | None:
+    """Return how callers are known as the settings say; None: not at all.
+
+    Raises:
+        InvalidValueError: what it needs is not installed.
+    """
+    match options.by:
+        case None:
+            return None
+        case JwtOptions():
+            authenticator: Authenticator = TokenAuthenticator(options.by)
+        case HeaderOptions():
+            authenticator = HeaderAuthenticator(options.by)
+    open_paths = ["/metrics"] if options.metrics_open else []
+    return Authentication(authenticator, open_paths=open_paths, origins=origins)

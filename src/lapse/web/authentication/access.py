@@ -1,0 +1,99 @@
+"""Who may call which path: one table for ADK's routes, ours, and those nobody thought of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+
+class Reach(Enum):
+    """Who may call a route."""
+
+    ANYBODY = auto()
+    """Nothing of anybody's is told; known or not."""
+
+    OWN_ADMISSION = auto()
+    """The route decides itself, also about those whom nobody knows."""
+
+    PRINCIPALS = auto()
+    """Everybody who is known."""
+
+    OWNER = auto()
+    """The user whom the path names, and who may act for them."""
+
+    OWNER_IN_BODY = auto()
+    """The user whom the JSON body names."""
+
+    OWNER_IN_QUERY = auto()
+    """The user whom the query names."""
+
+    SERVICES = auto()
+    """Services and operators: it acts for users that it chooses itself."""
+
+    OPERATORS = auto()
+    """Operators: it shows or changes what is of many users, or of the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call a path, and whose it is where the path says so."""
+
+    reach: Reach
+    user_id: str = ""
+    app_name: str = ""
+    session_id: str = ""
+
+
+_PATHS: Final = {
+    # Load balancers have no token, and are told that the process lives.
+    "/livez": Reach.ANYBODY,
+    "/readyz": Reach.ANYBODY,
+    "/health": Reach.ANYBODY,
+    # A page's <script> cannot send a header; it is a published file.
+    "/lapse/client.js": Reach.ANYBODY,
+    "/": Reach.PRINCIPALS,
+    "/list-apps": Reach.PRINCIPALS,
+    "/version": Reach.PRINCIPALS,
+    "/openapi.json": Reach.PRINCIPALS,
+    "/docs": Reach.PRINCIPALS,
+    "/docs/oauth2-redirect": Reach.PRINCIPALS,
+    "/redoc": Reach.PRINCIPALS,
+    "/run": Reach.OWNER_IN_BODY,
+    "/run_sse": Reach.OWNER_IN_BODY,
+    "/agent-identity/finalize": Reach.OWNER_IN_BODY,
+    "/run_live": Reach.OWNER_IN_QUERY,
+}
+
+_BELOW: Final = {
+    "/lapse/demo/": Reach.PRINCIPALS,
+    "/lapse/": Reach.OWN_ADMISSION,
+}
+
+
+def access_to(
+    path: str, *, open_paths: Collection[str] = (), shared_paths: Collection[str] = ()
+) -> Access:
+    """Return who may call a path, decoded as the routes will match it.
+
+    What is in no table is the operators': a route that is forgotten here is closed.
+    """
+    if _is_among(path, open_paths):
+        return Access(Reach.ANYBODY)
+    if _is_among(path, shared_paths):
+        return Access(Reach.PRINCIPALS)
+    if (reach := _PATHS.get(path)) is not None:
+        return Access(reach)
+    match path.split("/"):
+        case ["", "apps", app_name, "users", user_id, *rest]:
+            session_id = rest[1] if len(rest) > 1 and rest[0] == "sessions" else ""
+            return Access(Reach.OWNER, user_id, app_name, session_id)
+        case ["", "apps", _, "trigger", _] | ["", "api", _]:
+            return Access(Reach.SERVICES)
+    below = (reach for prefix, reach in _BELOW.items() if path.startswith(prefix))
+    return Access(next(below, Reach.OPERATORS))
+
+
+def _is_among(path: str, paths: Collection[str]) -> bool:
+    return any(path == one or (one.endswith("/") and path.startswith(one)) for one in paths)

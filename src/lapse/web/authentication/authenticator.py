@@ -1,0 +1,67 @@
+"""What an authenticator is, and what it may call a principal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from starlette.requests import HTTPConnection
+
+from lapse.authentication import RoleNames
+from lapse.principals import LONGEST_NAME, Principal, Role
+
+
+class Authenticator(Protocol):
+    """Says who asks."""
+
+    async def authenticate(self, connection: HTTPConnection) -> Principal:
+        """Return who asks, over HTTP or for a WebSocket that is not accepted yet.
+
+        Raises:
+            NotAuthenticatedError: nobody known.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """How an application knows its callers, and what it lets them call.
+
+    Attributes:
+        authenticator: says who asks.
+        open_paths: paths that anybody may call, beside `/livez`, `/readyz`, `/health` and
+            `/lapse/client.js`.
+        shared_paths: paths of the application's own that every principal may call; they look
+            at `current_principal` themselves. All others without a user are the operators'.
+            In both a path ending in `/` stands for all below it.
+        origins: from which pages a browser's cookie is taken, beside the server's own.
+    """
+
+    authenticator: Authenticator
+    open_paths: Collection[str] = ()
+    shared_paths: Collection[str] = ()
+    origins: Collection[str] = ()
+
+
+_UNUSABLE: Final = {".", ".."}
+
+
+def named(name: object, role: Role = Role.USER) -> Principal | None:
+    """Return a principal of this name; None where no user could have it as their id.
+
+    A slash, or a name of dots, has no place in the paths of ADK's routes.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+        return None
+    if name in _UNUSABLE or "/" in name or name != name.strip() or not name.isprintable():
+        return None
+    return Principal(name, role)
+
+
+def highest_role(given: Iterable[str], names: RoleNames) -> Role:
+    """Return the most that one of the given roles allows; that of a user where none is known."""
+    roles = frozenset(given)
+    if names.operator in roles:
+        return Role.OPERATOR
+    return Role.SERVICE if names.service in roles else Role.USER

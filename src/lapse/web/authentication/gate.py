@@ -1,0 +1,189 @@
+"""The gate before all routes: who asks, and whether what they ask for is theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from starlette._utils import get_route_path
+from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lapse.authentication import NotAuthenticatedError
+from lapse.errors import LapseError
+from lapse.lifecycle import SessionKey
+from lapse.principals import Principal, Role, acting
+from lapse.sessions import LapseSessionService
+from lapse.web.authentication.access import Access, Reach, access_to
+from lapse.web.authentication.authenticator import Authentication
+from lapse.web.front import parsed, read_body
+
+NOBODY: Final = Principal("")
+"""Acts where anybody may: it has nothing, for no user has an empty id."""
+
+_NO_USER: Final = "/"
+"""A user id that nobody has: no principal's name holds a slash."""
+
+_USER_FIELDS: Final = ("userId", "user_id")
+_POLICY_VIOLATION: Final = 1008
+_SAFE: Final = {"GET", "HEAD", "OPTIONS"}
+
+
+class Gate:
+    """Lets a request through to the routes, as somebody, or answers it.
+
+    It stands innermost of the application's middleware, directly before its routes: CORS and
+    the checks of Host and Origin come first, so a page may read a refusal, and the path is the
+    one that the routes will match. Behind it `current_principal` is who asks, for the request and
+    all work that it begins.
+
+    401: nobody known asks. 403: the role is not enough for the route, which is the same for
+    everybody. 404: it is another user's, whether it exists or not.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        service: LapseSessionService,
+        authentication: Authentication,
+    ) -> None:
+        self._app = app
+        self._service = service
+        self._authentication = authentication
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        access = access_to(
+            get_route_path(scope),
+            open_paths=self._authentication.open_paths,
+            shared_paths=self._authentication.shared_paths,
+        )
+        if access.reach is Reach.ANYBODY:
+            with acting(NOBODY):
+                await self._app(scope, receive, send)
+            return
+        principal: Principal | None = None
+        try:
+            principal = await self._principal(HTTPConnection(scope))
+            receive = await self._admit(principal, access, scope, receive)
+        except NotAuthenticatedError as error:
+            if access.reach is not Reach.OWN_ADMISSION:
+                challenge = {"WWW-Authenticate": error.challenge}
+                await _Refusal(401, str(error), challenge)(scope, receive, send)
+                return
+        except HTTPException as refusal:
+            await _Refusal(refusal.status_code, refusal.detail)(scope, receive, send)
+            return
+        with acting(principal):
+            await self._app(scope, receive, send)
+
+    async def _principal(self, connection: HTTPConnection) -> Principal:
+        """Return who asks.
+
+        Raises:
+            NotAuthenticatedError: nobody known, or a page of somebody else's asks by a cookie
+                that the browser adds to whatever any page asks for.
+        """
+        principal = await self._authentication.authenticator.authenticate(connection)
+        if _is_forgeable(connection):
+            origin = connection.headers.get("origin", "")
+            allowed = self._authentication.origins
+            if origin not in allowed and not _is_same(origin, connection.headers.getlist("host")):
+                raise NotAuthenticatedError(
+                    "a page of another origin asks in this user's name", 'Bearer realm="lapse"'
+                )
+        return principal
+
+    async def _admit(
+        self, principal: Principal, access: Access, scope: Scope, receive: Receive
+    ) -> Receive:
+        """Return how to receive what is left of a request that a principal may make.
+
+        Raises:
+            HTTPException: they may not.
+        """
+        role, reach = principal.role, access.reach
+        if role is Role.USER and reach in {Reach.SERVICES, Reach.OPERATORS}:
+            raise HTTPException(403, "users may not call this")
+        if role is Role.SERVICE and reach is Reach.OPERATORS:
+            raise HTTPException(403, "only operators may call this")
+        is_own, receive = await _is_own(principal, access, scope, receive)
+        if not is_own:
+            await self._look_for_nothing(access)
+            raise HTTPException(404, "Session not found")
+        return receive
+
+    async def _look_for_nothing(self, access: Access) -> None:
+        """Take the time that looking for an unknown session takes."""
+        if access.session_id:
+            key = SessionKey(access.app_name, _NO_USER, access.session_id)
+            with suppress(LapseError):
+                await self._service.lifecycle(key)
+
+
+async def _is_own(
+    principal: Principal, access: Access, scope: Scope, receive: Receive
+) -> tuple[bool, Receive]:
+    """Return whether a principal may act for each user that a request names.
+
+    Where one is named twice, which of them counts is up to who reads it: both must be own.
+    """
+    named: Iterable[Any] = ()
+    match access.reach:
+        case Reach.OWNER:
+            named = [access.user_id]
+        case Reach.OWNER_IN_QUERY:
+            query = QueryParams(scope["query_string"])
+            named = [value for name in _USER_FIELDS for value in query.getlist(name)]
+        case Reach.OWNER_IN_BODY if scope["type"] == "http" and principal.role is Role.USER:
+            body, receive = await read_body(receive)
+            fields = parsed(body)
+            named = [fields[name] for name in _USER_FIELDS if name in fields]
+        case _:
+            pass
+    # What is no text names nobody: the route refuses it as ADK does.
+    own = all(principal.may_act_for(one) for one in named if isinstance(one, str))
+    return own, receive
+
+
+def _is_forgeable(connection: HTTPConnection) -> bool:
+    """Return whether any page could have a browser make this request in its user's name.
+
+    What only reads is of no use to a page that may not read the answer. A bearer token is
+    nothing that a browser adds by itself, as it does cookies and passwords.
+    """
+    if connection.scope["type"] == "http" and connection.scope["method"] in _SAFE:
+        return False
+    if connection.headers.get("authorization", "").lower().startswith("bearer "):
+        return False
+    return "origin" in connection.headers or "cookie" in connection.headers
+
+
+def _is_same(origin: str, hosts: list[str]) -> bool:
+    """Return whether a page comes from this server: from where the request was sent to."""
+    return len(hosts) == 1 and bool(origin) and urlsplit(origin).netloc == hosts[0]
+
+
+class _Refusal:
+    """An answer such as ADK's routes give to errors; of a WebSocket, instead of accepting it."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        self._response = JSONResponse({"detail": detail}, status, headers)
+        self._detail = detail
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        if scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
+            await self._response(scope, receive, send)
+        else:
+            close = {"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": self._detail}
+            await send(close)

@@ -1,0 +1,47 @@
+"""A user whom a proxy has authenticated, named by a header that only the proxy may set."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.requests import HTTPConnection
+
+from lapse.addresses import is_among, parse_address
+from lapse.authentication import HeaderOptions, NotAuthenticatedError
+from lapse.principals import Principal
+from lapse.web.authentication.authenticator import highest_role, named
+
+_CHALLENGE: Final = 'Proxy realm="lapse"'
+
+
+class HeaderAuthenticator:
+    """Takes the word of configured proxies, and of nobody else."""
+
+    def __init__(self, options: HeaderOptions) -> None:
+        self._options = options
+
+    async def authenticate(self, connection: HTTPConnection) -> Principal:
+        """Return whom the header names."""
+        options = self._options
+        peer = parse_address(connection.client.host if connection.client else "")
+        if peer is None or not is_among(peer, options.proxies):
+            raise NotAuthenticatedError("only a trusted proxy may say who asks", _CHALLENGE)
+        name = _only(connection, options.header)
+        roles = _only(connection, options.role_header) if options.role_header else ""
+        given = (role.strip() for role in roles.split(","))
+        principal = named(name, highest_role(given, options.roles))
+        if principal is None:
+            reason = "the proxy names nobody" if not name else "the proxy's name is no user id"
+            raise NotAuthenticatedError(reason, _CHALLENGE)
+        return principal
+
+
+def _only(connection: HTTPConnection, header: str) -> str:
+    """Return the value of a header; of two, one may be the caller's own."""
+    values = connection.headers.getlist(header)
+    if len(values) > 1:
+        raise NotAuthenticatedError("the header that names the user came twice", _CHALLENGE)
+    try:
+        return values[0].encode("latin-1").decode() if values else ""
+    except UnicodeDecodeError:
+        return ""

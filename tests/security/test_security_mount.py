@@ -1,0 +1,95 @@
+"""An application of one's own, with an authenticator of one's own."""
+
+import asyncio
+
+import pytest
+from fastapi import BackgroundTasks, FastAPI
+from starlette.requests import HTTPConnection
+
+from lapse.authentication import NotAuthenticatedError
+from lapse.principals import Principal, Role, current_principal
+from lapse.sessions import LapseSessionService
+from lapse.stores import store_from_url
+from lapse.web.authentication import Authentication
+from lapse.web.mounting import MountOptions, mount
+from served import Served
+
+
+class Badges:
+    """Somebody's own authenticator: a badge is a name and a role."""
+
+    async def authenticate(self, connection: HTTPConnection) -> Principal:
+        name, _, role = connection.headers.get("badge", "").partition(":")
+        if not name:
+            raise NotAuthenticatedError("show your badge", "Badge")
+        return Principal(name, Role(role or "user"))
+
+
+@pytest.fixture(scope="module")
+def told():
+    return asyncio.Queue()
+
+
+@pytest.fixture(scope="module")
+def served(told):
+    app = FastAPI()
+
+    @app.get("/mine/whoami")
+    async def whoami(background: BackgroundTasks) -> str:
+        async def tell():
+            await told.put(current_principal())
+
+        background.add_task(tell)
+        task = asyncio.create_task(asyncio.to_thread(current_principal))
+        return f"{current_principal()} {await task == current_principal()}"
+
+    @app.get("/open")
+    async def anybody() -> str:
+        return str(current_principal())
+
+    @app.get("/forgotten")
+    async def forgotten() -> str:
+        raise AssertionError("nobody but an operator gets here")
+
+    service = LapseSessionService(store_from_url("sqlite:///:memory:"))
+    authentication = Authentication(Badges(), open_paths=["/open"], shared_paths=["/mine/"])
+    mount(app, service, MountOptions(authentication=authentication))
+    with Served(app) as running:
+        yield running
+
+
+def get(served, path, badge=""):
+    return served.client.get(path, headers={"badge": badge} if badge else {})
+
+
+def test_a_route_its_tasks_and_its_threads_know_who_asks(served, told):
+    answer = get(served, "/mine/whoami", "ann")
+    expected = Principal("ann")
+    assert answer.json() == f"{expected} True"
+    heard = asyncio.run_coroutine_threadsafe(told.get(), served.loop).result(10)
+    assert heard == expected
+
+
+def test_who_has_no_badge_is_told_what_is_needed(served):
+    answer = get(served, "/mine/whoami")
+    assert (answer.status_code, answer.json()) == (401, {"detail": "show your badge"})
+    assert answer.headers["WWW-Authenticate"] == "Badge"
+
+
+def test_where_anybody_may_nobody_acts(served):
+    assert get(served, "/open").json() == str(Principal(""))
+
+
+def test_a_route_that_nobody_thought_of_is_the_operators(served):
+    assert get(served, "/forgotten").status_code == 401
+    assert get(served, "/forgotten", "ann").status_code == 403
+    assert get(served, "/forgotten", "bot:service").status_code == 403
+    assert get(served, "/nowhere", "root:operator").status_code == 404
+
+
+def test_lapses_own_routes_stand_behind_the_same_gate(served):
+    path = "/apps/a/users/ann/sessions/s/lifecycle"
+    unknown, foreign = get(served, path, "ann"), get(served, path, "bob")
+    assert unknown.status_code == foreign.status_code == 404
+    assert unknown.content == foreign.content
+    assert get(served, path).status_code == 401
