@@ -3,14 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve serve-llm test test-llm check format screenshots bench bench-adopt \
+.PHONY: help install serve serve-llm test test-llm fuzz audit check format screenshots bench bench-adopt \
 	bench-notices bench-runs clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
 	@echo "make serve-llm the same demo with a small language model on this machine"
 	@echo "make test    every test"
-	@echo "make check   style, types and layers"
+	@echo "make check   style, types, layers and bandit"
+	@echo "make fuzz    every route, asked for what it was not made for"
+	@echo "make audit   known faults of what is installed; needs an advisory service"
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
 	@echo "make bench-adopt   measure report and adoption of a million sessions"
 	@echo "make bench-runs  measure runs and write bench/runs.md"
@@ -62,6 +64,19 @@ check: .venv/.installed-check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+
+# Hours of it find more: make fuzz EXAMPLES=1000
+EXAMPLES ?= 20
+fuzz: .venv/.installed-test
+	$(BIN)/python tests/hostile/fuzz.py --examples $(EXAMPLES)
+
+# Asks an advisory service, so it is no part of check; where none answers it fails and says so.
+audit: .venv/.installed-check
+	$(BIN)/pip install --quiet --group audit
+	@mkdir -p build
+	$(BIN)/pip list --format freeze --exclude-editable > build/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement build/installed.txt
 
 format: .venv/.installed-check
 	$(BIN)/ruff format .

@@ -5,44 +5,25 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-from canaries import message
-from serving import USER, environment
-
-SCHEMATHESIS = str(Path(sys.executable).with_name("schemathesis"))
-NOT_OURS = "/agent-identity/finalize"
-"""ADK's, which answers 500 in words where an extra of ADK's is not installed."""
-
-
-def fuzzed(server, *headers):
-    """Return what Schemathesis says of a server; it fails where there is any 5xx."""
-    options = "--checks not_a_server_error --phases fuzzing --max-examples 2 --seed 1 --no-shrink"
-    done = subprocess.run(
-        [
-            *(SCHEMATHESIS, "run", f"{server.url}/openapi.json", "--exclude-path", NOT_OURS),
-            *options.split(),
-            *("--request-timeout", "1"),  # a stream of notices has no end of its own
-            *("--suppress-health-check", "all", "--warnings", "off", "--no-color"),
-            *headers,
-        ],
-        cwd=server.folder,
-        env=environment(HOME=str(server.folder)),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
+from canaries import SETTINGS, bearer, message
+from fuzz import fuzz, serving_agents
+from serving import USER
 
 
 def test_no_route_answers_5xx(server):
     """Broken on purpose: with `_unforeseen` taken out eleven operations of ADK's fail."""
-    assert "Tested: " in fuzzed(server)
+    done = fuzz(server, examples=2)
+    assert "Tested: " in done.stdout
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_no_route_answers_5xx_to_an_operator_on_a_guarded_server(tmp_path):
+    with serving_agents(tmp_path, **SETTINGS) as guarded:
+        operator = f"Authorization: {bearer('operator')['Authorization']}"
+        done = fuzz(guarded, operator, examples=1, paths="^/(apps|run|lapse)")
+        assert "Tested: " in done.stdout
+        assert done.returncode == 0, done.stdout[-6000:]
 
 
 FOUND = [
