@@ -12,9 +12,10 @@ from fuzz import serving_agents
 BOUNDS = {
     "LAPSE_MAX_BODY_KIB": "256",
     "LAPSE_MAX_STATE_KIB": "64",
-    "LAPSE_BODY_SECONDS": "1.5",
-    "LAPSE_HEADER_SECONDS": "2",
+    "LAPSE_BODY_SECONDS": "1",
+    "LAPSE_HEADER_SECONDS": "1.2",
     "LAPSE_MAX_CONNECTIONS": "1100",
+    "ADK_DEFAULT_APP_NAME": "parrot",  # ADK rewrites paths where there is one
 }
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from lapse.bounds import Bounds
 from lapse.errors import SettingsError
 from lapse.lifecycle import Rules
 from lapse.settings import Adopt, LogFormat, load_settings, setting_names
@@ -78,6 +79,11 @@ def test_without_any_setting_the_documented_defaults_hold():
         ("LAPSE_HEARTBEAT_SECONDS", "2.5", {"heartbeat": timedelta(seconds=2.5)}),
         ("LAPSE_STREAMS_PER_SESSION", "1", {"streams_per_session": 1}),
         ("LAPSE_STREAMS_PER_USER", "40", {"streams_per_user": 40}),
+        ("LAPSE_MAX_BODY_KIB", "64", {"bounds": Bounds(body=64 * 1024)}),
+        ("LAPSE_MAX_STATE_KIB", "1", {"bounds": Bounds(state=1024)}),
+        ("LAPSE_BODY_SECONDS", "2.5", {"bounds": Bounds(body_time=timedelta(seconds=2.5))}),
+        ("LAPSE_HEADER_SECONDS", "5", {"bounds": Bounds(head_time=timedelta(seconds=5))}),
+        ("LAPSE_MAX_CONNECTIONS", "99", {"bounds": Bounds(connections=99)}),
         ("LAPSE_SWEEPER", "off", {"sweeper": False}),
         ("LAPSE_SWEEPER", "on", {"sweeper": True}),
         ("LAPSE_LOG_FORMAT", "json", {"log_format": LogFormat.JSON}),
@@ -149,6 +155,11 @@ def test_an_empty_value_is_no_value(monkeypatch):
         ("LAPSE_HEARTBEAT_SECONDS", "0"),
         ("LAPSE_STREAMS_PER_SESSION", "0"),
         ("LAPSE_STREAMS_PER_USER", "0"),
+        ("LAPSE_MAX_BODY_KIB", "63"),
+        ("LAPSE_MAX_STATE_KIB", "0"),
+        ("LAPSE_BODY_SECONDS", "0"),
+        ("LAPSE_HEADER_SECONDS", "-1"),
+        ("LAPSE_MAX_CONNECTIONS", "9"),
         ("LAPSE_SWEEPER", "sometimes"),
         ("LAPSE_LOG_FORMAT", "xml"),
         ("LAPSE_TTL_POLICY", "clever"),
