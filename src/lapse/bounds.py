@@ -68,7 +68,8 @@ class Bounds:
         return self.body
 
 
-_SESSIONS: Final = r"^/apps/[^/]*/users/[^/]*/sessions"
+# ADK reads a path without an app as one of its default app, where it has one.
+_SESSIONS: Final = r"^(?:/apps/[^/]*)?/users/[^/]*/sessions"
 _SMALL: Final = re.compile(rf"{_SESSIONS}/[^/]*/lifecycle(/|$)|^/lapse/")
 _STATE: Final = re.compile(rf"{_SESSIONS}(/[^/]*)?/?$")
 _ARTIFACTS: Final = re.compile(rf"{_SESSIONS}/[^/]*/artifacts/?$")
@@ -99,7 +100,13 @@ def fault_of_head(path: bytes, query: bytes, headers: list[tuple[bytes, bytes]])
     return _fault_of_path(path)
 
 
+_PLAIN: Final = re.compile(rb"(?:/[\w~-][\w.~-]{0,200})*/?")
+"""A path that needs no second look: most are."""
+
+
 def _fault_of_path(path: bytes) -> Fault | None:
+    if _PLAIN.fullmatch(path):
+        return None
     raw = unquote_to_bytes(path)
     try:
         text = raw.decode()

@@ -27,6 +27,7 @@ TOO_LARGE = [
     ("PATCH", LIFECYCLE, 64 * KIB),
     ("POST", f"{LIFECYCLE}/extend", 64 * KIB),
     ("POST", SESSIONS, 64 * KIB),
+    ("POST", SESSIONS.removeprefix("/apps/parrot"), 64 * KIB),
     ("PATCH", f"{SESSIONS}/s", 64 * KIB),
     ("POST", "/run", 256 * KIB),
     ("POST", "/run_sse", 256 * KIB),
