@@ -63,8 +63,11 @@ async def ask(port):
 async def test_over_the_limit_who_has_rested_longest_makes_room():
     """Broken on purpose: without the limit the first one is never closed."""
     protocol = bounded(Bounds(connections=5))
-    config = uvicorn.Config(echo, port=0, http=protocol, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            echo, port=0, http=protocol, lifespan="off", log_config=None, timeout_keep_alive=600
+        )
+    )
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.01)
