@@ -53,6 +53,7 @@ def test_without_any_setting_the_documented_defaults_hold():
     assert settings.log_format is LogFormat.CONSOLE
     assert settings.rules == Rules(artifacts=True)
     assert settings.adopt is Adopt.OFF
+    assert settings.bounds == Bounds()
     assert settings.watch == WatchOptions()
     assert settings.watch.warn_before == timedelta(minutes=5)
 
@@ -79,11 +80,11 @@ def test_without_any_setting_the_documented_defaults_hold():
         ("LAPSE_HEARTBEAT_SECONDS", "2.5", {"heartbeat": timedelta(seconds=2.5)}),
         ("LAPSE_STREAMS_PER_SESSION", "1", {"streams_per_session": 1}),
         ("LAPSE_STREAMS_PER_USER", "40", {"streams_per_user": 40}),
-        ("LAPSE_MAX_BODY_KIB", "64", {"bounds": Bounds(body=64 * 1024)}),
-        ("LAPSE_MAX_STATE_KIB", "1", {"bounds": Bounds(state=1024)}),
-        ("LAPSE_BODY_SECONDS", "2.5", {"bounds": Bounds(body_time=timedelta(seconds=2.5))}),
-        ("LAPSE_HEADER_SECONDS", "5", {"bounds": Bounds(head_time=timedelta(seconds=5))}),
-        ("LAPSE_MAX_CONNECTIONS", "99", {"bounds": Bounds(connections=99)}),
+        ("LAPSE_MAX_BODY_KIB", "64", {"max_body": 64}),
+        ("LAPSE_MAX_STATE_KIB", "1", {"max_state": 1}),
+        ("LAPSE_BODY_SECONDS", "2.5", {"body_time": timedelta(seconds=2.5)}),
+        ("LAPSE_HEADER_SECONDS", "5", {"head_time": timedelta(seconds=5)}),
+        ("LAPSE_MAX_CONNECTIONS", "99", {"max_connections": 99}),
         ("LAPSE_SWEEPER", "off", {"sweeper": False}),
         ("LAPSE_SWEEPER", "on", {"sweeper": True}),
         ("LAPSE_LOG_FORMAT", "json", {"log_format": LogFormat.JSON}),
