@@ -11,7 +11,9 @@ help:
 	@echo "make serve-llm the same demo with a small language model on this machine"
 	@echo "make test    every test"
 	@echo "make coverage the same, and which lines they ran"
-	@echo "make check   style, types and layers"
+	@echo "make check   style, types, layers and bandit"
+	@echo "make fuzz    every route, asked for what it was not made for"
+	@echo "make audit   known faults of what is installed; needs an advisory service"
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
 	@echo "make bench-adopt   measure report and adoption of a million sessions"
 	@echo "make bench-operating measure what operators look at, at a million sessions"
@@ -69,6 +71,19 @@ check: .venv/.installed-check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+
+# Hours of it find more: make fuzz EXAMPLES=1000
+EXAMPLES ?= 20
+fuzz: .venv/.installed-test
+	$(BIN)/python tests/hostile/fuzz.py --examples $(EXAMPLES)
+
+# Asks an advisory service, so it is no part of check; where none answers it fails and says so.
+audit: .venv/.installed-check
+	$(BIN)/pip install --quiet --group audit
+	@mkdir -p build
+	$(BIN)/pip list --format freeze --exclude-editable > build/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement build/installed.txt
 
 format: .venv/.installed-check
 	$(BIN)/ruff format .

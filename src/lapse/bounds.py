@@ -31,6 +31,9 @@ SMALL_BODY: Final = 64 * KIB
 DEEPEST_JSON: Final = 100
 """How deeply objects and lists may be nested."""
 
+MOST_VALUES: Final = 50_000
+"""How many values JSON may have: reading more would keep everybody else waiting."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -65,7 +68,8 @@ class Bounds:
         return self.body
 
 
-_SESSIONS: Final = r"^/apps/[^/]*/users/[^/]*/sessions"
+# ADK reads a path without an app as one of its default app, where it has one.
+_SESSIONS: Final = r"^(?:/apps/[^/]*)?/users/[^/]*/sessions"
 _SMALL: Final = re.compile(rf"{_SESSIONS}/[^/]*/lifecycle(/|$)|^/lapse/")
 _STATE: Final = re.compile(rf"{_SESSIONS}(/[^/]*)?/?$")
 _ARTIFACTS: Final = re.compile(rf"{_SESSIONS}/[^/]*/artifacts/?$")
@@ -96,7 +100,13 @@ def fault_of_head(path: bytes, query: bytes, headers: list[tuple[bytes, bytes]])
     return _fault_of_path(path)
 
 
+_PLAIN: Final = re.compile(rb"(?:/[\w~-][\w.~-]{0,200})*/?")
+"""A path that needs no second look: most are."""
+
+
 def _fault_of_path(path: bytes) -> Fault | None:
+    if _PLAIN.fullmatch(path):
+        return None
     raw = unquote_to_bytes(path)
     try:
         text = raw.decode()
@@ -122,12 +132,21 @@ _ALL_BUT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _BRA
 _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
-def is_too_deep(body: bytes) -> bool:
-    """Return whether JSON is nested more deeply than DEEPEST_JSON, without reading it."""
-    if body.count(b"[") + body.count(b"{") <= DEEPEST_JSON:
-        return False
-    brackets = _STRINGS.sub(b"", body).translate(None, _ALL_BUT_BRACKETS)
-    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > DEEPEST_JSON
+def _fault_of_shape(body: bytes) -> Fault | None:
+    """Return what is wrong with JSON that would take long to read, without reading it."""
+    many = Fault(413, f"body: must have at most {MOST_VALUES} values")
+    # Text in a string may have any number of quotes, each behind a backslash.
+    if body.count(b'"') - body.count(b'\\"') > 4 * MOST_VALUES:
+        return many
+    if sum(map(body.count, (b"[", b"{", b","))) <= DEEPEST_JSON:
+        return None
+    bare = _STRINGS.sub(b"", body)
+    if sum(map(bare.count, (b"[", b"{", b","))) > MOST_VALUES:
+        return many
+    steps = map(_STEPS.__getitem__, bare.translate(None, _ALL_BUT_BRACKETS))
+    if max(accumulate(steps), default=0) > DEEPEST_JSON:
+        return Fault(400, f"body: must not be nested more than {DEEPEST_JSON} deep")
+    return None
 
 
 _SPELLINGS: Final = {
@@ -140,8 +159,8 @@ _SPELLINGS: Final = {
 
 def fault_of_json(path: str, body: bytes, bounds: Bounds) -> Fault | None:
     """Return what is wrong with a body of JSON; None where nothing is, or ADK will say it."""
-    if is_too_deep(body):
-        return Fault(400, f"body: must not be nested more than {DEEPEST_JSON} deep")
+    if fault := _fault_of_shape(body):
+        return fault
     if path in _RUNS:
         return _fault_of_run(body, bounds)
     return _fault_of_artifact(body) if _ARTIFACTS.match(path) else None

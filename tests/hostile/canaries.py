@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 
+import jwt
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 from wire import asked, request
@@ -21,7 +23,17 @@ TEXT = "canary-of-the-text"
 STATE = "canary-of-the-state"
 METADATA = "canary-of-the-metadata"
 
-SETTINGS = {}
+KEY = "canary-of-the-signing-key-which-is-long-enough"
+SETTINGS = {
+    "LAPSE_AUTH": "jwt",
+    "LAPSE_JWT_KEY": KEY,
+    "LAPSE_JWT_ALGORITHMS": "HS256",
+    "LAPSE_JWT_ISSUER": "https://issuer.test/",
+    "LAPSE_JWT_AUDIENCE": "lapse-test",
+    "LAPSE_JWT_ROLE_CLAIM": "role",
+}
+"""Of a server that knows its callers."""
+
 HEADERS = {
     "Authorization": "Bearer canary-of-the-token",
     "Cookie": "session=canary-of-the-cookie",
@@ -32,6 +44,14 @@ HEADERS = {
 }
 FORGED = "\n2026-01-01T00:00:00Z [error    ] forged\x1b[31m\u2028\u202e\x85"
 """Text that would be a line of its own in a log."""
+
+
+def bearer(role):
+    """Return the header of somebody whom a server with SETTINGS lets in."""
+    issuer, audience = SETTINGS["LAPSE_JWT_ISSUER"], SETTINGS["LAPSE_JWT_AUDIENCE"]
+    claims = {"sub": USER, "iss": issuer, "aud": audience, "role": role}
+    token = jwt.encode(claims | {"exp": time.time() + 600}, KEY, "HS256")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def message(app, session_id, text, **more):
@@ -71,12 +91,12 @@ def requests(app):
     yield "DELETE", one, None
 
 
-def provoke(server, app="parrot"):
+def provoke(server, identity, app="parrot"):
     """Ask everything, and return all that is answered."""
     told = []
+    # Alone: after an unforeseen error uvicorn closes the connection.
+    headers = HEADERS | {"Connection": "close"} | identity
     for method, path, body in requests(app):
-        # Alone: after an unforeseen error uvicorn closes the connection.
-        headers = HEADERS | {"Connection": "close"}
         answer = server.client.request(method, path, json=body, headers=headers)
         told.append(f"{method} {path} {answer.status_code} {answer.headers} {answer.text}")
     raws = (
@@ -92,7 +112,7 @@ def provoke(server, app="parrot"):
     for said in (json.dumps({"content": {"parts": [{"text": TEXT}]}}), TEXT):
         with (
             contextlib.suppress(WebSocketException, TimeoutError),
-            connect(f"{address}/run_live?{query}", proxy=None) as live,
+            connect(f"{address}/run_live?{query}", proxy=None, additional_headers=identity) as live,
         ):
             live.send(said)
             live.recv(timeout=0.5)

@@ -5,38 +5,25 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-from canaries import message
-from serving import USER, environment
-
-SCHEMATHESIS = str(Path(sys.executable).with_name("schemathesis"))
-NOT_OURS = "/agent-identity/finalize"
-"""ADK's, which answers 500 in words where an extra of ADK's is not installed."""
+from canaries import SETTINGS, bearer, message
+from fuzz import fuzz, serving_agents
+from serving import USER
 
 
 def test_no_route_answers_5xx(server):
     """Broken on purpose: with `_unforeseen` taken out eleven operations of ADK's fail."""
-    options = "--checks not_a_server_error --phases fuzzing --max-examples 2 --seed 1 --no-shrink"
-    done = subprocess.run(
-        [
-            *(SCHEMATHESIS, "run", f"{server.url}/openapi.json", "--exclude-path", NOT_OURS),
-            *options.split(),
-            *("--request-timeout", "1"),  # a stream of notices has no end of its own
-            *("--suppress-health-check", "all", "--warnings", "off", "--no-color"),
-        ],
-        cwd=server.folder,
-        env=environment(HOME=str(server.folder)),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
+    done = fuzz(server, examples=1)
     assert "Tested: " in done.stdout
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_no_route_answers_5xx_to_an_operator_on_a_guarded_server(tmp_path):
+    with serving_agents(tmp_path, **SETTINGS) as guarded:
+        operator = f"Authorization: {bearer('operator')['Authorization']}"
+        done = fuzz(guarded, operator, examples=1, paths="^/(apps|run|lapse)")
+        assert "Tested: " in done.stdout
+        assert done.returncode == 0, done.stdout[-6000:]
 
 
 FOUND = [
@@ -70,4 +57,6 @@ def test_what_it_has_found_stays_mended(server, method, path, body):
 
 
 def test_an_agent_that_fails_is_a_fault_all_the_same(server):
-    assert server.run(server.create(), "fail").status_code == 500
+    # Alone: after such a fault uvicorn closes the connection.
+    body = server.run_body(server.create(), "fail")
+    assert server.client.post("/run", json=body, headers={"connection": "close"}).status_code == 500

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from lapse.bounds import Bounds
 from lapse.errors import SettingsError
 from lapse.lifecycle import Rules
 from lapse.quotas import USUAL, Quotas
@@ -54,6 +55,7 @@ def test_without_any_setting_the_documented_defaults_hold():
     assert settings.log_format is LogFormat.CONSOLE
     assert settings.rules == Rules(artifacts=True)
     assert settings.adopt is Adopt.OFF
+    assert settings.bounds == Bounds()
     assert settings.watch == WatchOptions()
     assert settings.watch.warn_before == timedelta(minutes=5)
 
@@ -86,6 +88,11 @@ def test_without_any_setting_the_documented_defaults_hold():
         ("LAPSE_CREATES_PER_MINUTE_PER_ADDRESS", "9", {"creates_per_address": 9}),
         ("LAPSE_CREATES_PER_MINUTE", "99", {"creates": 99}),
         ("LAPSE_REUSE_WAITING", "on", {"reuse_waiting": True}),
+        ("LAPSE_MAX_BODY_KIB", "64", {"max_body": 64}),
+        ("LAPSE_MAX_STATE_KIB", "1", {"max_state": 1}),
+        ("LAPSE_BODY_SECONDS", "2.5", {"body_time": timedelta(seconds=2.5)}),
+        ("LAPSE_HEADER_SECONDS", "5", {"head_time": timedelta(seconds=5)}),
+        ("LAPSE_MAX_CONNECTIONS", "99", {"max_connections": 99}),
         ("LAPSE_SWEEPER", "off", {"sweeper": False}),
         ("LAPSE_SWEEPER", "on", {"sweeper": True}),
         ("LAPSE_LOG_FORMAT", "json", {"log_format": LogFormat.JSON}),
@@ -175,6 +182,11 @@ def test_an_empty_value_is_no_value(monkeypatch):
         ("LAPSE_HEARTBEAT_SECONDS", "0"),
         ("LAPSE_STREAMS_PER_SESSION", "0"),
         ("LAPSE_STREAMS_PER_USER", "0"),
+        ("LAPSE_MAX_BODY_KIB", "63"),
+        ("LAPSE_MAX_STATE_KIB", "0"),
+        ("LAPSE_BODY_SECONDS", "0"),
+        ("LAPSE_HEADER_SECONDS", "-1"),
+        ("LAPSE_MAX_CONNECTIONS", "9"),
         ("LAPSE_SWEEPER", "sometimes"),
         ("LAPSE_LOG_FORMAT", "xml"),
         ("LAPSE_TTL_POLICY", "clever"),

@@ -6,6 +6,7 @@ import asyncio
 import json
 from datetime import timedelta
 from typing import Final
+from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,8 +35,11 @@ class BoundsInFront:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+        path = scope.get("raw_path") or quote(scope["path"], errors="surrogateescape").encode()
         fault = fault_of_head(path, scope["query_string"], scope["headers"])
+        if not scope["path"].isascii():
+            # ADK rewrites it, where it has a default app, and can in Latin letters only.
+            scope = {name: value for name, value in scope.items() if name != "raw_path"}
         if scope["type"] == "websocket":
             if fault is None:
                 await self._app(scope, receive, send)
