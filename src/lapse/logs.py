@@ -16,6 +16,7 @@ from typing import Any, Final
 import structlog
 
 from lapse.lifecycle import SHOWN_ID, Change, ChangeKind
+from lapse.operating import Brake, BrakeReason
 from lapse.settings import LogFormat
 from lapse.sweeper import SweepReport
 
@@ -66,7 +67,12 @@ def log_change(change: Change) -> None:
 
 
 def log_sweep(report: SweepReport) -> None:
-    """Write the summary of a sweep that did something."""
+    """Write the summary of a sweep that did something, and when the brake is set or let go."""
+    braking = report.braking
+    if braking.is_new and braking.brake is not None:
+        _sweeps_log.warning("brake set: nothing is purged", extra=_brake_facts(braking.brake))
+    elif braking.let_go is not None:
+        _sweeps_log.warning("brake let go", extra={"reason": str(braking.let_go.reason)})
     if report.did_something:
         _sweeps_log.info(
             "swept",
@@ -78,6 +84,16 @@ def log_sweep(report: SweepReport) -> None:
                 "took_s": _seconds(report.duration),
             },
         )
+
+
+def _brake_facts(brake: Brake) -> dict[str, Any]:
+    facts: dict[str, Any] = {"reason": str(brake.reason), "until": brake.until.isoformat()}
+    match brake.reason:
+        case BrakeReason.SHARE:
+            facts["sessions"] = brake.sessions
+        case BrakeReason.CLOCK:
+            facts["jump_s"] = _seconds(brake.jump)
+    return facts | {"go_on": "lapse sweep --confirm"}
 
 
 @contextmanager

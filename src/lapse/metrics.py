@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import Change, ChangeKind
-from lapse.operating import Tally
+from lapse.operating import Brake, BrakeReason, Tally
 from lapse.store import Store
 from lapse.sweeper import SweepReport
 
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _TALLIES_KEPT: Final = timedelta(seconds=15)
-"""How old the gauge of sessions may be: counting reads every record."""
+"""How old the gauges of the store may be."""
 
 _AGES: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600, 43200, 86400)
 _LATENESSES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 600, 3600)
@@ -36,6 +36,7 @@ class Metrics:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._tallies: Sequence[Tally] = ()
+        self._brake: Brake | None = None
         self._tallied_at = -float("inf")
         self.registry = CollectorRegistry()
         self.registry.register(_Sessions(self))
@@ -62,6 +63,7 @@ class Metrics:
             "sessions_kept", "Sessions found in ADK's tables at their deadline, and kept.", "app"
         )
         self._adopted = counter("sessions_adopted", "Sessions adopted from ADK's tables.", "app")
+        self._brakes = counter("brakes", "Brakes of the sweepers that were set.", "reason")
         self._sweep_errors = counter("sweep_errors", "Sweeps that failed.")
         self._ages = histogram(
             "time_to_first_message_seconds", "Age of a session at its first message.", _AGES
@@ -108,6 +110,8 @@ class Metrics:
     def count_sweep(self, report: SweepReport) -> None:
         """Count one sweep."""
         self._sweeps.observe(report.duration.total_seconds())
+        if report.braking.is_ours and report.braking.brake is not None:
+            self._brakes.labels(str(report.braking.brake.reason)).inc()
 
     def count_fault(self, _fault: Exception) -> None:
         """Count one failed sweep."""
@@ -118,9 +122,10 @@ class Metrics:
         if time.monotonic() - self._tallied_at >= _TALLIES_KEPT.total_seconds():
             try:
                 self._tallies = await self._store.tallies()
+                self._brake = await self._store.brake()
                 self._tallied_at = time.monotonic()
             except StoreUnavailableError as error:
-                _log.warning("the gauge of sessions is out of date: %s", error)
+                _log.warning("the gauges of the store are out of date: %s", error)
         return generate_latest(self.registry)
 
     def sessions(self) -> Metric:
@@ -132,6 +137,16 @@ class Metrics:
             gauge.add_metric((tally.app_name, str(tally.status)), tally.sessions)
         return gauge
 
+    def brake(self) -> Metric:
+        """Return the gauge that says which brake is set."""
+        gauge = GaugeMetricFamily(
+            "lapse_brake", "1 while this brake keeps the sweepers from purging.", labels=("reason",)
+        )
+        for reason in BrakeReason:
+            held = self._brake is not None and self._brake.reason is reason
+            gauge.add_metric((str(reason),), int(held))
+        return gauge
+
 
 class _Sessions(Collector):
     def __init__(self, metrics: Metrics) -> None:
@@ -139,3 +154,4 @@ class _Sessions(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield self._metrics.sessions()
+        yield self._metrics.brake()

@@ -69,8 +69,8 @@ def _seconds(value: object, *, zero: bool = False) -> object:
     return timedelta(seconds=seconds)
 
 
-def share_from(value: object, *, field: str) -> float:
-    """Read a share above 0 and below 1: `0.05` or `5%`.
+def share_from(value: object, *, field: str, whole: bool = False) -> float:
+    """Read a share above 0 and below 1: `0.05` or `5%`. With `whole`, 1 is a share, too.
 
     Raises:
         InvalidValueError: it is none. The error names `field`.
@@ -81,8 +81,10 @@ def share_from(value: object, *, field: str) -> float:
         share = number / 100 if isinstance(number, float) else number
     else:
         share = _number(text)
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-        reason = f"must be above 0 and below 1, such as 0.05 or 5%, not {value!r:.40}"
+    most = 1 if whole else math.nextafter(1, 0)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= most:
+        upto = "at most" if whole else "below"
+        reason = f"must be above 0 and {upto} 1, such as 0.05 or 5%, not {value!r:.40}"
         raise InvalidValueError(field, reason)
     return float(share)
 
@@ -94,6 +96,10 @@ def doubt_of(confidence: float) -> float:
 
 def _share(value: object) -> object:
     return share_from(value, field="share")
+
+
+def _share_or_whole(value: object) -> object:
+    return share_from(value, field="share", whole=True)
 
 
 def _seconds_or_none_at_all(value: object) -> object:
@@ -111,3 +117,4 @@ Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 SecondsOrNone = Annotated[timedelta, BeforeValidator(_seconds_or_none_at_all)]
 AdminToken = Annotated[SecretStr, AfterValidator(check_token)]
 Share = Annotated[float, BeforeValidator(_share)]
+ShareOrWhole = Annotated[float, BeforeValidator(_share_or_whole)]

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
+from lapse.operating import BrakeOptions
 from lapse.operators import OperatorOptions, without_password
 from lapse.run_store import RunLimits
 from lapse.setting_values import (
@@ -23,6 +24,7 @@ from lapse.setting_values import (
     Seconds,
     SecondsOrNone,
     Share,
+    ShareOrWhole,
     WarningMinutes,
     doubt_of,
 )
@@ -102,6 +104,15 @@ class Settings(BaseSettings):
         default=WatchOptions().per_user, ge=1, le=10_000, validation_alias="LAPSE_STREAMS_PER_USER"
     )
     sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
+    brake_share: ShareOrWhole = Field(
+        default=BrakeOptions().share, validation_alias="LAPSE_BRAKE_SHARE"
+    )
+    brake_sessions: int = Field(
+        default=BrakeOptions().sessions, ge=0, validation_alias="LAPSE_BRAKE_SESSIONS"
+    )
+    brake_jump: Minutes = Field(
+        default=BrakeOptions().jump, validation_alias="LAPSE_BRAKE_CLOCK_MINUTES"
+    )
     adopt: Adopt = Field(default=Adopt.OFF, validation_alias="LAPSE_ADOPT")
     artifacts: bool = Field(default=True, validation_alias="LAPSE_DELETE_ARTIFACTS")
     log_format: LogFormat = Field(default=LogFormat.CONSOLE, validation_alias="LAPSE_LOG_FORMAT")
@@ -149,6 +160,11 @@ class Settings(BaseSettings):
             design_effect=self.ttl_design_effect,
             default=self.ttl,
         )
+
+    @property
+    def brakes(self) -> BrakeOptions:
+        """Return when a sweep is to stop before what cannot be undone."""
+        return BrakeOptions(self.brake_share, self.brake_sessions, self.brake_jump)
 
     @property
     def connection(self) -> ConnectionOptions:

@@ -17,9 +17,11 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from lapse.braking import BrakeNews, Brakes
 from lapse.changes import Feed
 from lapse.errors import LapseError
 from lapse.lifecycle import Change, ChangeKind, Status
+from lapse.operating import BUCKET, BrakeOptions
 from lapse.store import Store
 
 T = TypeVar("T")
@@ -38,9 +40,14 @@ the interpreter for moments only, and has it back before a thread that waits for
 _FULL_BATCH_GAP: Final = timedelta(milliseconds=5)
 """At most this long between full batches, at random: room for others, replicas out of step."""
 
+_MARKED_EVERY: Final = timedelta(seconds=5)
+"""How often a sweeper notes that it works, at most."""
+
 _TIMEOUT: Final = timedelta(seconds=30)
 _STOP_TIMEOUT: Final = timedelta(seconds=1)
 _FIRST_RETRY: Final = timedelta(milliseconds=250)
+
+_NO_NEWS: Final = BrakeNews()
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +57,7 @@ class SweepReport:
     """What one sweep did.
 
     `full` tells that a batch came back full: more is due already. `latest` is the greatest
-    lateness among the expired.
+    lateness among the expired. `braking` tells what held it, if anything did.
     """
 
     expired: int
@@ -59,6 +66,7 @@ class SweepReport:
     latest: timedelta
     duration: timedelta
     full: bool
+    braking: BrakeNews = _NO_NEWS
 
     @property
     def did_something(self) -> bool:
@@ -66,13 +74,19 @@ class SweepReport:
         return bool(self.expired or self.purged or self.kept)
 
 
-async def sweep_once(store: Store, feed: Feed, *, batch: int = BATCH) -> SweepReport:
+async def sweep_once(
+    store: Store, feed: Feed, *, batch: int = BATCH, brakes: Brakes | None = None
+) -> SweepReport:
     """Expire and purge at most `batch` due sessions of each kind, and publish the changes.
+
+    Nothing that cannot be undone is done while the brake is set. Whoever sweeps again and again
+    passes the same `brakes`, which remember; without them the usual limits hold.
 
     Raises:
         StoreUnavailableError: the store does not answer.
     """
     began = time.perf_counter()
+    braking = await (brakes or Brakes()).look(store)
     counts, latest, full = Counter[ChangeKind](), timedelta(0), False
     # Expiry first: with a horizon of zero, what it expires is purged by the same sweep.
     for step in (store.expire_due, store.purge_due):
@@ -91,6 +105,7 @@ async def sweep_once(store: Store, feed: Feed, *, batch: int = BATCH) -> SweepRe
         latest=latest,
         duration=timedelta(seconds=time.perf_counter() - began),
         full=full,
+        braking=braking,
     )
 
 
@@ -116,6 +131,7 @@ class Sweeper:
         feed: where changes are published; nearer deadlines published there wake the sweeper.
         on_report: called with the report of every sweep.
         on_fault: called with every fault of the store.
+        brakes: when it stops before what cannot be undone.
         longest_sleep: see above.
     """
 
@@ -126,6 +142,7 @@ class Sweeper:
         *,
         on_report: Callable[[SweepReport], None] | None = None,
         on_fault: Callable[[Exception], None] | None = None,
+        brakes: BrakeOptions = BrakeOptions(),
         longest_sleep: timedelta = LONGEST_SLEEP,
     ) -> None:
         self._store = store
@@ -133,6 +150,8 @@ class Sweeper:
         self._on_report = on_report or (lambda _: None)
         self._on_fault = on_fault or (lambda _: None)
         self._longest_sleep = longest_sleep
+        self._brakes = Brakes(brakes)
+        self._marked_at = self._folded_at = -math.inf
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -216,12 +235,23 @@ class Sweeper:
 
     async def _sweep(self) -> timedelta:
         """Sweep once and return how long there is nothing to do."""
-        report = await sweep_once(self._store, self._feed)
+        report = await sweep_once(self._store, self._feed, brakes=self._brakes)
         _tell(self._on_report, report)
+        await self._keep_books()
         if report.full:
             return _FULL_BATCH_GAP * random.random()
         ahead = await self._store.time_to_next()
         return self._longest_sleep if ahead is None else min(ahead, self._longest_sleep)
+
+    async def _keep_books(self) -> None:
+        """Note that this sweeper works, and bring the levels up to date, each when it is time."""
+        now = time.monotonic()
+        if now - self._marked_at >= _MARKED_EVERY.total_seconds():
+            await self._store.mark_swept()
+            self._marked_at = now
+        if now - self._folded_at >= BUCKET.total_seconds():
+            await self._store.fold_counts()
+            self._folded_at = now
 
     def _retry_pause(self, error: Exception, failures: int) -> timedelta:
         _tell(self._on_fault, error)

@@ -14,6 +14,7 @@ from backends import T0, create, key, message, note
 from lapse.adopt.copying import copy_database
 from lapse.adopt.tables import Checksum, Type
 from lapse.errors import InvalidValueError, LapseError, StoreRefusedError
+from lapse.lifecycle import Status
 from lapse.stores import store_from_url
 
 
@@ -73,6 +74,8 @@ async def test_the_lobby_comes_along(tmp_path, target):
     await copy_database(f"sqlite:///{tmp_path}/lapse.db", target)
     store = store_from_url(target)
     assert [await store.lifecycle(found.key, now=T0) for found in records] == records
+    levels = {tally.status: tally.sessions for tally in await store.tallies()}
+    assert levels == {Status.WAITING: 2, Status.USED: 1}
     read = await store.read(key("held"), now=T0)
     appended = await store.append(key("held"), message(at=T0), read.revision, now=T0)
     assert appended.changes

@@ -201,6 +201,7 @@ def _serve(
             run_limits=settings.run_limits,
             watch=settings.watch,
             operators=replace(settings.operators, port=operators_port),
+            brakes=settings.brakes,
         ),
     )
     served: ASGIApp = StreamsInFront(web_app)

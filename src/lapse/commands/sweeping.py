@@ -34,6 +34,7 @@ def sweep(
 
 
 async def _sweep(settings: Settings) -> None:
+    from lapse.braking import Brakes
     from lapse.changes import Feed
     from lapse.logs import log_change
     from lapse.sweeper import sweep_once
@@ -41,10 +42,11 @@ async def _sweep(settings: Settings) -> None:
     store = open_store(settings)
     feed = Feed()
     feed.subscribe(log_change)
+    brakes = Brakes(settings.brakes)
     expired = purged = kept = 0
     try:
         while True:
-            report = await sweep_once(store, feed)
+            report = await sweep_once(store, feed, brakes=brakes)
             expired, purged, kept = (
                 expired + report.expired,
                 purged + report.purged,
@@ -55,6 +57,8 @@ async def _sweep(settings: Settings) -> None:
     finally:
         await store.close()
     typer.echo(f"expired {expired}, purged {purged}, kept {kept}")
+    if report.braking.brake is not None:
+        fail("the brake is set: nothing was purged; look, then `lapse sweep --confirm`")
 
 
 async def _watch(settings: Settings) -> None:
@@ -76,7 +80,13 @@ async def _watch(settings: Settings) -> None:
     try:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(
-                Sweeper(store, feed, on_report=log_sweep, longest_sleep=_WATCH_SLEEP)
+                Sweeper(
+                    store,
+                    feed,
+                    on_report=log_sweep,
+                    brakes=settings.brakes,
+                    longest_sleep=_WATCH_SLEEP,
+                )
             )
             if settings.adopt is not Adopt.OFF:
                 adopter = Adopter(store, feed, scope=settings.adopt, ttl=settings.ttl)

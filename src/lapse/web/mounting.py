@@ -14,6 +14,7 @@ from lapse.adopt.background import Background
 from lapse.adopt.continuous import Adopter
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics
+from lapse.operating import BrakeOptions
 from lapse.operators import OperatorOptions
 from lapse.policy_metrics import TtlMetrics
 from lapse.run_metrics import RunMetrics
@@ -50,6 +51,7 @@ class MountOptions:
         run_limits: how much of running this process does.
         watch: how the sessions are watched by `GET …/lifecycle/events`.
         operators: what opens the operators' pages.
+        brakes: when the sweeper stops before what cannot be undone.
     """
 
     sweep: bool = True
@@ -58,6 +60,7 @@ class MountOptions:
     run_limits: RunLimits = field(default_factory=RunLimits)
     watch: WatchOptions = field(default_factory=WatchOptions)
     operators: OperatorOptions = field(default_factory=OperatorOptions)
+    brakes: BrakeOptions = field(default_factory=BrakeOptions)
 
 
 def mount(
@@ -103,7 +106,13 @@ def mount(
         metrics.count_sweep(swept)
         log_sweep(swept)
 
-    sweeper = Sweeper(service.store, service.feed, on_report=report, on_fault=metrics.count_fault)
+    sweeper = Sweeper(
+        service.store,
+        service.feed,
+        on_report=report,
+        on_fault=metrics.count_fault,
+        brakes=options.brakes,
+    )
     watcher = Watcher(service.store, service.feed, options.watch)
     app.state.lapse_watcher = watcher
     app.state.lapse_endings = [watcher.end]
@@ -120,7 +129,7 @@ def mount(
         app.include_router(run_routes(service, runs, opener))
         app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=options.default_app))
     add_client(app)
-    add_operators(app, service, options.operators, sweeps=options.sweep)
+    add_operators(app, service, options.operators, sweeps=options.sweep, brakes=options.brakes)
     install_faults(app)
     app.add_middleware(SessionInFront, default_app=options.default_app)
     app.add_middleware(StreamsInFront)

@@ -139,7 +139,8 @@ INSERT INTO lapse_brakes AS b (id, reason, since, until, sessions, jump)
 VALUES (1, :reason, :braked_at, :braked_until, :sessions, :jump)
 ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, since = excluded.since,
   until = excluded.until, sessions = excluded.sessions, jump = excluded.jump, released_at = NULL
-WHERE b.released_at IS NOT NULL AND NOT (
+WHERE (b.released_at IS NOT NULL OR b.reason = 'share' AND excluded.reason = 'clock')
+AND NOT (
   excluded.reason = 'share'
   AND b.released_at <= excluded.since AND excluded.since < b.released_at + :confirmed
 )

@@ -1,0 +1,146 @@
+"""The brakes: a sweep stops before what cannot be undone when something must be wrong.
+
+Too much at once is due, or the store's clock has jumped. The brake is a row in the store, on which
+the purge's own statement depends: it holds for every replica, whether it has noticed or not.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from lapse.operating import CONFIRMED, Brake, BrakeOptions, BrakeReason, Dues
+from lapse.store import Store
+
+_CLEAR: Final = timedelta(seconds=5)
+"""How long a backlog that was found to be no reason for a brake is not counted again."""
+
+_log = logging.getLogger(__name__)
+
+
+def process_clock() -> timedelta:
+    """Return this process's own clock: the machine's sleep counts, where the machine can tell."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return timedelta(microseconds=time.clock_gettime_ns(clock) // 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class BrakeNews:
+    """How the brake stands, as one process sees it.
+
+    Attributes:
+        brake: the one that is set.
+        is_new: this process has not seen it before.
+        is_ours: this process has just set it; of all processes, one.
+        let_go: the one that this process saw before, and that is set no more.
+    """
+
+    brake: Brake | None = None
+    is_new: bool = False
+    is_ours: bool = False
+    let_go: Brake | None = None
+
+
+class Brakes:
+    """Looks, before each sweep, whether it may do what cannot be undone.
+
+    Between looks it remembers how the store's clock and this process's own went together, and
+    which brake it has seen.
+    """
+
+    def __init__(self, options: BrakeOptions = BrakeOptions()) -> None:
+        self._options = options
+        self._brake: Brake | None = None
+        self._zero: datetime | None = None
+        """What the store's clock said, at most, when this process's own was at zero."""
+        self._zero_before: datetime | None = None
+        """The same before the jump for which a brake was set."""
+        self._clear_until = timedelta(0)
+
+    async def look(self, store: Store) -> BrakeNews:
+        """Set the brake where there is a reason, let go of it where its time is over.
+
+        It costs what is due, up to the bound that would be too much.
+
+        Raises:
+            StoreUnavailableError: the store does not answer.
+        """
+        before = process_clock()
+        dues = await store.dues(most=self._options.sessions + 1)
+        jump = self._jump(dues.now, before, process_clock())
+        wanted, brake, is_ours = None, dues.brake, False
+        if brake is not None and self._is_over(brake, dues.now):
+            await store.release_brake(since=brake.since)
+            brake = None
+        if jump > self._options.jump:
+            wanted = Brake(BrakeReason.CLOCK, dues.now, dues.now + CONFIRMED, jump=jump)
+        elif brake is None:
+            wanted = await self._too_much(store, dues)
+        if wanted is not None:
+            is_ours = await store.set_brake(wanted)
+            brake = await store.brake()
+        if brake is None:
+            self._zero_before = None
+        seen, self._brake = self._brake, brake
+        return BrakeNews(
+            brake,
+            is_new=brake is not None and brake != seen,
+            is_ours=is_ours,
+            let_go=seen if brake != seen else None,
+        )
+
+    def _jump(self, now: datetime, before: timedelta, after: timedelta) -> timedelta:
+        """Return by how much, at least, the store's clock went ahead of this process's own."""
+        last, self._zero = self._zero, now - before
+        if last is None:
+            return timedelta(0)
+        jump = now - after - last
+        if jump > self._options.jump:
+            self._zero_before = last
+        return jump
+
+    def _is_over(self, brake: Brake, now: datetime) -> bool:
+        """Return whether a brake lets go: an hour has passed, or the clock has come back."""
+        if now >= brake.until:
+            return True
+        if brake.reason is not BrakeReason.CLOCK or None in {self._zero, self._zero_before}:
+            return False
+        assert self._zero is not None
+        assert self._zero_before is not None
+        return self._zero - self._zero_before <= self._options.jump
+
+    async def _too_much(self, store: Store, dues: Dues) -> Brake | None:
+        """Return the brake for a backlog that is too large a share of everything."""
+        if _lost(store, dues) <= self._options.sessions or process_clock() < self._clear_until:
+            return None
+        most = max(self._options.sessions, int(self._options.share * dues.stored))
+        dues = await store.dues(most=most + 1)
+        if _lost(store, dues) <= most:
+            self._clear_until = process_clock() + _CLEAR
+            return None
+        lost = _lost(store, await store.dues(most=dues.stored))
+        return Brake(BrakeReason.SHARE, dues.now, dues.now + CONFIRMED, sessions=lost)
+
+
+def _lost(store: Store, dues: Dues) -> int:
+    """Return how many sessions a sweep would end for good."""
+    return dues.purge if store.rules.horizon else dues.purge + dues.expire
+
+
+async def confirm(store: Store, by: str) -> Brake | None:
+    """Let go of the brake, because somebody has looked and says so; None where none is set.
+
+    What it held is purged by the next sweep, and for CONFIRMED no share is too large.
+
+    Args:
+        store: whose brake it is.
+        by: who says so, for the log.
+    """
+    brake = await store.brake()
+    if brake is None or not await store.release_brake(since=brake.since):
+        return None
+    _log.warning("brake confirmed", extra={"reason": str(brake.reason), "by": by})
+    return brake
