@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
 
 from lapse.errors import InvalidValueError
-from lapse.lifecycle import LONGEST_ID, Lifecycle, SessionKey, Status
-from lapse.operating import Page, Query
+from lapse.lifecycle import LONGEST_ID, SessionKey, Status
+from lapse.operating import Query
 
-EXAMINED: Final = 1000
-"""How many records are looked at for one page."""
+EXAMINED: Final = 500
+"""How many records are looked at for one page, at most."""
 
 LARGEST_PAGE: Final = 500
 
@@ -72,6 +72,11 @@ class Place:
 
     key: SessionKey = _NO_KEY
     moment: int = 0
+
+    @classmethod
+    def of(cls, row: Any, moment: int) -> Place:
+        """Return the place of a row."""
+        return cls(SessionKey(row["app_name"], row["user_id"], row["session_id"]), moment)
 
     def text(self, query: Query) -> str:
         """Return it as the cursor of a query."""
@@ -150,26 +155,36 @@ def end_of(prefix: str) -> str:
     return chr(_LAST_CHARACTER) * (LONGEST_ID + 1)
 
 
-def page_of(
-    query: Query,
-    found: Sequence[Any],
-    read: Callable[[Any], Lifecycle],
-    moment_of: Callable[[Any], int],
-) -> Page:
-    """Return the page of what a store examined: rows that fit, and maybe the last one of all.
+def fits(query: Query, row: Any) -> bool:
+    """Return whether a row that a way has met is one that the query asks for."""
+    return (
+        (query.status is None or row["status"] == query.status)
+        and (query.app_name is None or row["app_name"] == query.app_name)
+        and (not query.prefix or row["session_id"].startswith(query.prefix))
+    )
 
-    `read` and `moment_of` say what a row is. A row has `fits`, and `examined`: how many were.
+
+def most_examined(query: Query) -> int:
+    """Return how many records are worth a look: no more than a page where all must fit."""
+    way = Way.of(query)
+    statuses = {Way.WAITING, Way.EXPIRED, Way.USED, Way.USED_OF_APP}
+    all_fit = (
+        (query.status is None or way in statuses)
+        and (query.app_name is None or way not in {Way.WAITING, Way.EXPIRED, Way.BY_ID})
+        and (not query.prefix or way is Way.BY_ID)
+    )
+    return query.size + 1 if all_fit else EXAMINED
+
+
+def next_after(query: Query, fitting: Sequence[Any], last: Any | None) -> Any | None:
+    """Return the row that the next page begins after; None at the end.
+
+    Args:
+        query: what is asked for.
+        fitting: the rows that fit, one more than are shown where there are so many.
+        last: the last row examined, where there may be more behind it.
     """
-    fitting = [row for row in found if row["fits"]]
-    records = [read(row) for row in fitting[: query.size]]
-    if len(fitting) > query.size:
-        last, key = fitting[query.size - 1], records[-1].key
-    elif found and found[-1]["examined"] == EXAMINED:
-        last = found[-1]
-        key = SessionKey(last["app_name"], last["user_id"], last["session_id"])
-    else:
-        return Page(records, None)
-    return Page(records, Place(key, moment_of(last)).text(query))
+    return fitting[query.size - 1] if len(fitting) > query.size else last
 
 
 def bounds(query: Query) -> dict[str, Any]:
@@ -181,9 +196,7 @@ def bounds(query: Query) -> dict[str, Any]:
         "after_session": place.key.session_id,
         "only_app": query.app_name,
         "only_user": query.user_id,
-        "only_status": query.status,
         "prefix": query.prefix or "",
         "prefix_end": end_of(query.prefix or ""),
-        "most": EXAMINED,
-        "size": query.size + 1,
+        "most": most_examined(query),
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 import asyncpg
@@ -25,7 +25,7 @@ from lapse.operating import (
     Query,
     Tally,
 )
-from lapse.paging import Place, Way, bounds, finds_nothing, page_of
+from lapse.paging import Place, Way, bounds, finds_nothing, next_after
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Connections, Taken
@@ -37,15 +37,20 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 async def overview(call: Call, since: timedelta) -> Overview:
     """Return the overview; see `Operated.overview`."""
     row: Any = await call.first("overview", reach=since + BUCKET)
+    moment_of = cache(datetime.fromtimestamp)
     return Overview(
         now=row["now"],
         tallies=[
             Tally(app_name, Status(status), sessions)
-            for app_name, status, sessions in json.loads(row["tallies"] or "[]")
+            for app_name, status, sessions in _zipped(
+                row["level_apps"], row["level_statuses"], row["levels"]
+            )
         ],
         counts=[
-            Counted(app_name, ChangeKind(kind), datetime.fromtimestamp(at, UTC), sessions)
-            for app_name, kind, at, sessions in json.loads(row["counts"] or "[]")
+            Counted(app_name, ChangeKind(kind), moment_of(seconds, UTC), sessions)
+            for app_name, kind, seconds, sessions in _zipped(
+                row["count_apps"], row["count_kinds"], row["count_seconds"], row["counts"]
+            )
         ],
         next_expiry=row["next_expiry"],
         next_purge=row["next_purge"],
@@ -59,13 +64,27 @@ async def find(call: Call, query: Query) -> Page:
     after = _EPOCH + Place.read(query).moment * _MICROSECOND
     if finds_nothing(query):
         return Page((), None)
-    found = await call.run(f"find_{Way.of(query)}", **bounds(query), after_at=after)
-    return page_of(
-        query,
-        found,
-        lambda row: rows.lobby_record(row, call.rules),
-        lambda row: ((row["moment"] or _EPOCH) - _EPOCH) // _MICROSECOND,
+    asked = bounds(query)
+    found = await call.run(
+        f"find_{Way.of(query)}",
+        **asked,
+        only_status=query.status,
+        size=query.size + 1,
+        after_at=after,
     )
+    fitting = [row for row in found if row["fits"]]
+    last = found[-1] if found and found[-1]["examined"] == asked["most"] else None
+    row = next_after(query, fitting, last)
+    records = [rows.lobby_record(one, call.rules) for one in fitting[: query.size]]
+    if row is None:
+        return Page(records, None)
+    moment = ((row["moment"] or _EPOCH) - _EPOCH) // _MICROSECOND
+    return Page(records, Place.of(row, moment).text(query))
+
+
+def _zipped(*columns: Sequence[Any] | None) -> Iterable[tuple[Any, ...]]:
+    """Return the rows of arrays of one length; an array of no rows comes as None."""
+    return zip(*(column or () for column in columns), strict=True)
 
 
 def _brake(row: asyncpg.Record) -> Brake | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from lapse.lifecycle import ChangeKind, Status
@@ -22,7 +26,7 @@ from lapse.operating import (
     Query,
     Tally,
 )
-from lapse.paging import Place, Way, bounds, finds_nothing, page_of
+from lapse.paging import Place, Way, bounds, finds_nothing, fits, next_after
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.transaction import Transaction
 
@@ -43,11 +47,12 @@ def overview(transaction: Transaction, since: timedelta) -> Overview:
     """Return the overview; see `Operated.overview`."""
     after = rows.to_micros(transaction.moment - since - BUCKET)
     moments: Any = transaction.first("moments")
+    moment_of = cache(rows.from_micros)
     return Overview(
         now=transaction.moment,
         tallies=tallies(transaction),
         counts=[
-            Counted(app_name, ChangeKind(kind), rows.from_micros(at), sessions)
+            Counted(app_name, ChangeKind(kind), moment_of(at), sessions)
             for app_name, kind, at, sessions in transaction.run("counts", counted_after=after)
         ],
         next_expiry=rows.moment(moments["next_expiry"]),
@@ -62,13 +67,22 @@ def find(transaction: Transaction, query: Query) -> Page:
     after = Place.read(query).moment
     if finds_nothing(query):
         return Page((), None)
-    found = transaction.run(f"find_{Way.of(query)}", **bounds(query), after_moment=after)
-    return page_of(
-        query,
-        found.fetchall(),
-        lambda row: rows.lobby_record(row, transaction.rules, transaction.now),
-        lambda row: row["moment"],
-    )
+    fitting, last, asked = list[sqlite3.Row](), None, bounds(query)
+    examined = transaction.run(f"find_{Way.of(query)}", **asked, after_moment=after)
+    with closing(examined):
+        for number, row in enumerate(examined, 1):
+            if fits(query, row):
+                fitting.append(row)
+            if len(fitting) > query.size:
+                break
+            last = row if number == asked["most"] else None
+    places = json.dumps([row["place"] for row in fitting[: query.size]])
+    records = [
+        rows.lobby_record(row, transaction.rules, transaction.now)
+        for row in transaction.run("found", places=places)
+    ]
+    row = next_after(query, fitting, last)
+    return Page(records, None if row is None else Place.of(row, row["moment"]).text(query))
 
 
 def dues(transaction: Transaction, most: int) -> Dues:

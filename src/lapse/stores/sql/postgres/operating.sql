@@ -27,28 +27,34 @@ WHERE status <> '' GROUP BY app_name, status HAVING sum(sessions) <> 0
 ORDER BY app_name, status;
 
 -- name: overview
--- One statement is one snapshot. The lists come as JSON.
+-- One statement is one snapshot. The lists come as arrays, a column each.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+levels AS (
+  SELECT array_agg(app_name) AS level_apps, array_agg(status) AS level_statuses,
+    array_agg(sessions) AS levels
+  FROM {tallies} AS levels
+),
 counts AS (
-  SELECT app_name, kind, at, sum(sessions) AS sessions FROM (
-    SELECT app_name, kind, at, sessions FROM lapse_counted
-    UNION ALL SELECT app_name, kind, at, sessions FROM lapse_counts WHERE kind <> ''
-  ) AS counted
-  WHERE at > (SELECT now FROM clock) - :reach GROUP BY app_name, kind, at
+  SELECT array_agg(app_name) AS count_apps, array_agg(kind) AS count_kinds,
+    array_agg(extract(epoch FROM at)::bigint) AS count_seconds, array_agg(sessions) AS counts
+  FROM (
+    SELECT app_name, kind, at, sum(sessions)::bigint AS sessions FROM (
+      SELECT app_name, kind, at, sessions FROM lapse_counted
+      UNION ALL SELECT app_name, kind, at, sessions FROM lapse_counts WHERE kind <> ''
+    ) AS counted
+    -- Not the clock's table: of a time that the planner knows it knows how little is later.
+    WHERE at > coalesce(:now, statement_timestamp()) - :reach GROUP BY app_name, kind, at
+    ORDER BY at, app_name, kind
+  ) AS sorted
 )
-SELECT now,
-  (SELECT jsonb_agg(jsonb_build_array(app_name, status, sessions)) FROM {tallies} AS levels)
-    AS tallies,
-  (SELECT jsonb_agg(
-     jsonb_build_array(app_name, kind, extract(epoch FROM at)::bigint, sessions)
-     ORDER BY at, app_name, kind
-   ) FROM counts) AS counts,
+SELECT now, levels.*, counts.*,
   (SELECT expires_at FROM lapse_lobby WHERE status = 'waiting' ORDER BY expires_at LIMIT 1)
     AS next_expiry,
   (SELECT restorable_until FROM lapse_lobby WHERE status = 'expired'
    ORDER BY restorable_until LIMIT 1) AS next_purge,
   (SELECT swept_at FROM lapse_sweeps) AS swept_at, b.*
-FROM clock LEFT JOIN lapse_brakes AS b ON b.released_at IS NULL;
+FROM clock CROSS JOIN levels CROSS JOIN counts
+LEFT JOIN lapse_brakes AS b ON b.released_at IS NULL;
 
 -- name: dues
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)

@@ -1,60 +1,42 @@
 -- Sessions by page. Each way to look walks an index from where the page before ended, and examines
--- a bounded number of records; what it examines is then filtered. The last one examined comes
--- along whatever it is, to tell where to go on.
+-- at most :most records. They are filtered as they are read, and reading ends with the page.
 
 -- name: find_waiting
-WITH examined AS (
-  SELECT *, expires_at AS moment FROM lapse_lobby
-  WHERE status = 'waiting' AND expires_at >= :after_moment
-    AND (expires_at, app_name, user_id, session_id)
-      > (:after_moment, :after_app, :after_user, :after_session)
-  ORDER BY expires_at, app_name, user_id, session_id LIMIT :most
-)
-SELECT * FROM {found};
+SELECT rowid AS place, app_name, user_id, session_id, status, expires_at AS moment FROM lapse_lobby
+WHERE status = 'waiting' AND expires_at >= :after_moment
+  AND (expires_at, app_name, user_id, session_id)
+    > (:after_moment, :after_app, :after_user, :after_session)
+ORDER BY expires_at, app_name, user_id, session_id LIMIT :most;
 
 -- name: find_expired
-WITH examined AS (
-  SELECT *, restorable_until AS moment FROM lapse_lobby
-  WHERE status = 'expired' AND restorable_until >= :after_moment
-    AND (restorable_until, app_name, user_id, session_id)
-      > (:after_moment, :after_app, :after_user, :after_session)
-  ORDER BY restorable_until, app_name, user_id, session_id LIMIT :most
-)
-SELECT * FROM {found};
+SELECT rowid AS place, app_name, user_id, session_id, status,
+  restorable_until AS moment FROM lapse_lobby
+WHERE status = 'expired' AND restorable_until >= :after_moment
+  AND (restorable_until, app_name, user_id, session_id)
+    > (:after_moment, :after_app, :after_user, :after_session)
+ORDER BY restorable_until, app_name, user_id, session_id LIMIT :most;
 
 -- name: find_used
-WITH examined AS (
-  SELECT *, 0 AS moment FROM lapse_lobby
-  WHERE used_id IS NOT NULL AND (app_name, user_id, used_id)
-    > (:after_app, :after_user, :after_session)
-  ORDER BY app_name, user_id, used_id LIMIT :most
-)
-SELECT * FROM {found};
+SELECT rowid AS place, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
+WHERE used_id IS NOT NULL AND (app_name, user_id, used_id)
+  > (:after_app, :after_user, :after_session)
+ORDER BY app_name, user_id, used_id LIMIT :most;
 
 -- name: find_used_of_app
-WITH examined AS (
-  SELECT *, 0 AS moment FROM lapse_lobby
-  WHERE used_id IS NOT NULL AND app_name = :only_app
-    AND (user_id, used_id) > (:after_user, :after_session)
-  ORDER BY user_id, used_id LIMIT :most
-)
-SELECT * FROM {found};
+SELECT rowid AS place, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
+WHERE used_id IS NOT NULL AND app_name = :only_app
+  AND (user_id, used_id) > (:after_user, :after_session)
+ORDER BY user_id, used_id LIMIT :most;
 
 -- name: find_any
-WITH examined AS (
-  SELECT *, 0 AS moment FROM lapse_lobby
-  WHERE (app_name, user_id, session_id) > (:after_app, :after_user, :after_session)
-  ORDER BY app_name, user_id, session_id LIMIT :most
-)
-SELECT * FROM {found};
+SELECT rowid AS place, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
+WHERE (app_name, user_id, session_id) > (:after_app, :after_user, :after_session)
+ORDER BY app_name, user_id, session_id LIMIT :most;
 
 -- name: find_of_app
-WITH examined AS (
-  SELECT *, 0 AS moment FROM lapse_lobby
-  WHERE app_name = :only_app AND (user_id, session_id) > (:after_user, :after_session)
-  ORDER BY user_id, session_id LIMIT :most
-)
-SELECT * FROM {found};
+SELECT rowid AS place, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
+WHERE app_name = :only_app AND (user_id, session_id) > (:after_user, :after_session)
+ORDER BY user_id, session_id LIMIT :most;
 
 -- name: find_of_user
 -- In each app by itself, for no index begins with the user.
@@ -62,37 +44,26 @@ WITH apps AS (
   SELECT :only_app AS app WHERE :only_app IS NOT NULL
   UNION SELECT app_name FROM lapse_levels WHERE :only_app IS NULL
   UNION SELECT app_name FROM lapse_counts WHERE :only_app IS NULL
-),
-examined AS (
-  SELECT l.*, 0 AS moment FROM apps CROSS JOIN lapse_lobby AS l
-  WHERE app >= :after_app AND l.rowid IN (
-    SELECT rowid FROM lapse_lobby AS k
-    WHERE k.app_name = app AND k.user_id = :only_user
-      AND k.session_id > CASE app WHEN :after_app THEN :after_session ELSE '' END
-    ORDER BY k.session_id LIMIT :most
-  )
-  ORDER BY l.app_name, l.session_id LIMIT :most
 )
-SELECT * FROM {found};
+SELECT l.rowid AS place, app_name, user_id, session_id, status, 0 AS moment
+FROM apps CROSS JOIN lapse_lobby AS l
+WHERE app >= :after_app AND l.rowid IN (
+  SELECT rowid FROM lapse_lobby AS k
+  WHERE k.app_name = app AND k.user_id = :only_user
+    AND k.session_id > CASE app WHEN :after_app THEN :after_session ELSE '' END
+  ORDER BY k.session_id LIMIT :most
+)
+ORDER BY l.app_name, l.session_id LIMIT :most;
 
 -- name: find_by_id
-WITH examined AS (
-  SELECT *, 0 AS moment FROM lapse_lobby INDEXED BY lapse_lobby_id
-  WHERE session_id >= max(:prefix, :after_session) AND session_id < :prefix_end
-    AND (session_id, app_name, user_id) > (:after_session, :after_app, :after_user)
-  ORDER BY session_id, app_name, user_id LIMIT :most
-)
-SELECT * FROM {found};
+SELECT rowid AS place, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby INDEXED BY lapse_lobby_id
+WHERE session_id >= max(:prefix, :after_session) AND session_id < :prefix_end
+  AND (session_id, app_name, user_id) > (:after_session, :after_app, :after_user)
+ORDER BY session_id, app_name, user_id LIMIT :most;
 
 -- name: found
--- A part of the others.
-SELECT placed.*, (SELECT count(*) FROM examined) AS examined FROM (
-  SELECT app_name, user_id, session_id, status, created_at, ttl, expires_at, first_message_at,
-    expired_at, restorable_until, resurrections, metadata, moment, row_number() OVER () AS place,
-    (:only_status IS NULL OR status = :only_status)
-      AND (:only_app IS NULL OR app_name = :only_app)
-      AND substr(session_id, 1, length(:prefix)) = :prefix AS fits
-  FROM examined
-) AS placed
-WHERE fits OR place = (SELECT count(*) FROM examined)
-ORDER BY place LIMIT :size
+-- The records of a page, at the places where they were found.
+SELECT app_name, user_id, session_id, status, created_at, ttl, expires_at, first_message_at,
+  expired_at, restorable_until, resurrections, metadata
+FROM json_each(:places) AS p CROSS JOIN lapse_lobby AS l ON l.rowid = p.value
+ORDER BY p.key;
