@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+
 from fastapi import Depends, FastAPI, HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,8 +27,12 @@ def add_operators(
     *,
     sweeps: bool,
     brakes: BrakeOptions,
-) -> None:
-    """Add the pages and the API to an application; both are closed as the options say."""
+) -> AbstractAsyncContextManager[Reader]:
+    """Add the pages and the API to an application; both are closed as the options say.
+
+    Returns:
+        What has to end before the store is closed.
+    """
     admission, pages = Admission(options), Pages()
     reader, doing = Reader(service, sweeps=sweeps), Doing(service, brakes)
     app.state.lapse_operators_pages = pages
@@ -48,6 +54,7 @@ def add_operators(
     app.include_router(page_routes(service, options, admission, pages, reader))
     app.include_router(change_routes(service, options, admission, pages, doing))
     app.include_router(api_routes(service, admission, reader, doing))
+    return reader
 
 
 class OperatorsDoor:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Final
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Final, Self
 
+from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import Status
 from lapse.operating import Overview
 from lapse.sessions import LapseSessionService
@@ -26,6 +30,19 @@ _CURVES_KEPT: Final = timedelta(minutes=10)
 """Whole days make a curve: it changes once a day, and reading it costs what a month observed."""
 
 _MOST_CURVES: Final = 3
+_READING: Final = timedelta(minutes=1)
+_PATIENCE: Final = timedelta(milliseconds=250)
+"""How long a page waits for curves that are being read."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """The charts, and whether newer ones are on their way."""
+
+    charts: Sequence[CurveChart]
+    is_being_read: bool
 
 
 class Reader:
@@ -35,8 +52,8 @@ class Reader:
         self._service = service
         self._store = service.store
         self._sweeps = sweeps
-        self._turn = asyncio.Lock()
         self._curves: dict[str, Curve] = {}
+        self._task: asyncio.Task[None] | None = None
         self._curves_read_at = -float("inf")
 
     async def reading(self) -> Reading:
@@ -60,34 +77,58 @@ class Reader:
             sweeps=self._sweeps,
         )
 
-    async def curves(self, overview: Overview) -> Sequence[CurveChart]:
-        """Return the curves of the largest apps that have any, each with its TTL in force."""
-        async with self._turn:
-            if time.monotonic() - self._curves_read_at > _CURVES_KEPT.total_seconds():
-                self._curves = await self._read_curves(overview)
-                self._curves_read_at = time.monotonic()
+    async def curves(self, now: datetime) -> Curves:
+        """Return the curves of the largest apps that have any, each with its TTL in force.
+
+        Nobody waits for long: those of before are shown while newer ones are read.
+        """
+        if time.monotonic() - self._curves_read_at > _CURVES_KEPT.total_seconds():
+            self._curves_read_at = time.monotonic()
+            self._task = asyncio.create_task(self._read_curves(now), name="lapse-curves")
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=_PATIENCE.total_seconds())
         policy = self._service.policy
-        return [
+        charts = [
             curve_chart(app, curve, ttl_of(Scope(app), policy.standing, policy.default))
             for app, curve in self._curves.items()
         ]
+        return Curves(charts, is_being_read=self._task is not None and not self._task.done())
 
-    async def _read_curves(self, overview: Overview) -> dict[str, Curve]:
+    async def __aenter__(self) -> Self:
+        """Begin; what is read is read when it is asked for."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop what is being read."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _read_curves(self, now: datetime) -> None:
         horizon = self._store.rules.horizon
-        since = overview.now.date() - timedelta(days=WINDOW_DAYS + 1) - horizon
-        async with asyncio.timeout(TIMEOUT.total_seconds()):
-            counts = await self._store.observed(since=since)
+        since = now.date() - timedelta(days=WINDOW_DAYS + 1) - horizon
+        try:
+            async with asyncio.timeout(_READING.total_seconds()):
+                counts = await self._store.observed(since=since)
+        except (StoreUnavailableError, TimeoutError) as error:
+            _log.warning("the curves could not be read: %s", error or type(error).__name__)
+            return
         days = cohorts(counts, frozenset())
 
         def heard(scope: Scope) -> int:
             return sum(sum(day.heard.counts) for day in days[scope])
 
-        curves = {
-            scope.app_name: curve
-            for scope in sorted(days, key=heard, reverse=True)[:_MOST_CURVES]
-            if (curve := Curve.of(days[scope], horizon, overview.now)) is not None
+        largest = sorted(days, key=heard, reverse=True)[:_MOST_CURVES]
+        curves = {scope.app_name: Curve.of(days[scope], horizon, now) for scope in largest}
+        self._curves = {
+            app: curve for app, curve in curves.items() if curve and len(curve.silent) > 1
         }
-        return {app: curve for app, curve in curves.items() if len(curve.silent) > 1}
 
 
 def by_status(overview: Overview) -> dict[Status | None, int]:
