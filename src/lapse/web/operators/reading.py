@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from types import TracebackType
 from typing import Final, Self
 
@@ -26,8 +27,9 @@ from lapse.web.operators.views import SHOWN, Reading, tallied
 TIMEOUT: Final = timedelta(seconds=5)
 """A page says that the store does not answer rather than wait for longer."""
 
-_CURVES_KEPT: Final = timedelta(minutes=10)
-"""Whole days make a curve: it changes once a day, and reading it costs what a month observed."""
+_RETRY: Final = timedelta(minutes=10)
+"""How soon curves are read again that could not be read. Whole days make them: once a day is
+enough, for reading costs what a month observed."""
 
 _MOST_CURVES: Final = 3
 _READING: Final = timedelta(minutes=1)
@@ -54,7 +56,8 @@ class Reader:
         self._sweeps = sweeps
         self._curves: dict[str, Curve] = {}
         self._task: asyncio.Task[None] | None = None
-        self._curves_read_at = -float("inf")
+        self._curves_of: date | None = None
+        self._next_try = -math.inf
 
     async def reading(self) -> Reading:
         """Return how things are.
@@ -82,8 +85,8 @@ class Reader:
 
         Nobody waits for long: those of before are shown while newer ones are read.
         """
-        if time.monotonic() - self._curves_read_at > _CURVES_KEPT.total_seconds():
-            self._curves_read_at = time.monotonic()
+        if self._curves_of != now.date() and time.monotonic() >= self._next_try:
+            self._next_try = time.monotonic() + _RETRY.total_seconds()
             self._task = asyncio.create_task(self._read_curves(now), name="lapse-curves")
         if self._task is not None:
             await asyncio.wait([self._task], timeout=_PATIENCE.total_seconds())
@@ -129,6 +132,7 @@ class Reader:
         self._curves = {
             app: curve for app, curve in curves.items() if curve and len(curve.silent) > 1
         }
+        self._curves_of = now.date()
 
 
 def by_status(overview: Overview) -> dict[Status | None, int]:
