@@ -129,9 +129,7 @@ def mount(
         app.include_router(run_routes(service, runs, opener))
         app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=options.default_app))
     add_client(app)
-    operators = add_operators(
-        app, service, options.operators, sweeps=options.sweep, brakes=options.brakes
-    )
+    add_operators(app, service, options.operators, sweeps=options.sweep, brakes=options.brakes)
     install_faults(app)
     app.add_middleware(SessionInFront, default_app=options.default_app)
     app.add_middleware(StreamsInFront)
@@ -144,7 +142,7 @@ def mount(
     app.router.lifespan_context = _within(
         service,
         runs,
-        [*([sweeper] if options.sweep else []), watcher, operators, *beside],
+        [*([sweeper] if options.sweep else []), watcher, *beside],
         app.router.lifespan_context,
     )
     return runs

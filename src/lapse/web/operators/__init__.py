@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-
 from fastapi import Depends, FastAPI, HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,12 +25,8 @@ def add_operators(
     *,
     sweeps: bool,
     brakes: BrakeOptions,
-) -> AbstractAsyncContextManager[Reader]:
-    """Add the pages and the API to an application; both are closed as the options say.
-
-    Returns:
-        What has to end before the store is closed.
-    """
+) -> None:
+    """Add the pages and the API to an application; both are closed as the options say."""
     admission, pages = Admission(options), Pages()
     reader, doing = Reader(service, sweeps=sweeps), Doing(service, brakes)
     app.state.lapse_operators_pages = pages
@@ -54,7 +48,6 @@ def add_operators(
     app.include_router(page_routes(service, options, admission, pages, reader))
     app.include_router(change_routes(service, options, admission, pages, doing))
     app.include_router(api_routes(service, admission, reader, doing))
-    return reader
 
 
 class OperatorsDoor:
