@@ -20,7 +20,7 @@ from lapse.observations import FirstMessage, Round
 from lapse.store import Store
 from lapse.ttl import Decision, Histogram, Policy, Scope, Targets, bucket_of
 from lapse.ttl.deciding import GUARD_MESSAGES, GUARD_REACH, WINDOW_DAYS
-from lapse.ttl.observed import Count, admitted, cohorts, is_audited, segment_of
+from lapse.ttl.observed import Cohort, Count, admitted, cohorts, is_audited, segment_of
 from lapse.ttl.rounds import Standing, daily, hourly, ttl_of
 
 _LOOKS: Final = timedelta(seconds=30)
@@ -67,6 +67,8 @@ class TtlPolicy:
         self.mode = mode
         self.targets = targets
         self.standing: Standing = {}
+        self.observed: Mapping[Scope, Sequence[Cohort]] = {}
+        """What was observed of the sessions of each day, as last read: once a day."""
         self._store = store
         self._feed = feed or Feed()
         self._version = 0
@@ -170,7 +172,8 @@ class TtlPolicy:
 
     async def _fold(self, now: datetime) -> None:
         """Fold the days that are complete: once a day in each process, which does no harm."""
-        _, segments = await self._observed(now)
+        counts, segments = await self._observed(now)
+        self.observed = cohorts(counts, segments)
         complete = now - max(self.targets.horizon, GUARD_REACH) - _LATE_PURGES
         await self._store.fold_observations(
             before=datetime.combine(complete.date(), time(0), UTC),

@@ -323,7 +323,8 @@ def _unknown(name: str) -> str:
 
 def _problem(detail: Any) -> str:
     name = str(detail["loc"][0])
-    field = Settings.model_fields.get(name)
+    fields = Settings.model_fields.items()
+    field = next((known for own, known in fields if name in {own, known.validation_alias}), None)
     name = name if field is None else str(field.validation_alias)
     error = detail.get("ctx", {}).get("error")
     reason = error.reason if isinstance(error, InvalidValueError) else detail["msg"]

@@ -178,6 +178,7 @@ def test_a_list_goes_on_over_pages_and_back(visit, running):
 
 def test_numbers_refresh_in_place_while_somebody_looks_and_the_table_stays_open(visit, running):
     asked = []
+    running.create("before one looks")
     page = visit("/lapse/sessions")
     page.clock.install()
     page.goto(f"{running.url}/lapse/")

@@ -145,7 +145,7 @@ def mount(
         app.include_router(run_routes(service, runs, opener))
         app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=options.default_app))
     add_client(app)
-    add_operators(app, service, options.operators, sweeps=options.sweep)
+    add_operators(app, service, options.operators, sweeps=options.sweep, brakes=options.brakes)
     install_faults(app, on_outage=partial(metrics.count_store_error, Where.REQUEST))
     # Innermost: behind CORS and ADK's checks of Host and Origin, which answer by themselves.
     if options.authentication is not None:

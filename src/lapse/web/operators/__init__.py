@@ -6,6 +6,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lapse.operating import BrakeOptions
 from lapse.operators import OperatorOptions
 from lapse.sessions import LapseSessionService
 from lapse.web.operators.admission import Admission
@@ -18,11 +19,16 @@ from lapse.web.operators.rendering import MEDIA_TYPES, Pages
 
 
 def add_operators(
-    app: FastAPI, service: LapseSessionService, options: OperatorOptions, *, sweeps: bool
+    app: FastAPI,
+    service: LapseSessionService,
+    options: OperatorOptions,
+    *,
+    sweeps: bool,
+    brakes: BrakeOptions,
 ) -> None:
     """Add the pages and the API to an application; both are closed as the options say."""
     admission, pages = Admission(options), Pages()
-    reader, doing = Reader(service, sweeps=sweeps), Doing(service)
+    reader, doing = Reader(service, sweeps=sweeps), Doing(service, brakes)
     app.state.lapse_operators_pages = pages
 
     async def static(name: str) -> Response:

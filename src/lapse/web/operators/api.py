@@ -102,9 +102,9 @@ def api_routes(  # noqa: C901 - one function for each route
     @router.get("/sweep")
     async def dry_run(operator: admitted) -> Document:  # noqa: ARG001 - let in
         """Return what a sweep would do now, and the brake that would hold it back."""
-        brake = await store.brake()
-        held = {"brake": None if brake is None else brake_json(brake)}
-        return dues_json(await doing.dues()) | held
+        dues = await doing.dues()
+        held = None if dues.brake is None else brake_json(dues.brake)
+        return dues_json(dues) | {"brake": held}
 
     @router.post("/sweep")
     async def sweep(operator: admitted) -> Document:

@@ -121,7 +121,6 @@ def change_routes(  # noqa: C901 - one function for each route
             **common(operator),
             dues=await doing.dues(),
             most=MOST_COUNTED,
-            brake=await store.brake(),
             enforced=store.rules.enforced,
             swept=swept,
         )
@@ -140,7 +139,6 @@ def change_routes(  # noqa: C901 - one function for each route
             request,
             "brake.html",
             **common(operator),
-            brake=await store.brake(),
             dues=await doing.dues(),
             most=MOST_COUNTED,
         )

@@ -10,9 +10,10 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+from lapse.braking import Brakes
 from lapse.errors import NoSuchSessionError
 from lapse.lifecycle import Lifecycle, SessionKey, Status
-from lapse.operating import Brake, Dues
+from lapse.operating import Brake, BrakeOptions, Dues
 from lapse.principals import Principal, Role, acting
 from lapse.sessions import LapseSessionService
 from lapse.sweeper import sweep_once
@@ -94,9 +95,10 @@ class HandSwept:
 class Doing:
     """Does it, in the name of an operator."""
 
-    def __init__(self, service: LapseSessionService) -> None:
+    def __init__(self, service: LapseSessionService, brakes: BrakeOptions) -> None:
         self._service = service
         self._store = service.store
+        self._brakes = Brakes(brakes)
 
     async def do(self, action: Action, key: SessionKey, operator: Operator) -> Lifecycle | None:
         """Do something to a session and return its record; None once it is deleted.
@@ -129,7 +131,7 @@ class Doing:
         expired = purged = kept = 0
         full = True
         while full and time.monotonic() < end:
-            report = await sweep_once(self._store, self._service.feed)
+            report = await sweep_once(self._store, self._service.feed, brakes=self._brakes)
             expired, purged, kept = (
                 expired + report.expired,
                 purged + report.purged,

@@ -97,7 +97,7 @@ def page_routes(  # noqa: C901 - one function for each page
         first = Query(status=Status.WAITING, size=_FIRST_ROWS)
         try:
             reading = await reader.reading()
-            curves = await reader.curves(reading.overview)
+            curves = reader.curves(reading.overview.now)
             page = await store.find(first)
         except (StoreUnavailableError, TimeoutError) as error:
             told = {"verdicts": [unreachable(str(error) or "it took too long")]}

@@ -1,11 +1,11 @@
-"""What pages and API read of a store, and how often."""
+"""What pages and API read of a store."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from lapse.lifecycle import Status
@@ -13,17 +13,12 @@ from lapse.operating import Overview
 from lapse.sessions import LapseSessionService
 from lapse.ttl import Scope
 from lapse.ttl.curve import Curve
-from lapse.ttl.deciding import WINDOW_DAYS
-from lapse.ttl.observed import cohorts
 from lapse.ttl.rounds import ttl_of
 from lapse.web.operators.charts import CurveChart, curve_chart
 from lapse.web.operators.views import SHOWN, Reading, tallied
 
 TIMEOUT: Final = timedelta(seconds=5)
 """A page says that the store does not answer rather than wait for longer."""
-
-_CURVES_KEPT: Final = timedelta(minutes=10)
-"""Whole days make a curve: it changes once a day, and reading it costs what a month observed."""
 
 _MOST_CURVES: Final = 3
 
@@ -35,9 +30,6 @@ class Reader:
         self._service = service
         self._store = service.store
         self._sweeps = sweeps
-        self._turn = asyncio.Lock()
-        self._curves: dict[str, Curve] = {}
-        self._curves_read_at = -float("inf")
 
     async def reading(self) -> Reading:
         """Return how things are.
@@ -60,34 +52,24 @@ class Reader:
             sweeps=self._sweeps,
         )
 
-    async def curves(self, overview: Overview) -> Sequence[CurveChart]:
-        """Return the curves of the largest apps that have any, each with its TTL in force."""
-        async with self._turn:
-            if time.monotonic() - self._curves_read_at > _CURVES_KEPT.total_seconds():
-                self._curves = await self._read_curves(overview)
-                self._curves_read_at = time.monotonic()
-        policy = self._service.policy
-        return [
-            curve_chart(app, curve, ttl_of(Scope(app), policy.standing, policy.default))
-            for app, curve in self._curves.items()
-        ]
+    def curves(self, now: datetime) -> Sequence[CurveChart]:
+        """Return the curves of the largest apps that have any, each with its TTL in force.
 
-    async def _read_curves(self, overview: Overview) -> dict[str, Curve]:
-        horizon = self._store.rules.horizon
-        since = overview.now.date() - timedelta(days=WINDOW_DAYS + 1) - horizon
-        async with asyncio.timeout(TIMEOUT.total_seconds()):
-            counts = await self._store.observed(since=since)
-        days = cohorts(counts, frozenset())
+        They are made from what the TTL policy reads once a day: the store is not asked.
+        """
+        policy = self._service.policy
+        apps = {scope: days for scope, days in policy.observed.items() if not scope.segment}
 
         def heard(scope: Scope) -> int:
-            return sum(sum(day.heard.counts) for day in days[scope])
+            return sum(sum(day.heard.counts) for day in apps[scope])
 
-        curves = {
-            scope.app_name: curve
-            for scope in sorted(days, key=heard, reverse=True)[:_MOST_CURVES]
-            if (curve := Curve.of(days[scope], horizon, overview.now)) is not None
-        }
-        return {app: curve for app, curve in curves.items() if len(curve.silent) > 1}
+        charts = []
+        for scope in sorted(apps, key=heard, reverse=True)[:_MOST_CURVES]:
+            curve = Curve.of(apps[scope], self._store.rules.horizon, now)
+            if curve is not None and len(curve.silent) > 1:
+                ttl = ttl_of(scope, policy.standing, policy.default)
+                charts.append(curve_chart(scope.app_name, curve, ttl))
+        return charts
 
 
 def by_status(overview: Overview) -> dict[Status | None, int]:

@@ -1,0 +1,76 @@
+"""Fills a store with the sessions of some days, for pictures: a demo that many people opened."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from lapse.documents import StateDelta
+from lapse.lifecycle import Cause, SessionKey
+from lapse.store import EventRecord, NewEvent, Store
+
+_DAYS: Final = 4
+_HOUR: Final = timedelta(hours=1)
+_TTL: Final = timedelta(minutes=30)
+_BATCH: Final = 500
+_SPEAK: Final = 0.42
+_COME_BACK: Final = 0.15
+
+
+async def live(store: Store, *, seed: int = 7) -> None:
+    """Have sessions created, spoken to, expired and brought back, up to now."""
+    chance = random.Random(seed)
+    now = datetime.now(UTC)
+    silent: list[SessionKey] = []
+    for back in range(_DAYS * 24, -1, -1):
+        hour = now - back * _HOUR
+        busy = 1 + math.sin((hour.hour - 8) / 24 * 2 * math.pi)
+        for born in sorted(hour - chance.random() * _HOUR for _ in range(int(3 + 9 * busy))):
+            name = f"{chance.getrandbits(128):032x}"
+            key = SessionKey("concierge", f"guest-{chance.randrange(999)}", name)
+            created = await store.create(
+                key,
+                state=StateDelta(),
+                ttl=_TTL,
+                metadata={"kind": "canonical-session", "page": chance.choice(("home", "menu"))},
+                now=born,
+            )
+            spoken = born + timedelta(seconds=chance.lognormvariate(4.3, 1.3))
+            if chance.random() < _SPEAK and spoken < min(now, born + _TTL):
+                await store.append(
+                    key, _message(name, spoken), created.session.revision, now=spoken
+                )
+            else:
+                silent.append(key)
+        await store.expire_due(_BATCH, now=hour)
+        await store.purge_due(_BATCH, now=hour)
+        if silent and chance.random() < _COME_BACK:
+            await _come_back(store, silent.pop(0), hour, now)
+        silent = silent[-20:]
+    await store.fold_counts()
+
+
+async def _come_back(store: Store, key: SessionKey, hour: datetime, now: datetime) -> None:
+    """Let somebody speak to a session that has expired by then."""
+    record = await store.lifecycle(key, now=hour)
+    if record is None or record.expired_at is None or hour > now:
+        return
+    outcome = await store.resurrect(key, cause=Cause.REQUEST, now=hour)
+    read = await store.read(outcome.record.key, now=hour)
+    if read is not None:
+        await store.append(key, _message(key.session_id, hour), read.revision, now=hour)
+
+
+def _message(name: str, at: datetime) -> NewEvent:
+    document = {
+        "id": f"event-{name}",
+        "invocation_id": "",
+        "author": "user",
+        "timestamp": at.timestamp(),
+        "content": {"role": "user", "parts": [{"text": "A table for 4, please"}]},
+    }
+    record = EventRecord(f"event-{name}", "", at, json.dumps(document))
+    return NewEvent(record, StateDelta(), is_message=True)
