@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: help install serve serve-llm test test-llm check format screenshots bench bench-adopt \
-	bench-notices bench-runs clean
+	bench-flood bench-notices bench-runs clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
@@ -13,6 +13,7 @@ help:
 	@echo "make check   style, types and layers"
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
 	@echo "make bench-adopt   measure report and adoption of a million sessions"
+	@echo "make bench-flood measure what a flood of creations leaves"
 	@echo "make bench-runs  measure runs and write bench/runs.md"
 	@echo "make screenshots pictures of the demo's page, in build/screenshots"
 	@echo "make install only what serving needs: .venv/bin/lapse"
@@ -75,6 +76,9 @@ bench-adopt: .venv/.installed-bench
 
 bench-runs: .venv/.installed-bench
 	cd bench && ../$(BIN)/python runs.py
+
+bench-flood: .venv/.installed-bench
+	$(BIN)/python bench/flood.py --out bench/flood.md
 
 bench-notices: .venv/.installed-bench
 	$(BIN)/python bench/notices.py --out bench/notices.md
