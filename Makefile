@@ -17,6 +17,7 @@ help:
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
 	@echo "make bench-adopt   measure report and adoption of a million sessions"
 	@echo "make bench-operating measure what operators look at, at a million sessions"
+	@echo "make bench-flood measure what a flood of creations leaves"
 	@echo "make bench-runs  measure runs and write bench/runs.md"
 	@echo "make bench-security measure what time tells and authentication costs"
 	@echo "make screenshots pictures of the demo's page, in build/screenshots"
@@ -103,6 +104,9 @@ bench-operating: .venv/.installed-bench
 
 bench-security: .venv/.installed-bench
 	cd bench && ../$(BIN)/python security.py
+
+bench-flood: .venv/.installed-bench
+	$(BIN)/python bench/flood.py --out bench/flood.md
 
 bench-notices: .venv/.installed-bench
 	$(BIN)/python bench/notices.py --out bench/notices.md
