@@ -21,7 +21,7 @@ def test_no_route_answers_5xx(server):
 def test_no_route_answers_5xx_to_an_operator_on_a_guarded_server(tmp_path):
     with serving_agents(tmp_path, **SETTINGS) as guarded:
         operator = f"Authorization: {bearer('operator')['Authorization']}"
-        done = fuzz(guarded, operator, examples=1, paths="^/(apps|run|lapse)")
+        done = fuzz(guarded, operator, examples=1, paths="^/(apps(?!.*/events$)|run|lapse)")
         assert "Tested: " in done.stdout
         assert done.returncode == 0, done.stdout[-6000:]
 
