@@ -105,7 +105,6 @@ async def test_every_change_is_counted_once_and_the_levels_are_exact(open_store,
     found = await levels(store)
     await store.recount()
     assert await levels(store) == found
-    assert not rules or found
 
 
 @pytest.mark.parametrize("swept", [True, False], ids=["swept", "not yet swept"])
