@@ -12,6 +12,17 @@ sys.path.append(str(Path(__file__).parents[1] / "http"))
 from serving import AGENTS, serving
 from tokens import AUDIENCE, ISSUER, Issuer
 
+UNLIMITED = {
+    f"LAPSE_{name}": "0"
+    for name in (
+        "CREATES_PER_MINUTE_PER_USER",
+        "CREATES_PER_MINUTE_PER_ADDRESS",
+        "WAITING_PER_USER",
+        "WAITING_PER_ADDRESS",
+    )
+}
+"""One user creates more here than the quotas let one."""
+
 
 @pytest.fixture(scope="session")
 def issuer():
@@ -30,6 +41,7 @@ def guarded(tmp_path_factory, issuer):
         "LAPSE_JWT_ROLE_CLAIM": "roles",
         "LAPSE_JWT_COOKIE": "token",
         "LAPSE_METRICS_OPEN": "true",
+        **UNLIMITED,
     }
     arguments = ("--verbose", "--allow-origins", "http://page.test")
     folder = tmp_path_factory.mktemp("guarded")
@@ -46,6 +58,7 @@ def proxied(tmp_path_factory):
         "LAPSE_AUTH_ROLE_HEADER": "X-Groups",
         "LAPSE_OPERATOR_ROLE": "lapse-operators",
         "LAPSE_AUTH_PROXIES": "127.0.0.2, fd00::/8",
+        **UNLIMITED,
     }
     folder = tmp_path_factory.mktemp("proxied")
     with serving(folder, str(AGENTS), **settings) as server:

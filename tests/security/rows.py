@@ -4,7 +4,7 @@ A row is a method, a path, who may call it, and what its owner is answered. A ro
 fails `test_every_route_has_a_row`, and so does a row without a route.
 
 open        anybody, known or not
-admission   the route itself says who may, also of those whom nobody knows
+admission   the operators' pages: operators only, and to all others there is nothing, known or not
 principals  whoever is known
 owner       the user in the path, the body or the query, and services and operators for them
 services    services and operators
@@ -29,6 +29,32 @@ GET    /docs                                      principals  200
 GET    /docs/oauth2-redirect                      principals  200
 GET    /redoc                                     principals  200
 MOUNT  /lapse/demo                                principals  200
+
+GET    /lapse/                                    admission   200
+GET    /lapse/live                                admission   200
+GET    /lapse/sessions                            admission   200
+GET    /lapse/session                             admission   200
+GET    /lapse/session/{action}                    admission   200
+POST   /lapse/session/{action}                    admission   403
+GET    /lapse/sweep                               admission   200
+POST   /lapse/sweep                               admission   403
+GET    /lapse/brake                               admission   200
+POST   /lapse/brake                               admission   403
+GET    /lapse/acts                                admission   200
+GET    /lapse/acts.json                           admission   200
+GET    /lapse/acts.csv                            admission   200
+GET    /lapse/login                               admission   404
+POST   /lapse/login                               admission   404
+POST   /lapse/logout                              admission   403
+GET    /lapse/static/{release}/{name}             admission   200
+GET    /lapse/api/stats                           admission   200
+GET    /lapse/api/sessions                        admission   200
+GET    /lapse/api/session                         admission   200
+POST   /lapse/api/session/{action}                admission   200
+GET    /lapse/api/sweep                           admission   200
+POST   /lapse/api/sweep                           admission   200
+POST   /lapse/api/sweep/confirm                   admission   200
+GET    /lapse/api/acts                            admission   200
 
 GET    {sessions}                                 owner       200
 POST   {sessions}                                 owner       200
@@ -139,10 +165,15 @@ class Row:
             "user_id": user,
             "session_id": session_id,
             "version_id": "0",
+            "action": "extend",
+            "release": "any",
+            "name": "operators.css",
         }.items():
             path = path.replace(f"{{{name}}}", value)
         while "{" in path:
             path = path[: path.index("{")] + "some" + path[path.index("}") + 1 :]
+        if self.reach == "admission" and "/session" in path:
+            path += f"?app={app}&user={user}&id={session_id}"
         return path
 
     def body(self, app: str, user: str, session_id: str) -> dict[str, Any] | None:
