@@ -38,7 +38,7 @@ from lapse.quotas import Quotas
 from lapse.running_in import announced, is_revived, reviving
 from lapse.store import Outcome, Store
 from lapse.sweeper import Sweeper
-from lapse.tracing import span
+from lapse.transitions import Transitions
 from lapse.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.ttl import DEFAULT_TTL, Targets, ttl_from_minutes
 
@@ -85,7 +85,7 @@ class LapseSessionService(BaseSessionService):
         self._locks: WeakValueDictionary[tuple[int, SessionKey], asyncio.Lock] = (
             WeakValueDictionary()
         )
-        self._transitions: set[asyncio.Task[Any]] = set()
+        self._transitions = Transitions(self.feed)
 
     # ADK's contract.
 
@@ -279,7 +279,7 @@ class LapseSessionService(BaseSessionService):
         if self._sweeper is not None:
             await self._sweeper.stop()
         await self.policy.stop()
-        await asyncio.gather(*self._transitions, return_exceptions=True)
+        await self._transitions.finish()
         await self.store.close()
 
     async def __aenter__(self) -> Self:
@@ -372,24 +372,13 @@ class LapseSessionService(BaseSessionService):
         transition: Coroutine[Any, Any, T],
         changes: Callable[[T], Iterable[Change]],
     ) -> T:
-        """Run a transition to its end and publish its changes, whatever becomes of the caller."""
+        """Run a transition to its end, swept by a sweeper of our own where there is no other."""
         if self._sweeper is not None:
             with acting(None):  # what goes on beside is nobody's
                 await self._sweeper.start()
                 await self.policy.start()
 
-        async def run() -> T:
-            with span(name, key) as traced:
-                result = await transition
-                done = changes(result)
-                traced.note_changes(done)
-            self.feed.publish(done)
-            return result
-
-        task = asyncio.create_task(run())
-        self._transitions.add(task)
-        task.add_done_callback(self._transitions.discard)
-        return await asyncio.shield(task)
+        return await self._transitions.run(name, key, transition, changes)
 
     async def _refuse(self, key: SessionKey) -> None:
         """Count a message that came when its session was purged; no reason to fail a request."""

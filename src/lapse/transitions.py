@@ -1,0 +1,50 @@
+"""Transitions run to their end: what was begun is done and told, whatever becomes of the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from lapse.changes import Feed
+from lapse.lifecycle import Change, SessionKey
+from lapse.tracing import span
+
+T = TypeVar("T")
+
+
+class Transitions:
+    """Runs transitions of a store, each in a task of its own, and publishes their changes."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def run(
+        self,
+        name: str,
+        key: SessionKey,
+        transition: Coroutine[Any, Any, T],
+        changes: Callable[[T], Iterable[Change]],
+    ) -> T:
+        """Return what a transition returns; `changes` says what it changed.
+
+        A caller that is cancelled leaves it running.
+        """
+
+        async def run() -> T:
+            with span(name, key) as traced:
+                result = await transition
+                done = tuple(changes(result))
+                traced.note_changes(done)
+            self._feed.publish(done)
+            return result
+
+        task = asyncio.create_task(run())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def finish(self) -> None:
+        """Return once all that was begun has ended, well or not."""
+        await asyncio.gather(*self._running, return_exceptions=True)
