@@ -6,15 +6,22 @@ name.
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from lapse.audit import Act
 from lapse.lifecycle import ChangeKind, Lifecycle, Status
 from lapse.operating import Brake, Counted, Dues, Overview
 from lapse.ttl import minutes_of
+
+_ACT_COLUMNS: Final = ("number", "at", "by", "action", "appName", "session", "detail")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would work out."""
 
 
 def iso(moment: datetime) -> str:
@@ -115,6 +122,28 @@ def act_json(act: Act) -> dict[str, Any]:
         "session": act.session,
         "detail": dict(act.detail),
     }
+
+
+def acts_csv_head() -> str:
+    """Return the first line of acts as CSV."""
+    return _csv_line(_ACT_COLUMNS)
+
+
+def act_csv(act: Act) -> str:
+    """Return what somebody did as a line of CSV, in which a spreadsheet finds no formula."""
+    number, *rest, detail = act_json(act).values()
+    texts = (*rest, json.dumps(detail) if detail else "")
+    return _csv_line([str(number), *(_inert(text or "") for text in texts)])
+
+
+def _csv_line(cells: Iterable[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def _inert(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def _levels(overview: Overview, app: str | None) -> dict[str, int]:

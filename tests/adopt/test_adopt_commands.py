@@ -178,7 +178,7 @@ def test_what_it_says_is_what_it_does(stocked):
     again = run("undo", stocked, "--run", run_id)
     assert "1 had been put back, used, deleted or purged before" in again.stdout
     wrong = run("undo", stocked, "--run", "nope")
-    assert wrong.returncode == 1
+    assert wrong.returncode == 4
     assert run_id in wrong.stderr
     runs = json.loads(run("undo", stocked, "--json").stdout)["runs"]
     assert [(found["sessions"], found["remaining"]) for found in runs] == [(1, 0), (5, 5)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 
 import pytest
-from serving import LAPSE, environment
+from serving import lapse
 
 from lapse import store_from_url
 from lapse.documents import StateDelta
@@ -18,15 +17,7 @@ KEY = SessionKey("app", "ada", "0123456789abcdef")
 
 
 def audit(folder, *arguments):
-    return subprocess.run(
-        [LAPSE, "audit", *arguments],
-        cwd=folder,
-        env=environment() | {"COLUMNS": "160"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return lapse(folder, "audit", *arguments, COLUMNS="160")
 
 
 @pytest.fixture
@@ -73,5 +64,7 @@ def test_a_spreadsheet_runs_nothing(acted):
 
 
 def test_an_empty_record_and_wrong_options_are_told(tmp_path):
+    assert "the store is empty" in audit(tmp_path).stderr
+    assert lapse(tmp_path, "migrate").returncode == 0
     assert "nothing is recorded" in audit(tmp_path).stdout
     assert audit(tmp_path, "--json", "--csv").returncode == 2

@@ -389,7 +389,7 @@ def test_acts_are_shown_and_exported(running):
         running.served.client.post(path, headers={"X-Principal": "operator =1+1"})
     assert "resurrected" in client.get("/lapse/acts").text
     lines = client.get("/lapse/acts.csv").text.splitlines()
-    assert lines[0] == "number,at,by,action,app,session,detail"
+    assert lines[0] == "number,at,by,action,appName,session,detail"
     assert ",'=1+1,expired,shop,exported," in lines[1]
     exported = [json.loads(line) for line in client.get("/lapse/acts.json").text.splitlines()]
     assert [act["action"] for act in exported[:2]] == ["expired", "resurrected"]

@@ -94,7 +94,7 @@ class Life:
 
 @pytest.mark.parametrize("rules", [{}, {"horizon": timedelta(0)}, {"enforced": False}], ids=str)
 async def test_every_change_is_counted_once_and_the_levels_are_exact(open_store, rules):
-    """Seen to fail with each statement's count left out, and with `was` always 'waiting'."""
+    """Seen to fail without the count of an extension, and with `was` always 'waiting'."""
     store = await open_store(**rules)
     life = Life(store, seed=7)
     for number in range(150):

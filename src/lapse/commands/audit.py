@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import csv
-import io
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lapse.commands.starting import StoreOption, open_settings, open_store
+from lapse.commands.starting import StoreOption, open_settings, ready_store, run_async
 
 if TYPE_CHECKING:
     from lapse.audit import Act
@@ -21,9 +18,6 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 1000
 _SHOWN: Final = 50
-_COLUMNS: Final = ("number", "at", "by", "action", "appName", "session", "detail")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet would work out."""
 
 
 class _Format(StrEnum):
@@ -53,14 +47,15 @@ def audit(
     shape = _Format.JSON if as_json else _Format.CSV if as_csv else _Format.TABLE
     if shape is _Format.TABLE and newest is None:
         newest = _SHOWN
-    asyncio.run(_audit(settings, shape, newest, before))
+    run_async(_audit(settings, shape, newest, before))
 
 
 async def _audit(
     settings: Settings, shape: _Format, newest: int | None, before: int | None
 ) -> None:
-    store = open_store(settings)
-    try:
+    from lapse.showing import act_csv, act_json, acts_csv_head
+
+    async with ready_store(settings) as store:
         acts = _acts(store, newest, before)
         match shape:
             case _Format.TABLE:
@@ -69,11 +64,9 @@ async def _audit(
                 async for act in acts:
                     typer.echo(json.dumps(act_json(act)))
             case _Format.CSV:
-                typer.echo(_csv_line(_COLUMNS), nl=False)
+                typer.echo(acts_csv_head(), nl=False)
                 async for act in acts:
-                    typer.echo(_csv_line(_cells(act)), nl=False)
-    finally:
-        await store.close()
+                    typer.echo(act_csv(act), nl=False)
 
 
 async def _acts(store: Store, newest: int | None, before: int | None) -> AsyncIterator[Act]:
@@ -86,36 +79,6 @@ async def _acts(store: Store, newest: int | None, before: int | None) -> AsyncIt
         if not page:
             return
         left, before = None if left is None else left - len(page), page[-1].number
-
-
-def act_json(act: Act) -> dict[str, Any]:
-    """Return a record as it is exported; `session` is the beginning of an id."""
-    return {
-        "number": act.number,
-        "at": act.at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        "by": act.by,
-        "action": act.action,
-        "appName": act.app_name,
-        "session": act.session,
-        "detail": dict(act.detail),
-    }
-
-
-def _cells(act: Act) -> list[str]:
-    number, *rest, detail = act_json(act).values()
-    texts = (*rest, json.dumps(detail) if detail else "")
-    return [str(number), *(_inert(text or "") for text in texts)]
-
-
-def _inert(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
-
-
-def _csv_line(cells: Iterable[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
 
 
 def _print_table(acts: Sequence[Act]) -> None:

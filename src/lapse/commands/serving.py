@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lapse.authentication import AuthMode
 from lapse.commands.starting import (
     StoreOption,
     VerboseOption,
@@ -74,6 +73,8 @@ def serve(
     verbose: VerboseOption = False,
 ) -> None:
     """Serve ADK agents over HTTP, their sessions kept by Lapse."""
+    from lapse.authentication import AuthMode
+
     settings = open_settings(store, verbose=verbose)
     if settings.auth is AuthMode.NONE and not insecure and not _is_loopback(host):
         fail(

@@ -2,8 +2,6 @@
 
 # No `from __future__ import annotations`: FastAPI reads those of functions within functions.
 
-import csv
-import io
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, Final
@@ -19,7 +17,7 @@ from lapse.lifecycle import SessionKey, Status
 from lapse.operating import Page, Query
 from lapse.operators import OperatorOptions
 from lapse.sessions import LapseSessionService
-from lapse.showing import act_json, record_json
+from lapse.showing import act_csv, act_json, acts_csv_head, record_json
 from lapse.web.operators.admission import Admission
 from lapse.web.operators.charts import SERIES, day_chart
 from lapse.web.operators.doing import ALLOWED, WORDS, Action
@@ -175,8 +173,8 @@ def page_routes(  # noqa: C901 - one function for each page
 
     @router.get("/acts.csv")
     async def acts_csv(operator: admitted) -> Response:  # noqa: ARG001 - let in
-        head = "number,at,by,action,app,session,detail\r\n"
-        return _download(_exported(store.acts, _csv_line, head), "text/csv", "acts.csv")
+        exported = _exported(store.acts, act_csv, acts_csv_head())
+        return _download(exported, "text/csv", "acts.csv")
 
     return router
 
@@ -236,20 +234,6 @@ async def _exported(
 
 def _json_line(act: Act) -> str:
     return json.dumps(act_json(act), ensure_ascii=False) + "\n"
-
-
-def _csv_line(act: Act) -> str:
-    cells = io.StringIO()
-    detail = json.dumps(act.detail) if act.detail else ""
-    at = act_json(act)["at"]
-    shown = (at, act.by, act.action, act.app_name or "", act.session or "", detail)
-    csv.writer(cells).writerow([act.number, *map(_inert, shown)])
-    return cells.getvalue()
-
-
-def _inert(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _download(lines: AsyncIterator[str], media_type: str, name: str) -> Response:
