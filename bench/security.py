@@ -52,6 +52,17 @@ def main() -> None:
         (BENCH / "security.md").write_text(text, encoding="utf-8")
 
 
+_UNLIMITED = {
+    f"LAPSE_{name}": "0"
+    for name in (
+        "CREATES_PER_MINUTE_PER_USER",
+        "CREATES_PER_MINUTE_PER_ADDRESS",
+        "WAITING_PER_USER",
+        "WAITING_PER_ADDRESS",
+    )
+}
+
+
 class Issuer:
     """Signs tokens of one algorithm."""
 
@@ -77,6 +88,7 @@ class Issuer:
             "LAPSE_JWT_ALGORITHMS": self.algorithm,
             "LAPSE_JWT_ISSUER": _ISSUER,
             "LAPSE_JWT_AUDIENCE": "bench",
+            **_UNLIMITED,
         }
 
     def headers(self, user: str) -> dict[str, str]:
@@ -87,7 +99,7 @@ class Issuer:
 class Proxy:
     """A proxy on this machine that names the user."""
 
-    settings: Final = {"LAPSE_AUTH": "header", "LAPSE_AUTH_PROXIES": "127.0.0.1"}
+    settings: Final = {"LAPSE_AUTH": "header", "LAPSE_AUTH_PROXIES": "127.0.0.1", **_UNLIMITED}
 
     def headers(self, user: str) -> dict[str, str]:
         return {"X-Forwarded-User": user}

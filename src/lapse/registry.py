@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from lapse.authentication import AuthMode
+from lapse.errors import InvalidValueError
 from lapse.logs import log_change
 from lapse.policy import TtlPolicy
 from lapse.sessions import LapseSessionService
@@ -20,10 +22,17 @@ def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
     factory, such as `agents_dir`, has no bearing on it.
 
     Raises:
-        InvalidValueError: no store has such a URL.
+        InvalidValueError: no store has such a URL; or the settings ask for authentication, which
+            ADK's server has no place for.
         SettingsError: the settings are wrong.
     """
     settings = load_settings()
+    if settings.auth is not AuthMode.NONE:
+        raise InvalidValueError(
+            "LAPSE_AUTH",
+            f"is {str(settings.auth)!r}, and ADK's own server would let everybody in all the "
+            "same; use `lapse serve`, or leave it out here",
+        )
     url = uri.removeprefix("lapse:").removeprefix("//")
     # ADK keeps its artifact service to itself: nobody here could delete what the outbox names.
     rules = replace(settings.rules, artifacts=False)

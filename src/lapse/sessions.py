@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
-from weakref import WeakValueDictionary
 
 from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
@@ -38,7 +36,7 @@ from lapse.quotas import Quotas
 from lapse.running_in import announced, is_revived, reviving
 from lapse.store import Outcome, Store
 from lapse.sweeper import Sweeper
-from lapse.transitions import Transitions
+from lapse.transitions import Transitions, Turns
 from lapse.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.ttl import DEFAULT_TTL, Targets, ttl_from_minutes
 
@@ -82,9 +80,7 @@ class LapseSessionService(BaseSessionService):
         self.policy = policy or TtlPolicy(store, Targets.around(ttl, store.rules.horizon))
         self.admission = Admission(store, quotas)
         self._sweeper = Sweeper(store, self.feed) if sweep else None
-        self._locks: WeakValueDictionary[tuple[int, SessionKey], asyncio.Lock] = (
-            WeakValueDictionary()
-        )
+        self._turns = Turns()
         self._transitions = Transitions(self.feed)
 
     # ADK's contract.
@@ -250,7 +246,7 @@ class LapseSessionService(BaseSessionService):
         key = SessionKey(session.app_name, session.user_id, session.id)
         if is_foreign(key.user_id) or not can_exist(key):
             raise SessionNotFoundError(f"Session {session.id} not found.")
-        async with self._turn(key), announced(key, event):
+        async with self._turns.of(key), announced(key, event):
             new = new_event(event)
             try:
                 appended = await self._commit(
@@ -287,12 +283,7 @@ class LapseSessionService(BaseSessionService):
         await self.store.open()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close the store."""
         await self.close()
 
@@ -384,10 +375,6 @@ class LapseSessionService(BaseSessionService):
         """Count a message that came when its session was purged; no reason to fail a request."""
         with suppress(StoreUnavailableError):
             await self.store.refuse(key)
-
-    def _turn(self, key: SessionKey) -> asyncio.Lock:
-        """Return the lock that a session's appends in this loop share."""
-        return self._locks.setdefault((id(asyncio.get_running_loop()), key), asyncio.Lock())
 
     async def _stored_key(self, app_name: str, user_id: str, session_id: str) -> SessionKey | None:
         """Return the key under which a session is stored: as given, else stripped.

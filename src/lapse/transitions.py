@@ -1,10 +1,11 @@
-"""Transitions run to their end: what was begun is done and told, whatever becomes of the caller."""
+"""How what is done to sessions is run: to its end, and appends to one session in turns."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from lapse.changes import Feed
 from lapse.lifecycle import Change, SessionKey
@@ -48,3 +49,16 @@ class Transitions:
     async def finish(self) -> None:
         """Return once all that was begun has ended, well or not."""
         await asyncio.gather(*self._running, return_exceptions=True)
+
+
+class Turns:
+    """Locks that are there as long as somebody holds one or waits for it."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[tuple[int, SessionKey], asyncio.Lock] = (
+            WeakValueDictionary()
+        )
+
+    def of(self, key: SessionKey) -> asyncio.Lock:
+        """Return the lock that a session's appends in this loop share."""
+        return self._locks.setdefault((id(asyncio.get_running_loop()), key), asyncio.Lock())
