@@ -1,0 +1,109 @@
+"""The log-in of operators: its cookie, its attempts, its token."""
+
+from datetime import timedelta
+
+import pytest
+from operators_server import FORM, TOKEN, operated
+from pydantic import SecretStr
+
+from lapse.errors import InvalidValueError
+from lapse.operators import OperatorOptions, without_password
+from lapse.web.operators.signing import Attempts, Signatures
+
+
+def test_a_log_in_gives_a_cookie_that_no_script_and_no_other_site_gets(running):
+    client = running.client()
+    sent = {"token": TOKEN, "name": "ann", "then": "/lapse/sessions?status=used"}
+    answer = client.post("/lapse/login", data=sent, headers=running.own_origin())
+    assert answer.headers["Location"] == "/lapse/sessions?status=used"
+    cookie = answer.headers["Set-Cookie"]
+    for part in ("HttpOnly", "SameSite=strict", "Path=/lapse/", "Max-Age=43200"):
+        assert part in cookie
+    assert TOKEN not in cookie
+    page = client.get("/lapse/")
+    assert "operator:ann" in page.text
+    form = {"form_token": FORM.search(page.text)[1]}
+    assert client.post("/lapse/logout", data=form, headers=running.own_origin()).status_code == 303
+    assert client.get("/lapse/").status_code == 303
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["https://evil.example", "//evil.example", "/lapse/\\evil", "/other", "/lapse/\n", ""],
+)
+def test_a_log_in_leads_to_our_own_pages_only(running, elsewhere):
+    sent = {"token": TOKEN, "then": elsewhere}
+    answer = running.client().post("/lapse/login", data=sent, headers=running.own_origin())
+    assert answer.headers["Location"] == "/lapse/"
+
+
+def test_a_log_in_from_elsewhere_or_with_a_strange_name_is_refused(running):
+    foreign = {"Origin": "https://evil.example"}
+    client = running.client()
+    assert client.post("/lapse/login", data={"token": TOKEN}, headers=foreign).status_code == 403
+    for name in ("x" * 65, "a\nb"):
+        sent = {"token": TOKEN, "name": name}
+        answer = client.post("/lapse/login", data=sent, headers=running.own_origin())
+        assert (answer.status_code, "printable" in answer.text) == (403, True)
+    long = client.post("/lapse/login", content=b"x" * 20_000, headers=running.own_origin())
+    assert long.status_code == 413
+
+
+def test_after_five_wrong_tokens_an_address_has_to_wait(tmp_path):
+    with operated(f"sqlite:///{tmp_path}/lapse.db") as found:
+        client, own = found.served.client, found.own_origin()
+        for _ in range(4):
+            answer = client.post("/lapse/login", data={"token": "wrong"}, headers=own)
+            assert (answer.status_code, "not the token" in answer.text) == (403, True)
+        bearer = {"Authorization": "Bearer x"}
+        assert client.get("/lapse/api/stats", headers=bearer).status_code == 404
+        answer = client.post("/lapse/login", data={"token": TOKEN}, headers=own)
+        assert answer.status_code == 429
+        assert 0 < int(answer.headers["Retry-After"]) <= 60
+        assert (
+            client.get("/lapse/api/stats", headers={"Authorization": f"Bearer {TOKEN}"}).status_code
+            == 429
+        )
+
+
+def test_attempts_are_counted_for_each_address_and_not_for_ever():
+    attempts = Attempts()
+    for number in range(10_005):
+        attempts.failed(f"address {number}")
+    for _ in range(5):
+        assert not attempts.wait("one")
+        attempts.failed("one")
+    assert attempts.wait("one") > timedelta(seconds=50)
+    assert not attempts.wait("other")
+    assert len(attempts._failures) == 10_000
+
+
+def test_a_cookie_ends_with_its_time_and_with_its_token():
+    token, hours = SecretStr(TOKEN), timedelta(hours=12)
+    cookie = Signatures(token, hours).cookie("ann")
+    assert Signatures(token, hours).read_cookie(cookie).name == "operator:ann"
+    assert Signatures(token, timedelta(seconds=-1)).read_cookie(cookie) is None
+    assert Signatures(SecretStr(TOKEN + "x"), hours).read_cookie(cookie) is None
+    assert Signatures(token, hours).read_cookie(Signatures(token, hours).form_token("x")) is None
+    assert not Signatures(None, hours).is_token("")
+
+
+def test_a_token_that_could_be_guessed_or_sent_by_no_header_is_refused():
+    for token in ("short", "x" * 23, "é" * 30, "with spaces in it, many of them"):
+        with pytest.raises(InvalidValueError, match="LAPSE_ADMIN_TOKEN") as caught:
+            OperatorOptions(token=SecretStr(token))
+        assert token not in str(caught.value)
+    assert TOKEN not in repr(OperatorOptions(token=SecretStr(TOKEN)))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:////var/a@b.db", "sqlite:////var/a@b.db"),
+        ("postgresql://lapse:s:e@c/r?t@host:5/db?sslmode=x", "postgresql://lapse@host:5/db"),
+        ("postgresql:///db?user=u&password=p@ss", "postgresql://@ss"),
+        ("postgresql://host/db?password=x", "postgresql://host/db"),
+    ],
+)
+def test_a_stores_address_is_shown_without_secrets(url, shown):
+    assert without_password(url) == shown
