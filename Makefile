@@ -101,6 +101,7 @@ bench-runs: .venv/.installed-bench
 
 bench-operating: .venv/.installed-bench
 	$(BIN)/python bench/operating.py
+	$(BIN)/python bench/operating_pages.py
 
 bench-security: .venv/.installed-bench
 	cd bench && ../$(BIN)/python security.py
