@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -13,7 +12,8 @@ from lapse.adoption import Adopted, Adoption, Batch, Leftover, PutBack
 from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind, SessionKey
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import NO_SESSION, Call
-from lapse.stores.postgres.connections import Connections, Taken
+from lapse.stores.postgres.connections import Taken
+from lapse.stores.postgres.part import PostgresPart
 
 
 async def adopt(call: Call, batch: Batch) -> Adopted:
@@ -81,15 +81,11 @@ def _key(row: asyncpg.Record) -> SessionKey:
 _FIRST_ANALYZE: Final = 500
 
 
-class PostgresAdopting(ABC):
+class PostgresAdopting(PostgresPart):
     """The part of the PostgreSQL store that is an `AdoptingStore`."""
 
-    _connections: Connections
     _adopted = 0
     _analyze_at = _FIRST_ANALYZE
-
-    @abstractmethod
-    async def _at(self, now: datetime | None, key: SessionKey = NO_SESSION) -> Call: ...
 
     async def adopt(self, batch: Batch, *, now: datetime | None = None) -> Adopted:
         """Adopt one batch."""

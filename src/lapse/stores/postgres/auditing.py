@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from lapse.audit import Act
-from lapse.lifecycle import SessionKey
-from lapse.stores.postgres.call import NO_SESSION, Call
+from lapse.stores.postgres.part import PostgresPart
 
 
 def act(by: str | None, action: str, **detail: Any) -> dict[str, str | None]:
@@ -18,11 +16,8 @@ def act(by: str | None, action: str, **detail: Any) -> dict[str, str | None]:
     return {"by": by, "action": action, "detail": json.dumps(detail)}
 
 
-class PostgresAudited(ABC):
+class PostgresAudited(PostgresPart):
     """The part of the PostgreSQL store that is `Audited`."""
-
-    @abstractmethod
-    async def _at(self, now: datetime | None, key: SessionKey = NO_SESSION) -> Call: ...
 
     async def record_act(
         self, by: str, action: str, detail: Mapping[str, Any], *, now: datetime | None = None

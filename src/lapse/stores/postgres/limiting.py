@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -12,17 +11,14 @@ from lapse.errors import StoreUnavailableError
 from lapse.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey
 from lapse.quotas import EXCESS, SPAN, Bucket, Turn
 from lapse.stores.postgres import rows
-from lapse.stores.postgres.call import NO_SESSION, Call
+from lapse.stores.postgres.part import PostgresPart
 
 _TRIES: Final = 10
 """The first one of a user makes their bucket; another is needed where it is forgotten at once."""
 
 
-class PostgresLimiting(ABC):
+class PostgresLimiting(PostgresPart):
     """The part of the PostgreSQL store that is `Limiting`."""
-
-    @abstractmethod
-    async def _at(self, now: datetime | None, key: SessionKey = NO_SESSION) -> Call: ...
 
     async def take_turn(self, buckets: Sequence[Bucket], *, now: datetime | None = None) -> Turn:
         """Draw from all buckets, or from none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -10,7 +9,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from lapse.lifecycle import ChangeKind, SessionKey, Status
+from lapse.lifecycle import ChangeKind, Status
 from lapse.operating import (
     BUCKET,
     CONFIRMED,
@@ -27,8 +26,9 @@ from lapse.operating import (
 )
 from lapse.paging import Place, Way, bounds, finds_nothing, next_after
 from lapse.stores.postgres import rows
-from lapse.stores.postgres.call import NO_SESSION, Call
-from lapse.stores.postgres.connections import Connections, Taken
+from lapse.stores.postgres.call import Call
+from lapse.stores.postgres.connections import Taken
+from lapse.stores.postgres.part import PostgresPart
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -95,13 +95,8 @@ def _brake(row: asyncpg.Record) -> Brake | None:
     )
 
 
-class PostgresOperated(ABC):
+class PostgresOperated(PostgresPart):
     """The part of the PostgreSQL store that is `Operated`."""
-
-    _connections: Connections
-
-    @abstractmethod
-    async def _at(self, now: datetime | None, key: SessionKey = NO_SESSION) -> Call: ...
 
     async def overview(self, *, since: timedelta, now: datetime | None = None) -> Overview:
         """Return the overview."""

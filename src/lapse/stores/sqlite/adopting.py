@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TypeVar
 
 from lapse.adoption import Adopted, Adoption, Batch, Leftover, PutBack
 from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind, SessionKey, Status
 from lapse.stores.sqlite import rows
+from lapse.stores.sqlite.part import SqlitePart
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction
-
-T = TypeVar("T")
 
 
 def adopt(transaction: Transaction, batch: Batch) -> Adopted:
@@ -143,24 +140,8 @@ def _after(after: SessionKey | None) -> dict[str, str]:
     return {"after_app": key.app_name, "after_user": key.user_id, "after_session": key.session_id}
 
 
-class SqliteAdopting(ABC):
+class SqliteAdopting(SqlitePart):
     """The part of the SQLite store that is an `AdoptingStore`."""
-
-    @abstractmethod
-    async def _read(
-        self,
-        work: Callable[[Transaction], T],
-        key: SessionKey | None = None,
-        now: datetime | None = None,
-    ) -> T: ...
-
-    @abstractmethod
-    async def _write(
-        self,
-        work: Callable[[Transaction], T],
-        key: SessionKey | None = None,
-        now: datetime | None = None,
-    ) -> T: ...
 
     async def adopt(self, batch: Batch, *, now: datetime | None = None) -> Adopted:
         """Adopt one batch."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from lapse.audit import Act
-from lapse.lifecycle import SessionKey
 from lapse.stores.sqlite import rows
+from lapse.stores.sqlite.part import SqlitePart
 from lapse.stores.sqlite.transaction import Transaction
-
-T = TypeVar("T")
 
 
 def record(transaction: Transaction, by: str | None, action: str, **detail: Any) -> None:
@@ -44,24 +41,8 @@ def acts(transaction: Transaction, newest: int, before: int | None) -> list[Act]
     ]
 
 
-class SqliteAudited(ABC):
+class SqliteAudited(SqlitePart):
     """The part of the SQLite store that is `Audited`."""
-
-    @abstractmethod
-    async def _read(
-        self,
-        work: Callable[[Transaction], T],
-        key: SessionKey | None = None,
-        now: datetime | None = None,
-    ) -> T: ...
-
-    @abstractmethod
-    async def _write(
-        self,
-        work: Callable[[Transaction], T],
-        key: SessionKey | None = None,
-        now: datetime | None = None,
-    ) -> T: ...
 
     async def record_act(
         self, by: str, action: str, detail: Mapping[str, Any], *, now: datetime | None = None

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from lapse.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey, Status
 from lapse.quotas import EXCESS, SPAN, Bucket, Turn
 from lapse.stores.sqlite import rows
+from lapse.stores.sqlite.part import SqlitePart
 from lapse.stores.sqlite.transaction import Transaction
-
-T = TypeVar("T")
 
 _SPAN: Final = rows.duration_micros(SPAN)
 
@@ -77,18 +75,8 @@ def reuse_waiting(
     return record.key, Change(ChangeKind.EXTENDED, transaction.moment, record)
 
 
-class SqliteLimiting(ABC):
+class SqliteLimiting(SqlitePart):
     """The part of the SQLite store that is `Limiting`."""
-
-    @abstractmethod
-    async def _write(
-        self,
-        work: Callable[[Transaction], T],
-        key: SessionKey | None = None,
-        now: datetime | None = None,
-        *,
-        flushed: bool = True,
-    ) -> T: ...
 
     async def take_turn(self, buckets: Sequence[Bucket], *, now: datetime | None = None) -> Turn:
         """Draw from all buckets, or from none."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from lapse.lifecycle import ChangeKind, Status
 from lapse.operating import (
@@ -28,9 +27,8 @@ from lapse.operating import (
 )
 from lapse.paging import Place, Way, bounds, finds_nothing, fits, next_after
 from lapse.stores.sqlite import rows
+from lapse.stores.sqlite.part import SqlitePart
 from lapse.stores.sqlite.transaction import Transaction
-
-T = TypeVar("T")
 
 _HOUR: Final = timedelta(hours=1)
 
@@ -143,22 +141,8 @@ def set_brake(transaction: Transaction, wanted: Brake) -> bool:
     return row is not None
 
 
-class SqliteOperated(ABC):
+class SqliteOperated(SqlitePart):
     """The part of the SQLite store that is `Operated`."""
-
-    @abstractmethod
-    async def _read(
-        self, work: Callable[[Transaction], T], *, now: datetime | None = None
-    ) -> T: ...
-
-    @abstractmethod
-    async def _write(
-        self,
-        work: Callable[[Transaction], T],
-        *,
-        now: datetime | None = None,
-        flushed: bool = True,
-    ) -> T: ...
 
     async def overview(self, *, since: timedelta, now: datetime | None = None) -> Overview:
         """Return the overview."""
