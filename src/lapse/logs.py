@@ -11,14 +11,22 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, Final
 
 import structlog
 
 from lapse.lifecycle import SHOWN_ID, Change, ChangeKind
 from lapse.operating import Brake, BrakeReason
-from lapse.settings import LogFormat
 from lapse.sweeper import SweepReport
+
+
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
 
 _LINES: Final = {
     ChangeKind.CREATED: (logging.DEBUG, "session scheduled"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import SecretStr
+from pydantic import AfterValidator, SecretStr
 
 from lapse.errors import InvalidValueError
 
@@ -54,6 +54,9 @@ def check_token(token: SecretStr) -> SecretStr:
     if not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidValueError("LAPSE_ADMIN_TOKEN", "must be printable ASCII without spaces")
     return token
+
+
+AdminToken = Annotated[SecretStr, AfterValidator(check_token)]
 
 
 def without_password(url: str) -> str:

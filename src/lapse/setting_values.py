@@ -6,11 +6,10 @@ import math
 from datetime import timedelta
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field
 
 from lapse.errors import InvalidValueError
 from lapse.lifecycle import LONGEST_HORIZON
-from lapse.operators import check_token
 from lapse.ttl import LONGEST_TTL, ttl_from_minutes
 
 _LONGEST_TIMEOUT: Final = timedelta(hours=1)
@@ -115,7 +114,6 @@ WarningMinutes = Annotated[timedelta, BeforeValidator(_warning)]
 Hours = Annotated[timedelta, BeforeValidator(_hours)]
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 SecondsOrNone = Annotated[timedelta, BeforeValidator(_seconds_or_none_at_all)]
-AdminToken = Annotated[SecretStr, AfterValidator(check_token)]
 Limit = Annotated[int | None, Field(ge=0, le=1_000_000)]
 """How many, at most; 0 for as many as there are, None where it is not set."""
 

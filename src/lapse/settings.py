@@ -18,12 +18,12 @@ from lapse.bounds import KIB, Bounds
 from lapse.connection import ConnectionOptions
 from lapse.errors import InvalidValueError, SettingsError
 from lapse.lifecycle import DEFAULT_HORIZON, Rules
+from lapse.logs import LogFormat
 from lapse.operating import BrakeOptions
-from lapse.operators import OperatorOptions, without_password
+from lapse.operators import AdminToken, OperatorOptions, without_password
 from lapse.quotas import USUAL, Quotas
 from lapse.run_store import RunLimits
 from lapse.setting_values import (
-    AdminToken,
     Hours,
     Limit,
     Minutes,
@@ -40,13 +40,6 @@ from lapse.watching import WatchOptions
 
 ENV_FILE: Final = ".env.local"
 _PREFIXES: Final = ("LAPSE_", "SESSION_CLEANUP_")
-
-
-class LogFormat(StrEnum):
-    """How log lines are written."""
-
-    CONSOLE = "console"
-    JSON = "json"
 
 
 class Adopt(StrEnum):

@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
-from lapse.logs import configure_logging, log_change, log_sweep, shorten, shortening
-from lapse.settings import LogFormat
+from lapse.logs import LogFormat, configure_logging, log_change, log_sweep, shorten, shortening
 from lapse.sweeper import SweepReport
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

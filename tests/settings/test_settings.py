@@ -11,8 +11,9 @@ import pytest
 from lapse.bounds import Bounds
 from lapse.errors import SettingsError
 from lapse.lifecycle import Rules
+from lapse.logs import LogFormat
 from lapse.quotas import USUAL, Quotas
-from lapse.settings import Adopt, LogFormat, load_settings, setting_names
+from lapse.settings import Adopt, load_settings, setting_names
 from lapse.ttl import Policy, Targets
 from lapse.watching import WatchOptions
 

@@ -16,14 +16,20 @@ from lapse.lifecycle import SessionKey, check_key
 from lapse.runs import Runs
 from lapse.web.adk import Opener
 from lapse.web.beginning import RUN_HEADER, unless_gone, validated
-from lapse.web.front import is_detached
 from lapse.web.run_bodies import IfBusy
 from lapse.web.streams import EventStream
 
 if TYPE_CHECKING:
     from google.adk.cli.api_server import RunAgentRequest
 
+_DETACH: Final = b"lapse-detach"
 _DONE: Final = b"event: done\n"
+
+
+def is_detached(scope: Scope) -> bool:
+    """Return whether a request asks for a run that outlives its connection."""
+    value: bytes = dict(scope.get("headers") or ()).get(_DETACH, b"")
+    return value.strip().lower() == b"true"
 
 
 class DetachedRoute(Route):

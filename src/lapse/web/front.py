@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Final
 from urllib.parse import unquote
 
 from starlette.datastructures import QueryParams
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.lifecycle import SessionKey
 from lapse.logs import shortening
 from lapse.running_in import reviving
+from lapse.web.authentication.body import parsed, read_body
+from lapse.web.detached import is_detached
 
 _RUNS: Final = {"/run", "/run_sse"}
 _LIVE: Final = "/run_live"
-_DETACH: Final = b"lapse-detach"
-
-
-def is_detached(scope: Scope) -> bool:
-    """Return whether a request asks for a run that outlives its connection."""
-    value: bytes = dict(scope.get("headers") or ()).get(_DETACH, b"")
-    return value.strip().lower() == b"true"
 
 
 class SessionInFront:
@@ -71,34 +65,6 @@ class SessionInFront:
         if all(isinstance(part, str) for part in (app_name, user_id, session_id)):
             return SessionKey(str(app_name), str(user_id), str(session_id))
         return None
-
-
-async def read_body(receive: Receive) -> tuple[bytes, Receive]:
-    """Read a request's body, and return it with a `receive` that gives it once more."""
-    chunks: list[bytes] = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            break
-        chunks.append(message.get("body", b""))
-        if not message.get("more_body"):
-            message = {"type": "http.request", "body": b"".join(chunks), "more_body": False}
-            break
-    pending: list[Message] = [message]
-
-    async def again() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return b"".join(chunks), again
-
-
-def parsed(body: bytes) -> dict[str, Any]:
-    """Return a JSON object; empty for anything else, which ADK's own validation answers."""
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def _id_in(path: str) -> str:

@@ -150,7 +150,7 @@ def mount(
     # Innermost: behind CORS and ADK's checks of Host and Origin, which answer by themselves.
     if options.authentication is not None:
         app.user_middleware.append(
-            Middleware(Gate, service=service, authentication=options.authentication)
+            Middleware(Gate, authentication=options.authentication, look_up=service.lifecycle)
         )
     app.user_middleware.append(
         Middleware(SessionInFront, default_app=options.default_app, on_run=metrics.count_plain_run)

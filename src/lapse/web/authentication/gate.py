@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,10 +17,9 @@ from lapse.authentication import NotAuthenticatedError
 from lapse.errors import LapseError
 from lapse.lifecycle import SessionKey
 from lapse.principals import Principal, Role, acting
-from lapse.sessions import LapseSessionService
 from lapse.web.authentication.access import Access, Reach, access_to
 from lapse.web.authentication.authenticator import Authentication
-from lapse.web.front import parsed, read_body
+from lapse.web.authentication.body import parsed, read_body
 
 NOBODY: Final = Principal("")
 """Acts where anybody may: it has nothing, for no user has an empty id."""
@@ -43,17 +42,23 @@ class Gate:
 
     401: nobody known asks. 403: the role is not enough for the route, which is the same for
     everybody. 404: it is another user's, whether it exists or not.
+
+    Args:
+        app: what it lets through to.
+        authentication: how callers are known, and what is open.
+        look_up: reads a session's record, or raises LapseError. A foreign session is refused after
+            as long as an unknown one takes, so that the time tells nothing.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        service: LapseSessionService,
         authentication: Authentication,
+        look_up: Callable[[SessionKey], Awaitable[object]],
     ) -> None:
         self._app = app
-        self._service = service
+        self._look_up = look_up
         self._authentication = authentication
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,7 +131,7 @@ class Gate:
         if access.session_id:
             key = SessionKey(access.app_name, _NO_USER, access.session_id)
             with suppress(LapseError):
-                await self._service.lifecycle(key)
+                await self._look_up(key)
 
 
 async def _is_own(
