@@ -31,22 +31,19 @@ async def live(store: Store, *, seed: int = 7) -> None:
         for born in sorted(hour - chance.random() * _HOUR for _ in range(int(3 + 9 * busy))):
             name = f"{chance.getrandbits(128):032x}"
             key = SessionKey("concierge", f"guest-{chance.randrange(999)}", name)
-            created = await store.create(
+            created = await store.at(born).create(
                 key,
                 state=StateDelta(),
                 ttl=_TTL,
                 metadata={"kind": "canonical-session", "page": chance.choice(("home", "menu"))},
-                now=born,
             )
             spoken = born + timedelta(seconds=chance.lognormvariate(4.3, 1.3))
             if chance.random() < _SPEAK and spoken < min(now, born + _TTL):
-                await store.append(
-                    key, _message(name, spoken), created.session.revision, now=spoken
-                )
+                await store.at(spoken).append(key, _message(name, spoken), created.session.revision)
             else:
                 silent.append(key)
-        await store.expire_due(_BATCH, now=hour)
-        await store.purge_due(_BATCH, now=hour)
+        await store.at(hour).expire_due(_BATCH)
+        await store.at(hour).purge_due(_BATCH)
         if silent and chance.random() < _COME_BACK:
             await _come_back(store, silent.pop(0), hour, now)
         silent = silent[-20:]
@@ -55,13 +52,13 @@ async def live(store: Store, *, seed: int = 7) -> None:
 
 async def _come_back(store: Store, key: SessionKey, hour: datetime, now: datetime) -> None:
     """Let somebody speak to a session that has expired by then."""
-    record = await store.lifecycle(key, now=hour)
+    record = await store.at(hour).lifecycle(key)
     if record is None or record.expired_at is None or hour > now:
         return
-    outcome = await store.resurrect(key, cause=Cause.REQUEST, now=hour)
-    read = await store.read(outcome.record.key, now=hour)
+    outcome = await store.at(hour).resurrect(key, cause=Cause.REQUEST)
+    read = await store.at(hour).read(outcome.record.key)
     if read is not None:
-        await store.append(key, _message(key.session_id, hour), read.revision, now=hour)
+        await store.at(hour).append(key, _message(key.session_id, hour), read.revision)
 
 
 def _message(name: str, at: datetime) -> NewEvent:

@@ -1,7 +1,7 @@
 """The stores under test, and short words for what tests say to them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -84,22 +84,39 @@ def _event(event_id: str, at: datetime, state: dict | None, **content: Any) -> N
     return NewEvent(record, split_state(state or {}), is_message(document))
 
 
+def by(store: Store, now: datetime | None) -> Store:
+    """Return the store at a moment; None leaves it its own clock."""
+    return store if now is None else store.at(now)
+
+
+class Clocked:
+    """A store whose clock a test moves, under what was built on it.
+
+    `clock` returns what the time is now; None for the store's own.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], datetime | None]) -> None:
+        self._store, self._clock = store, clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(by(self._store, self._clock()), name)
+
+
 async def create(
     store: Store,
     name: str | SessionKey = "s1",
     *,
-    now: datetime = T0,
+    now: datetime | None = T0,
     ttl: timedelta = TTL,
     state: dict | None = None,
     metadata: dict | None = None,
 ) -> Revision:
     """Create a session and return its revision."""
-    created = await store.create(
+    created = await by(store, now).create(
         key(name) if isinstance(name, str) else name,
         state=split_state(state or {}),
         ttl=ttl,
         metadata=metadata or {},
-        now=now,
     )
     return created.session.revision
 
@@ -107,7 +124,7 @@ async def create(
 async def use(store: Store, name: str = "s1", *, now: datetime = T0) -> Revision:
     """Create a session with one message and return its revision."""
     revision = await create(store, name, now=now)
-    appended = await store.append(key(name), message(at=now), revision, now=now)
+    appended = await store.at(now).append(key(name), message(at=now), revision)
     assert appended.revision is not None
     return appended.revision
 
@@ -120,8 +137,8 @@ async def ids(store: Store, now: datetime, user: str | None = "ann") -> list[str
 async def listed(store: Store, user: str | None, now: datetime, app: str = "app"):
     """Return the sessions of a user, or of all where it is None."""
     if user is None:
-        return await store.list_of_all_users(app, now=now)
-    return await store.list(app, user, now=now)
+        return await store.at(now).list_of_all_users(app)
+    return await store.at(now).list(app, user)
 
 
 NO_STATE = StateDelta()

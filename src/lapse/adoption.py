@@ -110,7 +110,7 @@ class Leftover:
 class AdoptingStore(Protocol):
     """What a store can do with sessions of ADK's tables, and with what ended sessions leave."""
 
-    async def adopt(self, batch: Batch, *, now: datetime | None = None) -> Adopted:
+    async def adopt(self, batch: Batch) -> Adopted:
         """Examine the sessions that come next by key, and adopt those selected.
 
         A session that a writer is at work with is left out, and so is one that has a message
@@ -120,9 +120,7 @@ class AdoptingStore(Protocol):
         """
         ...
 
-    async def put_back(
-        self, run: str, *, after: SessionKey | None, limit: int, now: datetime | None = None
-    ) -> PutBack:
+    async def put_back(self, run: str, *, after: SessionKey | None, limit: int) -> PutBack:
         """Put at most `limit` sessions of a run, those that follow `after`, back as they were.
 
         To the letter, where nothing changed in the lobby; else as they are now. Left out are
@@ -142,7 +140,7 @@ class AdoptingStore(Protocol):
         """Return about how many sessions ADK's tables hold."""
         ...
 
-    async def take_outbox(self, limit: int, *, now: datetime | None = None) -> Sequence[Leftover]:
+    async def take_outbox(self, limit: int) -> Sequence[Leftover]:
         """Take ended sessions whose artifacts are due to be deleted.
 
         Each comes again after a growing pause until it is settled, in whatever process.

@@ -52,9 +52,7 @@ def amendment(metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> dict
 class Audited(Protocol):
     """What is remembered of acts."""
 
-    async def record_act(
-        self, by: str, action: str, detail: Mapping[str, Any], *, now: datetime | None = None
-    ) -> None:
+    async def record_act(self, by: str, action: str, detail: Mapping[str, Any]) -> None:
         """Remember an act that is about no session in particular."""
         ...
 

@@ -52,7 +52,7 @@ class Observations(Protocol):
         ...
 
     async def recent_first_messages(
-        self, *, newest: int, reach: timedelta, now: datetime | None = None
+        self, *, newest: int, reach: timedelta
     ) -> Sequence[FirstMessage]:
         """Return of each scope the `newest` first messages that count, none older than `reach`."""
         ...
@@ -67,11 +67,11 @@ class Observations(Protocol):
         """
         ...
 
-    async def refuse(self, key: SessionKey, *, now: datetime | None = None) -> bool:
+    async def refuse(self, key: SessionKey) -> bool:
         """Count a message to a session that was purged; True when it was, and was not counted."""
         ...
 
-    async def ttl_round(self, *, now: datetime | None = None) -> Round:
+    async def ttl_round(self) -> Round:
         """Return how far the rounds are."""
         ...
 
@@ -89,13 +89,7 @@ class Observations(Protocol):
         ...
 
     async def lengthen_waiting(
-        self,
-        scope: Scope,
-        *,
-        before: timedelta,
-        ttl: timedelta,
-        limit: int,
-        now: datetime | None = None,
+        self, scope: Scope, *, before: timedelta, ttl: timedelta, limit: int
     ) -> Sequence[Change]:
         """Give at most `limit` waiting sessions with the TTL `before` a longer one.
 

@@ -177,11 +177,11 @@ class Dues:
 class Operated(Protocol):
     """What operators look at, and the brakes."""
 
-    async def overview(self, *, since: timedelta, now: datetime | None = None) -> Overview:
+    async def overview(self, *, since: timedelta) -> Overview:
         """Return the overview from one snapshot, with the counts of the time `since` ago."""
         ...
 
-    async def find(self, query: Query, *, now: datetime | None = None) -> Page:
+    async def find(self, query: Query) -> Page:
         """Return a page of sessions, in the order in which they are reached.
 
         Waiting ones come by deadline, expired ones by when they are purged; with `prefix` by
@@ -193,7 +193,7 @@ class Operated(Protocol):
         """
         ...
 
-    async def dues(self, *, most: int, now: datetime | None = None) -> Dues:
+    async def dues(self, *, most: int) -> Dues:
         """Return how many sessions are due, counted up to `most` each. Changes nothing."""
         ...
 
@@ -201,7 +201,7 @@ class Operated(Protocol):
         """Return how many sessions have which status, by app."""
         ...
 
-    async def fold_counts(self, *, now: datetime | None = None) -> None:
+    async def fold_counts(self) -> None:
         """Bring the levels up to date, so that reading them stays cheap.
 
         Counts older than FINE become hours, and hours older than COUNTS_KEPT are forgotten.
@@ -216,7 +216,7 @@ class Operated(Protocol):
         """
         ...
 
-    async def mark_swept(self, *, now: datetime | None = None) -> datetime:
+    async def mark_swept(self) -> datetime:
         """Note that a sweeper works, and return the store's time."""
         ...
 
@@ -234,6 +234,6 @@ class Operated(Protocol):
         """Return the brake that is set, whether it would let go by itself or not."""
         ...
 
-    async def release_brake(self, *, since: datetime, now: datetime | None = None) -> bool:
+    async def release_brake(self, *, since: datetime) -> bool:
         """Let go of the brake that was set at `since`; False where it is set no more."""
         ...

@@ -90,9 +90,9 @@ class TtlPolicy:
         """Return the TTL where nothing was learnt."""
         return self.targets.default
 
-    async def look(self, *, now: datetime | None = None) -> bool:
+    async def look(self) -> bool:
         """Follow what was decided; make the round of this hour if nobody has: True then."""
-        found = await self._store.ttl_round(now=now)
+        found = await self._store.ttl_round()
         if found.version != self._version:
             await self._follow(found.version)
         hour = (found.now - _EPOCH) // _HOUR
@@ -153,15 +153,13 @@ class TtlPolicy:
             counts, segments = await self._observed(found.now)
             decisions += daily(cohorts(counts, segments), before, self.targets, found.now)
         standing = {**before, **{decision.scope: decision for decision in decisions}}
-        recent = await self._store.recent_first_messages(
-            newest=GUARD_MESSAGES, reach=GUARD_REACH, now=found.now
-        )
+        recent = await self._store.recent_first_messages(newest=GUARD_MESSAGES, reach=GUARD_REACH)
         decisions += hourly(newest_ages(recent, segments), standing, self.targets, found.now)
         if not await self._store.record_decisions(decisions, slot=hour, version=found.version):
             return False
         await self._follow(found.version + 1)
         if self.mode is Policy.ADAPTIVE:
-            await self._lengthen(before, decisions, found.now)
+            await self._lengthen(before, decisions)
         return True
 
     async def _observed(self, now: datetime) -> tuple[Sequence[Count], frozenset[Scope]]:
@@ -182,9 +180,7 @@ class TtlPolicy:
         )
         self._folded_on = now.date()
 
-    async def _lengthen(
-        self, before: Standing, decisions: Sequence[Decision], now: datetime
-    ) -> None:
+    async def _lengthen(self, before: Standing, decisions: Sequence[Decision]) -> None:
         """Let sessions that wait already wait for as long as new ones will."""
         for decision in decisions:
             old = ttl_of(decision.scope, before, self.default)
@@ -193,7 +189,7 @@ class TtlPolicy:
             full = True
             while full:
                 changes = await self._store.lengthen_waiting(
-                    decision.scope, before=old, ttl=decision.ttl, limit=_BATCH, now=now
+                    decision.scope, before=old, ttl=decision.ttl, limit=_BATCH
                 )
                 self._feed.publish(changes)
                 full = len(changes) == _BATCH

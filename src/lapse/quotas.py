@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Protocol
@@ -136,25 +136,19 @@ USUAL: Final = Quotas(
 class Limiting(Protocol):
     """What keeps the creation of sessions within its quotas, on every replica."""
 
-    async def take_turn(self, buckets: Sequence[Bucket], *, now: datetime | None = None) -> Turn:
+    async def take_turn(self, buckets: Sequence[Bucket]) -> Turn:
         """Draw one from each of the buckets, or, where one is empty, from none.
 
         What was drawn in the last SPAN may be forgotten in a crash.
         """
         ...
 
-    async def forget_turns(self, *, now: datetime | None = None) -> None:
+    async def forget_turns(self) -> None:
         """Forget the buckets that are full again."""
         ...
 
     async def expire_excess(
-        self,
-        key: SessionKey,
-        *,
-        site: str | None,
-        per_user: int | None,
-        per_site: int | None,
-        now: datetime | None = None,
+        self, key: SessionKey, *, site: str | None, per_user: int | None, per_site: int | None
     ) -> Sequence[Change]:
         """Expire waiting sessions of the key's user, in all apps, and of a site, over so many.
 
@@ -167,12 +161,7 @@ class Limiting(Protocol):
         ...
 
     async def reuse_waiting(
-        self,
-        key: SessionKey,
-        *,
-        ttl: timedelta,
-        metadata: Mapping[str, Any],
-        now: datetime | None = None,
+        self, key: SessionKey, *, ttl: timedelta, metadata: Mapping[str, Any]
     ) -> tuple[SessionKey, Change] | None:
         """Give the newest session that is as good as a new one a fresh TTL; None without one.
 

@@ -110,9 +110,7 @@ class RunNews:
 class RunStore(Protocol):
     """The part of a store that runs need."""
 
-    async def begin_run(
-        self, key: SessionKey, run_id: str, *, most_of_user: int, now: datetime | None = None
-    ) -> RunRecord:
+    async def begin_run(self, key: SessionKey, run_id: str, *, most_of_user: int) -> RunRecord:
         """Record that a run begins, the only one in flight in its session.
 
         A stale one gives way: it is recorded as interrupted.
@@ -128,9 +126,7 @@ class RunStore(Protocol):
         """Record by which invocation, and from when on, a run's events are known."""
         ...
 
-    async def beat_runs(
-        self, run_ids: Sequence[str], *, now: datetime | None = None
-    ) -> Mapping[str, bool]:
+    async def beat_runs(self, run_ids: Sequence[str]) -> Mapping[str, bool]:
         """Refresh the heartbeat of runs; return those still in flight, and if to be cancelled.
 
         One that is not returned was taken for dead, or went with its session.
@@ -144,35 +140,21 @@ class RunStore(Protocol):
         *,
         error: Mapping[str, Any] | None = None,
         until: datetime | None = None,
-        now: datetime | None = None,
     ) -> bool:
         """Record how a run ended; False when its record says already that it did."""
         ...
 
-    async def cancel_run(
-        self, key: SessionKey, run_id: str, *, now: datetime | None = None
-    ) -> RunRecord | None:
+    async def cancel_run(self, key: SessionKey, run_id: str) -> RunRecord | None:
         """Ask for the end of a run in flight and return its record; None where it is unknown."""
         ...
 
     async def find_run(
-        self,
-        key: SessionKey,
-        run_id: str | None = None,
-        *,
-        event_id: str | None = None,
-        now: datetime | None = None,
+        self, key: SessionKey, run_id: str | None = None, *, event_id: str | None = None
     ) -> RunRecord | None:
         """Return a session's run by its id, or by one of its events, or both; else its latest."""
         ...
 
-    async def run_news(
-        self,
-        places: Mapping[str, str | None],
-        *,
-        limit: int,
-        now: datetime | None = None,
-    ) -> Sequence[RunNews]:
+    async def run_news(self, places: Mapping[str, str | None], *, limit: int) -> Sequence[RunNews]:
         """Return of each run what was stored after the event named, or with None from its start.
 
         At most `limit` events of each, in the order they were stored; from one snapshot, so
@@ -181,6 +163,6 @@ class RunStore(Protocol):
         """
         ...
 
-    async def forget_runs(self, limit: int, *, now: datetime | None = None) -> int:
+    async def forget_runs(self, limit: int) -> int:
         """Delete at most `limit` records of runs that ended longer than KEPT ago; how many."""
         ...

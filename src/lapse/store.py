@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from lapse.adoption import AdoptingStore
 from lapse.audit import Audited
@@ -200,6 +200,14 @@ class Store(
         """Return what this store enforces."""
         ...
 
+    def at(self, now: datetime) -> Self:
+        """Return this store with a clock that stands at `now`: for tests alone.
+
+        The two are one store in all else: what opens or closes one opens or closes the other.
+        `inspect` goes by the real clock with both.
+        """
+        ...
+
     async def open(self) -> None:
         """Connect and bring the schema up to date; a second call does nothing.
 
@@ -240,7 +248,6 @@ class Store(
         ttl: timedelta,
         metadata: Mapping[str, Any],
         site: str | None = None,
-        now: datetime | None = None,
     ) -> Created:
         """Create a waiting session in the lobby; its app and user state take effect at once.
 
@@ -253,37 +260,26 @@ class Store(
         ...
 
     async def read(
-        self, key: SessionKey, window: EventWindow = EventWindow(), *, now: datetime | None = None
+        self, key: SessionKey, window: EventWindow = EventWindow()
     ) -> SessionRecord | None:
         """Return one session from one snapshot; None where it is unknown or expired."""
         ...
 
-    async def list(
-        self, app_name: str, user_id: str, *, now: datetime | None = None
-    ) -> Sequence[SessionRecord]:
+    async def list(self, app_name: str, user_id: str) -> Sequence[SessionRecord]:
         """Return a user's sessions, without events.
 
         Ascending by (update_time, user_id, session_id), from one snapshot.
         """
         ...
 
-    async def list_of_all_users(
-        self, app_name: str, *, now: datetime | None = None
-    ) -> Sequence[SessionRecord]:
+    async def list_of_all_users(self, app_name: str) -> Sequence[SessionRecord]:
         """Return every user's sessions, as `list` does.
 
         The only read of sessions that names no owner: for those who may see all.
         """
         ...
 
-    async def append(
-        self,
-        key: SessionKey,
-        event: NewEvent,
-        seen: Revision | Glimpse,
-        *,
-        now: datetime | None = None,
-    ) -> Appended:
+    async def append(self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse) -> Appended:
         """Append one event with its change of state.
 
         The first message moves the session, with the events held so far, into ADK's tables;
@@ -298,9 +294,7 @@ class Store(
         """
         ...
 
-    async def delete(
-        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
-    ) -> Change | None:
+    async def delete(self, key: SessionKey, *, by: str | None = None) -> Change | None:
         """Delete a session in whatever status, with its events; None where there was none."""
         ...
 
@@ -308,7 +302,7 @@ class Store(
         """Return a user's state, its keys without their prefix."""
         ...
 
-    async def lifecycle(self, key: SessionKey, *, now: datetime | None = None) -> Lifecycle | None:
+    async def lifecycle(self, key: SessionKey) -> Lifecycle | None:
         """Return a session's record, of an expired one too; None where it is unknown."""
         ...
 
@@ -319,7 +313,6 @@ class Store(
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
         by: str | None = None,
-        now: datetime | None = None,
     ) -> Outcome:
         """Merge metadata by its top-level keys, and give a waiting session a TTL from now.
 
@@ -331,9 +324,7 @@ class Store(
         """
         ...
 
-    async def extend(
-        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
-    ) -> Outcome:
+    async def extend(self, key: SessionKey, *, by: str | None = None) -> Outcome:
         """Give a waiting session a fresh TTL, up to `rules.extensible` from its creation.
 
         A deadline never comes nearer by it.
@@ -344,14 +335,7 @@ class Store(
         """
         ...
 
-    async def resurrect(
-        self,
-        key: SessionKey,
-        *,
-        cause: Cause,
-        by: str | None = None,
-        now: datetime | None = None,
-    ) -> Outcome:
+    async def resurrect(self, key: SessionKey, *, cause: Cause, by: str | None = None) -> Outcome:
         """Turn an expired session into a waiting one with a fresh TTL; a living one is left.
 
         Raises:
@@ -359,9 +343,7 @@ class Store(
         """
         ...
 
-    async def expire(
-        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
-    ) -> Outcome:
+    async def expire(self, key: SessionKey, *, by: str | None = None) -> Outcome:
         """Expire a waiting session now, as at its deadline; an expired one is left.
 
         A first message that comes at the same time wins, or resurrects it.
@@ -372,7 +354,7 @@ class Store(
         """
         ...
 
-    async def expire_due(self, limit: int, *, now: datetime | None = None) -> Swept:
+    async def expire_due(self, limit: int) -> Swept:
         """Expire at most `limit` waiting sessions that are due, the longest overdue first.
 
         A due session that ADK's tables hold is marked as used instead (KEPT).
@@ -380,13 +362,13 @@ class Store(
         """
         ...
 
-    async def purge_due(self, limit: int, *, now: datetime | None = None) -> Swept:
+    async def purge_due(self, limit: int) -> Swept:
         """Delete at most `limit` expired sessions whose `restorable_until` has come.
 
         Nothing while the rules are not enforced.
         """
         ...
 
-    async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
+    async def time_to_next(self) -> timedelta | None:
         """Return how long until a sweep has work, zero when it has; None: nothing ahead."""
         ...

@@ -50,9 +50,7 @@ class Snapshot:
 class Watchable(Protocol):
     """The part of a store that watchers use."""
 
-    async def records(
-        self, keys: Collection[SessionKey], *, now: datetime | None = None
-    ) -> Snapshot:
+    async def records(self, keys: Collection[SessionKey]) -> Snapshot:
         """Return the records of many sessions from one read.
 
         Only a session that Lapse did not create takes a read of its own: of its events.

@@ -199,12 +199,11 @@ async def test_what_user_or_agent_said_is_a_message(lapse, event):
 
 async def expired(service):
     """Return the session object of a session whose deadline passed half an hour ago."""
-    made = await service.store.create(
+    made = await service.store.at(utc_now() - timedelta(hours=1)).create(
         SessionKey(APP, USER, "s-1"),
         state=StateDelta(session={"k": 1}),
         ttl=timedelta(minutes=30),
         metadata={},
-        now=utc_now() - timedelta(hours=1),
     )
     return session_of(made.session)
 

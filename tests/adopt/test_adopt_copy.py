@@ -65,19 +65,19 @@ async def test_stock_adk_reads_in_the_copy_what_it_wrote_and_goes_on(stocked, ta
 async def test_the_lobby_comes_along(tmp_path, target):
     source = store_from_url(f"sqlite:///{tmp_path}/lapse.db")
     revision = await create(source, "held", state={"a": 1}, metadata={"tag": "é"})
-    await source.append(key("held"), note(at=T0), revision, now=T0)
+    await source.at(T0).append(key("held"), note(at=T0), revision)
     used = await create(source, "used")
-    await source.append(key("used"), message(at=T0), used, now=T0)
+    await source.at(T0).append(key("used"), message(at=T0), used)
     await create(source, "gone")
-    records = [await source.lifecycle(key(name), now=T0) for name in ("held", "used", "gone")]
+    records = [await source.at(T0).lifecycle(key(name)) for name in ("held", "used", "gone")]
     await source.close()
     await copy_database(f"sqlite:///{tmp_path}/lapse.db", target)
     store = store_from_url(target)
-    assert [await store.lifecycle(found.key, now=T0) for found in records] == records
+    assert [await store.at(T0).lifecycle(found.key) for found in records] == records
     levels = {tally.status: tally.sessions for tally in await store.tallies()}
     assert levels == {Status.WAITING: 2, Status.USED: 1}
-    read = await store.read(key("held"), now=T0)
-    appended = await store.append(key("held"), message(at=T0), read.revision, now=T0)
+    read = await store.at(T0).read(key("held"))
+    appended = await store.at(T0).append(key("held"), message(at=T0), read.revision)
     assert appended.changes
     await store.close()
     back = f"sqlite:///{tmp_path}/back.db"

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import pytest
 
+from backends import by
 from lapse import cli
 from lapse.documents import StateDelta
 from lapse.lifecycle import SessionKey
@@ -77,7 +78,7 @@ class Caller:
         async def work(store):
             for session_id in ids:
                 key = SessionKey(app, user, session_id)
-                await store.create(key, state=StateDelta(), ttl=ttl, metadata={}, now=now)
+                await by(store, now).create(key, state=StateDelta(), ttl=ttl, metadata={})
 
         self.do(work)
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from serving import LAPSE, environment, eventually
 
+from backends import by
 from lapse import store_from_url
 from lapse.documents import StateDelta
 from lapse.lifecycle import SessionKey
@@ -37,7 +38,7 @@ async def put(folder, count, *, now=None, ttl=timedelta(minutes=30), prefix="s")
     store = store_from_url(f"sqlite:///{folder}/lapse.db")
     for number in range(count):
         key = SessionKey("app", "ada", f"{prefix}{number}")
-        await store.create(key, state=StateDelta(), ttl=ttl, metadata={}, now=now)
+        await by(store, now).create(key, state=StateDelta(), ttl=ttl, metadata={})
     await store.close()
 
 
@@ -104,7 +105,7 @@ async def test_one_sweep_expires_and_purges_what_is_due_and_says_so(tmp_path):
 async def test_one_sweep_does_all_of_it_however_much_is_due(tmp_path):
     store = store_from_url(f"sqlite:///{tmp_path}/lapse.db")
     await put(tmp_path, 2, now=LONG_AGO, prefix="old")
-    await store.expire_due(10, now=LONG_AGO + timedelta(hours=1))
+    await store.at(LONG_AGO + timedelta(hours=1)).expire_due(10)
     await store.close()
     await put(tmp_path, 1203, ttl=timedelta(milliseconds=1))
     done = run(tmp_path, "sweep", "--store", f"sqlite:///{tmp_path}/lapse.db")

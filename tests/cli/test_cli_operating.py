@@ -169,7 +169,7 @@ def test_a_brake_holds_the_purge_until_it_is_confirmed(lapse):
     """Seen to fail with a sweep that does not look at the brake's report."""
     long_ago = datetime.now(UTC) - timedelta(days=9)
     lapse.create("a", "b", "c", now=long_ago)
-    lapse.do(lambda store: store.expire_due(10, now=long_ago + timedelta(hours=1)))
+    lapse.do(lambda store: store.at(long_ago + timedelta(hours=1)).expire_due(10))
     small = {"LAPSE_BRAKE_SESSIONS": "1", "LAPSE_BRAKE_SHARE": "0.5"}
     assert "the next sweep sets it: 3 of 3" in lapse("check", **small).out
     held = lapse("sweep", "--json", **small)

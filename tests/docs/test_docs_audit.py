@@ -31,8 +31,8 @@ async def test_records_of_more_than_a_year_ago_can_be_pruned_and_no_others(name,
     (script,) = re.findall(rf"```sql\n(-- {title}.*?)```", PAGE, re.DOTALL)
     with backend.empty(tmp_path) as url:
         store = store_from_url(url)
-        await store.record_act("op", "old", {}, now=datetime.now(UTC) - timedelta(days=366))
-        await store.record_act("op", "young", {}, now=datetime.now(UTC) - timedelta(days=364))
+        await store.at(datetime.now(UTC) - timedelta(days=366)).record_act("op", "old", {})
+        await store.at(datetime.now(UTC) - timedelta(days=364)).record_act("op", "young", {})
         run(url, script)
         assert [act.action for act in await store.acts(newest=9)] == ["young"]
         await store.close()

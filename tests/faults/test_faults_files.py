@@ -198,15 +198,15 @@ async def test_a_lock_that_lasts_makes_the_store_unavailable_and_nothing_is_writ
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         results = await asyncio.gather(
-            store.append(key(), message(), revision, now=T0),
-            store.expire_due(10, now=DUE),
+            store.at(T0).append(key(), message(), revision),
+            store.at(DUE).expire_due(10),
             store.ping(),
             return_exceptions=True,
         )
         assert [type(result) for result in results] == [StoreUnavailableError] * 3
-        assert (await store.read(key(), now=T0)).events == ()
-    await store.append(key(), message(), revision, now=T0)
-    assert len((await store.read(key(), now=T0)).events) == 1
+        assert (await store.at(T0).read(key())).events == ()
+    await store.at(T0).append(key(), message(), revision)
+    assert len((await store.at(T0).read(key())).events) == 1
     await store.close()
 
 
@@ -217,8 +217,8 @@ async def test_a_short_lock_is_waited_out(tmp_path):
     revision = await create(store)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        task = asyncio.create_task(store.append(key(), message(), revision, now=T0))
-        assert (await store.read(key(), now=T0)).events == ()
+        task = asyncio.create_task(store.at(T0).append(key(), message(), revision))
+        assert (await store.at(T0).read(key())).events == ()
         assert not task.done()
         other.execute("COMMIT")
         await task
@@ -232,17 +232,17 @@ async def test_a_refused_write_takes_nothing_of_its_neighbours_with_it(tmp_path)
     names = [f"s{number}" for number in range(30)]
     for name in names:
         revision = await create(store, name)
-        await store.append(key(name), note("same"), revision, now=T0)
-    seen = {name: (await store.read(key(name), now=T0)).revision for name in names}
+        await store.at(T0).append(key(name), note("same"), revision)
+    seen = {name: (await store.at(T0).read(key(name))).revision for name in names}
     calls = (
-        store.append(key(name), message("same" if place % 3 == 0 else "m"), seen[name], now=T0)
+        store.at(T0).append(key(name), message("same" if place % 3 == 0 else "m"), seen[name])
         for place, name in enumerate(names)
     )
     results = await asyncio.gather(*calls, return_exceptions=True)
     for place, (name, result) in enumerate(zip(names, results, strict=True)):
         refused = place % 3 == 0
         assert isinstance(result, ValueError) == refused
-        events = (await store.read(key(name), now=T0)).events
+        events = (await store.at(T0).read(key(name))).events
         assert {event.id for event in events} == ({"same"} if refused else {"same", "m"})
     await store.close()
 
@@ -253,9 +253,9 @@ async def test_a_record_left_over_by_a_delete_without_foreign_keys_is_no_session
     await store.open()
     await use(store)
     run_sql(path, "DELETE FROM events", "DELETE FROM sessions")
-    assert await store.read(key(), now=T0) is None
-    assert await store.lifecycle(key(), now=T0) is None
+    assert await store.at(T0).read(key()) is None
+    assert await store.at(T0).lifecycle(key()) is None
     revision = await create(store)
-    await store.append(key(), message(), revision, now=T0)
-    assert len((await store.read(key(), now=T0)).events) == 1
+    await store.at(T0).append(key(), message(), revision)
+    assert len((await store.at(T0).read(key())).events) == 1
     await store.close()

@@ -47,18 +47,18 @@ async def check(store, facts):
         if record.status is not Status.USED:
             assert record.expires_at.isoformat() == deadline
             assert not heard[name] - {"n"}
-    swept = [await store.expire_due(10_000, now=FAR), await store.purge_due(10_000, now=FAR)]
+    swept = [await store.at(FAR).expire_due(10_000), await store.at(FAR).purge_due(10_000)]
     gone = {change.record.key.session_id for one in swept for change in one.changes}
-    assert (await store.purge_due(10_000, now=FAR + timedelta(days=2))).taken >= 0
+    assert (await store.at(FAR + timedelta(days=2)).purge_due(10_000)).taken >= 0
     for name, events in heard.items():
         if events - {"n"}:
             assert name not in gone
-            found = await store.read(key(name), EventWindow(), now=FAR)
+            found = await store.at(FAR).read(key(name), EventWindow())
             stored = [event.id for event in found.events]
             assert events <= set(stored)
             assert len(stored) == len(set(stored))
-            assert (await store.lifecycle(key(name), now=FAR)).status is Status.USED
-    assert await store.time_to_next(now=FAR + timedelta(days=3)) is None
+            assert (await store.at(FAR).lifecycle(key(name))).status is Status.USED
+    assert await store.at(FAR + timedelta(days=3)).time_to_next() is None
 
 
 def check_integrity(path):

@@ -29,16 +29,16 @@ async def live(folder):
     for number in range(120):
         key = SessionKey("parrot", f"u{number}", f"s{number}")
         segment = {"segment": "new"} if number % 2 else {}
-        made = await store.create(
-            key, state=StateDelta(), ttl=timedelta(days=1), metadata=segment, now=born
+        made = await store.at(born).create(
+            key, state=StateDelta(), ttl=timedelta(days=1), metadata=segment
         )
         record = EventRecord("m", "e", born + AGE, '{"author": "user"}')
         event = NewEvent(record, StateDelta(), is_message=True)
-        await store.append(key, event, made.session.revision, now=born + AGE)
+        await store.at(born + AGE).append(key, event, made.session.revision)
     gone = SessionKey("parrot", "ada", "gone")
-    await store.create(gone, state=StateDelta(), ttl=AGE, metadata={}, now=born)
-    await store.expire_due(10, now=born + AGE)
-    await store.purge_due(10, now=born + timedelta(days=1))
+    await store.at(born).create(gone, state=StateDelta(), ttl=AGE, metadata={})
+    await store.at(born + AGE).expire_due(10)
+    await store.at(born + timedelta(days=1)).purge_due(10)
     await store.close()
 
 

@@ -39,7 +39,7 @@ async def test_a_used_session_that_expires_is_counted_and_nothing_else_is(store)
     metrics = Metrics(store)
     name = "lapse_used_sessions_expired_total"
     await create(store, now=T0)
-    swept = await store.expire_due(1, now=T0 + timedelta(hours=1))
+    swept = await store.at(T0 + timedelta(hours=1)).expire_due(1)
     (expired,) = swept.changes
     metrics.count_change(expired)
     assert (await samples(metrics))[name] == 0

@@ -59,7 +59,7 @@ class Walk:
 
     async def create(self, where: SessionKey, ttl: timedelta, state: dict, metadata: dict) -> None:
         now, delta = self.model.now, split_state(state)
-        real = self.store.create(where, state=delta, ttl=ttl, metadata=metadata, now=now)
+        real = self.store.at(now).create(where, state=delta, ttl=ttl, metadata=metadata)
         answer, expected = await self._both(real, self.model.create, where, delta, ttl, metadata)
         assert getattr(answer, "change", answer) == expected
         if answer is not None and hasattr(answer, "session"):
@@ -88,33 +88,33 @@ class Walk:
             await self._append(where, event, revision)
 
     async def _append(self, where: SessionKey, event: NewEvent, seen: Revision | Glimpse) -> None:
-        real = self.store.append(where, event, seen, now=self.model.now)
+        real = self.store.at(self.model.now).append(where, event, seen)
         answer, expected = await self._both(real, self.model.append, where, event, seen)
         assert answer == expected
 
     async def delete(self, where: SessionKey) -> None:
-        real = self.store.delete(where, now=self.model.now)
+        real = self.store.at(self.model.now).delete(where)
         answer, expected = await self._both(real, self.model.delete, where)
         assert answer == expected
 
     async def extend(self, where: SessionKey) -> None:
-        real = self.store.extend(where, now=self.model.now)
+        real = self.store.at(self.model.now).extend(where)
         answer, expected = await self._both(real, self.model.extend, where)
         assert answer == expected
 
     async def amend(self, where: SessionKey, metadata: dict | None, ttl: timedelta | None) -> None:
-        real = self.store.amend(where, metadata=metadata, ttl=ttl, now=self.model.now)
+        real = self.store.at(self.model.now).amend(where, metadata=metadata, ttl=ttl)
         answer, expected = await self._both(real, self.model.amend, where, metadata, ttl)
         assert answer == expected
 
     async def resurrect(self, where: SessionKey, cause: Cause) -> None:
-        real = self.store.resurrect(where, cause=cause, now=self.model.now)
+        real = self.store.at(self.model.now).resurrect(where, cause=cause)
         answer, expected = await self._both(real, self.model.resurrect, where, cause)
         assert answer == expected
 
     async def expire_due(self, limit: int) -> None:
         due = self.model.due(Status.WAITING)
-        swept = await self.store.expire_due(limit, now=self.model.now)
+        swept = await self.store.at(self.model.now).expire_due(limit)
         taken = self._taken(swept, due, limit)
         self.model.expire(taken)
         assert all(
@@ -125,7 +125,7 @@ class Walk:
 
     async def purge_due(self, limit: int) -> None:
         due = self.model.due(Status.EXPIRED)
-        swept = await self.store.purge_due(limit, now=self.model.now)
+        swept = await self.store.at(self.model.now).purge_due(limit)
         self.model.purge(self._taken(swept, due, limit))
 
     def _taken(self, swept: Swept, due: list, limit: int) -> list[SessionKey]:
@@ -150,14 +150,14 @@ class Walk:
     async def compare(self) -> None:
         """Compare everything that can be read."""
         now, model, store = self.model.now, self.model, self.store
-        reads = [store.read(where, now=now) for where in KEYS]
-        lives = [store.lifecycle(where, now=now) for where in KEYS]
+        reads = [store.at(now).read(where) for where in KEYS]
+        lives = [store.at(now).lifecycle(where) for where in KEYS]
         lists = [("app", None), ("app", "ann"), ("app", "bob"), ("other", None)]
         seen = [_by_value(record) for record in await asyncio.gather(*reads)]
         assert seen == [_by_value(model.read(where)) for where in KEYS]
         assert await asyncio.gather(*lives) == [model.record(where) for where in KEYS]
         found = await asyncio.gather(*(listed(store, user, now, app) for app, user in lists))
         assert [list(one) for one in found] == [model.listed(*one) for one in lists]
-        assert await store.time_to_next(now=now) == model.time_to_next()
+        assert await store.at(now).time_to_next() == model.time_to_next()
         assert set(await store.tallies()) == model.tallies()
         assert await store.user_state("app", "ann") == model.user.get(("app", "ann"), {})

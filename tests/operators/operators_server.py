@@ -63,7 +63,7 @@ class Operated:
         key = SessionKey(app, user, session)
         now = datetime.now(UTC) - ago
         self.do(
-            self.store.create(key, state=StateDelta(), ttl=ttl, metadata={"page": "home"}, now=now)
+            self.store.at(now).create(key, state=StateDelta(), ttl=ttl, metadata={"page": "home"})
         )
         return key
 

@@ -49,13 +49,13 @@ async def test_a_create_does_not_take_what_came_after_it_had_looked(place, store
         "SELECT string_agg(column_name, ', ') FROM information_schema.columns"
         " WHERE table_name = 'lapse_lobby' AND column_name <> 'used_id'",
     )
-    again = store.create(key(), state=StateDelta(), ttl=TTL, metadata={}, now=DUE)
+    again = store.at(DUE).create(key(), state=StateDelta(), ttl=TTL, metadata={})
     copied = f"INSERT INTO lapse_lobby ({columns}) SELECT {columns} FROM kept"
     await create(store)
     other = await asyncpg.connect(place)
     await other.execute(f"CREATE TABLE kept AS SELECT {columns} FROM lapse_lobby")
     await other.close()
-    await store.delete(key(), now=T0)
+    await store.at(T0).delete(key())
     try:
         refused = await beside(place, again, copied, TOMBSTONE)
     finally:
@@ -69,9 +69,9 @@ async def test_a_fold_leaves_a_counter_that_somebody_is_at_work_with(place, stor
         await create(store, f"s{number}")
     later = T0 + BUCKET
     added = "UPDATE lapse_counts SET sessions = sessions + 1"
-    assert await beside(place, store.fold_counts(now=later), added) is None
-    await store.fold_counts(now=later)
+    assert await beside(place, store.at(later).fold_counts(), added) is None
+    await store.at(later).fold_counts()
     assert [tally.sessions for tally in await store.tallies()] == [4]
-    (one,) = (await store.overview(since=BUCKET, now=later)).counts
+    (one,) = (await store.at(later).overview(since=BUCKET)).counts
     assert (one.kind, one.sessions) == (ChangeKind.CREATED, 4)
     assert rows(place, "SELECT count(*) FROM lapse_counts") == [(0,)]

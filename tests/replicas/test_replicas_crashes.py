@@ -38,9 +38,8 @@ async def check(url, facts):
     store = store_from_url(url)
     while (await sweep_once(store, Feed())).full:
         pass
-    swept = []
-    for step, now in ((store.expire_due, FAR), (store.purge_due, FAR + timedelta(days=2))):
-        swept += (await step(100_000, now=now)).changes
+    swept = [*(await store.at(FAR).expire_due(100_000)).changes]
+    swept += (await store.at(FAR + timedelta(days=2)).purge_due(100_000)).changes
     gone = {change.record.key.session_id for change in swept}
     assert await store.time_to_next() is None
     await store.close()

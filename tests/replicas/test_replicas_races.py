@@ -128,16 +128,16 @@ async def overtake(url, winner, sweep):
 async def message_against_sweep(url, pair):
     """Return what became of a first message just before the deadline, and of the sweep at it."""
     await create(pair[0])
-    said = pair[0].append(key(), message(), Revision(T0, 0), now=DUE - TICK)
-    return await overtake(url, said, pair[1].expire_due(9, now=DUE))
+    said = pair[0].at(DUE - TICK).append(key(), message(), Revision(T0, 0))
+    return await overtake(url, said, pair[1].at(DUE).expire_due(9))
 
 
 async def resurrection_against_purge(url, pair):
     """Return what became of a resurrection in the last moment, and of the purge after it."""
     await create(pair[0])
-    await pair[0].expire_due(9, now=DUE)
-    back = pair[0].resurrect(key(), cause=Cause.REQUEST, now=GONE - TICK)
-    return await overtake(url, back, pair[1].purge_due(9, now=GONE))
+    await pair[0].at(DUE).expire_due(9)
+    back = pair[0].at(GONE - TICK).resurrect(key(), cause=Cause.REQUEST)
+    return await overtake(url, back, pair[1].at(GONE).purge_due(9))
 
 
 def lost(url):
@@ -170,14 +170,14 @@ async def test_a_purge_of_the_wrong_shape_deletes_a_session_just_had_back(nothin
     back, swept = await resurrection_against_purge(nothing, pair)
     assert back.record.status is Status.WAITING
     assert swept.taken == 1
-    assert await pair[0].lifecycle(key(), now=GONE) is None
+    assert await pair[0].at(GONE).lifecycle(key()) is None
 
 
 async def test_of_the_right_shape_the_sweep_passes_by_and_the_message_stands(nothing, pair):
     said, swept = await message_against_sweep(nothing, pair)
     assert said.changes
     assert swept.taken == 0
-    assert (await pair[1].lifecycle(key(), now=GONE)).status is Status.USED
+    assert (await pair[1].at(GONE).lifecycle(key())).status is Status.USED
     assert lost(nothing) == 0
 
 
@@ -185,4 +185,4 @@ async def test_of_the_right_shape_the_purge_passes_by_and_the_session_is_back(no
     back, swept = await resurrection_against_purge(nothing, pair)
     assert back.record.status is Status.WAITING
     assert swept.taken == 0
-    assert (await pair[1].lifecycle(key(), now=GONE)).status is Status.WAITING
+    assert (await pair[1].at(GONE).lifecycle(key())).status is Status.WAITING

@@ -39,7 +39,7 @@ async def at_one_instant(place, pair, held):
             await keeping.start()
             await keeper.execute(held)
             taking = [
-                asyncio.create_task(pair[n % 2].take_turn([ANN, ALL], now=T0)) for n in range(8)
+                asyncio.create_task(pair[n % 2].at(T0).take_turn([ANN, ALL])) for n in range(8)
             ]
             while await looking.fetchval(WAITERS) < len(taking):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -52,7 +52,7 @@ async def at_one_instant(place, pair, held):
 
 
 async def test_no_more_turns_are_given_than_there_are(place, pair):
-    await pair[0].take_turn([ANN, ALL], now=T0)
+    await pair[0].at(T0).take_turn([ANN, ALL])
     assert await at_one_instant(place, pair, THERE) == 3
 
 
@@ -64,5 +64,5 @@ async def test_nor_where_nobody_has_drawn_before(place, pair):
 async def test_a_read_without_a_lock_would_give_more(place, pair, monkeypatch):
     wrong = read_statements("postgres")["take_turn"].replace("FOR UPDATE", "")
     monkeypatch.setitem(call.STATEMENTS, "take_turn", Positional.of(wrong, call._TYPES))
-    await pair[0].take_turn([ANN, ALL], now=T0)
+    await pair[0].at(T0).take_turn([ANN, ALL])
     assert await at_one_instant(place, pair, THERE) == 8

@@ -26,7 +26,7 @@ def say(words: str) -> None:
 
 async def sweep(store: Store, limit: str, now: str) -> list[str]:
     expired = []
-    while (swept := await store.expire_due(int(limit), now=datetime.fromisoformat(now))).taken:
+    while (swept := await store.at(datetime.fromisoformat(now)).expire_due(int(limit))).taken:
         expired += [change.record.key.session_id for change in swept.changes]
     return expired
 
@@ -38,7 +38,7 @@ async def speak(store: Store, event_id: str, now: str, *names: str) -> dict[str,
         record = EventRecord(event_id, "e", moment + timedelta(seconds=1), DATA)
         event = NewEvent(record, StateDelta(), is_message=True)
         key = SessionKey("app", "ann", name)
-        appended = await store.append(key, event, Glimpse(FAR, None), now=moment)
+        appended = await store.at(moment).append(key, event, Glimpse(FAR, None))
         heard[name] = [change.kind for change in appended.changes]
     return heard
 

@@ -71,13 +71,13 @@ async def mixed(stock):
 
 
 async def test_only_bare_sessions_are_taken_unless_asked(store, mixed):
-    adopted = await store.adopt(batch(), now=soon())
+    adopted = await store.at(soon()).adopt(batch())
     assert {change.record.key.session_id for change in adopted.changes} == {"bare", "other"}
     assert {change.kind for change in adopted.changes} == {ChangeKind.ADOPTED}
     assert (adopted.examined, adopted.last) == (8, None)
-    seeded = await store.adopt(batch(Selection(with_state=True)), now=soon())
+    seeded = await store.at(soon()).adopt(batch(Selection(with_state=True)))
     assert [change.record.key.session_id for change in seeded.changes] == ["seeded"]
-    patched = await store.adopt(batch(EVERYTHING), now=soon())
+    patched = await store.at(soon()).adopt(batch(EVERYTHING))
     assert [change.record.key.session_id for change in patched.changes] == ["patched"]
     left = await mixed.list_sessions(**OWNER)
     assert sorted(session.id for session in left.sessions) == [
@@ -87,29 +87,29 @@ async def test_only_bare_sessions_are_taken_unless_asked(store, mixed):
 
 async def test_a_young_session_waits_for_the_rest_of_its_ttl(store, mixed):
     now = soon()
-    (change, _) = (await store.adopt(batch(), now=now)).changes
+    (change, _) = (await store.at(now).adopt(batch())).changes
     record = change.record
     assert record.status is Status.WAITING
     assert record.expires_at == record.created_at + TTL
-    assert await store.lifecycle(record.key, now=now) == record
+    assert await store.at(now).lifecycle(record.key) == record
     assert "bare" in await ids(store, now)
 
 
 async def test_an_old_session_is_expired_and_restorable_for_a_whole_horizon(store, mixed):
     now = soon(days=400)
-    (change, *_) = (await store.adopt(batch(), now=now)).changes
+    (change, *_) = (await store.at(now).adopt(batch())).changes
     record = change.record
     assert (record.status, record.expired_at) == (Status.EXPIRED, now)
     assert record.restorable_until == now + store.rules.horizon
-    assert await store.read(key("bare"), now=now) is None
+    assert await store.at(now).read(key("bare")) is None
 
 
 async def test_a_message_brings_an_adopted_session_back_with_all_it_had(store, mixed):
     later = soon(hours=2)
     before = await store.read(key("patched"))
-    await store.adopt(batch(EVERYTHING), now=later)
+    await store.at(later).adopt(batch(EVERYTHING))
     # Lapse's writer had read it before it was adopted; its message still finds it.
-    appended = await store.append(key("patched"), message(at=later), before.revision, now=later)
+    appended = await store.at(later).append(key("patched"), message(at=later), before.revision)
     assert [change.kind for change in appended.changes] == [
         ChangeKind.RESURRECTED, ChangeKind.USED,
     ]  # fmt: skip
@@ -117,17 +117,17 @@ async def test_a_message_brings_an_adopted_session_back_with_all_it_had(store, m
     assert found.state["theme"] == "light"
     assert [event.author for event in found.events] == ["user"] * 3
     assert [run.remaining for run in await store.adoptions()] == [3]
-    assert (await store.put_back("r1", after=None, limit=100, now=later)).put_back == 3
+    assert (await store.at(later).put_back("r1", after=None, limit=100)).put_back == 3
 
 
 @pytest.mark.parametrize("age", [timedelta(seconds=1), timedelta(days=400)])
 async def test_an_undo_puts_everything_back_to_the_letter(store, mixed, age):
     before = await tables(mixed)
     now = datetime.now(UTC) + age
-    adopted = await store.adopt(batch(EVERYTHING), now=now)
+    adopted = await store.at(now).adopt(batch(EVERYTHING))
     assert len(adopted.changes) == 4
     assert await tables(mixed) != before
-    done = await store.put_back("r1", after=None, limit=100, now=now)
+    done = await store.at(now).put_back("r1", after=None, limit=100)
     assert (done.put_back, done.taken) == (4, 4)
     assert await tables(mixed) == before
     assert [(run.sessions, run.remaining) for run in await store.adoptions()] == [(4, 0)]
@@ -135,37 +135,37 @@ async def test_an_undo_puts_everything_back_to_the_letter(store, mixed, age):
 
 async def test_what_changed_in_the_lobby_is_put_back_as_it_is_now(store, mixed):
     now = soon()
-    await store.adopt(batch(EVERYTHING), now=now)
-    seen = await store.read(key("patched"), now=now)
-    await store.append(
-        key("patched"), note("n9", at=now, state={"late": True}), seen.revision, now=now
+    await store.at(now).adopt(batch(EVERYTHING))
+    seen = await store.at(now).read(key("patched"))
+    await store.at(now).append(
+        key("patched"), note("n9", at=now, state={"late": True}), seen.revision
     )
-    await store.put_back("r1", after=None, limit=100, now=now)
+    await store.at(now).put_back("r1", after=None, limit=100)
     found = await mixed.get_session(**OWNER, session_id="patched")
     assert (found.state["late"], found.state["theme"], len(found.events)) == (True, "light", 3)
 
 
 async def test_nothing_past_restoring_is_put_back(store, mixed):
     now = soon(days=2)
-    await store.adopt(batch(), now=now)
+    await store.at(now).adopt(batch())
     gone = now + store.rules.horizon
-    assert (await store.put_back("r1", after=None, limit=10, now=gone)).taken == 0
-    assert len((await store.purge_due(10, now=gone)).changes) == 2
+    assert (await store.at(gone).put_back("r1", after=None, limit=10)).taken == 0
+    assert len((await store.at(gone).purge_due(10)).changes) == 2
     assert [(run.sessions, run.remaining) for run in await store.adoptions()] == [(2, 0)]
 
 
 async def test_a_new_session_of_the_same_key_is_not_the_adopted_one(store, mixed):
     now = soon(days=2)
-    await store.adopt(batch(), now=now)
+    await store.at(now).adopt(batch())
     await create(store, "bare", now=now)
-    assert (await store.put_back("r1", after=None, limit=10, now=now)).put_back == 1
-    assert (await store.lifecycle(key("bare"), now=now)).created_at == now
+    assert (await store.at(now).put_back("r1", after=None, limit=10)).put_back == 1
+    assert (await store.at(now).lifecycle(key("bare"))).created_at == now
 
 
 async def test_batches_go_on_by_key_and_end(store, mixed):
     seen, after = [], None
     while True:
-        part = await store.adopt(batch(EVERYTHING, after=after, limit=3), now=soon())
+        part = await store.at(soon()).adopt(batch(EVERYTHING, after=after, limit=3))
         seen += [change.record.key.session_id for change in part.changes]
         after = part.last
         if after is None:
@@ -173,7 +173,7 @@ async def test_batches_go_on_by_key_and_end(store, mixed):
     assert sorted(seen) == ["bare", "other", "patched", "seeded"]
     assert [(run.run, run.sessions) for run in await store.adoptions()] == [("r1", 4)]
     back, after = 0, None
-    while part := await store.put_back("r1", after=after, limit=3, now=soon()):
+    while part := await store.at(soon()).put_back("r1", after=after, limit=3):
         back, after = back + part.put_back, part.last
         if after is None:
             break
@@ -183,16 +183,16 @@ async def test_batches_go_on_by_key_and_end(store, mixed):
 async def test_the_selection_is_kept_to(store, mixed):
     await mixed.create_session(app_name="zoo", user_id="bob", session_id="far")
     now = soon()
-    assert not (await store.adopt(batch(Selection(older_than=HOUR)), now=now)).changes
-    assert not (await store.adopt(batch(Selection(since=now)), now=now)).changes
-    (change,) = (await store.adopt(batch(Selection(app_name="zoo")), now=now)).changes
+    assert not (await store.at(now).adopt(batch(Selection(older_than=HOUR)))).changes
+    assert not (await store.at(now).adopt(batch(Selection(since=now)))).changes
+    (change,) = (await store.at(now).adopt(batch(Selection(app_name="zoo")))).changes
     assert change.record.key == ("zoo", "bob", "far")
 
 
 async def test_sessions_that_lapse_knows_are_left_alone(store, mixed):
     revision = await create(store, "mine", now=soon())
-    await store.append(key("mine"), message(at=soon()), revision, now=soon())
-    await store.adopt(batch(EVERYTHING), now=soon())
+    await store.at(soon()).append(key("mine"), message(at=soon()), revision)
+    await store.at(soon()).adopt(batch(EVERYTHING))
     assert (await store.lifecycle(key("mine"))).status is Status.USED
     assert (await mixed.get_session(**OWNER, session_id="mine")).events
 
@@ -201,19 +201,19 @@ async def test_more_events_than_the_lobby_holds_count_as_use(store, stock):
     session = await stock.create_session(**OWNER, session_id="busy")
     for number in range(HELD_EVENTS + 1):
         await stock.append_event(session, patch(n=number))
-    assert not (await store.adopt(batch(EVERYTHING), now=soon())).changes
+    assert not (await store.at(soon()).adopt(batch(EVERYTHING))).changes
 
 
 async def test_while_clean_up_is_off_an_old_session_waits(open_store, mixed):
     store = await open_store(enforced=False)
-    (change, *_) = (await store.adopt(batch(), now=soon(days=400))).changes
+    (change, *_) = (await store.at(soon(days=400)).adopt(batch())).changes
     assert change.record.status is Status.WAITING
     assert "bare" in await ids(store, soon(days=400))
 
 
 async def test_a_stock_writer_that_comes_after_is_told_and_nothing_is_half_stored(store, stock):
     session = await stock.create_session(**OWNER, session_id="bare")
-    await store.adopt(batch(), now=soon())
+    await store.at(soon()).adopt(batch())
     with pytest.raises(SessionNotFoundError):
         await stock.append_event(session, words())
     assert not await stock.rows("SELECT 1 FROM events")
@@ -225,20 +225,20 @@ async def test_who_ends_unspoken_to_stands_in_the_outbox(open_store, stock):
     now = soon()
     for name in ("purged", "deleted", "used"):
         revision = await create(store, name, now=now)
-    await store.append(key("used"), message(at=now), revision, now=now)
-    await store.delete(key("deleted"), now=now)
-    await store.delete(key("used"), now=now)
-    assert await store.delete(key("unknown"), now=now) is None
+    await store.at(now).append(key("used"), message(at=now), revision)
+    await store.at(now).delete(key("deleted"))
+    await store.at(now).delete(key("used"))
+    assert await store.at(now).delete(key("unknown")) is None
     later = now + timedelta(days=3)
-    await store.expire_due(10, now=now + HOUR)
-    await store.purge_due(10, now=later)
-    taken = {left.key.session_id: left for left in await store.take_outbox(10, now=later)}
+    await store.at(now + HOUR).expire_due(10)
+    await store.at(later).purge_due(10)
+    taken = {left.key.session_id: left for left in await store.at(later).take_outbox(10)}
     assert set(taken) == {"purged", "deleted"}
     assert taken["purged"].ended_at == later
-    assert not await store.take_outbox(10, now=later), "not before the next attempt"
+    assert not await store.at(later).take_outbox(10), "not before the next attempt"
     await store.settle_outbox(taken["deleted"])
     await create(store, "purged", now=later)
-    (again,) = await store.take_outbox(10, now=later + HOUR)
+    (again,) = await store.at(later + HOUR).take_outbox(10)
     assert (again.key.session_id, again.attempts, again.lives) == ("purged", 2, True)
 
 

@@ -24,11 +24,11 @@ async def acts(store):
 async def test_what_somebody_does_to_a_session_is_recorded_in_order(store):
     where = key(LONG)
     await create(store, where)
-    await store.extend(where, by="op", now=LATER)
-    await store.amend(where, metadata={"secret": "x"}, ttl=TTL, by="ann", now=LATER)
-    await store.expire(where, by="op", now=LATER)
-    await store.resurrect(where, cause=Cause.REQUEST, by="ann", now=LATER)
-    await store.delete(where, by="bob", now=LATER)
+    await store.at(LATER).extend(where, by="op")
+    await store.at(LATER).amend(where, metadata={"secret": "x"}, ttl=TTL, by="ann")
+    await store.at(LATER).expire(where, by="op")
+    await store.at(LATER).resurrect(where, cause=Cause.REQUEST, by="ann")
+    await store.at(LATER).delete(where, by="bob")
     assert await acts(store) == [
         ("op", "extended", {}),
         ("ann", "amended", {"metadata": True, "ttl_minutes": 30}),
@@ -42,36 +42,36 @@ async def test_what_somebody_does_to_a_session_is_recorded_in_order(store):
 
 async def test_the_delete_of_a_used_session_is_recorded_once(store):
     await use(store)
-    await store.delete(key(), by="ann", now=LATER)
-    await store.delete(key(), by="ann", now=LATER)
+    await store.at(LATER).delete(key(), by="ann")
+    await store.at(LATER).delete(key(), by="ann")
     assert await acts(store) == [("ann", "deleted", {"status": "used"})]
 
 
 async def test_the_delete_of_a_session_that_stock_adk_made_is_recorded(store, stock):
     await stock.create_session(app_name="app", user_id="ann", session_id="s1")
-    await store.delete(key(), by="ann", now=LATER)
+    await store.at(LATER).delete(key(), by="ann")
     assert await acts(store) == [("ann", "deleted", {"status": "orphan"})]
 
 
 async def test_what_changes_nothing_leaves_no_record(store):
     await create(store, "living")
-    await store.resurrect(key("living"), cause=Cause.REQUEST, by="ann", now=LATER)
+    await store.at(LATER).resurrect(key("living"), cause=Cause.REQUEST, by="ann")
     await create(store, "gone")
-    await store.expire(key("gone"), now=LATER)
-    await store.expire(key("gone"), by="op", now=LATER)
+    await store.at(LATER).expire(key("gone"))
+    await store.at(LATER).expire(key("gone"), by="op")
     with pytest.raises(WrongStatusError):
-        await store.extend(key("gone"), by="op", now=LATER)
+        await store.at(LATER).extend(key("gone"), by="op")
     with pytest.raises(NoSuchSessionError):
-        await store.expire(key("never"), by="op", now=LATER)
-    assert await store.delete(key("never"), by="op", now=LATER) is None
+        await store.at(LATER).expire(key("never"), by="op")
+    assert await store.at(LATER).delete(key("never"), by="op") is None
     # Nobody in particular, so nobody to record.
-    await store.extend(key("living"), now=LATER)
-    await store.delete(key("living"), now=LATER)
+    await store.at(LATER).extend(key("living"))
+    await store.at(LATER).delete(key("living"))
     assert await acts(store) == []
 
 
 async def test_an_act_about_no_session_is_recorded(store):
-    await store.record_act("cli:root@host", "swept", {"expired": 3}, now=LATER)
+    await store.at(LATER).record_act("cli:root@host", "swept", {"expired": 3})
     (act,) = await store.acts(newest=9)
     assert act == Act(act.number, LATER, "cli:root@host", "swept", detail={"expired": 3})
 
@@ -89,12 +89,13 @@ async def test_acts_are_read_by_page_the_newest_first(store):
 async def test_a_change_whose_record_cannot_be_written_is_not_made(store):
     """Seen to fail with a record that is written by a transaction of its own."""
     revision = await create(store)
-    await store.append(key(), note(), revision, now=T0)
-    before = await store.lifecycle(key(), now=LATER)
-    for ask in (store.expire, store.extend, store.delete):
+    await store.at(T0).append(key(), note(), revision)
+    before = await store.at(LATER).lifecycle(key())
+    later = store.at(LATER)
+    for ask in (later.expire, later.extend, later.delete):
         with pytest.raises((sqlite3.Error, StoreUnavailableError, asyncpg.DataError)):
-            await ask(key(), by=object(), now=LATER)
-    assert await store.lifecycle(key(), now=LATER) == before
+            await ask(key(), by=object())
+    assert await store.at(LATER).lifecycle(key()) == before
     assert await acts(store) == []
 
 

@@ -9,15 +9,15 @@ from lapse.documents import split_state
 from lapse.errors import SessionExistsError, StoreUnavailableError
 from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.store import EventWindow, Revision
+from lapse.stores import store_from_url
 
 
 async def test_create_returns_the_session_and_the_change_exactly(store):
-    created = await store.create(
+    created = await store.at(T0).create(
         key(),
         state=split_state({"topic": "tea", "app:tone": "dry", "user:name": "Ann", "temp:x": 1}),
         ttl=TTL,
         metadata={"kind": "canonical-session"},
-        now=T0,
     )
     assert created.session.key == key()
     assert created.session.state == {"topic": "tea", "app:tone": "dry", "user:name": "Ann"}
@@ -33,14 +33,14 @@ async def test_create_returns_the_session_and_the_change_exactly(store):
         metadata={"kind": "canonical-session"},
     )
     assert created.change == Change(ChangeKind.CREATED, T0, record)
-    assert await store.lifecycle(key(), now=T0) == record
-    assert await store.read(key(), now=T0) == created.session
+    assert await store.at(T0).lifecycle(key()) == record
+    assert await store.at(T0).read(key()) == created.session
 
 
 async def test_create_shows_the_outer_state_that_others_set(store):
     await create(store, "s1", state={"app:tone": "dry", "user:name": "Ann"})
-    created = await store.create(
-        key("s2"), state=split_state({"app:tone": "wry"}), ttl=TTL, metadata={}, now=T0
+    created = await store.at(T0).create(
+        key("s2"), state=split_state({"app:tone": "wry"}), ttl=TTL, metadata={}
     )
     assert created.session.state == {"app:tone": "wry", "user:name": "Ann"}
 
@@ -52,7 +52,7 @@ async def test_app_and_user_state_reach_the_others_at_once_and_nobody_else(store
     await create(store, key("s4", app="other"))
 
     async def state(where):
-        return (await store.read(where, now=T0)).state
+        return (await store.at(T0).read(where)).state
 
     assert await state(key("s2")) == {"app:tone": "dry", "user:name": "Ann"}
     assert await state(key("s3", user="bob")) == {"app:tone": "dry"}
@@ -63,10 +63,10 @@ async def test_app_and_user_state_reach_the_others_at_once_and_nobody_else(store
 
 async def test_outer_state_outlives_the_session_that_set_it(store):
     await create(store, state={"app:tone": "dry", "user:name": "Ann"})
-    await store.expire_due(10, now=DUE)
-    await store.purge_due(10, now=T0 + timedelta(days=2))
+    await store.at(DUE).expire_due(10)
+    await store.at(T0 + timedelta(days=2)).purge_due(10)
     await create(store, "later", now=T0 + timedelta(days=3))
-    found = await store.read(key("later"), now=T0 + timedelta(days=3))
+    found = await store.at(T0 + timedelta(days=3)).read(key("later"))
     assert found.state == {"app:tone": "dry", "user:name": "Ann"}
 
 
@@ -74,7 +74,7 @@ async def test_an_outer_state_value_is_replaced_whole_and_null_is_kept(store):
     await create(store, "s1", state={"user:box": {"a": 1}, "app:flag": True})
     await create(store, "s2", state={"user:box": {"b": 2}, "app:flag": None})
     assert await store.user_state("app", "ann") == {"box": {"b": 2}}
-    assert (await store.read(key("s1"), now=T0)).state["app:flag"] is None
+    assert (await store.at(T0).read(key("s1"))).state["app:flag"] is None
 
 
 @pytest.mark.parametrize("status", ["waiting", "used"])
@@ -82,7 +82,7 @@ async def test_create_is_refused_while_a_session_of_the_key_lives(store, status)
     await (create(store) if status == "waiting" else use(store))
     with pytest.raises(SessionExistsError):
         await create(store, state={"app:leaked": 1}, now=T0 + TICK)
-    assert "app:leaked" not in (await store.read(key(), now=T0)).state
+    assert "app:leaked" not in (await store.at(T0).read(key())).state
 
 
 async def test_the_same_id_of_another_user_or_app_is_another_session(store):
@@ -96,37 +96,37 @@ async def test_a_new_session_takes_the_place_of_an_expired_one_with_nothing_left
     store, swept
 ):
     revision = await create(store, state={"old": 1}, metadata={"old": 1})
-    await store.append(key(), note(), revision, now=T0)
+    await store.at(T0).append(key(), note(), revision)
     if swept:
-        await store.expire_due(10, now=DUE)
+        await store.at(DUE).expire_due(10)
     await create(store, state={"new": 1}, ttl=HOUR, now=DUE)
-    record = await store.lifecycle(key(), now=DUE)
+    record = await store.at(DUE).lifecycle(key())
     assert (record.status, record.created_at, record.ttl) == (Status.WAITING, DUE, HOUR)
     assert (record.expired_at, record.resurrections, record.metadata) == (None, 0, {})
-    found = await store.read(key(), now=DUE)
+    found = await store.at(DUE).read(key())
     assert (found.state, found.events) == ({"new": 1}, ())
-    assert (await store.purge_due(10, now=T0 + timedelta(days=2))).taken == 0
+    assert (await store.at(T0 + timedelta(days=2)).purge_due(10)).taken == 0
 
 
 async def test_a_restored_count_does_not_pass_to_the_next_session_of_the_key(store):
     await create(store)
-    await store.resurrect(key(), cause=Cause.REQUEST, now=DUE)
+    await store.at(DUE).resurrect(key(), cause=Cause.REQUEST)
     await create(store, now=DUE + TTL)
-    assert (await store.lifecycle(key(), now=DUE + TTL)).resurrections == 0
+    assert (await store.at(DUE + TTL).lifecycle(key())).resurrections == 0
 
 
 async def test_unknown_sessions_and_users_read_as_nothing(store):
-    assert await store.read(key(), now=T0) is None
-    assert await store.lifecycle(key(), now=T0) is None
-    assert await store.list("app", "ann", now=T0) == []
+    assert await store.at(T0).read(key()) is None
+    assert await store.at(T0).lifecycle(key()) is None
+    assert await store.at(T0).list("app", "ann") == []
     assert await store.user_state("app", "ann") == {}
-    assert await store.delete(key(), now=T0) is None
+    assert await store.at(T0).delete(key()) is None
 
 
 async def test_sessions_are_listed_by_update_time_then_user_then_id(store):
     for name, user, at in (("b", "ann", 2), ("a", "bob", 2), ("z", "bob", 1), ("a", "ann", 2)):
         await create(store, key(name, user=user), now=T0 + at * TICK)
-    found = await store.list_of_all_users("app", now=T0 + HOUR / 4)
+    found = await store.at(T0 + HOUR / 4).list_of_all_users("app")
     assert [(one.key.user_id, one.key.session_id) for one in found] == [
         ("bob", "z"),
         ("ann", "a"),
@@ -145,7 +145,7 @@ async def test_a_list_holds_waiting_and_used_sessions_with_their_state_and_no_ev
         assert found["used"].state == {"app:tone": "dry", "user:name": "Ann"}
         assert all(one.events == () for one in found.values())
         for name, one in found.items():
-            assert one.revision == (await store.read(key(name), now=T0 + TICK)).revision
+            assert one.revision == (await store.at(T0 + TICK).read(key(name))).revision
 
 
 @pytest.mark.parametrize("kind", [note, message], ids=["held", "stored"])
@@ -168,8 +168,8 @@ async def test_a_window_takes_events_from_its_time_on_and_then_the_newest(
     revision = await create(store)
     for number in (1, 0, 3, 2):
         event = kind(f"e{number}", at=T0 + number * TICK)
-        revision = (await store.append(key(), event, revision, now=T0)).revision
-    found = await store.read(key(), window, now=T0)
+        revision = (await store.at(T0).append(key(), event, revision)).revision
+    found = await store.at(T0).read(key(), window)
     assert [event.id for event in found.events] == expected
     assert found.revision == revision
 
@@ -178,18 +178,18 @@ async def test_a_window_takes_events_from_its_time_on_and_then_the_newest(
 async def test_events_of_one_timestamp_are_read_in_the_order_of_their_ids(store, kind):
     revision = await create(store)
     for name in ("b", "c", "a"):
-        revision = (await store.append(key(), kind(name, at=T0), revision, now=T0)).revision
-    found = await store.read(key(), now=T0)
+        revision = (await store.at(T0).append(key(), kind(name, at=T0), revision)).revision
+    found = await store.at(T0).read(key())
     assert [event.id for event in found.events] == ["a", "b", "c"]
-    found = await store.read(key(), EventWindow(newest=2), now=T0)
+    found = await store.at(T0).read(key(), EventWindow(newest=2))
     assert [event.id for event in found.events] == ["b", "c"]
 
 
 async def test_a_key_may_hold_any_characters(store):
     strange = key("s'1\"%_\\ é 😀", user="ann; --", app="a|b")
     await create(store, strange)
-    assert (await store.read(strange, now=T0)).key == strange
-    assert [found.key for found in await store.list_of_all_users("a|b", now=T0)] == [strange]
+    assert (await store.at(T0).read(strange)).key == strange
+    assert [found.key for found in await store.at(T0).list_of_all_users("a|b")] == [strange]
 
 
 async def test_sessions_of_a_user_cannot_be_listed_without_naming_the_user(store):
@@ -207,10 +207,23 @@ async def test_a_store_pings_while_open_and_is_unavailable_once_closed(store):
             await call
 
 
+async def test_a_store_by_another_clock_is_the_same_store_and_closes_with_it(place):
+    """Seen to fail with a view that had lanes, or connections, of its own."""
+    store = store_from_url(place)
+    later = store.at(DUE)
+    await create(later.at(T0))
+    assert (await store.at(T0).lifecycle(key())).status is Status.WAITING
+    assert (await later.lifecycle(key())).status is Status.EXPIRED
+    await later.close()
+    for call in (store.ping(), store.at(T0).read(key()), later.read(key())):
+        with pytest.raises(StoreUnavailableError):
+            await call
+
+
 async def test_another_store_on_the_same_place_sees_the_same_sessions(store, reopen):
     revision = await use(store, "used")
     await create(store, "waiting")
     other = await reopen()
-    assert (await other.read(key("used"), now=T0)).revision == revision
+    assert (await other.at(T0).read(key("used"))).revision == revision
     assert await ids(other, T0) == ["used", "waiting"]
-    assert (await other.lifecycle(key("waiting"), now=T0)).expires_at == DUE
+    assert (await other.at(T0).lifecycle(key("waiting"))).expires_at == DUE

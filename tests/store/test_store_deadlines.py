@@ -14,8 +14,8 @@ GONE = T0 + timedelta(hours=24)
 
 async def test_read_finds_a_session_until_its_deadline_and_not_at_it(store):
     await create(store)
-    assert await store.read(key(), now=DUE - TICK) is not None
-    assert await store.read(key(), now=DUE) is None
+    assert await store.at(DUE - TICK).read(key()) is not None
+    assert await store.at(DUE).read(key()) is None
 
 
 async def test_list_shows_a_session_until_its_deadline_and_not_at_it(store):
@@ -27,34 +27,34 @@ async def test_list_shows_a_session_until_its_deadline_and_not_at_it(store):
 
 async def test_the_record_reads_as_expired_at_the_deadline_though_no_sweep_came(store):
     await create(store)
-    before = await store.lifecycle(key(), now=DUE - TICK)
-    at = await store.lifecycle(key(), now=DUE)
+    before = await store.at(DUE - TICK).lifecycle(key())
+    at = await store.at(DUE).lifecycle(key())
     assert (before.status, before.expired_at) == (Status.WAITING, None)
     assert (at.status, at.expired_at, at.restorable_until) == (Status.EXPIRED, DUE, GONE)
 
 
 async def test_a_state_event_is_held_until_the_deadline_and_refused_at_it(store):
     revision = await create(store)
-    held = await store.append(key(), note("n1"), revision, now=DUE - TICK)
+    held = await store.at(DUE - TICK).append(key(), note("n1"), revision)
     with pytest.raises(NoSuchSessionError):
-        await store.append(key(), note("n2"), held.revision, now=DUE)
+        await store.at(DUE).append(key(), note("n2"), held.revision)
 
 
 async def test_a_message_before_the_deadline_only_marks_the_session_used(store):
     revision = await create(store)
-    appended = await store.append(key(), message(), revision, now=DUE - TICK)
+    appended = await store.at(DUE - TICK).append(key(), message(), revision)
     assert [change.kind for change in appended.changes] == [ChangeKind.USED]
 
 
 async def test_a_message_at_the_deadline_resurrects_the_session(store):
     revision = await create(store)
-    appended = await store.append(key(), message(), revision, now=DUE)
+    appended = await store.at(DUE).append(key(), message(), revision)
     assert [change.kind for change in appended.changes] == [
         ChangeKind.RESURRECTED,
         ChangeKind.USED,
     ]
     assert appended.changes[0].cause is Cause.MESSAGE
-    assert (await store.lifecycle(key(), now=DUE)).resurrections == 1
+    assert (await store.at(DUE).lifecycle(key())).resurrections == 1
 
 
 @pytest.mark.parametrize("how", ["extend", "amend"])
@@ -64,8 +64,8 @@ async def test_a_deadline_can_be_moved_until_it_comes_and_not_at_it(store, how):
 
     async def move(name, now):
         if how == "extend":
-            return await store.extend(key(name), now=now)
-        return await store.amend(key(name), ttl=TTL, now=now)
+            return await store.at(now).extend(key(name))
+        return await store.at(now).amend(key(name), ttl=TTL)
 
     moved = await move("early", DUE - TICK)
     assert moved.record.expires_at == DUE - TICK + TTL
@@ -76,17 +76,17 @@ async def test_a_deadline_can_be_moved_until_it_comes_and_not_at_it(store, how):
 async def test_resurrect_leaves_a_live_session_and_takes_one_that_is_due(store):
     await create(store, "live")
     await create(store, "due")
-    left = await store.resurrect(key("live"), cause=Cause.REQUEST, now=DUE - TICK)
+    left = await store.at(DUE - TICK).resurrect(key("live"), cause=Cause.REQUEST)
     assert (left.change, left.record.expires_at) == (None, DUE)
-    taken = await store.resurrect(key("due"), cause=Cause.REQUEST, now=DUE)
+    taken = await store.at(DUE).resurrect(key("due"), cause=Cause.REQUEST)
     assert taken.change.kind is ChangeKind.RESURRECTED
     assert taken.record.expires_at == DUE + TTL
 
 
 async def test_expire_due_leaves_a_session_a_microsecond_early_and_takes_it_in_time(store):
     await create(store)
-    assert (await store.expire_due(10, now=DUE - TICK)).changes == ()
-    swept = await store.expire_due(10, now=DUE)
+    assert (await store.at(DUE - TICK).expire_due(10)).changes == ()
+    swept = await store.at(DUE).expire_due(10)
     assert [change.record.key for change in swept.changes] == [key()]
     assert swept.changes[0].lateness == timedelta(0)
 
@@ -101,34 +101,34 @@ async def test_create_is_refused_until_the_deadline_and_not_at_it(store):
 async def test_an_expired_session_is_restorable_until_the_last_moment_and_not_at_it(store):
     early, late = await create(store, "early"), await create(store, "late")
     await create(store, "asked")
-    await store.expire_due(10, now=DUE)
-    await store.append(key("early"), message(), early, now=GONE - TICK)
+    await store.at(DUE).expire_due(10)
+    await store.at(GONE - TICK).append(key("early"), message(), early)
     with pytest.raises(NoSuchSessionError):
-        await store.append(key("late"), message(), late, now=GONE)
-    assert (await store.lifecycle(key("asked"), now=GONE - TICK)).status is Status.EXPIRED
-    assert await store.lifecycle(key("asked"), now=GONE) is None
+        await store.at(GONE).append(key("late"), message(), late)
+    assert (await store.at(GONE - TICK).lifecycle(key("asked"))).status is Status.EXPIRED
+    assert await store.at(GONE).lifecycle(key("asked")) is None
     with pytest.raises(NoSuchSessionError):
-        await store.resurrect(key("asked"), cause=Cause.REQUEST, now=GONE)
-    await store.resurrect(key("asked"), cause=Cause.REQUEST, now=GONE - TICK)
+        await store.at(GONE).resurrect(key("asked"), cause=Cause.REQUEST)
+    await store.at(GONE - TICK).resurrect(key("asked"), cause=Cause.REQUEST)
 
 
 @pytest.mark.parametrize("act", ["amend", "extend"])
 async def test_a_session_past_restoring_is_unknown_though_no_sweep_purged_it(store, act):
     await create(store)
-    await store.expire_due(10, now=DUE)
+    await store.at(DUE).expire_due(10)
     with pytest.raises(NoSuchSessionError):
         await (
-            store.amend(key(), metadata={"a": 1}, now=GONE)
+            store.at(GONE).amend(key(), metadata={"a": 1})
             if act == "amend"
-            else store.extend(key(), now=GONE)
+            else store.at(GONE).extend(key())
         )
 
 
 async def test_purge_due_leaves_a_session_a_microsecond_early_and_takes_it_in_time(store):
     await create(store)
-    await store.expire_due(10, now=DUE)
-    assert (await store.purge_due(10, now=GONE - TICK)).changes == ()
-    swept = await store.purge_due(10, now=GONE)
+    await store.at(DUE).expire_due(10)
+    assert (await store.at(GONE - TICK).purge_due(10)).changes == ()
+    swept = await store.at(GONE).purge_due(10)
     assert [change.kind for change in swept.changes] == [ChangeKind.PURGED]
     assert await store.tallies() == []
 
@@ -136,19 +136,19 @@ async def test_purge_due_leaves_a_session_a_microsecond_early_and_takes_it_in_ti
 async def test_one_hour_to_come_back_is_left_however_late_the_sweep(store):
     revision = await create(store)
     late = T0 + timedelta(days=5)
-    swept = await store.expire_due(10, now=late)
+    swept = await store.at(late).expire_due(10)
     assert swept.changes[0].record.restorable_until == late + HOUR
     assert swept.changes[0].lateness == late - DUE
-    assert (await store.purge_due(10, now=late + HOUR - TICK)).taken == 0
-    await store.append(key(), message(), revision, now=late + HOUR - TICK)
+    assert (await store.at(late + HOUR - TICK).purge_due(10)).taken == 0
+    await store.at(late + HOUR - TICK).append(key(), message(), revision)
 
 
 async def test_a_session_long_overdue_reads_the_same_before_the_sweep_as_after_it(store):
     late = T0 + timedelta(days=5)
     await create(store)
-    unswept = await store.lifecycle(key(), now=late)
-    await store.expire_due(10, now=late)
-    swept = await store.lifecycle(key(), now=late)
+    unswept = await store.at(late).lifecycle(key())
+    await store.at(late).expire_due(10)
+    swept = await store.at(late).lifecycle(key())
     assert unswept is not None
     assert (unswept.status, unswept.restorable_until) == (Status.EXPIRED, late + HOUR)
     assert (swept.status, swept.restorable_until) == (Status.EXPIRED, late + HOUR)
@@ -156,18 +156,18 @@ async def test_a_session_long_overdue_reads_the_same_before_the_sweep_as_after_i
 
 async def test_time_to_next_counts_down_to_the_deadline_and_stays_at_zero(store):
     await create(store)
-    assert await store.time_to_next(now=DUE - TICK) == TICK
-    assert await store.time_to_next(now=DUE) == timedelta(0)
-    assert await store.time_to_next(now=DUE + HOUR) == timedelta(0)
+    assert await store.at(DUE - TICK).time_to_next() == TICK
+    assert await store.at(DUE).time_to_next() == timedelta(0)
+    assert await store.at(DUE + HOUR).time_to_next() == timedelta(0)
 
 
 async def test_a_used_session_has_no_deadline_at_all(store):
     await use(store)
     far = T0 + timedelta(days=4000)
-    assert await store.time_to_next(now=far) is None
-    assert (await store.expire_due(10, now=far)).taken == 0
-    assert (await store.purge_due(10, now=far)).taken == 0
+    assert await store.at(far).time_to_next() is None
+    assert (await store.at(far).expire_due(10)).taken == 0
+    assert (await store.at(far).purge_due(10)).taken == 0
     assert await ids(store, far) == ["s1"]
-    record = await store.lifecycle(key(), now=far)
+    record = await store.at(far).lifecycle(key())
     assert (record.status, record.expires_at, record.restorable_until) == (Status.USED, None, None)
     assert record.ttl == TTL

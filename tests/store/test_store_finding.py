@@ -24,15 +24,15 @@ async def fill(store):
         at = T0 + (number % 5) * TICK
         revision = await create(store, where, now=at, ttl=HOUR if number % 3 == 1 else DUE - T0)
         if number % 3 == 2:
-            await store.append(where, message(at=at), revision, now=at)
-    await store.expire_due(100, now=DUE + 4 * TICK)
+            await store.at(at).append(where, message(at=at), revision)
+    await store.at(DUE + 4 * TICK).expire_due(100)
 
 
 async def pages(store, **asked):
     """Return the pages of a query, to the last one."""
     found, after = [], None
     while True:
-        page = await store.find(Query(after=after, **asked), now=DUE + HOUR / 4)
+        page = await store.at(DUE + HOUR / 4).find(Query(after=after, **asked))
         found.append(page.records)
         after = page.next
         if after is None:
@@ -83,16 +83,16 @@ async def test_every_combination_of_filters_finds_what_fits_in_its_order(
 
 async def test_a_record_reads_as_it_stands(store):
     await create(store)
-    page = await store.find(Query(status=Status.WAITING), now=DUE)
-    assert page.records == [await store.lifecycle(key(), now=DUE)]
+    page = await store.at(DUE).find(Query(status=Status.WAITING))
+    assert page.records == [await store.at(DUE).lifecycle(key())]
     assert page.records[0].status is Status.EXPIRED
-    assert (await store.find(Query(status=Status.EXPIRED), now=DUE)).records == []
+    assert (await store.at(DUE).find(Query(status=Status.EXPIRED))).records == []
 
 
 async def test_a_cursor_is_of_its_query_and_of_no_other(store):
     await fill(store)
-    page = await store.find(Query(app_name="app", size=2), now=DUE)
-    other = (await store.find(Query(size=2), now=DUE)).next
+    page = await store.at(DUE).find(Query(app_name="app", size=2))
+    other = (await store.at(DUE).find(Query(size=2))).next
     forged = ["", "?", "bm9uc2Vuc2U", other, page.next[:-3], page.next + "A", "é", "W" * 100_000]
     digest, moment, *where = json.loads(base64.b64decode(page.next + "=="))
     wrong = (
@@ -106,7 +106,7 @@ async def test_a_cursor_is_of_its_query_and_of_no_other(store):
     texts = (base64.urlsafe_b64encode(json.dumps(one).encode()).decode() for one in wrong)
     for after in (*forged, *texts):
         with pytest.raises(InvalidValueError) as refused:
-            await store.find(Query(app_name="app", after=after), now=DUE)
+            await store.at(DUE).find(Query(app_name="app", after=after))
         assert refused.value.field == "after"
 
 
@@ -127,7 +127,7 @@ async def test_what_no_session_can_have_finds_nothing(store):
         {"status": Status.ORPHAN},
         {"user_id": ""},
     ):
-        page = await store.find(Query(**asked), now=T0)
+        page = await store.at(T0).find(Query(**asked))
         assert (list(page.records), page.next) == ([], None)
 
 

@@ -34,7 +34,7 @@ async def test_a_store_that_is_as_it_should_be_has_no_faults(store):
 
 async def test_it_counts_what_the_next_sweep_does(store):
     await create(store, "old", now=T0 - timedelta(days=9999))
-    await store.expire_due(10, now=T0 - timedelta(days=9998))
+    await store.at(T0 - timedelta(days=9998)).expire_due(10)
     await create(store, "due", ttl=MOMENT, now=None)
     found = await store.inspect()
     assert (found.expire, found.purge) == (1, 1)

@@ -38,7 +38,7 @@ async def counted(store, since=DAY) -> Counter:
 async def hear(store, name, age, **options):
     revision = await create(store, name, **options)
     at = options.get("now", T0) + age
-    await store.append(key(name) if isinstance(name, str) else name, message(), revision, now=at)
+    await store.at(at).append(key(name) if isinstance(name, str) else name, message(), revision)
 
 
 async def fold(store, now=LATER, segments=()):
@@ -59,20 +59,20 @@ async def test_a_first_message_is_counted_at_its_age_up_to_and_with_each_edge(st
 async def test_only_the_first_message_counts_and_that_once(store):
     revision = await create(store, PLAIN, metadata={"segment": "new"})
     first = message()
-    await store.append(key(PLAIN), note(), revision, now=T0)
-    revision = (await store.read(key(PLAIN), now=T0)).revision
+    await store.at(T0).append(key(PLAIN), note(), revision)
+    revision = (await store.at(T0).read(key(PLAIN))).revision
     assert not await counted(store)
-    appended = await store.append(key(PLAIN), first, revision, now=T0 + TTL / 2)
-    assert (await store.append(key(PLAIN), first, revision, now=T0 + TTL)).repeated
-    await store.append(key(PLAIN), message("m2"), appended.revision, now=T0 + TTL)
-    await store.delete(key(PLAIN), now=T0 + TTL)
+    appended = await store.at(T0 + TTL / 2).append(key(PLAIN), first, revision)
+    assert (await store.at(T0 + TTL).append(key(PLAIN), first, revision)).repeated
+    await store.at(T0 + TTL).append(key(PLAIN), message("m2"), appended.revision)
+    await store.at(T0 + TTL).delete(key(PLAIN))
     assert await counted(store) == {("new", DAY, Kind.USED, bucket_of(TTL / 2)): 1}
 
 
 async def test_a_message_that_resurrects_is_counted_at_its_age(store):
     revision = await create(store, PLAIN)
-    await store.expire_due(10, now=DUE)
-    await store.append(key(PLAIN), message(), revision, now=T0 + 5 * TTL)
+    await store.at(DUE).expire_due(10)
+    await store.at(T0 + 5 * TTL).append(key(PLAIN), message(), revision)
     assert await counted(store) == {("", DAY, Kind.USED, bucket_of(5 * TTL)): 1}
 
 
@@ -83,20 +83,20 @@ async def test_a_session_that_its_first_message_creates_is_not_observed(store):
 
 async def test_a_message_that_is_refused_leaves_no_observation(store):
     revision = await create(store)
-    revision = (await store.append(key(), note("same"), revision, now=T0)).revision
+    revision = (await store.at(T0).append(key(), note("same"), revision)).revision
     with pytest.raises(InvalidValueError):
-        await store.append(key(), message("same"), revision, now=T0)
+        await store.at(T0).append(key(), message("same"), revision)
     assert not await counted(store)
 
 
 async def test_sessions_without_a_message_are_counted_at_their_end(store):
     for name in ("gone", "left", "late"):
         await create(store, name, metadata={"segment": "new"})
-    await store.delete(key("gone"), now=T0 + TTL / 2)
+    await store.at(T0 + TTL / 2).delete(key("gone"))
     assert await counted(store) == {("new", DAY, Kind.WITHDRAWN, bucket_of(TTL / 2)): 1}
-    await store.expire_due(10, now=DUE)
-    await store.purge_due(1, now=T0 + HORIZON)
-    await store.purge_due(10, now=T0 + HORIZON)
+    await store.at(DUE).expire_due(10)
+    await store.at(T0 + HORIZON).purge_due(1)
+    await store.at(T0 + HORIZON).purge_due(10)
     found = await counted(store)
     assert sum(n for (_, _, kind, _), n in found.items() if kind is Kind.UNUSED) == 2
     assert found.total() == 3
@@ -104,14 +104,14 @@ async def test_sessions_without_a_message_are_counted_at_their_end(store):
 
 async def test_a_message_to_a_purged_session_is_counted_once_and_to_no_other(store):
     revision = await create(store, metadata={"segment": "new"})
-    await store.expire_due(10, now=DUE)
-    await store.purge_due(10, now=T0 + HORIZON)
+    await store.at(DUE).expire_due(10)
+    await store.at(T0 + HORIZON).purge_due(10)
     at = T0 + HORIZON + TTL
     with pytest.raises(NoSuchSessionError):
-        await store.append(key(), message(), revision, now=at)
-    assert await store.refuse(key(), now=at)
-    assert not await store.refuse(key(), now=at)
-    assert not await store.refuse(key("never was"), now=at)
+        await store.at(at).append(key(), message(), revision)
+    assert await store.at(at).refuse(key())
+    assert not await store.at(at).refuse(key())
+    assert not await store.at(at).refuse(key("never was"))
     found = await counted(store)
     assert found["new", DAY, Kind.REFUSED, bucket_of(HORIZON + TTL)] == 1
     assert found.total() == 2
@@ -127,7 +127,7 @@ async def test_of_one_user_and_day_the_first_created_count(store):
     # The first created is heard last, and counts all the same.
     for number, name in reversed(list(enumerate(names))):
         at = T0 + timedelta(hours=len(names) - number)
-        await store.append(key(name), message(), revisions[number], now=at)
+        await store.at(at).append(key(name), message(), revisions[number])
     await use(store, "tomorrow", now=T0 + timedelta(days=1))
     for _ in range(2):
         found = await counted(store)
@@ -151,9 +151,9 @@ async def test_counting_again_from_the_records_gives_the_same_numbers(store):
         revision = await create(store, name, now=born, metadata=metadata)
         if chance.random() < 0.6:
             age = timedelta(seconds=chance.lognormvariate(6, 2))
-            await store.expire_due(10, now=born + age)
-            await store.append(name, message(), revision, now=born + min(age, HORIZON / 2))
-    records = [await store.lifecycle(name, now=T0) for name in keys]
+            await store.at(born + age).expire_due(10)
+            await store.at(born + min(age, HORIZON / 2)).append(name, message(), revision)
+    records = [await store.at(T0).lifecycle(name) for name in keys]
     used = sorted(
         (record for record in records if record.status is Status.USED),
         key=lambda record: record.created_at,
@@ -228,7 +228,7 @@ async def test_the_newest_first_messages_of_each_segment_are_found(store):
             metadata={"segment": "x" if number % 2 else ""},
         )
     now = T0 + 5 * TTL
-    found = await store.recent_first_messages(newest=2, reach=4 * TTL, now=now)
+    found = await store.at(now).recent_first_messages(newest=2, reach=4 * TTL)
     assert {(first.scope.segment, first.age, first.at) for first in found} == {
         ("", 2 * TTL, T0 + 2 * TTL),
         ("", 4 * TTL, T0 + 4 * TTL),
@@ -239,7 +239,7 @@ async def test_the_newest_first_messages_of_each_segment_are_found(store):
 async def test_of_two_rounds_at_the_same_time_one_counts(pair):
     """Seen to fail without the version in the condition."""
     one, other = pair
-    start = await one.ttl_round(now=T0)
+    start = await one.at(T0).ttl_round()
     assert (start.now, start.slot, start.version) == (T0, None, 0)
     for slot in (7, 8):
         version = (await other.ttl_round()).version
@@ -265,12 +265,12 @@ async def test_a_longer_ttl_reaches_those_who_wait_with_the_one_before_and_short
     await create(store, "other", metadata={"segment": "y"})
     await create(store, "own", ttl=2 * TTL, metadata={"segment": "x"})
     await create(store, "extended", metadata={"segment": "x"})
-    await store.extend(key("extended"), now=T0 + TTL * 0.9)
+    await store.at(T0 + TTL * 0.9).extend(key("extended"))
     await use(store, "used")
 
     async def lengthen(segment, ttl):
-        return await store.lengthen_waiting(
-            Scope("app", segment), before=TTL, ttl=ttl, limit=10, now=T0 + TTL / 2
+        return await store.at(T0 + TTL / 2).lengthen_waiting(
+            Scope("app", segment), before=TTL, ttl=ttl, limit=10
         )
 
     assert await lengthen("x", TTL / 3) == []
@@ -281,7 +281,7 @@ async def test_a_longer_ttl_reaches_those_who_wait_with_the_one_before_and_short
     assert await lengthen("x", 1.5 * TTL) == []
     assert len(await lengthen("", 1.5 * TTL)) == 1
     deadlines = {
-        name: (await store.lifecycle(key(name), now=T0)).expires_at
+        name: (await store.at(T0).lifecycle(key(name))).expires_at
         for name in ("waits", "other", "own", "extended", "used")
     }
     assert deadlines == {

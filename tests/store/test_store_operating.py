@@ -24,7 +24,7 @@ def brake_at(since=T0, reason=BrakeReason.SHARE, **facts):
 async def counted(store, now=T0):
     """Return how many changes of each kind each app saw."""
     found = Counter()
-    for one in (await store.overview(since=EVER, now=now)).counts:
+    for one in (await store.at(now).overview(since=EVER)).counts:
         found[one.app_name, one.kind] += one.sessions
     return found
 
@@ -57,39 +57,37 @@ class Life:
                 self.changes[change.record.key.app_name, change.kind] += 1
 
     async def born(self, where):
-        made = await self.store.create(
-            where, state=note().delta, ttl=TTL, metadata={}, now=self.now
-        )
+        made = await self.store.at(self.now).create(where, state=note().delta, ttl=TTL, metadata={})
         return [made.change]
 
     async def said(self, where):
-        found = await self.store.lifecycle(where, now=self.now)
-        read = await self.store.read(where, now=self.now)
+        found = await self.store.at(self.now).lifecycle(where)
+        read = await self.store.at(self.now).read(where)
         if found is None or found.status is Status.USED:
             return []
         if read is None:  # expired: as a run does that finds nobody to talk to
-            outcome = await self.store.resurrect(where, cause=Cause.RUN, now=self.now)
+            outcome = await self.store.at(self.now).resurrect(where, cause=Cause.RUN)
             return [outcome.change]
         say = self.chance.choice((message, note))
         event = say(f"e{self.now.timestamp()}", at=self.now)
         self.now += self.chance.choice((TICK, TICK, TTL))  # it may have expired by then
-        return (await self.store.append(where, event, read.revision, now=self.now)).changes
+        return (await self.store.at(self.now).append(where, event, read.revision)).changes
 
     async def asked(self, where):
         match self.chance.randrange(4):
             case 0:
-                return [(await self.store.extend(where, now=self.now)).change]
+                return [(await self.store.at(self.now).extend(where)).change]
             case 1:
-                return [(await self.store.amend(where, metadata={"a": 1}, now=self.now)).change]
+                return [(await self.store.at(self.now).amend(where, metadata={"a": 1})).change]
             case 2:
-                done = await self.store.resurrect(where, cause=Cause.REQUEST, now=self.now)
+                done = await self.store.at(self.now).resurrect(where, cause=Cause.REQUEST)
                 return [done.change]
             case _:
-                return [await self.store.delete(where, now=self.now)]
+                return [await self.store.at(self.now).delete(where)]
 
     async def swept(self, _):
-        expired = await self.store.expire_due(2, now=self.now)
-        return [*expired.changes, *(await self.store.purge_due(2, now=self.now)).changes]
+        expired = await self.store.at(self.now).expire_due(2)
+        return [*expired.changes, *(await self.store.at(self.now).purge_due(2)).changes]
 
 
 @pytest.mark.parametrize("rules", [{}, {"horizon": timedelta(0)}, {"enforced": False}], ids=str)
@@ -100,7 +98,7 @@ async def test_every_change_is_counted_once_and_the_levels_are_exact(open_store,
     for number in range(150):
         await life.step()
         if number % 30 == 0:
-            await store.fold_counts(now=life.now)
+            await store.at(life.now).fold_counts()
     assert await counted(store, life.now) == life.changes
     found = await levels(store)
     await store.recount()
@@ -112,8 +110,8 @@ async def test_a_message_that_resurrects_is_two_changes(store, swept):
     """Seen to fail with either of them left out."""
     revision = await create(store)
     if swept:
-        await store.expire_due(1, now=DUE)
-    changes = (await store.append(key(), message(at=T0), revision, now=DUE)).changes
+        await store.at(DUE).expire_due(1)
+    changes = (await store.at(DUE).append(key(), message(at=T0), revision)).changes
     assert [change.kind for change in changes] == [ChangeKind.RESURRECTED, ChangeKind.USED]
     expired = {("app", ChangeKind.EXPIRED): 1} if swept else {}
     counts = {("app", ChangeKind.CREATED): 1, **expired}
@@ -125,10 +123,10 @@ async def test_adoption_and_its_undoing_move_the_levels(store, stock):
     """Seen to fail with the undoing left out."""
     await stock.create_session(app_name="app", user_id="ann", session_id="theirs")
     now = utc_now() + HOUR
-    await store.adopt(Batch("r1", Selection(), TTL, None, 10), now=now)
+    await store.at(now).adopt(Batch("r1", Selection(), TTL, None, 10))
     assert await counted(store, now) == {("app", ChangeKind.ADOPTED): 1}
     assert await levels(store) == {("app", Status.EXPIRED): 1}
-    await store.put_back("r1", after=None, limit=10, now=now)
+    await store.at(now).put_back("r1", after=None, limit=10)
     assert await counted(store, now) == {("app", ChangeKind.ADOPTED): 1}
     assert await levels(store) == {}
 
@@ -146,9 +144,9 @@ async def test_whoever_folds_at_the_same_time_nothing_is_lost_or_counted_twice(p
     await asyncio.gather(
         come(one, [f"a{n}" for n in range(20)]),
         come(other, [f"b{n}" for n in range(20)]),
-        *(store.fold_counts(now=later) for store in (one, other) for _ in range(5)),
+        *(store.at(later).fold_counts() for store in (one, other) for _ in range(5)),
     )
-    await one.fold_counts(now=later)
+    await one.at(later).fold_counts()
     assert await counted(one, later) == {("app", ChangeKind.CREATED): 60}
     assert await levels(one) == {("app", Status.WAITING): 60}
 
@@ -158,10 +156,9 @@ async def test_old_counts_become_hours_and_very_old_ones_are_forgotten(store):
         await create(store, f"s{number}", now=T0 + number * 20 * BUCKET / 2)
 
     async def moments(now):
-        await store.fold_counts(now=now)
+        await store.at(now).fold_counts()
         return [
-            (one.at - T0, one.sessions)
-            for one in (await store.overview(since=EVER, now=now)).counts
+            (one.at - T0, one.sessions) for one in (await store.at(now).overview(since=EVER)).counts
         ]
 
     fine = [(n * 10 * BUCKET, 1) for n in range(4)]
@@ -172,16 +169,16 @@ async def test_old_counts_become_hours_and_very_old_ones_are_forgotten(store):
 
 
 async def test_an_overview_tells_of_one_moment(store):
-    empty = await store.overview(since=HOUR, now=T0)
+    empty = await store.at(T0).overview(since=HOUR)
     assert (empty.now, empty.tallies, empty.counts, empty.brake) == (T0, [], [], None)
     assert (empty.next_expiry, empty.next_purge, empty.swept_at) == (None, None, None)
     await create(store, "soon", ttl=TICK)
     await create(store, "later")
-    await store.expire_due(10, now=T0 + TICK)
+    await store.at(T0 + TICK).expire_due(10)
     await create(store, "long ago", now=T0 - DAY)
-    assert await store.mark_swept(now=T0 + TICK) == T0 + TICK
+    assert await store.at(T0 + TICK).mark_swept() == T0 + TICK
     assert await store.set_brake(brake_at(sessions=3))
-    found = await store.overview(since=HOUR, now=T0 + TICK)
+    found = await store.at(T0 + TICK).overview(since=HOUR)
     assert found.tallies == [Tally("app", Status.EXPIRED, 1), Tally("app", Status.WAITING, 2)]
     assert {(one.kind, one.at, one.sessions) for one in found.counts} == {
         (ChangeKind.CREATED, T0, 2),
@@ -194,7 +191,7 @@ async def test_an_overview_tells_of_one_moment(store):
 async def test_what_stock_adk_deletes_is_counted_once_as_what_we_delete(store, stock):
     await use(store, "ours")
     await use(store, "theirs")
-    await store.delete(key("ours"), now=T0)
+    await store.at(T0).delete(key("ours"))
     await stock.delete_session(app_name="app", user_id="ann", session_id="theirs")
     assert await levels(store) == {}
     assert (await counted(store))["app", ChangeKind.DELETED] == 2
@@ -203,20 +200,20 @@ async def test_what_stock_adk_deletes_is_counted_once_as_what_we_delete(store, s
 async def test_dues_are_counted_up_to_a_bound_and_change_nothing(store):
     for number in range(4):
         await create(store, f"s{number}")
-    await store.expire_due(1, now=DUE)
+    await store.at(DUE).expire_due(1)
     await use(store, "used")
     late = T0 + DAY + HOUR
     for most, expire in ((10, 3), (2, 2)):
-        found = await store.dues(most=most, now=late)
+        found = await store.at(late).dues(most=most)
         assert (found.now, found.expire, found.purge, found.stored) == (late, expire, 1, 5)
         assert found.brake is None
-    assert (await store.dues(most=10, now=DUE - TICK)).expire == 0
+    assert (await store.at(DUE - TICK).dues(most=10)).expire == 0
 
 
 async def test_while_clean_up_is_switched_off_nothing_is_due(open_store):
     store = await open_store(enforced=False)
     await create(store)
-    found = await store.dues(most=10, now=T0 + DAY)
+    found = await store.at(T0 + DAY).dues(most=10)
     assert (found.expire, found.purge, found.stored) == (0, 0, 1)
 
 
@@ -225,41 +222,41 @@ async def test_a_brake_holds_every_purge_until_it_is_released(pair):
     one, other = pair
     await create(one, "s1")
     await create(one, "s2", ttl=DAY)
-    await one.expire_due(10, now=DUE)
+    await one.at(DUE).expire_due(10)
     late = T0 + 2 * DAY
     assert await one.set_brake(brake_at(late, BrakeReason.CLOCK, jump=DAY))
     assert not await other.set_brake(brake_at(late + TICK))
     assert await other.brake() == brake_at(late, BrakeReason.CLOCK, jump=DAY)
-    assert (await other.dues(most=9, now=late)).brake == await one.brake()
-    assert (await other.purge_due(10, now=late)).taken == 0
-    assert await other.time_to_next(now=T0) == DAY
-    assert (await other.expire_due(10, now=late)).taken == 1  # it can be had back
-    assert await other.time_to_next(now=late) is None
+    assert (await other.at(late).dues(most=9)).brake == await one.brake()
+    assert (await other.at(late).purge_due(10)).taken == 0
+    assert await other.at(T0).time_to_next() == DAY
+    assert (await other.at(late).expire_due(10)).taken == 1  # it can be had back
+    assert await other.at(late).time_to_next() is None
     assert not await one.release_brake(since=late + TICK)
-    assert await one.release_brake(since=late, now=late)
-    assert not await other.release_brake(since=late, now=late)
+    assert await one.at(late).release_brake(since=late)
+    assert not await other.at(late).release_brake(since=late)
     assert await other.brake() is None
-    assert (await other.purge_due(10, now=late)).taken == 1
+    assert (await other.at(late).purge_due(10)).taken == 1
 
 
 async def test_with_nothing_restorable_a_brake_holds_expiry_too(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store)
     assert await store.set_brake(brake_at(DUE))
-    assert (await store.expire_due(10, now=DUE)).taken == 0
-    assert await store.time_to_next(now=DUE) is None
-    assert await store.release_brake(since=DUE, now=DUE)
-    assert (await store.expire_due(10, now=DUE)).taken == 1
+    assert (await store.at(DUE).expire_due(10)).taken == 0
+    assert await store.at(DUE).time_to_next() is None
+    assert await store.at(DUE).release_brake(since=DUE)
+    assert (await store.at(DUE).expire_due(10)).taken == 1
 
 
 async def test_what_was_let_go_of_is_not_held_for_its_share_within_the_hour(store):
     async def released(at):
-        return await store.set_brake(brake_at(at)) and await store.release_brake(since=at, now=at)
+        return await store.set_brake(brake_at(at)) and await store.at(at).release_brake(since=at)
 
     assert await released(T0)
     assert not await store.set_brake(brake_at(T0 + CONFIRMED - TICK))
     assert await store.set_brake(brake_at(T0 + TICK, BrakeReason.CLOCK))  # another matter
-    assert await store.release_brake(since=T0 + TICK, now=T0)
+    assert await store.at(T0).release_brake(since=T0 + TICK)
     assert await released(T0 + CONFIRMED)
     # A release in the future is that of a clock that has gone back: it confirms nothing.
     assert await released(T0)

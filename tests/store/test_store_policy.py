@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from backends import NO_STATE, T0, TTL, key, message
+from backends import NO_STATE, T0, TTL, Clocked, key, message
 from lapse.changes import Feed
 from lapse.errors import InvalidValueError, StoreUnavailableError
 from lapse.lifecycle import ChangeKind
@@ -25,14 +25,27 @@ async def heard(store, count, age, *, at=NOON, prefix="s", segment=""):
     """Create sessions of as many users, and let each hear its first message at an age."""
     for number in range(count):
         name = key(f"{prefix}{number}", user=f"{prefix}{number}")
-        made = await store.create(
-            name, state=NO_STATE, ttl=2 * DAY, metadata={"segment": segment}, now=at
+        made = await store.at(at).create(
+            name, state=NO_STATE, ttl=2 * DAY, metadata={"segment": segment}
         )
-        await store.append(name, message(), made.session.revision, now=at + age)
+        await store.at(at + age).append(name, message(), made.session.revision)
+
+
+class Replica(TtlPolicy):
+    """The policy of one replica, on a store whose clock stands where the last look was."""
+
+    now = None
+
+    def __init__(self, store, mode, feed):
+        super().__init__(Clocked(store, lambda: self.now), TARGETS, mode, feed)
+
+    async def look_at(self, now):
+        self.now = now
+        return await self.look()
 
 
 def policy(store, mode=Policy.ADAPTIVE, feed=None):
-    return TtlPolicy(store, TARGETS, mode, feed)
+    return Replica(store, mode, feed)
 
 
 async def test_one_replica_makes_a_round_and_all_follow_it(pair):
@@ -40,9 +53,9 @@ async def test_one_replica_makes_a_round_and_all_follow_it(pair):
     await heard(pair[0], 60, timedelta(minutes=2), segment="new")
     now = NOON + 3 * DAY
     replicas = [policy(store) for store in pair * 2]
-    made = await asyncio.gather(*(replica.look(now=now) for replica in replicas))
+    made = await asyncio.gather(*(replica.look_at(now) for replica in replicas))
     assert sum(made) == 1
-    assert not any([await replica.look(now=now + HOUR / 3) for replica in replicas])
+    assert not any([await replica.look_at(now + HOUR / 3) for replica in replicas])
     for replica in replicas:
         assert set(replica.standing) == {Scope("app"), Scope("app", "new")}
         # From half an hour it falls by a fifth a day.
@@ -58,7 +71,7 @@ async def test_each_day_has_one_decision_with_what_it_was_made_from(store):
     await heard(store, 60, timedelta(minutes=2))
     replica = policy(store)
     for hours in range(0, 49, 6):
-        await replica.look(now=NOON + 3 * DAY + hours * HOUR)
+        await replica.look_at(NOON + 3 * DAY + hours * HOUR)
     decisions = await store.ttl_decisions(newest=99)
     assert [decision.at.date() for decision in decisions] == [
         (NOON + days * DAY).date() for days in (3, 4, 5)
@@ -71,16 +84,16 @@ async def test_each_day_has_one_decision_with_what_it_was_made_from(store):
 
 async def test_the_guard_raises_the_ttl_within_the_hour_and_once(store):
     replica = policy(store)
-    await replica.look(now=NOON - HOUR)
+    await replica.look_at(NOON - HOUR)
     assert replica.ttl_for(key(PLAIN), {}) == TTL
     await heard(store, 110, 4 * HOUR)
-    assert await replica.look(now=NOON + 5 * HOUR)
+    assert await replica.look_at(NOON + 5 * HOUR)
     (raised,) = await store.ttl_decisions(newest=9)
     assert raised.reason is Reason.RAISED
     assert 4 * HOUR <= raised.ttl < 4.5 * HOUR
     assert raised.held_until == NOON + 5 * HOUR + TARGETS.horizon
     assert replica.ttl_for(key(PLAIN), {}) == raised.ttl
-    await replica.look(now=NOON + 6 * HOUR)
+    await replica.look_at(NOON + 6 * HOUR)
     assert len(await store.ttl_decisions(newest=9)) == 1
 
 
@@ -88,9 +101,9 @@ async def test_shadow_decides_and_applies_nothing_fixed_decides_nothing(store):
     await heard(store, 60, timedelta(minutes=2))
     now = NOON + 3 * DAY
     fixed = policy(store, Policy.FIXED)
-    assert not await fixed.look(now=now)
+    assert not await fixed.look_at(now)
     shadow = policy(store, Policy.SHADOW)
-    assert await shadow.look(now=now)
+    assert await shadow.look_at(now)
     assert shadow.standing[Scope("app")].ttl == 0.8 * TTL
     for replica in (fixed, shadow):
         for name in (PLAIN, AUDITED):
@@ -109,10 +122,10 @@ async def test_a_decrease_shortens_nobody_who_lives(store):
     now = NOON + 3 * DAY
 
     ttl = replica.ttl_for(key(PLAIN), {})
-    await store.create(key("lives"), state=NO_STATE, ttl=ttl, metadata={}, now=now)
-    await replica.look(now=now)
+    await store.at(now).create(key("lives"), state=NO_STATE, ttl=ttl, metadata={})
+    await replica.look_at(now)
     assert replica.ttl_for(key(PLAIN), {}) < ttl
-    assert (await store.lifecycle(key("lives"), now=now)).expires_at == now + ttl
+    assert (await store.at(now).lifecycle(key("lives"))).expires_at == now + ttl
 
 
 async def test_an_increase_lengthens_the_wait_of_those_who_wait_already(store):
@@ -120,18 +133,18 @@ async def test_an_increase_lengthens_the_wait_of_those_who_wait_already(store):
     feed.subscribe(changes.append)
     replica = policy(store, feed=feed)
     now = NOON + 5 * HOUR
-    await replica.look(now=now - 2 * HOUR)
+    await replica.look_at(now - 2 * HOUR)
     for name, ttl in (("waits", TTL), ("own", TTL / 2)):
-        await store.create(key(name), state=NO_STATE, ttl=ttl, metadata={}, now=now)
+        await store.at(now).create(key(name), state=NO_STATE, ttl=ttl, metadata={})
     await heard(store, 110, 4 * HOUR)
     at = now + TTL / 4
-    await replica.look(now=at)
+    await replica.look_at(at)
     raised = replica.ttl_for(key(PLAIN), {})
     assert [(change.kind, change.record.key.session_id) for change in changes] == [
         (ChangeKind.EXTENDED, "waits")
     ]
-    assert (await store.lifecycle(key("waits"), now=at)).expires_at == now + raised
-    assert (await store.lifecycle(key("own"), now=at)).expires_at == now + TTL / 2
+    assert (await store.at(at).lifecycle(key("waits"))).expires_at == now + raised
+    assert (await store.at(at).lifecycle(key("own"))).expires_at == now + TTL / 2
 
 
 async def test_a_replica_that_has_started_follows_by_itself_until_it_is_stopped(pair, monkeypatch):
@@ -177,8 +190,8 @@ async def test_complete_days_are_folded_whatever_the_mode(store):
     before = await store.observed(since=NOON.date())
     recent = {"newest": 9, "reach": timedelta(days=9)}
     for now, left in ((NOON + 3 * DAY, 3), (NOON + 5 * DAY, 0)):
-        await policy(store, Policy.FIXED).look(now=now)
-        assert len(await store.recent_first_messages(**recent, now=now)) == left
+        await policy(store, Policy.FIXED).look_at(now)
+        assert len(await store.at(now).recent_first_messages(**recent)) == left
         assert await store.observed(since=NOON.date()) == before
 
 

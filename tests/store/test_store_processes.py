@@ -79,9 +79,9 @@ async def test_a_process_that_sweeps_loses_no_message_of_another(full, place):
     for name in SESSIONS:
         revived = [ChangeKind.RESURRECTED] * (name in expired)
         assert heard[name] == [*revived, ChangeKind.USED]
-        assert (await full.lifecycle(key(name), now=GONE)).status is Status.USED
-        assert len((await full.read(key(name), now=GONE)).events) == 1
-    assert (await full.purge_due(999, now=GONE)).taken == 0
+        assert (await full.at(GONE).lifecycle(key(name))).status is Status.USED
+        assert len((await full.at(GONE).read(key(name))).events) == 1
+    assert (await full.at(GONE).purge_due(999)).taken == 0
 
 
 async def test_of_two_processes_that_speak_to_a_session_one_is_first(full, place):
@@ -92,5 +92,5 @@ async def test_of_two_processes_that_speak_to_a_session_one_is_first(full, place
     )
     for name in SESSIONS:
         assert sorted([one[name], other[name]]) == [[], [ChangeKind.USED]]
-        found = await full.read(key(name), now=T0)
+        found = await full.at(T0).read(key(name))
         assert [event.id for event in found.events] == ["m1", "m2"]

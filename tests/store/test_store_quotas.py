@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from backends import HOUR, NO_STATE, T0, TICK, TTL, create, ids, key, message, note, use
+from backends import HOUR, NO_STATE, T0, TICK, TTL, by, create, ids, key, message, note, use
 from lapse.lifecycle import Cause, Change, ChangeKind, Status
 from lapse.quotas import Bucket, Drawer, Turn
 
@@ -16,19 +16,19 @@ ALL = Bucket.of(Drawer.ALL, "", 60)
 
 async def drawn(store, buckets, times, now=T0):
     """How often one may draw, of so many tries."""
-    turns = [await store.take_turn(buckets, now=now) for _ in range(times)]
+    turns = [await store.at(now).take_turn(buckets) for _ in range(times)]
     return sum(not turn.wait for turn in turns)
 
 
 async def excess(store, *, user=None, site=None, name="s1", site_name="home", now=T0):
-    changes = await store.expire_excess(
-        key(name), site=site_name, per_user=user, per_site=site, now=now
+    changes = await by(store, now).expire_excess(
+        key(name), site=site_name, per_user=user, per_site=site
     )
     return sorted(change.record.key.session_id for change in changes)
 
 
 async def create_at(store, where, *, now=T0, site="home", ttl=TTL):
-    await store.create(where, state=NO_STATE, ttl=ttl, metadata={}, site=site, now=now)
+    await store.at(now).create(where, state=NO_STATE, ttl=ttl, metadata={}, site=site)
 
 
 # Turns.
@@ -36,8 +36,8 @@ async def create_at(store, where, *, now=T0, site="home", ttl=TTL):
 
 async def test_a_bucket_gives_all_it_holds_and_then_as_fast_as_it_fills(store):
     assert await drawn(store, [ANN], 15) == 10
-    assert await store.take_turn([ANN], now=T0) == Turn(6 * SECOND, ANN.name)
-    assert await store.take_turn([ANN], now=T0 + 6 * SECOND - TICK) == Turn(TICK, ANN.name)
+    assert await store.at(T0).take_turn([ANN]) == Turn(6 * SECOND, ANN.name)
+    assert await store.at(T0 + 6 * SECOND - TICK).take_turn([ANN]) == Turn(TICK, ANN.name)
     assert await drawn(store, [ANN], 3, T0 + 6 * SECOND) == 1
     assert await drawn(store, [ANN], 15, T0 + MINUTE) == 9
     assert await drawn(store, [ANN], 15, T0 + 9 * MINUTE) == 10
@@ -49,29 +49,29 @@ async def test_where_one_bucket_is_empty_none_is_drawn_from(store):
     assert await drawn(store, [bob, HOME, ALL], 5) == 5
     eve = Bucket.of(Drawer.USER, "eve", 100)
     assert await drawn(store, [eve, HOME, ALL], 99) == 15
-    turn = await store.take_turn([eve, HOME, ALL], now=T0)
+    turn = await store.at(T0).take_turn([eve, HOME, ALL])
     assert turn == Turn(2 * SECOND, HOME.name)
     elsewhere = Bucket.of(Drawer.ADDRESS, "elsewhere", 99)
     assert await drawn(store, [eve, elsewhere, ALL], 99) == 30
-    assert (await store.take_turn([ALL], now=T0)).bucket == "all"
+    assert (await store.at(T0).take_turn([ALL])).bucket == "all"
 
 
 async def test_the_bucket_that_takes_longest_is_told(store):
     slow = Bucket.of(Drawer.USER, "ann", 1)
-    await store.take_turn([slow, ALL], now=T0)
-    assert await store.take_turn([slow, ALL], now=T0) == Turn(MINUTE, slow.name)
+    await store.at(T0).take_turn([slow, ALL])
+    assert await store.at(T0).take_turn([slow, ALL]) == Turn(MINUTE, slow.name)
 
 
 async def test_of_turns_taken_at_once_no_more_are_given_than_there_are(pair):
-    calls = (pair[n % 2].take_turn([ANN, ALL], now=T0) for n in range(60))
+    calls = (pair[n % 2].at(T0).take_turn([ANN, ALL]) for n in range(60))
     turns = await asyncio.gather(*calls)
     assert sum(not turn.wait for turn in turns) == 10
 
 
 async def test_full_buckets_are_forgotten_and_others_are_not(store):
     await drawn(store, [ANN], 10)
-    await store.take_turn([HOME], now=T0)
-    await store.forget_turns(now=T0 + 10 * SECOND)
+    await store.at(T0).take_turn([HOME])
+    await store.at(T0 + 10 * SECOND).forget_turns()
     assert await drawn(store, [ANN], 10, T0 + 12 * SECOND) == 2
     assert await drawn(store, [HOME], 99, T0 + 12 * SECOND) == 30
 
@@ -95,14 +95,14 @@ async def test_what_goes_is_an_expiry_without_lateness_restorable_for_an_hour(st
     await create(store, "old", state={"a": 1})
     await create(store, "new", now=T0 + SECOND)
     now = T0 + MINUTE
-    (change,) = await store.expire_excess(key(), site=None, per_user=1, per_site=None, now=now)
+    (change,) = await store.at(now).expire_excess(key(), site=None, per_user=1, per_site=None)
     assert change == Change(ChangeKind.EXPIRED, now, change.record)
     assert change.lateness == timedelta(0)
-    assert change.record == await store.lifecycle(key("old"), now=now)
+    assert change.record == await store.at(now).lifecycle(key("old"))
     assert change.record.restorable_until == now + HOUR
-    back = await store.resurrect(key("old"), cause=Cause.REQUEST, now=now + HOUR - TICK)
+    back = await store.at(now + HOUR - TICK).resurrect(key("old"), cause=Cause.REQUEST)
     assert back.record.status is Status.WAITING
-    assert (await store.read(key("old"), now=now + HOUR - TICK)).state == {"a": 1}
+    assert (await store.at(now + HOUR - TICK).read(key("old"))).state == {"a": 1}
 
 
 async def test_without_a_horizon_what_goes_goes_for_good(open_store):
@@ -110,7 +110,7 @@ async def test_without_a_horizon_what_goes_goes_for_good(open_store):
     await create(store, "old")
     await create(store, "new", now=T0 + SECOND)
     assert await excess(store, user=1, now=T0 + MINUTE) == ["old"]
-    assert (await store.purge_due(9, now=T0 + MINUTE)).taken == 1
+    assert (await store.at(T0 + MINUTE).purge_due(9)).taken == 1
 
 
 async def test_used_sessions_never_go_and_do_not_count(store):
@@ -128,10 +128,10 @@ async def test_a_session_with_activity_outlives_younger_ones_without(store):
     for number, name in enumerate(("typed", "noted", "given", "idle1", "idle2", "idle3")):
         await create(store, name, now=T0 + number * SECOND)
     later = T0 + MINUTE
-    await store.extend(key("typed"), now=later)
-    revision = (await store.read(key("noted"), now=later)).revision
-    await store.append(key("noted"), note(at=later + TICK), revision, now=later)
-    await store.amend(key("given"), ttl=TTL, now=later)
+    await store.at(later).extend(key("typed"))
+    revision = (await store.at(later).read(key("noted"))).revision
+    await store.at(later).append(key("noted"), note(at=later + TICK), revision)
+    await store.at(later).amend(key("given"), ttl=TTL)
     assert await excess(store, user=3, now=later) == ["idle1", "idle2", "idle3"]
     assert await excess(store, user=1, now=later) == ["given", "typed"]
 
@@ -151,8 +151,8 @@ async def test_the_oldest_from_one_address_expire_whoevers_they_are(store):
 async def test_the_address_is_forgotten_with_the_first_message(store):
     await create_at(store, key("s1"))
     await create_at(store, key("s2"), now=T0 + SECOND)
-    revision = (await store.read(key("s1"), now=T0)).revision
-    await store.append(key("s1"), message(), revision, now=T0)
+    revision = (await store.at(T0).read(key("s1"))).revision
+    await store.at(T0).append(key("s1"), message(), revision)
     assert await excess(store, site=1, now=T0 + MINUTE) == []
 
 
@@ -168,7 +168,7 @@ async def test_due_sessions_are_the_sweepers_and_do_not_count(store):
     await create(store, "due", ttl=TICK)
     await create(store, "living", now=T0 + SECOND)
     assert await excess(store, user=1, now=T0 + SECOND) == []
-    assert (await store.expire_due(9, now=T0 + SECOND)).taken == 1
+    assert (await store.at(T0 + SECOND).expire_due(9)).taken == 1
 
 
 async def test_a_session_that_stock_adk_made_as_well_is_kept(store, stock):
@@ -222,7 +222,7 @@ async def test_a_message_survives_whoever_exceeds_its_users_quota(pair):
 
 async def tallied(store, moment):
     """Return the counts of what changed, and the levels."""
-    overview = await store.overview(since=HOUR, now=moment)
+    overview = await store.at(moment).overview(since=HOUR)
     counts = {count.kind: count.sessions for count in overview.counts}
     return counts, {tally.status: tally.sessions for tally in overview.tallies if tally.sessions}
 
@@ -242,7 +242,7 @@ async def test_what_exceeds_and_what_is_reused_is_counted_like_every_change(stor
 
 
 async def reuse(store, *, now=T0, ttl=TTL, metadata=None):
-    found = await store.reuse_waiting(key("new"), ttl=ttl, metadata=metadata or {}, now=now)
+    found = await store.at(now).reuse_waiting(key("new"), ttl=ttl, metadata=metadata or {})
     return None if found is None else (found[0].session_id, found[1])
 
 
@@ -253,7 +253,7 @@ async def test_the_newest_session_as_good_as_new_is_given_a_fresh_ttl(store):
     name, change = await reuse(store, now=now)
     assert name == "s2"
     assert change == Change(ChangeKind.EXTENDED, now, change.record)
-    assert change.record == await store.lifecycle(key("s2"), now=now)
+    assert change.record == await store.at(now).lifecycle(key("s2"))
     assert change.record.expires_at == now + TTL
 
 
@@ -265,10 +265,10 @@ async def test_only_a_session_as_good_as_new_is_reused(store):
     await create(store, key("others", user="bob"))
     await create(store, key("elsewhere", app="other"))
     revision = await create(store, "noted")
-    await store.append(key("noted"), note(state={"temp:x": 1}), revision, now=T0)
+    await store.at(T0).append(key("noted"), note(state={"temp:x": 1}), revision)
     await create(store, "due", ttl=TICK)
     await create(store, "expired")
-    await store.expire(key("expired"), now=T0)
+    await store.at(T0).expire(key("expired"))
     assert await reuse(store, now=T0 + SECOND) is None
     name, _ = await reuse(store, metadata={"m": 1}, now=T0 + SECOND)
     assert name == "described"

@@ -48,7 +48,7 @@ async def prepare(store, number):
 async def sweep(store, now=DUE):
     """Sweep in small batches until nothing is due, and return what expired."""
     expired = []
-    while (swept := await store.expire_due(5, now=now)).taken:
+    while (swept := await store.at(now).expire_due(5)).taken:
         expired += [change.record.key.session_id for change in swept.changes]
     return expired
 
@@ -74,7 +74,7 @@ async def test_a_message_at_the_deadline_survives_every_sweep(pair, before):
     for number in range(ROUNDS):
         names = await prepare(pair[0], number)
         messages = [
-            pair[place % 2].append(key(name), message(), FRESH, now=DUE - before)
+            pair[place % 2].at(DUE - before).append(key(name), message(), FRESH)
             for place, name in enumerate(names)
         ]
         results = await at_once(number, *messages, *(sweep(store) for store in pair * 2))
@@ -85,11 +85,11 @@ async def test_a_message_at_the_deadline_survives_every_sweep(pair, before):
             revived = before == timedelta(0) or expired[name]
             kinds = [ChangeKind.RESURRECTED] * bool(revived) + [ChangeKind.USED]
             assert [change.kind for change in one.changes] == kinds
-            found = await pair[0].read(key(name), now=GONE)
+            found = await pair[0].at(GONE).read(key(name))
             assert [event.id for event in found.events] == ["m1"]
-            assert (await pair[1].lifecycle(key(name), now=GONE)).status is Status.USED
+            assert (await pair[1].at(GONE).lifecycle(key(name))).status is Status.USED
         assert set(expired.values()) <= {1}
-        assert (await pair[0].purge_due(99, now=GONE + TTL)).taken == 0
+        assert (await pair[0].at(GONE + TTL).purge_due(99)).taken == 0
 
 
 async def test_a_message_survives_whoever_expires_its_session_by_hand(pair):
@@ -102,9 +102,9 @@ async def test_a_message_survives_whoever_expires_its_session_by_hand(pair):
         calls = []
         for place, name in enumerate(names):
             calls += [
-                pair[place % 2].append(key(name), message(), FRESH, now=T0),
-                pair[1 - place % 2].expire(key(name), now=T0),
-                pair[place % 2].expire(key(name), by="op", now=T0),
+                pair[place % 2].at(T0).append(key(name), message(), FRESH),
+                pair[1 - place % 2].at(T0).expire(key(name)),
+                pair[place % 2].at(T0).expire(key(name), by="op"),
             ]
         results = await at_once(number, *calls)
         fail_on_others(results, WrongStatusError)
@@ -116,7 +116,7 @@ async def test_a_message_survives_whoever_expires_its_session_by_hand(pair):
             assert kinds == [ChangeKind.RESURRECTED] * len(expiries) + [ChangeKind.USED]
             assert len(expiries) <= 1
             assert acts[name] == bool(succeeded(asked[1:]) and asked[1].change)
-            assert (await pair[1].lifecycle(key(name), now=T0)).status is Status.USED
+            assert (await pair[1].at(T0).lifecycle(key(name))).status is Status.USED
 
 
 async def test_every_expiry_is_returned_by_one_of_many_sweeps(pair):
@@ -130,7 +130,7 @@ async def test_every_expiry_is_returned_by_one_of_many_sweeps(pair):
 async def test_every_purge_is_returned_by_one_of_many_sweeps(pair):
     names = await prepare(pair[0], 0)
     await sweep(pair[0])
-    swept = await at_once(1, *(store.purge_due(4, now=GONE) for store in pair * 4))
+    swept = await at_once(1, *(store.at(GONE).purge_due(4) for store in pair * 4))
     fail_on_others(swept)
     purged = [change.record.key.session_id for one in swept for change in one.changes]
     assert Counter(purged) == Counter(names)
@@ -141,14 +141,14 @@ async def test_of_two_first_messages_one_is_first_and_both_are_stored(pair):
         where = key(f"s{number}")
         await create(pair[0], where)
         calls = (
-            store.append(where, message(f"m{place}", at=T0 + place * TICK), ANYTHING, now=T0)
+            store.at(T0).append(where, message(f"m{place}", at=T0 + place * TICK), ANYTHING)
             for place, store in enumerate(pair * 2)
         )
         results = await at_once(number, *calls)
         fail_on_others(results)
         changes = [change.kind for one in results for change in one.changes]
         assert changes == [ChangeKind.USED]
-        found = await pair[0].read(where, now=T0)
+        found = await pair[0].at(T0).read(where)
         assert [event.id for event in found.events] == ["m0", "m1", "m2", "m3"]
         assert found.revision.number == 4
 
@@ -159,14 +159,14 @@ async def test_of_two_writers_with_one_revision_one_is_outdated(pair):
         revision = await create(pair[0], where)
         for turn in range(3):
             calls = (
-                store.append(where, message(f"m{turn}-{place}"), revision, now=T0)
+                store.at(T0).append(where, message(f"m{turn}-{place}"), revision)
                 for place, store in enumerate(pair)
             )
             results = await at_once(number + turn, *calls)
             fail_on_others(results, OutdatedSessionError)
             (winner,) = succeeded(results)
             revision = winner.revision
-        assert len((await pair[0].read(where, now=T0)).events) == 3
+        assert len((await pair[0].at(T0).read(where)).events) == 3
 
 
 async def test_one_event_sent_many_times_at_once_is_stored_once(pair):
@@ -174,11 +174,11 @@ async def test_one_event_sent_many_times_at_once_is_stored_once(pair):
         for number in range(ROUNDS):
             where = key(f"{kind.__name__}{number}")
             revision = await create(pair[0], where)
-            calls = (store.append(where, kind("e"), revision, now=T0) for store in pair * 2)
+            calls = (store.at(T0).append(where, kind("e"), revision) for store in pair * 2)
             results = await at_once(number, *calls)
             fail_on_others(results)
             assert sorted(one.repeated for one in results) == [False, True, True, True]
-            assert len((await pair[0].read(where, now=T0)).events) == 1
+            assert len((await pair[0].at(T0).read(where)).events) == 1
 
 
 async def test_a_held_event_is_never_lost_to_the_first_message(pair):
@@ -187,11 +187,11 @@ async def test_a_held_event_is_never_lost_to_the_first_message(pair):
         await create(pair[0], where)
         results = await at_once(
             number,
-            pair[0].append(where, note("a", at=T0), ANYTHING, now=T0),
-            pair[1].append(where, message("b", at=T0 + TICK), ANYTHING, now=T0),
+            pair[0].at(T0).append(where, note("a", at=T0), ANYTHING),
+            pair[1].at(T0).append(where, message("b", at=T0 + TICK), ANYTHING),
         )
         fail_on_others(results)
-        found = await pair[0].read(where, now=T0)
+        found = await pair[0].at(T0).read(where)
         assert [event.id for event in found.events] == ["a", "b"]
         assert found.state == {"noted": "a"}
 
@@ -203,16 +203,16 @@ async def test_a_message_and_a_delete_come_in_one_order_or_the_other(pair, now):
         revision = await create(pair[0], where)
         said, deleted = results = await at_once(
             number,
-            pair[0].append(where, message(), revision, now=now),
-            pair[1].delete(where, now=now),
+            pair[0].at(now).append(where, message(), revision),
+            pair[1].at(now).delete(where),
         )
         fail_on_others(results, NoSuchSessionError)
         heard = not isinstance(said, NoSuchSessionError)
         assert (deleted.record.status is Status.USED) == heard
-        assert await pair[0].lifecycle(where, now=now) is None
+        assert await pair[0].at(now).lifecycle(where) is None
         revision = await create(pair[0], where)
-        await pair[0].append(where, message("new"), revision, now=T0)
-        found = await pair[0].read(where, now=T0)
+        await pair[0].at(T0).append(where, message("new"), revision)
+        found = await pair[0].at(T0).read(where)
         assert [event.id for event in found.events] == ["new"]
 
 
@@ -227,8 +227,8 @@ async def test_of_many_creates_of_one_key_one_wins(pair):
         fail_on_others(results, SessionExistsError)
         assert len(succeeded(results)) == 1
         winner = next(place for place, one in enumerate(results) if isinstance(one, Revision))
-        assert (await pair[0].read(where, now=T0)).state == {"by": winner}
-        assert (await pair[1].lifecycle(where, now=T0)).metadata == {"by": winner}
+        assert (await pair[0].at(T0).read(where)).state == {"by": winner}
+        assert (await pair[1].at(T0).lifecycle(where)).metadata == {"by": winner}
 
 
 @pytest.mark.parametrize("swept", [True, False], ids=["swept", "unswept"])
@@ -237,34 +237,34 @@ async def test_a_create_takes_the_place_of_a_tombstone_whatever_else_happens_to_
         where = key(f"s{number}")
         await create(pair[0], where, state={"old": True})
         if swept:
-            await pair[0].expire_due(99, now=DUE)
+            await pair[0].at(DUE).expire_due(99)
         results = await at_once(
             number,
             create(pair[0], where, now=GONE),
             create(pair[1], where, now=GONE),
-            pair[0].expire_due(99, now=GONE),
-            pair[1].purge_due(99, now=GONE + timedelta(hours=9)),
+            pair[0].at(GONE).expire_due(99),
+            pair[1].at(GONE + timedelta(hours=9)).purge_due(99),
         )
         fail_on_others(results, SessionExistsError)
         assert len(succeeded(results[:2])) == 1
-        record = await pair[0].lifecycle(where, now=GONE)
+        record = await pair[0].at(GONE).lifecycle(where)
         assert (record.status, record.created_at) == (Status.WAITING, GONE)
-        assert (await pair[1].read(where, now=GONE)).state == {}
+        assert (await pair[1].at(GONE).read(where)).state == {}
 
 
 async def test_a_message_and_a_create_on_one_tombstone_never_both_win(pair):
     for number in range(ROUNDS):
         where = key(f"s{number}")
         revision = await create(pair[0], where)
-        await pair[0].expire_due(99, now=DUE)
+        await pair[0].at(DUE).expire_due(99)
         said, made = results = await at_once(
             number,
-            pair[0].append(where, message(), revision, now=DUE),
+            pair[0].at(DUE).append(where, message(), revision),
             create(pair[1], where, now=DUE),
         )
         fail_on_others(results, OutdatedSessionError, SessionExistsError)
         assert len(succeeded(results)) == 1
-        record = await pair[0].lifecycle(where, now=DUE)
+        record = await pair[0].at(DUE).lifecycle(where)
         if isinstance(made, SessionExistsError):
             assert (record.status, record.created_at) == (Status.USED, T0)
         else:
@@ -276,11 +276,9 @@ async def test_a_session_is_resurrected_or_purged_and_never_half_of_each(pair):
     for number in range(ROUNDS):
         names = await prepare(pair[0], number)
         await sweep(pair[0])
-        asks = (
-            pair[0].resurrect(key(name), cause=Cause.REQUEST, now=GONE - TICK) for name in names
-        )
+        asks = (pair[0].at(GONE - TICK).resurrect(key(name), cause=Cause.REQUEST) for name in names)
         *revived, one, other = results = await at_once(
-            number, *asks, *(store.purge_due(99, now=GONE) for store in pair)
+            number, *asks, *(store.at(GONE).purge_due(99) for store in pair)
         )
         fail_on_others(results, NoSuchSessionError)
         purged = Counter(change.record.key.session_id for change in (*one.changes, *other.changes))
@@ -288,14 +286,14 @@ async def test_a_session_is_resurrected_or_purged_and_never_half_of_each(pair):
             back = not isinstance(outcome, NoSuchSessionError)
             assert purged[name] + back == 1
             assert (name in await ids(pair[1], GONE)) == back
-            await pair[0].delete(key(name), now=GONE)
+            await pair[0].at(GONE).delete(key(name))
 
 
 async def test_many_resurrections_at_once_are_one(pair):
     for number in range(ROUNDS):
         where = key(f"s{number}")
         await create(pair[0], where)
-        asks = (store.resurrect(where, cause=Cause.REQUEST, now=DUE) for store in pair * 2)
+        asks = (store.at(DUE).resurrect(where, cause=Cause.REQUEST) for store in pair * 2)
         outcomes = await at_once(number, *asks)
         fail_on_others(outcomes)
         assert sum(outcome.change is not None for outcome in outcomes) == 1
@@ -305,13 +303,13 @@ async def test_many_resurrections_at_once_are_one(pair):
 async def test_a_session_is_extended_or_expired_at_its_deadline_and_not_both(pair):
     for number in range(ROUNDS):
         names = await prepare(pair[0], number)
-        asks = (pair[0].extend(key(name), now=DUE - TICK) for name in names)
+        asks = (pair[0].at(DUE - TICK).extend(key(name)) for name in names)
         results = await at_once(number, *asks, *(sweep(store) for store in pair))
         fail_on_others(results, WrongStatusError)
         expired = {name for one in results[-2:] for name in one}
         for name, outcome in zip(names, results, strict=False):
             assert (name in expired) == isinstance(outcome, WrongStatusError)
-            await pair[0].delete(key(name), now=DUE)
+            await pair[0].at(DUE).delete(key(name))
 
 
 async def test_no_change_of_outer_state_or_metadata_is_lost(pair):
@@ -322,14 +320,14 @@ async def test_no_change_of_outer_state_or_metadata_is_lost(pair):
         delta = {f"user:k{place}": place, f"app:k{place}": place}
         event = note(state=delta)
         calls += [
-            pair[place % 2].append(key(f"n{place}"), event, FRESH, now=T0),
-            pair[place % 2].amend(key("s1"), metadata={f"k{place}": place}, now=T0),
+            pair[place % 2].at(T0).append(key(f"n{place}"), event, FRESH),
+            pair[place % 2].at(T0).amend(key("s1"), metadata={f"k{place}": place}),
         ]
     fail_on_others(await at_once(0, *calls))
     expected = {f"k{place}": place for place in range(24)}
     assert await pair[1].user_state("app", "ann") == expected
-    assert (await pair[0].lifecycle(key("s1"), now=T0)).metadata == expected
-    state = (await pair[1].read(key("s1"), now=T0)).state
+    assert (await pair[0].at(T0).lifecycle(key("s1"))).metadata == expected
+    state = (await pair[1].at(T0).read(key("s1"))).state
     assert {name.removeprefix("app:") for name in state if name.startswith("app:")} == set(expected)
 
 
@@ -337,11 +335,11 @@ async def test_a_cancelled_caller_leaves_a_whole_transition_or_none(pair):
     for number in range(ROUNDS):
         where = key(f"s{number}")
         task = asyncio.create_task(
-            pair[0].create(where, state=NO_STATE, ttl=TTL, metadata={}, now=T0)
+            pair[0].at(T0).create(where, state=NO_STATE, ttl=TTL, metadata={})
         )
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await pair[0].ping()
-        record = await pair[0].lifecycle(where, now=T0)
+        record = await pair[0].at(T0).lifecycle(where)
         assert record is None or record.expires_at == DUE

@@ -20,7 +20,7 @@ async def set_status(store, status):
             await use(store)
         case "expired":
             await create(store, ttl=TICK)
-            await store.expire_due(10, now=LATER)
+            await store.at(LATER).expire_due(10)
         case "due":
             await create(store, ttl=TICK)
         case "waiting":
@@ -29,137 +29,137 @@ async def set_status(store, status):
 
 async def test_extend_gives_a_fresh_ttl_from_now(store):
     await create(store)
-    outcome = await store.extend(key(), now=LATER)
+    outcome = await store.at(LATER).extend(key())
     assert outcome.change == Change(ChangeKind.EXTENDED, LATER, outcome.record)
-    assert outcome.record == await store.lifecycle(key(), now=LATER)
+    assert outcome.record == await store.at(LATER).lifecycle(key())
     assert (outcome.record.expires_at, outcome.record.ttl) == (LATER + TTL, TTL)
-    assert (await store.expire_due(10, now=LATER + TTL - TICK)).taken == 0
-    assert (await store.expire_due(10, now=LATER + TTL)).taken == 1
+    assert (await store.at(LATER + TTL - TICK).expire_due(10)).taken == 0
+    assert (await store.at(LATER + TTL).expire_due(10)).taken == 1
 
 
 async def test_extend_goes_no_further_than_the_horizon_from_the_creation(store):
     await create(store, ttl=timedelta(hours=20))
-    outcome = await store.extend(key(), now=T0 + timedelta(hours=10))
+    outcome = await store.at(T0 + timedelta(hours=10)).extend(key())
     assert outcome.record.expires_at == T0 + DAY
-    outcome = await store.extend(key(), now=T0 + timedelta(hours=23))
+    outcome = await store.at(T0 + timedelta(hours=23)).extend(key())
     assert outcome.record.expires_at == T0 + DAY
 
 
 async def test_extend_brings_no_deadline_nearer(store):
     await create(store, ttl=timedelta(hours=30))
-    assert (await store.extend(key(), now=LATER)).record.expires_at == T0 + timedelta(hours=30)
+    assert (await store.at(LATER).extend(key())).record.expires_at == T0 + timedelta(hours=30)
 
 
 async def test_without_a_horizon_a_session_can_be_extended_for_a_day(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store, ttl=timedelta(hours=20))
-    outcome = await store.extend(key(), now=T0 + timedelta(hours=10))
+    outcome = await store.at(T0 + timedelta(hours=10)).extend(key())
     assert outcome.record.expires_at == T0 + DAY
 
 
 @pytest.mark.parametrize("status", ["used", "expired", "due"])
 async def test_only_a_waiting_session_can_be_extended_or_given_a_ttl(store, status):
     await set_status(store, status)
-    before = await store.lifecycle(key(), now=LATER)
+    before = await store.at(LATER).lifecycle(key())
     with pytest.raises(WrongStatusError):
-        await store.extend(key(), now=LATER)
+        await store.at(LATER).extend(key())
     with pytest.raises(WrongStatusError):
-        await store.amend(key(), ttl=HOUR, metadata={"a": 1}, now=LATER)
-    assert await store.lifecycle(key(), now=LATER) == before
+        await store.at(LATER).amend(key(), ttl=HOUR, metadata={"a": 1})
+    assert await store.at(LATER).lifecycle(key()) == before
 
 
 async def test_unknown_sessions_cannot_be_asked_for_anything(store):
     for ask in (
-        store.extend(key(), now=T0),
-        store.amend(key(), metadata={"a": 1}, now=T0),
-        store.amend(key(), ttl=HOUR, now=T0),
-        store.resurrect(key(), cause=Cause.REQUEST, now=T0),
-        store.expire(key(), now=T0),
+        store.at(T0).extend(key()),
+        store.at(T0).amend(key(), metadata={"a": 1}),
+        store.at(T0).amend(key(), ttl=HOUR),
+        store.at(T0).resurrect(key(), cause=Cause.REQUEST),
+        store.at(T0).expire(key()),
     ):
         with pytest.raises(NoSuchSessionError):
             await ask
-    assert await store.lifecycle(key(), now=T0) is None
+    assert await store.at(T0).lifecycle(key()) is None
 
 
 async def test_an_amended_ttl_counts_from_now_and_may_bring_the_deadline_nearer(store):
     await create(store)
-    outcome = await store.amend(key(), ttl=5 * TICK, now=LATER)
+    outcome = await store.at(LATER).amend(key(), ttl=5 * TICK)
     assert outcome.change == Change(ChangeKind.AMENDED, LATER, outcome.record)
-    assert outcome.record == await store.lifecycle(key(), now=LATER)
+    assert outcome.record == await store.at(LATER).lifecycle(key())
     assert (outcome.record.ttl, outcome.record.expires_at) == (5 * TICK, LATER + 5 * TICK)
-    assert (await store.expire_due(10, now=LATER + 5 * TICK)).taken == 1
-    back = await store.resurrect(key(), cause=Cause.REQUEST, now=DUE)
+    assert (await store.at(LATER + 5 * TICK).expire_due(10)).taken == 1
+    back = await store.at(DUE).resurrect(key(), cause=Cause.REQUEST)
     assert back.record.expires_at == DUE + 5 * TICK
 
 
 @pytest.mark.parametrize("status", ["waiting", "used", "expired", "due"])
 async def test_metadata_of_any_session_merges_by_top_level_keys(store, status):
     await set_status(store, status)
-    await store.amend(key(), metadata={"a": 1, "box": {"x": 1}, "é": "ü"}, now=LATER)
-    outcome = await store.amend(key(), metadata={"box": {"y": 2}, "a": None}, now=LATER)
+    await store.at(LATER).amend(key(), metadata={"a": 1, "box": {"x": 1}, "é": "ü"})
+    outcome = await store.at(LATER).amend(key(), metadata={"box": {"y": 2}, "a": None})
     assert outcome.record.metadata == {"a": None, "box": {"y": 2}, "é": "ü"}
-    assert await store.lifecycle(key(), now=LATER) == outcome.record
+    assert await store.at(LATER).lifecycle(key()) == outcome.record
     expected = "expired" if status == "due" else status
     assert outcome.record.status == expected
 
 
 async def test_metadata_and_ttl_are_amended_together(store):
     await create(store, metadata={"a": 1})
-    outcome = await store.amend(key(), metadata={"b": 2}, ttl=HOUR, now=LATER)
+    outcome = await store.at(LATER).amend(key(), metadata={"b": 2}, ttl=HOUR)
     assert (outcome.record.metadata, outcome.record.ttl) == ({"a": 1, "b": 2}, HOUR)
 
 
 async def test_metadata_may_grow_to_its_limit_and_not_over_it(store):
     await create(store, metadata={"a": ""})
     filling = LARGEST_METADATA - len('{"a": "", "b": ""}')
-    full = await store.amend(key(), metadata={"b": "x" * filling}, now=T0)
+    full = await store.at(T0).amend(key(), metadata={"b": "x" * filling})
     with pytest.raises(InvalidValueError) as refused:
-        await store.amend(key(), metadata={"a": "y"}, ttl=HOUR, now=LATER)
+        await store.at(LATER).amend(key(), metadata={"a": "y"}, ttl=HOUR)
     assert refused.value.field == "metadata"
-    assert await store.lifecycle(key(), now=LATER) == full.record
-    smaller = await store.amend(key(), metadata={"b": "x"}, now=LATER)
+    assert await store.at(LATER).lifecycle(key()) == full.record
+    smaller = await store.at(LATER).amend(key(), metadata={"b": "x"})
     assert smaller.record.metadata == {"a": "", "b": "x"}
 
 
 async def test_resurrect_gives_an_expired_session_a_fresh_ttl_and_counts(store):
     await create(store, state={"a": 1}, metadata={"m": 1})
     for number, now in enumerate((DUE, DUE + HOUR), 1):
-        await store.expire_due(10, now=now)
-        outcome = await store.resurrect(key(), cause=Cause.REQUEST, now=now)
+        await store.at(now).expire_due(10)
+        outcome = await store.at(now).resurrect(key(), cause=Cause.REQUEST)
         assert outcome.change == Change(ChangeKind.RESURRECTED, now, outcome.record, Cause.REQUEST)
-        assert outcome.record == await store.lifecycle(key(), now=now)
+        assert outcome.record == await store.at(now).lifecycle(key())
         assert (outcome.record.status, outcome.record.resurrections) == (Status.WAITING, number)
         assert (outcome.record.expires_at, outcome.record.expired_at) == (now + TTL, None)
-    found = await store.read(key(), now=DUE + HOUR)
+    found = await store.at(DUE + HOUR).read(key())
     assert found.state == {"a": 1}
     assert outcome.record.metadata == {"m": 1}
 
 
 async def test_expire_makes_the_deadline_now(store):
     await create(store, state={"a": 1})
-    outcome = await store.expire(key(), now=LATER)
+    outcome = await store.at(LATER).expire(key())
     assert outcome.change == Change(ChangeKind.EXPIRED, LATER, outcome.record)
     assert outcome.change.lateness == timedelta(0)
-    assert outcome.record == await store.lifecycle(key(), now=LATER)
+    assert outcome.record == await store.at(LATER).lifecycle(key())
     assert (outcome.record.status, outcome.record.expires_at) == (Status.EXPIRED, LATER)
     assert (outcome.record.expired_at, outcome.record.restorable_until) == (LATER, T0 + DAY)
-    assert await store.read(key(), now=LATER) is None
-    assert (await store.expire_due(10, now=DUE)).taken == 0
+    assert await store.at(LATER).read(key()) is None
+    assert (await store.at(DUE).expire_due(10)).taken == 0
 
 
 async def test_an_old_session_that_was_expired_by_hand_is_restorable_for_an_hour(store):
     await create(store, ttl=timedelta(hours=30))
     late = T0 + timedelta(hours=29)
-    assert (await store.expire(key(), now=late)).record.restorable_until == late + HOUR
+    assert (await store.at(late).expire(key())).record.restorable_until == late + HOUR
 
 
 async def test_a_session_that_was_expired_by_hand_can_be_had_back(store):
     revision = await create(store, state={"a": 1})
-    await store.expire(key(), now=LATER)
-    back = await store.resurrect(key(), cause=Cause.REQUEST, now=LATER)
+    await store.at(LATER).expire(key())
+    back = await store.at(LATER).resurrect(key(), cause=Cause.REQUEST)
     assert (back.record.status, back.record.expires_at) == (Status.WAITING, LATER + TTL)
-    await store.expire(key(), now=LATER)
-    appended = await store.append(key(), message(at=LATER), revision, now=LATER)
+    await store.at(LATER).expire(key())
+    appended = await store.at(LATER).append(key(), message(at=LATER), revision)
     kinds = [change.kind for change in appended.changes]
     assert kinds == [ChangeKind.RESURRECTED, ChangeKind.USED]
 
@@ -167,18 +167,18 @@ async def test_a_session_that_was_expired_by_hand_can_be_had_back(store):
 @pytest.mark.parametrize("status", ["expired", "due"])
 async def test_expire_leaves_an_expired_session_as_it_is(store, status):
     await set_status(store, status)
-    before = await store.lifecycle(key(), now=LATER)
-    outcome = await store.expire(key(), now=LATER)
+    before = await store.at(LATER).lifecycle(key())
+    outcome = await store.at(LATER).expire(key())
     assert (outcome.record, outcome.change) == (before, None)
-    assert await store.lifecycle(key(), now=LATER) == before
+    assert await store.at(LATER).lifecycle(key()) == before
 
 
 async def test_only_a_session_that_nobody_has_spoken_to_can_be_expired(store):
     await use(store)
-    before = await store.lifecycle(key(), now=LATER)
+    before = await store.at(LATER).lifecycle(key())
     with pytest.raises(WrongStatusError):
-        await store.expire(key(), now=LATER)
-    assert await store.lifecycle(key(), now=LATER) == before
+        await store.at(LATER).expire(key())
+    assert await store.at(LATER).lifecycle(key()) == before
 
 
 async def test_a_session_that_stock_adk_made_cannot_be_expired(store, stock):
@@ -191,11 +191,11 @@ async def test_a_session_that_stock_adk_made_cannot_be_expired(store, stock):
 async def test_without_a_horizon_what_is_expired_goes_with_the_next_sweep(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store)
-    assert (await store.expire(key(), now=LATER)).change.kind is ChangeKind.EXPIRED
-    assert await store.time_to_next(now=LATER) == timedelta(0)
+    assert (await store.at(LATER).expire(key())).change.kind is ChangeKind.EXPIRED
+    assert await store.at(LATER).time_to_next() == timedelta(0)
     with pytest.raises(NoSuchSessionError):
-        await store.expire(key(), now=LATER)
-    assert [change.kind for change in (await store.purge_due(9, now=LATER)).changes] == [
+        await store.at(LATER).expire(key())
+    assert [change.kind for change in (await store.at(LATER).purge_due(9)).changes] == [
         ChangeKind.PURGED
     ]
 
@@ -204,58 +204,58 @@ async def test_nothing_can_be_expired_while_clean_up_is_switched_off(open_store)
     store = await open_store(enforced=False)
     await create(store)
     with pytest.raises(WrongStatusError):
-        await store.expire(key(), now=LATER)
+        await store.at(LATER).expire(key())
     assert await ids(store, LATER) == ["s1"]
 
 
 @pytest.mark.parametrize("cause", list(Cause))
 async def test_a_resurrection_says_what_caused_it(store, cause):
     await create(store)
-    outcome = await store.resurrect(key(), cause=cause, now=DUE)
+    outcome = await store.at(DUE).resurrect(key(), cause=cause)
     assert outcome.change.cause is cause
 
 
 @pytest.mark.parametrize("status", ["waiting", "used"])
 async def test_a_living_session_is_left_as_it_is_by_resurrect(store, status):
     await set_status(store, status)
-    before = await store.lifecycle(key(), now=LATER)
-    outcome = await store.resurrect(key(), cause=Cause.REQUEST, now=LATER)
+    before = await store.at(LATER).lifecycle(key())
+    outcome = await store.at(LATER).resurrect(key(), cause=Cause.REQUEST)
     assert (outcome.record, outcome.change) == (before, None)
-    assert await store.lifecycle(key(), now=LATER) == before
+    assert await store.at(LATER).lifecycle(key()) == before
 
 
 @pytest.mark.parametrize("status", ["waiting", "used", "expired", "due"])
 async def test_delete_takes_a_session_of_any_status_with_all_that_is_its(store, status):
     await set_status(store, status)
-    before = await store.lifecycle(key(), now=LATER)
-    assert await store.delete(key(), now=LATER) == Change(ChangeKind.DELETED, LATER, before)
-    assert await store.delete(key(), now=LATER) is None
-    assert await store.lifecycle(key(), now=LATER) is None
-    assert await store.read(key(), now=LATER) is None
+    before = await store.at(LATER).lifecycle(key())
+    assert await store.at(LATER).delete(key()) == Change(ChangeKind.DELETED, LATER, before)
+    assert await store.at(LATER).delete(key()) is None
+    assert await store.at(LATER).lifecycle(key()) is None
+    assert await store.at(LATER).read(key()) is None
     assert await ids(store, LATER) == []
     assert await store.tallies() == []
-    assert await store.time_to_next(now=LATER) is None
+    assert await store.at(LATER).time_to_next() is None
     with pytest.raises(NoSuchSessionError):
-        await store.resurrect(key(), cause=Cause.REQUEST, now=LATER)
+        await store.at(LATER).resurrect(key(), cause=Cause.REQUEST)
     created = await create(store, now=LATER)
-    await store.append(key(), message("m1", at=LATER), created, now=LATER)
-    assert len((await store.read(key(), now=LATER)).events) == 1
+    await store.at(LATER).append(key(), message("m1", at=LATER), created)
+    assert len((await store.at(LATER).read(key())).events) == 1
 
 
 async def test_delete_leaves_other_sessions_and_outer_state(store):
     await create(store, state={"app:tone": "dry", "user:name": "Ann"})
     for other in (key("s2"), key(user="bob"), key(app="other")):
         await create(store, other)
-    await store.delete(key(), now=T0)
+    await store.at(T0).delete(key())
     assert await ids(store, T0, None) == ["s2", "s1"]
-    assert (await store.read(key("s2"), now=T0)).state == {"app:tone": "dry", "user:name": "Ann"}
-    assert await store.read(key(app="other"), now=T0) is not None
+    assert (await store.at(T0).read(key("s2"))).state == {"app:tone": "dry", "user:name": "Ann"}
+    assert await store.at(T0).read(key(app="other")) is not None
 
 
 async def test_the_held_events_of_a_deleted_session_do_not_pass_to_the_next(store):
     revision = await create(store)
-    await store.append(key(), note(), revision, now=T0)
-    await store.delete(key(), now=T0)
+    await store.at(T0).append(key(), note(), revision)
+    await store.at(T0).delete(key())
     revision = await create(store, now=LATER)
-    await store.append(key(), message(at=LATER), revision, now=LATER)
-    assert [event.id for event in (await store.read(key(), now=LATER)).events] == ["m1"]
+    await store.at(LATER).append(key(), message(at=LATER), revision)
+    assert [event.id for event in (await store.at(LATER).read(key())).events] == ["m1"]

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from backends import T0, TICK, create, key, message, use
+from backends import T0, TICK, by, create, key, message, use
 from lapse.documents import StateDelta
 from lapse.errors import RunInFlightError, TooManyRunsError
 from lapse.run_store import KEPT, STALE, RunStatus
@@ -20,17 +20,17 @@ def said(event_id, *, at, invocation="e-m1", author="parrot"):
 
 
 async def begin(store, run_id="r1", session="s1", *, now=T0, most_of_user=MANY, user="ann"):
-    return await store.begin_run(key(session, user), run_id, most_of_user=most_of_user, now=now)
+    return await by(store, now).begin_run(key(session, user), run_id, most_of_user=most_of_user)
 
 
 async def test_a_run_begins_and_is_found(store):
     begun = await begin(store)
     assert (begun.run_id, begun.key, begun.status) == ("r1", key(), RunStatus.RUNNING)
     assert begun.started_at == begun.heartbeat_at == T0
-    assert await store.find_run(key(), now=T0) == begun
-    assert await store.find_run(key(), "r1", now=T0) == begun
-    assert await store.find_run(key(), "r2", now=T0) is None
-    assert await store.find_run(key("s2"), "r1", now=T0) is None
+    assert await store.at(T0).find_run(key()) == begun
+    assert await store.at(T0).find_run(key(), "r1") == begun
+    assert await store.at(T0).find_run(key(), "r2") is None
+    assert await store.at(T0).find_run(key("s2"), "r1") is None
 
 
 async def test_one_run_at_a_time_per_session(store):
@@ -56,13 +56,13 @@ async def test_of_runs_begun_at_once_one_is_let_in(pair):
 async def test_a_run_without_a_heartbeat_is_interrupted_and_gives_way(store):
     """Seen to fail when the stale run is not freed."""
     await begin(store)
-    assert (await store.find_run(key(), now=T0 + STALE - TICK)).in_flight
-    dead = await store.find_run(key(), now=T0 + STALE)
+    assert (await store.at(T0 + STALE - TICK).find_run(key())).in_flight
+    dead = await store.at(T0 + STALE).find_run(key())
     assert (dead.status, dead.ended_at) == (RunStatus.INTERRUPTED, T0 + STALE)
     await begin(store, "r2", now=T0 + STALE)
-    old = await store.find_run(key(), "r1", now=T0 + STALE)
+    old = await store.at(T0 + STALE).find_run(key(), "r1")
     assert (old.status, old.ended_at) == (RunStatus.INTERRUPTED, T0 + STALE)
-    assert (await store.find_run(key(), now=T0 + STALE)).run_id == "r2"
+    assert (await store.at(T0 + STALE).find_run(key())).run_id == "r2"
 
 
 async def test_of_many_at_once_one_takes_the_place_of_a_dead_run(pair):
@@ -78,22 +78,22 @@ async def test_of_many_at_once_one_takes_the_place_of_a_dead_run(pair):
 async def test_heartbeats_keep_a_run_alive_and_tell_what_became_of_it(store):
     for n in ("1", "2", "3"):
         await begin(store, f"r{n}", f"s{n}")
-    await store.end_run("r2", RunStatus.DONE, now=T0)
-    await store.cancel_run(key("s3"), "r3", now=T0)
+    await store.at(T0).end_run("r2", RunStatus.DONE)
+    await store.at(T0).cancel_run(key("s3"), "r3")
     almost = T0 + STALE - TICK
-    assert await store.beat_runs(["r1", "r2", "r3", "r4"], now=almost) == {"r1": False, "r3": True}
-    assert (await store.find_run(key("s1"), now=almost + STALE - TICK)).in_flight
+    assert await store.at(almost).beat_runs(["r1", "r2", "r3", "r4"]) == {"r1": False, "r3": True}
+    assert (await store.at(almost + STALE - TICK).find_run(key("s1"))).in_flight
     # One that was taken for dead stays dead: its session may have gone on without it.
-    assert await store.beat_runs(["r1"], now=almost + STALE) == {}
+    assert await store.at(almost + STALE).beat_runs(["r1"]) == {}
 
 
 async def test_a_run_ends_once(store):
     await begin(store)
     error = {"error": "ValueError: no", "error_details": {"error_type": "ValueError"}}
     until = T0 + timedelta(seconds=3)
-    assert await store.end_run("r1", RunStatus.FAILED, error=error, until=until, now=until)
-    assert not await store.end_run("r1", RunStatus.DONE, now=until)
-    ended = await store.find_run(key(), now=until)
+    assert await store.at(until).end_run("r1", RunStatus.FAILED, error=error, until=until)
+    assert not await store.at(until).end_run("r1", RunStatus.DONE)
+    ended = await store.at(until).find_run(key())
     assert (ended.status, ended.error, ended.until) == (RunStatus.FAILED, error, until)
     assert ended.ended_at == until
     await begin(store, "r2", now=until)
@@ -101,11 +101,11 @@ async def test_a_run_ends_once(store):
 
 async def test_cancelling_is_of_the_own_session_and_of_a_run_in_flight(store):
     await begin(store)
-    assert await store.cancel_run(key("s2"), "r1", now=T0) is None
-    assert await store.cancel_run(key(), "never", now=T0) is None
-    assert await store.beat_runs(["r1"], now=T0) == {"r1": False}
-    await store.end_run("r1", RunStatus.DONE, now=T0)
-    assert (await store.cancel_run(key(), "r1", now=T0)).status is RunStatus.DONE
+    assert await store.at(T0).cancel_run(key("s2"), "r1") is None
+    assert await store.at(T0).cancel_run(key(), "never") is None
+    assert await store.at(T0).beat_runs(["r1"]) == {"r1": False}
+    await store.at(T0).end_run("r1", RunStatus.DONE)
+    assert (await store.at(T0).cancel_run(key(), "r1")).status is RunStatus.DONE
 
 
 async def test_a_user_has_so_many_runs_in_flight(store):
@@ -126,47 +126,47 @@ async def test_news_of_a_run_are_what_its_agent_said_after_an_event(store):
     at = [T0 + timedelta(seconds=n) for n in range(6)]
     words = [message(at=at[0]), *(said(f"a{n}", at=at[n]) for n in (1, 2, 3))]
     for event in words:
-        revision = (await store.append(key(), event, revision, now=T0)).revision
-    (none,) = await store.run_news({"r1": None}, limit=9, now=T0)
+        revision = (await store.at(T0).append(key(), event, revision)).revision
+    (none,) = await store.at(T0).run_news({"r1": None}, limit=9)
     assert (none.record.run_id, list(none.events)) == ("r1", [])
 
     await store.note_run("r1", "e-m1", at[0])
-    await store.end_run("r1", RunStatus.DONE, until=at[3], now=T0)
+    await store.at(T0).end_run("r1", RunStatus.DONE, until=at[3])
     # A later run that resumes the invocation is another one.
-    await store.append(key(), said("a4", at=at[4]), revision, now=T0)
+    await store.at(T0).append(key(), said("a4", at=at[4]), revision)
     await begin(store, "r2", now=T0 + TICK)
     await store.note_run("r2", "e-m1", at[4])
 
     places = {"r1": "a1", "r2": None, "never": None}
-    news = {one.record.run_id: one for one in await store.run_news(places, limit=9, now=T0)}
+    news = {one.record.run_id: one for one in await store.at(T0).run_news(places, limit=9)}
     assert [event.id for event in news["r1"].events] == ["a2", "a3"]
     assert news["r1"].events[0].data == words[2].record.data or '"author"' in (
         news["r1"].events[0].data
     )
     assert [event.id for event in news["r2"].events] == ["a4"]
     assert set(news) == {"r1", "r2"}
-    (first,) = await store.run_news({"r1": None}, limit=2, now=T0)
+    (first,) = await store.at(T0).run_news({"r1": None}, limit=2)
     assert [event.id for event in first.events] == ["a1", "a2"]
     assert first.record.status is RunStatus.DONE
 
-    assert (await store.find_run(key(), event_id="a2", now=T0)).run_id == "r1"
-    assert (await store.find_run(key(), event_id="a4", now=T0)).run_id == "r2"
-    assert await store.find_run(key(), "r1", event_id="a4", now=T0) is None
-    assert await store.find_run(key(), event_id="never", now=T0) is None
+    assert (await store.at(T0).find_run(key(), event_id="a2")).run_id == "r1"
+    assert (await store.at(T0).find_run(key(), event_id="a4")).run_id == "r2"
+    assert await store.at(T0).find_run(key(), "r1", event_id="a4") is None
+    assert await store.at(T0).find_run(key(), event_id="never") is None
 
 
 async def test_records_go_with_their_session_and_a_day_after_their_end(store):
     await use(store)
     await begin(store, "r1")
-    await store.delete(key(), now=T0)
-    assert await store.find_run(key(), now=T0) is None
-    assert await store.beat_runs(["r1"], now=T0) == {}
+    await store.at(T0).delete(key())
+    assert await store.at(T0).find_run(key()) is None
+    assert await store.at(T0).beat_runs(["r1"]) == {}
 
     for n in ("2", "3", "4"):
         await begin(store, f"r{n}", f"s{n}")
-        await store.end_run(f"r{n}", RunStatus.DONE, now=T0)
+        await store.at(T0).end_run(f"r{n}", RunStatus.DONE)
     await begin(store, "r5", "s5")
-    assert await store.forget_runs(9, now=T0 + KEPT - TICK) == 0
-    assert await store.forget_runs(2, now=T0 + KEPT) == 2
-    assert await store.forget_runs(2, now=T0 + KEPT) == 1
-    assert await store.find_run(key("s5"), now=T0) is not None
+    assert await store.at(T0 + KEPT - TICK).forget_runs(9) == 0
+    assert await store.at(T0 + KEPT).forget_runs(2) == 2
+    assert await store.at(T0 + KEPT).forget_runs(2) == 1
+    assert await store.at(T0).find_run(key("s5")) is not None

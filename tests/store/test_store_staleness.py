@@ -12,129 +12,129 @@ KINDS = pytest.mark.parametrize("kind", [note, message], ids=["held", "stored"])
 @KINDS
 async def test_the_same_event_is_stored_once_also_when_retried_with_the_old_revision(store, kind):
     old = await create(store)
-    first = await store.append(key(), kind("e"), old, now=T0)
+    first = await store.at(T0).append(key(), kind("e"), old)
     assert not first.repeated
     for seen in (old, first.revision):
-        again = await store.append(key(), kind("e"), seen, now=T0)
+        again = await store.at(T0).append(key(), kind("e"), seen)
         assert (again.repeated, again.changes, again.revision) == (True, (), first.revision)
-    assert [event.id for event in (await store.read(key(), now=T0)).events] == ["e"]
+    assert [event.id for event in (await store.at(T0).read(key())).events] == ["e"]
 
 
 @KINDS
 async def test_a_repeated_event_changes_no_state_again(store, kind):
     old = await create(store)
     event = kind("e", state={"a": 1, "app:tone": "dry"})
-    first = await store.append(key(), event, old, now=T0)
+    first = await store.at(T0).append(key(), event, old)
     later = kind("f", at=T0 + TICK, state={"a": 2, "app:tone": "wry"})
-    await store.append(key(), later, first.revision, now=T0)
-    await store.append(key(), event, old, now=T0)
-    assert (await store.read(key(), now=T0)).state == {"a": 2, "app:tone": "wry"}
+    await store.at(T0).append(key(), later, first.revision)
+    await store.at(T0).append(key(), event, old)
+    assert (await store.at(T0).read(key())).state == {"a": 2, "app:tone": "wry"}
 
 
 @KINDS
 @pytest.mark.parametrize("apart", [TICK, 0 * TICK], ids=["later", "of the same time"])
 async def test_a_repeat_that_others_followed_gives_no_revision_to_go_on_with(store, kind, apart):
     old = await create(store)
-    first = await store.append(key(), kind("e"), old, now=T0)
-    await store.append(key(), kind("f", at=T0 + apart), first.revision, now=T0)
-    again = await store.append(key(), kind("e"), old, now=T0)
+    first = await store.at(T0).append(key(), kind("e"), old)
+    await store.at(T0).append(key(), kind("f", at=T0 + apart), first.revision)
+    again = await store.at(T0).append(key(), kind("e"), old)
     assert (again.repeated, again.revision) == (True, None)
 
 
 async def test_a_held_event_is_known_again_after_it_moved(store):
     old = await create(store)
-    held = await store.append(key(), note("n"), old, now=T0)
-    await store.append(key(), message(at=T0 + TICK), held.revision, now=T0)
-    assert (await store.append(key(), note("n"), old, now=T0)).repeated
+    held = await store.at(T0).append(key(), note("n"), old)
+    await store.at(T0).append(key(), message(at=T0 + TICK), held.revision)
+    assert (await store.at(T0).append(key(), note("n"), old)).repeated
 
 
 async def test_a_repeated_message_is_known_again_past_the_deadline(store):
     old = await create(store)
-    await store.append(key(), message(), old, now=T0)
-    again = await store.append(key(), message(), old, now=DUE)
+    await store.at(T0).append(key(), message(), old)
+    again = await store.at(DUE).append(key(), message(), old)
     assert (again.repeated, again.changes) == (True, ())
 
 
 @KINDS
 async def test_another_event_of_the_same_id_is_refused(store, kind):
     revision = await create(store)
-    first = await store.append(key(), kind("e", state={"a": 1}), revision, now=T0)
-    before = await store.read(key(), now=T0)
+    first = await store.at(T0).append(key(), kind("e", state={"a": 1}), revision)
+    before = await store.at(T0).read(key())
     for seen in (revision, first.revision):
         with pytest.raises(InvalidValueError):
-            await store.append(key(), kind("e", state={"a": 2}), seen, now=T0)
-    assert await store.read(key(), now=T0) == before
+            await store.at(T0).append(key(), kind("e", state={"a": 2}), seen)
+    assert await store.at(T0).read(key()) == before
 
 
 async def test_one_event_id_may_stand_in_several_sessions(store):
     for name in ("s1", "s2"):
         await use(store, name)
     for name in ("s1", "s2"):
-        assert len((await store.read(key(name), now=T0)).events) == 1
+        assert len((await store.at(T0).read(key(name))).events) == 1
 
 
 @KINDS
 @pytest.mark.parametrize("apart", [TICK, 0 * TICK, -TICK], ids=["later", "the same", "earlier"])
 async def test_a_writer_who_missed_an_event_is_refused_whatever_its_timestamp(store, kind, apart):
     revision = await create(store)
-    first = await store.append(key(), kind("e"), revision, now=T0)
-    second = await store.append(key(), kind("f", at=T0 + apart), first.revision, now=T0)
+    first = await store.at(T0).append(key(), kind("e"), revision)
+    second = await store.at(T0).append(key(), kind("f", at=T0 + apart), first.revision)
     for seen in (revision, first.revision):
         with pytest.raises(OutdatedSessionError):
-            await store.append(key(), kind("g", at=T0 + apart), seen, now=T0)
-    await store.append(key(), kind("g", at=T0 + apart), second.revision, now=T0)
+            await store.at(T0).append(key(), kind("g", at=T0 + apart), seen)
+    await store.at(T0).append(key(), kind("g", at=T0 + apart), second.revision)
 
 
 async def test_a_writer_who_missed_a_held_event_cannot_send_the_first_message(store):
     old = await create(store)
-    held = await store.append(key(), note(), old, now=T0)
+    held = await store.at(T0).append(key(), note(), old)
     with pytest.raises(OutdatedSessionError):
-        await store.append(key(), message(), old, now=T0)
-    assert (await store.lifecycle(key(), now=T0)).expires_at == DUE
-    await store.append(key(), message(), held.revision, now=T0)
+        await store.at(T0).append(key(), message(), old)
+    assert (await store.at(T0).lifecycle(key())).expires_at == DUE
+    await store.at(T0).append(key(), message(), held.revision)
 
 
 async def test_a_writer_of_an_earlier_session_of_the_key_is_outdated(store):
     old = await create(store)
-    await store.expire_due(10, now=DUE)
+    await store.at(DUE).expire_due(10)
     await create(store, now=DUE)
     with pytest.raises(OutdatedSessionError):
-        await store.append(key(), message(), old, now=DUE)
+        await store.at(DUE).append(key(), message(), old)
 
 
 async def test_a_revision_stays_good_over_changes_that_are_no_appends(store):
     revision = await create(store)
-    await store.amend(key(), metadata={"a": 1}, now=T0)
-    await store.extend(key(), now=T0 + TICK)
-    await store.expire_due(10, now=DUE + TICK)
-    await store.append(key(), message(), revision, now=DUE + TICK)
+    await store.at(T0).amend(key(), metadata={"a": 1})
+    await store.at(T0 + TICK).extend(key())
+    await store.at(DUE + TICK).expire_due(10)
+    await store.at(DUE + TICK).append(key(), message(), revision)
 
 
 @KINDS
 async def test_a_marker_without_a_number_is_compared_by_its_time_alone(store, kind):
     revision = await create(store)
-    first = await store.append(key(), kind("e", at=T0 + TICK), revision, now=T0)
+    first = await store.at(T0).append(key(), kind("e", at=T0 + TICK), revision)
     with pytest.raises(OutdatedSessionError):
-        await store.append(key(), kind("f"), Revision(T0, None), now=T0)
-    await store.append(
-        key(), kind("f", at=T0 + TICK), Revision(first.revision.update_time, None), now=T0
+        await store.at(T0).append(key(), kind("f"), Revision(T0, None))
+    await store.at(T0).append(
+        key(), kind("f", at=T0 + TICK), Revision(first.revision.update_time, None)
     )
 
 
 @KINDS
 async def test_a_glimpse_will_do_when_its_time_or_its_newest_event_is_the_stored_one(store, kind):
     revision = await create(store)
-    await store.append(key(), kind("e", at=T0 + 2 * TICK), revision, now=T0)
+    await store.at(T0).append(key(), kind("e", at=T0 + 2 * TICK), revision)
     for seen in (Glimpse(T0, None), Glimpse(T0 + TICK, "other")):
         with pytest.raises(OutdatedSessionError):
-            await store.append(key(), kind("f"), seen, now=T0)
-    await store.append(key(), kind("f", at=T0 + 3 * TICK), Glimpse(T0, "e"), now=T0)
-    await store.append(key(), kind("g", at=T0), Glimpse(T0 + 3 * TICK, None), now=T0)
+            await store.at(T0).append(key(), kind("f"), seen)
+    await store.at(T0).append(key(), kind("f", at=T0 + 3 * TICK), Glimpse(T0, "e"))
+    await store.at(T0).append(key(), kind("g", at=T0), Glimpse(T0 + 3 * TICK, None))
 
 
 async def test_a_glimpse_without_events_will_do_for_a_session_without_events(store):
     await create(store)
-    await store.append(key(), message(), Glimpse(T0 - TICK, None), now=T0)
+    await store.at(T0).append(key(), message(), Glimpse(T0 - TICK, None))
 
 
 async def test_a_revision_is_read_back_from_its_marker():

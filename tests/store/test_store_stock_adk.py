@@ -29,11 +29,11 @@ def words(event_id, text="hi", **state):
 
 async def test_stock_adk_sees_exactly_the_used_sessions_and_all_of_them(store, stock):
     revision = await create(store, "used", state={"a": 1, "app:tone": "dry", "user:name": "Ann"})
-    held = await store.append(key("used"), note(), revision, now=T0)
-    await store.append(key("used"), message(at=T0 + TICK), held.revision, now=T0)
+    held = await store.at(T0).append(key("used"), note(), revision)
+    await store.at(T0).append(key("used"), message(at=T0 + TICK), held.revision)
     await create(store, "waiting")
     await create(store, "expired", ttl=TICK)
-    await store.expire_due(10, now=T0 + TICK)
+    await store.at(T0 + TICK).expire_due(10)
     listed = await stock.list_sessions(**OWNER)
     assert [session.id for session in listed.sessions] == ["used"]
     found = await stock.get_session(**OWNER, session_id="used")
@@ -47,12 +47,12 @@ async def test_stock_adk_goes_on_with_a_session_and_lapse_after_it(store, stock)
     revision = await use(store)
     session = await stock.get_session(**OWNER, session_id="s1")
     await stock.append_event(session, words("stock", topic="tea"))
-    found = await store.read(key(), now=T0)
+    found = await store.at(T0).read(key())
     assert [event.id for event in found.events][-1:] == ["m1"]
     assert {event.id for event in found.events} == {"m1", "stock"}
     assert found.state == {"topic": "tea"}
     assert found.revision.update_time != revision.update_time
-    await store.append(key(), message("m2", at=T0 + TICK), found.revision, now=T0)
+    await store.at(T0).append(key(), message("m2", at=T0 + TICK), found.revision)
     found = await stock.get_session(
         **OWNER, session_id="s1", config=GetSessionConfig(num_recent_events=1)
     )
@@ -62,13 +62,13 @@ async def test_stock_adk_goes_on_with_a_session_and_lapse_after_it(store, stock)
 async def test_a_session_that_stock_adk_wrote_is_read_listed_and_appended_to(store, stock):
     session = await stock.create_session(**OWNER, session_id="s1", state={"a": 1, "app:b": 2})
     await stock.append_event(session, words("stock", user=1))
-    found = await store.read(key(), now=FAR)
+    found = await store.at(FAR).read(key())
     assert found.state == {"a": 1, "app:b": 2, "user": 1}
     assert [event.id for event in found.events] == ["stock"]
     stored = json.loads(found.events[0].data)
     assert stored["content"]["parts"] == [{"text": "hi"}]
     assert await ids(store, FAR) == await ids(store, FAR, None) == ["s1"]
-    appended = await store.append(key(), message("m", at=FAR), found.revision, now=FAR)
+    appended = await store.at(FAR).append(key(), message("m", at=FAR), found.revision)
     assert appended.changes == ()
     again = await stock.get_session(**OWNER, session_id="s1")
     assert [event.id for event in again.events] == ["stock", "m"]
@@ -76,13 +76,13 @@ async def test_a_session_that_stock_adk_wrote_is_read_listed_and_appended_to(sto
 
 async def test_what_stock_adk_wrote_is_used_with_a_message_and_an_orphan_without(store, stock):
     session = await stock.create_session(**OWNER, session_id="s1")
-    orphan = await store.lifecycle(key(), now=FAR)
+    orphan = await store.at(FAR).lifecycle(key())
     assert (orphan.status, orphan.first_message_at) == (Status.ORPHAN, None)
     await stock.append_event(session, words("n", text=None, a=1))
-    assert (await store.lifecycle(key(), now=FAR)).status is Status.ORPHAN
+    assert (await store.at(FAR).lifecycle(key())).status is Status.ORPHAN
     event = words("m")
     await stock.append_event(session, event)
-    used = await store.lifecycle(key(), now=FAR)
+    used = await store.at(FAR).lifecycle(key())
     assert used.status is Status.USED
     assert used.first_message_at == datetime.fromtimestamp(event.timestamp, UTC)
     for record in (orphan, used):
@@ -93,30 +93,30 @@ async def test_what_stock_adk_wrote_is_used_with_a_message_and_an_orphan_without
 
 async def test_an_orphan_is_never_swept_and_refuses_what_it_has_no_record_for(store, stock):
     await stock.create_session(**OWNER, session_id="s1")
-    assert (await store.expire_due(10, now=FAR)).taken == 0
-    assert (await store.purge_due(10, now=FAR)).taken == 0
+    assert (await store.at(FAR).expire_due(10)).taken == 0
+    assert (await store.at(FAR).purge_due(10)).taken == 0
     assert await store.tallies() == []
     for ask in (
-        store.extend(key(), now=FAR),
-        store.amend(key(), ttl=timedelta(hours=1), now=FAR),
-        store.amend(key(), metadata={"a": 1}, now=FAR),
+        store.at(FAR).extend(key()),
+        store.at(FAR).amend(key(), ttl=timedelta(hours=1)),
+        store.at(FAR).amend(key(), metadata={"a": 1}),
     ):
         with pytest.raises(WrongStatusError, match="orphan"):
             await ask
     with pytest.raises(WrongStatusError, match="no record of it"):
-        await store.amend(key(), metadata={"a": 1}, now=FAR)
-    outcome = await store.resurrect(key(), cause=Cause.REQUEST, now=FAR)
+        await store.at(FAR).amend(key(), metadata={"a": 1})
+    outcome = await store.at(FAR).resurrect(key(), cause=Cause.REQUEST)
     assert (outcome.change, outcome.record.status) == (None, Status.ORPHAN)
     with pytest.raises(SessionExistsError):
         await create(store, now=FAR)
-    found = await store.read(key(), now=FAR)
-    await store.append(key(), note(at=FAR), found.revision, now=FAR)
+    found = await store.at(FAR).read(key())
+    await store.at(FAR).append(key(), note(at=FAR), found.revision)
     assert await ids(store, FAR) == ["s1"]
 
 
 async def test_an_orphan_is_deleted_like_any_session(store, stock):
     await stock.create_session(**OWNER, session_id="s1")
-    change = await store.delete(key(), now=FAR)
+    change = await store.at(FAR).delete(key())
     assert (change.kind, change.record.status) == (ChangeKind.DELETED, Status.ORPHAN)
     assert await stock.get_session(**OWNER, session_id="s1") is None
 
@@ -124,28 +124,28 @@ async def test_an_orphan_is_deleted_like_any_session(store, stock):
 async def test_a_session_that_stock_adk_deletes_is_gone_with_its_record(store, stock):
     revision = await use(store)
     await stock.delete_session(**OWNER, session_id="s1")
-    assert await store.read(key(), now=T0) is None
-    assert await store.lifecycle(key(), now=T0) is None
+    assert await store.at(T0).read(key()) is None
+    assert await store.at(T0).lifecycle(key()) is None
     assert await store.tallies() == []
     with pytest.raises(NoSuchSessionError):
-        await store.append(key(), message("late"), revision, now=T0)
+        await store.at(T0).append(key(), message("late"), revision)
 
 
 async def test_a_lobby_row_whose_key_stock_adk_created_too_is_kept_and_never_hidden(store, stock):
     await create(store)
     session = await stock.create_session(**OWNER, session_id="s1", state={"of": "stock"})
     await stock.append_event(session, words("stock"))
-    assert (await store.lifecycle(key(), now=DUE)).status is Status.USED
-    assert (await store.read(key(), now=DUE)).state == {"of": "stock"}
+    assert (await store.at(DUE).lifecycle(key())).status is Status.USED
+    assert (await store.at(DUE).read(key())).state == {"of": "stock"}
     assert await ids(store, DUE) == await ids(store, DUE, None) == ["s1"]
-    (change,) = (await store.expire_due(10, now=DUE)).changes
+    (change,) = (await store.at(DUE).expire_due(10)).changes
     assert (change.kind, change.record.status) == (ChangeKind.KEPT, Status.USED)
-    assert (await store.expire_due(10, now=FAR)).taken == 0
-    assert (await store.purge_due(10, now=FAR)).taken == 0
+    assert (await store.at(FAR).expire_due(10)).taken == 0
+    assert (await store.at(FAR).purge_due(10)).taken == 0
     assert await store.tallies() == [Tally("app", Status.USED, 1)]
-    found = await store.read(key(), now=FAR)
+    found = await store.at(FAR).read(key())
     assert [event.id for event in found.events] == ["stock"]
-    await store.append(key(), message("m", at=FAR), found.revision, now=FAR)
+    await store.at(FAR).append(key(), message("m", at=FAR), found.revision)
     assert await ids(store, FAR) == ["s1"]
 
 
@@ -155,7 +155,7 @@ async def test_rows_of_stock_adk_beyond_the_batch_are_not_expired_in_its_place(s
         await stock.create_session(**OWNER, session_id=f"s{number}")
     kinds = []
     for _ in range(4):
-        kinds += [change.kind for change in (await store.expire_due(1, now=FAR)).changes]
+        kinds += [change.kind for change in (await store.at(FAR).expire_due(1)).changes]
     assert kinds == [ChangeKind.KEPT] * 3
     assert await ids(store, FAR) == ["s0", "s1", "s2"]
 
@@ -163,22 +163,22 @@ async def test_rows_of_stock_adk_beyond_the_batch_are_not_expired_in_its_place(s
 async def test_a_message_reaches_the_session_of_stock_adk_that_shares_a_lobby_row(store, stock):
     await create(store)
     await stock.create_session(**OWNER, session_id="s1")
-    found = await store.read(key(), now=T0)
-    await store.append(key(), message(at=FAR), found.revision, now=DUE)
+    found = await store.at(T0).read(key())
+    await store.at(DUE).append(key(), message(at=FAR), found.revision)
     again = await stock.get_session(**OWNER, session_id="s1")
     assert [event.id for event in again.events] == ["m1"]
-    assert [change.kind for change in (await store.expire_due(10, now=DUE)).changes] == [
+    assert [change.kind for change in (await store.at(DUE).expire_due(10)).changes] == [
         ChangeKind.KEPT
     ]
-    assert (await store.read(key(), now=FAR)).events[0].id == "m1"
+    assert (await store.at(FAR).read(key())).events[0].id == "m1"
 
 
 async def test_the_session_of_stock_adk_outlives_the_tombstone_of_its_key(store, stock):
     await create(store)
-    await store.expire_due(10, now=DUE)
+    await store.at(DUE).expire_due(10)
     await stock.create_session(**OWNER, session_id="s1")
-    assert (await store.resurrect(key(), cause=Cause.REQUEST, now=DUE)).change is None
-    assert (await store.lifecycle(key(), now=DUE)).status is Status.ORPHAN
-    await store.purge_due(10, now=FAR)
+    assert (await store.at(DUE).resurrect(key(), cause=Cause.REQUEST)).change is None
+    assert (await store.at(DUE).lifecycle(key())).status is Status.ORPHAN
+    await store.at(FAR).purge_due(10)
     assert await ids(store, FAR) == ["s1"]
     assert await stock.get_session(**OWNER, session_id="s1") is not None

@@ -30,26 +30,26 @@ async def test_an_expiry_is_returned_exactly(store):
         metadata={"m": 1},
     )
     change = Change(ChangeKind.EXPIRED, at, record)
-    assert (await store.expire_due(10, now=at)).changes == (change,)
-    assert await store.lifecycle(key(), now=at) == record
+    assert (await store.at(at).expire_due(10)).changes == (change,)
+    assert await store.at(at).lifecycle(key()) == record
     assert change.lateness == timedelta(seconds=2)
-    assert (await store.expire_due(10, now=at)).changes == ()
+    assert (await store.at(at).expire_due(10)).changes == ()
 
 
 async def test_a_purge_is_returned_exactly(store):
     await create(store)
-    expired = (await store.expire_due(10, now=DUE)).changes[0].record
+    expired = (await store.at(DUE).expire_due(10)).changes[0].record
     change = Change(ChangeKind.PURGED, T0 + DAY, expired)
-    assert (await store.purge_due(10, now=T0 + DAY)).changes == (change,)
-    assert (await store.purge_due(10, now=T0 + DAY)).changes == ()
-    assert await store.lifecycle(key(), now=T0 + DAY) is None
+    assert (await store.at(T0 + DAY).purge_due(10)).changes == (change,)
+    assert (await store.at(T0 + DAY).purge_due(10)).changes == ()
+    assert await store.at(T0 + DAY).lifecycle(key()) is None
 
 
 async def test_a_sweep_takes_the_due_and_leaves_the_waiting_and_the_used(store):
     await create(store, "due")
     await use(store, "used")
     await create(store, "waiting", now=T0 + TICK)
-    assert names(await store.expire_due(10, now=DUE)) == ["due"]
+    assert names(await store.at(DUE).expire_due(10)) == ["due"]
     assert await ids(store, DUE) == ["used", "waiting"]
 
 
@@ -58,7 +58,7 @@ async def test_batches_take_no_more_than_their_limit_and_the_longest_overdue_fir
         await create(store, f"s{number}", now=T0 + number * TICK)
     taken = []
     for expected in (2, 2, 1, 0):
-        swept = await store.expire_due(2, now=DUE + HOUR)
+        swept = await store.at(DUE + HOUR).expire_due(2)
         assert swept.taken == len(swept.changes) == expected
         taken.append(sorted(names(swept)))
     assert taken == [["s0", "s1"], ["s2", "s3"], ["s4"], []]
@@ -67,29 +67,29 @@ async def test_batches_take_no_more_than_their_limit_and_the_longest_overdue_fir
 async def test_purges_come_in_batches_with_the_longest_overdue_first(store):
     for number in (2, 0, 1):
         await create(store, f"s{number}", now=T0 + number * TICK)
-    await store.expire_due(10, now=DUE + HOUR)
+    await store.at(DUE + HOUR).expire_due(10)
     late = T0 + DAY + HOUR
-    assert sorted(names(await store.purge_due(2, now=late))) == ["s0", "s1"]
-    assert names(await store.purge_due(2, now=late)) == ["s2"]
-    assert (await store.purge_due(2, now=late)).changes == ()
+    assert sorted(names(await store.at(late).purge_due(2))) == ["s0", "s1"]
+    assert names(await store.at(late).purge_due(2)) == ["s2"]
+    assert (await store.at(late).purge_due(2)).changes == ()
 
 
 async def test_time_to_next_is_that_of_the_nearest_deadline_of_either_kind(store):
-    assert await store.time_to_next(now=T0) is None
+    assert await store.at(T0).time_to_next() is None
     await create(store, "s1")
     await create(store, "s2", ttl=HOUR)
-    assert await store.time_to_next(now=T0) == TTL
-    await store.expire_due(10, now=DUE)
-    assert await store.time_to_next(now=DUE) == HOUR - TTL
-    await store.delete(key("s2"), now=DUE)
-    assert await store.time_to_next(now=DUE) == T0 + DAY - DUE
-    await store.purge_due(10, now=T0 + DAY)
-    assert await store.time_to_next(now=T0 + DAY) is None
+    assert await store.at(T0).time_to_next() == TTL
+    await store.at(DUE).expire_due(10)
+    assert await store.at(DUE).time_to_next() == HOUR - TTL
+    await store.at(DUE).delete(key("s2"))
+    assert await store.at(DUE).time_to_next() == T0 + DAY - DUE
+    await store.at(T0 + DAY).purge_due(10)
+    assert await store.at(T0 + DAY).time_to_next() is None
 
 
 async def test_tallies_count_the_records_by_app_and_status(store):
     await create(store, "due", ttl=TICK)
-    await store.expire_due(10, now=T0 + TICK)
+    await store.at(T0 + TICK).expire_due(10)
     await create(store, "w1")
     await create(store, "w2")
     await create(store, key("w3", user="bob", app="other"))
@@ -104,42 +104,42 @@ async def test_tallies_count_the_records_by_app_and_status(store):
 
 async def test_an_extended_session_is_taken_at_its_new_deadline_only(store):
     await create(store)
-    await store.extend(key(), now=DUE - TICK)
-    assert (await store.expire_due(10, now=DUE)).taken == 0
-    assert names(await store.expire_due(10, now=DUE + TTL - TICK)) == ["s1"]
+    await store.at(DUE - TICK).extend(key())
+    assert (await store.at(DUE).expire_due(10)).taken == 0
+    assert names(await store.at(DUE + TTL - TICK).expire_due(10)) == ["s1"]
 
 
 async def test_a_resurrected_session_expires_again_and_stays_restorable_from_its_creation(store):
     await create(store)
-    await store.expire_due(10, now=DUE)
-    await store.resurrect(key(), cause=Cause.REQUEST, now=T0 + DAY - TICK)
+    await store.at(DUE).expire_due(10)
+    await store.at(T0 + DAY - TICK).resurrect(key(), cause=Cause.REQUEST)
     again = T0 + DAY - TICK + TTL
-    (change,) = (await store.expire_due(10, now=again)).changes
+    (change,) = (await store.at(again).expire_due(10)).changes
     assert change.record.resurrections == 1
     assert change.record.restorable_until == again + HOUR
 
 
 async def test_an_expired_session_that_heard_a_message_is_never_purged(store):
     revision = await create(store)
-    await store.expire_due(10, now=DUE)
-    await store.append(key(), message(), revision, now=DUE)
-    assert (await store.purge_due(10, now=T0 + 9 * DAY)).taken == 0
+    await store.at(DUE).expire_due(10)
+    await store.at(DUE).append(key(), message(), revision)
+    assert (await store.at(T0 + 9 * DAY).purge_due(10)).taken == 0
     assert await ids(store, T0 + 9 * DAY) == ["s1"]
 
 
 async def test_with_no_horizon_a_session_is_gone_at_its_deadline_swept_or_not(open_store):
     store = await open_store(horizon=timedelta(0))
     revision = await create(store)
-    assert await store.lifecycle(key(), now=DUE - TICK) is not None
-    assert await store.lifecycle(key(), now=DUE) is None
-    assert await store.read(key(), now=DUE) is None
+    assert await store.at(DUE - TICK).lifecycle(key()) is not None
+    assert await store.at(DUE).lifecycle(key()) is None
+    assert await store.at(DUE).read(key()) is None
     for ask in (
-        store.append(key(), message(), revision, now=DUE),
-        store.append(key(), note(), revision, now=DUE),
-        store.resurrect(key(), cause=Cause.REQUEST, now=DUE),
-        store.amend(key(), metadata={"a": 1}, now=DUE),
-        store.amend(key(), ttl=HOUR, now=DUE),
-        store.extend(key(), now=DUE),
+        store.at(DUE).append(key(), message(), revision),
+        store.at(DUE).append(key(), note(), revision),
+        store.at(DUE).resurrect(key(), cause=Cause.REQUEST),
+        store.at(DUE).amend(key(), metadata={"a": 1}),
+        store.at(DUE).amend(key(), ttl=HOUR),
+        store.at(DUE).extend(key()),
     ):
         with pytest.raises(NoSuchSessionError):
             await ask
@@ -149,42 +149,42 @@ async def test_with_no_horizon_one_sweep_expires_and_purges(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store)
     await use(store, "used")
-    (expired,) = (await store.expire_due(10, now=DUE)).changes
+    (expired,) = (await store.at(DUE).expire_due(10)).changes
     assert expired.record.restorable_until == DUE
-    assert names(await store.purge_due(10, now=DUE)) == ["s1"]
+    assert names(await store.at(DUE).purge_due(10)) == ["s1"]
     assert await ids(store, DUE) == ["used"]
 
 
 async def test_with_no_horizon_a_message_in_time_is_kept(open_store):
     store = await open_store(horizon=timedelta(0))
     revision = await create(store)
-    await store.append(key(), message(), revision, now=DUE - TICK)
-    assert (await store.expire_due(10, now=DUE)).taken == 0
+    await store.at(DUE - TICK).append(key(), message(), revision)
+    assert (await store.at(DUE).expire_due(10)).taken == 0
 
 
 async def test_a_longer_horizon_keeps_sessions_restorable_longer(open_store):
     store = await open_store(horizon=3 * DAY)
     revision = await create(store)
-    await store.expire_due(10, now=DUE)
-    assert (await store.purge_due(10, now=T0 + 3 * DAY - TICK)).taken == 0
-    await store.append(key(), message(), revision, now=T0 + 3 * DAY - TICK)
+    await store.at(DUE).expire_due(10)
+    assert (await store.at(T0 + 3 * DAY - TICK).purge_due(10)).taken == 0
+    await store.at(T0 + 3 * DAY - TICK).append(key(), message(), revision)
 
 
 async def test_switched_off_nothing_expires_and_nothing_is_hidden(open_store):
     store = await open_store(enforced=False)
     revision = await create(store)
     far = T0 + 99 * DAY
-    assert (await store.expire_due(10, now=far)).changes == ()
-    assert (await store.purge_due(10, now=far)).changes == ()
-    assert await store.time_to_next(now=far) is None
+    assert (await store.at(far).expire_due(10)).changes == ()
+    assert (await store.at(far).purge_due(10)).changes == ()
+    assert await store.at(far).time_to_next() is None
     assert await ids(store, far) == await ids(store, far, None) == ["s1"]
-    assert await store.read(key(), now=far) is not None
-    record = await store.lifecycle(key(), now=far)
+    assert await store.at(far).read(key()) is not None
+    record = await store.at(far).lifecycle(key())
     assert (record.status, record.expires_at) == (Status.WAITING, DUE)
-    outcome = await store.resurrect(key(), cause=Cause.REQUEST, now=far)
+    outcome = await store.at(far).resurrect(key(), cause=Cause.REQUEST)
     assert outcome.change is None
-    revision = (await store.append(key(), note(), revision, now=far)).revision
-    appended = await store.append(key(), message(at=T0 + TICK), revision, now=far)
+    revision = (await store.at(far).append(key(), note(), revision)).revision
+    appended = await store.at(far).append(key(), message(at=T0 + TICK), revision)
     assert [change.kind for change in appended.changes] == [ChangeKind.USED]
     assert appended.changes[0].record.resurrections == 0
 
@@ -192,20 +192,20 @@ async def test_switched_off_nothing_expires_and_nothing_is_hidden(open_store):
 async def test_switched_off_a_session_past_its_deadline_can_be_extended_and_amended(open_store):
     store = await open_store(enforced=False)
     await create(store)
-    assert (await store.extend(key(), now=DUE)).record.expires_at == DUE + TTL
-    assert (await store.amend(key(), ttl=HOUR, now=DUE + TTL)).record.ttl == HOUR
+    assert (await store.at(DUE).extend(key())).record.expires_at == DUE + TTL
+    assert (await store.at(DUE + TTL).amend(key(), ttl=HOUR)).record.ttl == HOUR
 
 
 async def test_switched_off_what_had_expired_is_shown_and_takes_messages(store, reopen):
     revision = await create(store, "said")
     other = await create(store, "noted")
-    await store.expire_due(10, now=DUE)
+    await store.at(DUE).expire_due(10)
     far = T0 + 99 * DAY
     off = await reopen(enforced=False)
     assert await ids(off, far) == ["noted", "said"]
-    await off.append(key("noted"), note(), other, now=far)
-    await off.append(key("said"), message(), revision, now=far)
-    assert (await off.lifecycle(key("said"), now=far)).status is Status.USED
+    await off.at(far).append(key("noted"), note(), other)
+    await off.at(far).append(key("said"), message(), revision)
+    assert (await off.at(far).lifecycle(key("said"))).status is Status.USED
 
 
 async def test_switched_on_again_deadlines_stand_as_they_were_recorded(open_store, reopen):
@@ -213,10 +213,10 @@ async def test_switched_on_again_deadlines_stand_as_they_were_recorded(open_stor
     await create(off)
     on = await reopen()
     assert await ids(on, DUE) == []
-    assert (await on.expire_due(10, now=DUE)).changes[0].record.expires_at == DUE
+    assert (await on.at(DUE).expire_due(10)).changes[0].record.expires_at == DUE
 
 
 async def test_refusals_tell_the_status(store):
     await use(store)
     with pytest.raises(WrongStatusError, match="used"):
-        await store.extend(key(), now=T0)
+        await store.at(T0).extend(key())

@@ -6,25 +6,25 @@ from datetime import timedelta
 from google.adk.events.event import Event
 from google.genai import types
 
-from backends import DUE, HOUR, T0, TICK, create, key, use
+from backends import DUE, HOUR, T0, TICK, by, create, key, use
 from lapse.lifecycle import Cause, Status
 
 
 async def records(store, *names, now=T0):
-    return await store.records([key(name) for name in names], now=now)
+    return await by(store, now).records([key(name) for name in names])
 
 
 async def test_each_record_is_what_it_is_alone(store):
     await create(store, "waits", metadata={"title": "one"})
     await use(store, "used")
     await create(store, "expires", now=T0 - HOUR)
-    assert (await store.expire_due(10, now=T0)).taken == 1
+    assert (await store.at(T0).expire_due(10)).taken == 1
     names = ["waits", "used", "expires", "never-was"]
     found = await records(store, *names)
     assert found.at == T0
     assert set(found.records) == {key(name) for name in names[:3]}
     for name in names[:3]:
-        assert found.records[key(name)] == await store.lifecycle(key(name), now=T0)
+        assert found.records[key(name)] == await store.at(T0).lifecycle(key(name))
     assert [found.records[key(name)].status for name in names[:3]] == [
         Status.WAITING,
         Status.USED,
@@ -33,7 +33,7 @@ async def test_each_record_is_what_it_is_alone(store):
 
 
 async def test_nothing_asked_is_nothing_found_but_the_time(store):
-    found = await store.records([], now=T0)
+    found = await store.at(T0).records([])
     assert (found.at, found.records) == (T0, {})
 
 
@@ -47,9 +47,9 @@ async def test_a_deadline_holds_to_the_instant_whether_swept_or_not(store):
 
 async def test_what_is_past_restoring_or_deleted_is_gone(store):
     await create(store, "old", now=T0 - timedelta(days=3))
-    await store.expire_due(10, now=T0 - timedelta(days=2))
+    await store.at(T0 - timedelta(days=2)).expire_due(10)
     await use(store, "gone")
-    await store.delete(key("gone"), now=T0)
+    await store.at(T0).delete(key("gone"))
     assert (await records(store, "old", "gone")).records == {}
 
 
@@ -75,7 +75,7 @@ async def test_hundreds_of_keys_are_one_question(store):
     await asyncio.gather(*(create(store, name, now=T0) for name in names))
     found = await records(store, *names)
     assert len(found.records) == 300
-    await store.resurrect(key("s7"), cause=Cause.REQUEST, now=DUE)
+    await store.at(DUE).resurrect(key("s7"), cause=Cause.REQUEST)
     revived = (await records(store, *names, now=DUE)).records
     assert [each.key for each in revived.values() if each.status is Status.WAITING] == [key("s7")]
 

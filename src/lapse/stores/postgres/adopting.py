@@ -84,51 +84,47 @@ _FIRST_ANALYZE: Final = 500
 class PostgresAdopting(PostgresPart):
     """The part of the PostgreSQL store that is an `AdoptingStore`."""
 
-    _adopted = 0
-    _analyze_at = _FIRST_ANALYZE
-
-    async def adopt(self, batch: Batch, *, now: datetime | None = None) -> Adopted:
+    async def adopt(self, batch: Batch) -> Adopted:
         """Adopt one batch."""
-        done = await adopt(await self._at(now), batch)
-        self._adopted += len(done.changes)
-        if self._adopted >= self._analyze_at:
+        done = await adopt(await self._call(), batch)
+        known = self._known
+        known.adopted += len(done.changes)
+        if known.adopted >= max(_FIRST_ANALYZE, 4 * known.analyzed):
             # The lobby grows faster than autovacuum looks, and until its statistics say so,
             # the plans of all who append to sessions are those for an empty one.
-            self._analyze_at = 4 * self._adopted
+            known.analyzed = known.adopted
             await self._connections.write("ANALYZE lapse_lobby, lapse_adopted")
         return done
 
-    async def put_back(
-        self, run: str, *, after: SessionKey | None, limit: int, now: datetime | None = None
-    ) -> PutBack:
+    async def put_back(self, run: str, *, after: SessionKey | None, limit: int) -> PutBack:
         """Put one batch back."""
-        return await put_back(await self._at(now), run, after, limit)
+        return await put_back(await self._call(), run, after, limit)
 
     async def adoptions(self) -> Sequence[Adoption]:
         """Return the runs of adoption."""
-        call = await self._at(None)
+        call = await self._call()
         await call.run("forget_adopted")
         return [Adoption(**dict(row)) for row in await call.run("adoptions")]
 
     async def prepared_at(self) -> datetime:
         """Return when Lapse's tables were made."""
-        row = await (await self._at(None)).first("prepared_at")
+        row = await (await self._call()).first("prepared_at")
         assert row is not None
         return rows.from_naive(row["prepared_at"])
 
     async def count_sessions(self) -> int:
         """Return about how many sessions ADK's tables hold."""
-        row: Any = await (await self._at(None)).first("count_sessions")
+        row: Any = await (await self._call()).first("count_sessions")
         return int(row["sessions"])
 
-    async def take_outbox(self, limit: int, *, now: datetime | None = None) -> Sequence[Leftover]:
+    async def take_outbox(self, limit: int) -> Sequence[Leftover]:
         """Take what is due of the outbox."""
         return [
             Leftover(_key(row), row["ended_at"], row["attempts"], row["lives"])
-            for row in await (await self._at(now)).run("take_outbox", limit=limit)
+            for row in await (await self._call()).run("take_outbox", limit=limit)
         ]
 
     async def settle_outbox(self, leftover: Leftover) -> None:
         """Note that one is done."""
-        call = await self._at(None, leftover.key)
+        call = await self._call(leftover.key)
         await call.run("settle_outbox", ended_at=leftover.ended_at)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from lapse.audit import Act
@@ -19,15 +18,13 @@ def act(by: str | None, action: str, **detail: Any) -> dict[str, str | None]:
 class PostgresAudited(PostgresPart):
     """The part of the PostgreSQL store that is `Audited`."""
 
-    async def record_act(
-        self, by: str, action: str, detail: Mapping[str, Any], *, now: datetime | None = None
-    ) -> None:
+    async def record_act(self, by: str, action: str, detail: Mapping[str, Any]) -> None:
         """Remember an act that is about no session in particular."""
-        await (await self._at(now)).run("record_act", **act(by, action, **detail))
+        await (await self._call()).run("record_act", **act(by, action, **detail))
 
     async def acts(self, *, newest: int, before: int | None = None) -> Sequence[Act]:
         """Return the newest records."""
-        found = await (await self._at(None)).run("acts", newest=newest, before_number=before)
+        found = await (await self._call()).run("acts", newest=newest, before_number=before)
         return [
             Act(
                 number=row["number"],

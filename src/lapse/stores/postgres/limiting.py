@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from lapse.errors import StoreUnavailableError
@@ -20,9 +20,9 @@ _TRIES: Final = 10
 class PostgresLimiting(PostgresPart):
     """The part of the PostgreSQL store that is `Limiting`."""
 
-    async def take_turn(self, buckets: Sequence[Bucket], *, now: datetime | None = None) -> Turn:
+    async def take_turn(self, buckets: Sequence[Bucket]) -> Turn:
         """Draw from all buckets, or from none."""
-        call = await self._at(now)
+        call = await self._call()
         for _ in range(_TRIES):
             row = await call.first(
                 "take_turn",
@@ -34,21 +34,15 @@ class PostgresLimiting(PostgresPart):
                 return Turn(row["wait"], row["bucket"])
         raise StoreUnavailableError("PostgreSQL: turns are forgotten faster than they are taken")
 
-    async def forget_turns(self, *, now: datetime | None = None) -> None:
+    async def forget_turns(self) -> None:
         """Forget full buckets."""
-        await (await self._at(now)).run("forget_turns")
+        await (await self._call()).run("forget_turns")
 
     async def expire_excess(
-        self,
-        key: SessionKey,
-        *,
-        site: str | None,
-        per_user: int | None,
-        per_site: int | None,
-        now: datetime | None = None,
+        self, key: SessionKey, *, site: str | None, per_user: int | None, per_site: int | None
     ) -> Sequence[Change]:
         """Expire what exceeds a quota."""
-        call = await self._at(now, key)
+        call = await self._call(key)
         found = await call.run(
             "expire_excess",
             site=site,
@@ -63,15 +57,10 @@ class PostgresLimiting(PostgresPart):
         ]
 
     async def reuse_waiting(
-        self,
-        key: SessionKey,
-        *,
-        ttl: timedelta,
-        metadata: Mapping[str, Any],
-        now: datetime | None = None,
+        self, key: SessionKey, *, ttl: timedelta, metadata: Mapping[str, Any]
     ) -> tuple[SessionKey, Change] | None:
         """Give a session that is as good as new a fresh TTL."""
-        call = await self._at(now, key)
+        call = await self._call(key)
         row = await call.first(
             "reuse_waiting",
             ttl=ttl,

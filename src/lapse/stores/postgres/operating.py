@@ -98,17 +98,17 @@ def _brake(row: asyncpg.Record) -> Brake | None:
 class PostgresOperated(PostgresPart):
     """The part of the PostgreSQL store that is `Operated`."""
 
-    async def overview(self, *, since: timedelta, now: datetime | None = None) -> Overview:
+    async def overview(self, *, since: timedelta) -> Overview:
         """Return the overview."""
-        return await overview(await self._at(now), since)
+        return await overview(await self._call(), since)
 
-    async def find(self, query: Query, *, now: datetime | None = None) -> Page:
+    async def find(self, query: Query) -> Page:
         """Return a page of sessions."""
-        return await find(await self._at(now), query)
+        return await find(await self._call(), query)
 
-    async def dues(self, *, most: int, now: datetime | None = None) -> Dues:
+    async def dues(self, *, most: int) -> Dues:
         """Return how many sessions are due."""
-        call = await self._at(now)
+        call = await self._call()
         row: Any = await call.first("dues", most=most if call.rules.enforced else 0)
         return Dues(row["now"], row["expire"], row["purge"], row["stored"], _brake(row))
 
@@ -116,18 +116,18 @@ class PostgresOperated(PostgresPart):
         """Return the levels."""
         return [
             Tally(row["app_name"], Status(row["status"]), row["sessions"])
-            for row in await (await self._at(None)).run("tallies")
+            for row in await (await self._call()).run("tallies")
         ]
 
-    async def fold_counts(self, *, now: datetime | None = None) -> None:
+    async def fold_counts(self) -> None:
         """Bring the levels up to date."""
-        call = await self._at(now)
+        call = await self._call()
         await call.run("fold_counts")
         await call.run("fold_hours", fine=FINE, kept=COUNTS_KEPT)
 
     async def recount(self) -> None:
         """Set the levels to what the records are."""
-        call = await self._at(None)
+        call = await self._call()
 
         async def recount_all(connection: Taken) -> None:
             for name in ("lock_levels", "delete_levels", "recount"):
@@ -135,15 +135,15 @@ class PostgresOperated(PostgresPart):
 
         await self._connections.transact(recount_all)
 
-    async def mark_swept(self, *, now: datetime | None = None) -> datetime:
+    async def mark_swept(self) -> datetime:
         """Note that a sweeper works."""
-        row: Any = await (await self._at(now)).first("mark_swept")
+        row: Any = await (await self._call()).first("mark_swept")
         swept_at: datetime = row["swept_at"]
         return swept_at
 
     async def set_brake(self, brake: Brake) -> bool:
         """Set a brake."""
-        row = await (await self._at(None)).first(
+        row = await (await self._call()).first(
             "set_brake",
             reason=brake.reason,
             braked_at=brake.since,
@@ -156,9 +156,9 @@ class PostgresOperated(PostgresPart):
 
     async def brake(self) -> Brake | None:
         """Return the brake that is set."""
-        row = await (await self._at(None)).first("brake")
+        row = await (await self._call()).first("brake")
         return None if row is None else _brake(row)
 
-    async def release_brake(self, *, since: datetime, now: datetime | None = None) -> bool:
+    async def release_brake(self, *, since: datetime) -> bool:
         """Let go of a brake."""
-        return await (await self._at(now)).first("release_brake", braked_at=since) is not None
+        return await (await self._call()).first("release_brake", braked_at=since) is not None

@@ -143,15 +143,13 @@ def _after(after: SessionKey | None) -> dict[str, str]:
 class SqliteAdopting(SqlitePart):
     """The part of the SQLite store that is an `AdoptingStore`."""
 
-    async def adopt(self, batch: Batch, *, now: datetime | None = None) -> Adopted:
+    async def adopt(self, batch: Batch) -> Adopted:
         """Adopt one batch."""
-        return await self._write(lambda t: adopt(t, batch), now=now)
+        return await self._write(lambda t: adopt(t, batch))
 
-    async def put_back(
-        self, run: str, *, after: SessionKey | None, limit: int, now: datetime | None = None
-    ) -> PutBack:
+    async def put_back(self, run: str, *, after: SessionKey | None, limit: int) -> PutBack:
         """Put one batch back."""
-        return await self._write(lambda t: put_back(t, run, after, limit), now=now)
+        return await self._write(lambda t: put_back(t, run, after, limit))
 
     async def adoptions(self) -> Sequence[Adoption]:
         """Return the runs of adoption."""
@@ -165,9 +163,9 @@ class SqliteAdopting(SqlitePart):
         """Count ADK's sessions."""
         return await self._read(count_sessions)
 
-    async def take_outbox(self, limit: int, *, now: datetime | None = None) -> Sequence[Leftover]:
+    async def take_outbox(self, limit: int) -> Sequence[Leftover]:
         """Take what is due of the outbox."""
-        return await self._write(lambda t: take_outbox(t, limit), now=now)
+        return await self._write(lambda t: take_outbox(t, limit))
 
     async def settle_outbox(self, leftover: Leftover) -> None:
         """Note that one is done."""

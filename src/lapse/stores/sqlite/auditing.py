@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from lapse.audit import Act
@@ -44,11 +43,9 @@ def acts(transaction: Transaction, newest: int, before: int | None) -> list[Act]
 class SqliteAudited(SqlitePart):
     """The part of the SQLite store that is `Audited`."""
 
-    async def record_act(
-        self, by: str, action: str, detail: Mapping[str, Any], *, now: datetime | None = None
-    ) -> None:
+    async def record_act(self, by: str, action: str, detail: Mapping[str, Any]) -> None:
         """Remember an act that is about no session in particular."""
-        await self._write(lambda t: record(t, by, action, **detail), now=now)
+        await self._write(lambda t: record(t, by, action, **detail))
 
     async def acts(self, *, newest: int, before: int | None = None) -> Sequence[Act]:
         """Return the newest records."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from lapse.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey, Status
@@ -78,33 +78,22 @@ def reuse_waiting(
 class SqliteLimiting(SqlitePart):
     """The part of the SQLite store that is `Limiting`."""
 
-    async def take_turn(self, buckets: Sequence[Bucket], *, now: datetime | None = None) -> Turn:
+    async def take_turn(self, buckets: Sequence[Bucket]) -> Turn:
         """Draw from all buckets, or from none."""
-        return await self._write(lambda t: take_turn(t, buckets), now=now, flushed=False)
+        return await self._write(lambda t: take_turn(t, buckets), flushed=False)
 
-    async def forget_turns(self, *, now: datetime | None = None) -> None:
+    async def forget_turns(self) -> None:
         """Forget full buckets."""
-        await self._write(lambda t: t.run("forget_turns"), now=now, flushed=False)
+        await self._write(lambda t: t.run("forget_turns"), flushed=False)
 
     async def expire_excess(
-        self,
-        key: SessionKey,
-        *,
-        site: str | None,
-        per_user: int | None,
-        per_site: int | None,
-        now: datetime | None = None,
+        self, key: SessionKey, *, site: str | None, per_user: int | None, per_site: int | None
     ) -> Sequence[Change]:
         """Expire what exceeds a quota."""
-        return await self._write(lambda t: expire_excess(t, site, per_user, per_site), key, now)
+        return await self._write(lambda t: expire_excess(t, site, per_user, per_site), key)
 
     async def reuse_waiting(
-        self,
-        key: SessionKey,
-        *,
-        ttl: timedelta,
-        metadata: Mapping[str, Any],
-        now: datetime | None = None,
+        self, key: SessionKey, *, ttl: timedelta, metadata: Mapping[str, Any]
     ) -> tuple[SessionKey, Change] | None:
         """Give a session that is as good as new a fresh TTL."""
-        return await self._write(lambda t: reuse_waiting(t, ttl, metadata), key, now)
+        return await self._write(lambda t: reuse_waiting(t, ttl, metadata), key)

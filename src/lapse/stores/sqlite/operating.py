@@ -144,33 +144,33 @@ def set_brake(transaction: Transaction, wanted: Brake) -> bool:
 class SqliteOperated(SqlitePart):
     """The part of the SQLite store that is `Operated`."""
 
-    async def overview(self, *, since: timedelta, now: datetime | None = None) -> Overview:
+    async def overview(self, *, since: timedelta) -> Overview:
         """Return the overview."""
-        return await self._read(lambda t: overview(t, since), now=now)
+        return await self._read(lambda t: overview(t, since))
 
-    async def find(self, query: Query, *, now: datetime | None = None) -> Page:
+    async def find(self, query: Query) -> Page:
         """Return a page of sessions."""
-        return await self._read(lambda t: find(t, query), now=now)
+        return await self._read(lambda t: find(t, query))
 
-    async def dues(self, *, most: int, now: datetime | None = None) -> Dues:
+    async def dues(self, *, most: int) -> Dues:
         """Return how many sessions are due."""
-        return await self._read(lambda t: dues(t, most), now=now)
+        return await self._read(lambda t: dues(t, most))
 
     async def tallies(self) -> Sequence[Tally]:
         """Return the levels."""
         return await self._read(tallies)
 
-    async def fold_counts(self, *, now: datetime | None = None) -> None:
+    async def fold_counts(self) -> None:
         """Bring the levels up to date."""
-        await self._write(fold_counts, now=now)
+        await self._write(fold_counts)
 
     async def recount(self) -> None:
         """Set the levels to what the records are."""
         await self._write(recount)
 
-    async def mark_swept(self, *, now: datetime | None = None) -> datetime:
+    async def mark_swept(self) -> datetime:
         """Note that a sweeper works; a power cut may undo it."""
-        return await self._write(mark_swept, now=now, flushed=False)
+        return await self._write(mark_swept, flushed=False)
 
     async def set_brake(self, brake: Brake) -> bool:
         """Set a brake."""
@@ -180,7 +180,7 @@ class SqliteOperated(SqlitePart):
         """Return the brake that is set."""
         return await self._read(brake)
 
-    async def release_brake(self, *, since: datetime, now: datetime | None = None) -> bool:
+    async def release_brake(self, *, since: datetime) -> bool:
         """Let go of a brake."""
         at = rows.to_micros(since)
-        return await self._write(lambda t: t.first("release_brake", since=at) is not None, now=now)
+        return await self._write(lambda t: t.first("release_brake", since=at) is not None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from datetime import datetime
 from typing import TypeVar
 
 from lapse.lifecycle import SessionKey
@@ -17,19 +16,13 @@ class SqlitePart(ABC):
     """Work in a transaction of the store, about one session or about none."""
 
     @abstractmethod
-    async def _read(
-        self,
-        work: Callable[[Transaction], T],
-        key: SessionKey | None = None,
-        now: datetime | None = None,
-    ) -> T: ...
+    async def _read(self, work: Callable[[Transaction], T], key: SessionKey | None = None) -> T: ...
 
     @abstractmethod
     async def _write(
         self,
         work: Callable[[Transaction], T],
         key: SessionKey | None = None,
-        now: datetime | None = None,
         *,
         flushed: bool = True,
     ) -> T: ...

@@ -7,13 +7,14 @@ connections of their own. WAL and `synchronous=FULL`: what was acknowledged surv
 from __future__ import annotations
 
 import asyncio
+import copy
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import date, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from lapse.documents import StateDelta
 from lapse.errors import StoreUnavailableError
@@ -62,38 +63,30 @@ _READS_TOGETHER: Final = 8
 _WRITES_TOGETHER: Final = 256
 
 
-class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteLimiting, SqliteOperated):
-    """A Store in one SQLite file, or in memory with the path `:memory:`."""
+class _Lanes:
+    """The lane of the reads and that of the writes, which a store has by whatever clock.
 
-    def __init__(self, path: str, rules: Rules = Rules()) -> None:
+    They are made when they are first needed, once. In memory, both are the same lane.
+    """
+
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._rules = rules
         self._opening = threading.Lock()
         self._lanes: tuple[Lane, Lane] | None = None
         self._closed = False
 
-    @property
-    def rules(self) -> Rules:
-        return self._rules
+    async def get(self) -> tuple[Lane, Lane]:
+        """Return both.
 
-    async def open(self) -> None:
+        Raises:
+            StoreUnavailableError: they are closed, or SQLite cannot open the file.
+        """
         if self._lanes is None:
-            await asyncio.to_thread(self._open)
-
-    async def _opened(self) -> tuple[Lane, Lane]:
-        return await asyncio.to_thread(self._open)
-
-    async def pending_migration(self) -> str:
-        return await asyncio.to_thread(pending_script, self._path)
-
-    def hints(
-        self,
-        nearer: Callable[[timedelta], None],  # noqa: ARG002 - the protocol's parameter
-    ) -> AbstractAsyncContextManager[None]:
-        """Enter and leave without a word: SQLite tells no process what another one wrote."""
-        return nullcontext()
+            return await asyncio.to_thread(self._open)
+        return self._lanes
 
     async def close(self) -> None:
+        """Close both, for good."""
         await asyncio.to_thread(self._close)
 
     def _open(self) -> tuple[Lane, Lane]:
@@ -102,13 +95,12 @@ class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteLimiting
                 raise StoreUnavailableError("the store is closed")
             if self._lanes is None:
                 try:
-                    self._lanes = self._make_lanes()
+                    self._lanes = self._make()
                 except sqlite3.Error as error:
                     raise StoreUnavailableError(f"{self._path}: {error}") from error
             return self._lanes
 
-    def _make_lanes(self) -> tuple[Lane, Lane]:
-        """Return the lane of the reads and that of the writes: in memory, the same one."""
+    def _make(self) -> tuple[Lane, Lane]:
         if self._path == MEMORY:
             both = Lane("memory", _connect_memory, begin="BEGIN", threads=1, most=_WRITES_TOGETHER)
             return both, both
@@ -135,34 +127,63 @@ class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteLimiting
             for lane in self._lanes or ():
                 lane.close()
 
-    async def _read(
+
+class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteLimiting, SqliteOperated):
+    """A Store in one SQLite file, or in memory with the path `:memory:`."""
+
+    def __init__(self, path: str, rules: Rules = Rules()) -> None:
+        self._path = path
+        self._rules = rules
+        self._lanes = _Lanes(path)
+        self._now: datetime | None = None
+
+    def at(self, now: datetime) -> Self:
+        other = copy.copy(self)
+        other._now = now  # noqa: SLF001 - another of this class
+        return other
+
+    @property
+    def rules(self) -> Rules:
+        return self._rules
+
+    async def open(self) -> None:
+        await self._lanes.get()
+
+    async def pending_migration(self) -> str:
+        return await asyncio.to_thread(pending_script, self._path)
+
+    def hints(
         self,
-        work: Callable[[Transaction], T],
-        key: SessionKey | None = None,
-        now: datetime | None = None,
-    ) -> T:
-        reads, _ = self._lanes or await self._opened()
-        return await reads.run(self._at(work, key, now))
+        nearer: Callable[[timedelta], None],  # noqa: ARG002 - the protocol's parameter
+    ) -> AbstractAsyncContextManager[None]:
+        """Enter and leave without a word: SQLite tells no process what another one wrote."""
+        return nullcontext()
+
+    async def close(self) -> None:
+        await self._lanes.close()
+
+    async def _read(self, work: Callable[[Transaction], T], key: SessionKey | None = None) -> T:
+        reads, _ = await self._lanes.get()
+        return await reads.run(self._timed(work, key))
 
     async def _write(
         self,
         work: Callable[[Transaction], T],
         key: SessionKey | None = None,
-        now: datetime | None = None,
         *,
         flushed: bool = True,
     ) -> T:
-        _, writes = self._lanes or await self._opened()
-        return await writes.run(self._at(work, key, now), flushed=flushed)
+        _, writes = await self._lanes.get()
+        return await writes.run(self._timed(work, key), flushed=flushed)
 
-    def _at(
-        self, work: Callable[[Transaction], T], key: SessionKey | None, now: datetime | None
+    def _timed(
+        self, work: Callable[[Transaction], T], key: SessionKey | None
     ) -> Callable[[sqlite3.Connection], T]:
         """Bind work to the moment at which it will run: the store's clock is this host's."""
 
         def run(connection: sqlite3.Connection) -> T:
-            clock = time.time_ns() // 1000 if now is None else rows.to_micros(now)
-            return work(Transaction(connection, self._rules, clock, key or NO_SESSION))
+            now = time.time_ns() // 1000 if self._now is None else rows.to_micros(self._now)
+            return work(Transaction(connection, self._rules, now, key or NO_SESSION))
 
         return run
 
@@ -182,46 +203,32 @@ class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteLimiting
         ttl: timedelta,
         metadata: Mapping[str, Any],
         site: str | None = None,
-        now: datetime | None = None,
     ) -> Created:
-        return await self._write(lambda t: lobby.create(t, state, ttl, metadata, site), key, now)
+        return await self._write(lambda t: lobby.create(t, state, ttl, metadata, site), key)
 
     async def read(
-        self, key: SessionKey, window: EventWindow = EventWindow(), *, now: datetime | None = None
+        self, key: SessionKey, window: EventWindow = EventWindow()
     ) -> SessionRecord | None:
-        return await self._read(lambda t: reading.read(t, window), key, now)
+        return await self._read(lambda t: reading.read(t, window), key)
 
-    async def list(
-        self, app_name: str, user_id: str, *, now: datetime | None = None
-    ) -> Sequence[SessionRecord]:
-        return await self._read(reading.list_of_user, SessionKey(app_name, user_id, ""), now)
+    async def list(self, app_name: str, user_id: str) -> Sequence[SessionRecord]:
+        return await self._read(reading.list_of_user, SessionKey(app_name, user_id, ""))
 
-    async def list_of_all_users(
-        self, app_name: str, *, now: datetime | None = None
-    ) -> Sequence[SessionRecord]:
-        return await self._read(reading.list_of_app, SessionKey(app_name, "", ""), now)
+    async def list_of_all_users(self, app_name: str) -> Sequence[SessionRecord]:
+        return await self._read(reading.list_of_app, SessionKey(app_name, "", ""))
 
-    async def append(
-        self,
-        key: SessionKey,
-        event: NewEvent,
-        seen: Revision | Glimpse,
-        *,
-        now: datetime | None = None,
-    ) -> Appended:
+    async def append(self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse) -> Appended:
         step = appending.Append.of(event, seen)
-        return await self._write(lambda t: appending.append(t, step), key, now)
+        return await self._write(lambda t: appending.append(t, step), key)
 
-    async def delete(
-        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
-    ) -> Change | None:
-        return await self._write(lambda t: lobby.delete(t, by), key, now)
+    async def delete(self, key: SessionKey, *, by: str | None = None) -> Change | None:
+        return await self._write(lambda t: lobby.delete(t, by), key)
 
     async def user_state(self, app_name: str, user_id: str) -> dict[str, Any]:
         return await self._read(reading.user_state, SessionKey(app_name, user_id, ""))
 
-    async def lifecycle(self, key: SessionKey, *, now: datetime | None = None) -> Lifecycle | None:
-        return await self._read(Transaction.lifecycle, key, now)
+    async def lifecycle(self, key: SessionKey) -> Lifecycle | None:
+        return await self._read(Transaction.lifecycle, key)
 
     async def amend(
         self,
@@ -230,57 +237,45 @@ class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteLimiting
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
         by: str | None = None,
-        now: datetime | None = None,
     ) -> Outcome:
-        return await self._write(lambda t: lobby.amend(t, metadata, ttl, by), key, now)
+        return await self._write(lambda t: lobby.amend(t, metadata, ttl, by), key)
 
-    async def extend(
-        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
-    ) -> Outcome:
-        return await self._write(lambda t: lobby.extend(t, by), key, now)
+    async def extend(self, key: SessionKey, *, by: str | None = None) -> Outcome:
+        return await self._write(lambda t: lobby.extend(t, by), key)
 
-    async def resurrect(
-        self,
-        key: SessionKey,
-        *,
-        cause: Cause,
-        by: str | None = None,
-        now: datetime | None = None,
-    ) -> Outcome:
-        return await self._write(lambda t: lobby.resurrect(t, cause, by), key, now)
+    async def resurrect(self, key: SessionKey, *, cause: Cause, by: str | None = None) -> Outcome:
+        return await self._write(lambda t: lobby.resurrect(t, cause, by), key)
 
-    async def expire(
-        self, key: SessionKey, *, by: str | None = None, now: datetime | None = None
-    ) -> Outcome:
-        return await self._write(lambda t: lobby.expire(t, by), key, now)
+    async def expire(self, key: SessionKey, *, by: str | None = None) -> Outcome:
+        return await self._write(lambda t: lobby.expire(t, by), key)
 
-    async def expire_due(self, limit: int, *, now: datetime | None = None) -> Swept:
-        return await self._write(lambda t: lobby.expire_due(t, limit), now=now)
+    async def expire_due(self, limit: int) -> Swept:
+        return await self._write(lambda t: lobby.expire_due(t, limit))
 
-    async def purge_due(self, limit: int, *, now: datetime | None = None) -> Swept:
-        return await self._write(lambda t: lobby.purge_due(t, limit), now=now)
+    async def purge_due(self, limit: int) -> Swept:
+        return await self._write(lambda t: lobby.purge_due(t, limit))
 
-    async def time_to_next(self, *, now: datetime | None = None) -> timedelta | None:
-        return await self._read(lobby.time_to_next, now=now)
+    async def time_to_next(self) -> timedelta | None:
+        return await self._read(lobby.time_to_next)
 
     async def observed(self, *, since: date) -> Sequence[Count]:
         return await self._read(lambda t: observations.observed(t, since))
 
     async def recent_first_messages(
-        self, *, newest: int, reach: timedelta, now: datetime | None = None
+        self, *, newest: int, reach: timedelta
     ) -> Sequence[FirstMessage]:
-        return await self._read(lambda t: observations.recent(t, newest, reach), now=now)
+        return await self._read(lambda t: observations.recent(t, newest, reach))
 
     async def fold_observations(
         self, *, before: datetime, segments: Collection[Scope], forgotten: datetime
     ) -> None:
         await self._write(lambda t: observations.fold(t, before, segments, forgotten))
 
-    async def refuse(self, key: SessionKey, *, now: datetime | None = None) -> bool:
-        return await self._write(observations.refuse, key, now)
+    async def refuse(self, key: SessionKey) -> bool:
+        return await self._write(observations.refuse, key)
 
-    async def ttl_round(self, *, now: datetime | None = None) -> Round:
-        return await self._read(observations.ttl_round, now=now)
+    async def ttl_round(self) -> Round:
+        return await self._read(observations.ttl_round)
 
     async def ttl_decisions(self, *, newest: int = 1) -> Sequence[Decision]:
         return await self._read(lambda t: observations.ttl_decisions(t, newest))
@@ -293,37 +288,23 @@ class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteLimiting
         )
 
     async def lengthen_waiting(
-        self,
-        scope: Scope,
-        *,
-        before: timedelta,
-        ttl: timedelta,
-        limit: int,
-        now: datetime | None = None,
+        self, scope: Scope, *, before: timedelta, ttl: timedelta, limit: int
     ) -> Sequence[Change]:
         key = SessionKey(scope.app_name, "", "")
         return await self._write(
-            lambda t: observations.lengthen_waiting(t, scope, before, ttl, limit), key, now
+            lambda t: observations.lengthen_waiting(t, scope, before, ttl, limit), key
         )
 
     # What runs need. Their beginnings and heartbeats mean nothing without their process.
 
-    async def begin_run(
-        self, key: SessionKey, run_id: str, *, most_of_user: int, now: datetime | None = None
-    ) -> RunRecord:
-        return await self._write(
-            lambda t: runs.begin(t, run_id, most_of_user), key, now, flushed=False
-        )
+    async def begin_run(self, key: SessionKey, run_id: str, *, most_of_user: int) -> RunRecord:
+        return await self._write(lambda t: runs.begin(t, run_id, most_of_user), key, flushed=False)
 
     async def note_run(self, run_id: str, invocation_id: str, since: datetime) -> None:
-        await self._write(
-            lambda t: runs.note(t, run_id, invocation_id, since), NO_SESSION, flushed=False
-        )
+        await self._write(lambda t: runs.note(t, run_id, invocation_id, since), flushed=False)
 
-    async def beat_runs(
-        self, run_ids: Sequence[str], *, now: datetime | None = None
-    ) -> Mapping[str, bool]:
-        return await self._write(lambda t: runs.beat(t, run_ids), NO_SESSION, now, flushed=False)
+    async def beat_runs(self, run_ids: Sequence[str]) -> Mapping[str, bool]:
+        return await self._write(lambda t: runs.beat(t, run_ids), flushed=False)
 
     async def end_run(
         self,
@@ -332,39 +313,25 @@ class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteLimiting
         *,
         error: Mapping[str, Any] | None = None,
         until: datetime | None = None,
-        now: datetime | None = None,
     ) -> bool:
-        return await self._write(
-            lambda t: runs.end(t, run_id, status, error, until), NO_SESSION, now
-        )
+        return await self._write(lambda t: runs.end(t, run_id, status, error, until))
 
-    async def cancel_run(
-        self, key: SessionKey, run_id: str, *, now: datetime | None = None
-    ) -> RunRecord | None:
-        return await self._write(lambda t: runs.cancel(t, run_id), key, now)
+    async def cancel_run(self, key: SessionKey, run_id: str) -> RunRecord | None:
+        return await self._write(lambda t: runs.cancel(t, run_id), key)
 
     async def find_run(
-        self,
-        key: SessionKey,
-        run_id: str | None = None,
-        *,
-        event_id: str | None = None,
-        now: datetime | None = None,
+        self, key: SessionKey, run_id: str | None = None, *, event_id: str | None = None
     ) -> RunRecord | None:
-        return await self._read(lambda t: runs.find(t, run_id, event_id), key, now)
+        return await self._read(lambda t: runs.find(t, run_id, event_id), key)
 
-    async def run_news(
-        self, places: Mapping[str, str | None], *, limit: int, now: datetime | None = None
-    ) -> Sequence[RunNews]:
-        return await self._read(lambda t: runs.news(t, places, limit), NO_SESSION, now)
+    async def run_news(self, places: Mapping[str, str | None], *, limit: int) -> Sequence[RunNews]:
+        return await self._read(lambda t: runs.news(t, places, limit))
 
-    async def forget_runs(self, limit: int, *, now: datetime | None = None) -> int:
-        return await self._write(lambda t: runs.forget(t, limit), NO_SESSION, now)
+    async def forget_runs(self, limit: int) -> int:
+        return await self._write(lambda t: runs.forget(t, limit))
 
-    async def records(
-        self, keys: Collection[SessionKey], *, now: datetime | None = None
-    ) -> Snapshot:
-        return await self._read(lambda t: watching.records(t, keys), now=now)
+    async def records(self, keys: Collection[SessionKey]) -> Snapshot:
+        return await self._read(lambda t: watching.records(t, keys))
 
     async def announce(self, keys: Collection[SessionKey]) -> None:
         """Return without a word, as `hints`."""
