@@ -47,16 +47,17 @@ class TtlPolicy:
 
     Args:
         store: where sessions are observed and decisions are kept.
+        feed: where the changes of sessions that wait for longer are published: the feed of
+            whatever else works on the store in this process.
         targets: what to aim at; its default is the fixed TTL.
         mode: FIXED decides nothing, SHADOW decides and does not apply it, ADAPTIVE applies it.
-        feed: where the changes of sessions that wait for longer are published.
 
     Raises:
         InvalidValueError: a mode that learns, on a store where nothing is restorable.
     """
 
     def __init__(
-        self, store: Store, targets: Targets, mode: Policy = Policy.FIXED, feed: Feed | None = None
+        self, store: Store, feed: Feed, targets: Targets, mode: Policy = Policy.FIXED
     ) -> None:
         if mode is not Policy.FIXED and not store.rules.horizon:
             raise InvalidValueError(
@@ -70,7 +71,7 @@ class TtlPolicy:
         self.observed: Mapping[Scope, Sequence[Cohort]] = {}
         """What was observed of the sessions of each day, as last read: once a day."""
         self._store = store
-        self._feed = feed or Feed()
+        self._feed = feed
         self._version = 0
         self._folded_on: date | None = None
         self._turn = asyncio.Lock()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from lapse.authentication import AuthMode
+from lapse.changes import Feed
 from lapse.errors import InvalidValueError
 from lapse.logs import log_change
 from lapse.policy import TtlPolicy
@@ -37,9 +38,13 @@ def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
     # ADK keeps its artifact service to itself: nobody here could delete what the outbox names.
     rules = replace(settings.rules, artifacts=False)
     store = store_from_url(url or settings.store_url, rules, settings.connection)
-    policy = TtlPolicy(store, settings.targets, settings.ttl_policy)
-    service = LapseSessionService(
-        store, sweep=settings.sweeper, policy=policy, quotas=settings.quotas
+    feed = Feed()
+    feed.subscribe(log_change)
+    return LapseSessionService(
+        store,
+        feed=feed,
+        sweep=settings.sweeper,
+        policy=TtlPolicy(store, feed, settings.targets, settings.ttl_policy),
+        quotas=settings.quotas,
+        brakes=settings.brakes,
     )
-    service.feed.subscribe(log_change)
-    return service

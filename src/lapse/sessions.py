@@ -30,6 +30,7 @@ from lapse.errors import (
     StoreUnavailableError,
 )
 from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, can_exist, check_new_key
+from lapse.operating import BrakeOptions
 from lapse.policy import TtlPolicy
 from lapse.principals import Role, acting, current_actor, current_principal, is_foreign
 from lapse.quotas import Quotas
@@ -61,8 +62,10 @@ class LapseSessionService(BaseSessionService):
         feed: where the changes are published; by default a feed of the service's own.
         sweep: start a sweeper with the first write, for programs that have none elsewhere:
             no `lapse.web.mount`, no `lapse sweep --watch`.
-        policy: which TTL sessions get that are created without one, instead of `ttl`.
+        policy: which TTL sessions get that are created without one, instead of `ttl`; it
+            publishes to the same feed.
         quotas: how much of creating sessions is allowed.
+        brakes: when a sweeper that `sweep` starts stops before what cannot be undone.
     """
 
     def __init__(
@@ -74,12 +77,15 @@ class LapseSessionService(BaseSessionService):
         sweep: bool = False,
         policy: TtlPolicy | None = None,
         quotas: Quotas = Quotas(),
+        brakes: BrakeOptions = BrakeOptions(),
     ) -> None:
         self.store = store
         self.feed = feed or Feed()
-        self.policy = policy or TtlPolicy(store, Targets.around(ttl, store.rules.horizon))
+        self.policy = policy or TtlPolicy(
+            store, self.feed, Targets.around(ttl, store.rules.horizon)
+        )
         self.admission = Admission(store, quotas)
-        self._sweeper = Sweeper(store, self.feed) if sweep else None
+        self._sweeper = Sweeper(store, self.feed, brakes=brakes) if sweep else None
         self._turns = Turns()
         self._transitions = Transitions(self.feed)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 
 import pytest
 from adk_builders import APP, USER, created, eventually, got, spoken
 from google.adk.cli.service_registry import get_service_registry, load_services_module
 from google.adk.sessions.base_session_service import BaseSessionService
 
-from lapse import LapseSessionService
+from backends import TTL, create, use
+from lapse import LapseSessionService, session_service
 from lapse.errors import InvalidValueError, NoSuchSessionError, SettingsError
-from lapse.lifecycle import SessionKey
+from lapse.lifecycle import SessionKey, utc_now
+from lapse.operating import BrakeReason
 
 SERVICES = {
     "services.py": """
@@ -84,6 +87,29 @@ async def test_the_service_sweeps_by_itself_and_closes_promptly(registered, monk
     with pytest.raises(NoSuchSessionError):
         await service.lifecycle(SessionKey(APP, USER, session.id))
     await service.close()
+
+
+async def test_the_sweeper_of_the_service_has_the_brakes_of_the_settings(monkeypatch):
+    """Seen to fail with a sweeper that has the default brakes: it purged all four."""
+    monkeypatch.setenv("LAPSE_BRAKE_SESSIONS", "3")
+    monkeypatch.setenv("LAPSE_BRAKE_SHARE", "0.1")
+    long_ago = utc_now() - timedelta(days=2)
+    async with session_service("lapse:sqlite:///:memory:") as service:
+        store = service.store
+        for number in range(4):
+            await create(store, f"due{number}", now=long_ago)
+        await store.at(long_ago + TTL).expire_due(4)
+        for number in range(6):
+            await use(store, f"used{number}", now=utc_now())
+
+        async def swept():
+            return (await store.overview(since=timedelta(0))).swept_at is not None
+
+        await created(service)  # the first write starts the sweeper
+        await eventually(swept)
+        brake = await store.brake()
+    assert brake is not None
+    assert (brake.reason, brake.sessions) == (BrakeReason.SHARE, 4)
 
 
 def test_a_store_that_there_is_not_is_refused_by_name(registered):

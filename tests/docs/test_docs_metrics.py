@@ -3,44 +3,47 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from pathlib import Path
 
-from lapse.changes import Feed
+import httpx
+from fastapi import FastAPI
+
+from lapse import LapseSessionService, store_from_url
 from lapse.metric_labels import MOST_APPS, OTHER, AppLabels
-from lapse.metrics import Metrics
-from lapse.policy import TtlPolicy
-from lapse.policy_metrics import TtlMetrics
-from lapse.run_metrics import RunMetrics
-from lapse.stores import store_from_url
-from lapse.ttl import DEFAULT_TTL, Targets
+from lapse.web import MountOptions, mount
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(lapse_\w+)` \| (\w+) \|([\w, ]*)\| \S", re.MULTILINE)
+SHOWN = re.compile(r"^# TYPE (lapse_\w+?)(?<!_created) ", re.MULTILINE)
 
 
 async def everything() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return the type and the labels of each metric, of a process that has all of them."""
+    """Return the type and the labels of each metric of an application that Lapse is mounted in.
+
+    Its own registry is read, not one that is made here: so no collector can be forgotten.
+    """
+    app = FastAPI()
     store = store_from_url("sqlite:///:memory:")
-    await store.open()
-    await store.mark_swept()
-    metrics = Metrics(store)
-    policy = TtlPolicy(store, Targets.around(DEFAULT_TTL, timedelta(days=1)), feed=Feed())
-    metrics.registry.register(TtlMetrics(policy, metrics.apps))
-    RunMetrics(metrics.registry, metrics.apps)
-    metrics.watch_streams(lambda: 0)
-    await metrics.render()
+    mount(app, LapseSessionService(store), MountOptions(sweep=False))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://lapse") as client,
+    ):
+        await store.mark_swept()
+        shown = (await client.get("/metrics")).text
     found = {}
-    for collector in metrics.registry._collector_to_names:
+    for collector in app.state.lapse_metrics.registry._collector_to_names:
         for family in collector.collect():
             labels = getattr(collector, "_labelnames", getattr(family, "_labelnames", None))
             name = family.name + ("_total" if family.type == "counter" else "")
             found[name] = (family.type, tuple(labels))
-    await store.close()
+    assert found.keys() == set(SHOWN.findall(shown))
     return found
 
 
 async def test_the_page_has_every_metric_and_no_other():
+    """Seen to fail while the page lacked the metrics of quotas."""
     page = {
         name: (kind, tuple(label.strip() for label in labels.split(",") if label.strip()))
         for name, kind, labels in ROW.findall(PAGE.read_text("utf-8"))

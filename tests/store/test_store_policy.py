@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from backends import NO_STATE, T0, TTL, Clocked, key, message
+from lapse import LapseSessionService, session_service, store_from_url
 from lapse.changes import Feed
 from lapse.errors import InvalidValueError, StoreUnavailableError
 from lapse.lifecycle import ChangeKind
@@ -36,8 +37,8 @@ class Replica(TtlPolicy):
 
     now = None
 
-    def __init__(self, store, mode, feed):
-        super().__init__(Clocked(store, lambda: self.now), TARGETS, mode, feed)
+    def __init__(self, store, feed, mode):
+        super().__init__(Clocked(store, lambda: self.now), feed, TARGETS, mode)
 
     async def look_at(self, now):
         self.now = now
@@ -45,7 +46,7 @@ class Replica(TtlPolicy):
 
 
 def policy(store, mode=Policy.ADAPTIVE, feed=None):
-    return Replica(store, mode, feed)
+    return Replica(store, feed or Feed(), mode)
 
 
 async def test_one_replica_makes_a_round_and_all_follow_it(pair):
@@ -128,23 +129,57 @@ async def test_a_decrease_shortens_nobody_who_lives(store):
     assert (await store.at(now).lifecycle(key("lives"))).expires_at == now + ttl
 
 
-async def test_an_increase_lengthens_the_wait_of_those_who_wait_already(store):
-    feed, changes = Feed(), []
-    feed.subscribe(changes.append)
-    replica = policy(store, feed=feed)
+async def look_at(policy, now):
+    policy._store = policy._store.at(now)
+    return await policy.look()
+
+
+async def raise_the_ttl(store, replica):
+    """Let two sessions wait, one of them with a TTL of its own, while the TTL is raised."""
     now = NOON + 5 * HOUR
-    await replica.look_at(now - 2 * HOUR)
+    await look_at(replica, now - 2 * HOUR)
     for name, ttl in (("waits", TTL), ("own", TTL / 2)):
         await store.at(now).create(key(name), state=NO_STATE, ttl=ttl, metadata={})
     await heard(store, 110, 4 * HOUR)
     at = now + TTL / 4
-    await replica.look_at(at)
+    await look_at(replica, at)
+    return now, at
+
+
+def told(changes):
+    return [(change.kind, change.record.key.session_id) for change in changes]
+
+
+async def test_an_increase_lengthens_the_wait_of_those_who_wait_already(store):
+    feed, changes = Feed(), []
+    feed.subscribe(changes.append)
+    replica = policy(store, feed=feed)
+    now, at = await raise_the_ttl(store, replica)
     raised = replica.ttl_for(key(PLAIN), {})
-    assert [(change.kind, change.record.key.session_id) for change in changes] == [
-        (ChangeKind.EXTENDED, "waits")
-    ]
+    assert told(changes) == [(ChangeKind.EXTENDED, "waits")]
     assert (await store.at(at).lifecycle(key("waits"))).expires_at == now + raised
     assert (await store.at(at).lifecycle(key("own"))).expires_at == now + TTL / 2
+
+
+def by_default(place):
+    service = LapseSessionService(store_from_url(place))
+    service.policy.mode = Policy.ADAPTIVE  # by default it is fixed and lengthens nothing
+    return service
+
+
+def by_the_registry(place):
+    return session_service(f"lapse:{place}")
+
+
+@pytest.mark.parametrize("made", [by_default, by_the_registry])
+async def test_the_feed_of_a_service_has_what_its_policy_lengthens(place, made, monkeypatch):
+    """Seen to fail with a policy that has a feed of its own."""
+    monkeypatch.setenv("LAPSE_TTL_POLICY", "adaptive")
+    changes = []
+    async with made(place) as service:
+        service.feed.subscribe(changes.append)
+        await raise_the_ttl(service.store, service.policy)
+    assert told(changes) == [(ChangeKind.EXTENDED, "waits")]
 
 
 async def test_a_replica_that_has_started_follows_by_itself_until_it_is_stopped(pair, monkeypatch):

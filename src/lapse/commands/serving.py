@@ -210,7 +210,7 @@ def _serve(
     )
     operators_port: int | None = operators.getsockname()[1] if operators else None
     feed = Feed()
-    policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
+    policy = TtlPolicy(store, feed, settings.targets, settings.ttl_policy)
     service = LapseSessionService(store, feed=feed, policy=policy, quotas=settings.quotas)
     web_app, runs = build_app(
         service,

@@ -215,7 +215,7 @@ async def _watch(settings: Settings) -> None:
     await store.open()
     feed = Feed()
     feed.subscribe(log_change)
-    policy = TtlPolicy(store, settings.targets, settings.ttl_policy, feed)
+    policy = TtlPolicy(store, feed, settings.targets, settings.ttl_policy)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

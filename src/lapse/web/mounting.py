@@ -112,6 +112,7 @@ def mount(
         The runs, for whoever wants to `drain` them before the application ends.
     """
     metrics = Metrics(service.store)
+    app.state.lapse_metrics = metrics
     service.feed.subscribe(metrics.count_change)
     metrics.registry.register(TtlMetrics(service.policy, metrics.apps))
     metrics.registry.register(QuotaMetrics(service.admission))
