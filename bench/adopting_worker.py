@@ -15,7 +15,7 @@ from google.genai.types import Content, Part
 
 from lapse.adopt.adopting import BATCH, Throttle
 from lapse.adoption import Batch, Selection
-from lapse.lifecycle import SessionKey
+from lapse.core.lifecycle import SessionKey
 from lapse.sessions import LapseSessionService
 from lapse.stores import store_from_url
 

@@ -8,8 +8,8 @@ import time
 
 from children import Answer, Request, answer_requests
 
-from lapse.changes import Feed
-from lapse.lifecycle import Change
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import Change
 from lapse.logs import configure_logging, log_change
 from lapse.metrics import Metrics
 from lapse.settings import LogFormat

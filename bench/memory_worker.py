@@ -21,7 +21,7 @@ class Lapse:
     """A service and its sweeper, as `lapse serve` runs them."""
 
     def __init__(self, directory: Path) -> None:
-        from lapse.changes import Feed
+        from lapse.core.feed import Feed
         from lapse.metrics import Metrics
         from lapse.sessions import LapseSessionService
         from lapse.stores import store_from_url

@@ -27,8 +27,8 @@ from pathlib import Path
 import uvloop
 from pg_server import running as postgres
 
-from lapse.documents import StateDelta
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import SessionKey
 from lapse.stores import store_from_url
 
 BENCH = Path(__file__).parent

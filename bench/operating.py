@@ -26,7 +26,7 @@ import pg_server
 from children import BENCH
 from figures import quantile
 
-from lapse.lifecycle import SessionKey, Status
+from lapse.core.lifecycle import SessionKey, Status
 from lapse.operating import Query
 from lapse.paging import Place, Way
 from lapse.store import Store

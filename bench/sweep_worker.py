@@ -15,8 +15,8 @@ from figures import quantile
 from peers import file_of
 
 from lapse.braking import Brakes
-from lapse.changes import Feed
-from lapse.lifecycle import Change, ChangeKind
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import Change, ChangeKind
 from lapse.logs import configure_logging, log_change, log_sweep
 from lapse.metrics import Metrics
 from lapse.sessions import LapseSessionService

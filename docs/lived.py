@@ -8,8 +8,8 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from lapse.documents import StateDelta
-from lapse.lifecycle import Cause, SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import Cause, SessionKey
 from lapse.store import EventRecord, NewEvent, Store
 
 _DAYS: Final = 4

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from lapse.documents import StateDelta, split_state
-from lapse.lifecycle import SessionKey, is_message
+from lapse.core.documents import StateDelta, split_state
+from lapse.core.lifecycle import SessionKey, is_message
 from lapse.store import EventRecord, NewEvent, Revision, Store
 from postgres import database
 

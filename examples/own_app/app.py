@@ -14,8 +14,8 @@ from google.adk.runners import Runner
 from google.genai import types
 
 from lapse import LapseSessionService, store_from_url
+from lapse.core.lifecycle import SessionKey
 from lapse.demo.concierge.agent import root_agent  # your own agent here
-from lapse.lifecycle import SessionKey
 from lapse.web import mount
 
 APP, USER = "shop", "guest"

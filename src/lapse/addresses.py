@@ -20,7 +20,7 @@ from ipaddress import (
 )
 from typing import Final, TypeAlias
 
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network

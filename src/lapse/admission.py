@@ -11,9 +11,9 @@ from datetime import timedelta
 from typing import Any, Final
 
 from lapse.addresses import current_site
-from lapse.documents import StateDelta
-from lapse.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
-from lapse.lifecycle import Change, SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
+from lapse.core.lifecycle import Change, SessionKey
 from lapse.principals import Role, current_principal
 from lapse.quotas import Bucket, Drawer, Quotas, Turn
 from lapse.store import EventWindow, SessionRecord, Store

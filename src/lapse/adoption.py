@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from lapse.lifecycle import Change, SessionKey
+from lapse.core.lifecycle import Change, SessionKey
 
 
 @dataclass(frozen=True, slots=True)

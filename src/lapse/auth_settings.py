@@ -22,8 +22,8 @@ from lapse.authentication import (
     JwtOptions,
     RoleNames,
 )
-from lapse.errors import InvalidValueError
-from lapse.setting_values import SecondsOrNone
+from lapse.core.errors import InvalidValueError
+from lapse.core.setting_types import SecondsOrNone
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """What names of headers and cookies are made of (RFC 9110)."""

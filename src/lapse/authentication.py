@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from lapse.addresses import Network
-from lapse.errors import LapseError
+from lapse.core.errors import LapseError
 
 
 class AuthMode(StrEnum):

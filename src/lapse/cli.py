@@ -18,7 +18,7 @@ from lapse.commands.simulate import simulate
 from lapse.commands.starting import Exit, StoreOption, fail, open_settings, open_store, run_async
 from lapse.commands.sweeping import sweep
 from lapse.commands.ttl import ttl_commands
-from lapse.errors import LapseError, NoSuchSessionError
+from lapse.core.errors import LapseError, NoSuchSessionError
 
 if TYPE_CHECKING:
     from lapse.store import Store

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import structlog
 
-from lapse.lifecycle import SHOWN_ID, Change, ChangeKind
+from lapse.core.lifecycle import SHOWN_ID, Change, ChangeKind
 from lapse.operating import Brake, BrakeReason
 from lapse.sweeper import SweepReport
 

@@ -11,8 +11,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from lapse.errors import StoreUnavailableError
-from lapse.lifecycle import Change, ChangeKind
+from lapse.core.errors import StoreUnavailableError
+from lapse.core.lifecycle import Change, ChangeKind
 from lapse.metric_labels import AppLabels
 from lapse.operating import BrakeReason
 from lapse.store import Store

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Protocol
 
-from lapse.lifecycle import ChangeKind, Lifecycle, Status
+from lapse.core.lifecycle import ChangeKind, Lifecycle, Status
 
 BUCKET: Final = timedelta(minutes=5)
 """What is counted within this time is one number; FINE later, the numbers of an hour are one."""

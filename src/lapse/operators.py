@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, SecretStr
 
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 
 SHORTEST_TOKEN: Final = 24
 """Characters of a token: as many random ones cannot be guessed."""

@@ -11,8 +11,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
 
-from lapse.errors import InvalidValueError
-from lapse.lifecycle import LONGEST_ID, SessionKey, Status
+from lapse.core.errors import InvalidValueError
+from lapse.core.lifecycle import LONGEST_ID, SessionKey, Status
 from lapse.operating import Query
 
 EXAMINED: Final = 500

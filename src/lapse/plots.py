@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 
 
 @contextmanager

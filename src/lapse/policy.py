@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
-from lapse.changes import Feed
-from lapse.errors import InvalidValueError, LapseError
-from lapse.lifecycle import SessionKey
+from lapse.core.errors import InvalidValueError, LapseError
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import SessionKey
 from lapse.observations import FirstMessage, Round
 from lapse.store import Store
 from lapse.ttl import Decision, Histogram, Policy, Scope, Targets, bucket_of

@@ -14,8 +14,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Protocol
 
-from lapse.errors import InvalidValueError
-from lapse.lifecycle import Change, SessionKey
+from lapse.core.errors import InvalidValueError
+from lapse.core.lifecycle import Change, SessionKey
 
 SPAN: Final = timedelta(minutes=1)
 """A bucket that is full lets as many through at once as it fills in this time."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from lapse.authentication import AuthMode
-from lapse.changes import Feed
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
+from lapse.core.feed import Feed
 from lapse.logs import log_change
 from lapse.policy import TtlPolicy
 from lapse.sessions import LapseSessionService

@@ -21,15 +21,15 @@ from google.adk.sessions.base_session_service import (
 from google.adk.sessions.session import Session
 
 from lapse.admission import Admission
-from lapse.changes import Feed
-from lapse.documents import StateDelta, check_metadata
-from lapse.errors import (
+from lapse.core.documents import StateDelta, check_metadata
+from lapse.core.errors import (
     NoSuchSessionError,
     OutdatedSessionError,
     SessionExistsError,
     StoreUnavailableError,
 )
-from lapse.lifecycle import Cause, Change, Lifecycle, SessionKey, can_exist, check_new_key
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import Cause, Change, Lifecycle, SessionKey, can_exist, check_new_key
 from lapse.operating import BrakeOptions
 from lapse.policy import TtlPolicy
 from lapse.principals import Role, acting, current_actor, current_principal, is_foreign

@@ -16,14 +16,9 @@ from lapse.auth_settings import AuthSettings
 from lapse.authentication import AuthMode
 from lapse.bounds import KIB, Bounds
 from lapse.connection import ConnectionOptions
-from lapse.errors import InvalidValueError, SettingsError
-from lapse.lifecycle import DEFAULT_HORIZON, Rules
-from lapse.logs import LogFormat
-from lapse.operating import BrakeOptions
-from lapse.operators import AdminToken, OperatorOptions, without_password
-from lapse.quotas import USUAL, Quotas
-from lapse.run_store import RunLimits
-from lapse.setting_values import (
+from lapse.core.errors import InvalidValueError, SettingsError
+from lapse.core.lifecycle import DEFAULT_HORIZON, Rules
+from lapse.core.setting_types import (
     Hours,
     Limit,
     Minutes,
@@ -34,6 +29,11 @@ from lapse.setting_values import (
     WarningMinutes,
     doubt_of,
 )
+from lapse.logs import LogFormat
+from lapse.operating import BrakeOptions
+from lapse.operators import AdminToken, OperatorOptions, without_password
+from lapse.quotas import USUAL, Quotas
+from lapse.run_store import RunLimits
 from lapse.ttl import DEFAULT_TTL, Policy, Targets
 from lapse.ttl.decision import USUAL_FLOOR
 from lapse.watching import WatchOptions

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from lapse.audit import Act
-from lapse.lifecycle import ChangeKind, Lifecycle, Status
+from lapse.core.lifecycle import ChangeKind, Lifecycle, Status
 from lapse.operating import Brake, Counted, Dues, Overview
 from lapse.ttl import minutes_of
 

@@ -5,7 +5,7 @@ then on. One method is one transition is one transaction: when it returns, its e
 durable; when it raises, nothing was written. Time is the store's own clock and half-open:
 live means `now < expires_at`, due means `expires_at <= now`. `now` is passed by tests only.
 
-Stores speak plain data. They hold no rules: those stand in `lapse.lifecycle`.
+Stores speak plain data. They hold no rules: those stand in `lapse.core.lifecycle`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, Final, Protocol, Self
 
 from lapse.adoption import AdoptingStore
 from lapse.audit import Audited
-from lapse.documents import StateDelta
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.inspecting import Inspected
-from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import Observations
 from lapse.operating import Operated
 from lapse.quotas import Limiting

@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from lapse.braking import BrakeNews, Brakes
-from lapse.changes import Feed
-from lapse.errors import LapseError
-from lapse.lifecycle import Change, ChangeKind, Status
+from lapse.core.errors import LapseError
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import Change, ChangeKind, Status
 from lapse.operating import BUCKET, BrakeOptions
 from lapse.store import Store
 from lapse.tracing import traced

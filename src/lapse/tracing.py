@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from lapse.lifecycle import Change, SessionKey
+from lapse.core.lifecycle import Change, SessionKey
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

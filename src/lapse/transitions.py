@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from lapse.changes import Feed
-from lapse.lifecycle import Change, SessionKey
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import Change, SessionKey
 from lapse.tracing import span
 
 T = TypeVar("T")

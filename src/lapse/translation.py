@@ -12,10 +12,10 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.session import Session
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from lapse.documents import StateDelta, encode, split_state
-from lapse.errors import InvalidValueError
+from lapse.core.documents import StateDelta, encode, split_state
+from lapse.core.errors import InvalidValueError
+from lapse.core.lifecycle import is_message
 from lapse.events import read_event
-from lapse.lifecycle import is_message
 from lapse.store import EventRecord, EventWindow, Glimpse, NewEvent, Revision, SessionRecord
 
 _log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from lapse.changes import Feed
-from lapse.errors import LapseError, TooManyStreamsError
-from lapse.lifecycle import Change, ChangeKind, Lifecycle, SessionKey
+from lapse.core.errors import LapseError, TooManyStreamsError
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, SessionKey
 from lapse.notices import Known, Notice, NoticeKind, greeting, news, next_moment
 from lapse.store import Store
 from lapse.watching import Snapshot, WatchOptions

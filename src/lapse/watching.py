@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from lapse.errors import InvalidValueError
-from lapse.lifecycle import Lifecycle, SessionKey
+from lapse.core.errors import InvalidValueError
+from lapse.core.lifecycle import Lifecycle, SessionKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from google.adk.events.event_actions import EventActions
 from google.genai import types
 
 from lapse import LapseSessionService
-from lapse.lifecycle import SessionKey, Status
+from lapse.core.lifecycle import SessionKey, Status
 
 APP = "concierge"
 USER = "ada"

@@ -11,7 +11,7 @@ from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.sessions.session import Session
 from pydantic import BaseModel
 
-from lapse.lifecycle import HELD_EVENTS, Status
+from lapse.core.lifecycle import HELD_EVENTS, Status
 
 both = pytest.mark.parametrize("make", [spoken, noted], ids=["message", "state only"])
 

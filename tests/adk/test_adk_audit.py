@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from lapse.lifecycle import Cause, SessionKey, Status
+from lapse.core.lifecycle import Cause, SessionKey, Status
 from lapse.principals import Principal, Role, acting
 
 KEY = SessionKey("app", "ann", "s1")

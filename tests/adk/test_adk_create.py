@@ -11,7 +11,7 @@ import pytest
 from adk_builders import APP, USER, created, got, noted, spoken, status_of
 from google.adk.errors.already_exists_error import AlreadyExistsError
 
-from lapse.lifecycle import SessionKey, Status
+from lapse.core.lifecycle import SessionKey, Status
 
 
 async def test_the_service_chooses_a_new_uuid_for_each_session(service):
@@ -120,7 +120,7 @@ async def test_of_many_creations_of_one_id_exactly_one_wins(lapse):
 
 async def test_the_ttl_and_metadata_of_a_session_are_recorded(lapse):
     session = await created(lapse, ttl_minutes=0.5, metadata={"page": "home"})
-    record = await lapse.lifecycle(SessionKey(APP, USER, session.id))
+    record = await lapse.core.lifecycle(SessionKey(APP, USER, session.id))
     assert record.status is Status.WAITING
     assert record.ttl == timedelta(seconds=30)
     assert record.expires_at == record.created_at + timedelta(seconds=30)
@@ -133,7 +133,7 @@ async def test_the_ttl_and_metadata_of_a_session_are_recorded(lapse):
 
 async def test_metadata_says_that_the_caller_chose_the_id(lapse):
     session = await created(lapse, session_id="s-1", ttlMinutes=2)
-    record = await lapse.lifecycle(SessionKey(APP, USER, session.id))
+    record = await lapse.core.lifecycle(SessionKey(APP, USER, session.id))
     assert record.metadata["backend_created"] is False
     assert record.ttl == timedelta(minutes=2)
 

@@ -7,8 +7,8 @@ from adk_builders import APP, USER, created, deleted, got, noted, spoken
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 
 from lapse import LapseSessionService, store_from_url
-from lapse.errors import NoSuchSessionError, StoreUnavailableError
-from lapse.lifecycle import SessionKey
+from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
+from lapse.core.lifecycle import SessionKey
 
 
 @pytest.mark.parametrize("make", [None, noted, spoken], ids=["empty", "waiting", "used"])
@@ -78,7 +78,7 @@ async def test_the_record_of_its_life_goes_too(lapse):
     await lapse.append_event(session, spoken())
     await deleted(lapse, session.id)
     with pytest.raises(NoSuchSessionError):
-        await lapse.lifecycle(SessionKey(APP, USER, session.id))
+        await lapse.core.lifecycle(SessionKey(APP, USER, session.id))
 
 
 async def test_flush_may_come_at_any_time_also_after_close(lapse):

@@ -13,8 +13,8 @@ from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.runners import Runner
 
 from lapse import LapseSessionService, store_from_url
+from lapse.core.errors import StoreUnavailableError
 from lapse.demo.concierge.agent import root_agent
-from lapse.errors import StoreUnavailableError
 from lapse.web import MountOptions, mount
 
 

@@ -12,8 +12,8 @@ from google.adk.sessions.base_session_service import BaseSessionService
 
 from backends import TTL, create, use
 from lapse import LapseSessionService, session_service
-from lapse.errors import InvalidValueError, NoSuchSessionError, SettingsError
-from lapse.lifecycle import SessionKey, utc_now
+from lapse.core.errors import InvalidValueError, NoSuchSessionError, SettingsError
+from lapse.core.lifecycle import SessionKey, utc_now
 from lapse.operating import BrakeReason
 
 SERVICES = {

@@ -18,8 +18,8 @@ from google.adk.tools.tool_context import ToolContext
 from google.genai import types
 
 from lapse import LapseSessionService, store_from_url
-from lapse.documents import StateDelta
-from lapse.lifecycle import SessionKey, Status, utc_now
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import SessionKey, Status, utc_now
 from lapse.translation import session_of
 
 
@@ -226,7 +226,7 @@ async def test_a_message_to_an_expired_session_that_a_runner_holds_resurrects_it
     after = await got(lapse, session.id)
     assert texts(after) == ["still here"]
     assert after.state == {"k": 1}
-    record = await lapse.lifecycle(SessionKey(APP, USER, session.id))
+    record = await lapse.core.lifecycle(SessionKey(APP, USER, session.id))
     assert (record.status, record.resurrections) == (Status.USED, 1)
 
 

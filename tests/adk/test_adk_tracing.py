@@ -95,7 +95,7 @@ async def test_without_a_provider_nothing_is_recorded(service, monkeypatch):
 def test_a_sweep_that_nobody_traces_imports_nothing_of_opentelemetry(tmp_path):
     program = (
         "import asyncio, json, sys\n"
-        "from lapse.changes import Feed\n"
+        "from lapse.core.feed import Feed\n"
         "from lapse.stores import store_from_url\n"
         "from lapse.sweeper import sweep_once\n"
         "asyncio.run(sweep_once(store_from_url('sqlite:///:memory:'), Feed()))\n"

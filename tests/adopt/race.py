@@ -27,7 +27,7 @@ from datetime import timedelta
 import postgres
 from lapse.adoption import Batch, Selection
 from lapse.connection import ConnectionOptions
-from lapse.lifecycle import Rules
+from lapse.core.lifecycle import Rules
 from lapse.stores import store_from_url
 from lapse.stores.postgres import call
 from lapse.stores.statements import Positional, read_statements

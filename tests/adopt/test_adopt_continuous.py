@@ -11,11 +11,11 @@ from serving import AGENTS, USER, eventually, serving
 from stock_databases import place_of, words
 from test_adopt_report import shift_everything
 
-from lapse.adopt import background
-from lapse.adopt.background import Background
 from lapse.adopt.continuous import Adopter
-from lapse.changes import Feed
-from lapse.errors import StoreUnavailableError
+from lapse.core import background
+from lapse.core.background import Background
+from lapse.core.errors import StoreUnavailableError
+from lapse.core.feed import Feed
 from lapse.settings import Adopt
 from lapse.stores import store_from_url
 

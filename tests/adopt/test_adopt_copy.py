@@ -13,8 +13,8 @@ import postgres
 from backends import T0, create, key, message, note
 from lapse.adopt.copying import copy_database
 from lapse.adopt.tables import Checksum, Type
-from lapse.errors import InvalidValueError, LapseError, StoreRefusedError
-from lapse.lifecycle import Status
+from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
+from lapse.core.lifecycle import Status
 from lapse.stores import store_from_url
 
 

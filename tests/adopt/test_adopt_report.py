@@ -17,8 +17,8 @@ from stock_databases import COUNTS, OWNER, words
 import postgres
 from lapse.adopt.readers import SqlalchemyReader, reader_of
 from lapse.adopt.report import Kind, Question, Report, Seen, group
-from lapse.errors import InvalidValueError, LapseError, StoreRefusedError
-from lapse.lifecycle import awaits_answer, is_message
+from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
+from lapse.core.lifecycle import awaits_answer, is_message
 from lapse.stores.statements import read_statements
 
 TTL = timedelta(minutes=30)

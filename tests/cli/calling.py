@@ -14,8 +14,8 @@ import pytest
 
 from backends import by
 from lapse import cli
-from lapse.documents import StateDelta
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import SessionKey
 from lapse.stores import store_from_url
 
 

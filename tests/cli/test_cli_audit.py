@@ -9,8 +9,8 @@ import pytest
 from serving import lapse
 
 from lapse import store_from_url
-from lapse.documents import StateDelta
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import SessionKey
 from lapse.ttl import DEFAULT_TTL
 
 KEY = SessionKey("app", "ada", "0123456789abcdef")

@@ -14,8 +14,8 @@ from serving import LAPSE, environment, eventually
 
 from backends import by
 from lapse import store_from_url
-from lapse.documents import StateDelta
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import SessionKey
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=3)
 

@@ -18,8 +18,8 @@ from test_cli_commands import imported
 
 import postgres
 from backends import BACKENDS, message
-from lapse.documents import StateDelta
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import SessionKey
 
 MOMENT = timedelta(milliseconds=1)
 ME = f"cli:{getpass.getuser()}@{socket.gethostname()}"

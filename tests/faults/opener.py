@@ -5,8 +5,8 @@ import os
 import sys
 from datetime import timedelta
 
-from lapse.documents import StateDelta
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import SessionKey
 from lapse.stores import store_from_url
 
 

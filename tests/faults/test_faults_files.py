@@ -12,7 +12,7 @@ import pytest
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
 from backends import DUE, T0, create, ids, key, message, note, use
-from lapse.errors import StoreRefusedError, StoreUnavailableError
+from lapse.core.errors import StoreRefusedError, StoreUnavailableError
 from lapse.stores import store_from_url
 from lapse.stores.sqlite import schema
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backends import key
-from lapse.lifecycle import Status
+from lapse.core.lifecycle import Status
 from lapse.store import EventWindow
 from lapse.stores import store_from_url
 

@@ -10,8 +10,8 @@ import os
 import sys
 from datetime import UTC, datetime, timedelta
 
-from lapse.documents import StateDelta
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import SessionKey
 from lapse.store import EventRecord, NewEvent, Store
 from lapse.stores import store_from_url
 

@@ -13,7 +13,7 @@ import canaries
 import pytest
 from serving import AGENTS, LAPSE, environment, serving
 
-from lapse.errors import SettingsError
+from lapse.core.errors import SettingsError
 from lapse.settings import Settings, load_settings
 from postgres import own_server
 
@@ -142,7 +142,7 @@ URLS = [
 @pytest.mark.parametrize("url", URLS)
 async def test_no_error_about_a_store_has_its_password(url):
     """Broken on purpose: without the look at the URL the driver quotes the parts it fell over."""
-    from lapse.errors import LapseError
+    from lapse.core.errors import LapseError
     from lapse.stores import store_from_url
 
     async def opened():

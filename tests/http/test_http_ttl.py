@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from serving import LAPSE, environment, lapse, serving
 
-from lapse.documents import StateDelta
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import SessionKey
 from lapse.store import EventRecord, NewEvent
 from lapse.stores import store_from_url
 from lapse.ttl.observed import is_audited

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
 from lapse.logs import LogFormat, configure_logging, log_change, log_sweep, shorten, shortening
 from lapse.sweeper import SweepReport
 

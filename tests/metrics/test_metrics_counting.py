@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from backends import NO_STATE, T0, create, key
 from lapse import LapseSessionService
-from lapse.lifecycle import Change, ChangeKind, Rules
+from lapse.core.lifecycle import Change, ChangeKind, Rules
 from lapse.metric_labels import MOST_APPS, OTHER
 from lapse.metrics import Metrics
 from lapse.stores import store_from_url

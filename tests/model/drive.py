@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from walk import JUMPS, KEYS, KINDS, METADATA, SEEN, STATES, TTLS, Walk
 
 from backends import TICK
-from lapse.lifecycle import Cause, Rules
+from lapse.core.lifecycle import Cause, Rules
 from lapse.stores import store_from_url
 
 RULES = (Rules(), Rules(horizon=timedelta(0)), Rules(enforced=False))

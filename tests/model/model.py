@@ -1,6 +1,6 @@
 """What a store ought to do, in memory and one step at a time: the rules said a second time.
 
-It shares the vocabulary of `lapse.lifecycle` and none of its arithmetic.
+It shares the vocabulary of `lapse.core.lifecycle` and none of its arithmetic.
 """
 
 from collections import Counter
@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from lapse.documents import StateDelta
-from lapse.errors import (
+from lapse.core.documents import StateDelta
+from lapse.core.errors import (
     InvalidValueError,
     NoSuchSessionError,
     OutdatedSessionError,
     SessionExistsError,
     WrongStatusError,
 )
-from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
 from lapse.operating import Tally
 from lapse.store import (
     Appended,

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from walk import JUMPS, KEYS, KINDS, METADATA, SEEN, STATES, TTLS, Walk
 
 from backends import BACKENDS, TICK
-from lapse.lifecycle import Cause, Rules
+from lapse.core.lifecycle import Cause, Rules
 from lapse.stores import store_from_url
 
 RULES = {

@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 from backends import T0, TICK, key, listed, message, note
-from lapse.documents import split_state
-from lapse.errors import LapseError
-from lapse.lifecycle import Cause, SessionKey, Status
+from lapse.core.documents import split_state
+from lapse.core.errors import LapseError
+from lapse.core.lifecycle import Cause, SessionKey, Status
 from lapse.store import Glimpse, NewEvent, Revision, SessionRecord, Store, Swept
 from model import Model
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from google.adk.events.event import Event
 from google.genai import types
 
-from lapse.lifecycle import Rules, SessionKey
+from lapse.core.lifecycle import Rules, SessionKey
 from lapse.sessions import LapseSessionService
 from lapse.stores import store_from_url
 from lapse.watching import WatchOptions

@@ -10,8 +10,8 @@ import pytest
 from noticing import NEVER, SOON, key
 from serving import AGENTS, Server, eventually
 
-from lapse.errors import StoreUnavailableError
-from lapse.lifecycle import Rules
+from lapse.core.errors import StoreUnavailableError
+from lapse.core.lifecycle import Rules
 
 BRIEF = 0.03
 """Minutes: long enough for a test to connect before the deadline."""

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 
 from backends import message
 from lapse import LapseSessionService, store_from_url
-from lapse.documents import StateDelta
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import SessionKey
 from lapse.operators import OperatorOptions
 from lapse.principals import Principal, Role, acting
 from lapse.web import MountOptions, mount

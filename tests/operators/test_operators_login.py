@@ -6,7 +6,7 @@ import pytest
 from operators_server import FORM, TOKEN, operated
 from pydantic import SecretStr
 
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 from lapse.operators import OperatorOptions, without_password
 from lapse.web.operators.signing import Attempts, Signatures
 

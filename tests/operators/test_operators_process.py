@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lapse.errors import SettingsError
+from lapse.core.errors import SettingsError
 from lapse.settings import load_settings
 
 sys.path.append(str(Path(__file__).parents[1] / "http"))

@@ -14,8 +14,8 @@ from operators_server import TOKEN, operated, query
 from pydantic import SecretStr
 
 from lapse import LapseSessionService, store_from_url
-from lapse.errors import StoreUnavailableError
-from lapse.lifecycle import SessionKey
+from lapse.core.errors import StoreUnavailableError
+from lapse.core.lifecycle import SessionKey
 from lapse.operating import Brake, BrakeReason
 from lapse.operators import OperatorOptions
 from lapse.web import MountOptions, mount

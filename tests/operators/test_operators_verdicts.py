@@ -7,7 +7,7 @@ import pytest
 
 from backends import HOUR, T0, TTL, key
 from lapse.audit import Act
-from lapse.lifecycle import ChangeKind, Lifecycle, Rules, Status
+from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, Status
 from lapse.operating import Brake, BrakeReason, Counted, Overview, Tally
 from lapse.ttl import Decision, Policy, Reason, Scope, Targets
 from lapse.ttl.curve import Curve

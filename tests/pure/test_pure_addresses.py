@@ -12,7 +12,7 @@ from lapse.addresses import (
     parse_networks,
     site_of,
 )
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 
 PROXIES = parse_networks(["10.0.0.0/8", "fd00::/8", "192.0.2.1"], field="proxies")
 

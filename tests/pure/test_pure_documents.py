@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapse.documents import (
+from lapse.core.documents import (
     LARGEST_METADATA,
     StateDelta,
     check_metadata,
@@ -16,7 +16,7 @@ from lapse.documents import (
     split_state,
     update_document,
 )
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 from lapse.ttl import minutes_of, ttl_from_minutes
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9)

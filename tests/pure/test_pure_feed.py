@@ -1,8 +1,8 @@
 """The feed of changes."""
 
 from backends import T0, TTL, key
-from lapse.changes import Feed
-from lapse.lifecycle import Change, ChangeKind, Lifecycle, Status
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, Status
 
 
 def change(name):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import DUE, HOUR, T0, TTL, key
-from lapse.errors import InvalidValueError
-from lapse.lifecycle import (
+from lapse.core.errors import InvalidValueError
+from lapse.core.lifecycle import (
     LONGEST_ID,
     Change,
     ChangeKind,

@@ -39,10 +39,10 @@ if SHIFT:
     time.time_ns = lambda: int((right() + SHIFT) * 1e9)
     dt.datetime = Shifted
 
-from lapse.changes import Feed  # noqa: E402
-from lapse.documents import StateDelta  # noqa: E402
-from lapse.errors import StoreUnavailableError  # noqa: E402
-from lapse.lifecycle import ChangeKind, SessionKey  # noqa: E402
+from lapse.core.documents import StateDelta  # noqa: E402
+from lapse.core.errors import StoreUnavailableError  # noqa: E402
+from lapse.core.feed import Feed  # noqa: E402
+from lapse.core.lifecycle import ChangeKind, SessionKey  # noqa: E402
 from lapse.store import EventRecord, NewEvent  # noqa: E402
 from lapse.stores import store_from_url  # noqa: E402
 from lapse.sweeper import Sweeper  # noqa: E402

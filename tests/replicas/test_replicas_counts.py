@@ -7,9 +7,9 @@ import pytest
 from watching import eventually
 
 from backends import DUE, T0, TTL, create, key
-from lapse.documents import StateDelta
-from lapse.errors import SessionExistsError
-from lapse.lifecycle import ChangeKind
+from lapse.core.documents import StateDelta
+from lapse.core.errors import SessionExistsError
+from lapse.core.lifecycle import ChangeKind
 from lapse.operating import BUCKET
 from lapse.stores import store_from_url
 from postgres import rows

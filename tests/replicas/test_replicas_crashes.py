@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from watching import eventually, running, start
 
-from lapse.changes import Feed
+from lapse.core.feed import Feed
 from lapse.stores import store_from_url
 from lapse.sweeper import sweep_once
 from postgres import prepare, rows

@@ -9,9 +9,9 @@ from watching import eventually
 
 from backends import create, key, message, note
 from lapse.connection import ConnectionOptions
-from lapse.documents import StateDelta
-from lapse.errors import OutcomeUnknownError, SessionExistsError
-from lapse.lifecycle import Rules, Status
+from lapse.core.documents import StateDelta
+from lapse.core.errors import OutcomeUnknownError, SessionExistsError
+from lapse.core.lifecycle import Rules, Status
 from lapse.stores import store_from_url
 from postgres import rows
 

@@ -6,10 +6,10 @@ from datetime import timedelta
 from pooler import pooled
 
 from backends import key, message, note
-from lapse.changes import Feed
 from lapse.connection import ConnectionOptions
-from lapse.documents import StateDelta
-from lapse.lifecycle import Cause, Rules, Status
+from lapse.core.documents import StateDelta
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import Cause, Rules, Status
 from lapse.stores import store_from_url
 from lapse.sweeper import Sweeper
 

@@ -15,7 +15,7 @@ import pytest
 from watching import BOUND
 
 from backends import DUE, T0, TICK, create, key, message
-from lapse.lifecycle import Cause, Status
+from lapse.core.lifecycle import Cause, Status
 from lapse.store import Revision
 from lapse.stores import store_from_url
 from lapse.stores.postgres import call

@@ -12,8 +12,8 @@ import pytest
 from serving import LAPSE, environment
 
 from backends import key, message
-from lapse.documents import StateDelta
-from lapse.errors import StoreRefusedError
+from lapse.core.documents import StateDelta
+from lapse.core.errors import StoreRefusedError
 from lapse.stores import store_from_url
 from postgres import blank, prepare, rows, run
 

@@ -12,7 +12,7 @@ from serving import AGENTS, LAPSE, environment, eventually, serving
 from watching import running
 
 from backends import key
-from lapse.documents import StateDelta
+from lapse.core.documents import StateDelta
 from lapse.stores import store_from_url
 from postgres import rows, run
 

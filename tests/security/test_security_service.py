@@ -6,8 +6,8 @@ import pytest
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.events.event import Event
 
-from lapse.errors import NoSuchRunError, NoSuchSessionError
-from lapse.lifecycle import SessionKey
+from lapse.core.errors import NoSuchRunError, NoSuchSessionError
+from lapse.core.lifecycle import SessionKey
 from lapse.metrics import Metrics
 from lapse.principals import Principal, Role, acting, current_principal
 from lapse.run_metrics import RunMetrics

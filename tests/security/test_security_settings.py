@@ -9,7 +9,7 @@ from tokens import AUDIENCE, ISSUER, Issuer
 
 from lapse.addresses import parse_networks
 from lapse.authentication import AuthOptions, HeaderOptions, JwtOptions, RoleNames
-from lapse.errors import SettingsError
+from lapse.core.errors import SettingsError
 from lapse.settings import load_settings
 
 SECRET = "x" * 32

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from tokens import AUDIENCE, ISSUER, Issuer
 
 from lapse.authentication import JwtOptions, NotAuthenticatedError, RoleNames
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 from lapse.principals import Principal, Role
 from lapse.web.authentication import TokenAuthenticator
 from lapse.web.authentication.keys import OneKey, VerifyingKey

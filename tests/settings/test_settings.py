@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from lapse.bounds import Bounds
-from lapse.errors import SettingsError
-from lapse.lifecycle import Rules
+from lapse.core.errors import SettingsError
+from lapse.core.lifecycle import Rules
 from lapse.logs import LogFormat
 from lapse.quotas import USUAL, Quotas
 from lapse.settings import Adopt, load_settings, setting_names

@@ -99,7 +99,7 @@ def test_what_cannot_be_done_is_told_in_one_sentence(tmp_path, arguments, told):
 def test_a_wrong_trace_is_refused_with_the_place(tmp_path, head, row, told):
     from pathlib import Path
 
-    from lapse.errors import InvalidValueError
+    from lapse.core.errors import InvalidValueError
     from lapse.simulation.traces import read_trace
 
     path = Path(tmp_path / "t.csv")

@@ -12,7 +12,7 @@ from google.adk.sessions.database_session_service import DatabaseSessionService
 from sqlalchemy import text
 
 from backends import BACKENDS
-from lapse.lifecycle import Rules
+from lapse.core.lifecycle import Rules
 from lapse.stores import store_from_url
 
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}

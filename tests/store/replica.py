@@ -11,7 +11,7 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 
-from lapse.lifecycle import SessionKey
+from lapse.core.lifecycle import SessionKey
 from lapse.store import EventRecord, Glimpse, NewEvent, StateDelta, Store
 from lapse.stores import store_from_url
 

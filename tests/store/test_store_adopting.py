@@ -12,7 +12,7 @@ from google.genai.types import Content, Part
 
 from backends import HOUR, TTL, create, ids, key, message, note
 from lapse.adoption import Batch, Selection
-from lapse.lifecycle import HELD_EVENTS, ChangeKind, Status
+from lapse.core.lifecycle import HELD_EVENTS, ChangeKind, Status
 
 OWNER = {"app_name": "app", "user_id": "ann"}
 EVERYTHING = Selection(with_state=True, with_events=True)

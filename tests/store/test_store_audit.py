@@ -10,8 +10,8 @@ import pytest
 import postgres
 from backends import T0, TTL, create, key, note, use
 from lapse.audit import Act
-from lapse.errors import NoSuchSessionError, StoreUnavailableError, WrongStatusError
-from lapse.lifecycle import Cause
+from lapse.core.errors import NoSuchSessionError, StoreUnavailableError, WrongStatusError
+from lapse.core.lifecycle import Cause
 
 LATER = T0 + timedelta(minutes=10)
 LONG = "01234567-89ab-cdef"

@@ -8,9 +8,9 @@ import pytest
 
 from backends import HOUR, TTL, Clocked, create, key, use
 from lapse.braking import Brakes, confirm
-from lapse.changes import Feed
-from lapse.errors import StoreUnavailableError
-from lapse.lifecycle import ChangeKind, utc_now
+from lapse.core.errors import StoreUnavailableError
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import ChangeKind, utc_now
 from lapse.logs import log_sweep
 from lapse.metrics import Metrics
 from lapse.operating import CONFIRMED, BrakeOptions, BrakeReason

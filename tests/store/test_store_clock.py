@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from backends import HOUR, NO_STATE, TICK, TTL, key, message, note
-from lapse.lifecycle import Cause, ChangeKind, Status
+from lapse.core.lifecycle import Cause, ChangeKind, Status
 
 SHORT = timedelta(milliseconds=20)
 BOUND = 20.0

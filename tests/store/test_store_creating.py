@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, listed, message, note, use
-from lapse.documents import split_state
-from lapse.errors import SessionExistsError, StoreUnavailableError
-from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
+from lapse.core.documents import split_state
+from lapse.core.errors import SessionExistsError, StoreUnavailableError
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.store import EventWindow, Revision
 from lapse.stores import store_from_url
 

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
-from lapse.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
-from lapse.lifecycle import Cause, ChangeKind, Status
+from lapse.core.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
+from lapse.core.lifecycle import Cause, ChangeKind, Status
 
 GONE = T0 + timedelta(hours=24)
 """When a session created at T0 can no longer be had back, with the default horizon."""

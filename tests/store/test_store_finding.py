@@ -8,8 +8,8 @@ import pytest
 
 from backends import DUE, HOUR, T0, TICK, create, key, message
 from lapse import paging
-from lapse.errors import InvalidValueError
-from lapse.lifecycle import Status
+from lapse.core.errors import InvalidValueError
+from lapse.core.lifecycle import Status
 from lapse.operating import Query
 from lapse.paging import LARGEST_PAGE, end_of
 

@@ -6,9 +6,17 @@ from datetime import timedelta
 import pytest
 
 from backends import DUE, T0, TICK, TTL, create, ids, key, message, note, use
-from lapse.documents import StateDelta
-from lapse.errors import InvalidValueError, NoSuchSessionError
-from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Lifecycle, Status
+from lapse.core.documents import StateDelta
+from lapse.core.errors import InvalidValueError, NoSuchSessionError
+from lapse.core.lifecycle import (
+    HELD_BYTES,
+    HELD_EVENTS,
+    Cause,
+    Change,
+    ChangeKind,
+    Lifecycle,
+    Status,
+)
 from lapse.store import EventRecord, NewEvent, Revision
 
 EVENTS = "SELECT id, event_data FROM events WHERE session_id = 's1' ORDER BY timestamp, id"

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, time, timedelta
 import pytest
 
 from backends import DUE, T0, TICK, TTL, create, key, message, note, use
-from lapse.errors import InvalidValueError, NoSuchSessionError
-from lapse.lifecycle import ChangeKind, Status
+from lapse.core.errors import InvalidValueError, NoSuchSessionError
+from lapse.core.lifecycle import ChangeKind, Status
 from lapse.ttl import EDGES, Decision, Kind, Reason, Scope, bucket_of
 from lapse.ttl.observed import (
     MOST_PER_USER,

@@ -9,8 +9,8 @@ import pytest
 
 from backends import DUE, HOUR, T0, TICK, TTL, create, key, message, note, use
 from lapse.adoption import Batch, Selection
-from lapse.errors import LapseError
-from lapse.lifecycle import Cause, ChangeKind, Status, utc_now
+from lapse.core.errors import LapseError
+from lapse.core.lifecycle import Cause, ChangeKind, Status, utc_now
 from lapse.operating import BUCKET, CONFIRMED, COUNTS_KEPT, FINE, Brake, BrakeReason, Tally
 
 DAY = timedelta(hours=24)

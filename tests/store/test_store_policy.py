@@ -7,9 +7,9 @@ import pytest
 
 from backends import NO_STATE, T0, TTL, Clocked, key, message
 from lapse import LapseSessionService, session_service, store_from_url
-from lapse.changes import Feed
-from lapse.errors import InvalidValueError, StoreUnavailableError
-from lapse.lifecycle import ChangeKind
+from lapse.core.errors import InvalidValueError, StoreUnavailableError
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import ChangeKind
 from lapse.policy import TtlPolicy
 from lapse.ttl import EDGES, Decision, Policy, Reason, Scope, Targets
 from lapse.ttl.observed import is_audited

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backends import DUE, T0, TICK, create, key
-from lapse.lifecycle import ChangeKind, Status
+from lapse.core.lifecycle import ChangeKind, Status
 
 REPLICA = Path(__file__).with_name("replica.py")
 SESSIONS = [f"s{number:03}" for number in range(150)]

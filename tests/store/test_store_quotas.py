@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from backends import HOUR, NO_STATE, T0, TICK, TTL, by, create, ids, key, message, note, use
-from lapse.lifecycle import Cause, Change, ChangeKind, Status
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Status
 from lapse.quotas import Bucket, Drawer, Turn
 
 SECOND = timedelta(seconds=1)

@@ -12,13 +12,13 @@ from datetime import timedelta
 import pytest
 
 from backends import DUE, NO_STATE, T0, TICK, TTL, create, ids, key, message, note
-from lapse.errors import (
+from lapse.core.errors import (
     NoSuchSessionError,
     OutdatedSessionError,
     SessionExistsError,
     WrongStatusError,
 )
-from lapse.lifecycle import Cause, ChangeKind, Status
+from lapse.core.lifecycle import Cause, ChangeKind, Status
 from lapse.store import Glimpse, Revision
 
 ROUNDS = 12

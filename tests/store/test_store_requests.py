@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
-from lapse.documents import LARGEST_METADATA
-from lapse.errors import InvalidValueError, NoSuchSessionError, WrongStatusError
-from lapse.lifecycle import Cause, Change, ChangeKind, Status
+from lapse.core.documents import LARGEST_METADATA
+from lapse.core.errors import InvalidValueError, NoSuchSessionError, WrongStatusError
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Status
 
 DAY = timedelta(hours=24)
 LATER = T0 + timedelta(minutes=10)

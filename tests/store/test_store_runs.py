@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from backends import T0, TICK, by, create, key, message, use
-from lapse.documents import StateDelta
-from lapse.errors import RunInFlightError, TooManyRunsError
+from lapse.core.documents import StateDelta
+from lapse.core.errors import RunInFlightError, TooManyRunsError
 from lapse.run_store import KEPT, STALE, RunStatus
 from lapse.store import EventRecord, NewEvent
 

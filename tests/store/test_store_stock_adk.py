@@ -10,8 +10,8 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from google.genai.types import Content, Part
 
 from backends import DUE, T0, TICK, create, ids, key, message, note, use
-from lapse.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
-from lapse.lifecycle import Cause, ChangeKind, Status
+from lapse.core.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
+from lapse.core.lifecycle import Cause, ChangeKind, Status
 from lapse.operating import Tally
 
 OWNER = {"app_name": "app", "user_id": "ann"}

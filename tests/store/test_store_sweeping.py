@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
-from lapse.errors import NoSuchSessionError, WrongStatusError
-from lapse.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
+from lapse.core.errors import NoSuchSessionError, WrongStatusError
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.operating import Tally
 
 DAY = timedelta(hours=24)

@@ -7,7 +7,7 @@ from google.adk.events.event import Event
 from google.genai import types
 
 from backends import DUE, HOUR, T0, TICK, by, create, key, use
-from lapse.lifecycle import Cause, Status
+from lapse.core.lifecycle import Cause, Status
 
 
 async def records(store, *names, now=T0):

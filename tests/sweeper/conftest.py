@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from lapse.changes import Feed
-from lapse.lifecycle import Rules
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import Rules
 from lapse.stores import store_from_url
 
 BOUND = 30.0

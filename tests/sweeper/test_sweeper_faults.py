@@ -9,8 +9,8 @@ import pytest
 
 from backends import NO_STATE, create, key
 from lapse import sweeper as module
-from lapse.errors import StoreUnavailableError
-from lapse.lifecycle import ChangeKind
+from lapse.core.errors import StoreUnavailableError
+from lapse.core.lifecycle import ChangeKind
 from lapse.sweeper import Sweeper
 
 NEVER = timedelta(hours=1)

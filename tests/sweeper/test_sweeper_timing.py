@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from backends import NO_STATE, create, key, use
-from lapse.lifecycle import ChangeKind
+from lapse.core.lifecycle import ChangeKind
 from lapse.sweeper import BATCH, Sweeper, sweep_once
 
 NEVER = timedelta(hours=1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 from lapse.ttl import (
     EDGES,
     Cohort,

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from lapse.adoption import Batch, Selection
-from lapse.changes import Feed
-from lapse.errors import NoSuchSessionError
-from lapse.lifecycle import SessionKey, Status
+from lapse.core.errors import NoSuchSessionError
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import SessionKey, Status
 from lapse.store import Store
 
 BATCH: Final = 500

@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import Final
 
 from lapse.adopt.adopting import new_run
-from lapse.adopt.background import Background
 from lapse.adoption import Batch, Selection
-from lapse.changes import Feed
-from lapse.lifecycle import SessionKey
+from lapse.core.background import Background
+from lapse.core.feed import Feed
+from lapse.core.lifecycle import SessionKey
 from lapse.settings import Adopt
 from lapse.store import Store
 

@@ -20,7 +20,7 @@ from lapse.adopt.tables import (
     from_sqlite,
     to_sqlite,
 )
-from lapse.errors import InvalidValueError, StoreRefusedError
+from lapse.core.errors import InvalidValueError, StoreRefusedError
 from lapse.stores import store_from_url
 
 PAGE: Final = 1000

@@ -11,8 +11,8 @@ import asyncpg
 
 from lapse.adopt.readers import check_report
 from lapse.adopt.report import DAYS, Group, Kind, Question, Report
-from lapse.errors import StoreRefusedError
-from lapse.lifecycle import SessionKey
+from lapse.core.errors import StoreRefusedError
+from lapse.core.lifecycle import SessionKey
 from lapse.stores.postgres.call import STATEMENTS
 from lapse.stores.postgres.connections import NOT_NOW, plain_url, shown_url, unavailable
 from lapse.stores.postgres.schema import look

@@ -19,8 +19,8 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from lapse.adopt.report import DAYS, Group, Kind, Question, Report, Seen, group
-from lapse.errors import InvalidValueError, StoreRefusedError
-from lapse.lifecycle import SessionKey
+from lapse.core.errors import InvalidValueError, StoreRefusedError
+from lapse.core.lifecycle import SessionKey
 from lapse.stores.schemas import ADK_COLUMNS, Found, check_adk
 from lapse.stores.statements import read_statements
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from lapse.lifecycle import EVALUATION_PREFIXES, awaits_answer, is_message
+from lapse.core.lifecycle import EVALUATION_PREFIXES, awaits_answer, is_message
 from lapse.ttl import minutes_of
 
 DAYS: Final = 30

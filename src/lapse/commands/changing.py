@@ -19,14 +19,14 @@ from lapse.commands.starting import (
 )
 
 if TYPE_CHECKING:
-    from lapse.lifecycle import SessionKey
+    from lapse.core.lifecycle import SessionKey
     from lapse.settings import Settings
     from lapse.store import Outcome, Store
 
 
 def resurrect(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Bring an expired session back, with a fresh TTL; a living one is left as it is."""
-    from lapse.lifecycle import Cause
+    from lapse.core.lifecycle import Cause
 
     async def change(store: Store, key: SessionKey) -> Outcome:
         return await store.resurrect(key, cause=Cause.REQUEST, by=acting_as())
@@ -50,7 +50,7 @@ def _change(
     *,
     as_json: bool,
 ) -> None:
-    from lapse.lifecycle import utc_now
+    from lapse.core.lifecycle import utc_now
     from lapse.showing import record_json
 
     key, outcome = run_async(_changed(settings, text, change))

@@ -53,7 +53,7 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 
 def _settings_findings(store: str | None) -> Iterator[Finding]:
-    from lapse.errors import SettingsError
+    from lapse.core.errors import SettingsError
     from lapse.settings import load_settings
 
     try:
@@ -69,7 +69,7 @@ def _settings_or_defaults(store: str | None) -> Settings:
     """Return the settings; where they are wrong, defaults with the store that is meant."""
     import os
 
-    from lapse.errors import SettingsError
+    from lapse.core.errors import SettingsError
     from lapse.settings import ENV_FILE, Settings, load_settings
 
     try:
@@ -84,9 +84,9 @@ def _settings_or_defaults(store: str | None) -> Settings:
 
 
 async def _store_findings(settings: Settings) -> list[Finding]:
-    from lapse.errors import LapseError
+    from lapse.core.errors import LapseError
+    from lapse.core.lifecycle import utc_now
     from lapse.inspecting import MOST_COUNTED
-    from lapse.lifecycle import utc_now
 
     findings: list[Finding] = []
     try:
@@ -114,7 +114,7 @@ async def _store_findings(settings: Settings) -> list[Finding]:
 
 
 def _remedy(error: Exception) -> str:
-    from lapse.errors import StoreUnavailableError
+    from lapse.core.errors import StoreUnavailableError
 
     if isinstance(error, StoreUnavailableError):
         return "start the database, or correct --store or LAPSE_STORE_URL"

@@ -13,7 +13,7 @@ import typer
 
 from lapse.commands.progress import progress_bar
 from lapse.commands.starting import JsonOption, open_settings, open_store, run_async
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from lapse.adopt.report import Report

@@ -20,7 +20,7 @@ from lapse.commands.starting import (
 )
 
 if TYPE_CHECKING:
-    from lapse.lifecycle import Lifecycle
+    from lapse.core.lifecycle import Lifecycle
     from lapse.operating import Overview, Query
     from lapse.settings import Settings
 
@@ -64,7 +64,7 @@ def sessions(
     as_json: JsonOption = False,
 ) -> None:
     """List sessions of the lobby's records: waiting ones by deadline, others by key."""
-    from lapse.lifecycle import Status
+    from lapse.core.lifecycle import Status
     from lapse.operating import Query
 
     if status not in {None, Status.WAITING, Status.USED, Status.EXPIRED}:
@@ -106,7 +106,7 @@ async def _list(
     """Return the first `limit` sessions of a query, and where to go on."""
     from dataclasses import replace
 
-    from lapse.lifecycle import utc_now
+    from lapse.core.lifecycle import utc_now
 
     found: list[Lifecycle] = []
     async with ready_store(settings) as store:
@@ -120,7 +120,7 @@ async def _list(
 
 
 async def _show(settings: Settings, text: str) -> tuple[Lifecycle, datetime]:
-    from lapse.errors import NoSuchSessionError
+    from lapse.core.errors import NoSuchSessionError
 
     async with ready_store(settings) as store:
         key = await find_key(store, text)

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 import typer
 
 if TYPE_CHECKING:
-    from lapse.lifecycle import SessionKey
+    from lapse.core.lifecycle import SessionKey
     from lapse.store import Store
 
 KeyArgument = Annotated[
@@ -41,8 +41,8 @@ async def find_key(store: Store, text: str) -> SessionKey:
         typer.BadParameter: it cannot be one, or several sessions' ids begin so.
         NoSuchSessionError: no session's id begins so.
     """
-    from lapse.errors import InvalidValueError
-    from lapse.lifecycle import SessionKey, check_key
+    from lapse.core.errors import InvalidValueError
+    from lapse.core.lifecycle import SessionKey, check_key
 
     parts = [unquote(part) for part in text.split("/")]
     match parts:
@@ -62,7 +62,7 @@ async def find_key(store: Store, text: str) -> SessionKey:
 
 async def _only(store: Store, prefix: str) -> SessionKey:
     """Return the one session whose id is `prefix`, or else begins so."""
-    from lapse.errors import NoSuchSessionError
+    from lapse.core.errors import NoSuchSessionError
     from lapse.operating import Query
 
     found: list[SessionKey] = []

@@ -175,7 +175,7 @@ def _serve(
     # Nothing that imports make is garbage: to look for some among a quarter of a million objects
     # takes an eighth of the start, and a fifth of a second at each full collection later.
     gc.disable()
-    from lapse.errors import InvalidValueError
+    from lapse.core.errors import InvalidValueError
     from lapse.web.authentication import authentication_of
 
     try:
@@ -187,7 +187,7 @@ def _serve(
 
     import uvicorn
 
-    from lapse.changes import Feed
+    from lapse.core.feed import Feed
     from lapse.demo import APP_NAME
     from lapse.policy import TtlPolicy
     from lapse.sessions import LapseSessionService

@@ -98,8 +98,8 @@ def _targets(
 ) -> Targets:
     from dataclasses import replace
 
-    from lapse.errors import InvalidValueError
-    from lapse.setting_values import doubt_of, share_from
+    from lapse.core.errors import InvalidValueError
+    from lapse.core.setting_types import doubt_of, share_from
 
     targets = settings.targets
     if not settings.horizon:

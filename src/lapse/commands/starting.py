@@ -69,7 +69,7 @@ async def ready_store(settings: Settings) -> AsyncIterator[Store]:
     Raises:
         StoreRefusedError: nothing is there yet, or it is of an older version.
     """
-    from lapse.errors import StoreRefusedError
+    from lapse.core.errors import StoreRefusedError
 
     store = open_store(settings)
     try:

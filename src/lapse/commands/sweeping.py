@@ -137,7 +137,7 @@ async def _confirm(settings: Settings) -> None:
 
 async def _sweep(settings: Settings) -> _Total:
     from lapse.braking import Brakes
-    from lapse.changes import Feed
+    from lapse.core.feed import Feed
     from lapse.logs import log_change
     from lapse.sweeper import sweep_once
 
@@ -205,7 +205,7 @@ async def _watch(settings: Settings) -> None:
     import asyncio
 
     from lapse.adopt.continuous import Adopter
-    from lapse.changes import Feed
+    from lapse.core.feed import Feed
     from lapse.logs import log_change, log_sweep
     from lapse.policy import TtlPolicy
     from lapse.settings import Adopt

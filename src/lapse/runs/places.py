@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Self
 
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 
 _MARK: Final = "~"
 _END: Final = "end"

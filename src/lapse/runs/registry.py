@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from lapse.errors import (
+from lapse.core.errors import (
     InvalidValueError,
     LapseError,
     NoSuchRunError,
@@ -23,7 +23,7 @@ from lapse.errors import (
     StoreUnavailableError,
     TooManyRunsError,
 )
-from lapse.lifecycle import SHOWN_ID, SessionKey
+from lapse.core.lifecycle import SHOWN_ID, SessionKey
 from lapse.logs import shortening
 from lapse.principals import is_foreign
 from lapse.run_metrics import RunMetrics

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from lapse.errors import ShuttingDownError
+from lapse.core.errors import ShuttingDownError
 from lapse.run_store import RunRecord, RunStatus
 from lapse.runs.frames import Frame, is_error, is_split, read_frame
 from lapse.runs.places import place_after, place_within

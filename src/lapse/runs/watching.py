@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
-from lapse.errors import StoreUnavailableError
+from lapse.core.errors import StoreUnavailableError
 from lapse.run_store import RunNews
 from lapse.runs.frames import ending, stored_frames
 from lapse.runs.stream import Stream

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 from lapse.ttl import EDGES, Kind, Scope
 from lapse.ttl.observed import Count
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from lapse.connection import ConnectionOptions
-from lapse.errors import InvalidValueError
-from lapse.lifecycle import Rules
+from lapse.core.errors import InvalidValueError
+from lapse.core.lifecycle import Rules
 from lapse.store import Store
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from lapse.errors import StoreRefusedError
+from lapse.core.errors import StoreRefusedError
 from lapse.stores.statements import read_migrations, read_script
 
 ADK_VERSION: Final = "1"

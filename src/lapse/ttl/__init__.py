@@ -4,16 +4,16 @@ The rule that learns ("order-statistic TTL") is pure: from counts to a decision 
 The server and the simulator run the same code.
 """
 
-from lapse.ttl.ages import EDGES, Histogram, bucket_of, edge_at_most
-from lapse.ttl.deciding import decide, guard
-from lapse.ttl.decision import Decision, Policy, Reason, Targets
-from lapse.ttl.minutes import (
+from lapse.core.minutes import (
     DEFAULT_TTL,
     LONGEST_TTL,
     SHORTEST_TTL,
     minutes_of,
     ttl_from_minutes,
 )
+from lapse.ttl.ages import EDGES, Histogram, bucket_of, edge_at_most
+from lapse.ttl.deciding import decide, guard
+from lapse.ttl.decision import Decision, Policy, Reason, Targets
 from lapse.ttl.observed import Cohort, Kind, Scope
 
 __all__ = [

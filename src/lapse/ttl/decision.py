@@ -8,9 +8,9 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
+from lapse.core.minutes import DEFAULT_TTL
 from lapse.ttl.bounds import lower
-from lapse.ttl.minutes import DEFAULT_TTL
 from lapse.ttl.observed import Scope
 
 USUAL_FLOOR: Final = timedelta(minutes=5)

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from lapse.documents import StateDelta
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import SessionKey
 from lapse.stores import store_from_url
 from lapse.stores.statements import read_script
 from lapse.verify.client import (

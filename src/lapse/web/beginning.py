@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from lapse.documents import encode
+from lapse.core.documents import encode
 from lapse.runs import Run
 
 if TYPE_CHECKING:

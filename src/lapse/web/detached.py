@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from lapse.lifecycle import SessionKey, check_key
+from lapse.core.lifecycle import SessionKey, check_key
 from lapse.runs import Runs
 from lapse.web.adk import Opener
 from lapse.web.beginning import RUN_HEADER, unless_gone, validated

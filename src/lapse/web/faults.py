@@ -22,7 +22,7 @@ from google.adk.errors.not_found_error import NotFoundError
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from lapse.errors import (
+from lapse.core.errors import (
     InvalidValueError,
     NoSuchRunError,
     NoSuchSessionError,

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lapse.lifecycle import SessionKey
+from lapse.core.lifecycle import SessionKey
 from lapse.logs import shortening
 from lapse.running_in import reviving
 from lapse.web.authentication.body import parsed, read_body

@@ -9,7 +9,7 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
-from lapse.errors import LapseError
+from lapse.core.errors import LapseError
 from lapse.metrics import CONTENT_TYPE, Metrics
 from lapse.store import Store
 

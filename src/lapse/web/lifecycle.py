@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from lapse.errors import InvalidValueError
-from lapse.lifecycle import Lifecycle, SessionKey, Status, utc_now
+from lapse.core.errors import InvalidValueError
+from lapse.core.lifecycle import Lifecycle, SessionKey, Status, utc_now
 from lapse.sessions import LapseSessionService
 from lapse.showing import record_json
 from lapse.ttl import ttl_from_minutes

@@ -13,9 +13,9 @@ from starlette.middleware import Middleware
 
 from lapse.addresses import Network
 from lapse.adopt.artifacts import ArtifactSweeper
-from lapse.adopt.background import Background
 from lapse.adopt.continuous import Adopter
 from lapse.bounds import Bounds
+from lapse.core.background import Background
 from lapse.logs import log_change, log_sweep
 from lapse.metrics import Metrics, Where
 from lapse.operating import BrakeOptions

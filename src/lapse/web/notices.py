@@ -13,7 +13,7 @@ from fastapi import APIRouter, Header
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lapse.lifecycle import SessionKey
+from lapse.core.lifecycle import SessionKey
 from lapse.notices import Known, Notice, NoticeKind
 from lapse.sessions import LapseSessionService
 from lapse.watcher import Watcher

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from lapse.lifecycle import SessionKey, check_key
+from lapse.core.lifecycle import SessionKey, check_key
 from lapse.run_store import RunRecord, RunStatus
 from lapse.runs import Place, Run, Runs
 from lapse.sessions import LapseSessionService

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 
 from lapse.adoption import Adopted, Adoption, Batch, Leftover, PutBack
-from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind, SessionKey
+from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind, SessionKey
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import NO_SESSION, Call
 from lapse.stores.postgres.connections import Taken

@@ -7,14 +7,14 @@ from typing import Any
 
 import asyncpg
 
-from lapse.errors import (
+from lapse.core.errors import (
     InvalidValueError,
     NoSuchSessionError,
     OutcomeUnknownError,
     OutdatedSessionError,
     StoreUnavailableError,
 )
-from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Status
+from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Status
 from lapse.store import Appended, Glimpse, NewEvent, Revision
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import Call

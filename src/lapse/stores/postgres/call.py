@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from lapse.lifecycle import Lifecycle, Rules, SessionKey, Status
+from lapse.core.lifecycle import Lifecycle, Rules, SessionKey, Status
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.connections import Connections
 from lapse.stores.statements import Positional, read_statements

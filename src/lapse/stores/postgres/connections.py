@@ -15,7 +15,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from lapse.connection import ConnectionOptions
-from lapse.errors import InvalidValueError, OutcomeUnknownError, StoreUnavailableError
+from lapse.core.errors import InvalidValueError, OutcomeUnknownError, StoreUnavailableError
 
 T = TypeVar("T")
 

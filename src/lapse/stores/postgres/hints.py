@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from lapse.errors import StoreUnavailableError
+from lapse.core.errors import StoreUnavailableError
 from lapse.stores.postgres.connections import NOT_NOW, Connections
 
 CHANNEL: Final = "lapse_deadlines"

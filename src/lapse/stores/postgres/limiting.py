@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from lapse.errors import StoreUnavailableError
-from lapse.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey
+from lapse.core.errors import StoreUnavailableError
+from lapse.core.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey
 from lapse.quotas import EXCESS, SPAN, Bucket, Turn
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.part import PostgresPart

@@ -13,21 +13,21 @@ from typing import Any
 import asyncpg
 
 from lapse.audit import amendment
-from lapse.documents import (
+from lapse.core.documents import (
     LARGEST_METADATA,
     StateDelta,
     check_metadata_size,
     merge_state,
     split_state,
 )
-from lapse.errors import (
+from lapse.core.errors import (
     NoSuchSessionError,
     OutcomeUnknownError,
     SessionExistsError,
     StoreUnavailableError,
     WrongStatusError,
 )
-from lapse.lifecycle import SHORTEST_RESTORE, Cause, Change, ChangeKind, Lifecycle, Status
+from lapse.core.lifecycle import SHORTEST_RESTORE, Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.store import Created, EventWindow, Outcome, Revision, SessionRecord, Swept
 from lapse.stores.postgres import reading, rows
 from lapse.stores.postgres.auditing import act

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
 
-from lapse.lifecycle import Change, ChangeKind
+from lapse.core.lifecycle import Change, ChangeKind
 from lapse.observations import FirstMessage, Round
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import Call

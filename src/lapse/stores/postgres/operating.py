@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from lapse.lifecycle import ChangeKind, Status
+from lapse.core.lifecycle import ChangeKind, Status
 from lapse.operating import (
     BUCKET,
     CONFIRMED,

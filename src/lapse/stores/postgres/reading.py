@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from lapse.documents import merge_state
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import merge_state
+from lapse.core.lifecycle import SessionKey
 from lapse.store import EventWindow, Revision, SessionRecord
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import Call

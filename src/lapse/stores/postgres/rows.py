@@ -9,8 +9,8 @@ from typing import Any
 
 from asyncpg import Record
 
-from lapse.documents import StateDelta, read_metadata
-from lapse.lifecycle import Lifecycle, Rules, SessionKey, Status, is_message
+from lapse.core.documents import StateDelta, read_metadata
+from lapse.core.lifecycle import Lifecycle, Rules, SessionKey, Status, is_message
 from lapse.store import EventRecord, Glimpse, NewEvent, Revision
 
 

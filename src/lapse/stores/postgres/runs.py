@@ -10,8 +10,8 @@ from typing import Any
 
 import asyncpg
 
-from lapse.errors import RunInFlightError, TooManyRunsError
-from lapse.lifecycle import SessionKey
+from lapse.core.errors import RunInFlightError, TooManyRunsError
+from lapse.core.lifecycle import SessionKey
 from lapse.run_store import KEPT, STALE, RunNews, RunRecord, RunStatus
 from lapse.store import EventRecord
 from lapse.stores.postgres import rows

@@ -6,7 +6,7 @@ from typing import Final
 
 import asyncpg
 
-from lapse.errors import StoreRefusedError
+from lapse.core.errors import StoreRefusedError
 from lapse.stores.schemas import TABLES, Found, missing_script
 
 _LOCK: Final = 0x6C61707365

@@ -14,9 +14,9 @@ from datetime import date, datetime, timedelta
 from typing import Any, Self
 
 from lapse.connection import ConnectionOptions
-from lapse.documents import StateDelta
+from lapse.core.documents import StateDelta
+from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.inspecting import Inspection
-from lapse.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.observations import FirstMessage, Round
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store import (

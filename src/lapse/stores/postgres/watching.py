@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
-from lapse.lifecycle import Lifecycle, SessionKey, Status
+from lapse.core.lifecycle import Lifecycle, SessionKey, Status
 from lapse.stores.postgres import rows
 from lapse.stores.postgres.call import Call
 from lapse.watching import Snapshot

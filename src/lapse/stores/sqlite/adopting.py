@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from lapse.adoption import Adopted, Adoption, Batch, Leftover, PutBack
-from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind, SessionKey, Status
+from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind, SessionKey, Status
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.part import SqlitePart
 from lapse.stores.sqlite.transaction import NO_SESSION, Transaction

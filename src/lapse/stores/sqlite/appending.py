@@ -7,9 +7,9 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from lapse.documents import StateDelta, update_document
-from lapse.errors import InvalidValueError, NoSuchSessionError, OutdatedSessionError
-from lapse.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Status
+from lapse.core.documents import StateDelta, update_document
+from lapse.core.errors import InvalidValueError, NoSuchSessionError, OutdatedSessionError
+from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Status
 from lapse.store import Appended, Glimpse, NewEvent, Revision
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.observations import observe_first_message

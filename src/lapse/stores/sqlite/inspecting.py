@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from lapse.errors import StoreRefusedError
+from lapse.core.errors import StoreRefusedError
+from lapse.core.lifecycle import Rules, utc_now
 from lapse.inspecting import MOST_COUNTED, Inspection
-from lapse.lifecycle import Rules, utc_now
 from lapse.stores.schemas import missing_indexes, newest_version
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.schema import explain, find_fault, look, set_up

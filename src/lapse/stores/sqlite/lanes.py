@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lapse.errors import LapseError, StoreUnavailableError
+from lapse.core.errors import LapseError, StoreUnavailableError
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from lapse.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey, Status
+from lapse.core.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey, Status
 from lapse.quotas import EXCESS, SPAN, Bucket, Turn
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.part import SqlitePart

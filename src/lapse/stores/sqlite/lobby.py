@@ -12,15 +12,15 @@ from functools import partial
 from typing import Any
 
 from lapse.audit import amendment
-from lapse.documents import (
+from lapse.core.documents import (
     LARGEST_METADATA,
     StateDelta,
     check_metadata_size,
     merge_state,
     update_document,
 )
-from lapse.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
-from lapse.lifecycle import (
+from lapse.core.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
+from lapse.core.lifecycle import (
     SHORTEST_RESTORE,
     Cause,
     Change,

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
 
-from lapse.documents import read_metadata
-from lapse.lifecycle import Change, ChangeKind, Status
+from lapse.core.documents import read_metadata
+from lapse.core.lifecycle import Change, ChangeKind, Status
 from lapse.observations import FirstMessage, Round
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.transaction import Transaction

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
-from lapse.lifecycle import ChangeKind, Status
+from lapse.core.lifecycle import ChangeKind, Status
 from lapse.operating import (
     BUCKET,
     CONFIRMED,

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from lapse.documents import merge_state
-from lapse.lifecycle import SessionKey
+from lapse.core.documents import merge_state
+from lapse.core.lifecycle import SessionKey
 from lapse.store import EventRecord, EventWindow, Revision, SessionRecord
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.transaction import Transaction

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from lapse.documents import read_metadata
-from lapse.lifecycle import Lifecycle, Rules, SessionKey, Status, is_message
+from lapse.core.documents import read_metadata
+from lapse.core.lifecycle import Lifecycle, Rules, SessionKey, Status, is_message
 from lapse.store import EventRecord
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from lapse.errors import RunInFlightError, TooManyRunsError
-from lapse.lifecycle import SessionKey
+from lapse.core.errors import RunInFlightError, TooManyRunsError
+from lapse.core.lifecycle import SessionKey
 from lapse.run_store import KEPT, STALE, RunNews, RunRecord, RunStatus
 from lapse.store import EventRecord
 from lapse.stores.sqlite import rows

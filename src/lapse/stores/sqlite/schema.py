@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from lapse.documents import update_document
-from lapse.errors import StoreRefusedError
-from lapse.lifecycle import awaits_answer, is_message
+from lapse.core.documents import update_document
+from lapse.core.errors import StoreRefusedError
+from lapse.core.lifecycle import awaits_answer, is_message
 from lapse.stores.schemas import TABLES, Found, missing_script
 from lapse.stores.sqlite.observations import add_functions
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from lapse.lifecycle import ChangeKind, Lifecycle, Rules, SessionKey, Status
+from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, SessionKey, Status
 from lapse.stores.sqlite import rows
 from lapse.stores.statements import read_statements
 

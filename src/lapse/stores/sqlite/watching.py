@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from dataclasses import replace
 
-from lapse.lifecycle import Lifecycle, SessionKey, Status
+from lapse.core.lifecycle import Lifecycle, SessionKey, Status
 from lapse.stores.sqlite import rows
 from lapse.stores.sqlite.transaction import Transaction
 from lapse.watching import Snapshot

@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.authentication import NotAuthenticatedError
-from lapse.errors import LapseError
-from lapse.lifecycle import SessionKey
+from lapse.core.errors import LapseError
+from lapse.core.lifecycle import SessionKey
 from lapse.principals import Principal, Role, acting
 from lapse.web.authentication.access import Access, Reach, access_to
 from lapse.web.authentication.authenticator import Authentication

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import httpx
 
 from lapse.authentication import SYMMETRIC
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 
 _TIMEOUT: Final = timedelta(seconds=5)
 _LARGEST: Final = 512 * 1024

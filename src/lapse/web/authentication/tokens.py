@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.requests import HTTPConnection
 
 from lapse.authentication import JwtOptions, NotAuthenticatedError
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 from lapse.principals import Principal
 from lapse.web.authentication.authenticator import highest_role, named
 from lapse.web.authentication.keys import Keys, KeysUnavailableError, OneKey, PublishedKeys

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends
 from fastapi import Query as Parameter
 
-from lapse.errors import NoSuchSessionError, StoreUnavailableError
-from lapse.lifecycle import Lifecycle, SessionKey
+from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
+from lapse.core.lifecycle import Lifecycle, SessionKey
 from lapse.sessions import LapseSessionService
 from lapse.showing import act_json, brake_json, dues_json, iso, overview_json, record_json
 from lapse.web.operators.admission import Admission

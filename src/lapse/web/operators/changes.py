@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
-from lapse.errors import NoSuchSessionError
+from lapse.core.errors import NoSuchSessionError
 from lapse.operators import OperatorOptions
 from lapse.sessions import LapseSessionService
 from lapse.web.operators.admission import Admission, base_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from lapse.lifecycle import ChangeKind
+from lapse.core.lifecycle import ChangeKind
 from lapse.operating import Counted
 from lapse.ttl import EDGES
 from lapse.ttl.curve import Curve

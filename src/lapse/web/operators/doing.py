@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import Final
 
 from lapse.braking import Brakes
-from lapse.errors import NoSuchSessionError
-from lapse.lifecycle import Lifecycle, SessionKey, Status
+from lapse.core.errors import NoSuchSessionError
+from lapse.core.lifecycle import Lifecycle, SessionKey, Status
 from lapse.operating import Brake, BrakeOptions, Dues
 from lapse.principals import Principal, Role, acting
 from lapse.sessions import LapseSessionService

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from lapse.errors import (
+from lapse.core.errors import (
     InvalidValueError,
     LapseError,
     NoSuchSessionError,

@@ -12,8 +12,8 @@ from fastapi import Query as Parameter
 from starlette.responses import Response, StreamingResponse
 
 from lapse.audit import Act
-from lapse.errors import NoSuchSessionError, StoreUnavailableError
-from lapse.lifecycle import SessionKey, Status
+from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
+from lapse.core.lifecycle import SessionKey, Status
 from lapse.operating import Page, Query
 from lapse.operators import OperatorOptions
 from lapse.sessions import LapseSessionService

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from lapse.lifecycle import Status
+from lapse.core.lifecycle import Status
 from lapse.operating import Overview
 from lapse.sessions import LapseSessionService
 from lapse.ttl import Scope

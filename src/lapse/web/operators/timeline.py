@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from lapse.audit import Act
-from lapse.lifecycle import Lifecycle, Status
+from lapse.core.lifecycle import Lifecycle, Status
 from lapse.web.operators.words import span
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
-from lapse.lifecycle import ChangeKind, Rules, Status
+from lapse.core.lifecycle import ChangeKind, Rules, Status
 from lapse.operating import BUCKET, Brake, BrakeReason, Counted, Overview, Tally
 from lapse.ttl import Decision, Policy, Scope, Targets
 from lapse.ttl.rounds import ttl_of

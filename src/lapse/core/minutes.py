@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 
 DEFAULT_TTL: Final = timedelta(minutes=30)
 SHORTEST_TTL: Final = timedelta(milliseconds=1)

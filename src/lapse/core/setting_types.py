@@ -8,8 +8,8 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field
 
-from lapse.errors import InvalidValueError
-from lapse.lifecycle import LONGEST_HORIZON
+from lapse.core.errors import InvalidValueError
+from lapse.core.lifecycle import LONGEST_HORIZON
 from lapse.ttl import LONGEST_TTL, ttl_from_minutes
 
 _LONGEST_TIMEOUT: Final = timedelta(hours=1)

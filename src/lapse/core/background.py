@@ -11,7 +11,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
-from lapse.errors import LapseError
+from lapse.core.errors import LapseError
 
 _FIRST_RETRY: Final = timedelta(seconds=1)
 _LONGEST_RETRY: Final = timedelta(minutes=1)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 
 APP_PREFIX: Final = "app:"
 USER_PREFIX: Final = "user:"

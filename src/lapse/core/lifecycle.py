@@ -13,7 +13,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from lapse.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError
 
 DEFAULT_HORIZON: Final = timedelta(hours=24)
 LONGEST_HORIZON: Final = timedelta(days=366)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from lapse.lifecycle import Change
+from lapse.core.lifecycle import Change
 
 Consumer = Callable[[Change], None]
 
