@@ -17,7 +17,7 @@ from lapse.adopt.adopting import BATCH, Throttle
 from lapse.adoption import Batch, Selection
 from lapse.core.lifecycle import SessionKey
 from lapse.sessions import LapseSessionService
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 TTL = timedelta(minutes=30)
 _state: dict[str, Any] = {"after": None}

@@ -12,7 +12,7 @@ from children import Answer, Request, answer_requests
 from figures import closed_loop
 from peers import postgres_durability
 
-from lapse.connection import ConnectionOptions
+from lapse.store.options import ConnectionOptions
 
 _TABLE = """
 CREATE TABLE lobby (

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from pg_server import running as postgres
 
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 BENCH = Path(__file__).parent
 CONNECTIONS = 16

@@ -13,7 +13,7 @@ from lapse.core.lifecycle import Change
 from lapse.logs import configure_logging, log_change
 from lapse.metrics import Metrics
 from lapse.settings import LogFormat
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from lapse.sweeper import Sweeper
 
 

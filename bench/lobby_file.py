@@ -8,7 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from lapse.stores.sqlite.schema import prepare
+from lapse.store.sqlite.schema import prepare
 
 _FILL = """
 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :stored)

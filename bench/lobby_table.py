@@ -10,7 +10,7 @@ from typing import Any, Final
 from pg_server import Server
 
 from lapse.core.lifecycle import DEFAULT_HORIZON, SHORTEST_RESTORE
-from lapse.stores.postgres.call import STATEMENTS
+from lapse.store.postgres.call import STATEMENTS
 from lapse.sweeper import BATCH
 
 _FILL = """

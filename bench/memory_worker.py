@@ -24,7 +24,7 @@ class Lapse:
         from lapse.core.feed import Feed
         from lapse.metrics import Metrics
         from lapse.sessions import LapseSessionService
-        from lapse.stores import store_from_url
+        from lapse.store import store_from_url
 
         store = store_from_url(f"sqlite:///{directory / 'memory.db'}")
         feed = Feed()

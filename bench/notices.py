@@ -29,7 +29,7 @@ from pg_server import running as postgres
 
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import SessionKey
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 BENCH = Path(__file__).parent
 HEARTBEAT = 15.0

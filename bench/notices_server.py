@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lapse import cli
-from lapse.stores.postgres import PostgresStore
-from lapse.stores.sqlite import SqliteStore
+from lapse.store.postgres import PostgresStore
+from lapse.store.sqlite import SqliteStore
 
 
 def write_down_reads(kind: Any, file: Path) -> None:

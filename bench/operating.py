@@ -29,8 +29,8 @@ from figures import quantile
 from lapse.core.lifecycle import SessionKey, Status
 from lapse.operating import Query
 from lapse.paging import Place, Way
-from lapse.store import Store
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
+from lapse.store.sessions import Store
 
 GOAL: Final = 10.0
 """Milliseconds of the store's time for a page, p99."""

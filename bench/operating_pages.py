@@ -28,7 +28,7 @@ import pg_server
 from children import BENCH
 from figures import quantile
 
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 TOKEN: Final = secrets.token_hex()
 BEARER: Final = {"Authorization": f"Bearer {TOKEN}"}

@@ -8,7 +8,7 @@ from typing import Final
 
 from pg_server import Server
 
-from lapse.stores.sqlite.schema import prepare
+from lapse.store.sqlite.schema import prepare
 
 APPS: Final = ("big", "middle", "rare")
 """Of a thousand sessions 899 are of the first one, 100 of the second, 1 of the third."""

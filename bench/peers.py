@@ -51,7 +51,7 @@ class Peer:
 @asynccontextmanager
 async def _lapse(url: str) -> AsyncIterator[Opened]:
     from lapse.sessions import LapseSessionService
-    from lapse.stores import store_from_url
+    from lapse.store import store_from_url
 
     async with LapseSessionService(store_from_url(url)) as service:
         if url.startswith("postgresql"):
@@ -129,7 +129,7 @@ async def postgres_durability(url: str) -> str:
 
 
 def _lapse_durability(path: Path) -> str:
-    from lapse.stores.sqlite.schema import connect
+    from lapse.store.sqlite.schema import connect
 
     connection = connect(str(path), cache=100)
     try:

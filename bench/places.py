@@ -14,7 +14,7 @@ import lobby_table
 import pg_server
 from peers import file_of
 
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 
 class Places(Protocol):

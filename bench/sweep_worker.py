@@ -21,8 +21,8 @@ from lapse.logs import configure_logging, log_change, log_sweep
 from lapse.metrics import Metrics
 from lapse.sessions import LapseSessionService
 from lapse.settings import LogFormat
-from lapse.store import Store
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
+from lapse.store.sessions import Store
 from lapse.sweeper import Sweeper, SweepReport, sweep_once
 
 # What expire_due does to a row, for all due rows at once, on a plain connection.

@@ -10,7 +10,7 @@ from typing import Final
 
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Cause, SessionKey
-from lapse.store import EventRecord, NewEvent, Store
+from lapse.store.sessions import EventRecord, NewEvent, Store
 
 _DAYS: Final = 4
 _HOUR: Final = timedelta(hours=1)

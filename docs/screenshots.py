@@ -12,7 +12,7 @@ from typing import Any
 from lived import live
 from playwright.async_api import Browser, Page, async_playwright
 
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from lapse.verify.server import Server
 
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}

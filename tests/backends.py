@@ -10,7 +10,7 @@ from typing import Any
 
 from lapse.core.documents import StateDelta, split_state
 from lapse.core.lifecycle import SessionKey, is_message
-from lapse.store import EventRecord, NewEvent, Revision, Store
+from lapse.store.sessions import EventRecord, NewEvent, Revision, Store
 from postgres import database
 
 T0 = datetime(2030, 1, 1, 12, tzinfo=UTC)

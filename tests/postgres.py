@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 TABLES = (
     "lapse_runs, lapse_lobby, lapse_observations, lapse_observed_days, lapse_purged, "

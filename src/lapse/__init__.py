@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lapse.registry import session_service
     from lapse.sessions import LapseSessionService
-    from lapse.stores import store_from_url
+    from lapse.store import store_from_url
 
 __all__ = ["LapseSessionService", "session_service", "store_from_url"]
 
 _HOMES = {
     "LapseSessionService": "lapse.sessions",
     "session_service": "lapse.registry",
-    "store_from_url": "lapse.stores",
+    "store_from_url": "lapse.store",
 }
 
 

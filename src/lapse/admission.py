@@ -16,7 +16,7 @@ from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyC
 from lapse.core.lifecycle import Change, SessionKey
 from lapse.principals import Role, current_principal
 from lapse.quotas import Bucket, Drawer, Quotas, Turn
-from lapse.store import EventWindow, SessionRecord, Store
+from lapse.store.sessions import EventWindow, SessionRecord, Store
 
 _MOST_REMEMBERED: Final = 10_000
 """Empty buckets that a process knows of, at most: who draws from them is refused unasked."""

@@ -15,7 +15,7 @@ from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import Change, ChangeKind
 from lapse.metric_labels import AppLabels
 from lapse.operating import BrakeReason
-from lapse.store import Store
+from lapse.store.sessions import Store
 from lapse.store_metrics import StoreMetrics
 from lapse.sweeper import SweepReport
 

@@ -12,7 +12,7 @@ from lapse.logs import log_change
 from lapse.policy import TtlPolicy
 from lapse.sessions import LapseSessionService
 from lapse.settings import load_settings
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 
 def session_service(uri: str = "", **_options: Any) -> LapseSessionService:

@@ -2,7 +2,7 @@
 
 A run in flight is one whose record says so and whose heartbeat is fresh. The record of a process
 that died grows stale, reads as interrupted from then on, and stands in nobody's way. Time is the
-store's own clock, as in `lapse.store`.
+store's own clock, as in `lapse.store.sessions`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from lapse.core.lifecycle import SessionKey
 
 if TYPE_CHECKING:
-    from lapse.store import EventRecord
+    from lapse.store.sessions import EventRecord
 
 HEARTBEAT: Final = timedelta(seconds=2)
 """How often a process says of its runs that they live."""

@@ -35,7 +35,7 @@ from lapse.policy import TtlPolicy
 from lapse.principals import Role, acting, current_actor, current_principal, is_foreign
 from lapse.quotas import Quotas
 from lapse.running_in import announced, is_revived, reviving
-from lapse.store import Outcome, Store
+from lapse.store.sessions import Outcome, Store
 from lapse.sweeper import Sweeper
 from lapse.transitions import Transitions, Turns
 from lapse.translation import mark, new_event, seen, session_of, storable_state, window_of

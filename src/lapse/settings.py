@@ -15,7 +15,6 @@ from pydantic_settings import SettingsConfigDict
 from lapse.auth_settings import AuthSettings
 from lapse.authentication import AuthMode
 from lapse.bounds import KIB, Bounds
-from lapse.connection import ConnectionOptions
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.lifecycle import DEFAULT_HORIZON, Rules
 from lapse.core.setting_types import (
@@ -34,6 +33,7 @@ from lapse.operating import BrakeOptions
 from lapse.operators import AdminToken, OperatorOptions, without_password
 from lapse.quotas import USUAL, Quotas
 from lapse.run_store import RunLimits
+from lapse.store.options import ConnectionOptions
 from lapse.ttl import DEFAULT_TTL, Policy, Targets
 from lapse.ttl.decision import USUAL_FLOOR
 from lapse.watching import WatchOptions

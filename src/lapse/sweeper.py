@@ -22,7 +22,7 @@ from lapse.core.errors import LapseError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Status
 from lapse.operating import BUCKET, BrakeOptions
-from lapse.store import Store
+from lapse.store.sessions import Store
 from lapse.tracing import traced
 
 T = TypeVar("T")

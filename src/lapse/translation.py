@@ -16,7 +16,14 @@ from lapse.core.documents import StateDelta, encode, split_state
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import is_message
 from lapse.events import read_event
-from lapse.store import EventRecord, EventWindow, Glimpse, NewEvent, Revision, SessionRecord
+from lapse.store.sessions import (
+    EventRecord,
+    EventWindow,
+    Glimpse,
+    NewEvent,
+    Revision,
+    SessionRecord,
+)
 
 _log = logging.getLogger(__name__)
 _LONGEST_EVENT_ID: Final = 128

@@ -23,7 +23,7 @@ from lapse.core.errors import LapseError, TooManyStreamsError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, SessionKey
 from lapse.notices import Known, Notice, NoticeKind, greeting, news, next_moment
-from lapse.store import Store
+from lapse.store.sessions import Store
 from lapse.watching import Snapshot, WatchOptions
 
 _GATHER: Final = timedelta(milliseconds=20)

@@ -10,7 +10,7 @@ from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai import types
 
 from lapse import events
-from lapse.store import EventRecord
+from lapse.store.sessions import EventRecord
 from lapse.translation import new_event
 
 WORDS = types.Content(role="user", parts=[types.Part(text="héllo 😀"), types.Part(text="")])

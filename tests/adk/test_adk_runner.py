@@ -221,7 +221,7 @@ async def test_an_expired_session_is_absent_for_adk(lapse):
 async def test_a_message_to_an_expired_session_that_a_runner_holds_resurrects_it(lapse, swept):
     session = await expired(lapse)
     if swept:
-        await lapse.store.expire_due(10)
+        await lapse.store.sessions.expire_due(10)
     await lapse.append_event(session, spoken("still here"))
     after = await got(lapse, session.id)
     assert texts(after) == ["still here"]

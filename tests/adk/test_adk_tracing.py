@@ -96,7 +96,7 @@ def test_a_sweep_that_nobody_traces_imports_nothing_of_opentelemetry(tmp_path):
     program = (
         "import asyncio, json, sys\n"
         "from lapse.core.feed import Feed\n"
-        "from lapse.stores import store_from_url\n"
+        "from lapse.store import store_from_url\n"
         "from lapse.sweeper import sweep_once\n"
         "asyncio.run(sweep_once(store_from_url('sqlite:///:memory:'), Feed()))\n"
         "print(json.dumps([name for name in sys.modules if 'opentelemetry' in name]))"

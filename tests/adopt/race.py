@@ -26,11 +26,11 @@ from datetime import timedelta
 
 import postgres
 from lapse.adoption import Batch, Selection
-from lapse.connection import ConnectionOptions
 from lapse.core.lifecycle import Rules
-from lapse.stores import store_from_url
-from lapse.stores.postgres import call
-from lapse.stores.statements import Positional, read_statements
+from lapse.store import store_from_url
+from lapse.store.options import ConnectionOptions
+from lapse.store.postgres import call
+from lapse.store.statements import Positional, read_statements
 
 OWNER = {"app_name": "app", "user_id": "ann"}
 AT_ONCE = 40

@@ -16,7 +16,7 @@ from test_adopt_report import run
 from backends import create, key
 from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.core.lifecycle import Rules
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 ANN = {"app_name": "app", "user_id": "ann"}
 

@@ -17,7 +17,7 @@ from lapse.core.background import Background
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.settings import Adopt
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 TTL = timedelta(minutes=30)
 

@@ -15,7 +15,7 @@ from lapse.adopt.copying import copy_database
 from lapse.adopt.tables import Checksum, Type
 from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
 from lapse.core.lifecycle import Status
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 
 def stock_of(url: str) -> DatabaseSessionService:

@@ -10,7 +10,7 @@ from stock_databases import words
 
 import postgres
 from lapse.adoption import Batch, Selection
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 
 async def test_a_message_that_stock_adk_acknowledges_survives():

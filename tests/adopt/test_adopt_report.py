@@ -19,7 +19,7 @@ from lapse.adopt.readers import SqlalchemyReader, reader_of
 from lapse.adopt.report import Kind, Question, Report, Seen, group
 from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
 from lapse.core.lifecycle import awaits_answer, is_message
-from lapse.stores.statements import read_statements
+from lapse.store.statements import read_statements
 
 TTL = timedelta(minutes=30)
 

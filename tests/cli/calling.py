@@ -16,7 +16,7 @@ from backends import by
 from lapse import cli
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import SessionKey
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 
 @dataclass(frozen=True)

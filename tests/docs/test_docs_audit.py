@@ -11,7 +11,7 @@ import pytest
 
 import postgres
 from backends import BACKENDS
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 PAGE = (Path(__file__).parents[2] / "docs" / "audit.md").read_text("utf-8")
 

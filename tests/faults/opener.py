@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import SessionKey
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 
 async def visit(url: str) -> None:

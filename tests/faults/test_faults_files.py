@@ -13,8 +13,8 @@ from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
 from backends import DUE, T0, create, ids, key, message, note, use
 from lapse.core.errors import StoreRefusedError, StoreUnavailableError
-from lapse.stores import store_from_url
-from lapse.stores.sqlite import schema
+from lapse.store import store_from_url
+from lapse.store.sqlite import schema
 
 OPENER = Path(__file__).with_name("opener.py")
 BRIEF = timedelta(milliseconds=50)

@@ -12,8 +12,8 @@ import pytest
 
 from backends import key
 from lapse.core.lifecycle import Status
-from lapse.store import EventWindow
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
+from lapse.store.sessions import EventWindow
 
 WRITER = Path(__file__).with_name("writer.py")
 CHAINS, ROUNDS = 2, 50

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import SessionKey
-from lapse.store import EventRecord, NewEvent, Store
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
+from lapse.store.sessions import EventRecord, NewEvent, Store
 
 WRITERS = 6
 DATA = '{"author": "user", "content": {"parts": [{"text": "hi"}]}}'

@@ -143,7 +143,7 @@ URLS = [
 async def test_no_error_about_a_store_has_its_password(url):
     """Broken on purpose: without the look at the URL the driver quotes the parts it fell over."""
     from lapse.core.errors import LapseError
-    from lapse.stores import store_from_url
+    from lapse.store import store_from_url
 
     async def opened():
         store = store_from_url(url.replace("PW", canaries.PASSWORD))

@@ -14,7 +14,7 @@ from serving import AGENTS, Server, serving
 from lapse.addresses import parse_networks
 from lapse.quotas import Quotas
 from lapse.sessions import LapseSessionService
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from lapse.web import MountOptions, mount
 
 FLOOD = 1500

@@ -13,8 +13,8 @@ from serving import LAPSE, environment, lapse, serving
 
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import SessionKey
-from lapse.store import EventRecord, NewEvent
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
+from lapse.store.sessions import EventRecord, NewEvent
 from lapse.ttl.observed import is_audited
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "ttl.md").read_text("utf-8")

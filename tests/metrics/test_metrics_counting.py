@@ -15,7 +15,7 @@ from lapse import LapseSessionService
 from lapse.core.lifecycle import Change, ChangeKind, Rules
 from lapse.metric_labels import MOST_APPS, OTHER
 from lapse.metrics import Metrics
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from lapse.web.mounting import MountOptions, mount
 
 

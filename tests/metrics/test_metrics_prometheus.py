@@ -19,7 +19,7 @@ import httpx
 import pytest
 from serving import AGENTS, eventually, serving
 
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from lapse.ttl import Decision, Scope
 from lapse.ttl.decision import Reason
 

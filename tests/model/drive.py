@@ -19,7 +19,7 @@ from walk import JUMPS, KEYS, KINDS, METADATA, SEEN, STATES, TTLS, Walk
 
 from backends import TICK
 from lapse.core.lifecycle import Cause, Rules
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 RULES = (Rules(), Rules(horizon=timedelta(0)), Rules(enforced=False))
 MEMORY = "sqlite:///:memory:"

@@ -19,7 +19,7 @@ from lapse.core.errors import (
 )
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
 from lapse.operating import Tally
-from lapse.store import (
+from lapse.store.sessions import (
     Appended,
     EventRecord,
     Glimpse,

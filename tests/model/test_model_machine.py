@@ -12,7 +12,7 @@ from walk import JUMPS, KEYS, KINDS, METADATA, SEEN, STATES, TTLS, Walk
 
 from backends import BACKENDS, TICK
 from lapse.core.lifecycle import Cause, Rules
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 RULES = {
     "a day": Rules(),

@@ -11,7 +11,7 @@ from backends import T0, TICK, key, listed, message, note
 from lapse.core.documents import split_state
 from lapse.core.errors import LapseError
 from lapse.core.lifecycle import Cause, SessionKey, Status
-from lapse.store import Glimpse, NewEvent, Revision, SessionRecord, Store, Swept
+from lapse.store.sessions import Glimpse, NewEvent, Revision, SessionRecord, Store, Swept
 from model import Model
 
 KEYS = (key("s1"), key("s2"), key("s1", user="bob"), key("s1", app="other"))

@@ -12,7 +12,7 @@ from google.genai import types
 
 from lapse.core.lifecycle import Rules, SessionKey
 from lapse.sessions import LapseSessionService
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from lapse.watching import WatchOptions
 from lapse.web import MountOptions, mount
 from served import Served

@@ -43,8 +43,8 @@ from lapse.core.documents import StateDelta  # noqa: E402
 from lapse.core.errors import StoreUnavailableError  # noqa: E402
 from lapse.core.feed import Feed  # noqa: E402
 from lapse.core.lifecycle import ChangeKind, SessionKey  # noqa: E402
-from lapse.store import EventRecord, NewEvent  # noqa: E402
-from lapse.stores import store_from_url  # noqa: E402
+from lapse.store import store_from_url  # noqa: E402
+from lapse.store.sessions import EventRecord, NewEvent  # noqa: E402
 from lapse.sweeper import Sweeper  # noqa: E402
 
 WRITERS = 6

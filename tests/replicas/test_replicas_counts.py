@@ -11,7 +11,7 @@ from lapse.core.documents import StateDelta
 from lapse.core.errors import SessionExistsError
 from lapse.core.lifecycle import ChangeKind
 from lapse.operating import BUCKET
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from postgres import rows
 
 BLOCKED = "SELECT count(*) FROM pg_locks WHERE NOT granted AND NOT fastpath"

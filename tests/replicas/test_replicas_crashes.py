@@ -8,7 +8,7 @@ import pytest
 from watching import eventually, running, start
 
 from lapse.core.feed import Feed
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from lapse.sweeper import sweep_once
 from postgres import prepare, rows
 

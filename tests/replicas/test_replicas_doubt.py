@@ -8,11 +8,11 @@ from proxy import proxied
 from watching import eventually
 
 from backends import create, key, message, note
-from lapse.connection import ConnectionOptions
 from lapse.core.documents import StateDelta
 from lapse.core.errors import OutcomeUnknownError, SessionExistsError
 from lapse.core.lifecycle import Rules, Status
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
+from lapse.store.options import ConnectionOptions
 from postgres import rows
 
 SMALL = ConnectionOptions(pool_size=1, patience=timedelta(seconds=2))

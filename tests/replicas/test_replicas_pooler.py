@@ -6,11 +6,11 @@ from datetime import timedelta
 from pooler import pooled
 
 from backends import key, message, note
-from lapse.connection import ConnectionOptions
 from lapse.core.documents import StateDelta
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Cause, Rules, Status
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
+from lapse.store.options import ConnectionOptions
 from lapse.sweeper import Sweeper
 
 PLAIN = ConnectionOptions(statement_cache=0)

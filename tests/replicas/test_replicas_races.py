@@ -16,10 +16,10 @@ from watching import BOUND
 
 from backends import DUE, T0, TICK, create, key, message
 from lapse.core.lifecycle import Cause, Status
-from lapse.store import Revision
-from lapse.stores import store_from_url
-from lapse.stores.postgres import call
-from lapse.stores.statements import Positional
+from lapse.store import store_from_url
+from lapse.store.postgres import call
+from lapse.store.sessions import Revision
+from lapse.store.statements import Positional
 from postgres import prepare, rows, run
 
 GATE = 1

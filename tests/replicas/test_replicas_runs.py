@@ -4,8 +4,8 @@ import pytest
 
 from backends import key
 from lapse.run_store import RunStatus
-from lapse.stores import store_from_url
-from lapse.stores.postgres.call import Call
+from lapse.store import store_from_url
+from lapse.store.postgres.call import Call
 
 
 @pytest.fixture

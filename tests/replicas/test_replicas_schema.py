@@ -14,7 +14,7 @@ from serving import LAPSE, environment
 from backends import key, message
 from lapse.core.documents import StateDelta
 from lapse.core.errors import StoreRefusedError
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from postgres import blank, prepare, rows, run
 
 OPENER = Path(__file__).parents[1] / "faults" / "opener.py"

@@ -13,7 +13,7 @@ from watching import running
 
 from backends import key
 from lapse.core.documents import StateDelta
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from postgres import rows, run
 
 DUE = 20_000

@@ -8,9 +8,9 @@ from watching import BOUND
 
 from backends import T0
 from lapse.quotas import Bucket, Drawer
-from lapse.stores import store_from_url
-from lapse.stores.postgres import call
-from lapse.stores.statements import Positional, read_statements
+from lapse.store import store_from_url
+from lapse.store.postgres import call
+from lapse.store.statements import Positional, read_statements
 
 ANN = Bucket.of(Drawer.USER, "ann", 4)
 ALL = Bucket.of(Drawer.ALL, "", 100)

@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 
 from lapse.auth_settings import AuthSettings
 from lapse.sessions import LapseSessionService
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from lapse.web.app import ServerOptions, build_app
 from lapse.web.authentication import authentication_of
 from lapse.web.mounting import MountOptions

@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 from lapse.authentication import NotAuthenticatedError
 from lapse.principals import Principal, Role, current_principal
 from lapse.sessions import LapseSessionService
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 from lapse.web.authentication import Authentication
 from lapse.web.mounting import MountOptions, mount
 from served import Served

@@ -14,7 +14,7 @@ from lapse.run_metrics import RunMetrics
 from lapse.run_store import RunLimits
 from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 KEY = SessionKey("app", "ann", "s")
 ANN, BOB = Principal("ann"), Principal("bob")

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from backends import BACKENDS
 from lapse.core.lifecycle import Rules
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 

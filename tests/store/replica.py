@@ -12,8 +12,8 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 from lapse.core.lifecycle import SessionKey
-from lapse.store import EventRecord, Glimpse, NewEvent, StateDelta, Store
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
+from lapse.store.sessions import EventRecord, Glimpse, NewEvent, StateDelta, Store
 
 FAR = datetime(2040, 1, 1, tzinfo=UTC)
 DATA = '{"author": "user", "content": {"parts": [{"text": "hi"}]}}'

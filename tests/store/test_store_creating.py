@@ -8,8 +8,8 @@ from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, listed, message
 from lapse.core.documents import split_state
 from lapse.core.errors import SessionExistsError, StoreUnavailableError
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
-from lapse.store import EventWindow, Revision
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
+from lapse.store.sessions import EventWindow, Revision
 
 
 async def test_create_returns_the_session_and_the_change_exactly(store):

@@ -9,7 +9,7 @@ import pytest
 import postgres
 from backends import T0, create
 from lapse.core.errors import StoreRefusedError
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 MOMENT = timedelta(microseconds=1)
 

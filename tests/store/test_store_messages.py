@@ -17,7 +17,7 @@ from lapse.core.lifecycle import (
     Lifecycle,
     Status,
 )
-from lapse.store import EventRecord, NewEvent, Revision
+from lapse.store.sessions import EventRecord, NewEvent, Revision
 
 EVENTS = "SELECT id, event_data FROM events WHERE session_id = 's1' ORDER BY timestamp, id"
 SESSIONS = "SELECT id, state, create_time, update_time FROM sessions"

@@ -19,7 +19,7 @@ from lapse.core.errors import (
     WrongStatusError,
 )
 from lapse.core.lifecycle import Cause, ChangeKind, Status
-from lapse.store import Glimpse, Revision
+from lapse.store.sessions import Glimpse, Revision
 
 ROUNDS = 12
 SESSIONS = [f"s{number:02}" for number in range(16)]

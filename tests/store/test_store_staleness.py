@@ -4,7 +4,7 @@ import pytest
 
 from backends import DUE, T0, TICK, create, key, message, note, use
 from lapse.core.errors import InvalidValueError, OutdatedSessionError
-from lapse.store import Glimpse, Revision
+from lapse.store.sessions import Glimpse, Revision
 
 KINDS = pytest.mark.parametrize("kind", [note, message], ids=["held", "stored"])
 

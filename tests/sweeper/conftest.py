@@ -6,7 +6,7 @@ import pytest
 
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Rules
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 BOUND = 30.0
 """Seconds until a wait gives up: far from what it takes, and a failure, never a measure."""

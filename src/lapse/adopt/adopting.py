@@ -14,7 +14,7 @@ from lapse.adoption import Batch, Selection
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import SessionKey, Status
-from lapse.store import Store
+from lapse.store.sessions import Store
 
 BATCH: Final = 500
 """Sessions that one transaction examines: nobody waits longer than for these."""

@@ -19,7 +19,7 @@ from lapse.adoption import Leftover
 from lapse.core.background import Background
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import SessionKey
-from lapse.store import Store
+from lapse.store.sessions import Store
 
 _AT_ONCE: Final = 50
 _PAUSE: Final = timedelta(seconds=5)

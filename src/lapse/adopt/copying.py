@@ -21,7 +21,7 @@ from lapse.adopt.tables import (
     to_sqlite,
 )
 from lapse.core.errors import InvalidValueError, StoreRefusedError
-from lapse.stores import store_from_url
+from lapse.store import store_from_url
 
 PAGE: Final = 1000
 """Rows that one transaction writes."""
@@ -180,7 +180,7 @@ class SqliteSide:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Pages]:
         """Yield the file as it is now."""
-        from lapse.stores.sqlite.schema import is_of_adk_web, look
+        from lapse.store.sqlite.schema import is_of_adk_web, look
 
         with closing(open_read_only(self._path)) as connection:
             found, web = look(connection), is_of_adk_web(connection)
@@ -194,7 +194,7 @@ class SqliteSide:
         await asyncio.to_thread(self._write, table, rows)
 
     def _write(self, table: Table, rows: Sequence[Row]) -> None:
-        from lapse.stores.sqlite.schema import connect
+        from lapse.store.sqlite.schema import connect
 
         places = ", ".join("?" * len(table.columns))
         statement = f"INSERT INTO {table.name} ({table.names}) VALUES ({places}) "  # noqa: S608 - names of ours

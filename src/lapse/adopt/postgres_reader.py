@@ -13,9 +13,9 @@ from lapse.adopt.readers import check_report
 from lapse.adopt.report import DAYS, Group, Kind, Question, Report
 from lapse.core.errors import StoreRefusedError
 from lapse.core.lifecycle import SessionKey
-from lapse.stores.postgres.call import STATEMENTS
-from lapse.stores.postgres.connections import NOT_NOW, plain_url, shown_url, unavailable
-from lapse.stores.postgres.schema import look
+from lapse.store.postgres.call import STATEMENTS
+from lapse.store.postgres.connections import NOT_NOW, plain_url, shown_url, unavailable
+from lapse.store.postgres.schema import look
 
 _MISSING: Final = """\
 SELECT a, u, s FROM unnest($1::varchar[], $2::varchar[], $3::varchar[]) AS k (a, u, s)

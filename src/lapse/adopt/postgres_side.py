@@ -12,8 +12,8 @@ from lapse.adopt.readers import check_report
 from lapse.adopt.tables import ADK_TABLES, LOBBY, Row, Table, from_postgres
 from lapse.core.errors import StoreRefusedError
 from lapse.core.lifecycle import SHOWN_ID
-from lapse.stores.postgres.connections import NOT_NOW, plain_url, shown_url, unavailable
-from lapse.stores.postgres.schema import look
+from lapse.store.postgres.connections import NOT_NOW, plain_url, shown_url, unavailable
+from lapse.store.postgres.schema import look
 
 
 class _PostgresPages:

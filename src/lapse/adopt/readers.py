@@ -21,8 +21,8 @@ from urllib.parse import quote
 from lapse.adopt.report import DAYS, Group, Kind, Question, Report, Seen, group
 from lapse.core.errors import InvalidValueError, StoreRefusedError
 from lapse.core.lifecycle import SessionKey
-from lapse.stores.schemas import ADK_COLUMNS, Found, check_adk
-from lapse.stores.statements import read_statements
+from lapse.store.schemas import ADK_COLUMNS, Found, check_adk
+from lapse.store.statements import read_statements
 
 _DAY_SECONDS: Final = DAYS * 86_400.0
 _CACHE_KIB: Final = 32 * 1024
@@ -116,7 +116,7 @@ class SqliteReader(_Blocking):
         self._path = path
 
     def _report(self, question: Question) -> Report:
-        from lapse.stores.sqlite.schema import is_of_adk_web, look
+        from lapse.store.sqlite.schema import is_of_adk_web, look
 
         try:
             with closing(open_read_only(self._path)) as connection:
@@ -179,7 +179,7 @@ def open_read_only(path: str) -> sqlite3.Connection:
     """
     if not Path(path).is_file():
         raise StoreRefusedError(f"{path}: there is no such file")
-    from lapse.stores.sqlite.schema import set_up
+    from lapse.store.sqlite.schema import set_up
 
     where = f"file:{quote(path)}?mode=ro"
     try:

@@ -14,7 +14,7 @@ from lapse.commands.starting import StoreOption, open_settings, ready_store, run
 if TYPE_CHECKING:
     from lapse.audit import Act
     from lapse.settings import Settings
-    from lapse.store import Store
+    from lapse.store.sessions import Store
 
 _PAGE: Final = 1000
 _SHOWN: Final = 50

@@ -21,7 +21,7 @@ from lapse.commands.starting import (
 if TYPE_CHECKING:
     from lapse.core.lifecycle import SessionKey
     from lapse.settings import Settings
-    from lapse.store import Outcome, Store
+    from lapse.store.sessions import Outcome, Store
 
 
 def resurrect(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from lapse.core.lifecycle import SessionKey
-    from lapse.store import Store
+    from lapse.store.sessions import Store
 
 KeyArgument = Annotated[
     str,

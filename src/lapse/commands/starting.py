@@ -16,7 +16,7 @@ from lapse.principals import LONGEST_NAME
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
-    from lapse.store import Store
+    from lapse.store.sessions import Store
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def open_settings(store: str | None, *, verbose: bool) -> Settings:
 
 def open_store(settings: Settings) -> Store:
     """Return the store that the settings name, not opened yet."""
-    from lapse.stores import store_from_url
+    from lapse.store import store_from_url
 
     return store_from_url(settings.store_url, settings.rules, settings.connection)
 

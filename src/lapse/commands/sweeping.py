@@ -30,7 +30,7 @@ from lapse.commands.starting import (
 if TYPE_CHECKING:
     from lapse.operating import Brake, Dues
     from lapse.settings import Settings
-    from lapse.store import Store
+    from lapse.store.sessions import Store
     from lapse.sweeper import SweepReport
 
 _MOST_COUNTED: Final = 1_000_000

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lapse.events import read_event
 from lapse.run_store import RunStatus
 from lapse.runs.places import place_at_end, place_within
-from lapse.store import EventRecord
+from lapse.store.sessions import EventRecord
 
 if TYPE_CHECKING:
     from google.adk.events.event import Event

@@ -10,7 +10,7 @@ from lapse.runs.frames import ending, stored_frames
 from lapse.runs.places import Place
 from lapse.runs.stream import Stream
 from lapse.runs.watching import PAGE
-from lapse.store import EventRecord, Store
+from lapse.store.sessions import EventRecord, Store
 
 
 async def frames_after(

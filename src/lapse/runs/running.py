@@ -12,7 +12,7 @@ from lapse.run_store import RunRecord, RunStatus
 from lapse.runs.frames import Frame, is_error, is_split, read_frame
 from lapse.runs.places import place_after, place_within
 from lapse.runs.stream import Stream
-from lapse.store import Store
+from lapse.store.sessions import Store
 
 if TYPE_CHECKING:
     from google.adk.events.event import Event

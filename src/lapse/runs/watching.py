@@ -13,7 +13,7 @@ from lapse.core.errors import StoreUnavailableError
 from lapse.run_store import RunNews
 from lapse.runs.frames import ending, stored_frames
 from lapse.runs.stream import Stream
-from lapse.store import Store
+from lapse.store.sessions import Store
 
 PAGE: Final = 100
 """Events that are read from the store at once."""

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import SessionKey
-from lapse.stores import store_from_url
-from lapse.stores.statements import read_script
+from lapse.store import store_from_url
+from lapse.store.statements import read_script
 from lapse.verify.client import (
     DEMO_APP,
     PATIENCE,

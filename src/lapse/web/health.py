@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 
 from lapse.core.errors import LapseError
 from lapse.metrics import CONTENT_TYPE, Metrics
-from lapse.store import Store
+from lapse.store.sessions import Store
 
 _TIMEOUT: Final = timedelta(seconds=2)
 

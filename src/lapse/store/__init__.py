@@ -1,0 +1,46 @@
+"""The stores, by URL."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from lapse.core.errors import InvalidValueError
+from lapse.core.lifecycle import Rules
+from lapse.store.options import ConnectionOptions
+from lapse.store.sessions import Store
+
+
+def store_from_url(
+    url: str, rules: Rules = Rules(), options: ConnectionOptions = ConnectionOptions()
+) -> Store:
+    """Return the store that a URL names, not opened yet.
+
+    `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:` or
+    `postgresql://USER:PASSWORD@HOST/DATABASE`; a driver suffix as SQLAlchemy has it
+    (`sqlite+aiosqlite:`, `postgresql+asyncpg:`) is accepted.
+
+    `options` are for a store that is a server.
+
+    Raises:
+        InvalidValueError: no store has such a URL.
+    """
+    scheme, separator, rest = url.partition("://")
+    match scheme.partition("+")[0]:
+        case "sqlite":
+            if rest and not rest.startswith("/"):
+                raise InvalidValueError("store URL", "sqlite takes three slashes: sqlite:///FILE")
+            from lapse.store.sqlite import SqliteStore
+
+            return SqliteStore(rest.partition("?")[0].removeprefix("/") or ":memory:", rules)
+        case "postgresql" | "postgres":
+            if find_spec("asyncpg") is None:
+                reason = "needs PostgreSQL's driver: pip install 'lapse[postgres]'"
+                raise InvalidValueError("store URL", reason)
+            from lapse.store.postgres import PostgresStore
+
+            return PostgresStore(url, rules, options)
+        case _:
+            reason = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+            # Without "://" all of it is the scheme, a password too.
+            given = f", not {scheme!r:.40}" if separator else ""
+            raise InvalidValueError("store URL", reason + given)

@@ -1,0 +1,5 @@
+"""The PostgreSQL store."""
+
+from lapse.store.postgres.database import PostgresStore
+
+__all__ = ["PostgresStore"]

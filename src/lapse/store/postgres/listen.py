@@ -1,0 +1,84 @@
+"""News from other replicas, by LISTEN and NOTIFY."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Final
+
+import asyncpg
+
+from lapse.core.errors import StoreUnavailableError
+from lapse.store.postgres.connections import NOT_NOW, Connections
+
+CHANNEL: Final = "lapse_deadlines"
+
+_LONGEST_PAUSE: Final = timedelta(seconds=30)
+
+_log = logging.getLogger(__name__)
+
+
+class Listener:
+    """Listens inside its context, on a connection of its own that it makes anew when it breaks."""
+
+    def __init__(self, connections: Connections, channel: str, hear: Callable[[str], None]) -> None:
+        self._connections = connections
+        self._channel = channel
+        self._told = hear
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        """Begin to listen."""
+        self._task = asyncio.create_task(self._listen(), name="lapse-listener")
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop, and return once stopped."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _listen(self) -> None:
+        pause = timedelta(milliseconds=500)
+        while True:
+            try:
+                await self._listen_once()
+            except (*NOT_NOW, asyncpg.PostgresError, StoreUnavailableError) as error:
+                # Who listens looks for itself every few seconds: nothing depends on this.
+                _log.debug("not listening on %s: %s", self._channel, error)
+            await asyncio.sleep(pause.total_seconds() * (0.5 + random.random()))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _listen_once(self) -> None:
+        """Listen until the connection ends."""
+        connection = await self._connections.connect()
+        ended = asyncio.Event()
+        connection.add_termination_listener(lambda _: ended.set())
+        try:
+            await connection.add_listener(self._channel, self._hear)
+            await ended.wait()
+        finally:
+            connection.terminate()
+
+    def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        self._told(str(payload))
+
+
+def hearing(nearer: Callable[[timedelta], None]) -> Callable[[str], None]:
+    """Return what reads a payload of the deadlines' channel and passes on the time left."""
+
+    def hear(payload: str) -> None:
+        try:
+            nearer(timedelta(seconds=float(payload)))
+        except (ValueError, OverflowError):
+            _log.debug("not a deadline: a notice of somebody else's on our channel")
+
+    return hear

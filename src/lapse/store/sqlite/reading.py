@@ -1,0 +1,88 @@
+"""Reading sessions from SQLite; each function runs inside one snapshot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from lapse.core.documents import merge_state
+from lapse.core.lifecycle import SessionKey
+from lapse.store.sessions import EventRecord, EventWindow, Revision, SessionRecord
+from lapse.store.sqlite import values as rows
+from lapse.store.sqlite.transaction import Transaction
+
+_ALL: Final = -1
+"""What LIMIT takes for no limit."""
+
+
+def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
+    """Return one session that is there for ADK, with the events of the window."""
+    head = transaction.first("read")
+    if head is None:
+        return None
+    if window.newest == 0:
+        events: list[EventRecord] = []
+    elif head["held_events"] is None:
+        events = _stored_events(transaction, window)
+    else:
+        events = window.of(rows.held_events(head["held_events"]))
+    state = merge_state(
+        json.loads(head["state"]),
+        rows.document(head["app_state"]),
+        rows.document(head["user_state"]),
+    )
+    revision = Revision(
+        rows.from_text(head["update_time"]),
+        head["revision"],
+        waiting=head["held_events"] is not None,
+    )
+    return SessionRecord(transaction.key, state, revision, tuple(events))
+
+
+def list_of_user(transaction: Transaction) -> list[SessionRecord]:
+    """Return the sessions of the user in the transaction's key, without events."""
+    user_id = transaction.key.user_id
+    states = {user_id: rows.document_of(transaction.first("read_user_state"))}
+    return _listed(transaction, transaction.run("list_of_user"), states)
+
+
+def list_of_app(transaction: Transaction) -> list[SessionRecord]:
+    """Return the sessions of all users of the app, without events."""
+    found = transaction.run("list_of_app")
+    states = {row["user_id"]: rows.document_of(row) for row in transaction.run("read_user_states")}
+    return _listed(transaction, found, states)
+
+
+def _listed(
+    transaction: Transaction, found: Iterable[Any], states: Mapping[str, dict[str, Any]]
+) -> list[SessionRecord]:
+    app_name = transaction.key.app_name
+    app_state = rows.document_of(transaction.first("read_app_state"))
+    return [
+        SessionRecord(
+            SessionKey(app_name, row["user_id"], row["session_id"]),
+            merge_state(json.loads(row["state"]), app_state, states.get(row["user_id"], {})),
+            Revision(rows.from_text(row["update_time"]), row["revision"]),
+        )
+        for row in found
+    ]
+
+
+def user_state(transaction: Transaction) -> dict[str, Any]:
+    """Return the state of the user in the transaction's key."""
+    return rows.document_of(transaction.first("read_user_state"))
+
+
+def _stored_events(transaction: Transaction, window: EventWindow) -> list[EventRecord]:
+    found = transaction.run(
+        "read_events",
+        after="" if window.after is None else rows.to_text(window.after),
+        newest=_ALL if window.newest is None else window.newest,
+    )
+    return [
+        EventRecord(
+            row["id"], row["invocation_id"], rows.from_text(row["timestamp"]), row["event_data"]
+        )
+        for row in found
+    ][::-1]

@@ -1,0 +1,187 @@
+"""Opening an SQLite database: what it must be, and what is created where it is missing."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from lapse.core.documents import update_document
+from lapse.core.errors import StoreRefusedError
+from lapse.core.lifecycle import awaits_answer, is_message
+from lapse.store.schemas import TABLES, Found, missing_script
+from lapse.store.sqlite.observations import add_functions
+
+BUSY_TIMEOUT: Final = timedelta(seconds=5)
+"""How long to wait for another process that writes to the same file."""
+
+_BUSY_PAUSE: Final = timedelta(milliseconds=20)
+
+
+def connect(path: str, *, cache: int) -> sqlite3.Connection:
+    """Return a connection set up as every one of Lapse's: autocommit, durable commits.
+
+    `path` is a file's path or `:memory:`; `cache` is its page cache in KiB.
+    """
+    connection = sqlite3.connect(
+        path,
+        timeout=BUSY_TIMEOUT.total_seconds(),
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+    set_up(connection)
+    # FULL: an acknowledged message survives a power cut, not only a crash of the process.
+    for pragma in ("foreign_keys = ON", "synchronous = FULL", f"cache_size = -{cache}"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def set_up(connection: sqlite3.Connection) -> None:
+    """Give a connection rows by name, and the functions that Lapse's statements use."""
+    connection.row_factory = sqlite3.Row
+    connection.create_function("update_document", 2, update_document, deterministic=True)
+    for name, says in (("is_message", is_message), ("awaits", awaits_answer)):
+        connection.create_function(name, 1, partial(_of_event, says), deterministic=True)
+    add_functions(connection)
+
+
+def _of_event(says: Callable[[Mapping[str, Any]], bool], text: str | None) -> bool:
+    return says(json.loads(text or "{}") or {})
+
+
+def prepare(path: str) -> None:
+    """Make the database at `path` ready: WAL, ADK's tables, Lapse's own.
+
+    One transaction, so that any number of processes may start at once.
+
+    Raises:
+        StoreRefusedError: it is no database, is locked, cannot be written, or holds tables of
+            another version or of somebody else.
+    """
+    give_up = time.monotonic() + BUSY_TIMEOUT.total_seconds()
+    while True:
+        try:
+            connection = connect(path, cache=2000)
+            try:
+                return prepare_connection(connection, path)
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            # Of several processes that switch a new file to WAL, SQLite lets one and fails the
+            # others at once: its own busy timeout does not cover that.
+            if not _is_busy(error) or time.monotonic() >= give_up:
+                raise StoreRefusedError(f"{path}: {explain(error)}") from error
+            time.sleep(_BUSY_PAUSE.total_seconds() * random.random())
+
+
+def prepare_connection(connection: sqlite3.Connection, path: str) -> None:
+    """Do for one open connection what `prepare` does; errors of SQLite pass through."""
+    # Before the first write: a file that is refused stays as it was, its journal mode included.
+    find_fault(connection, path)
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode not in {"wal", "memory"}:
+        raise StoreRefusedError(
+            f"{path}: cannot be switched to write-ahead logging (it stays in mode {mode!r}); "
+            "put the file on a local disk"
+        )
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _run_script(connection, _missing_script(connection, path))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def pending_script(path: str) -> str:
+    """Return the SQL that `prepare` would run on the database at `path`; empty when it is ready.
+
+    Raises:
+        StoreRefusedError: as `prepare`.
+    """
+    if not Path(path).exists():  # to connect would create it
+        return missing_script("sqlite", Found(dict.fromkeys(TABLES, ()), None, 0), path)
+    try:
+        with closing(connect(path, cache=1000)) as connection:
+            return _missing_script(connection, path)
+    except sqlite3.Error as error:
+        raise StoreRefusedError(f"{path}: {explain(error)}") from error
+
+
+def find_fault(connection: sqlite3.Connection, path: str) -> None:
+    """Raise StoreRefusedError where the database of a connection cannot be used as it is."""
+    _missing_script(connection, path)
+
+
+def _missing_script(connection: sqlite3.Connection, path: str) -> str:
+    if is_of_adk_web(connection):
+        raise StoreRefusedError(
+            f"{path}: is a session file of `adk web` (SqliteSessionService), another format than "
+            "DatabaseSessionService's; give Lapse a file of its own, and `lapse copy` this one "
+            "into it"
+        )
+    return missing_script("sqlite", look(connection), path)
+
+
+def is_of_adk_web(connection: sqlite3.Connection) -> bool:
+    """Return whether a database is of the other format: ADK's SqliteSessionService's."""
+    columns = {row["name"]: row["type"] for row in _columns(connection, "sessions")}
+    return columns.get("update_time") == "REAL"
+
+
+def look(connection: sqlite3.Connection) -> Found:
+    """Return what is in a database."""
+    columns = {table: {row["name"] for row in _columns(connection, table)} for table in TABLES}
+    version, newest = None, 0
+    if {"key", "value"} <= columns["adk_internal_metadata"]:
+        query = "SELECT value FROM adk_internal_metadata WHERE key = 'schema_version'"
+        row = connection.execute(query).fetchone()
+        version = row["value"] if row else None
+    if columns["lapse_schema"]:
+        query = "SELECT coalesce(max(version), 0) FROM lapse_schema"
+        (newest,) = connection.execute(query).fetchone()
+    return Found(columns, version, newest)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> sqlite3.Cursor:
+    return connection.execute(f"PRAGMA table_info({table})")
+
+
+def _run_script(connection: sqlite3.Connection, script: str) -> None:
+    # Not executescript: it commits the transaction that this must be part of.
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            connection.execute(statement)
+            statement = ""
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def explain(error: sqlite3.Error) -> str:
+    """Return what is wrong with a file, and what to do about it."""
+    match getattr(error, "sqlite_errorname", ""):
+        case _ if _is_busy(error):
+            return (
+                f"is locked by another process ({BUSY_TIMEOUT.total_seconds():.0f} s waited); "
+                "stop that process, or use another file"
+            )
+        case "SQLITE_NOTADB":
+            return "is not an SQLite database; name another file"
+        case "SQLITE_CANTOPEN":
+            return "cannot be opened; does its directory exist, and may this user write there?"
+        case name if name.startswith("SQLITE_READONLY"):
+            return "cannot be written; check the permissions of the file and its directory"
+        case _:
+            return f"cannot be used: {error}"
