@@ -10,11 +10,11 @@ from children import Answer, Request, answer_requests
 
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change
-from lapse.logs import configure_logging, log_change
-from lapse.metrics import Metrics
 from lapse.settings import LogFormat
 from lapse.store import store_from_url
 from lapse.sweeper import Sweeper
+from lapse.telemetry.logs import configure_logging, log_change
+from lapse.telemetry.metrics import Metrics
 
 
 class Replica:

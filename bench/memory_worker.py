@@ -22,9 +22,9 @@ class Lapse:
 
     def __init__(self, directory: Path) -> None:
         from lapse.core.feed import Feed
-        from lapse.metrics import Metrics
         from lapse.sessions import LapseSessionService
         from lapse.store import store_from_url
+        from lapse.telemetry.metrics import Metrics
 
         store = store_from_url(f"sqlite:///{directory / 'memory.db'}")
         feed = Feed()

@@ -17,13 +17,13 @@ from peers import file_of
 from lapse.braking import Brakes
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind
-from lapse.logs import configure_logging, log_change, log_sweep
-from lapse.metrics import Metrics
 from lapse.sessions import LapseSessionService
 from lapse.settings import LogFormat
 from lapse.store import store_from_url
 from lapse.store.sessions import Store
 from lapse.sweeper import Sweeper, SweepReport, sweep_once
+from lapse.telemetry.logs import configure_logging, log_change, log_sweep
+from lapse.telemetry.metrics import Metrics
 
 # What expire_due does to a row, for all due rows at once, on a plain connection.
 _BARE = """

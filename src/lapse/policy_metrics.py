@@ -8,8 +8,8 @@ from typing import Final, TypeAlias
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lapse.metric_labels import OTHER, AppLabels
 from lapse.policy import TtlPolicy
+from lapse.telemetry.labels import OTHER, AppLabels
 from lapse.ttl import Decision, Policy, Scope
 
 _LABELS: Final = ("app", "segment")

@@ -8,11 +8,11 @@ from typing import Any
 from lapse.authentication import AuthMode
 from lapse.core.errors import InvalidValueError
 from lapse.core.feed import Feed
-from lapse.logs import log_change
 from lapse.policy import TtlPolicy
 from lapse.sessions import LapseSessionService
 from lapse.settings import load_settings
 from lapse.store import store_from_url
+from lapse.telemetry.logs import log_change
 
 
 def session_service(uri: str = "", **_options: Any) -> LapseSessionService:

@@ -28,12 +28,12 @@ from lapse.core.setting_types import (
     WarningMinutes,
     doubt_of,
 )
-from lapse.logs import LogFormat
 from lapse.operating import BrakeOptions
 from lapse.operators import AdminToken, OperatorOptions, without_password
 from lapse.quotas import USUAL, Quotas
 from lapse.run_store import RunLimits
 from lapse.store.options import ConnectionOptions
+from lapse.telemetry.logs import LogFormat
 from lapse.ttl import DEFAULT_TTL, Policy, Targets
 from lapse.ttl.decision import USUAL_FLOOR
 from lapse.watching import WatchOptions

@@ -11,8 +11,8 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lapse.metric_labels import AppLabels
 from lapse.operating import BrakeReason, Overview
+from lapse.telemetry.labels import AppLabels
 
 _KEPT: Final = timedelta(seconds=5)
 """How old the numbers that all replicas share may be, whoever asks and how often."""

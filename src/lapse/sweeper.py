@@ -23,7 +23,7 @@ from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Status
 from lapse.operating import BUCKET, BrakeOptions
 from lapse.store.sessions import Store
-from lapse.tracing import traced
+from lapse.telemetry.tracing import traced
 
 T = TypeVar("T")
 

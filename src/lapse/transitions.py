@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, SessionKey
-from lapse.tracing import span
+from lapse.telemetry.tracing import span
 
 T = TypeVar("T")
 

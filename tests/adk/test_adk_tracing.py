@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from lapse import LapseSessionService, store_from_url
 from lapse.sweeper import sweep_once
-from lapse.tracing import _NOTHING, span
+from lapse.telemetry.tracing import _NOTHING, span
 
 ID = "canary-session-of-ann"
 

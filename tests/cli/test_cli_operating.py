@@ -291,7 +291,13 @@ def test_the_help_imports_neither_settings_nor_a_store(tmp_path):
         "prometheus_client",
         "opentelemetry",
     }
-    ours = {"lapse.settings", "lapse.store.sessions", "lapse.store", "lapse.logs", "lapse.sweeper"}
+    ours = {
+        "lapse.settings",
+        "lapse.store.sessions",
+        "lapse.store",
+        "lapse.telemetry.logs",
+        "lapse.sweeper",
+    }
     assert not modules & (heavy | ours)
 
 

@@ -9,7 +9,7 @@ import httpx
 from fastapi import FastAPI
 
 from lapse import LapseSessionService, store_from_url
-from lapse.metric_labels import MOST_APPS, OTHER, AppLabels
+from lapse.telemetry.labels import MOST_APPS, OTHER, AppLabels
 from lapse.web import MountOptions, mount
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"

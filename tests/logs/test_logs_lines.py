@@ -9,8 +9,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
-from lapse.logs import LogFormat, configure_logging, log_change, log_sweep, shorten, shortening
 from lapse.sweeper import SweepReport
+from lapse.telemetry.logs import (
+    LogFormat,
+    configure_logging,
+    log_change,
+    log_sweep,
+    shorten,
+    shortening,
+)
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 KEY = SessionKey("concierge", "canary-user", "canary-session-id")

@@ -13,9 +13,9 @@ from fastapi import FastAPI
 from backends import NO_STATE, T0, create, key
 from lapse import LapseSessionService
 from lapse.core.lifecycle import Change, ChangeKind, Rules
-from lapse.metric_labels import MOST_APPS, OTHER
-from lapse.metrics import Metrics
 from lapse.store import store_from_url
+from lapse.telemetry.labels import MOST_APPS, OTHER
+from lapse.telemetry.metrics import Metrics
 from lapse.web.mounting import MountOptions, mount
 
 

@@ -8,13 +8,13 @@ from google.adk.events.event import Event
 
 from lapse.core.errors import NoSuchRunError, NoSuchSessionError
 from lapse.core.lifecycle import SessionKey
-from lapse.metrics import Metrics
 from lapse.principals import Principal, Role, acting, current_principal
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import RunLimits
 from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.store import store_from_url
+from lapse.telemetry.metrics import Metrics
 
 KEY = SessionKey("app", "ann", "s")
 ANN, BOB = Principal("ann"), Principal("bob")

@@ -11,9 +11,9 @@ import pytest
 from lapse.bounds import Bounds
 from lapse.core.errors import SettingsError
 from lapse.core.lifecycle import Rules
-from lapse.logs import LogFormat
 from lapse.quotas import USUAL, Quotas
 from lapse.settings import Adopt, load_settings, setting_names
+from lapse.telemetry.logs import LogFormat
 from lapse.ttl import Policy, Targets
 from lapse.watching import WatchOptions
 

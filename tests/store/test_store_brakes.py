@@ -11,10 +11,10 @@ from lapse.braking import Brakes, confirm
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import ChangeKind, utc_now
-from lapse.logs import log_sweep
-from lapse.metrics import Metrics
 from lapse.operating import CONFIRMED, BrakeOptions, BrakeReason
 from lapse.sweeper import Sweeper, sweep_once
+from lapse.telemetry.logs import log_sweep
+from lapse.telemetry.metrics import Metrics
 
 DAY = timedelta(hours=24)
 OPTIONS = BrakeOptions(sessions=3)

@@ -65,7 +65,7 @@ def _change(
 async def _changed(
     settings: Settings, text: str, change: Callable[[Store, SessionKey], Awaitable[Outcome]]
 ) -> tuple[SessionKey, Outcome]:
-    from lapse.logs import log_change
+    from lapse.telemetry.logs import log_change
 
     async with ready_store(settings) as store:
         key = await find_key(store, text)

@@ -40,8 +40,8 @@ class Exit(IntEnum):
 
 def open_settings(store: str | None, *, verbose: bool) -> Settings:
     """Return the settings, and have logs written as they say."""
-    from lapse.logs import configure_logging
     from lapse.settings import load_settings
+    from lapse.telemetry.logs import configure_logging
 
     settings = load_settings(store_url=store)
     configure_logging(settings.log_format, verbose=verbose)

@@ -138,8 +138,8 @@ async def _confirm(settings: Settings) -> None:
 async def _sweep(settings: Settings) -> _Total:
     from lapse.braking import Brakes
     from lapse.core.feed import Feed
-    from lapse.logs import log_change
     from lapse.sweeper import sweep_once
+    from lapse.telemetry.logs import log_change
 
     store = open_store(settings)
     feed, brakes, total = Feed(), Brakes(settings.brakes), _Total()
@@ -206,10 +206,10 @@ async def _watch(settings: Settings) -> None:
 
     from lapse.adopt.continuous import Adopter
     from lapse.core.feed import Feed
-    from lapse.logs import log_change, log_sweep
     from lapse.policy import TtlPolicy
     from lapse.settings import Adopt
     from lapse.sweeper import Sweeper
+    from lapse.telemetry.logs import log_change, log_sweep
 
     store = open_store(settings)
     await store.open()

@@ -24,7 +24,6 @@ from lapse.core.errors import (
     TooManyRunsError,
 )
 from lapse.core.lifecycle import SHOWN_ID, SessionKey
-from lapse.logs import shortening
 from lapse.principals import is_foreign
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import HEARTBEAT, RunLimits, RunRecord, RunStatus
@@ -36,6 +35,7 @@ from lapse.runs.running import Chunks, Run
 from lapse.runs.stream import LaggedError
 from lapse.runs.watching import Watching
 from lapse.sessions import LapseSessionService
+from lapse.telemetry.logs import shortening
 
 _UNWIND: Final = timedelta(seconds=5)
 """How long an agent has to end when it is told to; then it is left to itself, without a say."""

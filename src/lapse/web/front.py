@@ -11,8 +11,8 @@ from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.core.lifecycle import SessionKey
-from lapse.logs import shortening
 from lapse.running_in import reviving
+from lapse.telemetry.logs import shortening
 from lapse.web.authentication.body import parsed, read_body
 from lapse.web.detached import is_detached
 

@@ -10,8 +10,8 @@ from typing import Final
 from fastapi import APIRouter, Response
 
 from lapse.core.errors import LapseError
-from lapse.metrics import CONTENT_TYPE, Metrics
 from lapse.store.sessions import Store
+from lapse.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _TIMEOUT: Final = timedelta(seconds=2)
 

@@ -16,8 +16,6 @@ from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.adopt.continuous import Adopter
 from lapse.bounds import Bounds
 from lapse.core.background import Background
-from lapse.logs import log_change, log_sweep
-from lapse.metrics import Metrics, Where
 from lapse.operating import BrakeOptions
 from lapse.operators import OperatorOptions
 from lapse.policy_metrics import TtlMetrics
@@ -28,6 +26,8 @@ from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.settings import Adopt
 from lapse.sweeper import Sweeper, SweepReport
+from lapse.telemetry.logs import log_change, log_sweep
+from lapse.telemetry.metrics import Metrics, Where
 from lapse.watcher import Watcher
 from lapse.watching import WatchOptions
 from lapse.web.address import AddressInFront

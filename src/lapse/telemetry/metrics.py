@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import Change, ChangeKind
-from lapse.metric_labels import AppLabels
 from lapse.operating import BrakeReason
 from lapse.store.sessions import Store
 from lapse.store_metrics import StoreMetrics
 from lapse.sweeper import SweepReport
+from lapse.telemetry.labels import AppLabels
 
 _log = logging.getLogger(__name__)
 
