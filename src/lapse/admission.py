@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from lapse.addresses import current_site
+from lapse.auth.addresses import current_site
+from lapse.auth.principals import Role, current_principal
 from lapse.core.documents import StateDelta
 from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
 from lapse.core.lifecycle import Change, SessionKey
-from lapse.principals import Role, current_principal
 from lapse.quotas import Bucket, Drawer, Quotas, Turn
 from lapse.store.sessions import EventWindow, SessionRecord, Store
 

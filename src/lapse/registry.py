@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lapse.authentication import AuthMode
+from lapse.auth.options import AuthMode
 from lapse.core.errors import InvalidValueError
 from lapse.core.feed import Feed
 from lapse.policy import TtlPolicy

@@ -21,6 +21,7 @@ from google.adk.sessions.base_session_service import (
 from google.adk.sessions.session import Session
 
 from lapse.admission import Admission
+from lapse.auth.principals import Role, acting, current_actor, current_principal, is_foreign
 from lapse.core.documents import StateDelta, check_metadata
 from lapse.core.errors import (
     NoSuchSessionError,
@@ -32,7 +33,6 @@ from lapse.core.feed import Feed
 from lapse.core.lifecycle import Cause, Change, Lifecycle, SessionKey, can_exist, check_new_key
 from lapse.operating import BrakeOptions
 from lapse.policy import TtlPolicy
-from lapse.principals import Role, acting, current_actor, current_principal, is_foreign
 from lapse.quotas import Quotas
 from lapse.running_in import announced, is_revived, reviving
 from lapse.store.sessions import Outcome, Store

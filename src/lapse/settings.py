@@ -12,8 +12,8 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from lapse.auth_settings import AuthSettings
-from lapse.authentication import AuthMode
+from lapse.auth.options import AuthMode
+from lapse.auth.settings import AuthSettings
 from lapse.bounds import KIB, Bounds
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.lifecycle import DEFAULT_HORIZON, Rules

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
+from lapse.auth.principals import Principal, Role, acting
 from lapse.core.lifecycle import Cause, SessionKey, Status
-from lapse.principals import Principal, Role, acting
 
 KEY = SessionKey("app", "ann", "s1")
 NAMED = {"app_name": "app", "user_id": "ann", "session_id": "s1"}

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from serving import AGENTS, Server, serving
 
-from lapse.addresses import parse_networks
+from lapse.auth.addresses import parse_networks
 from lapse.quotas import Quotas
 from lapse.sessions import LapseSessionService
 from lapse.store import store_from_url

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 
 from backends import message
 from lapse import LapseSessionService, store_from_url
+from lapse.auth.principals import Principal, Role, acting
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import SessionKey
 from lapse.operators import OperatorOptions
-from lapse.principals import Principal, Role, acting
 from lapse.web import MountOptions, mount
 from served import Served
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapse.addresses import (
+from lapse.auth.addresses import (
     client_address,
     coming_from,
     current_site,

@@ -12,10 +12,10 @@ from jwt.utils import base64url_encode
 from starlette.requests import HTTPConnection
 from tokens import AUDIENCE, ISSUER, Issuer
 
-from lapse.authentication import JwtOptions, NotAuthenticatedError
-from lapse.principals import Principal
-from lapse.web.authentication import TokenAuthenticator
-from lapse.web.authentication.keys import PublishedKeys
+from lapse.auth import TokenAuthenticator
+from lapse.auth.keys import PublishedKeys
+from lapse.auth.options import JwtOptions, NotAuthenticatedError
+from lapse.auth.principals import Principal
 
 FIRST, SECOND, THIRD = Issuer(kid="1"), Issuer(kid="2"), Issuer("RS256", kid="3")
 NOTHING = timedelta(0)
@@ -167,7 +167,7 @@ async def test_a_server_that_never_answers_holds_nobody_up_for_long(
         def do_GET(self):
             let_go.wait(30)
 
-    monkeypatch.setattr("lapse.web.authentication.keys._TIMEOUT", timedelta(seconds=0.2))
+    monkeypatch.setattr("lapse.auth.keys._TIMEOUT", timedelta(seconds=0.2))
     with _serving(Silent) as published.url:
         accept = accepts()
         assert await refused(accept, FIRST.token()) == "tokens cannot be verified now"

@@ -6,9 +6,9 @@ import pytest
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.events.event import Event
 
+from lapse.auth.principals import Principal, Role, acting, current_principal
 from lapse.core.errors import NoSuchRunError, NoSuchSessionError
 from lapse.core.lifecycle import SessionKey
-from lapse.principals import Principal, Role, acting, current_principal
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import RunLimits
 from lapse.runs import Runs

@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr
 from tokens import AUDIENCE, ISSUER, Issuer
 
-from lapse.addresses import parse_networks
-from lapse.authentication import AuthOptions, HeaderOptions, JwtOptions, RoleNames
+from lapse.auth.addresses import parse_networks
+from lapse.auth.options import AuthOptions, HeaderOptions, JwtOptions, RoleNames
 from lapse.core.errors import SettingsError
 from lapse.settings import load_settings
 

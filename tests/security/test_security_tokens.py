@@ -12,11 +12,11 @@ from jwt.utils import base64url_encode
 from starlette.requests import HTTPConnection
 from tokens import AUDIENCE, ISSUER, Issuer
 
-from lapse.authentication import JwtOptions, NotAuthenticatedError, RoleNames
+from lapse.auth import TokenAuthenticator
+from lapse.auth.keys import OneKey, VerifyingKey
+from lapse.auth.options import JwtOptions, NotAuthenticatedError, RoleNames
+from lapse.auth.principals import Principal, Role
 from lapse.core.errors import InvalidValueError
-from lapse.principals import Principal, Role
-from lapse.web.authentication import TokenAuthenticator
-from lapse.web.authentication.keys import OneKey, VerifyingKey
 
 RSA = Issuer("RS256")
 SECRET = "a secret of thirty-two bytes or more"

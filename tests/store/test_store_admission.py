@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from lapse.addresses import coming_from, parse_address
+from lapse.auth.addresses import coming_from, parse_address
+from lapse.auth.principals import Principal, Role, acting
 from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
 from lapse.core.lifecycle import ChangeKind, SessionKey
-from lapse.principals import Principal, Role, acting
 from lapse.quotas import Drawer, Quotas
 from lapse.sessions import LapseSessionService
 

@@ -73,7 +73,7 @@ def serve(
     verbose: VerboseOption = False,
 ) -> None:
     """Serve ADK agents over HTTP, their sessions kept by Lapse."""
-    from lapse.authentication import AuthMode
+    from lapse.auth.options import AuthMode
 
     settings = open_settings(store, verbose=verbose)
     if settings.auth is AuthMode.NONE and not insecure and not _is_loopback(host):
@@ -175,8 +175,8 @@ def _serve(
     # Nothing that imports make is garbage: to look for some among a quarter of a million objects
     # takes an eighth of the start, and a fifth of a second at each full collection later.
     gc.disable()
+    from lapse.auth import authentication_of
     from lapse.core.errors import InvalidValueError
-    from lapse.web.authentication import authentication_of
 
     try:
         authentication = authentication_of(settings.authentication, origins=allow_origins)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from lapse.principals import LONGEST_NAME
+from lapse.auth.principals import LONGEST_NAME
 
 if TYPE_CHECKING:
     from lapse.settings import Settings

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from lapse.auth.principals import is_foreign
 from lapse.core.errors import (
     InvalidValueError,
     LapseError,
@@ -24,7 +25,6 @@ from lapse.core.errors import (
     TooManyRunsError,
 )
 from lapse.core.lifecycle import SHOWN_ID, SessionKey
-from lapse.principals import is_foreign
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import HEARTBEAT, RunLimits, RunRecord, RunStatus
 from lapse.running_in import reviving, watching

@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lapse.addresses import Network, client_address, coming_from
+from lapse.auth.addresses import Network, client_address, coming_from
 
 _FORWARDED: Final = b"x-forwarded-for"
 

@@ -10,10 +10,10 @@ from urllib.parse import unquote
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lapse.auth.body import parsed, read_body
 from lapse.core.lifecycle import SessionKey
 from lapse.running_in import reviving
 from lapse.telemetry.logs import shortening
-from lapse.web.authentication.body import parsed, read_body
 from lapse.web.detached import is_detached
 
 _RUNS: Final = {"/run", "/run_sse"}

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from lapse.addresses import Network
 from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.adopt.continuous import Adopter
+from lapse.auth import Authentication, Gate
+from lapse.auth.addresses import Network
 from lapse.bounds import Bounds
 from lapse.core.background import Background
 from lapse.operating import BrakeOptions
@@ -32,7 +33,6 @@ from lapse.watcher import Watcher
 from lapse.watching import WatchOptions
 from lapse.web.address import AddressInFront
 from lapse.web.adk import opener_for, opener_of
-from lapse.web.authentication import Authentication, Gate
 from lapse.web.bounds import BoundsInFront
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults

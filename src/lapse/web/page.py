@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from lapse.principals import current_principal
+from lapse.auth.principals import current_principal
 
 _HERE: Final = Path(__file__).parent
 _USER_COOKIE: Final = "lapse_demo_user"

@@ -10,8 +10,8 @@ from urllib.parse import quote, urlsplit
 from fastapi import HTTPException, Request
 from starlette.responses import Response
 
+from lapse.auth.principals import Role, current_principal
 from lapse.operators import OperatorOptions
-from lapse.principals import Role, current_principal
 from lapse.web.operators.signing import Attempts, Operator, Signatures
 
 COOKIE: Final = "lapse_operator"

@@ -10,11 +10,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+from lapse.auth.principals import Principal, Role, acting
 from lapse.braking import Brakes
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.lifecycle import Lifecycle, SessionKey, Status
 from lapse.operating import Brake, BrakeOptions, Dues
-from lapse.principals import Principal, Role, acting
 from lapse.sessions import LapseSessionService
 from lapse.sweeper import sweep_once
 from lapse.web.operators.signing import Operator

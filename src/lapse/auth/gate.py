@@ -13,13 +13,13 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lapse.authentication import NotAuthenticatedError
+from lapse.auth.access import Access, Reach, access_to
+from lapse.auth.authenticator import Authentication
+from lapse.auth.body import parsed, read_body
+from lapse.auth.options import NotAuthenticatedError
+from lapse.auth.principals import Principal, Role, acting
 from lapse.core.errors import LapseError
 from lapse.core.lifecycle import SessionKey
-from lapse.principals import Principal, Role, acting
-from lapse.web.authentication.access import Access, Reach, access_to
-from lapse.web.authentication.authenticator import Authentication
-from lapse.web.authentication.body import parsed, read_body
 
 NOBODY: Final = Principal("")
 """Acts where anybody may: it has nothing, for no user has an empty id."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import httpx
 
-from lapse.authentication import SYMMETRIC
+from lapse.auth.options import SYMMETRIC
 from lapse.core.errors import InvalidValueError
 
 _TIMEOUT: Final = timedelta(seconds=5)

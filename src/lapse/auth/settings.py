@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
-from lapse.addresses import Network, parse_networks
-from lapse.authentication import (
+from lapse.auth.addresses import Network, parse_networks
+from lapse.auth.options import (
     ASYMMETRIC,
     SYMMETRIC,
     AuthMode,

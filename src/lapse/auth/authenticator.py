@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 from starlette.requests import HTTPConnection
 
-from lapse.authentication import RoleNames
-from lapse.principals import LONGEST_NAME, Principal, Role
+from lapse.auth.options import RoleNames
+from lapse.auth.principals import LONGEST_NAME, Principal, Role
 
 
 class Authenticator(Protocol):

@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from lapse.addresses import Network
+from lapse.auth.addresses import Network
 from lapse.core.errors import LapseError
 
 

@@ -1,10 +1,10 @@
 """Who asks, and what they may ask for."""
 
-from lapse.authentication import AuthOptions, HeaderOptions, JwtOptions
-from lapse.web.authentication.authenticator import Authentication, Authenticator
-from lapse.web.authentication.gate import Gate
-from lapse.web.authentication.header import HeaderAuthenticator
-from lapse.web.authentication.tokens import TokenAuthenticator
+from lapse.auth.authenticator import Authentication, Authenticator
+from lapse.auth.gate import Gate
+from lapse.auth.header import HeaderAuthenticator
+from lapse.auth.options import AuthOptions, HeaderOptions, JwtOptions
+from lapse.auth.tokens import TokenAuthenticator
 
 __all__ = [
     "Authentication",

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from starlette.requests import HTTPConnection
 
-from lapse.authentication import JwtOptions, NotAuthenticatedError
+from lapse.auth.authenticator import highest_role, named
+from lapse.auth.keys import Keys, KeysUnavailableError, OneKey, PublishedKeys
+from lapse.auth.options import JwtOptions, NotAuthenticatedError
+from lapse.auth.principals import Principal
 from lapse.core.errors import InvalidValueError
-from lapse.principals import Principal
-from lapse.web.authentication.authenticator import highest_role, named
-from lapse.web.authentication.keys import Keys, KeysUnavailableError, OneKey, PublishedKeys
 
 _CHALLENGE: Final = 'Bearer realm="lapse"'
 _INVALID: Final = f'{_CHALLENGE}, error="invalid_token"'

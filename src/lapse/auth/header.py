@@ -6,10 +6,10 @@ from typing import Final
 
 from starlette.requests import HTTPConnection
 
-from lapse.addresses import is_among, parse_address
-from lapse.authentication import HeaderOptions, NotAuthenticatedError
-from lapse.principals import Principal
-from lapse.web.authentication.authenticator import highest_role, named
+from lapse.auth.addresses import is_among, parse_address
+from lapse.auth.authenticator import highest_role, named
+from lapse.auth.options import HeaderOptions, NotAuthenticatedError
+from lapse.auth.principals import Principal
 
 _CHALLENGE: Final = 'Proxy realm="lapse"'
 
