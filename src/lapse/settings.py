@@ -14,7 +14,6 @@ from pydantic_settings import SettingsConfigDict
 
 from lapse.auth.options import AuthMode
 from lapse.auth.settings import AuthSettings
-from lapse.bounds import KIB, Bounds
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.lifecycle import DEFAULT_HORIZON, Rules
 from lapse.core.setting_types import (
@@ -28,6 +27,7 @@ from lapse.core.setting_types import (
     WarningMinutes,
     doubt_of,
 )
+from lapse.limits.rules import KIB, Bounds
 from lapse.operating import BrakeOptions
 from lapse.operators import AdminToken, OperatorOptions, without_password
 from lapse.quotas import USUAL, Quotas

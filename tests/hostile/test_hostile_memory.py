@@ -6,9 +6,9 @@ import asyncio
 
 import uvicorn
 
-from lapse.bounds import Bounds
-from lapse.web.bounds import BoundsInFront
-from lapse.web.protocol import bounded
+from lapse.limits.middleware import BoundsInFront
+from lapse.limits.protocol import bounded
+from lapse.limits.rules import Bounds
 
 
 async def echo(scope, receive, send):

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from lapse.bounds import Bounds
 from lapse.core.errors import SettingsError
 from lapse.core.lifecycle import Rules
+from lapse.limits.rules import Bounds
 from lapse.quotas import USUAL, Quotas
 from lapse.settings import Adopt, load_settings, setting_names
 from lapse.telemetry.logs import LogFormat

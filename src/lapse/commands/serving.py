@@ -25,7 +25,7 @@ from lapse.commands.starting import (
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from lapse.bounds import Bounds
+    from lapse.limits.rules import Bounds
     from lapse.settings import Settings
 
 _GRACE: Final = timedelta(seconds=1)
@@ -189,13 +189,13 @@ def _serve(
 
     from lapse.core.feed import Feed
     from lapse.demo import APP_NAME
+    from lapse.limits.protocol import bounded
     from lapse.policy import TtlPolicy
     from lapse.sessions import LapseSessionService
     from lapse.web.app import ServerOptions, build_app
     from lapse.web.mounting import MountOptions
     from lapse.web.notices import StreamsInFront
     from lapse.web.operators import OperatorsDoor
-    from lapse.web.protocol import bounded
 
     host, port = listener.getsockname()[:2]
     options = ServerOptions(

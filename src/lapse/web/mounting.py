@@ -15,8 +15,9 @@ from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.adopt.continuous import Adopter
 from lapse.auth import Authentication, Gate
 from lapse.auth.addresses import Network
-from lapse.bounds import Bounds
 from lapse.core.background import Background
+from lapse.limits.middleware import BoundsInFront
+from lapse.limits.rules import Bounds
 from lapse.operating import BrakeOptions
 from lapse.operators import OperatorOptions
 from lapse.policy_metrics import TtlMetrics
@@ -33,7 +34,6 @@ from lapse.watcher import Watcher
 from lapse.watching import WatchOptions
 from lapse.web.address import AddressInFront
 from lapse.web.adk import opener_for, opener_of
-from lapse.web.bounds import BoundsInFront
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront

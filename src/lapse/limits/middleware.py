@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lapse.bounds import Bounds, Fault, fault_of_head, fault_of_json
+from lapse.limits.rules import Bounds, Fault, fault_of_head, fault_of_json
 
 _LINGER: Final = timedelta(seconds=2)
 """How long the rest of a refused body is read: closed at once, the client might see no answer."""

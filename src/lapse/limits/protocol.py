@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lapse.bounds import LARGEST_HEAD, LARGEST_TARGET, Bounds
+from lapse.limits.rules import LARGEST_HEAD, LARGEST_TARGET, Bounds
 
 _LONG_TARGET: Final = f"path: must be at most {LARGEST_TARGET} bytes with its query"
 

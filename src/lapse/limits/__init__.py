@@ -1,0 +1,1 @@
+"""How much of a request is taken in."""
