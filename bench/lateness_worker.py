@@ -12,7 +12,7 @@ from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change
 from lapse.settings import LogFormat
 from lapse.store import store_from_url
-from lapse.sweeper import Sweeper
+from lapse.sweep.sweeper import Sweeper
 from lapse.telemetry.logs import configure_logging, log_change
 from lapse.telemetry.metrics import Metrics
 

@@ -11,7 +11,7 @@ from pg_server import Server
 
 from lapse.core.lifecycle import DEFAULT_HORIZON, SHORTEST_RESTORE
 from lapse.store.postgres.call import STATEMENTS
-from lapse.sweeper import BATCH
+from lapse.sweep.sweeper import BATCH
 
 _FILL = """
 INSERT INTO lapse_lobby (

@@ -14,14 +14,14 @@ from children import Answer, Request, answer_requests
 from figures import quantile
 from peers import file_of
 
-from lapse.braking import Brakes
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind
 from lapse.sessions import LapseSessionService
 from lapse.settings import LogFormat
 from lapse.store import store_from_url
 from lapse.store.sessions import Store
-from lapse.sweeper import Sweeper, SweepReport, sweep_once
+from lapse.sweep.brake import Brakes
+from lapse.sweep.sweeper import Sweeper, SweepReport, sweep_once
 from lapse.telemetry.logs import configure_logging, log_change, log_sweep
 from lapse.telemetry.metrics import Metrics
 

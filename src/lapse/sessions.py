@@ -36,7 +36,7 @@ from lapse.policy import TtlPolicy
 from lapse.quotas import Quotas
 from lapse.running_in import announced, is_revived, reviving
 from lapse.store.sessions import Outcome, Store
-from lapse.sweeper import Sweeper
+from lapse.sweep.sweeper import Sweeper
 from lapse.transitions import Transitions, Turns
 from lapse.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.ttl import DEFAULT_TTL, Targets, ttl_from_minutes

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from lapse import LapseSessionService, store_from_url
-from lapse.sweeper import sweep_once
+from lapse.sweep.sweeper import sweep_once
 from lapse.telemetry.tracing import _NOTHING, span
 
 ID = "canary-session-of-ann"
@@ -97,7 +97,7 @@ def test_a_sweep_that_nobody_traces_imports_nothing_of_opentelemetry(tmp_path):
         "import asyncio, json, sys\n"
         "from lapse.core.feed import Feed\n"
         "from lapse.store import store_from_url\n"
-        "from lapse.sweeper import sweep_once\n"
+        "from lapse.sweep.sweeper import sweep_once\n"
         "asyncio.run(sweep_once(store_from_url('sqlite:///:memory:'), Feed()))\n"
         "print(json.dumps([name for name in sys.modules if 'opentelemetry' in name]))"
     )

@@ -296,7 +296,7 @@ def test_the_help_imports_neither_settings_nor_a_store(tmp_path):
         "lapse.store.sessions",
         "lapse.store",
         "lapse.telemetry.logs",
-        "lapse.sweeper",
+        "lapse.sweep.sweeper",
     }
     assert not modules & (heavy | ours)
 

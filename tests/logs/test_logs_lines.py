@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
-from lapse.sweeper import SweepReport
+from lapse.sweep.sweeper import SweepReport
 from lapse.telemetry.logs import (
     LogFormat,
     configure_logging,

@@ -45,7 +45,7 @@ from lapse.core.feed import Feed  # noqa: E402
 from lapse.core.lifecycle import ChangeKind, SessionKey  # noqa: E402
 from lapse.store import store_from_url  # noqa: E402
 from lapse.store.sessions import EventRecord, NewEvent  # noqa: E402
-from lapse.sweeper import Sweeper  # noqa: E402
+from lapse.sweep.sweeper import Sweeper  # noqa: E402
 
 WRITERS = 6
 DATA = '{"author": "user", "content": {"parts": [{"text": "hi"}]}}'

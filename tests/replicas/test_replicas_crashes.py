@@ -9,7 +9,7 @@ from watching import eventually, running, start
 
 from lapse.core.feed import Feed
 from lapse.store import store_from_url
-from lapse.sweeper import sweep_once
+from lapse.sweep.sweeper import sweep_once
 from postgres import prepare, rows
 
 ROUNDS = 30

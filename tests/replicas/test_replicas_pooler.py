@@ -11,7 +11,7 @@ from lapse.core.feed import Feed
 from lapse.core.lifecycle import Cause, Rules, Status
 from lapse.store import store_from_url
 from lapse.store.options import ConnectionOptions
-from lapse.sweeper import Sweeper
+from lapse.sweep.sweeper import Sweeper
 
 PLAIN = ConnectionOptions(statement_cache=0)
 HOUR, MOMENT = timedelta(hours=1), timedelta(milliseconds=1)

@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 
 from backends import HOUR, TTL, Clocked, create, key, use
-from lapse.braking import Brakes, confirm
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import ChangeKind, utc_now
 from lapse.operating import CONFIRMED, BrakeOptions, BrakeReason
-from lapse.sweeper import Sweeper, sweep_once
+from lapse.sweep.brake import Brakes, confirm
+from lapse.sweep.sweeper import Sweeper, sweep_once
 from lapse.telemetry.logs import log_sweep
 from lapse.telemetry.metrics import Metrics
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from backends import NO_STATE, create, key
-from lapse import sweeper as module
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import ChangeKind
-from lapse.sweeper import Sweeper
+from lapse.sweep import sweeper as module
+from lapse.sweep.sweeper import Sweeper
 
 NEVER = timedelta(hours=1)
 BRIEF = timedelta(milliseconds=5)

@@ -9,7 +9,7 @@ import pytest
 
 from backends import NO_STATE, create, key, use
 from lapse.core.lifecycle import ChangeKind
-from lapse.sweeper import BATCH, Sweeper, sweep_once
+from lapse.sweep.sweeper import BATCH, Sweeper, sweep_once
 
 NEVER = timedelta(hours=1)
 BOUND = 30.0

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lapse.operating import Brake, Dues
     from lapse.settings import Settings
     from lapse.store.sessions import Store
-    from lapse.sweeper import SweepReport
+    from lapse.sweep.sweeper import SweepReport
 
 _MOST_COUNTED: Final = 1_000_000
 _LONG: Final = 1000
@@ -122,7 +122,7 @@ def _print_dues(dues: Dues, *, as_json: bool) -> None:
 
 
 async def _confirm(settings: Settings) -> None:
-    from lapse.braking import confirm
+    from lapse.sweep.brake import confirm
 
     by = acting_as()
     async with ready_store(settings) as store:
@@ -136,9 +136,9 @@ async def _confirm(settings: Settings) -> None:
 
 
 async def _sweep(settings: Settings) -> _Total:
-    from lapse.braking import Brakes
     from lapse.core.feed import Feed
-    from lapse.sweeper import sweep_once
+    from lapse.sweep.brake import Brakes
+    from lapse.sweep.sweeper import sweep_once
     from lapse.telemetry.logs import log_change
 
     store = open_store(settings)
@@ -208,7 +208,7 @@ async def _watch(settings: Settings) -> None:
     from lapse.core.feed import Feed
     from lapse.policy import TtlPolicy
     from lapse.settings import Adopt
-    from lapse.sweeper import Sweeper
+    from lapse.sweep.sweeper import Sweeper
     from lapse.telemetry.logs import log_change, log_sweep
 
     store = open_store(settings)

@@ -18,7 +18,7 @@ import structlog
 
 from lapse.core.lifecycle import SHOWN_ID, Change, ChangeKind
 from lapse.operating import Brake, BrakeReason
-from lapse.sweeper import SweepReport
+from lapse.sweep.sweeper import SweepReport
 
 
 class LogFormat(StrEnum):

@@ -16,7 +16,7 @@ from lapse.core.lifecycle import Change, ChangeKind
 from lapse.operating import BrakeReason
 from lapse.store.sessions import Store
 from lapse.store_metrics import StoreMetrics
-from lapse.sweeper import SweepReport
+from lapse.sweep.sweeper import SweepReport
 from lapse.telemetry.labels import AppLabels
 
 _log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from lapse.run_store import RunLimits
 from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.settings import Adopt
-from lapse.sweeper import Sweeper, SweepReport
+from lapse.sweep.sweeper import Sweeper, SweepReport
 from lapse.telemetry.logs import log_change, log_sweep
 from lapse.telemetry.metrics import Metrics, Where
 from lapse.watcher import Watcher

@@ -11,12 +11,12 @@ from enum import StrEnum
 from typing import Final
 
 from lapse.auth.principals import Principal, Role, acting
-from lapse.braking import Brakes
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.lifecycle import Lifecycle, SessionKey, Status
 from lapse.operating import Brake, BrakeOptions, Dues
 from lapse.sessions import LapseSessionService
-from lapse.sweeper import sweep_once
+from lapse.sweep.brake import Brakes
+from lapse.sweep.sweeper import sweep_once
 from lapse.web.operators.signing import Operator
 
 MOST_COUNTED: Final = 10_000
