@@ -20,7 +20,6 @@ from google.adk.sessions.base_session_service import (
 )
 from google.adk.sessions.session import Session
 
-from lapse.admission import Admission
 from lapse.auth.principals import Role, acting, current_actor, current_principal, is_foreign
 from lapse.core.documents import StateDelta, check_metadata
 from lapse.core.errors import (
@@ -33,7 +32,8 @@ from lapse.core.feed import Feed
 from lapse.core.lifecycle import Cause, Change, Lifecycle, SessionKey, can_exist, check_new_key
 from lapse.operating import BrakeOptions
 from lapse.policy import TtlPolicy
-from lapse.quotas import Quotas
+from lapse.quotas.admission import Admission
+from lapse.quotas.rules import Quotas
 from lapse.running_in import announced, is_revived, reviving
 from lapse.store.sessions import Outcome, Store
 from lapse.sweep.sweeper import Sweeper

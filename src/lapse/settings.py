@@ -30,7 +30,7 @@ from lapse.core.setting_types import (
 from lapse.limits.rules import KIB, Bounds
 from lapse.operating import BrakeOptions
 from lapse.operators import AdminToken, OperatorOptions, without_password
-from lapse.quotas import USUAL, Quotas
+from lapse.quotas.rules import USUAL, Quotas
 from lapse.run_store import RunLimits
 from lapse.store.options import ConnectionOptions
 from lapse.telemetry.logs import LogFormat

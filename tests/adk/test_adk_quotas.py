@@ -17,7 +17,7 @@ from google.adk.runners import Runner
 
 from lapse import LapseSessionService, store_from_url
 from lapse.demo.concierge.agent import root_agent
-from lapse.quotas import Quotas
+from lapse.quotas.rules import Quotas
 from lapse.web import mount
 
 

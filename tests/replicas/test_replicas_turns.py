@@ -7,7 +7,7 @@ import pytest
 from watching import BOUND
 
 from backends import T0
-from lapse.quotas import Bucket, Drawer
+from lapse.quotas.rules import Bucket, Drawer
 from lapse.store import store_from_url
 from lapse.store.postgres import call
 from lapse.store.statements import Positional, read_statements

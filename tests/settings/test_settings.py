@@ -11,7 +11,7 @@ import pytest
 from lapse.core.errors import SettingsError
 from lapse.core.lifecycle import Rules
 from lapse.limits.rules import Bounds
-from lapse.quotas import USUAL, Quotas
+from lapse.quotas.rules import USUAL, Quotas
 from lapse.settings import Adopt, load_settings, setting_names
 from lapse.telemetry.logs import LogFormat
 from lapse.ttl import Policy, Targets

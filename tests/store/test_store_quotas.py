@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from backends import HOUR, NO_STATE, T0, TICK, TTL, by, create, ids, key, message, note, use
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Status
-from lapse.quotas import Bucket, Drawer, Turn
+from lapse.quotas.rules import Bucket, Drawer, Turn
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)

@@ -21,7 +21,7 @@ from lapse.limits.rules import Bounds
 from lapse.operating import BrakeOptions
 from lapse.operators import OperatorOptions
 from lapse.policy_metrics import TtlMetrics
-from lapse.quota_metrics import QuotaMetrics
+from lapse.quotas.metrics import QuotaMetrics
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import RunLimits
 from lapse.runs import Runs

@@ -1,4 +1,4 @@
-"""Quotas in PostgreSQL; see `lapse.quotas`."""
+"""Quotas in PostgreSQL; see `lapse.quotas.rules`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey
-from lapse.quotas import EXCESS, SPAN, Bucket, Turn
+from lapse.quotas.rules import EXCESS, SPAN, Bucket, Turn
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.part import PostgresPart
 

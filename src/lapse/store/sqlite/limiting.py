@@ -1,4 +1,4 @@
-"""Quotas in SQLite; see `lapse.quotas`."""
+"""Quotas in SQLite; see `lapse.quotas.rules`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from lapse.core.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey, Status
-from lapse.quotas import EXCESS, SPAN, Bucket, Turn
+from lapse.quotas.rules import EXCESS, SPAN, Bucket, Turn
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.part import SqlitePart
 from lapse.store.sqlite.transaction import Transaction

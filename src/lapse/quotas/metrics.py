@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lapse.admission import Admission
-from lapse.quotas import Drawer
+from lapse.quotas.admission import Admission
+from lapse.quotas.rules import Drawer
 
 
 class QuotaMetrics(Collector):

@@ -15,7 +15,7 @@ from lapse.auth.principals import Role, current_principal
 from lapse.core.documents import StateDelta
 from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
 from lapse.core.lifecycle import Change, SessionKey
-from lapse.quotas import Bucket, Drawer, Quotas, Turn
+from lapse.quotas.rules import Bucket, Drawer, Quotas, Turn
 from lapse.store.sessions import EventWindow, SessionRecord, Store
 
 _MOST_REMEMBERED: Final = 10_000

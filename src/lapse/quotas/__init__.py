@@ -1,0 +1,1 @@
+"""How many sessions may be created, and how many may wait."""
