@@ -27,8 +27,8 @@ from children import BENCH
 from figures import quantile
 
 from lapse.core.lifecycle import SessionKey, Status
-from lapse.operating import Query
-from lapse.paging import Place, Way
+from lapse.overview.find import Place, Way
+from lapse.overview.store import Query
 from lapse.store import store_from_url
 from lapse.store.sessions import Store
 

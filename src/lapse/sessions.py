@@ -30,7 +30,7 @@ from lapse.core.errors import (
 )
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Cause, Change, Lifecycle, SessionKey, can_exist, check_new_key
-from lapse.operating import BrakeOptions
+from lapse.overview.store import BrakeOptions
 from lapse.policy import TtlPolicy
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas

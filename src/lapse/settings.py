@@ -28,8 +28,8 @@ from lapse.core.setting_types import (
     doubt_of,
 )
 from lapse.limits.rules import KIB, Bounds
-from lapse.operating import BrakeOptions
 from lapse.operators import AdminToken, OperatorOptions, without_password
+from lapse.overview.store import BrakeOptions
 from lapse.quotas.rules import USUAL, Quotas
 from lapse.run_store import RunLimits
 from lapse.store.options import ConnectionOptions

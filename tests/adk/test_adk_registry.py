@@ -14,7 +14,7 @@ from backends import TTL, create, use
 from lapse import LapseSessionService, session_service
 from lapse.core.errors import InvalidValueError, NoSuchSessionError, SettingsError
 from lapse.core.lifecycle import SessionKey, utc_now
-from lapse.operating import BrakeReason
+from lapse.overview.store import BrakeReason
 
 SERVICES = {
     "services.py": """

@@ -8,8 +8,8 @@ from typer.main import get_command
 
 from lapse.cli import app
 from lapse.commands.starting import Exit
-from lapse.operating import Brake, BrakeReason, Overview
-from lapse.showing import brake_json, overview_json
+from lapse.overview.json import brake_json, overview_json
+from lapse.overview.store import Brake, BrakeReason, Overview
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text("utf-8")
 

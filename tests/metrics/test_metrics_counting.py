@@ -90,7 +90,7 @@ async def test_a_store_that_does_not_answer_is_told_and_nothing_stale_is_shown(s
     await create(store, now=None)
     assert (await samples(metrics))["lapse_store_up"] == 1
     await store.close()
-    monkeypatch.setattr("lapse.store_metrics._KEPT", timedelta(0))
+    monkeypatch.setattr("lapse.overview.metrics._KEPT", timedelta(0))
     found = await samples(metrics)
     assert found["lapse_store_up"] == 0
     assert found['lapse_store_errors_total{where="scrape"}'] == 1

@@ -18,7 +18,7 @@ from lapse.core.errors import (
     WrongStatusError,
 )
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
-from lapse.operating import Tally
+from lapse.overview.store import Tally
 from lapse.store.sessions import (
     Appended,
     EventRecord,

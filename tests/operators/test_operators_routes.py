@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from lapse import LapseSessionService, store_from_url
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import SessionKey
-from lapse.operating import Brake, BrakeReason
 from lapse.operators import OperatorOptions
+from lapse.overview.store import Brake, BrakeReason
 from lapse.web import MountOptions, mount
 from served import Served
 

@@ -8,7 +8,7 @@ import pytest
 from backends import HOUR, T0, TTL, key
 from lapse.audit import Act
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, Status
-from lapse.operating import Brake, BrakeReason, Counted, Overview, Tally
+from lapse.overview.store import Brake, BrakeReason, Counted, Overview, Tally
 from lapse.ttl import Decision, Policy, Reason, Scope, Targets
 from lapse.ttl.curve import Curve
 from lapse.web.operators.charts import curve_chart, day_chart

@@ -10,7 +10,7 @@ from backends import DUE, T0, TTL, create, key
 from lapse.core.documents import StateDelta
 from lapse.core.errors import SessionExistsError
 from lapse.core.lifecycle import ChangeKind
-from lapse.operating import BUCKET
+from lapse.overview.store import BUCKET
 from lapse.store import store_from_url
 from postgres import rows
 

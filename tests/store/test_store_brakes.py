@@ -10,7 +10,7 @@ from backends import HOUR, TTL, Clocked, create, key, use
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import ChangeKind, utc_now
-from lapse.operating import CONFIRMED, BrakeOptions, BrakeReason
+from lapse.overview.store import CONFIRMED, BrakeOptions, BrakeReason
 from lapse.sweep.brake import Brakes, confirm
 from lapse.sweep.sweeper import Sweeper, sweep_once
 from lapse.telemetry.logs import log_sweep

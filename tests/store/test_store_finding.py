@@ -7,11 +7,11 @@ import json
 import pytest
 
 from backends import DUE, HOUR, T0, TICK, create, key, message
-from lapse import paging
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Status
-from lapse.operating import Query
-from lapse.paging import LARGEST_PAGE, end_of
+from lapse.overview import find as paging
+from lapse.overview.find import LARGEST_PAGE, end_of
+from lapse.overview.store import Query
 
 IDS = ("aa%1", "aa_1", "ab", "ab\U0010ffffz", "b'c", "é", "\U0010ffff", "\U0010ffff1")
 

@@ -11,7 +11,7 @@ from backends import DUE, HOUR, T0, TICK, TTL, create, key, message, note, use
 from lapse.adoption import Batch, Selection
 from lapse.core.errors import LapseError
 from lapse.core.lifecycle import Cause, ChangeKind, Status, utc_now
-from lapse.operating import BUCKET, CONFIRMED, COUNTS_KEPT, FINE, Brake, BrakeReason, Tally
+from lapse.overview.store import BUCKET, CONFIRMED, COUNTS_KEPT, FINE, Brake, BrakeReason, Tally
 
 DAY = timedelta(hours=24)
 EVER = timedelta(days=3650)

@@ -12,7 +12,7 @@ from google.genai.types import Content, Part
 from backends import DUE, T0, TICK, create, ids, key, message, note, use
 from lapse.core.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
 from lapse.core.lifecycle import Cause, ChangeKind, Status
-from lapse.operating import Tally
+from lapse.overview.store import Tally
 
 OWNER = {"app_name": "app", "user_id": "ann"}
 FAR = T0 + timedelta(days=4000)

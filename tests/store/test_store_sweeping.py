@@ -7,7 +7,7 @@ import pytest
 from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
 from lapse.core.errors import NoSuchSessionError, WrongStatusError
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
-from lapse.operating import Tally
+from lapse.overview.store import Tally
 
 DAY = timedelta(hours=24)
 

@@ -53,7 +53,7 @@ def audit(
 async def _audit(
     settings: Settings, shape: _Format, newest: int | None, before: int | None
 ) -> None:
-    from lapse.showing import act_csv, act_json, acts_csv_head
+    from lapse.overview.json import act_csv, act_json, acts_csv_head
 
     async with ready_store(settings) as store:
         acts = _acts(store, newest, before)

@@ -51,7 +51,7 @@ def _change(
     as_json: bool,
 ) -> None:
     from lapse.core.lifecycle import utc_now
-    from lapse.showing import record_json
+    from lapse.overview.json import record_json
 
     key, outcome = run_async(_changed(settings, text, change))
     if as_json:

@@ -14,7 +14,7 @@ from lapse.commands.starting import Exit, JsonOption, StoreOption, open_store, p
 
 if TYPE_CHECKING:
     from lapse.inspecting import Inspection
-    from lapse.operating import Dues, Overview
+    from lapse.overview.store import Dues, Overview
     from lapse.settings import Settings
 
 _CLOCKS_APART: Final = timedelta(seconds=1)

@@ -21,7 +21,7 @@ from lapse.commands.starting import (
 
 if TYPE_CHECKING:
     from lapse.core.lifecycle import Lifecycle
-    from lapse.operating import Overview, Query
+    from lapse.overview.store import Overview, Query
     from lapse.settings import Settings
 
 _LARGEST_PAGE: Final = 500
@@ -38,7 +38,7 @@ def stats(
     settings = open_settings(store, verbose=False)
     since = timedelta(hours=hours)
     overview = run_async(_overview(settings, since))
-    from lapse.showing import overview_json
+    from lapse.overview.json import overview_json
 
     document = overview_json(overview, since)
     if as_json:
@@ -65,7 +65,7 @@ def sessions(
 ) -> None:
     """List sessions of the lobby's records: waiting ones by deadline, others by key."""
     from lapse.core.lifecycle import Status
-    from lapse.operating import Query
+    from lapse.overview.store import Query
 
     if status not in {None, Status.WAITING, Status.USED, Status.EXPIRED}:
         raise typer.BadParameter(f"--status {status!r}: must be waiting, used or expired")
@@ -75,7 +75,7 @@ def sessions(
     )
     records, cursor, now = run_async(_list(settings, query, limit))
     if as_json:
-        from lapse.showing import record_json
+        from lapse.overview.json import record_json
 
         found = [record_json(record, now) for record in records]
         print_json({"sessions": found, "next": cursor})
@@ -88,7 +88,7 @@ def show(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = Fals
     settings = open_settings(store, verbose=False)
     record, now = run_async(_show(settings, key))
     if as_json:
-        from lapse.showing import record_json
+        from lapse.overview.json import record_json
 
         print_json(record_json(record, now))
     else:

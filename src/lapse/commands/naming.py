@@ -63,7 +63,7 @@ async def find_key(store: Store, text: str) -> SessionKey:
 async def _only(store: Store, prefix: str) -> SessionKey:
     """Return the one session whose id is `prefix`, or else begins so."""
     from lapse.core.errors import NoSuchSessionError
-    from lapse.operating import Query
+    from lapse.overview.store import Query
 
     found: list[SessionKey] = []
     after: str | None = None

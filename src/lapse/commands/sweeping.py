@@ -28,7 +28,7 @@ from lapse.commands.starting import (
 )
 
 if TYPE_CHECKING:
-    from lapse.operating import Brake, Dues
+    from lapse.overview.store import Brake, Dues
     from lapse.settings import Settings
     from lapse.store.sessions import Store
     from lapse.sweep.sweeper import SweepReport
@@ -106,7 +106,7 @@ async def _dues(settings: Settings) -> Dues:
 
 
 def _print_dues(dues: Dues, *, as_json: bool) -> None:
-    from lapse.showing import brake_json, dues_json
+    from lapse.overview.json import brake_json, dues_json
 
     if as_json:
         brake = None if dues.brake is None else brake_json(dues.brake)
@@ -176,7 +176,7 @@ async def _ahead(store: Store) -> int | None:
 
 def _print_total(total: _Total, *, as_json: bool) -> None:
     if as_json:
-        from lapse.showing import brake_json
+        from lapse.overview.json import brake_json
 
         did = {"expired": total.expired, "purged": total.purged, "kept": total.kept}
         print_json(did | {"brake": None if total.brake is None else brake_json(total.brake)})
@@ -188,7 +188,7 @@ def _print_total(total: _Total, *, as_json: bool) -> None:
 
 def _held(brake: Brake) -> str:
     """Return what an operator has to know of a brake."""
-    from lapse.operating import BrakeReason
+    from lapse.overview.store import BrakeReason
 
     match brake.reason:
         case BrakeReason.SHARE:

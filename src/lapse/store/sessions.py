@@ -22,7 +22,7 @@ from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.inspecting import Inspected
 from lapse.observations import Observations
-from lapse.operating import Operated
+from lapse.overview.store import Operated
 from lapse.quotas.rules import Limiting
 from lapse.run_store import RunStore
 from lapse.watching import Watchable

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from lapse.operating import CONFIRMED, Brake, BrakeOptions, BrakeReason, Dues
+from lapse.overview.store import CONFIRMED, Brake, BrakeOptions, BrakeReason, Dues
 from lapse.store.sessions import Store
 
 _CLEAR: Final = timedelta(seconds=5)

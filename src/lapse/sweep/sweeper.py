@@ -20,7 +20,7 @@ from typing import Final, Self, TypeVar
 from lapse.core.errors import LapseError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Status
-from lapse.operating import BUCKET, BrakeOptions
+from lapse.overview.store import BUCKET, BrakeOptions
 from lapse.store.sessions import Store
 from lapse.sweep.brake import BrakeNews, Brakes
 from lapse.telemetry.tracing import traced

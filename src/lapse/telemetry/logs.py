@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 
 from lapse.core.lifecycle import SHOWN_ID, Change, ChangeKind
-from lapse.operating import Brake, BrakeReason
+from lapse.overview.store import Brake, BrakeReason
 from lapse.sweep.sweeper import SweepReport
 
 

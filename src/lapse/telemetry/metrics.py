@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import Change, ChangeKind
-from lapse.operating import BrakeReason
+from lapse.overview.metrics import StoreMetrics
+from lapse.overview.store import BrakeReason
 from lapse.store.sessions import Store
-from lapse.store_metrics import StoreMetrics
 from lapse.sweep.sweeper import SweepReport
 from lapse.telemetry.labels import AppLabels
 

@@ -12,8 +12,8 @@ from pydantic.alias_generators import to_camel
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Lifecycle, SessionKey, Status, utc_now
+from lapse.overview.json import record_json
 from lapse.sessions import LapseSessionService
-from lapse.showing import record_json
 from lapse.ttl import ttl_from_minutes
 
 

@@ -18,8 +18,8 @@ from lapse.auth.addresses import Network
 from lapse.core.background import Background
 from lapse.limits.middleware import BoundsInFront
 from lapse.limits.rules import Bounds
-from lapse.operating import BrakeOptions
 from lapse.operators import OperatorOptions
+from lapse.overview.store import BrakeOptions
 from lapse.policy_metrics import TtlMetrics
 from lapse.quotas.metrics import QuotaMetrics
 from lapse.run_metrics import RunMetrics

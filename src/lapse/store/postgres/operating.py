@@ -1,4 +1,4 @@
-"""What operators look at in PostgreSQL; see `lapse.operating`."""
+"""What operators look at in PostgreSQL; see `lapse.overview.store`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Final
 import asyncpg
 
 from lapse.core.lifecycle import ChangeKind, Status
-from lapse.operating import (
+from lapse.overview.find import Place, Way, bounds, finds_nothing, next_after
+from lapse.overview.store import (
     BUCKET,
     CONFIRMED,
     COUNTS_KEPT,
@@ -24,7 +25,6 @@ from lapse.operating import (
     Query,
     Tally,
 )
-from lapse.paging import Place, Way, bounds, finds_nothing, next_after
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.call import Call
 from lapse.store.postgres.connections import Taken

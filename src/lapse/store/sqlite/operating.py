@@ -1,4 +1,4 @@
-"""What operators look at in SQLite; see `lapse.operating`."""
+"""What operators look at in SQLite; see `lapse.overview.store`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any, Final
 
 from lapse.core.lifecycle import ChangeKind, Status
-from lapse.operating import (
+from lapse.overview.find import Place, Way, bounds, finds_nothing, fits, next_after
+from lapse.overview.store import (
     BUCKET,
     CONFIRMED,
     COUNTS_KEPT,
@@ -25,7 +26,6 @@ from lapse.operating import (
     Query,
     Tally,
 )
-from lapse.paging import Place, Way, bounds, finds_nothing, fits, next_after
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.part import SqlitePart
 from lapse.store.sqlite.transaction import Transaction

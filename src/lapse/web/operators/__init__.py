@@ -6,8 +6,8 @@ from fastapi import Depends, FastAPI, HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lapse.operating import BrakeOptions
 from lapse.operators import OperatorOptions
+from lapse.overview.store import BrakeOptions
 from lapse.sessions import LapseSessionService
 from lapse.web.operators.admission import Admission
 from lapse.web.operators.api import api_routes

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from lapse.core.lifecycle import ChangeKind
-from lapse.operating import Counted
+from lapse.overview.store import Counted
 from lapse.ttl import EDGES
 from lapse.ttl.curve import Curve
 from lapse.web.operators.words import percent, span

@@ -13,7 +13,7 @@ from typing import Final
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.lifecycle import Lifecycle, SessionKey, Status
-from lapse.operating import Brake, BrakeOptions, Dues
+from lapse.overview.store import Brake, BrakeOptions, Dues
 from lapse.sessions import LapseSessionService
 from lapse.sweep.brake import Brakes
 from lapse.sweep.sweeper import sweep_once

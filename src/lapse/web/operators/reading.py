@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from lapse.core.lifecycle import Status
-from lapse.operating import Overview
+from lapse.overview.store import Overview
 from lapse.sessions import LapseSessionService
 from lapse.ttl import Scope
 from lapse.ttl.curve import Curve

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from lapse.audit import Act
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Status
-from lapse.operating import Brake, Counted, Dues, Overview
+from lapse.overview.store import Brake, Counted, Dues, Overview
 from lapse.ttl import minutes_of
 
 _ACT_COLUMNS: Final = ("number", "at", "by", "action", "appName", "session", "detail")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import LONGEST_ID, SessionKey, Status
-from lapse.operating import Query
+from lapse.overview.store import Query
 
 EXAMINED: Final = 500
 """How many records are looked at for one page, at most."""

@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lapse.operating import BrakeReason, Overview
+from lapse.overview.store import BrakeReason, Overview
 from lapse.telemetry.labels import AppLabels
 
 _KEPT: Final = timedelta(seconds=5)

@@ -1,0 +1,1 @@
+"""What operators look at: counts, levels, and sessions by page."""
