@@ -13,7 +13,7 @@ from lapse.commands.looking import words
 from lapse.commands.starting import Exit, JsonOption, StoreOption, open_store, print_json, run_async
 
 if TYPE_CHECKING:
-    from lapse.inspecting import Inspection
+    from lapse.check.store import Inspection
     from lapse.overview.store import Dues, Overview
     from lapse.settings import Settings
 
@@ -84,9 +84,9 @@ def _settings_or_defaults(store: str | None) -> Settings:
 
 
 async def _store_findings(settings: Settings) -> list[Finding]:
+    from lapse.check.store import MOST_COUNTED
     from lapse.core.errors import LapseError
     from lapse.core.lifecycle import utc_now
-    from lapse.inspecting import MOST_COUNTED
 
     findings: list[Finding] = []
     try:
@@ -162,7 +162,7 @@ def _clock(ahead: timedelta, took: timedelta) -> Finding:
 
 
 def _contents(found: Inspection, settings: Settings) -> Iterator[Finding]:
-    from lapse.inspecting import MOST_COUNTED
+    from lapse.check.store import MOST_COUNTED
 
     if found.used_but_expired:
         yield Finding(

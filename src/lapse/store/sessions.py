@@ -18,9 +18,9 @@ from typing import Any, Final, Protocol, Self
 
 from lapse.adoption import AdoptingStore
 from lapse.audit import Audited
+from lapse.check.store import Inspected
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
-from lapse.inspecting import Inspected
 from lapse.observations import Observations
 from lapse.overview.store import Operated
 from lapse.quotas.rules import Limiting

@@ -13,9 +13,9 @@ from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime, timedelta
 from typing import Any, Self
 
+from lapse.check.store import Inspection
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
-from lapse.inspecting import Inspection
 from lapse.observations import FirstMessage, Round
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store.options import ConnectionOptions

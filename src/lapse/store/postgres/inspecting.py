@@ -1,8 +1,8 @@
-"""How a PostgreSQL store is, before anybody opens it; see `lapse.inspecting`."""
+"""How a PostgreSQL store is, before anybody opens it; see `lapse.check.store`."""
 
 from __future__ import annotations
 
-from lapse.inspecting import MOST_COUNTED, Inspection
+from lapse.check.store import MOST_COUNTED, Inspection
 from lapse.store.postgres.call import Call
 from lapse.store.postgres.schema import look, pending_script
 from lapse.store.schemas import missing_indexes, newest_version

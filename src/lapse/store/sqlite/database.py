@@ -16,10 +16,10 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import date, datetime, timedelta
 from typing import Any, Final, Self, TypeVar
 
+from lapse.check.store import Inspection
 from lapse.core.documents import StateDelta
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
-from lapse.inspecting import Inspection
 from lapse.observations import FirstMessage, Round
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store.sessions import (

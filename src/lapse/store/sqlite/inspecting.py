@@ -1,4 +1,4 @@
-"""How an SQLite store is, before anybody opens it; see `lapse.inspecting`."""
+"""How an SQLite store is, before anybody opens it; see `lapse.check.store`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+from lapse.check.store import MOST_COUNTED, Inspection
 from lapse.core.errors import StoreRefusedError
 from lapse.core.lifecycle import Rules, utc_now
-from lapse.inspecting import MOST_COUNTED, Inspection
 from lapse.store.schemas import missing_indexes, newest_version
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.schema import explain, find_fault, look, set_up
