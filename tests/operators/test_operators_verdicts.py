@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from backends import HOUR, T0, TTL, key
-from lapse.audit import Act
+from lapse.audit.store import Act
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, Status
 from lapse.overview.store import Brake, BrakeReason, Counted, Overview, Tally
 from lapse.ttl import Decision, Policy, Reason, Scope, Targets

@@ -9,7 +9,7 @@ import pytest
 
 import postgres
 from backends import T0, TTL, create, key, note, use
-from lapse.audit import Act
+from lapse.audit.store import Act
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError, WrongStatusError
 from lapse.core.lifecycle import Cause
 

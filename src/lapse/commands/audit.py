@@ -12,7 +12,7 @@ import typer
 from lapse.commands.starting import StoreOption, open_settings, ready_store, run_async
 
 if TYPE_CHECKING:
-    from lapse.audit import Act
+    from lapse.audit.store import Act
     from lapse.settings import Settings
     from lapse.store.sessions import Store
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from lapse.audit import Act
+from lapse.audit.store import Act
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Status
 from lapse.overview.store import Brake, Counted, Dues, Overview
 from lapse.ttl import minutes_of

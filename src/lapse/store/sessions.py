@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, Self
 
 from lapse.adoption import AdoptingStore
-from lapse.audit import Audited
+from lapse.audit.store import Audited
 from lapse.check.store import Inspected
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
@@ -189,7 +189,7 @@ class Store(
     of somebody else's is one that does not exist.
 
     `by` is who asks for a change: when it changes something, that is recorded with it, in the
-    same transaction; see `lapse.audit`.
+    same transaction; see `lapse.audit.store`.
 
     Every method may raise StoreUnavailableError: the store does not answer, nothing is
     known to have been written, and the call may be repeated.

@@ -1,4 +1,4 @@
-"""The records of acts in PostgreSQL; see `lapse.audit`."""
+"""The records of acts in PostgreSQL; see `lapse.audit.store`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lapse.audit import Act
+from lapse.audit.store import Act
 from lapse.store.postgres.part import PostgresPart
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from lapse.audit import amendment
+from lapse.audit.store import amendment
 from lapse.core.documents import (
     LARGEST_METADATA,
     StateDelta,

@@ -1,4 +1,4 @@
-"""The records of acts in SQLite; see `lapse.audit`."""
+"""The records of acts in SQLite; see `lapse.audit.store`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lapse.audit import Act
+from lapse.audit.store import Act
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.part import SqlitePart
 from lapse.store.sqlite.transaction import Transaction

@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from lapse.audit import amendment
+from lapse.audit.store import amendment
 from lapse.core.documents import (
     LARGEST_METADATA,
     StateDelta,

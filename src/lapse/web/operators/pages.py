@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi import Query as Parameter
 from starlette.responses import Response, StreamingResponse
 
-from lapse.audit import Act
+from lapse.audit.store import Act
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
 from lapse.core.lifecycle import SessionKey, Status
 from lapse.operators import OperatorOptions

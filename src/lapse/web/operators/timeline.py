@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from lapse.audit import Act
+from lapse.audit.store import Act
 from lapse.core.lifecycle import Lifecycle, Status
 from lapse.web.operators.words import span
 
