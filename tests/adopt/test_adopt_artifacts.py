@@ -14,7 +14,7 @@ from serving import AGENTS, eventually, serving
 from test_adopt_report import run
 
 from backends import create, key
-from lapse.adopt.artifacts import ArtifactSweeper
+from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.core.lifecycle import Rules
 from lapse.store import store_from_url
 

@@ -206,8 +206,8 @@ async def _report(
 ) -> Report:
     from dataclasses import replace
 
-    from lapse.adopt.artifacts import count_orphans
     from lapse.adopt.readers import reader_of
+    from lapse.artifacts.sweeper import count_orphans
 
     reader = reader_of(url)
     found = await reader.report(ttl, older_than)

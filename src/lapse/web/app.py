@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.agents import default_app
+from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.runs import Runs
 from lapse.sessions import LapseSessionService
 from lapse.web.mounting import MountOptions, mount

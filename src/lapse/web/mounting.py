@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from lapse.adopt.artifacts import ArtifactSweeper
 from lapse.adopt.continuous import Adopter
+from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth import Authentication, Gate
 from lapse.auth.addresses import Network
 from lapse.core.background import Background

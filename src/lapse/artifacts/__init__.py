@@ -1,0 +1,1 @@
+"""Artifacts of sessions that ended while nobody had spoken to them."""
