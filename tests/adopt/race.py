@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from datetime import timedelta
 
 import postgres
-from lapse.adoption import Batch, Selection
+from lapse.adoption.store import Batch, Selection
 from lapse.core.lifecycle import Rules
 from lapse.store import store_from_url
 from lapse.store.options import ConnectionOptions

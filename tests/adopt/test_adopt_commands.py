@@ -16,7 +16,7 @@ from stock_databases import place_of
 from test_adopt_report import contents, run
 
 import postgres
-from lapse.adopt.adopting import Throttle
+from lapse.adoption.adopt import Throttle
 
 SESSIONS = 2400
 

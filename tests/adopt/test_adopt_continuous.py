@@ -11,7 +11,7 @@ from serving import AGENTS, USER, eventually, serving
 from stock_databases import place_of, words
 from test_adopt_report import shift_everything
 
-from lapse.adopt.continuous import Adopter
+from lapse.adoption.adopter import Adopter
 from lapse.core import background
 from lapse.core.background import Background
 from lapse.core.errors import StoreUnavailableError

@@ -9,7 +9,7 @@ from race import race
 from stock_databases import words
 
 import postgres
-from lapse.adoption import Batch, Selection
+from lapse.adoption.store import Batch, Selection
 from lapse.store import store_from_url
 
 

@@ -11,7 +11,7 @@ from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai.types import Content, Part
 
 from backends import HOUR, TTL, create, ids, key, message, note
-from lapse.adoption import Batch, Selection
+from lapse.adoption.store import Batch, Selection
 from lapse.core.lifecycle import HELD_EVENTS, ChangeKind, Status
 
 OWNER = {"app_name": "app", "user_id": "ann"}

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from backends import DUE, HOUR, T0, TICK, TTL, create, key, message, note, use
-from lapse.adoption import Batch, Selection
+from lapse.adoption.store import Batch, Selection
 from lapse.core.errors import LapseError
 from lapse.core.lifecycle import Cause, ChangeKind, Status, utc_now
 from lapse.overview.store import BUCKET, CONFIRMED, COUNTS_KEPT, FINE, Brake, BrakeReason, Tally

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from lapse.adopt.readers import Reader
 from lapse.adopt.report import Orphans
-from lapse.adoption import Leftover
+from lapse.adoption.store import Leftover
 from lapse.core.background import Background
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import SessionKey

@@ -17,7 +17,7 @@ from lapse.core.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from lapse.adopt.report import Report
-    from lapse.adoption import Selection
+    from lapse.adoption.store import Selection
     from lapse.settings import Settings
     from lapse.store.sessions import Store
 
@@ -101,8 +101,8 @@ def adopt(
 
     Stopped at any point, it goes on when it is called again. What it took can be put back.
     """
-    from lapse.adopt.adopting import new_run
-    from lapse.adoption import Selection
+    from lapse.adoption.adopt import new_run
+    from lapse.adoption.store import Selection
 
     settings = open_settings(url, verbose=False)
     store = open_store(settings)
@@ -149,7 +149,7 @@ def undo(
     if run is None:
         run_async(_list_runs(store, as_json=as_json))
         return
-    from lapse.adopt.adopting import undo as undo_run
+    from lapse.adoption.adopt import undo as undo_run
 
     async def work() -> Any:
         try:
@@ -292,7 +292,7 @@ def _tell_plan(
 async def _adopt(
     store: Store, selection: Selection, ttl: timedelta, run: str, rate: float | None
 ) -> Any:
-    from lapse.adopt.adopting import adopt as adopt_all
+    from lapse.adoption.adopt import adopt as adopt_all
 
     try:
         await store.open()

@@ -204,7 +204,7 @@ def _held(brake: Brake) -> str:
 async def _watch(settings: Settings) -> None:
     import asyncio
 
-    from lapse.adopt.continuous import Adopter
+    from lapse.adoption.adopter import Adopter
     from lapse.core.feed import Feed
     from lapse.policy import TtlPolicy
     from lapse.settings import Adopt

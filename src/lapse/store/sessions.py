@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, Self
 
-from lapse.adoption import AdoptingStore
+from lapse.adoption.store import AdoptingStore
 from lapse.audit.store import Audited
 from lapse.check.store import Inspected
 from lapse.core.documents import StateDelta

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from lapse.adopt.continuous import Adopter
+from lapse.adoption.adopter import Adopter
 from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth import Authentication, Gate
 from lapse.auth.addresses import Network

@@ -1,4 +1,4 @@
-"""Adoption in PostgreSQL; see `lapse.adoption`."""
+"""Adoption in PostgreSQL; see `lapse.adoption.store`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from lapse.adoption import Adopted, Adoption, Batch, Leftover, PutBack
+from lapse.adoption.store import Adopted, Adoption, Batch, Leftover, PutBack
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind, SessionKey
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.call import NO_SESSION, Call

@@ -1,4 +1,4 @@
-"""Adoption in SQLite; see `lapse.adoption`."""
+"""Adoption in SQLite; see `lapse.adoption.store`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from lapse.adoption import Adopted, Adoption, Batch, Leftover, PutBack
+from lapse.adoption.store import Adopted, Adoption, Batch, Leftover, PutBack
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind, SessionKey, Status
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.part import SqlitePart

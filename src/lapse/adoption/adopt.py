@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from lapse.adoption import Batch, Selection
+from lapse.adoption.store import Batch, Selection
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import SessionKey, Status

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from lapse.adopt.adopting import new_run
-from lapse.adoption import Batch, Selection
+from lapse.adoption.adopt import new_run
+from lapse.adoption.store import Batch, Selection
 from lapse.core.background import Background
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import SessionKey
