@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from truths import EDGE_SECONDS
 
-from lapse.simulation.generators import Plan, generate
-from lapse.simulation.replay import replay
-from lapse.simulation.traces import Arrival
 from lapse.ttl import Reason, Targets
+from lapse.ttl.simulation.generators import Plan, generate
+from lapse.ttl.simulation.replay import replay
+from lapse.ttl.simulation.traces import Arrival
 
 DAYS, PER_DAY = 60, 1_650
 STEP_DAY = DAYS // 2

@@ -8,11 +8,11 @@ from typing import Any
 from lapse.auth.options import AuthMode
 from lapse.core.errors import InvalidValueError
 from lapse.core.feed import Feed
-from lapse.policy import TtlPolicy
 from lapse.sessions import LapseSessionService
 from lapse.settings import load_settings
 from lapse.store import store_from_url
 from lapse.telemetry.logs import log_change
+from lapse.ttl.policy import TtlPolicy
 
 
 def session_service(uri: str = "", **_options: Any) -> LapseSessionService:

@@ -31,7 +31,6 @@ from lapse.core.errors import (
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Cause, Change, Lifecycle, SessionKey, can_exist, check_new_key
 from lapse.overview.store import BrakeOptions
-from lapse.policy import TtlPolicy
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
 from lapse.running_in import announced, is_revived, reviving
@@ -40,6 +39,7 @@ from lapse.sweep.sweeper import Sweeper
 from lapse.transitions import Transitions, Turns
 from lapse.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.ttl import DEFAULT_TTL, Targets, ttl_from_minutes
+from lapse.ttl.policy import TtlPolicy
 
 T = TypeVar("T")
 

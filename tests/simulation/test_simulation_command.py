@@ -100,7 +100,7 @@ def test_a_wrong_trace_is_refused_with_the_place(tmp_path, head, row, told):
     from pathlib import Path
 
     from lapse.core.errors import InvalidValueError
-    from lapse.simulation.traces import read_trace
+    from lapse.ttl.simulation.traces import read_trace
 
     path = Path(tmp_path / "t.csv")
     write_csv(path, [row] if row else [], head)

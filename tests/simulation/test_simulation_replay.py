@@ -5,11 +5,11 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from lapse.simulation.generators import GENERATORS, Plan, generate
-from lapse.simulation.replay import replay
-from lapse.simulation.traces import NEVER, Arrival, drawn_from
 from lapse.ttl import Kind, Reason, Scope, Targets, bucket_of
 from lapse.ttl.observed import Count
+from lapse.ttl.simulation.generators import GENERATORS, Plan, generate
+from lapse.ttl.simulation.replay import replay
+from lapse.ttl.simulation.traces import NEVER, Arrival, drawn_from
 
 START = datetime(2030, 1, 1, tzinfo=UTC).timestamp()
 HOUR, DAY = 3600.0, 86_400.0

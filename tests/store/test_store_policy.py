@@ -10,9 +10,9 @@ from lapse import LapseSessionService, session_service, store_from_url
 from lapse.core.errors import InvalidValueError, StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import ChangeKind
-from lapse.policy import TtlPolicy
 from lapse.ttl import EDGES, Decision, Policy, Reason, Scope, Targets
 from lapse.ttl.observed import is_audited
+from lapse.ttl.policy import TtlPolicy
 
 NOON = T0
 HOUR = timedelta(hours=1)
@@ -183,7 +183,7 @@ async def test_the_feed_of_a_service_has_what_its_policy_lengthens(place, made, 
 
 
 async def test_a_replica_that_has_started_follows_by_itself_until_it_is_stopped(pair, monkeypatch):
-    monkeypatch.setattr("lapse.policy._LOOKS", timedelta(milliseconds=10))
+    monkeypatch.setattr("lapse.ttl.policy._LOOKS", timedelta(milliseconds=10))
     decider, follower = pair[0], policy(pair[1])
     for _ in range(2):
         await follower.start()
@@ -198,7 +198,7 @@ async def test_a_replica_that_has_started_follows_by_itself_until_it_is_stopped(
 
 
 async def test_an_outage_is_told_once_and_its_end(store, monkeypatch, caplog):
-    monkeypatch.setattr("lapse.policy._LOOKS", timedelta(milliseconds=1))
+    monkeypatch.setattr("lapse.ttl.policy._LOOKS", timedelta(milliseconds=1))
     replica, looks, real = policy(store), asyncio.Queue(), store.ttl_round
 
     async def broken(**_options):

@@ -10,7 +10,7 @@ from scipy import stats
 
 from lapse.ttl import EDGES, Histogram, bucket_of, edge_at_most
 from lapse.ttl.ages import BUCKETS
-from lapse.ttl.bounds import at_least, at_most, excess, lower, upper
+from lapse.ttl.binomial import at_least, at_most, excess, lower, upper
 
 TICK = timedelta(microseconds=1)
 DOUBTS = st.sampled_from([0.001, 0.01, 0.05, 0.5])

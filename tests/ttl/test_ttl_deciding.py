@@ -21,7 +21,7 @@ from lapse.ttl import (
     decide,
     guard,
 )
-from lapse.ttl.bounds import upper
+from lapse.ttl.binomial import upper
 from lapse.ttl.curve import Curve
 from lapse.ttl.deciding import reset_window
 from lapse.ttl.rounds import daily, ttl_of

@@ -190,8 +190,8 @@ def _serve(
     from lapse.core.feed import Feed
     from lapse.demo import APP_NAME
     from lapse.limits.protocol import bounded
-    from lapse.policy import TtlPolicy
     from lapse.sessions import LapseSessionService
+    from lapse.ttl.policy import TtlPolicy
     from lapse.web.app import ServerOptions, build_app
     from lapse.web.mounting import MountOptions
     from lapse.web.notices import StreamsInFront

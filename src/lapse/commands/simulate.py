@@ -14,8 +14,8 @@ from lapse.commands.starting import fail, open_settings, open_store, run_async
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
-    from lapse.simulation.traces import Arrival
     from lapse.ttl import Targets
+    from lapse.ttl.simulation.traces import Arrival
 
 _USUAL_TTLS = (30.0, 5.0, 10.0, 60.0, 240.0)
 
@@ -61,7 +61,7 @@ def simulate(
     png: Annotated[Path | None, typer.Option(help="Write a plot of it there.")] = None,
 ) -> None:
     """Replay a history through the TTL policy, beside fixed TTLs and an oracle."""
-    from lapse.simulation.generators import GENERATORS, Plan
+    from lapse.ttl.simulation.generators import GENERATORS, Plan
 
     if generator == "list":
         for name, known in GENERATORS.items():
@@ -76,12 +76,12 @@ def simulate(
     ttls = _fixed(fixed)
     history: Iterable[Arrival]
     if generator is not None:
-        from lapse.simulation.generators import generate
+        from lapse.ttl.simulation.generators import generate
 
         plan = Plan(days, per_day, cure, seed)
         history, total = generate(generator, plan), timedelta(days=days)
     elif trace is not None:
-        from lapse.simulation.traces import read_trace
+        from lapse.ttl.simulation.traces import read_trace
 
         history = found = read_trace(trace)
         total = _span(found)
@@ -126,7 +126,7 @@ def _span(history: list[Arrival]) -> timedelta:
 
 
 async def _observed(settings: Settings, app_name: str | None) -> list[Arrival]:
-    from lapse.simulation.traces import drawn_from
+    from lapse.ttl.simulation.traces import drawn_from
 
     store = open_store(settings)
     try:
@@ -150,8 +150,8 @@ def _show(
     from rich.console import Console
     from rich.progress import Progress
 
-    from lapse.simulation.replay import replay
-    from lapse.simulation.report import as_document, as_table, draw, lines
+    from lapse.ttl.simulation.replay import replay
+    from lapse.ttl.simulation.report import as_document, as_table, draw, lines
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

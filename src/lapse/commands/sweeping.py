@@ -206,10 +206,10 @@ async def _watch(settings: Settings) -> None:
 
     from lapse.adoption.adopter import Adopter
     from lapse.core.feed import Feed
-    from lapse.policy import TtlPolicy
     from lapse.settings import Adopt
     from lapse.sweep.sweeper import Sweeper
     from lapse.telemetry.logs import log_change, log_sweep
+    from lapse.ttl.policy import TtlPolicy
 
     store = open_store(settings)
     await store.open()

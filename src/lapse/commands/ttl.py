@@ -167,8 +167,8 @@ async def _cohorts(
 
 
 def _draw(curves: Mapping[Scope, Any], targets: Targets, png: Path) -> None:
-    from lapse.plots import figure
     from lapse.ttl import EDGES
+    from lapse.ttl.plots import figure
 
     with figure(png) as (axes,):
         for scope, curve in curves.items():

@@ -17,7 +17,7 @@ from math import ceil
 from typing import Final
 
 from lapse.ttl.ages import EDGES, Histogram, edge_at_most
-from lapse.ttl.bounds import at_least, at_most, excess, upper
+from lapse.ttl.binomial import at_least, at_most, excess, upper
 from lapse.ttl.decision import Decision, Reason, Targets
 from lapse.ttl.observed import Cohort, Scope
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.minutes import DEFAULT_TTL
-from lapse.ttl.bounds import lower
+from lapse.ttl.binomial import lower
 from lapse.ttl.observed import Scope
 
 USUAL_FLOOR: Final = timedelta(minutes=5)

@@ -20,7 +20,6 @@ from lapse.limits.middleware import BoundsInFront
 from lapse.limits.rules import Bounds
 from lapse.operators import OperatorOptions
 from lapse.overview.store import BrakeOptions
-from lapse.policy_metrics import TtlMetrics
 from lapse.quotas.metrics import QuotaMetrics
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import RunLimits
@@ -30,6 +29,7 @@ from lapse.settings import Adopt
 from lapse.sweep.sweeper import Sweeper, SweepReport
 from lapse.telemetry.logs import log_change, log_sweep
 from lapse.telemetry.metrics import Metrics, Where
+from lapse.ttl.metrics import TtlMetrics
 from lapse.watcher import Watcher
 from lapse.watching import WatchOptions
 from lapse.web.address import AddressInFront

@@ -16,7 +16,6 @@ from typing import Any, Self
 from lapse.check.store import Inspection
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
-from lapse.observations import FirstMessage, Round
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store.options import ConnectionOptions
 from lapse.store.postgres import append as appending
@@ -43,6 +42,7 @@ from lapse.store.sessions import (
 )
 from lapse.ttl import Decision, Scope
 from lapse.ttl.observed import Count
+from lapse.ttl.store import FirstMessage, Round
 from lapse.watching import Snapshot
 
 

@@ -1,4 +1,4 @@
-"""Observations and decisions in PostgreSQL; see `lapse.observations`."""
+"""Observations and decisions in PostgreSQL; see `lapse.ttl.store`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 from lapse.core.lifecycle import Change, ChangeKind
-from lapse.observations import FirstMessage, Round
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.call import Call
 from lapse.ttl import EDGES, Decision, Kind, Scope
 from lapse.ttl.observed import MOST_PER_USER, Count
+from lapse.ttl.store import FirstMessage, Round
 
 _EDGES: Final = [edge // timedelta(microseconds=1) for edge in EDGES]
 

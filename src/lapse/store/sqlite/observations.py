@@ -1,4 +1,4 @@
-"""Observations and decisions in SQLite; see `lapse.observations`."""
+"""Observations and decisions in SQLite; see `lapse.ttl.store`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Final
 
 from lapse.core.documents import read_metadata
 from lapse.core.lifecycle import Change, ChangeKind, Status
-from lapse.observations import FirstMessage, Round
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.transaction import Transaction
 from lapse.ttl import Decision, Kind, Scope, bucket_of
 from lapse.ttl.observed import MOST_PER_USER, Count, is_audited, segment_of
+from lapse.ttl.store import FirstMessage, Round
 
 _UNIT_SEPARATOR: Final = "\x1f"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.table import Table
 
-from lapse.plots import figure
-from lapse.simulation.replay import Replayed, Tally
 from lapse.ttl import Reason, Targets, minutes_of
+from lapse.ttl.plots import figure
+from lapse.ttl.simulation.replay import Replayed, Tally
 
 
 @dataclass(frozen=True, slots=True)

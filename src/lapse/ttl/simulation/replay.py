@@ -12,12 +12,12 @@ from itertools import accumulate
 from math import ceil, isfinite
 from typing import Final
 
-from lapse.simulation.traces import Arrival
 from lapse.ttl import EDGES, Cohort, Decision, Histogram, Scope, Targets
 from lapse.ttl.ages import BUCKETS
 from lapse.ttl.deciding import GUARD_LEAST, GUARD_MESSAGES, GUARD_REACH, WINDOW_DAYS
 from lapse.ttl.observed import MOST_PER_USER, MOST_SEGMENTS, NO_SEGMENT, is_audited
 from lapse.ttl.rounds import daily, hourly, ttl_of
+from lapse.ttl.simulation.traces import Arrival
 
 APP: Final = "simulated"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
-from lapse.simulation.traces import NEVER, Arrival
+from lapse.ttl.simulation.traces import NEVER, Arrival
 
 _DAY: Final = 86_400.0
 _HOUR: Final = 3_600.0

@@ -8,9 +8,9 @@ from typing import Final, TypeAlias
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lapse.policy import TtlPolicy
 from lapse.telemetry.labels import OTHER, AppLabels
 from lapse.ttl import Decision, Policy, Scope
+from lapse.ttl.policy import TtlPolicy
 
 _LABELS: Final = ("app", "segment")
 _Value: TypeAlias = Callable[[Decision], float | None]

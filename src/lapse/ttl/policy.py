@@ -16,12 +16,12 @@ from typing import Any, Final
 from lapse.core.errors import InvalidValueError, LapseError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import SessionKey
-from lapse.observations import FirstMessage, Round
 from lapse.store.sessions import Store
 from lapse.ttl import Decision, Histogram, Policy, Scope, Targets, bucket_of
 from lapse.ttl.deciding import GUARD_MESSAGES, GUARD_REACH, WINDOW_DAYS
 from lapse.ttl.observed import Cohort, Count, admitted, cohorts, is_audited, segment_of
 from lapse.ttl.rounds import Standing, daily, hourly, ttl_of
+from lapse.ttl.store import FirstMessage, Round
 
 _LOOKS: Final = timedelta(seconds=30)
 """How often to look for what others have decided: all follow within a minute."""
