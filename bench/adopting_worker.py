@@ -13,10 +13,10 @@ from google.adk.events.event import Event
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.genai.types import Content, Part
 
+from lapse.adk.service import LapseSessionService
 from lapse.adoption.adopt import BATCH, Throttle
 from lapse.adoption.store import Batch, Selection
 from lapse.core.lifecycle import SessionKey
-from lapse.sessions import LapseSessionService
 from lapse.store import store_from_url
 
 TTL = timedelta(minutes=30)

@@ -21,8 +21,8 @@ class Lapse:
     """A service and its sweeper, as `lapse serve` runs them."""
 
     def __init__(self, directory: Path) -> None:
+        from lapse.adk.service import LapseSessionService
         from lapse.core.feed import Feed
-        from lapse.sessions import LapseSessionService
         from lapse.store import store_from_url
         from lapse.telemetry.metrics import Metrics
 

@@ -50,7 +50,7 @@ class Peer:
 
 @asynccontextmanager
 async def _lapse(url: str) -> AsyncIterator[Opened]:
-    from lapse.sessions import LapseSessionService
+    from lapse.adk.service import LapseSessionService
     from lapse.store import store_from_url
 
     async with LapseSessionService(store_from_url(url)) as service:

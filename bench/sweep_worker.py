@@ -14,9 +14,9 @@ from children import Answer, Request, answer_requests
 from figures import quantile
 from peers import file_of
 
+from lapse.adk.service import LapseSessionService
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind
-from lapse.sessions import LapseSessionService
 from lapse.settings import LogFormat
 from lapse.store import store_from_url
 from lapse.store.sessions import Store

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lapse.adk.service import LapseSessionService
     from lapse.registry import session_service
-    from lapse.sessions import LapseSessionService
     from lapse.store import store_from_url
 
 __all__ = ["LapseSessionService", "session_service", "store_from_url"]
 
 _HOMES = {
-    "LapseSessionService": "lapse.sessions",
+    "LapseSessionService": "lapse.adk.service",
     "session_service": "lapse.registry",
     "store_from_url": "lapse.store",
 }

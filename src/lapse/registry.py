@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from lapse.adk.service import LapseSessionService
 from lapse.auth.options import AuthMode
 from lapse.core.errors import InvalidValueError
 from lapse.core.feed import Feed
-from lapse.sessions import LapseSessionService
 from lapse.settings import load_settings
 from lapse.store import store_from_url
 from lapse.telemetry.logs import log_change

@@ -9,9 +9,9 @@ from google.adk.events.event_actions import EventActions, EventCompaction
 from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai import types
 
-from lapse import events
+from lapse.adk import events
+from lapse.adk.translation import new_event
 from lapse.store.sessions import EventRecord
-from lapse.translation import new_event
 
 WORDS = types.Content(role="user", parts=[types.Part(text="héllo 😀"), types.Part(text="")])
 EVENTS = {

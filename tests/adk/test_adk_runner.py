@@ -18,9 +18,9 @@ from google.adk.tools.tool_context import ToolContext
 from google.genai import types
 
 from lapse import LapseSessionService, store_from_url
+from lapse.adk.translation import session_of
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import SessionKey, Status, utc_now
-from lapse.translation import session_of
 
 
 def words(text, role="user"):

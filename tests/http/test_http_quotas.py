@@ -11,9 +11,9 @@ import pytest
 from fastapi import FastAPI
 from serving import AGENTS, Server, serving
 
+from lapse.adk.service import LapseSessionService
 from lapse.auth.addresses import parse_networks
 from lapse.quotas.rules import Quotas
-from lapse.sessions import LapseSessionService
 from lapse.store import store_from_url
 from lapse.web import MountOptions, mount
 

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from google.adk.events.event import Event
 from google.genai import types
 
+from lapse.adk.service import LapseSessionService
 from lapse.core.lifecycle import Rules, SessionKey
-from lapse.sessions import LapseSessionService
 from lapse.store import store_from_url
 from lapse.watching import WatchOptions
 from lapse.web import MountOptions, mount

@@ -11,9 +11,9 @@ from tokens import AUDIENCE, ISSUER, Issuer, bearer
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from lapse.adk.service import LapseSessionService
 from lapse.auth import authentication_of
 from lapse.auth.settings import AuthSettings
-from lapse.sessions import LapseSessionService
 from lapse.store import store_from_url
 from lapse.web.app import ServerOptions, build_app
 from lapse.web.mounting import MountOptions

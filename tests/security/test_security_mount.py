@@ -6,10 +6,10 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI
 from starlette.requests import HTTPConnection
 
+from lapse.adk.service import LapseSessionService
 from lapse.auth import Authentication
 from lapse.auth.options import NotAuthenticatedError
 from lapse.auth.principals import Principal, Role, current_principal
-from lapse.sessions import LapseSessionService
 from lapse.store import store_from_url
 from lapse.web.mounting import MountOptions, mount
 from served import Served

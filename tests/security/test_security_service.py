@@ -6,13 +6,13 @@ import pytest
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.events.event import Event
 
+from lapse.adk.service import LapseSessionService
 from lapse.auth.principals import Principal, Role, acting, current_principal
 from lapse.core.errors import NoSuchRunError, NoSuchSessionError
 from lapse.core.lifecycle import SessionKey
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import RunLimits
 from lapse.runs import Runs
-from lapse.sessions import LapseSessionService
 from lapse.store import store_from_url
 from lapse.telemetry.metrics import Metrics
 

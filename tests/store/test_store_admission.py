@@ -5,12 +5,12 @@ from datetime import timedelta
 
 import pytest
 
+from lapse.adk.service import LapseSessionService
 from lapse.auth.addresses import coming_from, parse_address
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
 from lapse.core.lifecycle import ChangeKind, SessionKey
 from lapse.quotas.rules import Drawer, Quotas
-from lapse.sessions import LapseSessionService
 
 HOME = parse_address("203.0.113.9")
 

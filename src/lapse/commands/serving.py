@@ -113,7 +113,7 @@ def _agents(folder: Path | None) -> Path:
         return AGENTS_DIR
     if not folder.is_dir():
         fail(f"{folder}: there is no such folder of agents")
-    from lapse.agents import has_agents
+    from lapse.adk.agents import has_agents
 
     if not has_agents(folder):
         fail(
@@ -187,10 +187,10 @@ def _serve(
 
     import uvicorn
 
+    from lapse.adk.service import LapseSessionService
     from lapse.core.feed import Feed
     from lapse.demo import APP_NAME
     from lapse.limits.protocol import bounded
-    from lapse.sessions import LapseSessionService
     from lapse.ttl.policy import TtlPolicy
     from lapse.web.app import ServerOptions, build_app
     from lapse.web.mounting import MountOptions

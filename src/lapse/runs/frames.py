@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from lapse.events import read_event
+from lapse.adk.events import read_event
 from lapse.run_store import RunStatus
 from lapse.runs.places import place_at_end, place_within
 from lapse.store.sessions import EventRecord

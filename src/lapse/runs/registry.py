@@ -13,6 +13,8 @@ from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from lapse.adk.context import reviving, watching
+from lapse.adk.service import LapseSessionService
 from lapse.auth.principals import is_foreign
 from lapse.core.errors import (
     InvalidValueError,
@@ -27,14 +29,12 @@ from lapse.core.errors import (
 from lapse.core.lifecycle import SHOWN_ID, SessionKey
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import HEARTBEAT, RunLimits, RunRecord, RunStatus
-from lapse.running_in import reviving, watching
 from lapse.runs.frames import ending, error_of
 from lapse.runs.places import Place
 from lapse.runs.reading import frames_after, stored_after
 from lapse.runs.running import Chunks, Run
 from lapse.runs.stream import LaggedError
 from lapse.runs.watching import Watching
-from lapse.sessions import LapseSessionService
 from lapse.telemetry.logs import shortening
 
 _UNWIND: Final = timedelta(seconds=5)

@@ -12,9 +12,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from lapse.adk.run_sse import Opener
 from lapse.core.lifecycle import SessionKey, check_key
 from lapse.runs import Runs
-from lapse.web.adk import Opener
 from lapse.web.beginning import RUN_HEADER, unless_gone, validated
 from lapse.web.run_bodies import IfBusy
 from lapse.web.streams import EventStream

@@ -10,9 +10,9 @@ from urllib.parse import unquote
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lapse.adk.context import reviving
 from lapse.auth.body import parsed, read_body
 from lapse.core.lifecycle import SessionKey
-from lapse.running_in import reviving
 from lapse.telemetry.logs import shortening
 from lapse.web.detached import is_detached
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from lapse.adk.routes import lifecycle_routes
+from lapse.adk.run_sse import opener_for, opener_of
+from lapse.adk.service import LapseSessionService
 from lapse.adoption.adopter import Adopter
 from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth import Authentication, Gate
@@ -24,7 +27,6 @@ from lapse.quotas.metrics import QuotaMetrics
 from lapse.run_metrics import RunMetrics
 from lapse.run_store import RunLimits
 from lapse.runs import Runs
-from lapse.sessions import LapseSessionService
 from lapse.settings import Adopt
 from lapse.sweep.sweeper import Sweeper, SweepReport
 from lapse.telemetry.logs import log_change, log_sweep
@@ -33,12 +35,10 @@ from lapse.ttl.metrics import TtlMetrics
 from lapse.watcher import Watcher
 from lapse.watching import WatchOptions
 from lapse.web.address import AddressInFront
-from lapse.web.adk import opener_for, opener_of
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
-from lapse.web.lifecycle import lifecycle_routes
 from lapse.web.notices import StreamsInFront, notice_routes
 from lapse.web.operators import add_operators
 from lapse.web.page import add_client

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Header
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lapse.adk.routes import Key, LifecycleBody
+from lapse.adk.service import LapseSessionService
 from lapse.core.lifecycle import SessionKey
 from lapse.notices import Known, Notice, NoticeKind
-from lapse.sessions import LapseSessionService
 from lapse.watcher import Watcher
-from lapse.web.lifecycle import Key, LifecycleBody
 
 MEDIA_TYPE: Final = "text/event-stream"
 

@@ -8,11 +8,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from lapse.adk.run_sse import Opener
+from lapse.adk.service import LapseSessionService
 from lapse.core.lifecycle import SessionKey, check_key
 from lapse.run_store import RunRecord, RunStatus
 from lapse.runs import Place, Run, Runs
-from lapse.sessions import LapseSessionService
-from lapse.web.adk import Opener
 from lapse.web.beginning import RUN_HEADER, unless_gone, validated
 from lapse.web.run_bodies import IfBusy, RunBody, RunBodyOut, RunStarted
 from lapse.web.streams import EventStream

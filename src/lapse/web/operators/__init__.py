@@ -6,9 +6,9 @@ from fastapi import Depends, FastAPI, HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lapse.adk.service import LapseSessionService
 from lapse.operators import OperatorOptions
 from lapse.overview.store import BrakeOptions
-from lapse.sessions import LapseSessionService
 from lapse.web.operators.admission import Admission
 from lapse.web.operators.api import api_routes
 from lapse.web.operators.changes import change_routes

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends
 from fastapi import Query as Parameter
 
+from lapse.adk.service import LapseSessionService
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
 from lapse.core.lifecycle import Lifecycle, SessionKey
 from lapse.overview.json import act_json, brake_json, dues_json, iso, overview_json, record_json
-from lapse.sessions import LapseSessionService
 from lapse.web.operators.admission import Admission
 from lapse.web.operators.doing import Action, Doing
 from lapse.web.operators.pages import AskedQuery, Key

@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
+from lapse.adk.service import LapseSessionService
 from lapse.core.errors import NoSuchSessionError
 from lapse.operators import OperatorOptions
-from lapse.sessions import LapseSessionService
 from lapse.web.operators.admission import Admission, base_of
 from lapse.web.operators.doing import MOST_COUNTED, WORDS, Action, Doing, HandSwept
 from lapse.web.operators.faults import PageRoute

@@ -10,11 +10,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+from lapse.adk.service import LapseSessionService
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.lifecycle import Lifecycle, SessionKey, Status
 from lapse.overview.store import Brake, BrakeOptions, Dues
-from lapse.sessions import LapseSessionService
 from lapse.sweep.brake import Brakes
 from lapse.sweep.sweeper import sweep_once
 from lapse.web.operators.signing import Operator

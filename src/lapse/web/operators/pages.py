@@ -11,13 +11,13 @@ from fastapi import APIRouter, Depends, Request
 from fastapi import Query as Parameter
 from starlette.responses import Response, StreamingResponse
 
+from lapse.adk.service import LapseSessionService
 from lapse.audit.store import Act
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
 from lapse.core.lifecycle import SessionKey, Status
 from lapse.operators import OperatorOptions
 from lapse.overview.json import act_csv, act_json, acts_csv_head, record_json
 from lapse.overview.store import Page, Query
-from lapse.sessions import LapseSessionService
 from lapse.web.operators.admission import Admission
 from lapse.web.operators.charts import SERIES, day_chart
 from lapse.web.operators.doing import ALLOWED, WORDS, Action

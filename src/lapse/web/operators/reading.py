@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from lapse.adk.service import LapseSessionService
 from lapse.core.lifecycle import Status
 from lapse.overview.store import Overview
-from lapse.sessions import LapseSessionService
 from lapse.ttl import Scope
 from lapse.ttl.curve import Curve
 from lapse.ttl.rounds import ttl_of

@@ -20,6 +20,9 @@ from google.adk.sessions.base_session_service import (
 )
 from google.adk.sessions.session import Session
 
+from lapse.adk.context import announced, is_revived, reviving
+from lapse.adk.transitions import Transitions, Turns
+from lapse.adk.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.auth.principals import Role, acting, current_actor, current_principal, is_foreign
 from lapse.core.documents import StateDelta, check_metadata
 from lapse.core.errors import (
@@ -33,11 +36,8 @@ from lapse.core.lifecycle import Cause, Change, Lifecycle, SessionKey, can_exist
 from lapse.overview.store import BrakeOptions
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
-from lapse.running_in import announced, is_revived, reviving
 from lapse.store.sessions import Outcome, Store
 from lapse.sweep.sweeper import Sweeper
-from lapse.transitions import Transitions, Turns
-from lapse.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.ttl import DEFAULT_TTL, Targets, ttl_from_minutes
 from lapse.ttl.policy import TtlPolicy
 

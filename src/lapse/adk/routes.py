@@ -10,10 +10,10 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from lapse.adk.service import LapseSessionService
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Lifecycle, SessionKey, Status, utc_now
 from lapse.overview.json import record_json
-from lapse.sessions import LapseSessionService
 from lapse.ttl import ttl_from_minutes
 
 

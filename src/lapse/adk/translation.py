@@ -12,10 +12,10 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.session import Session
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from lapse.adk.events import read_event
 from lapse.core.documents import StateDelta, encode, split_state
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import is_message
-from lapse.events import read_event
 from lapse.store.sessions import (
     EventRecord,
     EventWindow,

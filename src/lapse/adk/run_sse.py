@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from google.adk.cli.api_server import RunAgentRequest
     from google.adk.runners import Runner
 
-    from lapse.sessions import LapseSessionService
+    from lapse.adk.service import LapseSessionService
 
 Chunks = AsyncIterator[str | bytes | memoryview]
 Opener = Callable[["RunAgentRequest"], Awaitable[Chunks]]

@@ -1,0 +1,1 @@
+"""ADK's session service on a Lapse store, and all that knows ADK."""
