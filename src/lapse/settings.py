@@ -28,6 +28,7 @@ from lapse.core.setting_types import (
     doubt_of,
 )
 from lapse.limits.rules import KIB, Bounds
+from lapse.notices.store import WatchOptions
 from lapse.operators import AdminToken, OperatorOptions, without_password
 from lapse.overview.store import BrakeOptions
 from lapse.quotas.rules import USUAL, Quotas
@@ -36,7 +37,6 @@ from lapse.store.options import ConnectionOptions
 from lapse.telemetry.logs import LogFormat
 from lapse.ttl import DEFAULT_TTL, Policy, Targets
 from lapse.ttl.decision import USUAL_FLOOR
-from lapse.watching import WatchOptions
 
 ENV_FILE: Final = ".env.local"
 _PREFIXES: Final = ("LAPSE_", "SESSION_CLEANUP_")

@@ -12,8 +12,8 @@ from google.genai import types
 
 from lapse.adk.service import LapseSessionService
 from lapse.core.lifecycle import Rules, SessionKey
+from lapse.notices.store import WatchOptions
 from lapse.store import store_from_url
-from lapse.watching import WatchOptions
 from lapse.web import MountOptions, mount
 from served import Served
 

@@ -246,7 +246,7 @@ def test_streams_outlive_an_outage_of_the_store(alone, replica, caplog):
             raise StoreUnavailableError("gone fishing")
         return await well(keys, **more)
 
-    with one.watch("s1") as stream, caplog.at_level(logging.WARNING, "lapse.watcher"):
+    with one.watch("s1") as stream, caplog.at_level(logging.WARNING, "lapse.notices.watcher"):
         assert stream.heard()[0] == "lifecycle"
         one.store.records = records
         for _ in range(5):
@@ -254,7 +254,7 @@ def test_streams_outlive_an_outage_of_the_store(alone, replica, caplog):
         one.say("s1")
         fails.set()
         assert stream.heard()[0] == "used"
-    first, last = (line.message for line in caplog.records if line.name == "lapse.watcher")
+    first, last = (line.message for line in caplog.records if line.name == "lapse.notices.watcher")
     assert "gone fishing" in first
     assert "watched again" in last
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 
 from backends import DUE, T0, TICK, TTL, key
 from lapse.core.lifecycle import Lifecycle, Status
-from lapse.notices import Known, NoticeKind, greeting, news, next_moment, warning_at
+from lapse.notices.rules import Known, NoticeKind, greeting, news, next_moment, warning_at
 
 WAITING = Lifecycle(key(), Status.WAITING, T0, TTL, DUE, restorable_until=DUE + TTL)
 EXPIRED = replace(WAITING, status=Status.EXPIRED, expired_at=DUE)

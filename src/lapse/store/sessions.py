@@ -21,11 +21,11 @@ from lapse.audit.store import Audited
 from lapse.check.store import Inspected
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
+from lapse.notices.store import Watchable
 from lapse.overview.store import Operated
 from lapse.quotas.rules import Limiting
 from lapse.run_store import RunStore
 from lapse.ttl.store import Observations
-from lapse.watching import Watchable
 
 _WAITING: Final = "w"
 

@@ -21,6 +21,9 @@ from lapse.auth.addresses import Network
 from lapse.core.background import Background
 from lapse.limits.middleware import BoundsInFront
 from lapse.limits.rules import Bounds
+from lapse.notices.routes import StreamsInFront, notice_routes
+from lapse.notices.store import WatchOptions
+from lapse.notices.watcher import Watcher
 from lapse.operators import OperatorOptions
 from lapse.overview.store import BrakeOptions
 from lapse.quotas.metrics import QuotaMetrics
@@ -32,14 +35,11 @@ from lapse.sweep.sweeper import Sweeper, SweepReport
 from lapse.telemetry.logs import log_change, log_sweep
 from lapse.telemetry.metrics import Metrics, Where
 from lapse.ttl.metrics import TtlMetrics
-from lapse.watcher import Watcher
-from lapse.watching import WatchOptions
 from lapse.web.address import AddressInFront
 from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
-from lapse.web.notices import StreamsInFront, notice_routes
 from lapse.web.operators import add_operators
 from lapse.web.page import add_client
 from lapse.web.runs import run_routes

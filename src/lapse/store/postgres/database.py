@@ -16,6 +16,7 @@ from typing import Any, Self
 from lapse.check.store import Inspection
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
+from lapse.notices.store import Snapshot
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store.options import ConnectionOptions
 from lapse.store.postgres import append as appending
@@ -43,7 +44,6 @@ from lapse.store.sessions import (
 from lapse.ttl import Decision, Scope
 from lapse.ttl.observed import Count
 from lapse.ttl.store import FirstMessage, Round
-from lapse.watching import Snapshot
 
 
 class PostgresStore(PostgresAdopting, PostgresAudited, PostgresLimiting, PostgresOperated):

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Final
 
 from lapse.core.lifecycle import Lifecycle, SessionKey, Status
+from lapse.notices.store import Snapshot
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.call import Call
-from lapse.watching import Snapshot
 
 CHANNEL: Final = "lapse_changes"
 

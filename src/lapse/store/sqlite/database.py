@@ -20,6 +20,7 @@ from lapse.check.store import Inspection
 from lapse.core.documents import StateDelta
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
+from lapse.notices.store import Snapshot
 from lapse.run_store import RunNews, RunRecord, RunStatus
 from lapse.store.sessions import (
     Appended,
@@ -46,7 +47,6 @@ from lapse.store.sqlite.transaction import NO_SESSION, Transaction
 from lapse.ttl import Decision, Scope
 from lapse.ttl.observed import Count
 from lapse.ttl.store import FirstMessage, Round
-from lapse.watching import Snapshot
 
 T = TypeVar("T")
 

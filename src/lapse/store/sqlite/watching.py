@@ -7,9 +7,9 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from lapse.core.lifecycle import Lifecycle, SessionKey, Status
+from lapse.notices.store import Snapshot
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.transaction import Transaction
-from lapse.watching import Snapshot
 
 
 def records(transaction: Transaction, keys: Collection[SessionKey]) -> Snapshot:

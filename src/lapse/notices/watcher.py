@@ -22,9 +22,9 @@ from typing import Final, Protocol, Self
 from lapse.core.errors import LapseError, TooManyStreamsError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, SessionKey
-from lapse.notices import Known, Notice, NoticeKind, greeting, news, next_moment
+from lapse.notices.rules import Known, Notice, NoticeKind, greeting, news, next_moment
+from lapse.notices.store import Snapshot, WatchOptions
 from lapse.store.sessions import Store
-from lapse.watching import Snapshot, WatchOptions
 
 _GATHER: Final = timedelta(milliseconds=20)
 """How long a read waits for others to join it; many deadlines are one read."""

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lapse.adk.routes import Key, LifecycleBody
 from lapse.adk.service import LapseSessionService
 from lapse.core.lifecycle import SessionKey
-from lapse.notices import Known, Notice, NoticeKind
-from lapse.watcher import Watcher
+from lapse.notices.rules import Known, Notice, NoticeKind
+from lapse.notices.watcher import Watcher
 
 MEDIA_TYPE: Final = "text/event-stream"
 
