@@ -32,7 +32,7 @@ from lapse.notices.store import WatchOptions
 from lapse.operators import AdminToken, OperatorOptions, without_password
 from lapse.overview.store import BrakeOptions
 from lapse.quotas.rules import USUAL, Quotas
-from lapse.run_store import RunLimits
+from lapse.runs.store import RunLimits
 from lapse.store.options import ConnectionOptions
 from lapse.telemetry.logs import LogFormat
 from lapse.ttl import DEFAULT_TTL, Policy, Targets

@@ -3,7 +3,7 @@
 import pytest
 
 from backends import key
-from lapse.run_store import RunStatus
+from lapse.runs.store import RunStatus
 from lapse.store import store_from_url
 from lapse.store.postgres.call import Call
 

@@ -10,9 +10,9 @@ from lapse.adk.service import LapseSessionService
 from lapse.auth.principals import Principal, Role, acting, current_principal
 from lapse.core.errors import NoSuchRunError, NoSuchSessionError
 from lapse.core.lifecycle import SessionKey
-from lapse.run_metrics import RunMetrics
-from lapse.run_store import RunLimits
-from lapse.runs import Runs
+from lapse.runs.metrics import RunMetrics
+from lapse.runs.runs import Runs
+from lapse.runs.store import RunLimits
 from lapse.store import store_from_url
 from lapse.telemetry.metrics import Metrics
 

@@ -8,7 +8,7 @@ import pytest
 from backends import T0, TICK, by, create, key, message, use
 from lapse.core.documents import StateDelta
 from lapse.core.errors import RunInFlightError, TooManyRunsError
-from lapse.run_store import KEPT, STALE, RunStatus
+from lapse.runs.store import KEPT, STALE, RunStatus
 from lapse.store.sessions import EventRecord, NewEvent
 
 MANY = 99

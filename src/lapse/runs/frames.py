@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lapse.adk.events import read_event
-from lapse.run_store import RunStatus
-from lapse.runs.places import place_at_end, place_within
+from lapse.runs.cursor import place_at_end, place_within
+from lapse.runs.store import RunStatus
 from lapse.store.sessions import EventRecord
 
 if TYPE_CHECKING:

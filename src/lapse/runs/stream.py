@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from itertools import islice
 from typing import Final
 
+from lapse.runs.cursor import Place
 from lapse.runs.frames import HEARTBEAT, Frame
-from lapse.runs.places import Place
 
 FRAMES_KEPT: Final = 2048
 BYTES_KEPT: Final = 4 * 1024 * 1024

@@ -24,7 +24,7 @@ from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.notices.store import Watchable
 from lapse.overview.store import Operated
 from lapse.quotas.rules import Limiting
-from lapse.run_store import RunStore
+from lapse.runs.store import RunStore
 from lapse.ttl.store import Observations
 
 _WAITING: Final = "w"

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from lapse.adk.agents import default_app
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.sweeper import ArtifactSweeper
-from lapse.runs import Runs
+from lapse.runs.runs import Runs
 from lapse.web.mounting import MountOptions, mount
 from lapse.web.page import add_chat_page
 from lapse.web.safe_headers import SafeHeaders

@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lapse.adk.context import reviving
 from lapse.auth.body import parsed, read_body
 from lapse.core.lifecycle import SessionKey
+from lapse.runs.detached import is_detached
 from lapse.telemetry.logs import shortening
-from lapse.web.detached import is_detached
 
 _RUNS: Final = {"/run", "/run_sse"}
 _LIVE: Final = "/run_live"

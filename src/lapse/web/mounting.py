@@ -27,22 +27,22 @@ from lapse.notices.watcher import Watcher
 from lapse.operators import OperatorOptions
 from lapse.overview.store import BrakeOptions
 from lapse.quotas.metrics import QuotaMetrics
-from lapse.run_metrics import RunMetrics
-from lapse.run_store import RunLimits
-from lapse.runs import Runs
+from lapse.runs.detached import DetachedRoute
+from lapse.runs.metrics import RunMetrics
+from lapse.runs.routes import run_routes
+from lapse.runs.runs import Runs
+from lapse.runs.store import RunLimits
 from lapse.settings import Adopt
 from lapse.sweep.sweeper import Sweeper, SweepReport
 from lapse.telemetry.logs import log_change, log_sweep
 from lapse.telemetry.metrics import Metrics, Where
 from lapse.ttl.metrics import TtlMetrics
 from lapse.web.address import AddressInFront
-from lapse.web.detached import DetachedRoute
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
 from lapse.web.operators import add_operators
 from lapse.web.page import add_client
-from lapse.web.runs import run_routes
 
 if TYPE_CHECKING:
     from google.adk.runners import Runner

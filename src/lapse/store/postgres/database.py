@@ -17,7 +17,7 @@ from lapse.check.store import Inspection
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.notices.store import Snapshot
-from lapse.run_store import RunNews, RunRecord, RunStatus
+from lapse.runs.store import RunNews, RunRecord, RunStatus
 from lapse.store.options import ConnectionOptions
 from lapse.store.postgres import append as appending
 from lapse.store.postgres import inspecting, lobby, observations, reading, runs, watching

@@ -12,7 +12,7 @@ import asyncpg
 
 from lapse.core.errors import RunInFlightError, TooManyRunsError
 from lapse.core.lifecycle import SessionKey
-from lapse.run_store import KEPT, STALE, RunNews, RunRecord, RunStatus
+from lapse.runs.store import KEPT, STALE, RunNews, RunRecord, RunStatus
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.call import Call
 from lapse.store.sessions import EventRecord

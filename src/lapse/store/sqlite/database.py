@@ -21,7 +21,7 @@ from lapse.core.documents import StateDelta
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
 from lapse.notices.store import Snapshot
-from lapse.run_store import RunNews, RunRecord, RunStatus
+from lapse.runs.store import RunNews, RunRecord, RunStatus
 from lapse.store.sessions import (
     Appended,
     Created,

@@ -10,7 +10,7 @@ from typing import Any
 
 from lapse.core.errors import RunInFlightError, TooManyRunsError
 from lapse.core.lifecycle import SessionKey
-from lapse.run_store import KEPT, STALE, RunNews, RunRecord, RunStatus
+from lapse.runs.store import KEPT, STALE, RunNews, RunRecord, RunStatus
 from lapse.store.sessions import EventRecord
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.transaction import Transaction

@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Final
 
 from lapse.core.errors import StoreUnavailableError
-from lapse.run_store import RunNews
 from lapse.runs.frames import ending, stored_frames
+from lapse.runs.store import RunNews
 from lapse.runs.stream import Stream
 from lapse.store.sessions import Store
 

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from lapse.core.documents import encode
-from lapse.runs import Run
+from lapse.runs.run import Run
 
 if TYPE_CHECKING:
     from google.adk.cli.api_server import RunAgentRequest

@@ -11,11 +11,13 @@ from fastapi.responses import JSONResponse
 from lapse.adk.run_sse import Opener
 from lapse.adk.service import LapseSessionService
 from lapse.core.lifecycle import SessionKey, check_key
-from lapse.run_store import RunRecord, RunStatus
-from lapse.runs import Place, Run, Runs
-from lapse.web.beginning import RUN_HEADER, unless_gone, validated
-from lapse.web.run_bodies import IfBusy, RunBody, RunBodyOut, RunStarted
-from lapse.web.streams import EventStream
+from lapse.runs.beginning import RUN_HEADER, unless_gone, validated
+from lapse.runs.bodies import IfBusy, RunBody, RunBodyOut, RunStarted
+from lapse.runs.cursor import Place
+from lapse.runs.run import Run
+from lapse.runs.runs import Runs
+from lapse.runs.sse import EventStream
+from lapse.runs.store import RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from google.adk.cli.api_server import RunAgentRequest

@@ -14,10 +14,10 @@ from starlette.types import Scope
 
 from lapse.adk.run_sse import Opener
 from lapse.core.lifecycle import SessionKey, check_key
-from lapse.runs import Runs
-from lapse.web.beginning import RUN_HEADER, unless_gone, validated
-from lapse.web.run_bodies import IfBusy
-from lapse.web.streams import EventStream
+from lapse.runs.beginning import RUN_HEADER, unless_gone, validated
+from lapse.runs.bodies import IfBusy
+from lapse.runs.runs import Runs
+from lapse.runs.sse import EventStream
 
 if TYPE_CHECKING:
     from google.adk.cli.api_server import RunAgentRequest

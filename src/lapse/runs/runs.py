@@ -27,14 +27,14 @@ from lapse.core.errors import (
     TooManyRunsError,
 )
 from lapse.core.lifecycle import SHOWN_ID, SessionKey
-from lapse.run_metrics import RunMetrics
-from lapse.run_store import HEARTBEAT, RunLimits, RunRecord, RunStatus
+from lapse.runs.cursor import Place
+from lapse.runs.follow import Watching
 from lapse.runs.frames import ending, error_of
-from lapse.runs.places import Place
-from lapse.runs.reading import frames_after, stored_after
-from lapse.runs.running import Chunks, Run
+from lapse.runs.metrics import RunMetrics
+from lapse.runs.replay import frames_after, stored_after
+from lapse.runs.run import Chunks, Run
+from lapse.runs.store import HEARTBEAT, RunLimits, RunRecord, RunStatus
 from lapse.runs.stream import LaggedError
-from lapse.runs.watching import Watching
 from lapse.telemetry.logs import shortening
 
 _UNWIND: Final = timedelta(seconds=5)

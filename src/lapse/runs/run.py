@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from lapse.core.errors import ShuttingDownError
-from lapse.run_store import RunRecord, RunStatus
+from lapse.runs.cursor import place_after, place_within
 from lapse.runs.frames import Frame, is_error, is_split, read_frame
-from lapse.runs.places import place_after, place_within
+from lapse.runs.store import RunRecord, RunStatus
 from lapse.runs.stream import Stream
 from lapse.store.sessions import Store
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from itertools import dropwhile
 
-from lapse.run_store import RunRecord
+from lapse.runs.cursor import Place
+from lapse.runs.follow import PAGE
 from lapse.runs.frames import ending, stored_frames
-from lapse.runs.places import Place
+from lapse.runs.store import RunRecord
 from lapse.runs.stream import Stream
-from lapse.runs.watching import PAGE
 from lapse.store.sessions import EventRecord, Store
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from lapse.run_store import RunRecord, RunStatus
+from lapse.runs.store import RunRecord, RunStatus
 
 
 class IfBusy(StrEnum):
