@@ -11,10 +11,10 @@ from test_adopt_report import contents, run
 
 import postgres
 from backends import T0, create, key, message, note
-from lapse.adopt.copying import copy_database
-from lapse.adopt.tables import Checksum, Type
 from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
 from lapse.core.lifecycle import Status
+from lapse.databases.copy import copy_database
+from lapse.databases.tables import Checksum, Type
 from lapse.store import store_from_url
 
 

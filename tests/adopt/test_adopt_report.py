@@ -15,10 +15,10 @@ from serving import LAPSE, environment
 from stock_databases import COUNTS, OWNER, words
 
 import postgres
-from lapse.adopt.readers import SqlalchemyReader, reader_of
-from lapse.adopt.report import Kind, Question, Report, Seen, group
 from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
 from lapse.core.lifecycle import awaits_answer, is_message
+from lapse.databases.readers import SqlalchemyReader, reader_of
+from lapse.databases.report import Kind, Question, Report, Seen, group
 from lapse.store.statements import read_statements
 
 TTL = timedelta(minutes=30)

@@ -13,12 +13,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from lapse.adopt.readers import Reader
-from lapse.adopt.report import Orphans
 from lapse.adoption.store import Leftover
 from lapse.core.background import Background
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import SessionKey
+from lapse.databases.readers import Reader
+from lapse.databases.report import Orphans
 from lapse.store.sessions import Store
 
 _AT_ONCE: Final = 50

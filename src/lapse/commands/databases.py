@@ -16,8 +16,8 @@ from lapse.commands.starting import JsonOption, open_settings, open_store, run_a
 from lapse.core.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from lapse.adopt.report import Report
     from lapse.adoption.store import Selection
+    from lapse.databases.report import Report
     from lapse.settings import Settings
     from lapse.store.sessions import Store
 
@@ -57,7 +57,7 @@ def report(
     """Say how many sessions of an ADK database are empty. Changes nothing."""
     from rich.console import Console
 
-    from lapse.adopt.showing import show
+    from lapse.databases.report_table import show
     from lapse.ttl import ttl_from_minutes
 
     settings = open_settings(url, verbose=False)
@@ -70,7 +70,7 @@ def report(
     else:
         show(found, Console())
     if png is not None:
-        from lapse.adopt.showing import draw
+        from lapse.databases.report_table import draw
 
         draw(found, png)
 
@@ -185,7 +185,7 @@ def copy(
 
     Stopped at any point, it goes on when it is called again.
     """
-    from lapse.adopt.copying import copy_database
+    from lapse.databases.copy import copy_database
 
     open_settings(target, verbose=False)
     with progress_bar("copying", None) as advance:
@@ -206,8 +206,8 @@ async def _report(
 ) -> Report:
     from dataclasses import replace
 
-    from lapse.adopt.readers import reader_of
     from lapse.artifacts.sweeper import count_orphans
+    from lapse.databases.readers import reader_of
 
     reader = reader_of(url)
     found = await reader.report(ttl, older_than)
@@ -249,7 +249,7 @@ def _hours(horizon: timedelta) -> str:
 
 def _plan(found: Report, selection: Selection) -> dict[str, int]:
     """Return what an adoption would take, and what it would leave, as counted just now."""
-    from lapse.adopt.report import Kind
+    from lapse.databases.report import Kind
 
     def count(kind: Kind, at_least: timedelta = timedelta(0)) -> int:
         return found.older_than(kind, max(at_least, selection.older_than), selection.app_name)
@@ -269,7 +269,7 @@ def _plan(found: Report, selection: Selection) -> dict[str, int]:
 def _tell_plan(
     plan: dict[str, int], found: Report, selection: Selection, settings: Settings
 ) -> None:
-    from lapse.adopt.showing import span
+    from lapse.databases.report_table import span
 
     ttl = span(found.question.ttl.total_seconds())
     typer.echo(

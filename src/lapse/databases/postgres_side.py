@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from lapse.adopt.copying import PAGE, Pages
-from lapse.adopt.readers import check_report
-from lapse.adopt.tables import ADK_TABLES, LOBBY, Row, Table, from_postgres
 from lapse.core.errors import StoreRefusedError
 from lapse.core.lifecycle import SHOWN_ID
+from lapse.databases.copy import PAGE, Pages
+from lapse.databases.readers import check_report
+from lapse.databases.tables import ADK_TABLES, LOBBY, Row, Table, from_postgres
 from lapse.store.postgres.connections import NOT_NOW, plain_url, shown_url, unavailable
 from lapse.store.postgres.schema import look
 

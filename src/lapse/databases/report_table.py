@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.console import Group as Lines
 from rich.table import Table
 
-from lapse.adopt.report import Kind, Report
+from lapse.databases.report import Kind, Report
 
 _TITLES: Final = {
     Kind.USED: "used",

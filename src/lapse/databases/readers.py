@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from lapse.adopt.report import DAYS, Group, Kind, Question, Report, Seen, group
 from lapse.core.errors import InvalidValueError, StoreRefusedError
 from lapse.core.lifecycle import SessionKey
+from lapse.databases.report import DAYS, Group, Kind, Question, Report, Seen, group
 from lapse.store.schemas import ADK_COLUMNS, Found, check_adk
 from lapse.store.statements import read_statements
 
@@ -60,7 +60,7 @@ def reader_of(url: str) -> Reader:
             return SqliteReader(rest.partition("?")[0].removeprefix("/"))
         case "postgresql" | "postgres":
             _need("asyncpg", "postgres")
-            from lapse.adopt.postgres_reader import PostgresReader
+            from lapse.databases.postgres_reader import PostgresReader
 
             return PostgresReader(url)
         case "mysql" | "mariadb":

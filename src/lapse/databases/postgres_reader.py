@@ -9,10 +9,10 @@ from typing import Final
 
 import asyncpg
 
-from lapse.adopt.readers import check_report
-from lapse.adopt.report import DAYS, Group, Kind, Question, Report
 from lapse.core.errors import StoreRefusedError
 from lapse.core.lifecycle import SessionKey
+from lapse.databases.readers import check_report
+from lapse.databases.report import DAYS, Group, Kind, Question, Report
 from lapse.store.postgres.call import STATEMENTS
 from lapse.store.postgres.connections import NOT_NOW, plain_url, shown_url, unavailable
 from lapse.store.postgres.schema import look

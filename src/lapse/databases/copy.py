@@ -9,8 +9,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from lapse.adopt.readers import check_report, open_read_only
-from lapse.adopt.tables import (
+from lapse.core.errors import InvalidValueError, StoreRefusedError
+from lapse.databases.readers import check_report, open_read_only
+from lapse.databases.tables import (
     ADK_TABLES,
     LOBBY,
     Checksum,
@@ -20,7 +21,6 @@ from lapse.adopt.tables import (
     from_sqlite,
     to_sqlite,
 )
-from lapse.core.errors import InvalidValueError, StoreRefusedError
 from lapse.store import store_from_url
 
 PAGE: Final = 1000
@@ -131,7 +131,7 @@ def _side(url: str) -> Side:
         case "sqlite" if rest.startswith("/"):
             return SqliteSide(rest.partition("?")[0].removeprefix("/"))
         case "postgresql" | "postgres":
-            from lapse.adopt.postgres_side import PostgresSide
+            from lapse.databases.postgres_side import PostgresSide
 
             return PostgresSide(url)
         case _:
