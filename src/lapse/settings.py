@@ -27,9 +27,9 @@ from lapse.core.setting_types import (
     WarningMinutes,
     doubt_of,
 )
+from lapse.dashboard.options import AdminToken, OperatorOptions, without_password
 from lapse.limits.rules import KIB, Bounds
 from lapse.notices.store import WatchOptions
-from lapse.operators import AdminToken, OperatorOptions, without_password
 from lapse.overview.store import BrakeOptions
 from lapse.quotas.rules import USUAL, Quotas
 from lapse.runs.store import RunLimits

@@ -16,7 +16,7 @@ from lapse import LapseSessionService, store_from_url
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import SessionKey
-from lapse.operators import OperatorOptions
+from lapse.dashboard.options import OperatorOptions
 from lapse.web import MountOptions, mount
 from served import Served
 

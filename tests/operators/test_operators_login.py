@@ -7,8 +7,8 @@ from operators_server import FORM, TOKEN, operated
 from pydantic import SecretStr
 
 from lapse.core.errors import InvalidValueError
-from lapse.operators import OperatorOptions, without_password
-from lapse.web.operators.signing import Attempts, Signatures
+from lapse.dashboard.cookies import Attempts, Signatures
+from lapse.dashboard.options import OperatorOptions, without_password
 
 
 def test_a_log_in_gives_a_cookie_that_no_script_and_no_other_site_gets(running):

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from lapse import LapseSessionService, store_from_url
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import SessionKey
-from lapse.operators import OperatorOptions
+from lapse.dashboard.options import OperatorOptions
 from lapse.overview.store import Brake, BrakeReason
 from lapse.web import MountOptions, mount
 from served import Served
@@ -147,7 +147,7 @@ def test_the_pages_load_nothing_from_elsewhere_and_cannot_be_framed(running):
 
 
 def test_htmx_is_the_file_that_its_note_says():
-    folder = Path(__file__).parents[2] / "src/lapse/web/static/operators"
+    folder = Path(__file__).parents[2] / "src/lapse/dashboard/static"
     (script,) = folder.glob("htmx-*.js")
     note = (folder / "htmx.md").read_text("utf-8")
     assert script.name in note

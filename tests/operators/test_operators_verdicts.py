@@ -8,13 +8,13 @@ import pytest
 from backends import HOUR, T0, TTL, key
 from lapse.audit.store import Act
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, Status
+from lapse.dashboard.charts import curve_chart, day_chart
+from lapse.dashboard.timeline import Tense, about, timeline
+from lapse.dashboard.verdicts import Reading, numbers, verdicts
+from lapse.dashboard.words import span, when
 from lapse.overview.store import Brake, BrakeReason, Counted, Overview, Tally
 from lapse.ttl import Decision, Policy, Reason, Scope, Targets
 from lapse.ttl.curve import Curve
-from lapse.web.operators.charts import curve_chart, day_chart
-from lapse.web.operators.timeline import Tense, about, timeline
-from lapse.web.operators.views import Reading, numbers, verdicts
-from lapse.web.operators.words import span, when
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)

@@ -189,13 +189,13 @@ def _serve(
 
     from lapse.adk.service import LapseSessionService
     from lapse.core.feed import Feed
+    from lapse.dashboard import OperatorsDoor
     from lapse.demo import APP_NAME
     from lapse.limits.protocol import bounded
     from lapse.notices.routes import StreamsInFront
     from lapse.ttl.policy import TtlPolicy
     from lapse.web.app import ServerOptions, build_app
     from lapse.web.mounting import MountOptions
-    from lapse.web.operators import OperatorsDoor
 
     host, port = listener.getsockname()[:2]
     options = ServerOptions(

@@ -19,12 +19,13 @@ from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth import Authentication, Gate
 from lapse.auth.addresses import Network
 from lapse.core.background import Background
+from lapse.dashboard import add_operators
+from lapse.dashboard.options import OperatorOptions
 from lapse.limits.middleware import BoundsInFront
 from lapse.limits.rules import Bounds
 from lapse.notices.routes import StreamsInFront, notice_routes
 from lapse.notices.store import WatchOptions
 from lapse.notices.watcher import Watcher
-from lapse.operators import OperatorOptions
 from lapse.overview.store import BrakeOptions
 from lapse.quotas.metrics import QuotaMetrics
 from lapse.runs.detached import DetachedRoute
@@ -41,7 +42,6 @@ from lapse.web.address import AddressInFront
 from lapse.web.faults import install_faults
 from lapse.web.front import SessionInFront
 from lapse.web.health import health_routes
-from lapse.web.operators import add_operators
 from lapse.web.page import add_client
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from lapse.adk.service import LapseSessionService
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.lifecycle import Lifecycle, SessionKey, Status
+from lapse.dashboard.cookies import Operator
 from lapse.overview.store import Brake, BrakeOptions, Dues
 from lapse.sweep.brake import Brakes
 from lapse.sweep.sweeper import sweep_once
-from lapse.web.operators.signing import Operator
 
 MOST_COUNTED: Final = 10_000
 """Up to how many a dry run counts."""

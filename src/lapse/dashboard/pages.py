@@ -15,18 +15,18 @@ from lapse.adk.service import LapseSessionService
 from lapse.audit.store import Act
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
 from lapse.core.lifecycle import SessionKey, Status
-from lapse.operators import OperatorOptions
+from lapse.dashboard.actions import ALLOWED, WORDS, Action
+from lapse.dashboard.charts import SERIES, day_chart
+from lapse.dashboard.cookies import Operator
+from lapse.dashboard.errors import PageRoute
+from lapse.dashboard.login import Admission
+from lapse.dashboard.options import OperatorOptions
+from lapse.dashboard.reader import Reader, by_status
+from lapse.dashboard.rendering import SECURITY, Pages
+from lapse.dashboard.timeline import about, timeline
+from lapse.dashboard.verdicts import Reading, numbers, unreachable, verdicts
 from lapse.overview.json import act_csv, act_json, acts_csv_head, record_json
 from lapse.overview.store import Page, Query
-from lapse.web.operators.admission import Admission
-from lapse.web.operators.charts import SERIES, day_chart
-from lapse.web.operators.doing import ALLOWED, WORDS, Action
-from lapse.web.operators.faults import PageRoute
-from lapse.web.operators.reading import Reader, by_status
-from lapse.web.operators.rendering import SECURITY, Pages
-from lapse.web.operators.signing import Operator
-from lapse.web.operators.timeline import about, timeline
-from lapse.web.operators.views import Reading, numbers, unreachable, verdicts
 
 _FIRST_ROWS: Final = 10
 _ROWS: Final = 50

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from lapse.core.lifecycle import ChangeKind
+from lapse.dashboard.words import percent, span
 from lapse.overview.store import Counted
 from lapse.ttl import EDGES
 from lapse.ttl.curve import Curve
-from lapse.web.operators.words import percent, span
 
 HOURS: Final = 24
 _HOUR: Final = timedelta(hours=1)

@@ -10,12 +10,12 @@ from typing import Final
 
 from lapse.adk.service import LapseSessionService
 from lapse.core.lifecycle import Status
+from lapse.dashboard.charts import CurveChart, curve_chart
+from lapse.dashboard.verdicts import SHOWN, Reading, tallied
 from lapse.overview.store import Overview
 from lapse.ttl import Scope
 from lapse.ttl.curve import Curve
 from lapse.ttl.rounds import ttl_of
-from lapse.web.operators.charts import CurveChart, curve_chart
-from lapse.web.operators.views import SHOWN, Reading, tallied
 
 TIMEOUT: Final = timedelta(seconds=5)
 """A page says that the store does not answer rather than wait for longer."""

@@ -7,15 +7,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.adk.service import LapseSessionService
-from lapse.operators import OperatorOptions
+from lapse.dashboard.actions import Doing
+from lapse.dashboard.api import api_routes
+from lapse.dashboard.forms import change_routes
+from lapse.dashboard.login import Admission
+from lapse.dashboard.options import OperatorOptions
+from lapse.dashboard.pages import page_routes
+from lapse.dashboard.reader import Reader
+from lapse.dashboard.rendering import MEDIA_TYPES, Pages
 from lapse.overview.store import BrakeOptions
-from lapse.web.operators.admission import Admission
-from lapse.web.operators.api import api_routes
-from lapse.web.operators.changes import change_routes
-from lapse.web.operators.doing import Doing
-from lapse.web.operators.pages import page_routes
-from lapse.web.operators.reading import Reader
-from lapse.web.operators.rendering import MEDIA_TYPES, Pages
 
 
 def add_operators(

@@ -10,13 +10,13 @@ from starlette.responses import RedirectResponse, Response
 
 from lapse.adk.service import LapseSessionService
 from lapse.core.errors import NoSuchSessionError
-from lapse.operators import OperatorOptions
-from lapse.web.operators.admission import Admission, base_of
-from lapse.web.operators.doing import MOST_COUNTED, WORDS, Action, Doing, HandSwept
-from lapse.web.operators.faults import PageRoute
-from lapse.web.operators.pages import Key, address_of
-from lapse.web.operators.rendering import SECURITY, Pages
-from lapse.web.operators.signing import LONGEST_GIVEN_NAME, Operator
+from lapse.dashboard.actions import MOST_COUNTED, WORDS, Action, Doing, HandSwept
+from lapse.dashboard.cookies import LONGEST_GIVEN_NAME, Operator
+from lapse.dashboard.errors import PageRoute
+from lapse.dashboard.login import Admission, base_of
+from lapse.dashboard.options import OperatorOptions
+from lapse.dashboard.pages import Key, address_of
+from lapse.dashboard.rendering import SECURITY, Pages
 
 _LONGEST_FORM = 16 * 1024
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 from lapse.core.lifecycle import ChangeKind, Rules, Status
+from lapse.dashboard.words import percent, sessions, span, when
 from lapse.overview.store import BUCKET, Brake, BrakeReason, Counted, Overview, Tally
 from lapse.ttl import Decision, Policy, Scope, Targets
 from lapse.ttl.rounds import ttl_of
-from lapse.web.operators.words import percent, sessions, span, when
 
 SHOWN: Final = timedelta(hours=24)
 """Of how much time the page tells."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from lapse.audit.store import Act
 from lapse.core.lifecycle import Lifecycle, Status
-from lapse.web.operators.words import span
+from lapse.dashboard.words import span
 
 
 class Tense(StrEnum):

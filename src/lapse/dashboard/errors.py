@@ -17,7 +17,7 @@ from lapse.core.errors import (
     StoreUnavailableError,
     WrongStatusError,
 )
-from lapse.web.operators.rendering import Pages
+from lapse.dashboard.rendering import Pages
 
 
 class PageRoute(APIRoute):

@@ -11,8 +11,8 @@ from fastapi import HTTPException, Request
 from starlette.responses import Response
 
 from lapse.auth.principals import Role, current_principal
-from lapse.operators import OperatorOptions
-from lapse.web.operators.signing import Attempts, Operator, Signatures
+from lapse.dashboard.cookies import Attempts, Operator, Signatures
+from lapse.dashboard.options import OperatorOptions
 
 COOKIE: Final = "lapse_operator"
 FORM_FIELD: Final = "form_token"

@@ -12,11 +12,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
-from lapse.web.operators import words
-from lapse.web.operators.admission import FORM_FIELD, base_of
+from lapse.dashboard import words
+from lapse.dashboard.login import FORM_FIELD, base_of
 
-_WEB: Final = Path(__file__).parents[1]
-FILES: Final = _WEB / "static" / "operators"
+_HERE: Final = Path(__file__).parent
+FILES: Final = _HERE / "static"
 
 SECURITY: Final = {
     "Content-Security-Policy": (
@@ -50,7 +50,7 @@ class Pages:
         }
         self._release = hashlib.sha256(b"".join(self.files.values())).hexdigest()[:12]
         self._templates = Environment(
-            loader=FileSystemLoader(_WEB / "templates" / "operators"),
+            loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,

@@ -11,14 +11,14 @@ from fastapi import Query as Parameter
 from lapse.adk.service import LapseSessionService
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
 from lapse.core.lifecycle import Lifecycle, SessionKey
+from lapse.dashboard.actions import Action, Doing
+from lapse.dashboard.cookies import Operator
+from lapse.dashboard.login import Admission
+from lapse.dashboard.pages import AskedQuery, Key
+from lapse.dashboard.reader import TIMEOUT, Reader
+from lapse.dashboard.timeline import about, timeline
+from lapse.dashboard.verdicts import SHOWN, numbers, verdicts
 from lapse.overview.json import act_json, brake_json, dues_json, iso, overview_json, record_json
-from lapse.web.operators.admission import Admission
-from lapse.web.operators.doing import Action, Doing
-from lapse.web.operators.pages import AskedQuery, Key
-from lapse.web.operators.reading import TIMEOUT, Reader
-from lapse.web.operators.signing import Operator
-from lapse.web.operators.timeline import about, timeline
-from lapse.web.operators.views import SHOWN, numbers, verdicts
 
 _MOST: Final = 500
 _ACTS_LOOKED_AT: Final = 500
