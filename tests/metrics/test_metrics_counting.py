@@ -16,7 +16,7 @@ from lapse.core.lifecycle import Change, ChangeKind, Rules
 from lapse.store import store_from_url
 from lapse.telemetry.labels import MOST_APPS, OTHER
 from lapse.telemetry.metrics import Metrics
-from lapse.web.mounting import MountOptions, mount
+from lapse.web.application import MountOptions, mount
 
 
 @pytest.fixture

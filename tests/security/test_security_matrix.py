@@ -15,8 +15,8 @@ from lapse.adk.service import LapseSessionService
 from lapse.auth import authentication_of
 from lapse.auth.settings import AuthSettings
 from lapse.store import store_from_url
-from lapse.web.app import ServerOptions, build_app
-from lapse.web.mounting import MountOptions
+from lapse.web.application import MountOptions
+from lapse.web.server import ServerOptions, build_app
 from served import Served
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself

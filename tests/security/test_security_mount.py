@@ -11,7 +11,7 @@ from lapse.auth import Authentication
 from lapse.auth.options import NotAuthenticatedError
 from lapse.auth.principals import Principal, Role, current_principal
 from lapse.store import store_from_url
-from lapse.web.mounting import MountOptions, mount
+from lapse.web.application import MountOptions, mount
 from served import Served
 
 

@@ -194,8 +194,8 @@ def _serve(
     from lapse.limits.protocol import bounded
     from lapse.notices.routes import StreamsInFront
     from lapse.ttl.policy import TtlPolicy
-    from lapse.web.app import ServerOptions, build_app
-    from lapse.web.mounting import MountOptions
+    from lapse.web.application import MountOptions
+    from lapse.web.server import ServerOptions, build_app
 
     host, port = listener.getsockname()[:2]
     options = ServerOptions(

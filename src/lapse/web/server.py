@@ -13,9 +13,9 @@ from lapse.adk.agents import default_app
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.runs.runs import Runs
-from lapse.web.mounting import MountOptions, mount
+from lapse.web.application import MountOptions, mount
+from lapse.web.middleware.headers import SafeHeaders
 from lapse.web.page import add_chat_page
-from lapse.web.safe_headers import SafeHeaders
 
 
 @dataclass(frozen=True, slots=True)

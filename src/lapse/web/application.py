@@ -38,10 +38,10 @@ from lapse.sweep.sweeper import Sweeper, SweepReport
 from lapse.telemetry.logs import log_change, log_sweep
 from lapse.telemetry.metrics import Metrics, Where
 from lapse.ttl.metrics import TtlMetrics
-from lapse.web.address import AddressInFront
-from lapse.web.faults import install_faults
-from lapse.web.front import SessionInFront
+from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
+from lapse.web.middleware.address import AddressInFront
+from lapse.web.middleware.session import SessionInFront
 from lapse.web.page import add_client
 
 if TYPE_CHECKING:
