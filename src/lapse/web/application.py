@@ -21,6 +21,7 @@ from lapse.auth.addresses import Network
 from lapse.core.background import Background
 from lapse.dashboard import add_operators
 from lapse.dashboard.options import OperatorOptions
+from lapse.demo.page import add_client
 from lapse.limits.middleware import BoundsInFront
 from lapse.limits.rules import Bounds
 from lapse.notices.routes import StreamsInFront, notice_routes
@@ -42,7 +43,6 @@ from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
 from lapse.web.middleware.address import AddressInFront
 from lapse.web.middleware.session import SessionInFront
-from lapse.web.page import add_client
 
 if TYPE_CHECKING:
     from google.adk.runners import Runner

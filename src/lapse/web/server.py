@@ -12,10 +12,10 @@ from fastapi import FastAPI
 from lapse.adk.agents import default_app
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.sweeper import ArtifactSweeper
+from lapse.demo.page import add_chat_page
 from lapse.runs.runs import Runs
 from lapse.web.application import MountOptions, mount
 from lapse.web.middleware.headers import SafeHeaders
-from lapse.web.page import add_chat_page
 
 
 @dataclass(frozen=True, slots=True)

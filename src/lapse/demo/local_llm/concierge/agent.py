@@ -12,7 +12,7 @@ from google.adk.agents.callback_context import CallbackContext
 from google.adk.integrations.openai import OpenAILlm
 from google.adk.models.llm_request import LlmRequest
 
-from lapse.demo_llm.model import MODEL, server
+from lapse.demo.local_llm.model import MODEL, server
 
 _LONGEST_ANSWER: Final = 160
 """Tokens."""

@@ -86,4 +86,4 @@ def add_chat_page(app: FastAPI, app_name: str) -> None:
 
     # Before ADK's own, which leads from here to its developer UI.
     app.router.routes.insert(0, Route("/", page))
-    app.router.routes.append(Mount("/lapse/demo", _Static(directory=_HERE / "static" / "demo")))
+    app.router.routes.append(Mount("/lapse/demo", _Static(directory=_HERE / "static")))
