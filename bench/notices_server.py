@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lapse import cli
+from lapse.cli import main as cli
 from lapse.store.postgres import PostgresStore
 from lapse.store.sqlite import SqliteStore
 

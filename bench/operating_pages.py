@@ -68,7 +68,7 @@ def serving(url: str, folder: Path) -> Iterator[str]:
     log_file = folder / "serve.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lapse", "serve", "--port", "0", "--store", url],
+            [sys.executable, "-m", "lapse.cli", "serve", "--port", "0", "--store", url],
             cwd=folder,
             env={**os.environ, "LAPSE_ADMIN_TOKEN": TOKEN, "LAPSE_SWEEPER": "off"},
             stderr=log,

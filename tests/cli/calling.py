@@ -13,7 +13,7 @@ from datetime import timedelta
 import pytest
 
 from backends import by
-from lapse import cli
+from lapse.cli import main as cli
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import SessionKey
 from lapse.store import store_from_url

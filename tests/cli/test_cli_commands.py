@@ -52,7 +52,7 @@ def imported(folder, *arguments):
     """Return the modules that a command has imported when it is done."""
     program = (
         "import sys\n"
-        "from lapse.cli import app\n"
+        "from lapse.cli.main import app\n"
         "try:\n"
         "    app(sys.argv[1:])\n"
         "except SystemExit as end:\n"
@@ -74,7 +74,7 @@ def imported(folder, *arguments):
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["sweep"]])
 def test_commands_that_need_no_agents_load_no_adk(tmp_path, arguments):
     modules = imported(tmp_path, *arguments)
-    assert "lapse.cli" in modules
+    assert "lapse.cli.main" in modules
     assert not {name for name in modules if name.startswith(("google.adk", "google.genai"))}
     assert not modules & {"fastapi", "uvicorn"}
 

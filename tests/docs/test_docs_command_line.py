@@ -6,8 +6,8 @@ from pathlib import Path
 
 from typer.main import get_command
 
-from lapse.cli import app
-from lapse.commands.starting import Exit
+from lapse.cli.command import Exit
+from lapse.cli.main import app
 from lapse.overview.json import brake_json, overview_json
 from lapse.overview.store import Brake, BrakeReason, Overview
 

@@ -116,7 +116,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path):
     program = (
         "import sys\n"
         "sys.modules['matplotlib'] = sys.modules['pyarrow'] = None\n"
-        "from lapse.cli import main\n"
+        "from lapse.cli.main import main\n"
         "main()\n"
     )
     (tmp_path / "t.parquet").write_bytes(b"x")

@@ -13,7 +13,7 @@ from lapse.verify.server import Server
 
 def verify(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "lapse", "verify", *options],
+        [sys.executable, "-m", "lapse.cli", "verify", *options],
         capture_output=True,
         text=True,
         check=False,

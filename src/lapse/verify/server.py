@@ -60,7 +60,7 @@ class Server:
         """
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "lapse", "serve", "--port", "0"),
+                *(sys.executable, "-m", "lapse.cli", "serve", "--port", "0"),
                 *("--store", f"sqlite:///{self.store}"),
                 cwd=self._folder,
                 env={**os.environ, **self._settings},

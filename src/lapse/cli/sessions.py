@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from lapse.commands.naming import KeyArgument, find_key, shown, shown_part
-from lapse.commands.starting import (
+from lapse.cli.command import (
     JsonOption,
     StoreOption,
     open_settings,
@@ -18,6 +17,7 @@ from lapse.commands.starting import (
     ready_store,
     run_async,
 )
+from lapse.cli.keys import KeyArgument, find_key, shown, shown_part
 
 if TYPE_CHECKING:
     from lapse.core.lifecycle import Lifecycle

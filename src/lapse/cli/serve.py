@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lapse.commands.starting import (
+from lapse.cli.command import (
     StoreOption,
     VerboseOption,
     fail,

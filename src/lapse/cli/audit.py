@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lapse.commands.starting import StoreOption, open_settings, ready_store, run_async
+from lapse.cli.command import StoreOption, open_settings, ready_store, run_async
 
 if TYPE_CHECKING:
     from lapse.audit.store import Act

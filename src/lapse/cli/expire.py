@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lapse.commands.naming import KeyArgument, find_key, shown
-from lapse.commands.starting import (
+from lapse.cli.command import (
     JsonOption,
     StoreOption,
     acting_as,
@@ -17,6 +16,7 @@ from lapse.commands.starting import (
     ready_store,
     run_async,
 )
+from lapse.cli.keys import KeyArgument, find_key, shown
 
 if TYPE_CHECKING:
     from lapse.core.lifecycle import SessionKey

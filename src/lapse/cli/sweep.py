@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lapse.commands.progress import progress_bar
-from lapse.commands.starting import (
+from lapse.cli.command import (
     Exit,
     JsonOption,
     StoreOption,
@@ -26,6 +25,7 @@ from lapse.commands.starting import (
     ready_store,
     run_async,
 )
+from lapse.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from lapse.overview.store import Brake, Dues

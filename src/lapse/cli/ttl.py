@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lapse.commands.starting import StoreOption, fail, open_settings, open_store, run_async
+from lapse.cli.command import StoreOption, fail, open_settings, open_store, run_async
 
 if TYPE_CHECKING:
     from lapse.settings import Settings

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from lapse.commands.looking import words
-from lapse.commands.starting import Exit, JsonOption, StoreOption, open_store, print_json, run_async
+from lapse.cli.command import Exit, JsonOption, StoreOption, open_store, print_json, run_async
+from lapse.cli.sessions import words
 
 if TYPE_CHECKING:
     from lapse.check.store import Inspection

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from lapse.commands.progress import progress_bar
-from lapse.commands.starting import JsonOption, open_settings, open_store, run_async
+from lapse.cli.command import JsonOption, open_settings, open_store, run_async
+from lapse.cli.progress import progress_bar
 from lapse.core.errors import InvalidValueError
 
 if TYPE_CHECKING:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lapse.commands.audit import audit
-from lapse.commands.changing import expire, resurrect
-from lapse.commands.checking import check
-from lapse.commands.databases import adopt, copy, report, undo
-from lapse.commands.looking import sessions, show, stats
-from lapse.commands.process_title import hide_passwords
-from lapse.commands.serving import serve
-from lapse.commands.simulate import simulate
-from lapse.commands.starting import Exit, StoreOption, fail, open_settings, open_store, run_async
-from lapse.commands.sweeping import sweep
-from lapse.commands.ttl import ttl_commands
+from lapse.cli.audit import audit
+from lapse.cli.check import check
+from lapse.cli.command import Exit, StoreOption, fail, open_settings, open_store, run_async
+from lapse.cli.databases import adopt, copy, report, undo
+from lapse.cli.expire import expire, resurrect
+from lapse.cli.process_title import hide_passwords
+from lapse.cli.serve import serve
+from lapse.cli.sessions import sessions, show, stats
+from lapse.cli.simulate import simulate
+from lapse.cli.sweep import sweep
+from lapse.cli.ttl import ttl_commands
 from lapse.core.errors import LapseError, NoSuchSessionError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lapse.commands.starting import fail, open_settings, open_store, run_async
+from lapse.cli.command import fail, open_settings, open_store, run_async
 
 if TYPE_CHECKING:
     from lapse.settings import Settings

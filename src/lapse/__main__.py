@@ -1,5 +1,0 @@
-"""`python -m lapse`."""
-
-from lapse.cli import main
-
-main()

@@ -1,0 +1,5 @@
+"""`python -m lapse.cli`."""
+
+from lapse.cli.main import main
+
+main()
