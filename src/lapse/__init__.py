@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lapse.adk.service import LapseSessionService
-    from lapse.registry import session_service
+    from lapse.app import session_service
     from lapse.store import store_from_url
 
 __all__ = ["LapseSessionService", "session_service", "store_from_url"]
 
 _HOMES = {
     "LapseSessionService": "lapse.adk.service",
-    "session_service": "lapse.registry",
+    "session_service": "lapse.app",
     "store_from_url": "lapse.store",
 }
 
