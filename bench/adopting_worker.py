@@ -16,7 +16,7 @@ from google.genai.types import Content, Part
 from lapse.adk.service import LapseSessionService
 from lapse.adoption.adopt import BATCH, Throttle
 from lapse.adoption.store import Batch, Selection
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
 
 TTL = timedelta(minutes=30)

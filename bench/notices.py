@@ -28,7 +28,7 @@ import uvloop
 from pg_server import running as postgres
 
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
 
 BENCH = Path(__file__).parent

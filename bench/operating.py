@@ -26,7 +26,8 @@ import pg_server
 from children import BENCH
 from figures import quantile
 
-from lapse.core.lifecycle import SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Status
 from lapse.overview.find import Place, Way
 from lapse.overview.store import Query
 from lapse.store import store_from_url

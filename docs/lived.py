@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import Cause, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause
 from lapse.store.sessions import EventRecord, NewEvent, Store
 
 _DAYS: Final = 4

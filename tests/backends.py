@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lapse.core.documents import StateDelta, split_state
-from lapse.core.lifecycle import SessionKey, is_message
+from lapse.core.keys import SessionKey
+from lapse.core.messages import is_message
 from lapse.store.sessions import EventRecord, NewEvent, Revision, Store
 from postgres import database
 

@@ -13,7 +13,7 @@ from ag_ui_adk import ADKAgent, add_adk_fastapi_endpoint
 from fastapi import Depends, FastAPI
 
 from lapse import LapseSessionService, store_from_url
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.demo.concierge.agent import root_agent  # your own agent here
 from lapse.web import mount
 

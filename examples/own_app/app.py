@@ -14,7 +14,7 @@ from google.adk.runners import Runner
 from google.genai import types
 
 from lapse import LapseSessionService, store_from_url
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.demo.concierge.agent import root_agent  # your own agent here
 from lapse.web import mount
 

@@ -16,6 +16,7 @@ from lapse.auth.options import AuthMode
 from lapse.auth.settings import AuthSettings
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.lifecycle import DEFAULT_HORIZON, Rules
+from lapse.core.minutes import DEFAULT_TTL
 from lapse.core.setting_types import (
     Hours,
     Limit,
@@ -35,7 +36,7 @@ from lapse.quotas.rules import USUAL, Quotas
 from lapse.runs.store import RunLimits
 from lapse.store.options import ConnectionOptions
 from lapse.telemetry.logs import LogFormat
-from lapse.ttl import DEFAULT_TTL, Policy, Targets
+from lapse.ttl import Policy, Targets
 from lapse.ttl.decision import USUAL_FLOOR
 
 ENV_FILE: Final = ".env.local"

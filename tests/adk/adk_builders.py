@@ -11,7 +11,8 @@ from google.adk.events.event_actions import EventActions
 from google.genai import types
 
 from lapse import LapseSessionService
-from lapse.core.lifecycle import SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Status
 
 APP = "concierge"
 USER = "ada"

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 
 from lapse.auth.principals import Principal, Role, acting
-from lapse.core.lifecycle import Cause, SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause, Status
 
 KEY = SessionKey("app", "ann", "s1")
 NAMED = {"app_name": "app", "user_id": "ann", "session_id": "s1"}

@@ -11,7 +11,8 @@ import pytest
 from adk_builders import APP, USER, created, got, noted, spoken, status_of
 from google.adk.errors.already_exists_error import AlreadyExistsError
 
-from lapse.core.lifecycle import SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Status
 
 
 async def test_the_service_chooses_a_new_uuid_for_each_session(service):

@@ -8,7 +8,7 @@ from google.adk.errors.session_not_found_error import SessionNotFoundError
 
 from lapse import LapseSessionService, store_from_url
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 
 
 @pytest.mark.parametrize("make", [None, noted, spoken], ids=["empty", "waiting", "used"])

@@ -15,7 +15,8 @@ from google.genai import types
 
 from lapse import LapseSessionService, store_from_url
 from lapse.core.errors import NoSuchSessionError
-from lapse.core.lifecycle import SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Status
 
 ADK_TABLES = ("adk_internal_metadata", "app_states", "events", "sessions", "user_states")
 STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")

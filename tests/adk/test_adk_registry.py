@@ -12,8 +12,9 @@ from google.adk.sessions.base_session_service import BaseSessionService
 
 from backends import TTL, create, use
 from lapse import LapseSessionService, session_service
+from lapse.core.clock import utc_now
 from lapse.core.errors import InvalidValueError, NoSuchSessionError, SettingsError
-from lapse.core.lifecycle import SessionKey, utc_now
+from lapse.core.keys import SessionKey
 from lapse.overview.store import BrakeReason
 
 SERVICES = {

@@ -19,8 +19,10 @@ from google.genai import types
 
 from lapse import LapseSessionService, store_from_url
 from lapse.adk.translation import session_of
+from lapse.core.clock import utc_now
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import SessionKey, Status, utc_now
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Status
 
 
 def words(text, role="user"):

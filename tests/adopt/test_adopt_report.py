@@ -16,7 +16,7 @@ from stock_databases import COUNTS, OWNER, words
 
 import postgres
 from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
-from lapse.core.lifecycle import awaits_answer, is_message
+from lapse.core.messages import awaits_answer, is_message
 from lapse.databases.readers import SqlalchemyReader, reader_of
 from lapse.databases.report import Kind, Question, Report, Seen, group
 from lapse.store.statements import read_statements

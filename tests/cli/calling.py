@@ -15,7 +15,7 @@ import pytest
 from backends import by
 from lapse.cli import main as cli
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
 
 

@@ -10,8 +10,8 @@ from serving import lapse
 
 from lapse import store_from_url
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import SessionKey
-from lapse.ttl import DEFAULT_TTL
+from lapse.core.keys import SessionKey
+from lapse.core.minutes import DEFAULT_TTL
 
 KEY = SessionKey("app", "ada", "0123456789abcdef")
 

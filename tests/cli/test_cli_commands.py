@@ -15,7 +15,7 @@ from serving import LAPSE, environment, eventually
 from backends import by
 from lapse import store_from_url
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=3)
 

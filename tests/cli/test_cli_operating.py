@@ -19,7 +19,7 @@ from test_cli_commands import imported
 import postgres
 from backends import BACKENDS, message
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 
 MOMENT = timedelta(milliseconds=1)
 ME = f"cli:{getpass.getuser()}@{socket.gethostname()}"

@@ -6,7 +6,7 @@ import sys
 from datetime import timedelta
 
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
 
 

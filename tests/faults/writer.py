@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
 from lapse.store.sessions import EventRecord, NewEvent, Store
 

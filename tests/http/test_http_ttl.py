@@ -12,7 +12,7 @@ import pytest
 from serving import LAPSE, environment, lapse, serving
 
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
 from lapse.store.sessions import EventRecord, NewEvent
 from lapse.ttl.observed import is_audited

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.sweep.sweeper import SweepReport
 from lapse.telemetry.logs import (
     LogFormat,

@@ -17,7 +17,8 @@ from lapse.core.errors import (
     SessionExistsError,
     WrongStatusError,
 )
-from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.overview.store import Tally
 from lapse.store.sessions import (
     Appended,

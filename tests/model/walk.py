@@ -10,7 +10,8 @@ from typing import Any
 from backends import T0, TICK, key, listed, message, note
 from lapse.core.documents import split_state
 from lapse.core.errors import LapseError
-from lapse.core.lifecycle import Cause, SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause, Status
 from lapse.store.sessions import Glimpse, NewEvent, Revision, SessionRecord, Store, Swept
 from model import Model
 

@@ -11,7 +11,8 @@ from google.adk.events.event import Event
 from google.genai import types
 
 from lapse.adk.service import LapseSessionService
-from lapse.core.lifecycle import Rules, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Rules
 from lapse.notices.store import WatchOptions
 from lapse.store import store_from_url
 from lapse.web import MountOptions, mount

@@ -15,7 +15,7 @@ from backends import message
 from lapse import LapseSessionService, store_from_url
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.dashboard.options import OperatorOptions
 from lapse.web import MountOptions, mount
 from served import Served

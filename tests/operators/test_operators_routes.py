@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from lapse import LapseSessionService, store_from_url
 from lapse.core.errors import StoreUnavailableError
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.dashboard.options import OperatorOptions
 from lapse.overview.store import Brake, BrakeReason
 from lapse.web import MountOptions, mount

@@ -17,7 +17,7 @@ from lapse.core.documents import (
     update_document,
 )
 from lapse.core.errors import InvalidValueError
-from lapse.ttl import minutes_of, ttl_from_minutes
+from lapse.core.minutes import minutes_of, ttl_from_minutes
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT

@@ -8,16 +8,8 @@ from hypothesis import strategies as st
 
 from backends import DUE, HOUR, T0, TTL, key
 from lapse.core.errors import InvalidValueError
-from lapse.core.lifecycle import (
-    LONGEST_ID,
-    Change,
-    ChangeKind,
-    Lifecycle,
-    Rules,
-    SessionKey,
-    Status,
-    check_key,
-)
+from lapse.core.keys import LONGEST_ID, SessionKey, check_key
+from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, Rules, Status
 
 DAY = timedelta(hours=24)
 DURATIONS = st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=30))

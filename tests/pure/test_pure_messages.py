@@ -2,7 +2,7 @@
 
 import pytest
 
-from lapse.core.lifecycle import is_message
+from lapse.core.messages import is_message
 
 WORDS = {"parts": [{"text": "hi"}]}
 STATE = {"state_delta": {"a": 1}}

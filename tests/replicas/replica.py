@@ -42,7 +42,8 @@ if SHIFT:
 from lapse.core.documents import StateDelta  # noqa: E402
 from lapse.core.errors import StoreUnavailableError  # noqa: E402
 from lapse.core.feed import Feed  # noqa: E402
-from lapse.core.lifecycle import ChangeKind, SessionKey  # noqa: E402
+from lapse.core.keys import SessionKey  # noqa: E402
+from lapse.core.lifecycle import ChangeKind  # noqa: E402
 from lapse.store import store_from_url  # noqa: E402
 from lapse.store.sessions import EventRecord, NewEvent  # noqa: E402
 from lapse.sweep.sweeper import Sweeper  # noqa: E402

@@ -9,7 +9,7 @@ from google.adk.events.event import Event
 from lapse.adk.service import LapseSessionService
 from lapse.auth.principals import Principal, Role, acting, current_principal
 from lapse.core.errors import NoSuchRunError, NoSuchSessionError
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.runs import Runs
 from lapse.runs.store import RunLimits

@@ -9,7 +9,8 @@ from lapse.adk.service import LapseSessionService
 from lapse.auth.addresses import coming_from, parse_address
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
-from lapse.core.lifecycle import ChangeKind, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import ChangeKind
 from lapse.quotas.rules import Drawer, Quotas
 
 HOME = parse_address("203.0.113.9")

@@ -7,9 +7,10 @@ from datetime import timedelta
 import pytest
 
 from backends import HOUR, TTL, Clocked, create, key, use
+from lapse.core.clock import utc_now
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.feed import Feed
-from lapse.core.lifecycle import ChangeKind, utc_now
+from lapse.core.lifecycle import ChangeKind
 from lapse.overview.store import CONFIRMED, BrakeOptions, BrakeReason
 from lapse.sweep.brake import Brakes, confirm
 from lapse.sweep.sweeper import Sweeper, sweep_once

@@ -9,8 +9,9 @@ import pytest
 
 from backends import DUE, HOUR, T0, TICK, TTL, create, key, message, note, use
 from lapse.adoption.store import Batch, Selection
+from lapse.core.clock import utc_now
 from lapse.core.errors import LapseError
-from lapse.core.lifecycle import Cause, ChangeKind, Status, utc_now
+from lapse.core.lifecycle import Cause, ChangeKind, Status
 from lapse.overview.store import BUCKET, CONFIRMED, COUNTS_KEPT, FINE, Brake, BrakeReason, Tally
 
 DAY = timedelta(hours=24)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 
 if TYPE_CHECKING:
     from google.adk.events.event import Event

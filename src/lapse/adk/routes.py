@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from lapse.adk.service import LapseSessionService
+from lapse.core.clock import utc_now
 from lapse.core.errors import InvalidValueError
-from lapse.core.lifecycle import Lifecycle, SessionKey, Status, utc_now
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Lifecycle, Status
+from lapse.core.minutes import ttl_from_minutes
 from lapse.overview.json import record_json
-from lapse.ttl import ttl_from_minutes
 
 
 def _key(app_name: str, user_id: str, session_id: str) -> SessionKey:

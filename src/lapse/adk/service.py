@@ -32,13 +32,15 @@ from lapse.core.errors import (
     StoreUnavailableError,
 )
 from lapse.core.feed import Feed
-from lapse.core.lifecycle import Cause, Change, Lifecycle, SessionKey, can_exist, check_new_key
+from lapse.core.keys import SessionKey, can_exist, check_new_key
+from lapse.core.lifecycle import Cause, Change, Lifecycle
+from lapse.core.minutes import DEFAULT_TTL, ttl_from_minutes
 from lapse.overview.store import BrakeOptions
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
 from lapse.store.sessions import Outcome, Store
 from lapse.sweep.sweeper import Sweeper
-from lapse.ttl import DEFAULT_TTL, Targets, ttl_from_minutes
+from lapse.ttl import Targets
 from lapse.ttl.policy import TtlPolicy
 
 T = TypeVar("T")

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from lapse.core.feed import Feed
-from lapse.core.lifecycle import Change, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Change
 from lapse.telemetry.tracing import span
 
 T = TypeVar("T")

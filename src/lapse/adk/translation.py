@@ -15,7 +15,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from lapse.adk.events import read_event
 from lapse.core.documents import StateDelta, encode, split_state
 from lapse.core.errors import InvalidValueError
-from lapse.core.lifecycle import is_message
+from lapse.core.messages import is_message
 from lapse.store.sessions import (
     EventRecord,
     EventWindow,

@@ -13,7 +13,8 @@ from typing import Final
 from lapse.adoption.store import Batch, Selection
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.feed import Feed
-from lapse.core.lifecycle import SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Status
 from lapse.store.sessions import Store
 
 BATCH: Final = 500

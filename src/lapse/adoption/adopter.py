@@ -9,7 +9,7 @@ from lapse.adoption.adopt import new_run
 from lapse.adoption.store import Batch, Selection
 from lapse.core.background import Background
 from lapse.core.feed import Feed
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.settings import Adopt
 from lapse.store.sessions import Store
 

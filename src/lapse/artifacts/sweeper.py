@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from lapse.adoption.store import Leftover
 from lapse.core.background import Background
 from lapse.core.errors import InvalidValueError
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.databases.readers import Reader
 from lapse.databases.report import Orphans
 from lapse.store.sessions import Store

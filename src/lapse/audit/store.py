@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from lapse.ttl import minutes_of
+from lapse.core.minutes import minutes_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from lapse.auth.body import parsed, read_body
 from lapse.auth.options import NotAuthenticatedError
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.errors import LapseError
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 
 NOBODY: Final = Principal("")
 """Acts where anybody may: it has nothing, for no user has an empty id."""

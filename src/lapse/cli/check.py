@@ -85,8 +85,8 @@ def _settings_or_defaults(store: str | None) -> Settings:
 
 async def _store_findings(settings: Settings) -> list[Finding]:
     from lapse.check.store import MOST_COUNTED
+    from lapse.core.clock import utc_now
     from lapse.core.errors import LapseError
-    from lapse.core.lifecycle import utc_now
 
     findings: list[Finding] = []
     try:

@@ -57,8 +57,8 @@ def report(
     """Say how many sessions of an ADK database are empty. Changes nothing."""
     from rich.console import Console
 
+    from lapse.core.minutes import ttl_from_minutes
     from lapse.databases.report_table import show
-    from lapse.ttl import ttl_from_minutes
 
     settings = open_settings(url, verbose=False)
     ttl = settings.ttl if ttl_minutes is None else ttl_from_minutes(ttl_minutes, field="--ttl")

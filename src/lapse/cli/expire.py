@@ -19,7 +19,7 @@ from lapse.cli.command import (
 from lapse.cli.keys import KeyArgument, find_key, shown
 
 if TYPE_CHECKING:
-    from lapse.core.lifecycle import SessionKey
+    from lapse.core.keys import SessionKey
     from lapse.settings import Settings
     from lapse.store.sessions import Outcome, Store
 
@@ -50,7 +50,7 @@ def _change(
     *,
     as_json: bool,
 ) -> None:
-    from lapse.core.lifecycle import utc_now
+    from lapse.core.clock import utc_now
     from lapse.overview.json import record_json
 
     key, outcome = run_async(_changed(settings, text, change))

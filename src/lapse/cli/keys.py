@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 import typer
 
 if TYPE_CHECKING:
-    from lapse.core.lifecycle import SessionKey
+    from lapse.core.keys import SessionKey
     from lapse.store.sessions import Store
 
 KeyArgument = Annotated[
@@ -42,7 +42,7 @@ async def find_key(store: Store, text: str) -> SessionKey:
         NoSuchSessionError: no session's id begins so.
     """
     from lapse.core.errors import InvalidValueError
-    from lapse.core.lifecycle import SessionKey, check_key
+    from lapse.core.keys import SessionKey, check_key
 
     parts = [unquote(part) for part in text.split("/")]
     match parts:

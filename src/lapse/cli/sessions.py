@@ -106,7 +106,7 @@ async def _list(
     """Return the first `limit` sessions of a query, and where to go on."""
     from dataclasses import replace
 
-    from lapse.core.lifecycle import utc_now
+    from lapse.core.clock import utc_now
 
     found: list[Lifecycle] = []
     async with ready_store(settings) as store:

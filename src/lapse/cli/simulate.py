@@ -116,7 +116,7 @@ def _targets(
 
 
 def _fixed(minutes: list[float] | None) -> list[timedelta]:
-    from lapse.ttl import ttl_from_minutes
+    from lapse.core.minutes import ttl_from_minutes
 
     return [ttl_from_minutes(number, field="--fixed") for number in minutes or _USUAL_TTLS]
 

@@ -1,19 +1,18 @@
-"""The life of a session: its status, its record, its changes, and what counts as a message.
+"""The life of a session: its status, its record, its changes, and the rules of its deadlines.
 
-This is the only place where the rules stand. The stores make them atomic.
+The statements of the stores make the rules atomic; `docs/architecture.md` says which statement.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from lapse.core.errors import InvalidValueError
+from lapse.core.keys import SessionKey
 
 DEFAULT_HORIZON: Final = timedelta(hours=24)
 LONGEST_HORIZON: Final = timedelta(days=366)
@@ -24,13 +23,6 @@ SHORTEST_RESTORE: Final = timedelta(hours=1)
 HELD_EVENTS: Final = 64
 HELD_BYTES: Final = 256 * 1024
 """More held events than this, or more bytes of them, count as use."""
-
-LONGEST_ID: Final = 128
-"""Characters of an app name, a user id or a session id: the width of ADK's columns."""
-
-
-EVALUATION_PREFIXES: Final = ("adk-eval-session-", "___eval___session___")
-"""How the ids of sessions begin that ADK's evaluation makes."""
 
 
 class Status(StrEnum):
@@ -44,28 +36,6 @@ class Status(StrEnum):
     USED = "used"
     EXPIRED = "expired"
     ORPHAN = "orphan"
-
-
-SHOWN_ID: Final = 8
-"""Characters of a session id that a log may carry."""
-
-
-class SessionKey(NamedTuple):
-    """What identifies a session."""
-
-    app_name: str
-    user_id: str
-    session_id: str
-
-    @property
-    def short(self) -> str:
-        """Return as much of the session id as a log may carry."""
-        return self.session_id[:SHOWN_ID]
-
-    @property
-    def digest(self) -> str:
-        """Return what names it, to who knows the key, where the key must not be shown."""
-        return blake2b("\0".join(self).encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,95 +169,3 @@ class Change:
     def age(self) -> timedelta:
         """Return how old the session was; for USED, the time to its first message."""
         return self.at - self.record.created_at
-
-
-def utc_now() -> datetime:
-    """Return this host's time: what a store without a clock of its own goes by."""
-    return datetime.now(UTC)
-
-
-def is_message(event: Mapping[str, Any]) -> bool:
-    """Return whether an event makes its session used.
-
-    `event` is an ADK event as stored: snake_case keys, absent values left out. A message
-    carries content of the user or of the agent. State changes, compaction, rewind,
-    checkpoints and partial events are not messages, whoever their author is.
-    """
-    if event.get("partial"):
-        return False
-    parts = (event.get("content") or {}).get("parts")
-    if event.get("author") == "user":
-        actions = event.get("actions") or {}
-        if actions.get("compaction") or actions.get("rewind_before_invocation_id"):
-            return False
-        heard = (event.get("input_transcription") or {}).get("text")
-        return bool(heard or parts)
-    return bool(
-        parts
-        or event.get("output_transcription") is not None
-        or event.get("output") is not None
-        or event.get("error_code")
-    )
-
-
-def awaits_answer(event: Mapping[str, Any]) -> bool:
-    """Return whether somebody is asked to confirm a tool's call, or to answer a long one."""
-    actions = event.get("actions") or {}
-    return bool(actions.get("requested_tool_confirmations") or event.get("long_running_tool_ids"))
-
-
-def check_key(key: SessionKey) -> SessionKey:
-    """Return the key when every store can hold it.
-
-    Raises:
-        InvalidValueError: a part is empty, over LONGEST_ID characters, or holds NUL or a
-            lone surrogate.
-    """
-    for field, value in zip(("app name", "user id", "session id"), key, strict=True):
-        if not value:
-            raise InvalidValueError(field, "must not be empty")
-        if len(value) > LONGEST_ID:
-            reason = f"must be at most {LONGEST_ID} characters long, not {len(value)}"
-            raise InvalidValueError(field, reason)
-        if "\0" in value:
-            raise InvalidValueError(field, "must not contain a NUL character")
-        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            raise InvalidValueError(field, "must not contain a lone surrogate")
-    return key
-
-
-def check_new_key(key: SessionKey) -> SessionKey:
-    """Return the key when a session may be created under it.
-
-    Raises:
-        InvalidValueError: no store could hold it, or a part would be trouble in a log, a path
-            or a file's name: it holds a control character, or is `.` or `..`.
-    """
-    for field, value in zip(("app name", "user id", "session id"), check_key(key), strict=True):
-        if unseen := unseen_in(value):
-            raise InvalidValueError(field, f"must not contain {unseen}")
-        if value in {".", ".."}:
-            raise InvalidValueError(field, f"must not be {value!r}")
-    return key
-
-
-def unseen_in(text: str) -> str:
-    """Name the first character that moves a cursor or ends a line; empty: there is none."""
-    if text.isprintable():
-        return ""
-    for character in text:
-        match unicodedata.category(character):
-            case "Cc" | "Zl" | "Zp":
-                return f"the control character {character!a}"
-            case "Cs":
-                return "a lone surrogate (half of a character)"
-    return ""
-
-
-def can_exist(key: SessionKey) -> bool:
-    """Return whether a store can hold the key; see `check_key`."""
-    try:
-        check_key(key)
-    except InvalidValueError:
-        return False
-    return True

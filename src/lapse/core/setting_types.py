@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import LONGEST_HORIZON
-from lapse.ttl import LONGEST_TTL, ttl_from_minutes
+from lapse.core.minutes import LONGEST_TTL, ttl_from_minutes
 
 _LONGEST_TIMEOUT: Final = timedelta(hours=1)
 _TINY: Final = 1e-6

@@ -13,7 +13,8 @@ from typing import Final
 from lapse.adk.service import LapseSessionService
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.errors import NoSuchSessionError
-from lapse.core.lifecycle import Lifecycle, SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Lifecycle, Status
 from lapse.dashboard.cookies import Operator
 from lapse.overview.store import Brake, BrakeOptions, Dues
 from lapse.sweep.brake import Brakes

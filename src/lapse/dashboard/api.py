@@ -10,7 +10,8 @@ from fastapi import Query as Parameter
 
 from lapse.adk.service import LapseSessionService
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
-from lapse.core.lifecycle import Lifecycle, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Lifecycle
 from lapse.dashboard.actions import Action, Doing
 from lapse.dashboard.cookies import Operator
 from lapse.dashboard.login import Admission

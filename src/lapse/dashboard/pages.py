@@ -14,7 +14,8 @@ from starlette.responses import Response, StreamingResponse
 from lapse.adk.service import LapseSessionService
 from lapse.audit.store import Act
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
-from lapse.core.lifecycle import SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Status
 from lapse.dashboard.actions import ALLOWED, WORDS, Action
 from lapse.dashboard.charts import SERIES, day_chart
 from lapse.dashboard.cookies import Operator

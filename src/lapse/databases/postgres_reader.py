@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 
 from lapse.core.errors import StoreRefusedError
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.databases.readers import check_report
 from lapse.databases.report import DAYS, Group, Kind, Question, Report
 from lapse.store.postgres.call import STATEMENTS

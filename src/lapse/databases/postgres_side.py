@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from lapse.core.errors import StoreRefusedError
-from lapse.core.lifecycle import SHOWN_ID
+from lapse.core.keys import SHOWN_ID
 from lapse.databases.copy import PAGE, Pages
 from lapse.databases.readers import check_report
 from lapse.databases.tables import ADK_TABLES, LOBBY, Row, Table, from_postgres

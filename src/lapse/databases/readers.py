@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from lapse.core.errors import InvalidValueError, StoreRefusedError
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.databases.report import DAYS, Group, Kind, Question, Report, Seen, group
 from lapse.store.schemas import ADK_COLUMNS, Found, check_adk
 from lapse.store.statements import read_statements

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from lapse.core.lifecycle import EVALUATION_PREFIXES, awaits_answer, is_message
-from lapse.ttl import minutes_of
+from lapse.core.keys import EVALUATION_PREFIXES
+from lapse.core.messages import awaits_answer, is_message
+from lapse.core.minutes import minutes_of
 
 DAYS: Final = 30
 """How many of the last days are told apart."""

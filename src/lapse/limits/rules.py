@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from lapse.core.lifecycle import LONGEST_ID, unseen_in
+from lapse.core.keys import LONGEST_ID, unseen_in
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB

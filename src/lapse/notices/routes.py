@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.adk.routes import Key, LifecycleBody
 from lapse.adk.service import LapseSessionService
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.notices.rules import Known, Notice, NoticeKind
 from lapse.notices.watcher import Watcher
 

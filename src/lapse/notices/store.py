@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from lapse.core.errors import InvalidValueError
-from lapse.core.lifecycle import Lifecycle, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Lifecycle
 
 
 @dataclass(frozen=True, slots=True)

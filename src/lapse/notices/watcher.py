@@ -21,7 +21,8 @@ from typing import Final, Protocol, Self
 
 from lapse.core.errors import LapseError, TooManyStreamsError
 from lapse.core.feed import Feed
-from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Change, ChangeKind, Lifecycle
 from lapse.notices.rules import Known, Notice, NoticeKind, greeting, news, next_moment
 from lapse.notices.store import Snapshot, WatchOptions
 from lapse.store.sessions import Store

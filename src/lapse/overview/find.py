@@ -12,7 +12,8 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from lapse.core.errors import InvalidValueError
-from lapse.core.lifecycle import LONGEST_ID, SessionKey, Status
+from lapse.core.keys import LONGEST_ID, SessionKey
+from lapse.core.lifecycle import Status
 from lapse.overview.store import Query
 
 EXAMINED: Final = 500

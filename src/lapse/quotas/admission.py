@@ -14,7 +14,8 @@ from lapse.auth.addresses import current_site
 from lapse.auth.principals import Role, current_principal
 from lapse.core.documents import StateDelta
 from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
-from lapse.core.lifecycle import Change, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Change
 from lapse.quotas.rules import Bucket, Drawer, Quotas, Turn
 from lapse.store.sessions import EventWindow, SessionRecord, Store
 

@@ -15,7 +15,8 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Protocol
 
 from lapse.core.errors import InvalidValueError
-from lapse.core.lifecycle import Change, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Change
 
 SPAN: Final = timedelta(minutes=1)
 """A bucket that is full lets as many through at once as it fills in this time."""

@@ -13,7 +13,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from lapse.adk.run_sse import Opener
-from lapse.core.lifecycle import SessionKey, check_key
+from lapse.core.keys import SessionKey, check_key
 from lapse.runs.beginning import RUN_HEADER, unless_gone, validated
 from lapse.runs.bodies import IfBusy
 from lapse.runs.runs import Runs

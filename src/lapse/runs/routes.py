@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from lapse.adk.run_sse import Opener
 from lapse.adk.service import LapseSessionService
-from lapse.core.lifecycle import SessionKey, check_key
+from lapse.core.keys import SessionKey, check_key
 from lapse.runs.beginning import RUN_HEADER, unless_gone, validated
 from lapse.runs.bodies import IfBusy, RunBody, RunBodyOut, RunStarted
 from lapse.runs.cursor import Place

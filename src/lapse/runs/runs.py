@@ -26,7 +26,7 @@ from lapse.core.errors import (
     StoreUnavailableError,
     TooManyRunsError,
 )
-from lapse.core.lifecycle import SHOWN_ID, SessionKey
+from lapse.core.keys import SHOWN_ID, SessionKey
 from lapse.runs.cursor import Place
 from lapse.runs.follow import Watching
 from lapse.runs.frames import ending, error_of

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 
 if TYPE_CHECKING:
     from lapse.store.sessions import EventRecord

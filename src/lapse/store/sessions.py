@@ -20,7 +20,8 @@ from lapse.adoption.store import AdoptingStore
 from lapse.audit.store import Audited
 from lapse.check.store import Inspected
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules
 from lapse.notices.store import Watchable
 from lapse.overview.store import Operated
 from lapse.quotas.rules import Limiting

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import structlog
 
-from lapse.core.lifecycle import SHOWN_ID, Change, ChangeKind
+from lapse.core.keys import SHOWN_ID
+from lapse.core.lifecycle import Change, ChangeKind
 from lapse.overview.store import Brake, BrakeReason
 from lapse.sweep.sweeper import SweepReport
 

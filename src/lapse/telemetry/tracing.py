@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from lapse.core.lifecycle import Change, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Change
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

@@ -1,26 +1,16 @@
-"""The TTL of a session: how it is read from minutes, and how it is learnt from first messages.
+"""The TTL of new sessions, and how it is learnt from first messages.
 
 The rule that learns ("order-statistic TTL") is pure: from counts to a decision with its reason.
 The server and the simulator run the same code.
 """
 
-from lapse.core.minutes import (
-    DEFAULT_TTL,
-    LONGEST_TTL,
-    SHORTEST_TTL,
-    minutes_of,
-    ttl_from_minutes,
-)
 from lapse.ttl.ages import EDGES, Histogram, bucket_of, edge_at_most
 from lapse.ttl.deciding import decide, guard
 from lapse.ttl.decision import Decision, Policy, Reason, Targets
 from lapse.ttl.observed import Cohort, Kind, Scope
 
 __all__ = [
-    "DEFAULT_TTL",
     "EDGES",
-    "LONGEST_TTL",
-    "SHORTEST_TTL",
     "Cohort",
     "Decision",
     "Histogram",
@@ -33,6 +23,4 @@ __all__ = [
     "decide",
     "edge_at_most",
     "guard",
-    "minutes_of",
-    "ttl_from_minutes",
 ]

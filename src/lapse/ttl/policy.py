@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from lapse.core.errors import InvalidValueError, LapseError
 from lapse.core.feed import Feed
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.store.sessions import Store
 from lapse.ttl import Decision, Histogram, Policy, Scope, Targets, bucket_of
 from lapse.ttl.deciding import GUARD_MESSAGES, GUARD_REACH, WINDOW_DAYS

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Protocol
 
-from lapse.core.lifecycle import Change, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Change
 from lapse.ttl import Decision, Scope
 from lapse.ttl.observed import Count
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lapse.core.documents import StateDelta
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
 from lapse.store.statements import read_script
 from lapse.verify.client import (

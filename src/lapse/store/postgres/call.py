@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from lapse.core.lifecycle import Lifecycle, Rules, SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Lifecycle, Rules, Status
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.connections import Connections
 from lapse.store.statements import Positional, read_statements

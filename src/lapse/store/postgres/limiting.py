@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 from lapse.core.errors import StoreUnavailableError
-from lapse.core.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import SHORTEST_RESTORE, Change, ChangeKind
 from lapse.quotas.rules import EXCESS, SPAN, Bucket, Turn
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.part import PostgresPart

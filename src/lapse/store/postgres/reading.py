@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from lapse.core.documents import merge_state
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.call import Call
 from lapse.store.sessions import EventWindow, Revision, SessionRecord

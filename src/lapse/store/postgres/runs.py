@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from lapse.core.errors import RunInFlightError, TooManyRunsError
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.runs.store import KEPT, STALE, RunNews, RunRecord, RunStatus
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.call import Call

@@ -10,7 +10,9 @@ from typing import Any
 from asyncpg import Record
 
 from lapse.core.documents import StateDelta, read_metadata
-from lapse.core.lifecycle import Lifecycle, Rules, SessionKey, Status, is_message
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Lifecycle, Rules, Status
+from lapse.core.messages import is_message
 from lapse.store.sessions import EventRecord, Glimpse, NewEvent, Revision
 
 

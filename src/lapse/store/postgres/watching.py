@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
-from lapse.core.lifecycle import Lifecycle, SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Lifecycle, Status
 from lapse.notices.store import Snapshot
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.call import Call

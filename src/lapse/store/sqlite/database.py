@@ -19,7 +19,8 @@ from typing import Any, Final, Self, TypeVar
 from lapse.check.store import Inspection
 from lapse.core.documents import StateDelta
 from lapse.core.errors import StoreUnavailableError
-from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules, SessionKey
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules
 from lapse.notices.store import Snapshot
 from lapse.runs.store import RunNews, RunRecord, RunStatus
 from lapse.store.sessions import (

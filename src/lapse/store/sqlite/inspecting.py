@@ -11,8 +11,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lapse.check.store import MOST_COUNTED, Inspection
+from lapse.core.clock import utc_now
 from lapse.core.errors import StoreRefusedError
-from lapse.core.lifecycle import Rules, utc_now
+from lapse.core.lifecycle import Rules
 from lapse.store.schemas import missing_indexes, newest_version
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.schema import explain, find_fault, look, set_up

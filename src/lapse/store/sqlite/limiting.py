@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from lapse.core.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import SHORTEST_RESTORE, Change, ChangeKind, Status
 from lapse.quotas.rules import EXCESS, SPAN, Bucket, Turn
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.part import SqlitePart

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.store.sqlite.transaction import Transaction
 
 T = TypeVar("T")

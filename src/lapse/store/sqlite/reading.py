@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from lapse.core.documents import merge_state
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.store.sessions import EventRecord, EventWindow, Revision, SessionRecord
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.transaction import Transaction

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from lapse.core.errors import RunInFlightError, TooManyRunsError
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.runs.store import KEPT, STALE, RunNews, RunRecord, RunStatus
 from lapse.store.sessions import EventRecord
 from lapse.store.sqlite import values as rows

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from lapse.core.documents import update_document
 from lapse.core.errors import StoreRefusedError
-from lapse.core.lifecycle import awaits_answer, is_message
+from lapse.core.messages import awaits_answer, is_message
 from lapse.store.schemas import TABLES, Found, missing_script
 from lapse.store.sqlite.observations import add_functions
 

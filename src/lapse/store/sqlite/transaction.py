@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, Status
 from lapse.store.sqlite import values as rows
 from lapse.store.statements import read_statements
 

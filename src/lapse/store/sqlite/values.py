@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from lapse.core.documents import read_metadata
-from lapse.core.lifecycle import Lifecycle, Rules, SessionKey, Status, is_message
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Lifecycle, Rules, Status
+from lapse.core.messages import is_message
 from lapse.store.sessions import EventRecord
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

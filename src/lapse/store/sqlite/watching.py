@@ -6,7 +6,8 @@ import json
 from collections.abc import Collection
 from dataclasses import replace
 
-from lapse.core.lifecycle import Lifecycle, SessionKey, Status
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Lifecycle, Status
 from lapse.notices.store import Snapshot
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.transaction import Transaction

@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
-from lapse.ttl import Reason, Targets, minutes_of
+from lapse.core.minutes import minutes_of
+from lapse.ttl import Reason, Targets
 from lapse.ttl.plots import figure
 from lapse.ttl.simulation.replay import Replayed, Tally
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.adk.context import reviving
 from lapse.auth.body import parsed, read_body
-from lapse.core.lifecycle import SessionKey
+from lapse.core.keys import SessionKey
 from lapse.runs.detached import is_detached
 from lapse.telemetry.logs import shortening
 

@@ -1,0 +1,93 @@
+"""What identifies a session, and which keys can be stored."""
+
+from __future__ import annotations
+
+import unicodedata
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from lapse.core.errors import InvalidValueError
+
+LONGEST_ID: Final = 128
+"""Characters of an app name, a user id or a session id: the width of ADK's columns."""
+
+SHOWN_ID: Final = 8
+"""Characters of a session id that a log may carry."""
+
+EVALUATION_PREFIXES: Final = ("adk-eval-session-", "___eval___session___")
+"""How the ids of sessions begin that ADK's evaluation makes."""
+
+
+class SessionKey(NamedTuple):
+    """What identifies a session."""
+
+    app_name: str
+    user_id: str
+    session_id: str
+
+    @property
+    def short(self) -> str:
+        """Return as much of the session id as a log may carry."""
+        return self.session_id[:SHOWN_ID]
+
+    @property
+    def digest(self) -> str:
+        """Return what names it, to who knows the key, where the key must not be shown."""
+        return blake2b("\0".join(self).encode(), digest_size=8).hexdigest()
+
+
+def check_key(key: SessionKey) -> SessionKey:
+    """Return the key when every store can hold it.
+
+    Raises:
+        InvalidValueError: a part is empty, over LONGEST_ID characters, or holds NUL or a
+            lone surrogate.
+    """
+    for field, value in zip(("app name", "user id", "session id"), key, strict=True):
+        if not value:
+            raise InvalidValueError(field, "must not be empty")
+        if len(value) > LONGEST_ID:
+            reason = f"must be at most {LONGEST_ID} characters long, not {len(value)}"
+            raise InvalidValueError(field, reason)
+        if "\0" in value:
+            raise InvalidValueError(field, "must not contain a NUL character")
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise InvalidValueError(field, "must not contain a lone surrogate")
+    return key
+
+
+def check_new_key(key: SessionKey) -> SessionKey:
+    """Return the key when a session may be created under it.
+
+    Raises:
+        InvalidValueError: no store could hold it, or a part would be trouble in a log, a path
+            or a file's name: it holds a control character, or is `.` or `..`.
+    """
+    for field, value in zip(("app name", "user id", "session id"), check_key(key), strict=True):
+        if unseen := unseen_in(value):
+            raise InvalidValueError(field, f"must not contain {unseen}")
+        if value in {".", ".."}:
+            raise InvalidValueError(field, f"must not be {value!r}")
+    return key
+
+
+def unseen_in(text: str) -> str:
+    """Name the first character that moves a cursor or ends a line; empty: there is none."""
+    if text.isprintable():
+        return ""
+    for character in text:
+        match unicodedata.category(character):
+            case "Cc" | "Zl" | "Zp":
+                return f"the control character {character!a}"
+            case "Cs":
+                return "a lone surrogate (half of a character)"
+    return ""
+
+
+def can_exist(key: SessionKey) -> bool:
+    """Return whether a store can hold the key; see `check_key`."""
+    try:
+        check_key(key)
+    except InvalidValueError:
+        return False
+    return True
