@@ -141,7 +141,7 @@ async def create(url: str, name: str, count: int, warned: Sequence[float]) -> li
         ttl = timedelta(seconds=2 * warned[number])
         async with gate:
             created = await store.create(key, state=StateDelta(), ttl=ttl, metadata={})
-        return Stream(key, (created.change.record.created_at + ttl / 2).timestamp())
+        return Stream(key, (created.changes[0].record.created_at + ttl / 2).timestamp())
 
     streams = await asyncio.gather(*(create_one(number) for number in range(count)))
     await store.close()

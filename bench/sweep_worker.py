@@ -19,7 +19,7 @@ from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind
 from lapse.settings import LogFormat
 from lapse.store import store_from_url
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 from lapse.sweep.brake import Brakes
 from lapse.sweep.sweeper import Sweeper, SweepReport, sweep_once
 from lapse.telemetry.logs import configure_logging, log_change, log_sweep

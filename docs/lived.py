@@ -11,7 +11,8 @@ from typing import Final
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause
-from lapse.store.sessions import EventRecord, NewEvent, Store
+from lapse.store.protocol import Store
+from lapse.store.records import EventRecord, NewEvent
 
 _DAYS: Final = 4
 _HOUR: Final = timedelta(hours=1)
@@ -40,7 +41,7 @@ async def live(store: Store, *, seed: int = 7) -> None:
             )
             spoken = born + timedelta(seconds=chance.lognormvariate(4.3, 1.3))
             if chance.random() < _SPEAK and spoken < min(now, born + _TTL):
-                await store.at(spoken).append(key, _message(name, spoken), created.session.revision)
+                await store.at(spoken).append(key, _message(name, spoken), created.value.revision)
             else:
                 silent.append(key)
         await store.at(hour).expire_due(_BATCH)
@@ -57,7 +58,7 @@ async def _come_back(store: Store, key: SessionKey, hour: datetime, now: datetim
     if record is None or record.expired_at is None or hour > now:
         return
     outcome = await store.at(hour).resurrect(key, cause=Cause.REQUEST)
-    read = await store.at(hour).read(outcome.record.key)
+    read = await store.at(hour).read(outcome.value.key)
     if read is not None:
         await store.at(hour).append(key, _message(key.session_id, hour), read.revision)
 

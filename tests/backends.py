@@ -11,7 +11,8 @@ from typing import Any
 from lapse.core.documents import StateDelta, split_state
 from lapse.core.keys import SessionKey
 from lapse.core.messages import is_message
-from lapse.store.sessions import EventRecord, NewEvent, Revision, Store
+from lapse.store.protocol import Store
+from lapse.store.records import EventRecord, NewEvent, Result, Revision
 from postgres import database
 
 T0 = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -119,15 +120,15 @@ async def create(
         ttl=ttl,
         metadata=metadata or {},
     )
-    return created.session.revision
+    return created.value.revision
 
 
 async def use(store: Store, name: str = "s1", *, now: datetime = T0) -> Revision:
     """Create a session with one message and return its revision."""
     revision = await create(store, name, now=now)
     appended = await store.at(now).append(key(name), message(at=now), revision)
-    assert appended.revision is not None
-    return appended.revision
+    assert appended.value.revision is not None
+    return appended.value.revision
 
 
 async def ids(store: Store, now: datetime, user: str | None = "ann") -> list[str]:
@@ -143,3 +144,6 @@ async def listed(store: Store, user: str | None, now: datetime, app: str = "app"
 
 
 NO_STATE = StateDelta()
+
+GONE = Result(None)
+"""What deleting a session returns that there is not."""

@@ -11,7 +11,7 @@ from google.genai import types
 
 from lapse.adk import events
 from lapse.adk.translation import new_event
-from lapse.store.sessions import EventRecord
+from lapse.store.records import EventRecord
 
 WORDS = types.Content(role="user", parts=[types.Part(text="héllo 😀"), types.Part(text="")])
 EVENTS = {

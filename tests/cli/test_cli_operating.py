@@ -137,7 +137,7 @@ def test_a_used_session_cannot_be_expired(lapse):
         created = await store.create(
             SessionKey("app", "ann", ID), state=StateDelta(), ttl=MOMENT * 10**6, metadata={}
         )
-        await store.append(created.session.key, message(), created.session.revision)
+        await store.append(created.value.key, message(), created.value.revision)
 
     lapse.do(use)
     refused = lapse("expire", ID)

@@ -13,7 +13,7 @@ import pytest
 from backends import key
 from lapse.core.lifecycle import Status
 from lapse.store import store_from_url
-from lapse.store.sessions import EventWindow
+from lapse.store.records import EventWindow
 
 WRITER = Path(__file__).with_name("writer.py")
 CHAINS, ROUNDS = 2, 50
@@ -49,7 +49,7 @@ async def check(store, facts):
             assert not heard[name] - {"n"}
     swept = [await store.at(FAR).expire_due(10_000), await store.at(FAR).purge_due(10_000)]
     gone = {change.record.key.session_id for one in swept for change in one.changes}
-    assert (await store.at(FAR + timedelta(days=2)).purge_due(10_000)).taken >= 0
+    assert (await store.at(FAR + timedelta(days=2)).purge_due(10_000)).value >= 0
     for name, events in heard.items():
         if events - {"n"}:
             assert name not in gone

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
-from lapse.store.sessions import EventRecord, NewEvent, Store
+from lapse.store.protocol import Store
+from lapse.store.records import EventRecord, NewEvent
 
 WRITERS = 6
 DATA = '{"author": "user", "content": {"parts": [{"text": "hi"}]}}'
@@ -30,7 +31,7 @@ async def write(store: Store, name: str) -> None:
         key = SessionKey("app", "ann", f"{name}-{number}")
         ttl = TTLS[number % 2]
         created = await store.create(key, state=StateDelta(), ttl=ttl, metadata={})
-        record, seen = created.change.record, created.session.revision
+        record, seen = created.changes[0].record, created.value.revision
         acknowledge("waits", key.session_id, record.expires_at.isoformat())
         number += 1
         if number % 3:
@@ -41,7 +42,7 @@ async def write(store: Store, name: str) -> None:
                     continue
                 appended = await store.append(key, event, seen)
                 acknowledge("heard", key.session_id, event_id)
-                seen = appended.revision
+                seen = appended.value.revision
 
 
 async def sweep(store: Store) -> None:

@@ -14,7 +14,7 @@ from serving import LAPSE, environment, lapse, serving
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
-from lapse.store.sessions import EventRecord, NewEvent
+from lapse.store.records import EventRecord, NewEvent
 from lapse.ttl.observed import is_audited
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "ttl.md").read_text("utf-8")
@@ -34,7 +34,7 @@ async def live(folder):
         )
         record = EventRecord("m", "e", born + AGE, '{"author": "user"}')
         event = NewEvent(record, StateDelta(), is_message=True)
-        await store.at(born + AGE).append(key, event, made.session.revision)
+        await store.at(born + AGE).append(key, event, made.value.revision)
     gone = SessionKey("parrot", "ada", "gone")
     await store.at(born).create(gone, state=StateDelta(), ttl=AGE, metadata={})
     await store.at(born + AGE).expire_due(10)

@@ -57,7 +57,7 @@ async def test_apps_beyond_the_first_fifty_are_counted_together(store):
         created = await store.create(
             key(app=f"app{number}"), state=NO_STATE, ttl=timedelta(hours=1), metadata={}
         )
-        metrics.count_change(created.change)
+        metrics.count_change(created.changes[0])
     found = await samples(metrics)
     for metric in ("lapse_sessions_created_total", "lapse_sessions"):
         of_apps = {name: value for name, value in found.items() if name.startswith(metric + "{")}

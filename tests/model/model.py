@@ -20,15 +20,8 @@ from lapse.core.errors import (
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.overview.store import Tally
-from lapse.store.sessions import (
-    Appended,
-    EventRecord,
-    Glimpse,
-    NewEvent,
-    Outcome,
-    Revision,
-    SessionRecord,
-)
+from lapse.store.records import Appended, EventRecord, Glimpse, NewEvent, Revision, SessionRecord
+from lapse.store.sessions import Outcome
 
 DAY = timedelta(hours=24)
 HOUR = timedelta(hours=1)

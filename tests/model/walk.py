@@ -12,7 +12,9 @@ from lapse.core.documents import split_state
 from lapse.core.errors import LapseError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Status
-from lapse.store.sessions import Glimpse, NewEvent, Revision, SessionRecord, Store, Swept
+from lapse.store.protocol import Store
+from lapse.store.records import Glimpse, NewEvent, Revision, SessionRecord
+from lapse.store.sessions import Swept
 from model import Model
 
 KEYS = (key("s1"), key("s2"), key("s1", user="bob"), key("s1", app="other"))

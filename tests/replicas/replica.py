@@ -45,7 +45,7 @@ from lapse.core.feed import Feed  # noqa: E402
 from lapse.core.keys import SessionKey  # noqa: E402
 from lapse.core.lifecycle import ChangeKind  # noqa: E402
 from lapse.store import store_from_url  # noqa: E402
-from lapse.store.sessions import EventRecord, NewEvent  # noqa: E402
+from lapse.store.records import EventRecord, NewEvent  # noqa: E402
 from lapse.sweep.sweeper import Sweeper  # noqa: E402
 
 WRITERS = 6
@@ -70,7 +70,7 @@ async def create(store, name, ttl):
     key = SessionKey("app", "ann", name)
     created = await store.create(key, state=StateDelta(), ttl=ttl, metadata={})
     say("waits", name)
-    return created.session.revision
+    return created.value.revision
 
 
 async def speak(store, name, event_id, seen):

@@ -34,7 +34,7 @@ async def line(place):
         store, beside = store_from_url(url, Rules(), SMALL), store_from_url(place)
         seen = (await make(store, "first")).session.revision
         for event in (note(), message()):
-            seen = (await store.append(key("first"), event, seen)).revision
+            seen = (await store.append(key("first"), event, seen)).value.revision
         for wanted in (message("m2"), message("m2")):
             await store.append(key("first"), wanted, seen)
         yield store, proxy, beside
@@ -58,7 +58,7 @@ async def test_a_create_whose_answer_is_lost_is_reported_as_done(line):
     assert created.session.state == {"s": {"deep": None}, "app:a": 1, "user:u": [2.5]}
     assert created.session == await beside.read(key())
     appended = await store.append(key(), message(), created.session.revision)
-    assert appended.revision.number == 1
+    assert appended.value.revision.number == 1
 
 
 async def test_a_create_that_meets_an_older_session_after_a_break_never_takes_it(line):
@@ -122,26 +122,26 @@ async def test_an_append_whose_answer_is_lost_is_stored_once(line, event):
     proxy.arm()
     appended = await store.append(key(), event, seen)
     assert proxy.lost.is_set()
-    assert appended.repeated
+    assert appended.value.repeated
     found = await beside.read(key())
     assert [one.id for one in found.events] == [event.record.id]
     assert found.state["n"] == 1
-    assert appended.revision == found.revision
+    assert appended.value.revision == found.revision
     assert found.revision.number == 1
-    later = await store.append(key(), message("m2"), appended.revision)
-    assert later.revision.number == 2
+    later = await store.append(key(), message("m2"), appended.value.revision)
+    assert later.value.revision.number == 2
 
 
 async def test_a_later_message_whose_answer_is_lost_is_stored_once(line):
     store, proxy, beside = line
     seen = (await make(store)).session.revision
-    seen = (await store.append(key(), message("m1"), seen)).revision
+    seen = (await store.append(key(), message("m1"), seen)).value.revision
     proxy.arm()
     appended = await store.append(key(), message("m2"), seen)
     assert proxy.lost.is_set()
     found = await beside.read(key())
     assert [one.id for one in found.events] == ["m1", "m2"]
-    assert appended.revision == found.revision
+    assert appended.value.revision == found.revision
     assert found.revision.number == 2
 
 

@@ -23,15 +23,15 @@ async def live(store, name):
     created = await store.create(key(name), state=STATE, ttl=HOUR, metadata={"k": 1})
     await store.amend(key(name), ttl=2 * HOUR, metadata={"l": 2})
     await store.extend(key(name))
-    seen = created.session.revision
+    seen = created.value.revision
     for event in (note(), message(), message("m2")):
-        seen = (await store.append(key(name), event, seen)).revision
+        seen = (await store.append(key(name), event, seen)).value.revision
     found = await store.read(key(name))
     assert [event.id for event in found.events] == ["m1", "m2", "n1"]
     assert found.state["app:a"] == 1
     assert (await store.lifecycle(key(name))).metadata == {"k": 1, "l": 2}
     assert name in {one.key.session_id for one in await store.list("app", "ann")}
-    assert await store.delete(key(name)) is not None
+    assert (await store.delete(key(name))).changes
     assert await store.read(key(name)) is None
 
 
@@ -43,7 +43,7 @@ async def expire(store, name):
             await store.expire_due(100)
     assert await store.read(key(name)) is None
     await store.resurrect(key(name), cause=Cause.REQUEST)
-    await store.append(key(name), message(), created.session.revision)
+    await store.append(key(name), message(), created.value.revision)
     assert (await store.lifecycle(key(name))).status is Status.USED
 
 

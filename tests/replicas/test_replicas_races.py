@@ -18,7 +18,7 @@ from backends import DUE, T0, TICK, create, key, message
 from lapse.core.lifecycle import Cause, Status
 from lapse.store import store_from_url
 from lapse.store.postgres import call
-from lapse.store.sessions import Revision
+from lapse.store.records import Revision
 from lapse.store.statements import Positional
 from postgres import prepare, rows, run
 

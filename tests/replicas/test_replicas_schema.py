@@ -91,10 +91,10 @@ async def test_a_role_that_may_create_nothing_works_on_a_prepared_schema(nothing
         seen = (await store.expire_due(10)).changes
         assert len(seen) == 2
         created = await store.create(key("s2"), state=state, ttl=timedelta(hours=1), metadata={})
-        revision = created.session.revision
-        await store.append(key("s2"), message(at=created.change.at), revision)
-        assert await store.delete(key("s2")) is not None
-        assert await store.delete(key("s1")) is not None
+        revision = created.value.revision
+        await store.append(key("s2"), message(at=created.changes[0].at), revision)
+        assert (await store.delete(key("s2"))).changes
+        assert (await store.delete(key("s1"))).changes
         await store.close()
 
 

@@ -11,9 +11,11 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 
+from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
-from lapse.store.sessions import EventRecord, Glimpse, NewEvent, StateDelta, Store
+from lapse.store.protocol import Store
+from lapse.store.records import EventRecord, Glimpse, NewEvent
 
 FAR = datetime(2040, 1, 1, tzinfo=UTC)
 DATA = '{"author": "user", "content": {"parts": [{"text": "hi"}]}}'
@@ -26,7 +28,7 @@ def say(words: str) -> None:
 
 async def sweep(store: Store, limit: str, now: str) -> list[str]:
     expired = []
-    while (swept := await store.at(datetime.fromisoformat(now)).expire_due(int(limit))).taken:
+    while (swept := await store.at(datetime.fromisoformat(now)).expire_due(int(limit))).value:
         expired += [change.record.key.session_id for change in swept.changes]
     return expired
 

@@ -10,7 +10,7 @@ from google.adk.events.event_actions import EventActions
 from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai.types import Content, Part
 
-from backends import HOUR, TTL, create, ids, key, message, note
+from backends import GONE, HOUR, TTL, create, ids, key, message, note
 from lapse.adoption.store import Batch, Selection
 from lapse.core.lifecycle import HELD_EVENTS, ChangeKind, Status
 
@@ -228,7 +228,7 @@ async def test_who_ends_unspoken_to_stands_in_the_outbox(open_store, stock):
     await store.at(now).append(key("used"), message(at=now), revision)
     await store.at(now).delete(key("deleted"))
     await store.at(now).delete(key("used"))
-    assert await store.at(now).delete(key("unknown")) is None
+    assert await store.at(now).delete(key("unknown")) == GONE
     later = now + timedelta(days=3)
     await store.at(now + HOUR).expire_due(10)
     await store.at(later).purge_due(10)

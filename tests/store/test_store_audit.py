@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 import postgres
-from backends import T0, TTL, create, key, note, use
+from backends import GONE, T0, TTL, create, key, note, use
 from lapse.audit.store import Act
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError, WrongStatusError
 from lapse.core.lifecycle import Cause
@@ -63,7 +63,7 @@ async def test_what_changes_nothing_leaves_no_record(store):
         await store.at(LATER).extend(key("gone"), by="op")
     with pytest.raises(NoSuchSessionError):
         await store.at(LATER).expire(key("never"), by="op")
-    assert await store.at(LATER).delete(key("never"), by="op") is None
+    assert await store.at(LATER).delete(key("never"), by="op") == GONE
     # Nobody in particular, so nobody to record.
     await store.at(LATER).extend(key("living"))
     await store.at(LATER).delete(key("living"))

@@ -37,8 +37,8 @@ async def test_a_session_is_created_at_the_present_moment(store):
 
 async def test_a_fresh_session_lives_through_a_sweep_and_counts_down(store):
     await waiting(store)
-    assert (await store.expire_due(10)).taken == 0
-    assert (await store.purge_due(10)).taken == 0
+    assert (await store.expire_due(10)).value == 0
+    assert (await store.purge_due(10)).value == 0
     assert [found.key for found in await store.list("app", "ann")] == [key()]
     assert TTL - timedelta(seconds=BOUND) < await store.time_to_next() <= TTL
 
@@ -58,10 +58,10 @@ async def test_a_message_is_first_at_the_present_moment_whatever_its_own_timesta
     created = await waiting(store)
     old = datetime(2001, 1, 1, tzinfo=UTC)
     held = await store.append(key(), note(at=old), created.session.revision)
-    appended = await store.append(key(), message(at=old), held.revision)
+    appended = await store.append(key(), message(at=old), held.value.revision)
     (change,) = appended.changes
     assert change.record.first_message_at == change.at >= created.change.at
-    assert appended.revision.update_time == old
+    assert appended.value.revision.update_time == old
 
 
 async def test_a_message_brings_a_session_back_by_the_clock(store):
@@ -77,15 +77,17 @@ async def test_a_message_brings_a_session_back_by_the_clock(store):
 async def test_extending_and_amending_count_from_the_present_moment(store):
     created = await waiting(store)
     extended = await store.extend(key())
-    assert extended.record.expires_at == extended.change.at + TTL > created.change.record.expires_at
+    assert (
+        extended.value.expires_at == extended.changes[0].at + TTL > created.change.record.expires_at
+    )
     amended = await store.amend(key(), ttl=HOUR)
-    assert amended.record.expires_at == amended.change.at + HOUR
+    assert amended.value.expires_at == amended.changes[0].at + HOUR
 
 
 async def test_resurrecting_counts_from_the_present_moment(store):
     await expired(store)
     outcome = await store.resurrect(key(), cause=Cause.RUN)
-    assert outcome.record.expires_at == outcome.change.at + SHORT
+    assert outcome.value.expires_at == outcome.changes[0].at + SHORT
 
 
 @pytest.mark.parametrize("swept", [True, False], ids=["swept", "unswept"])
@@ -93,6 +95,6 @@ async def test_deleting_an_expired_session_tells_when(store, swept):
     created = await expired(store)
     if swept:
         await store.expire_due(10)
-    change = await store.delete(key())
+    (change,) = (await store.delete(key())).changes
     assert change.at >= created.change.record.expires_at
     assert change.record.status is Status.EXPIRED

@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, listed, message, note, use
+from backends import GONE, DUE, HOUR, T0, TICK, TTL, create, ids, key, listed, message, note, use
 from lapse.core.documents import split_state
 from lapse.core.errors import SessionExistsError, StoreUnavailableError
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.store import store_from_url
-from lapse.store.sessions import EventWindow, Revision
+from lapse.store.records import EventWindow, Revision
 
 
 async def test_create_returns_the_session_and_the_change_exactly(store):
@@ -19,10 +19,10 @@ async def test_create_returns_the_session_and_the_change_exactly(store):
         ttl=TTL,
         metadata={"kind": "canonical-session"},
     )
-    assert created.session.key == key()
-    assert created.session.state == {"topic": "tea", "app:tone": "dry", "user:name": "Ann"}
-    assert created.session.revision == Revision(T0, 0)
-    assert created.session.events == ()
+    assert created.value.key == key()
+    assert created.value.state == {"topic": "tea", "app:tone": "dry", "user:name": "Ann"}
+    assert created.value.revision == Revision(T0, 0)
+    assert created.value.events == ()
     record = Lifecycle(
         key=key(),
         status=Status.WAITING,
@@ -32,9 +32,9 @@ async def test_create_returns_the_session_and_the_change_exactly(store):
         restorable_until=T0 + timedelta(hours=24),
         metadata={"kind": "canonical-session"},
     )
-    assert created.change == Change(ChangeKind.CREATED, T0, record)
+    assert created.changes[0] == Change(ChangeKind.CREATED, T0, record)
     assert await store.at(T0).lifecycle(key()) == record
-    assert await store.at(T0).read(key()) == created.session
+    assert await store.at(T0).read(key()) == created.value
 
 
 async def test_create_shows_the_outer_state_that_others_set(store):
@@ -42,7 +42,7 @@ async def test_create_shows_the_outer_state_that_others_set(store):
     created = await store.at(T0).create(
         key("s2"), state=split_state({"app:tone": "wry"}), ttl=TTL, metadata={}
     )
-    assert created.session.state == {"app:tone": "wry", "user:name": "Ann"}
+    assert created.value.state == {"app:tone": "wry", "user:name": "Ann"}
 
 
 async def test_app_and_user_state_reach_the_others_at_once_and_nobody_else(store):
@@ -105,7 +105,7 @@ async def test_a_new_session_takes_the_place_of_an_expired_one_with_nothing_left
     assert (record.expired_at, record.resurrections, record.metadata) == (None, 0, {})
     found = await store.at(DUE).read(key())
     assert (found.state, found.events) == ({"new": 1}, ())
-    assert (await store.at(T0 + timedelta(days=2)).purge_due(10)).taken == 0
+    assert (await store.at(T0 + timedelta(days=2)).purge_due(10)).value == 0
 
 
 async def test_a_restored_count_does_not_pass_to_the_next_session_of_the_key(store):
@@ -120,7 +120,7 @@ async def test_unknown_sessions_and_users_read_as_nothing(store):
     assert await store.at(T0).lifecycle(key()) is None
     assert await store.at(T0).list("app", "ann") == []
     assert await store.user_state("app", "ann") == {}
-    assert await store.at(T0).delete(key()) is None
+    assert await store.at(T0).delete(key()) == GONE
 
 
 async def test_sessions_are_listed_by_update_time_then_user_then_id(store):
@@ -168,7 +168,7 @@ async def test_a_window_takes_events_from_its_time_on_and_then_the_newest(
     revision = await create(store)
     for number in (1, 0, 3, 2):
         event = kind(f"e{number}", at=T0 + number * TICK)
-        revision = (await store.at(T0).append(key(), event, revision)).revision
+        revision = (await store.at(T0).append(key(), event, revision)).value.revision
     found = await store.at(T0).read(key(), window)
     assert [event.id for event in found.events] == expected
     assert found.revision == revision
@@ -178,7 +178,7 @@ async def test_a_window_takes_events_from_its_time_on_and_then_the_newest(
 async def test_events_of_one_timestamp_are_read_in_the_order_of_their_ids(store, kind):
     revision = await create(store)
     for name in ("b", "c", "a"):
-        revision = (await store.at(T0).append(key(), kind(name, at=T0), revision)).revision
+        revision = (await store.at(T0).append(key(), kind(name, at=T0), revision)).value.revision
     found = await store.at(T0).read(key())
     assert [event.id for event in found.events] == ["a", "b", "c"]
     found = await store.at(T0).read(key(), EventWindow(newest=2))

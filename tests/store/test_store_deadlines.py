@@ -37,7 +37,7 @@ async def test_a_state_event_is_held_until_the_deadline_and_refused_at_it(store)
     revision = await create(store)
     held = await store.at(DUE - TICK).append(key(), note("n1"), revision)
     with pytest.raises(NoSuchSessionError):
-        await store.at(DUE).append(key(), note("n2"), held.revision)
+        await store.at(DUE).append(key(), note("n2"), held.value.revision)
 
 
 async def test_a_message_before_the_deadline_only_marks_the_session_used(store):
@@ -68,7 +68,7 @@ async def test_a_deadline_can_be_moved_until_it_comes_and_not_at_it(store, how):
         return await store.at(now).amend(key(name), ttl=TTL)
 
     moved = await move("early", DUE - TICK)
-    assert moved.record.expires_at == DUE - TICK + TTL
+    assert moved.value.expires_at == DUE - TICK + TTL
     with pytest.raises(WrongStatusError):
         await move("late", DUE)
 
@@ -77,10 +77,10 @@ async def test_resurrect_leaves_a_live_session_and_takes_one_that_is_due(store):
     await create(store, "live")
     await create(store, "due")
     left = await store.at(DUE - TICK).resurrect(key("live"), cause=Cause.REQUEST)
-    assert (left.change, left.record.expires_at) == (None, DUE)
+    assert (left.changes, left.value.expires_at) == ((), DUE)
     taken = await store.at(DUE).resurrect(key("due"), cause=Cause.REQUEST)
-    assert taken.change.kind is ChangeKind.RESURRECTED
-    assert taken.record.expires_at == DUE + TTL
+    assert taken.changes[0].kind is ChangeKind.RESURRECTED
+    assert taken.value.expires_at == DUE + TTL
 
 
 async def test_expire_due_leaves_a_session_a_microsecond_early_and_takes_it_in_time(store):
@@ -139,7 +139,7 @@ async def test_one_hour_to_come_back_is_left_however_late_the_sweep(store):
     swept = await store.at(late).expire_due(10)
     assert swept.changes[0].record.restorable_until == late + HOUR
     assert swept.changes[0].lateness == late - DUE
-    assert (await store.at(late + HOUR - TICK).purge_due(10)).taken == 0
+    assert (await store.at(late + HOUR - TICK).purge_due(10)).value == 0
     await store.at(late + HOUR - TICK).append(key(), message(), revision)
 
 
@@ -165,8 +165,8 @@ async def test_a_used_session_has_no_deadline_at_all(store):
     await use(store)
     far = T0 + timedelta(days=4000)
     assert await store.at(far).time_to_next() is None
-    assert (await store.at(far).expire_due(10)).taken == 0
-    assert (await store.at(far).purge_due(10)).taken == 0
+    assert (await store.at(far).expire_due(10)).value == 0
+    assert (await store.at(far).purge_due(10)).value == 0
     assert await ids(store, far) == ["s1"]
     record = await store.at(far).lifecycle(key())
     assert (record.status, record.expires_at, record.restorable_until) == (Status.USED, None, None)

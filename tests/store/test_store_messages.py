@@ -17,7 +17,7 @@ from lapse.core.lifecycle import (
     Lifecycle,
     Status,
 )
-from lapse.store.sessions import EventRecord, NewEvent, Revision
+from lapse.store.records import EventRecord, NewEvent, Revision
 
 EVENTS = "SELECT id, event_data FROM events WHERE session_id = 's1' ORDER BY timestamp, id"
 SESSIONS = "SELECT id, state, create_time, update_time FROM sessions"
@@ -37,8 +37,8 @@ async def test_the_first_message_makes_the_session_used_and_says_so_exactly(stor
     )
     assert appended.changes == (Change(ChangeKind.USED, at, record),)
     assert appended.changes[0].age == timedelta(minutes=3)
-    assert appended.revision == Revision(at, 1)
-    assert not appended.repeated
+    assert appended.value.revision == Revision(at, 1)
+    assert not appended.value.repeated
     assert await store.at(at).lifecycle(key()) == record
 
 
@@ -56,7 +56,7 @@ async def test_a_message_carries_state_of_all_scopes(store):
     appended = await store.at(T0).append(key(), message(state=delta), revision)
     after = {"a": 1, "b": 2, "box": {"y": 2}, "app:tone": "dry", "user:name": None}
     assert (await store.at(T0).read(key())).state == after
-    await store.at(T0).append(key(), message("m2", state={"b": None}), appended.revision)
+    await store.at(T0).append(key(), message("m2", state={"b": None}), appended.value.revision)
     assert (await store.at(T0).read(key())).state == after | {"b": None}
 
 
@@ -70,7 +70,7 @@ async def test_no_session_reaches_the_tables_of_adk_before_its_first_message(sto
     appended = await store.at(T0).append(key(), note(), revision)
     assert await stock.rows(SESSIONS) == []
     assert await stock.rows("SELECT * FROM events") == []
-    await store.at(T0 + TICK).append(key(), message(at=T0 + TICK), appended.revision)
+    await store.at(T0 + TICK).append(key(), message(at=T0 + TICK), appended.value.revision)
     (session,) = await stock.rows(SESSIONS)
     assert session["id"] == "s1"
     assert loaded(session["state"]) == {"a": 1, "noted": "n1"}
@@ -86,7 +86,7 @@ async def test_held_events_move_in_order_and_to_the_letter(backend, store, stock
     for number, (name, text) in enumerate(texts.items()):
         record = EventRecord(name, f"e-{name}", T0 + number * TICK, text)
         event = NewEvent(record, StateDelta(session={name: number}), is_message=False)
-        revision = (await store.at(T0).append(key(), event, revision)).revision
+        revision = (await store.at(T0).append(key(), event, revision)).value.revision
     held = await store.at(T0).read(key())
     kept = {name: as_kept(text) for name, text in texts.items()}
     assert {event.id: as_kept(event.data) for event in held.events} == kept
@@ -126,7 +126,7 @@ async def test_as_many_events_as_may_be_are_held_and_one_more_counts_as_use(stor
         event = note(f"n{number:03}", at=T0 + number * TICK)
         appended = await store.at(T0).append(key(), event, revision)
         assert appended.changes == ()
-        revision = appended.revision
+        revision = appended.value.revision
     last = await store.at(T0).append(key(), note("n999", at=T0 + TTL), revision)
     assert [change.kind for change in last.changes] == [ChangeKind.USED]
     found = await store.at(T0).read(key())
@@ -134,7 +134,7 @@ async def test_as_many_events_as_may_be_are_held_and_one_more_counts_as_use(stor
         *(f"n{number:03}" for number in range(HELD_EVENTS)),
         "n999",
     ]
-    assert (await store.at(DUE).expire_due(10)).taken == 0
+    assert (await store.at(DUE).expire_due(10)).value == 0
     assert (await store.at(DUE).lifecycle(key())).status is Status.USED
 
 
@@ -145,7 +145,7 @@ async def test_more_bytes_of_events_than_may_be_held_count_as_use(store):
         event = note(name, state={"big": half})
         appended = await store.at(T0).append(key(), event, revision)
         assert appended.changes == ()
-        revision = appended.revision
+        revision = appended.value.revision
     last = await store.at(T0).append(key(), note("n3", state={"big": "x" * 4096}), revision)
     assert [change.kind for change in last.changes] == [ChangeKind.USED]
     assert [event.id for event in (await store.at(T0).read(key())).events] == ["n1", "n2", "n3"]
@@ -161,7 +161,7 @@ async def test_a_single_event_over_the_limit_counts_as_use(store):
 
 async def test_an_expired_session_comes_back_with_a_message_and_keeps_what_it_held(store):
     revision = await create(store, state={"a": 1}, metadata={"m": 1})
-    revision = (await store.at(T0).append(key(), note(), revision)).revision
+    revision = (await store.at(T0).append(key(), note(), revision)).value.revision
     await store.at(DUE).expire_due(10)
     at = DUE + TTL
     appended = await store.at(at).append(key(), message(at=at), revision)
@@ -207,11 +207,11 @@ async def test_nothing_is_appended_to_an_unknown_or_deleted_session(store, kind)
 
 async def test_a_refused_event_leaves_nothing_behind_not_even_what_it_began(store):
     revision = await create(store)
-    revision = (await store.at(T0).append(key(), note("same"), revision)).revision
+    revision = (await store.at(T0).append(key(), note("same"), revision)).value.revision
     before = await store.at(T0).read(key())
     clash = message("same", state={"app:leaked": 1})
     with pytest.raises(InvalidValueError):
         await store.at(T0).append(key(), clash, revision)
     assert await store.at(T0).read(key()) == before
     assert (await store.at(T0).lifecycle(key())).status is Status.WAITING
-    assert (await store.at(DUE).expire_due(10)).taken == 1
+    assert (await store.at(DUE).expire_due(10)).value == 1

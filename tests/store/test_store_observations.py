@@ -63,8 +63,8 @@ async def test_only_the_first_message_counts_and_that_once(store):
     revision = (await store.at(T0).read(key(PLAIN))).revision
     assert not await counted(store)
     appended = await store.at(T0 + TTL / 2).append(key(PLAIN), first, revision)
-    assert (await store.at(T0 + TTL).append(key(PLAIN), first, revision)).repeated
-    await store.at(T0 + TTL).append(key(PLAIN), message("m2"), appended.revision)
+    assert (await store.at(T0 + TTL).append(key(PLAIN), first, revision)).value.repeated
+    await store.at(T0 + TTL).append(key(PLAIN), message("m2"), appended.value.revision)
     await store.at(T0 + TTL).delete(key(PLAIN))
     assert await counted(store) == {("new", DAY, Kind.USED, bucket_of(TTL / 2)): 1}
 
@@ -83,7 +83,7 @@ async def test_a_session_that_its_first_message_creates_is_not_observed(store):
 
 async def test_a_message_that_is_refused_leaves_no_observation(store):
     revision = await create(store)
-    revision = (await store.at(T0).append(key(), note("same"), revision)).revision
+    revision = (await store.at(T0).append(key(), note("same"), revision)).value.revision
     with pytest.raises(InvalidValueError):
         await store.at(T0).append(key(), message("same"), revision)
     assert not await counted(store)

@@ -59,7 +59,7 @@ class Life:
 
     async def born(self, where):
         made = await self.store.at(self.now).create(where, state=note().delta, ttl=TTL, metadata={})
-        return [made.change]
+        return [made.changes[0]]
 
     async def said(self, where):
         found = await self.store.at(self.now).lifecycle(where)
@@ -68,7 +68,7 @@ class Life:
             return []
         if read is None:  # expired: as a run does that finds nobody to talk to
             outcome = await self.store.at(self.now).resurrect(where, cause=Cause.RUN)
-            return [outcome.change]
+            return [outcome.changes[0]]
         say = self.chance.choice((message, note))
         event = say(f"e{self.now.timestamp()}", at=self.now)
         self.now += self.chance.choice((TICK, TICK, TTL))  # it may have expired by then
@@ -77,12 +77,12 @@ class Life:
     async def asked(self, where):
         match self.chance.randrange(4):
             case 0:
-                return [(await self.store.at(self.now).extend(where)).change]
+                return [(await self.store.at(self.now).extend(where)).changes[0]]
             case 1:
-                return [(await self.store.at(self.now).amend(where, metadata={"a": 1})).change]
+                return [(await self.store.at(self.now).amend(where, metadata={"a": 1})).changes[0]]
             case 2:
                 done = await self.store.at(self.now).resurrect(where, cause=Cause.REQUEST)
-                return [done.change]
+                return [done.changes[0]]
             case _:
                 return [await self.store.at(self.now).delete(where)]
 
@@ -229,25 +229,25 @@ async def test_a_brake_holds_every_purge_until_it_is_released(pair):
     assert not await other.set_brake(brake_at(late + TICK))
     assert await other.brake() == brake_at(late, BrakeReason.CLOCK, jump=DAY)
     assert (await other.at(late).dues(most=9)).brake == await one.brake()
-    assert (await other.at(late).purge_due(10)).taken == 0
+    assert (await other.at(late).purge_due(10)).value == 0
     assert await other.at(T0).time_to_next() == DAY
-    assert (await other.at(late).expire_due(10)).taken == 1  # it can be had back
+    assert (await other.at(late).expire_due(10)).value == 1  # it can be had back
     assert await other.at(late).time_to_next() is None
     assert not await one.release_brake(since=late + TICK)
     assert await one.at(late).release_brake(since=late)
     assert not await other.at(late).release_brake(since=late)
     assert await other.brake() is None
-    assert (await other.at(late).purge_due(10)).taken == 1
+    assert (await other.at(late).purge_due(10)).value == 1
 
 
 async def test_with_nothing_restorable_a_brake_holds_expiry_too(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store)
     assert await store.set_brake(brake_at(DUE))
-    assert (await store.at(DUE).expire_due(10)).taken == 0
+    assert (await store.at(DUE).expire_due(10)).value == 0
     assert await store.at(DUE).time_to_next() is None
     assert await store.at(DUE).release_brake(since=DUE)
-    assert (await store.at(DUE).expire_due(10)).taken == 1
+    assert (await store.at(DUE).expire_due(10)).value == 1
 
 
 async def test_what_was_let_go_of_is_not_held_for_its_share_within_the_hour(store):

@@ -29,7 +29,7 @@ async def heard(store, count, age, *, at=NOON, prefix="s", segment=""):
         made = await store.at(at).create(
             name, state=NO_STATE, ttl=2 * DAY, metadata={"segment": segment}
         )
-        await store.at(at + age).append(name, message(), made.session.revision)
+        await store.at(at + age).append(name, message(), made.value.revision)
 
 
 class Replica(TtlPolicy):

@@ -81,7 +81,7 @@ async def test_a_process_that_sweeps_loses_no_message_of_another(full, place):
         assert heard[name] == [*revived, ChangeKind.USED]
         assert (await full.at(GONE).lifecycle(key(name))).status is Status.USED
         assert len((await full.at(GONE).read(key(name))).events) == 1
-    assert (await full.at(GONE).purge_due(999)).taken == 0
+    assert (await full.at(GONE).purge_due(999)).value == 0
 
 
 async def test_of_two_processes_that_speak_to_a_session_one_is_first(full, place):

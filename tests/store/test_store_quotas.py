@@ -101,7 +101,7 @@ async def test_what_goes_is_an_expiry_without_lateness_restorable_for_an_hour(st
     assert change.record == await store.at(now).lifecycle(key("old"))
     assert change.record.restorable_until == now + HOUR
     back = await store.at(now + HOUR - TICK).resurrect(key("old"), cause=Cause.REQUEST)
-    assert back.record.status is Status.WAITING
+    assert back.value.status is Status.WAITING
     assert (await store.at(now + HOUR - TICK).read(key("old"))).state == {"a": 1}
 
 
@@ -110,7 +110,7 @@ async def test_without_a_horizon_what_goes_goes_for_good(open_store):
     await create(store, "old")
     await create(store, "new", now=T0 + SECOND)
     assert await excess(store, user=1, now=T0 + MINUTE) == ["old"]
-    assert (await store.at(T0 + MINUTE).purge_due(9)).taken == 1
+    assert (await store.at(T0 + MINUTE).purge_due(9)).value == 1
 
 
 async def test_used_sessions_never_go_and_do_not_count(store):
@@ -168,7 +168,7 @@ async def test_due_sessions_are_the_sweepers_and_do_not_count(store):
     await create(store, "due", ttl=TICK)
     await create(store, "living", now=T0 + SECOND)
     assert await excess(store, user=1, now=T0 + SECOND) == []
-    assert (await store.at(T0 + SECOND).expire_due(9)).taken == 1
+    assert (await store.at(T0 + SECOND).expire_due(9)).value == 1
 
 
 async def test_a_session_that_stock_adk_made_as_well_is_kept(store, stock):

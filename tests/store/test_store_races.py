@@ -19,7 +19,7 @@ from lapse.core.errors import (
     WrongStatusError,
 )
 from lapse.core.lifecycle import Cause, ChangeKind, Status
-from lapse.store.sessions import Glimpse, Revision
+from lapse.store.records import Glimpse, Revision
 
 ROUNDS = 12
 SESSIONS = [f"s{number:02}" for number in range(16)]
@@ -48,7 +48,7 @@ async def prepare(store, number):
 async def sweep(store, now=DUE):
     """Sweep in small batches until nothing is due, and return what expired."""
     expired = []
-    while (swept := await store.at(now).expire_due(5)).taken:
+    while (swept := await store.at(now).expire_due(5)).value:
         expired += [change.record.key.session_id for change in swept.changes]
     return expired
 
@@ -89,7 +89,7 @@ async def test_a_message_at_the_deadline_survives_every_sweep(pair, before):
             assert [event.id for event in found.events] == ["m1"]
             assert (await pair[1].at(GONE).lifecycle(key(name))).status is Status.USED
         assert set(expired.values()) <= {1}
-        assert (await pair[0].at(GONE + TTL).purge_due(99)).taken == 0
+        assert (await pair[0].at(GONE + TTL).purge_due(99)).value == 0
 
 
 async def test_a_message_survives_whoever_expires_its_session_by_hand(pair):

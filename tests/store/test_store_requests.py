@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
+from lapse.store.records import Result
+from backends import GONE, DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
 from lapse.core.documents import LARGEST_METADATA
 from lapse.core.errors import InvalidValueError, NoSuchSessionError, WrongStatusError
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Status
@@ -30,31 +31,31 @@ async def set_status(store, status):
 async def test_extend_gives_a_fresh_ttl_from_now(store):
     await create(store)
     outcome = await store.at(LATER).extend(key())
-    assert outcome.change == Change(ChangeKind.EXTENDED, LATER, outcome.record)
-    assert outcome.record == await store.at(LATER).lifecycle(key())
-    assert (outcome.record.expires_at, outcome.record.ttl) == (LATER + TTL, TTL)
-    assert (await store.at(LATER + TTL - TICK).expire_due(10)).taken == 0
-    assert (await store.at(LATER + TTL).expire_due(10)).taken == 1
+    assert outcome.changes[0] == Change(ChangeKind.EXTENDED, LATER, outcome.value)
+    assert outcome.value == await store.at(LATER).lifecycle(key())
+    assert (outcome.value.expires_at, outcome.value.ttl) == (LATER + TTL, TTL)
+    assert (await store.at(LATER + TTL - TICK).expire_due(10)).value == 0
+    assert (await store.at(LATER + TTL).expire_due(10)).value == 1
 
 
 async def test_extend_goes_no_further_than_the_horizon_from_the_creation(store):
     await create(store, ttl=timedelta(hours=20))
     outcome = await store.at(T0 + timedelta(hours=10)).extend(key())
-    assert outcome.record.expires_at == T0 + DAY
+    assert outcome.value.expires_at == T0 + DAY
     outcome = await store.at(T0 + timedelta(hours=23)).extend(key())
-    assert outcome.record.expires_at == T0 + DAY
+    assert outcome.value.expires_at == T0 + DAY
 
 
 async def test_extend_brings_no_deadline_nearer(store):
     await create(store, ttl=timedelta(hours=30))
-    assert (await store.at(LATER).extend(key())).record.expires_at == T0 + timedelta(hours=30)
+    assert (await store.at(LATER).extend(key())).value.expires_at == T0 + timedelta(hours=30)
 
 
 async def test_without_a_horizon_a_session_can_be_extended_for_a_day(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store, ttl=timedelta(hours=20))
     outcome = await store.at(T0 + timedelta(hours=10)).extend(key())
-    assert outcome.record.expires_at == T0 + DAY
+    assert outcome.value.expires_at == T0 + DAY
 
 
 @pytest.mark.parametrize("status", ["used", "expired", "due"])
@@ -84,12 +85,12 @@ async def test_unknown_sessions_cannot_be_asked_for_anything(store):
 async def test_an_amended_ttl_counts_from_now_and_may_bring_the_deadline_nearer(store):
     await create(store)
     outcome = await store.at(LATER).amend(key(), ttl=5 * TICK)
-    assert outcome.change == Change(ChangeKind.AMENDED, LATER, outcome.record)
-    assert outcome.record == await store.at(LATER).lifecycle(key())
-    assert (outcome.record.ttl, outcome.record.expires_at) == (5 * TICK, LATER + 5 * TICK)
-    assert (await store.at(LATER + 5 * TICK).expire_due(10)).taken == 1
+    assert outcome.changes[0] == Change(ChangeKind.AMENDED, LATER, outcome.value)
+    assert outcome.value == await store.at(LATER).lifecycle(key())
+    assert (outcome.value.ttl, outcome.value.expires_at) == (5 * TICK, LATER + 5 * TICK)
+    assert (await store.at(LATER + 5 * TICK).expire_due(10)).value == 1
     back = await store.at(DUE).resurrect(key(), cause=Cause.REQUEST)
-    assert back.record.expires_at == DUE + 5 * TICK
+    assert back.value.expires_at == DUE + 5 * TICK
 
 
 @pytest.mark.parametrize("status", ["waiting", "used", "expired", "due"])
@@ -97,16 +98,16 @@ async def test_metadata_of_any_session_merges_by_top_level_keys(store, status):
     await set_status(store, status)
     await store.at(LATER).amend(key(), metadata={"a": 1, "box": {"x": 1}, "é": "ü"})
     outcome = await store.at(LATER).amend(key(), metadata={"box": {"y": 2}, "a": None})
-    assert outcome.record.metadata == {"a": None, "box": {"y": 2}, "é": "ü"}
-    assert await store.at(LATER).lifecycle(key()) == outcome.record
+    assert outcome.value.metadata == {"a": None, "box": {"y": 2}, "é": "ü"}
+    assert await store.at(LATER).lifecycle(key()) == outcome.value
     expected = "expired" if status == "due" else status
-    assert outcome.record.status == expected
+    assert outcome.value.status == expected
 
 
 async def test_metadata_and_ttl_are_amended_together(store):
     await create(store, metadata={"a": 1})
     outcome = await store.at(LATER).amend(key(), metadata={"b": 2}, ttl=HOUR)
-    assert (outcome.record.metadata, outcome.record.ttl) == ({"a": 1, "b": 2}, HOUR)
+    assert (outcome.value.metadata, outcome.value.ttl) == ({"a": 1, "b": 2}, HOUR)
 
 
 async def test_metadata_may_grow_to_its_limit_and_not_over_it(store):
@@ -116,9 +117,9 @@ async def test_metadata_may_grow_to_its_limit_and_not_over_it(store):
     with pytest.raises(InvalidValueError) as refused:
         await store.at(LATER).amend(key(), metadata={"a": "y"}, ttl=HOUR)
     assert refused.value.field == "metadata"
-    assert await store.at(LATER).lifecycle(key()) == full.record
+    assert await store.at(LATER).lifecycle(key()) == full.value
     smaller = await store.at(LATER).amend(key(), metadata={"b": "x"})
-    assert smaller.record.metadata == {"a": "", "b": "x"}
+    assert smaller.value.metadata == {"a": "", "b": "x"}
 
 
 async def test_resurrect_gives_an_expired_session_a_fresh_ttl_and_counts(store):
@@ -126,38 +127,40 @@ async def test_resurrect_gives_an_expired_session_a_fresh_ttl_and_counts(store):
     for number, now in enumerate((DUE, DUE + HOUR), 1):
         await store.at(now).expire_due(10)
         outcome = await store.at(now).resurrect(key(), cause=Cause.REQUEST)
-        assert outcome.change == Change(ChangeKind.RESURRECTED, now, outcome.record, Cause.REQUEST)
-        assert outcome.record == await store.at(now).lifecycle(key())
-        assert (outcome.record.status, outcome.record.resurrections) == (Status.WAITING, number)
-        assert (outcome.record.expires_at, outcome.record.expired_at) == (now + TTL, None)
+        assert outcome.changes[0] == Change(
+            ChangeKind.RESURRECTED, now, outcome.value, Cause.REQUEST
+        )
+        assert outcome.value == await store.at(now).lifecycle(key())
+        assert (outcome.value.status, outcome.value.resurrections) == (Status.WAITING, number)
+        assert (outcome.value.expires_at, outcome.value.expired_at) == (now + TTL, None)
     found = await store.at(DUE + HOUR).read(key())
     assert found.state == {"a": 1}
-    assert outcome.record.metadata == {"m": 1}
+    assert outcome.value.metadata == {"m": 1}
 
 
 async def test_expire_makes_the_deadline_now(store):
     await create(store, state={"a": 1})
     outcome = await store.at(LATER).expire(key())
-    assert outcome.change == Change(ChangeKind.EXPIRED, LATER, outcome.record)
-    assert outcome.change.lateness == timedelta(0)
-    assert outcome.record == await store.at(LATER).lifecycle(key())
-    assert (outcome.record.status, outcome.record.expires_at) == (Status.EXPIRED, LATER)
-    assert (outcome.record.expired_at, outcome.record.restorable_until) == (LATER, T0 + DAY)
+    assert outcome.changes[0] == Change(ChangeKind.EXPIRED, LATER, outcome.value)
+    assert outcome.changes[0].lateness == timedelta(0)
+    assert outcome.value == await store.at(LATER).lifecycle(key())
+    assert (outcome.value.status, outcome.value.expires_at) == (Status.EXPIRED, LATER)
+    assert (outcome.value.expired_at, outcome.value.restorable_until) == (LATER, T0 + DAY)
     assert await store.at(LATER).read(key()) is None
-    assert (await store.at(DUE).expire_due(10)).taken == 0
+    assert (await store.at(DUE).expire_due(10)).value == 0
 
 
 async def test_an_old_session_that_was_expired_by_hand_is_restorable_for_an_hour(store):
     await create(store, ttl=timedelta(hours=30))
     late = T0 + timedelta(hours=29)
-    assert (await store.at(late).expire(key())).record.restorable_until == late + HOUR
+    assert (await store.at(late).expire(key())).value.restorable_until == late + HOUR
 
 
 async def test_a_session_that_was_expired_by_hand_can_be_had_back(store):
     revision = await create(store, state={"a": 1})
     await store.at(LATER).expire(key())
     back = await store.at(LATER).resurrect(key(), cause=Cause.REQUEST)
-    assert (back.record.status, back.record.expires_at) == (Status.WAITING, LATER + TTL)
+    assert (back.value.status, back.value.expires_at) == (Status.WAITING, LATER + TTL)
     await store.at(LATER).expire(key())
     appended = await store.at(LATER).append(key(), message(at=LATER), revision)
     kinds = [change.kind for change in appended.changes]
@@ -169,7 +172,7 @@ async def test_expire_leaves_an_expired_session_as_it_is(store, status):
     await set_status(store, status)
     before = await store.at(LATER).lifecycle(key())
     outcome = await store.at(LATER).expire(key())
-    assert (outcome.record, outcome.change) == (before, None)
+    assert (outcome.value, outcome.changes[0]) == (before, None)
     assert await store.at(LATER).lifecycle(key()) == before
 
 
@@ -191,7 +194,7 @@ async def test_a_session_that_stock_adk_made_cannot_be_expired(store, stock):
 async def test_without_a_horizon_what_is_expired_goes_with_the_next_sweep(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store)
-    assert (await store.at(LATER).expire(key())).change.kind is ChangeKind.EXPIRED
+    assert (await store.at(LATER).expire(key())).changes[0].kind is ChangeKind.EXPIRED
     assert await store.at(LATER).time_to_next() == timedelta(0)
     with pytest.raises(NoSuchSessionError):
         await store.at(LATER).expire(key())
@@ -212,7 +215,7 @@ async def test_nothing_can_be_expired_while_clean_up_is_switched_off(open_store)
 async def test_a_resurrection_says_what_caused_it(store, cause):
     await create(store)
     outcome = await store.at(DUE).resurrect(key(), cause=cause)
-    assert outcome.change.cause is cause
+    assert outcome.changes[0].cause is cause
 
 
 @pytest.mark.parametrize("status", ["waiting", "used"])
@@ -220,7 +223,7 @@ async def test_a_living_session_is_left_as_it_is_by_resurrect(store, status):
     await set_status(store, status)
     before = await store.at(LATER).lifecycle(key())
     outcome = await store.at(LATER).resurrect(key(), cause=Cause.REQUEST)
-    assert (outcome.record, outcome.change) == (before, None)
+    assert (outcome.value, outcome.changes[0]) == (before, None)
     assert await store.at(LATER).lifecycle(key()) == before
 
 
@@ -228,8 +231,10 @@ async def test_a_living_session_is_left_as_it_is_by_resurrect(store, status):
 async def test_delete_takes_a_session_of_any_status_with_all_that_is_its(store, status):
     await set_status(store, status)
     before = await store.at(LATER).lifecycle(key())
-    assert await store.at(LATER).delete(key()) == Change(ChangeKind.DELETED, LATER, before)
-    assert await store.at(LATER).delete(key()) is None
+    assert await store.at(LATER).delete(key()) == Result(
+        None, (Change(ChangeKind.DELETED, LATER, before),)
+    )
+    assert await store.at(LATER).delete(key()) == GONE
     assert await store.at(LATER).lifecycle(key()) is None
     assert await store.at(LATER).read(key()) is None
     assert await ids(store, LATER) == []

@@ -9,7 +9,7 @@ from backends import T0, TICK, by, create, key, message, use
 from lapse.core.documents import StateDelta
 from lapse.core.errors import RunInFlightError, TooManyRunsError
 from lapse.runs.store import KEPT, STALE, RunStatus
-from lapse.store.sessions import EventRecord, NewEvent
+from lapse.store.records import EventRecord, NewEvent
 
 MANY = 99
 
@@ -126,7 +126,7 @@ async def test_news_of_a_run_are_what_its_agent_said_after_an_event(store):
     at = [T0 + timedelta(seconds=n) for n in range(6)]
     words = [message(at=at[0]), *(said(f"a{n}", at=at[n]) for n in (1, 2, 3))]
     for event in words:
-        revision = (await store.at(T0).append(key(), event, revision)).revision
+        revision = (await store.at(T0).append(key(), event, revision)).value.revision
     (none,) = await store.at(T0).run_news({"r1": None}, limit=9)
     assert (none.record.run_id, list(none.events)) == ("r1", [])
 

@@ -4,7 +4,7 @@ import pytest
 
 from backends import DUE, T0, TICK, create, key, message, note, use
 from lapse.core.errors import InvalidValueError, OutdatedSessionError
-from lapse.store.sessions import Glimpse, Revision
+from lapse.store.records import Glimpse, Revision
 
 KINDS = pytest.mark.parametrize("kind", [note, message], ids=["held", "stored"])
 
@@ -13,10 +13,14 @@ KINDS = pytest.mark.parametrize("kind", [note, message], ids=["held", "stored"])
 async def test_the_same_event_is_stored_once_also_when_retried_with_the_old_revision(store, kind):
     old = await create(store)
     first = await store.at(T0).append(key(), kind("e"), old)
-    assert not first.repeated
-    for seen in (old, first.revision):
+    assert not first.value.repeated
+    for seen in (old, first.value.revision):
         again = await store.at(T0).append(key(), kind("e"), seen)
-        assert (again.repeated, again.changes, again.revision) == (True, (), first.revision)
+        assert (again.value.repeated, again.changes, again.value.revision) == (
+            True,
+            (),
+            first.value.revision,
+        )
     assert [event.id for event in (await store.at(T0).read(key())).events] == ["e"]
 
 
@@ -26,7 +30,7 @@ async def test_a_repeated_event_changes_no_state_again(store, kind):
     event = kind("e", state={"a": 1, "app:tone": "dry"})
     first = await store.at(T0).append(key(), event, old)
     later = kind("f", at=T0 + TICK, state={"a": 2, "app:tone": "wry"})
-    await store.at(T0).append(key(), later, first.revision)
+    await store.at(T0).append(key(), later, first.value.revision)
     await store.at(T0).append(key(), event, old)
     assert (await store.at(T0).read(key())).state == {"a": 2, "app:tone": "wry"}
 
@@ -36,23 +40,23 @@ async def test_a_repeated_event_changes_no_state_again(store, kind):
 async def test_a_repeat_that_others_followed_gives_no_revision_to_go_on_with(store, kind, apart):
     old = await create(store)
     first = await store.at(T0).append(key(), kind("e"), old)
-    await store.at(T0).append(key(), kind("f", at=T0 + apart), first.revision)
+    await store.at(T0).append(key(), kind("f", at=T0 + apart), first.value.revision)
     again = await store.at(T0).append(key(), kind("e"), old)
-    assert (again.repeated, again.revision) == (True, None)
+    assert (again.value.repeated, again.value.revision) == (True, None)
 
 
 async def test_a_held_event_is_known_again_after_it_moved(store):
     old = await create(store)
     held = await store.at(T0).append(key(), note("n"), old)
-    await store.at(T0).append(key(), message(at=T0 + TICK), held.revision)
-    assert (await store.at(T0).append(key(), note("n"), old)).repeated
+    await store.at(T0).append(key(), message(at=T0 + TICK), held.value.revision)
+    assert (await store.at(T0).append(key(), note("n"), old)).value.repeated
 
 
 async def test_a_repeated_message_is_known_again_past_the_deadline(store):
     old = await create(store)
     await store.at(T0).append(key(), message(), old)
     again = await store.at(DUE).append(key(), message(), old)
-    assert (again.repeated, again.changes) == (True, ())
+    assert (again.value.repeated, again.changes) == (True, ())
 
 
 @KINDS
@@ -60,7 +64,7 @@ async def test_another_event_of_the_same_id_is_refused(store, kind):
     revision = await create(store)
     first = await store.at(T0).append(key(), kind("e", state={"a": 1}), revision)
     before = await store.at(T0).read(key())
-    for seen in (revision, first.revision):
+    for seen in (revision, first.value.revision):
         with pytest.raises(InvalidValueError):
             await store.at(T0).append(key(), kind("e", state={"a": 2}), seen)
     assert await store.at(T0).read(key()) == before
@@ -78,11 +82,11 @@ async def test_one_event_id_may_stand_in_several_sessions(store):
 async def test_a_writer_who_missed_an_event_is_refused_whatever_its_timestamp(store, kind, apart):
     revision = await create(store)
     first = await store.at(T0).append(key(), kind("e"), revision)
-    second = await store.at(T0).append(key(), kind("f", at=T0 + apart), first.revision)
-    for seen in (revision, first.revision):
+    second = await store.at(T0).append(key(), kind("f", at=T0 + apart), first.value.revision)
+    for seen in (revision, first.value.revision):
         with pytest.raises(OutdatedSessionError):
             await store.at(T0).append(key(), kind("g", at=T0 + apart), seen)
-    await store.at(T0).append(key(), kind("g", at=T0 + apart), second.revision)
+    await store.at(T0).append(key(), kind("g", at=T0 + apart), second.value.revision)
 
 
 async def test_a_writer_who_missed_a_held_event_cannot_send_the_first_message(store):
@@ -91,7 +95,7 @@ async def test_a_writer_who_missed_a_held_event_cannot_send_the_first_message(st
     with pytest.raises(OutdatedSessionError):
         await store.at(T0).append(key(), message(), old)
     assert (await store.at(T0).lifecycle(key())).expires_at == DUE
-    await store.at(T0).append(key(), message(), held.revision)
+    await store.at(T0).append(key(), message(), held.value.revision)
 
 
 async def test_a_writer_of_an_earlier_session_of_the_key_is_outdated(store):
@@ -117,7 +121,7 @@ async def test_a_marker_without_a_number_is_compared_by_its_time_alone(store, ki
     with pytest.raises(OutdatedSessionError):
         await store.at(T0).append(key(), kind("f"), Revision(T0, None))
     await store.at(T0).append(
-        key(), kind("f", at=T0 + TICK), Revision(first.revision.update_time, None)
+        key(), kind("f", at=T0 + TICK), Revision(first.value.revision.update_time, None)
     )
 
 

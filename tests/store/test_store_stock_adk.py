@@ -30,7 +30,7 @@ def words(event_id, text="hi", **state):
 async def test_stock_adk_sees_exactly_the_used_sessions_and_all_of_them(store, stock):
     revision = await create(store, "used", state={"a": 1, "app:tone": "dry", "user:name": "Ann"})
     held = await store.at(T0).append(key("used"), note(), revision)
-    await store.at(T0).append(key("used"), message(at=T0 + TICK), held.revision)
+    await store.at(T0).append(key("used"), message(at=T0 + TICK), held.value.revision)
     await create(store, "waiting")
     await create(store, "expired", ttl=TICK)
     await store.at(T0 + TICK).expire_due(10)
@@ -93,8 +93,8 @@ async def test_what_stock_adk_wrote_is_used_with_a_message_and_an_orphan_without
 
 async def test_an_orphan_is_never_swept_and_refuses_what_it_has_no_record_for(store, stock):
     await stock.create_session(**OWNER, session_id="s1")
-    assert (await store.at(FAR).expire_due(10)).taken == 0
-    assert (await store.at(FAR).purge_due(10)).taken == 0
+    assert (await store.at(FAR).expire_due(10)).value == 0
+    assert (await store.at(FAR).purge_due(10)).value == 0
     assert await store.tallies() == []
     for ask in (
         store.at(FAR).extend(key()),
@@ -106,7 +106,7 @@ async def test_an_orphan_is_never_swept_and_refuses_what_it_has_no_record_for(st
     with pytest.raises(WrongStatusError, match="no record of it"):
         await store.at(FAR).amend(key(), metadata={"a": 1})
     outcome = await store.at(FAR).resurrect(key(), cause=Cause.REQUEST)
-    assert (outcome.change, outcome.record.status) == (None, Status.ORPHAN)
+    assert (outcome.changes[0], outcome.value.status) == (None, Status.ORPHAN)
     with pytest.raises(SessionExistsError):
         await create(store, now=FAR)
     found = await store.at(FAR).read(key())
@@ -116,7 +116,7 @@ async def test_an_orphan_is_never_swept_and_refuses_what_it_has_no_record_for(st
 
 async def test_an_orphan_is_deleted_like_any_session(store, stock):
     await stock.create_session(**OWNER, session_id="s1")
-    change = await store.at(FAR).delete(key())
+    (change,) = (await store.at(FAR).delete(key())).changes
     assert (change.kind, change.record.status) == (ChangeKind.DELETED, Status.ORPHAN)
     assert await stock.get_session(**OWNER, session_id="s1") is None
 
@@ -140,8 +140,8 @@ async def test_a_lobby_row_whose_key_stock_adk_created_too_is_kept_and_never_hid
     assert await ids(store, DUE) == await ids(store, DUE, None) == ["s1"]
     (change,) = (await store.at(DUE).expire_due(10)).changes
     assert (change.kind, change.record.status) == (ChangeKind.KEPT, Status.USED)
-    assert (await store.at(FAR).expire_due(10)).taken == 0
-    assert (await store.at(FAR).purge_due(10)).taken == 0
+    assert (await store.at(FAR).expire_due(10)).value == 0
+    assert (await store.at(FAR).purge_due(10)).value == 0
     assert await store.tallies() == [Tally("app", Status.USED, 1)]
     found = await store.at(FAR).read(key())
     assert [event.id for event in found.events] == ["stock"]
@@ -177,7 +177,7 @@ async def test_the_session_of_stock_adk_outlives_the_tombstone_of_its_key(store,
     await create(store)
     await store.at(DUE).expire_due(10)
     await stock.create_session(**OWNER, session_id="s1")
-    assert (await store.at(DUE).resurrect(key(), cause=Cause.REQUEST)).change is None
+    assert (await store.at(DUE).resurrect(key(), cause=Cause.REQUEST)).changes == ()
     assert (await store.at(DUE).lifecycle(key())).status is Status.ORPHAN
     await store.at(FAR).purge_due(10)
     assert await ids(store, FAR) == ["s1"]

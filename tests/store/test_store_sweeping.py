@@ -59,7 +59,7 @@ async def test_batches_take_no_more_than_their_limit_and_the_longest_overdue_fir
     taken = []
     for expected in (2, 2, 1, 0):
         swept = await store.at(DUE + HOUR).expire_due(2)
-        assert swept.taken == len(swept.changes) == expected
+        assert swept.value == len(swept.changes) == expected
         taken.append(sorted(names(swept)))
     assert taken == [["s0", "s1"], ["s2", "s3"], ["s4"], []]
 
@@ -105,7 +105,7 @@ async def test_tallies_count_the_records_by_app_and_status(store):
 async def test_an_extended_session_is_taken_at_its_new_deadline_only(store):
     await create(store)
     await store.at(DUE - TICK).extend(key())
-    assert (await store.at(DUE).expire_due(10)).taken == 0
+    assert (await store.at(DUE).expire_due(10)).value == 0
     assert names(await store.at(DUE + TTL - TICK).expire_due(10)) == ["s1"]
 
 
@@ -123,7 +123,7 @@ async def test_an_expired_session_that_heard_a_message_is_never_purged(store):
     revision = await create(store)
     await store.at(DUE).expire_due(10)
     await store.at(DUE).append(key(), message(), revision)
-    assert (await store.at(T0 + 9 * DAY).purge_due(10)).taken == 0
+    assert (await store.at(T0 + 9 * DAY).purge_due(10)).value == 0
     assert await ids(store, T0 + 9 * DAY) == ["s1"]
 
 
@@ -159,14 +159,14 @@ async def test_with_no_horizon_a_message_in_time_is_kept(open_store):
     store = await open_store(horizon=timedelta(0))
     revision = await create(store)
     await store.at(DUE - TICK).append(key(), message(), revision)
-    assert (await store.at(DUE).expire_due(10)).taken == 0
+    assert (await store.at(DUE).expire_due(10)).value == 0
 
 
 async def test_a_longer_horizon_keeps_sessions_restorable_longer(open_store):
     store = await open_store(horizon=3 * DAY)
     revision = await create(store)
     await store.at(DUE).expire_due(10)
-    assert (await store.at(T0 + 3 * DAY - TICK).purge_due(10)).taken == 0
+    assert (await store.at(T0 + 3 * DAY - TICK).purge_due(10)).value == 0
     await store.at(T0 + 3 * DAY - TICK).append(key(), message(), revision)
 
 
@@ -182,8 +182,8 @@ async def test_switched_off_nothing_expires_and_nothing_is_hidden(open_store):
     record = await store.at(far).lifecycle(key())
     assert (record.status, record.expires_at) == (Status.WAITING, DUE)
     outcome = await store.at(far).resurrect(key(), cause=Cause.REQUEST)
-    assert outcome.change is None
-    revision = (await store.at(far).append(key(), note(), revision)).revision
+    assert outcome.changes == ()
+    revision = (await store.at(far).append(key(), note(), revision)).value.revision
     appended = await store.at(far).append(key(), message(at=T0 + TICK), revision)
     assert [change.kind for change in appended.changes] == [ChangeKind.USED]
     assert appended.changes[0].record.resurrections == 0
@@ -192,8 +192,8 @@ async def test_switched_off_nothing_expires_and_nothing_is_hidden(open_store):
 async def test_switched_off_a_session_past_its_deadline_can_be_extended_and_amended(open_store):
     store = await open_store(enforced=False)
     await create(store)
-    assert (await store.at(DUE).extend(key())).record.expires_at == DUE + TTL
-    assert (await store.at(DUE + TTL).amend(key(), ttl=HOUR)).record.ttl == HOUR
+    assert (await store.at(DUE).extend(key())).value.expires_at == DUE + TTL
+    assert (await store.at(DUE + TTL).amend(key(), ttl=HOUR)).value.ttl == HOUR
 
 
 async def test_switched_off_what_had_expired_is_shown_and_takes_messages(store, reopen):

@@ -18,7 +18,7 @@ async def test_each_record_is_what_it_is_alone(store):
     await create(store, "waits", metadata={"title": "one"})
     await use(store, "used")
     await create(store, "expires", now=T0 - HOUR)
-    assert (await store.at(T0).expire_due(10)).taken == 1
+    assert (await store.at(T0).expire_due(10)).value == 1
     names = ["waits", "used", "expires", "never-was"]
     found = await records(store, *names)
     assert found.at == T0

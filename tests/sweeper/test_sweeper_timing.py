@@ -65,7 +65,7 @@ async def test_a_deadline_that_was_brought_nearer_wakes_the_sweeper(store, sweep
     await waiting(store, ttl=NEVER)
     await sweeper.start()
     await asleep(sweeper)
-    feed.publish([(await store.amend(key(), ttl=SOON)).change])
+    feed.publish([(await store.amend(key(), ttl=SOON)).changes[0]])
     await heard.changes.until(expired)
 
 

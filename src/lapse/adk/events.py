@@ -18,7 +18,7 @@ from typing import Any, Final
 from google.adk.events.event import Event
 from pydantic import BaseModel
 
-from lapse.store.sessions import EventRecord
+from lapse.store.records import EventRecord
 
 _REMEMBERED: Final = 2048
 """Events whose reading is remembered, the last ones read; some ten kilobytes each."""

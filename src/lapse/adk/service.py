@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, Self, TypeVar
@@ -33,12 +33,13 @@ from lapse.core.errors import (
 )
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey, can_exist, check_new_key
-from lapse.core.lifecycle import Cause, Change, Lifecycle
+from lapse.core.lifecycle import Cause, Lifecycle
 from lapse.core.minutes import DEFAULT_TTL, ttl_from_minutes
 from lapse.overview.store import BrakeOptions
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
-from lapse.store.sessions import Outcome, Store
+from lapse.store.protocol import Store
+from lapse.store.records import Result
 from lapse.sweep.sweeper import Sweeper
 from lapse.ttl import Targets
 from lapse.ttl.policy import TtlPolicy
@@ -146,12 +147,10 @@ class LapseSessionService(BaseSessionService):
             reuse=self.admission.may_reuse(reuse) and not (chosen or state),
         )
         try:
-            created = await self._commit(
-                "create", key, transition, lambda admitted: admitted.changes
-            )
+            created = await self._commit("create", key, transition)
         except SessionExistsError as error:
             raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
-        return session_of(created.session)
+        return session_of(created.value)
 
     async def ensure_legacy_session(self, key: SessionKey) -> None:
         """Create a session as the legacy endpoint does, unless one lives or can be had back.
@@ -174,7 +173,7 @@ class LapseSessionService(BaseSessionService):
         )
         # Another request that makes the same session at this moment serves as well.
         with suppress(SessionExistsError):
-            await self._commit("create", key, transition, lambda admitted: admitted.changes)
+            await self._commit("create", key, transition)
 
     async def get_session(
         self,
@@ -228,7 +227,7 @@ class LapseSessionService(BaseSessionService):
         key = await self._stored_key(app_name, user_id, session_id)
         if key is not None:
             deletion = self.store.delete(key, by=current_actor())
-            await self._commit("delete", key, deletion, lambda gone: [] if gone is None else [gone])
+            await self._commit("delete", key, deletion)
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return a user's state, its keys without their prefix."""
@@ -257,12 +256,8 @@ class LapseSessionService(BaseSessionService):
         async with self._turns.of(key), announced(key, event):
             new = new_event(event)
             try:
-                appended = await self._commit(
-                    "append",
-                    key,
-                    self.store.append(key, new, seen(session)),
-                    lambda appended: appended.changes,
-                )
+                appending = self.store.append(key, new, seen(session))
+                appended = (await self._commit("append", key, appending)).value
             except NoSuchSessionError as error:
                 if new.is_message:
                     await self._refuse(key)
@@ -351,33 +346,26 @@ class LapseSessionService(BaseSessionService):
         self,
         name: str,
         key: SessionKey,
-        transition: Callable[[SessionKey], Coroutine[Any, Any, Outcome]],
+        transition: Callable[[SessionKey], Coroutine[Any, Any, Result[Lifecycle]]],
     ) -> Lifecycle:
         stored = await self._stored_key(*key)
         if stored is None:
             raise _no_such(key)
-        outcome = await self._commit(
-            name,
-            stored,
-            transition(stored),
-            lambda done: [] if done.change is None else [done.change],
-        )
-        return outcome.record
+        return (await self._commit(name, stored, transition(stored))).value
 
     async def _commit(
         self,
         name: str,
         key: SessionKey,
-        transition: Coroutine[Any, Any, T],
-        changes: Callable[[T], Iterable[Change]],
-    ) -> T:
+        transition: Coroutine[Any, Any, Result[T]],
+    ) -> Result[T]:
         """Run a transition to its end, swept by a sweeper of our own where there is no other."""
         if self._sweeper is not None:
             with acting(None):  # what goes on beside is nobody's
                 await self._sweeper.start()
                 await self.policy.start()
 
-        return await self._transitions.run(name, key, transition, changes)
+        return await self._transitions.run(name, key, transition)
 
     async def _refuse(self, key: SessionKey) -> None:
         """Count a message that came when its session was purged; no reason to fail a request."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Change
+from lapse.store.records import Result
 from lapse.telemetry.tracing import span
 
 T = TypeVar("T")
@@ -26,20 +26,18 @@ class Transitions:
         self,
         name: str,
         key: SessionKey,
-        transition: Coroutine[Any, Any, T],
-        changes: Callable[[T], Iterable[Change]],
-    ) -> T:
-        """Return what a transition returns; `changes` says what it changed.
+        transition: Coroutine[Any, Any, Result[T]],
+    ) -> Result[T]:
+        """Return what a transition returns.
 
         A caller that is cancelled leaves it running.
         """
 
-        async def run() -> T:
+        async def run() -> Result[T]:
             with span(name, key) as traced:
                 result = await transition
-                done = tuple(changes(result))
-                traced.note_changes(done)
-            self._feed.publish(done)
+                traced.note_changes(result.changes)
+            self._feed.publish(result.changes)
             return result
 
         task = asyncio.create_task(run())

@@ -16,14 +16,7 @@ from lapse.adk.events import read_event
 from lapse.core.documents import StateDelta, encode, split_state
 from lapse.core.errors import InvalidValueError
 from lapse.core.messages import is_message
-from lapse.store.sessions import (
-    EventRecord,
-    EventWindow,
-    Glimpse,
-    NewEvent,
-    Revision,
-    SessionRecord,
-)
+from lapse.store.records import EventRecord, EventWindow, Glimpse, NewEvent, Revision, SessionRecord
 
 _log = logging.getLogger(__name__)
 _LONGEST_EVENT_ID: Final = 128

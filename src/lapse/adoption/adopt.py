@@ -15,7 +15,7 @@ from lapse.core.errors import NoSuchSessionError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 
 BATCH: Final = 500
 """Sessions that one transaction examines: nobody waits longer than for these."""

@@ -11,7 +11,7 @@ from lapse.core.background import Background
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
 from lapse.settings import Adopt
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 
 _AT_ONCE: Final = 500
 _PAUSE: Final = timedelta(milliseconds=250)

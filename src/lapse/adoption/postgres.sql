@@ -3,6 +3,12 @@
 -- enable_seqscan is off in the transactions that move sessions: a connection plans the checks
 -- of foreign keys once, while the lobby is still empty and a scan looks cheap, and would then
 -- scan it for each of a million sessions.
+--
+-- Types of parameters:
+-- :with_events, :with_state boolean
+-- :older_than interval
+-- :ended_at timestamptz
+-- :run varchar
 
 -- name: is_message
 -- A part of other statements: whether the event `e` is a message. It says what
@@ -239,3 +245,6 @@ RETURNING o.app_name, o.user_id, o.session_id, o.ended_at, o.attempts,
 DELETE FROM lapse_artifact_outbox
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND ended_at = :ended_at;
+
+-- name: note_artifacts
+-- No-op: what SQLite does here rides in the statements of the transitions.

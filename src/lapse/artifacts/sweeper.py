@@ -19,7 +19,7 @@ from lapse.core.errors import InvalidValueError
 from lapse.core.keys import SessionKey
 from lapse.databases.readers import Reader
 from lapse.databases.report import Orphans
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 
 _AT_ONCE: Final = 50
 _PAUSE: Final = timedelta(seconds=5)

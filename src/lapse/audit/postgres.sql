@@ -1,4 +1,9 @@
 -- The records of acts, added by the statements of what was done.
+--
+-- Types of parameters:
+-- :before_number bigint
+-- :detail jsonb
+-- :action, :by text
 
 -- name: audited
 -- A part of the statements that change a session, whose row is their table `done`.
@@ -17,3 +22,6 @@ VALUES (
 SELECT * FROM lapse_audit
 WHERE :before_number IS NULL OR number < :before_number
 ORDER BY number DESC LIMIT :newest;
+
+-- name: audit_change
+-- No-op: what SQLite does here rides in the statements of the transitions.

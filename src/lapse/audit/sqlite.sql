@@ -2,7 +2,12 @@
 
 -- name: record_act
 INSERT INTO lapse_audit (at, principal, action, app_name, session, detail)
-VALUES (:now, :by, :action, nullif(:app_name, ''), nullif(:session, ''), :detail);
+VALUES (:now, :by, :action, nullif(:app_name, ''), nullif(substr(:session_id, 1, 8), ''), :detail);
+
+-- name: audit_change
+-- Rides in a transition that somebody asked for.
+INSERT INTO lapse_audit (at, principal, action, app_name, session, detail)
+VALUES (:now, :by, :action, :app_name, substr(:session_id, 1, 8), :detail);
 
 -- name: acts
 SELECT * FROM lapse_audit

@@ -14,7 +14,7 @@ from lapse.cli.command import StoreOption, open_settings, ready_store, run_async
 if TYPE_CHECKING:
     from lapse.audit.store import Act
     from lapse.settings import Settings
-    from lapse.store.sessions import Store
+    from lapse.store.protocol import Store
 
 _PAGE: Final = 1000
 _SHOWN: Final = 50

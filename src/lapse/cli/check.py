@@ -13,9 +13,9 @@ from lapse.cli.command import Exit, JsonOption, StoreOption, open_store, print_j
 from lapse.cli.sessions import words
 
 if TYPE_CHECKING:
-    from lapse.check.store import Inspection
     from lapse.overview.store import Dues, Overview
     from lapse.settings import Settings
+    from lapse.store.database import Inspection
 
 _CLOCKS_APART: Final = timedelta(seconds=1)
 """More than that between this host's clock and the store's is told."""

@@ -16,7 +16,7 @@ from lapse.auth.principals import LONGEST_NAME
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
-    from lapse.store.sessions import Store
+    from lapse.store.protocol import Store
 
 T = TypeVar("T")
 

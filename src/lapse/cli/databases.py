@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lapse.adoption.store import Selection
     from lapse.databases.report import Report
     from lapse.settings import Settings
-    from lapse.store.sessions import Store
+    from lapse.store.protocol import Store
 
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _UNITS: Final = {"s": 1 / 60, "": 1, "m": 1, "h": 60, "d": 1440}

@@ -20,15 +20,17 @@ from lapse.cli.keys import KeyArgument, find_key, shown
 
 if TYPE_CHECKING:
     from lapse.core.keys import SessionKey
+    from lapse.core.lifecycle import Lifecycle
     from lapse.settings import Settings
-    from lapse.store.sessions import Outcome, Store
+    from lapse.store.protocol import Store
+    from lapse.store.records import Result
 
 
 def resurrect(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Bring an expired session back, with a fresh TTL; a living one is left as it is."""
     from lapse.core.lifecycle import Cause
 
-    async def change(store: Store, key: SessionKey) -> Outcome:
+    async def change(store: Store, key: SessionKey) -> Result[Lifecycle]:
         return await store.resurrect(key, cause=Cause.REQUEST, by=acting_as())
 
     _change(open_settings(store, verbose=False), key, change, as_json=as_json)
@@ -37,7 +39,7 @@ def resurrect(key: KeyArgument, store: StoreOption = None, as_json: JsonOption =
 def expire(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Expire a waiting session now; it can be resurrected as after its deadline."""
 
-    async def change(store: Store, key: SessionKey) -> Outcome:
+    async def change(store: Store, key: SessionKey) -> Result[Lifecycle]:
         return await store.expire(key, by=acting_as())
 
     _change(open_settings(store, verbose=False), key, change, as_json=as_json)
@@ -46,7 +48,7 @@ def expire(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = Fa
 def _change(
     settings: Settings,
     text: str,
-    change: Callable[[Store, SessionKey], Awaitable[Outcome]],
+    change: Callable[[Store, SessionKey], Awaitable[Result[Lifecycle]]],
     *,
     as_json: bool,
 ) -> None:
@@ -55,22 +57,25 @@ def _change(
 
     key, outcome = run_async(_changed(settings, text, change))
     if as_json:
-        session = record_json(outcome.record, utc_now())
-        print_json({"changed": outcome.change is not None, "session": session})
+        session = record_json(outcome.value, utc_now())
+        print_json({"changed": bool(outcome.changes), "session": session})
         return
-    done = "nothing to do: it is" if outcome.change is None else "it is"
-    typer.echo(f"{shown(key)}: {done} {outcome.record.status}")
+    done = "nothing to do: it is" if not outcome.changes else "it is"
+    typer.echo(f"{shown(key)}: {done} {outcome.value.status}")
 
 
 async def _changed(
-    settings: Settings, text: str, change: Callable[[Store, SessionKey], Awaitable[Outcome]]
-) -> tuple[SessionKey, Outcome]:
+    settings: Settings,
+    text: str,
+    change: Callable[[Store, SessionKey], Awaitable[Result[Lifecycle]]],
+) -> tuple[SessionKey, Result[Lifecycle]]:
     from lapse.telemetry.logs import log_change
 
     async with ready_store(settings) as store:
         key = await find_key(store, text)
         outcome = await change(store, key)
-        if outcome.change is not None:
-            log_change(outcome.change)
+        if outcome.changes:
+            for committed in outcome.changes:
+                log_change(committed)
             await store.announce([key])
         return key, outcome

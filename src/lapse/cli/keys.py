@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from lapse.core.keys import SessionKey
-    from lapse.store.sessions import Store
+    from lapse.store.protocol import Store
 
 KeyArgument = Annotated[
     str,

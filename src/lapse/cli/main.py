@@ -21,7 +21,7 @@ from lapse.cli.ttl import ttl_commands
 from lapse.core.errors import LapseError, NoSuchSessionError
 
 if TYPE_CHECKING:
-    from lapse.store.sessions import Store
+    from lapse.store.protocol import Store
 
 app = typer.Typer(
     help="The session life-cycle layer for agents built with Google's ADK.",

@@ -30,7 +30,7 @@ from lapse.cli.progress import progress_bar
 if TYPE_CHECKING:
     from lapse.overview.store import Brake, Dues
     from lapse.settings import Settings
-    from lapse.store.sessions import Store
+    from lapse.store.protocol import Store
     from lapse.sweep.sweeper import SweepReport
 
 _MOST_COUNTED: Final = 1_000_000

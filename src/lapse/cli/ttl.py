@@ -13,7 +13,7 @@ from lapse.cli.command import StoreOption, fail, open_settings, open_store, run_
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
-    from lapse.store.sessions import Store
+    from lapse.store.protocol import Store
     from lapse.ttl import Cohort, Decision, Scope, Targets
 
 ttl_commands = typer.Typer(

@@ -62,6 +62,14 @@ class StoreRefusedError(LapseError):
     """The store cannot be used as it is: foreign, of another version, or not writable."""
 
 
+class NotWithThisStoreError(LapseError):
+    """The store has no part that does this; `statement` names what it lacks."""
+
+    def __init__(self, statement: str) -> None:
+        super().__init__(f"not with this store: it has no statement {statement!r}")
+        self.statement = statement
+
+
 class RunInFlightError(LapseError):
     """A run is in flight in the session; `run_id` names it."""
 

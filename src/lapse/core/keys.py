@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from hashlib import blake2b
 from typing import Final, NamedTuple
+from zlib import crc32
 
 from lapse.core.errors import InvalidValueError
 
@@ -16,6 +17,9 @@ SHOWN_ID: Final = 8
 
 EVALUATION_PREFIXES: Final = ("adk-eval-session-", "___eval___session___")
 """How the ids of sessions begin that ADK's evaluation makes."""
+
+
+_CONTROL_PER_CENT: Final = 1
 
 
 class SessionKey(NamedTuple):
@@ -34,6 +38,14 @@ class SessionKey(NamedTuple):
     def digest(self) -> str:
         """Return what names it, to who knows the key, where the key must not be shown."""
         return blake2b("\0".join(self).encode(), digest_size=8).hexdigest()
+
+    @property
+    def in_control_group(self) -> bool:
+        """Return whether its session is in the TTL's control group: one in a hundred, by its id.
+
+        What is learnt from these is not shaped by what was learnt before; see `lapse.ttl`.
+        """
+        return crc32(self.session_id.encode()) % 100 < _CONTROL_PER_CENT
 
 
 def check_key(key: SessionKey) -> SessionKey:

@@ -1,3 +1,10 @@
+
+--
+-- Types of parameters:
+-- :day_seconds float8
+-- :ages, :delays float8[]
+-- :moment timestamp
+
 -- name: report
 -- ADK's sessions, grouped: one pass, nothing written, and as many rows as there are groups.
 -- :ages and :delays are ascending seconds; a bucket's number is how many of them were reached.

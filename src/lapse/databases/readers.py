@@ -21,6 +21,7 @@ from urllib.parse import quote
 from lapse.core.errors import InvalidValueError, StoreRefusedError
 from lapse.core.keys import SessionKey
 from lapse.databases.report import DAYS, Group, Kind, Question, Report, Seen, group
+from lapse.store.operation import Dialect
 from lapse.store.schemas import ADK_COLUMNS, Found, check_adk
 from lapse.store.statements import read_statements
 
@@ -137,7 +138,7 @@ class SqliteReader(_Blocking):
             bucket: Callable[[float], int] = partial(bisect_right, limits)
             connection.create_function(name, 1, bucket, deterministic=True)
         rows = connection.execute(
-            read_statements("sqlite")["report"],
+            read_statements(Dialect.SQLITE)["report"],
             {"moment": question.moment.timestamp(), "day_seconds": _DAY_SECONDS},
         )
         return [

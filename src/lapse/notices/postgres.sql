@@ -1,4 +1,7 @@
 -- What watchers of sessions read, and how replicas tell each other what to look at.
+--
+-- Types of parameters:
+-- :payload text
 
 -- name: records
 -- The three arrays hold one key in each position. There is always a row, for the clock.

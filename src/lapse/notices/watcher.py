@@ -25,7 +25,7 @@ from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Change, ChangeKind, Lifecycle
 from lapse.notices.rules import Known, Notice, NoticeKind, greeting, news, next_moment
 from lapse.notices.store import Snapshot, WatchOptions
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 
 _GATHER: Final = timedelta(milliseconds=20)
 """How long a read waits for others to join it; many deadlines are one read."""

@@ -1,6 +1,11 @@
 -- Sessions by page. Each way to look walks an index from where the page before ended, and examines
 -- a bounded number of records; what it examines is then filtered. The last one examined comes
 -- along whatever it is, to tell where to go on.
+--
+-- Types of parameters:
+-- :size bigint
+-- :after_at timestamptz
+-- :only_status, :only_user, :prefix, :prefix_end varchar
 
 -- name: find_waiting
 WITH examined AS (

@@ -1,4 +1,10 @@
 -- What operators look at: counts, levels, and the brake of the sweepers.
+--
+-- Types of parameters:
+-- :sessions bigint
+-- :confirmed, :fine, :jump interval
+-- :braked_at, :braked_until timestamptz
+-- :reason varchar
 
 -- name: count_changes
 -- A part of every transition: it counts the rows of its table `changes`. It stands right behind
@@ -159,3 +165,6 @@ RETURNING id;
 UPDATE lapse_brakes SET released_at = coalesce(:now, clock_timestamp())
 WHERE released_at IS NULL AND since = :braked_at
 RETURNING id;
+
+-- name: count
+-- No-op: what SQLite does here rides in the statements of the transitions.

@@ -6,6 +6,10 @@ INSERT INTO lapse_counts (app_name, at, kind, was, became, sessions)
 VALUES (:app_name, :now / 300000000 * 300000000, :kind, :was, :became, :sessions)
 ON CONFLICT (app_name, at, kind, was, became) DO UPDATE SET sessions = sessions + excluded.sessions;
 
+-- name: is_braked
+-- A part of other statements.
+EXISTS (SELECT 1 FROM lapse_brakes WHERE released_at IS NULL)
+
 -- name: tallies
 -- The levels, and what was counted since they were last brought up to date.
 SELECT app_name, status, sum(sessions) AS sessions FROM (

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,7 +16,8 @@ from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyC
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Change
 from lapse.quotas.rules import Bucket, Drawer, Quotas, Turn
-from lapse.store.sessions import EventWindow, SessionRecord, Store
+from lapse.store.protocol import Store
+from lapse.store.records import EventWindow, Result, SessionRecord
 
 _MOST_REMEMBERED: Final = 10_000
 """Empty buckets that a process knows of, at most: who draws from them is refused unasked."""
@@ -32,14 +32,6 @@ _WHO: Final = {
 }
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The session that a creation came to, and the changes that it made."""
-
-    session: SessionRecord
-    changes: Sequence[Change]
 
 
 class Admission:
@@ -72,8 +64,8 @@ class Admission:
         ttl: timedelta,
         metadata: Mapping[str, Any],
         reuse: bool = False,
-    ) -> Admitted:
-        """Create a session, and expire what exceeds a quota by it; see `Store.create`.
+    ) -> Result[SessionRecord]:
+        """Create a session, and expire what exceeds a quota by it; see `Lobby.create`.
 
         With `reuse`, come to a session of the key's user that is as good as the new one.
 
@@ -87,7 +79,7 @@ class Admission:
         site = _site()
         await self._take_turn(key, site)
         created = await self._store.create(key, state=state, ttl=ttl, metadata=metadata, site=site)
-        return Admitted(created.session, (created.change, *await self._expire_excess(key, site)))
+        return Result(created.value, (*created.changes, *await self._expire_excess(key, site)))
 
     def may_reuse(self, asked: object) -> bool:
         """Return whether a creation that asks so may come to a session that is there.
@@ -103,7 +95,7 @@ class Admission:
 
     async def _reused(
         self, key: SessionKey, ttl: timedelta, metadata: Mapping[str, Any]
-    ) -> Admitted | None:
+    ) -> Result[SessionRecord] | None:
         found = await self._store.reuse_waiting(key, ttl=ttl, metadata=metadata)
         if found is None:
             return None
@@ -112,7 +104,7 @@ class Admission:
         if session is None:
             return None
         self.reused += 1
-        return Admitted(session, (change,))
+        return Result(session, (change,))
 
     async def _take_turn(self, key: SessionKey, site: str | None) -> None:
         buckets = self.quotas.buckets(key.user_id, site)

@@ -1,4 +1,10 @@
 -- What keeps the creation of sessions within its quotas.
+--
+-- Types of parameters:
+-- :per_site, :per_user bigint
+-- :span interval
+-- :steps interval[]
+-- :buckets varchar[]
 
 -- name: take_turn
 -- From all buckets, or from none: their rows are locked, in order, before they are looked at.

@@ -13,7 +13,7 @@ from lapse.core.errors import StoreUnavailableError
 from lapse.runs.frames import ending, stored_frames
 from lapse.runs.store import RunNews
 from lapse.runs.stream import Stream
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 
 PAGE: Final = 100
 """Events that are read from the store at once."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lapse.adk.events import read_event
 from lapse.runs.cursor import place_at_end, place_within
 from lapse.runs.store import RunStatus
-from lapse.store.sessions import EventRecord
+from lapse.store.records import EventRecord
 
 if TYPE_CHECKING:
     from google.adk.events.event import Event

@@ -1,6 +1,14 @@
 -- The runs of the PostgreSQL store. :stale is how old the last heartbeat of a living run can be.
 -- Beginnings and heartbeats mean nothing without their process: their commits wait for no disk
 -- (set_config is local to the one statement that is the transaction).
+--
+-- Types of parameters:
+-- :most_of_user bigint
+-- :stale interval
+-- :error jsonb
+-- :until timestamp
+-- :run_id, :status varchar
+-- :afters, :run_ids varchar[]
 
 -- name: begin_run
 -- A run whose process died gives way. The row it leaves in the index of runs in flight is deleted

@@ -10,7 +10,8 @@ from lapse.runs.follow import PAGE
 from lapse.runs.frames import ending, stored_frames
 from lapse.runs.store import RunRecord
 from lapse.runs.stream import Stream
-from lapse.store.sessions import EventRecord, Store
+from lapse.store.protocol import Store
+from lapse.store.records import EventRecord
 
 
 async def frames_after(

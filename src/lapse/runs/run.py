@@ -12,7 +12,7 @@ from lapse.runs.cursor import place_after, place_within
 from lapse.runs.frames import Frame, is_error, is_split, read_frame
 from lapse.runs.store import RunRecord, RunStatus
 from lapse.runs.stream import Stream
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 
 if TYPE_CHECKING:
     from google.adk.events.event import Event

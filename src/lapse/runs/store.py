@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from lapse.core.keys import SessionKey
 
 if TYPE_CHECKING:
-    from lapse.store.sessions import EventRecord
+    from lapse.store.records import EventRecord
 
 HEARTBEAT: Final = timedelta(seconds=2)
 """How often a process says of its runs that they live."""

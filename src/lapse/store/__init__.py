@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Rules
 from lapse.store.options import ConnectionOptions
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 
 
 def store_from_url(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lapse.core.errors import StoreRefusedError
+from lapse.store.operation import Dialect
 from lapse.store.statements import read_migrations, read_script
 
 ADK_VERSION: Final = "1"
@@ -44,7 +45,7 @@ class Found:
     lapse_version: int
 
 
-def missing_script(dialect: str, found: Found, place: str) -> str:
+def missing_script(dialect: Dialect, found: Found, place: str) -> str:
     """Return the SQL that would make a database ready; empty when it is.
 
     Raises:
@@ -66,12 +67,12 @@ def missing_script(dialect: str, found: Found, place: str) -> str:
     return "\n".join(scripts)
 
 
-def newest_version(dialect: str) -> int:
+def newest_version(dialect: Dialect) -> int:
     """Return the version that a database is brought up to."""
     return max(read_migrations(dialect))
 
 
-def missing_indexes(dialect: str, version: int, present: Collection[str]) -> list[str]:
+def missing_indexes(dialect: Dialect, version: int, present: Collection[str]) -> list[str]:
     """Return the indexes that are created up to a version of the schema, and are not there."""
     scripts = [script for number, script in read_migrations(dialect).items() if number <= version]
     expected = _INDEX.findall("\n".join([read_script(dialect, "adk_v1.sql"), *scripts]))

@@ -1,15 +1,24 @@
-"""Named SQL statements, read from the `.sql` files beside this module."""
+"""Named SQL statements and the types of their parameters, from the `.sql` files of all folders.
+
+A folder's file is named for the dialect: `sqlite.sql`, or `finding.sqlite.sql` where it has
+several; the store's own stand in a folder of each dialect. The preface of a file, the text before
+its first name, declares the types of parameters and columns: `-- :site, :bucket varchar`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Final
 
+from lapse.store.operation import Dialect
+
 _NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _PARAMETER: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
+_TYPES: Final = re.compile(r"^-- ((?::\w+(?:, )?)+) ([\w\[\]]+)$", re.MULTILINE)
 _WRITE: Final = re.compile(r"\b(INSERT INTO|UPDATE \w+ |DELETE FROM)")
 _COMMENT: Final = re.compile(r"--.*$", re.MULTILINE)
 _PART: Final = re.compile(r"\{(\w+)\}")
@@ -17,7 +26,10 @@ _PART: Final = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Positional:
-    """A statement whose parameters are positions, `$1` and on, and their names in order."""
+    """A statement whose parameters are positions, `$1` and on, and their names in order.
+
+    `sql` is empty for a statement without text.
+    """
 
     sql: str
     names: tuple[str, ...]
@@ -31,31 +43,45 @@ class Positional:
         sql = _PARAMETER.sub(
             lambda found: f"${names.index(found[1]) + 1}::{types[found[1]]}", statement
         )
-        return cls(sql, names, writes=_WRITE.search(sql) is not None)
+        return cls(sql.strip(), names, writes=_WRITE.search(sql) is not None)
 
 
-def read_script(dialect: str, path: str) -> str:
-    """Return the text of one `.sql` file of a dialect."""
+def read_script(dialect: Dialect, path: str) -> str:
+    """Return the text of one of the store's own `.sql` files."""
     return resources.files("lapse.store").joinpath(dialect, path).read_text("utf-8")
 
 
-def read_statements(dialect: str) -> Mapping[str, str]:
-    """Return a dialect's statements by name, from the files of all slices.
+@cache
+def _files(dialect: Dialect) -> tuple[str, ...]:
+    """Return the text of each file of named statements."""
+    return (read_script(dialect, "sessions.sql"), *_of_the_slices(dialect))
 
-    A slice's file is named for the dialect: `sqlite.sql`, or `finding.sqlite.sql` where it has
-    several. The text before a file's first name is its preface. `{name}` in a statement stands for
-    another one, which is a part of it.
-    """
-    scripts = [read_script(dialect, "sessions.sql")]
+
+def _of_the_slices(dialect: Dialect) -> Iterator[str]:
     for folder in resources.files("lapse").iterdir():
         if folder.is_dir():
-            scripts += [
-                file.read_text("utf-8")
-                for file in folder.iterdir()
-                if file.name == f"{dialect}.sql" or file.name.endswith(f".{dialect}.sql")
-            ]
+            for file in folder.iterdir():
+                if file.name == f"{dialect}.sql" or file.name.endswith(f".{dialect}.sql"):
+                    yield file.read_text("utf-8")
+
+
+def read_types(dialect: Dialect) -> Mapping[str, str]:
+    """Return the type of each parameter that a dialect's files declare."""
     found: dict[str, str] = {}
-    for script in scripts:
+    for script in _files(dialect):
+        for names, kind in _TYPES.findall(_NAME.split(script)[0]):
+            for name in names.replace(":", "").split(", "):
+                assert found.setdefault(name, kind) == kind, f"two types of {name}"
+    return found
+
+
+def read_statements(dialect: Dialect) -> Mapping[str, str]:
+    """Return a dialect's statements by name.
+
+    `{name}` in a statement stands for another one, which is a part of it.
+    """
+    found: dict[str, str] = {}
+    for script in _files(dialect):
         _, *parts = _NAME.split(script)
         for name, body in zip(parts[::2], parts[1::2], strict=True):
             assert name not in found, f"two statements are named {name}"
@@ -67,7 +93,7 @@ def read_statements(dialect: str) -> Mapping[str, str]:
     return {name: whole(statement) for name, statement in found.items()}
 
 
-def read_migrations(dialect: str) -> Mapping[int, str]:
+def read_migrations(dialect: Dialect) -> Mapping[int, str]:
     """Return the scripts that build Lapse's own tables, by schema version, in order."""
     folder = resources.files("lapse.store").joinpath(dialect, "schema")
     files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from lapse.overview.store import CONFIRMED, Brake, BrakeOptions, BrakeReason, Dues
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 
 _CLEAR: Final = timedelta(seconds=5)
 """How long a backlog that was found to be no reason for a brake is not counted again."""

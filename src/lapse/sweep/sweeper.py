@@ -21,7 +21,7 @@ from lapse.core.errors import LapseError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Status
 from lapse.overview.store import BUCKET, BrakeOptions
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 from lapse.sweep.brake import BrakeNews, Brakes
 from lapse.telemetry.tracing import traced
 
@@ -97,9 +97,10 @@ async def sweep_once(
     # Expiry first: with a horizon of zero, what it expires is purged by the same sweep.
     for step in (store.expire_due, store.purge_due):
         swept = await step(batch)
-        full = full or swept.taken >= batch
-        for number, changes in enumerate(swept.portions(_PORTION)):
-            if number:
+        full = full or swept.value >= batch
+        for start in range(0, swept.value, _PORTION):
+            changes = swept.changes[start : start + _PORTION]
+            if start:
                 await asyncio.sleep(_BREATH.total_seconds())
             feed.publish(changes)
             counts.update(change.kind for change in changes)

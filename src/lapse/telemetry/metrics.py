@@ -15,7 +15,7 @@ from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import Change, ChangeKind
 from lapse.overview.metrics import StoreMetrics
 from lapse.overview.store import BrakeReason
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 from lapse.sweep.sweeper import SweepReport
 from lapse.telemetry.labels import AppLabels
 

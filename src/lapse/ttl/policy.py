@@ -16,7 +16,7 @@ from typing import Any, Final
 from lapse.core.errors import InvalidValueError, LapseError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 from lapse.ttl import Decision, Histogram, Policy, Scope, Targets, bucket_of
 from lapse.ttl.deciding import GUARD_MESSAGES, GUARD_REACH, WINDOW_DAYS
 from lapse.ttl.observed import Cohort, Count, admitted, cohorts, is_audited, segment_of

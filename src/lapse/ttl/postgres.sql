@@ -3,6 +3,15 @@
 -- first_message, delete_record and purge_due write observations in their own statement. Of one
 -- user and day the sessions created first count; the others are the surplus. The bucket of an
 -- age is the number of edges below it, less one: :edges are in microseconds, the first is 0.
+--
+-- Types of parameters:
+-- :most_per_user, :slot, :version bigint
+-- :edges bigint[]
+-- :first_day date
+-- :ttl_before interval
+-- :decisions, :segments jsonb
+-- :segment text
+-- :before, :forgotten timestamptz
 
 -- name: observed
 WITH ranked AS (
@@ -150,3 +159,12 @@ changes AS (
 ),
 counted AS {count_changes}
 SELECT * FROM done;
+
+-- name: observe_withdrawn
+-- No-op: what SQLite does here rides in the statements of the transitions.
+
+-- name: observe_unused
+-- No-op: what SQLite does here rides in the statements of the transitions.
+
+-- name: remember_purged
+-- No-op: what SQLite does here rides in the statements of the transitions.

@@ -6,7 +6,9 @@
 -- name: observe_first_message
 -- A session of the legacy endpoint is created by its first message: nobody waited.
 INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
-SELECT app_name, segment_of(metadata), :kind, user_id, created_at, :now FROM lapse_lobby
+SELECT app_name, segment_of(metadata), CASE WHEN :in_control THEN 'audited' ELSE 'used' END,
+  user_id, created_at, :now
+FROM lapse_lobby
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND metadata ->> 'kind' IS NOT 'legacy-session';
 
@@ -24,7 +26,8 @@ SELECT app_name, segment_of(metadata), 'unused',
 FROM lapse_lobby
 WHERE rowid IN (
     SELECT rowid FROM lapse_lobby
-    WHERE status = 'expired' AND restorable_until <= :now ORDER BY restorable_until LIMIT :limit
+    WHERE status = 'expired' AND restorable_until <= :now AND NOT {is_braked}
+    ORDER BY restorable_until LIMIT :limit
   )
 GROUP BY 1, 2, 4;
 
@@ -34,7 +37,8 @@ SELECT key_digest(app_name, user_id, session_id), app_name, segment_of(metadata)
 FROM lapse_lobby
 WHERE rowid IN (
     SELECT rowid FROM lapse_lobby
-    WHERE status = 'expired' AND restorable_until <= :now ORDER BY restorable_until LIMIT :limit
+    WHERE status = 'expired' AND restorable_until <= :now AND NOT {is_braked}
+    ORDER BY restorable_until LIMIT :limit
   )
 ON CONFLICT (key_digest) DO UPDATE
 SET created_at = excluded.created_at, purged_at = excluded.purged_at;

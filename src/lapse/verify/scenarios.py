@@ -16,6 +16,7 @@ from typing import Any, Final
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
+from lapse.store.operation import Dialect
 from lapse.store.statements import read_script
 from lapse.verify.client import (
     DEMO_APP,
@@ -272,7 +273,7 @@ def _write_as_adk(path: Path, key: SessionKey) -> None:
     """Write a session as stock ADK does, into a file that Lapse has not seen."""
     long_ago = "2026-01-01 00:00:00.000000"
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.executescript(read_script("sqlite", "adk_v1.sql"))
+        connection.executescript(read_script(Dialect.SQLITE, "adk_v1.sql"))
         connection.execute(
             "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?)",
             (*key, json.dumps({"from": "before"}), long_ago, long_ago),

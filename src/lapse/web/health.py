@@ -10,7 +10,7 @@ from typing import Final
 from fastapi import APIRouter, Response
 
 from lapse.core.errors import LapseError
-from lapse.store.sessions import Store
+from lapse.store.protocol import Store
 from lapse.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _TIMEOUT: Final = timedelta(seconds=2)

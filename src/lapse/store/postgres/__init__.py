@@ -1,5 +1,5 @@
 """The PostgreSQL store."""
 
-from lapse.store.postgres.database import PostgresStore
+from lapse.store.postgres.store import PostgresStore
 
 __all__ = ["PostgresStore"]

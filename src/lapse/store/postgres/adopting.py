@@ -11,8 +11,9 @@ import asyncpg
 from lapse.adoption.store import Adopted, Adoption, Batch, Leftover, PutBack
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind
+from lapse.store.operation import NO_SESSION
 from lapse.store.postgres import values as rows
-from lapse.store.postgres.call import NO_SESSION, Call
+from lapse.store.postgres.call import Call
 from lapse.store.postgres.connections import Taken
 from lapse.store.postgres.part import PostgresPart
 

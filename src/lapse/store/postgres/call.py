@@ -1,94 +1,119 @@
-"""Named statements about one session, or about none, at one moment."""
+"""Statements on PostgreSQL: each a transaction of its own, or several in one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-import asyncpg
-
+from lapse.core.errors import NotWithThisStoreError
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Lifecycle, Rules, Status
-from lapse.store.postgres import values as rows
-from lapse.store.postgres.connections import Connections
-from lapse.store.statements import Positional, read_statements
+from lapse.core.lifecycle import SHORTEST_RESTORE, Rules
+from lapse.store.operation import NO_SESSION, Answer, Ask, Asking, Dialect, Native
+from lapse.store.postgres.connections import Connections, Taken
+from lapse.store.postgres.values import Found, to_naive
+from lapse.store.statements import Positional, read_statements, read_types
 
-_TYPES: Final = {
-    **dict.fromkeys(
-        ("app_name", "user_id", "session_id", "event_id", "invocation_id", "seen_event"), "varchar"
-    ),
-    **dict.fromkeys(("after_app", "after_user", "after_session", "only_app", "run"), "varchar"),
-    **dict.fromkeys(("ages", "delays"), "float8[]"),
-    "day_seconds": "float8",
-    **dict.fromkeys(("app_names", "user_ids", "session_ids"), "varchar[]"),
-    **dict.fromkeys(
-        ("state", "metadata", "event", "event_data", "session_delta", "app_delta", "user_delta"),
-        "jsonb",
-    ),
-    **dict.fromkeys(("ttl", "horizon", "extensible", "shortest_restore", "older_than"), "interval"),
-    **dict.fromkeys(("event_time", "seen_time", "after", "since", "moment"), "timestamp"),
-    **dict.fromkeys(
-        ("seen_number", "limit", "newest", "most_events", "most_bytes", "largest_metadata"),
-        "bigint",
-    ),
-    **dict.fromkeys(("enforced", "exact", "with_state", "with_events", "artifacts"), "boolean"),
-    **dict.fromkeys(("now", "ended_at", "before", "forgotten"), "timestamptz"),
-    **dict.fromkeys(("kind", "segment"), "text"),
-    **dict.fromkeys(("segments", "decisions"), "jsonb"),
-    **dict.fromkeys(("slot", "version", "most_per_user"), "bigint"),
-    **dict.fromkeys(("reach", "ttl_before"), "interval"),
-    "edges": "bigint[]",
-    "first_day": "date",
-    **dict.fromkeys(("run_id", "status"), "varchar"),
-    **dict.fromkeys(("run_ids", "afters"), "varchar[]"),
-    **dict.fromkeys(("stale", "kept"), "interval"),
-    "until": "timestamp",
-    "most_of_user": "bigint",
-    "error": "jsonb",
-    "payload": "text",
-    **dict.fromkeys(("by", "action"), "text"),
-    "detail": "jsonb",
-    "before_number": "bigint",
-    "site": "varchar",
-    **dict.fromkeys(("per_user", "per_site"), "bigint"),
-    "buckets": "varchar[]",
-    "steps": "interval[]",
-    "span": "interval",
-    **dict.fromkeys(("only_user", "only_status", "prefix", "prefix_end", "reason"), "varchar"),
-    **dict.fromkeys(("after_at", "braked_at", "braked_until"), "timestamptz"),
-    **dict.fromkeys(("most", "size", "sessions"), "bigint"),
-    **dict.fromkeys(("jump", "fine", "confirmed"), "interval"),
-}
-"""What each parameter is, wherever it stands: PostgreSQL must not have to guess."""
+T = TypeVar("T")
+
+_TYPES: Final = read_types(Dialect.POSTGRES)
+_NAIVE: Final = frozenset(name for name, kind in _TYPES.items() if kind == "timestamp")
+"""Parameters that hold a time as ADK's columns do."""
 
 STATEMENTS: Final = {
     name: Positional.of(statement, _TYPES)
-    for name, statement in read_statements("postgres").items()
+    for name, statement in read_statements(Dialect.POSTGRES).items()
 }
-
-NO_SESSION: Final = SessionKey("", "", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Runs statements, each a transaction of its own.
+    """Runs statements.
 
     Attributes:
         connections: where they run.
         rules: what the store enforces.
         now: the moment; None, outside tests, for the database's clock.
+        natives: the dialect's own functions, by name; each takes a call, bound to the session's
+            key, and the arguments that it was asked for with.
+        taken: the connection whose transaction they are part of; None: each has its own.
         key: the session that the statements are about.
     """
 
     connections: Connections
     rules: Rules
     now: datetime | None
+    natives: Mapping[str, Callable[..., Any]]
+    taken: Taken | None = None
     key: SessionKey = NO_SESSION
 
+    async def drive(self, asking: Asking[T]) -> T:
+        """Drive an operation to its end."""
+        step: Callable[[Any], Any] = asking.send
+        given: Any = None
+        while True:
+            try:
+                asked = step(given)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            try:
+                given, step = await self._answer(asked), asking.send
+            except Exception as error:  # noqa: BLE001 - the operation's to handle
+                given, step = error, asking.throw
+
+    async def drive_together(self, asking: Callable[[], Asking[T]]) -> T:
+        """Drive an operation to its end in one transaction."""
+        return await self.connections.transact(
+            lambda taken: replace(self, taken=taken).drive(asking())
+        )
+
+    async def _answer(self, asked: Ask | Native | type[Dialect]) -> Any:
+        match asked:
+            case Ask(name, key, params):
+                return await replace(self, key=key).run(name, **params)
+            case Native(name, key, arguments):
+                return await self.natives[name](replace(self, key=key), *arguments)
+            case _:
+                return Dialect.POSTGRES
+
+    async def run(self, name: str, **params: Any) -> Answer:
+        """Run a statement and return its rows."""
+        try:
+            statement = STATEMENTS[name]
+        except KeyError:
+            raise NotWithThisStoreError(name) from None
+        answer = Answer()
+        if not statement.sql:
+            return answer
+        arguments = self._bound(statement, params)
+        if self.taken is not None:
+            found = await self.taken.fetch(statement.sql, *arguments)
+        elif statement.writes:
+            found, answer.in_doubt = await self.connections.attempt(statement.sql, *arguments)
+        else:
+            found = await self.connections.read(statement.sql, *arguments)
+        answer += [Found(record) for record in found]
+        return answer
+
+    async def first(self, name: str, **params: Any) -> Found | None:
+        """Run a statement that answers with at most one row, and return it."""
+        answer: Any = await self.run(name, **params)
+        return answer[0] if answer else None
+
+    # Until every slice is written as operations.
+
     def bound(self, name: str, **params: Any) -> tuple[Any, ...]:
-        """Return a statement and its arguments: `params`, the key, the moment and the rules."""
-        statement = STATEMENTS[name]
+        return (STATEMENTS[name].sql, *self._bound(STATEMENTS[name], params))
+
+    async def lifecycle(self) -> Any:
+        from lapse.store.lobby import read_lifecycle
+
+        return await self.drive(read_lifecycle(self.key, self.rules))
+
+    def _bound(self, statement: Positional, params: dict[str, Any]) -> list[Any]:
+        """Return the arguments of a statement, in its order."""
         params |= {
             "app_name": self.key.app_name,
             "user_id": self.key.user_id,
@@ -96,35 +121,13 @@ class Call:
             "now": self.now,
             "enforced": self.rules.enforced,
             "horizon": self.rules.horizon,
+            "extensible": self.rules.extensible,
+            "shortest_restore": SHORTEST_RESTORE,
             "artifacts": self.rules.artifacts,
         }
-        return (statement.sql, *(params[name] for name in statement.names))
-
-    async def run(self, name: str, **params: Any) -> list[asyncpg.Record]:
-        """Run a statement and return its rows."""
-        ask = self.connections.write if STATEMENTS[name].writes else self.connections.read
-        return await ask(*self.bound(name, **params))
-
-    async def first(self, name: str, **params: Any) -> asyncpg.Record | None:
-        """Run a statement that returns at most one row, and return it."""
-        found = await self.run(name, **params)
-        return found[0] if found else None
-
-    async def attempt(self, name: str, **params: Any) -> tuple[asyncpg.Record | None, bool]:
-        """Run a writing statement as `first`; tell whether a broken-off attempt came before."""
-        found, in_doubt = await self.connections.attempt(*self.bound(name, **params))
-        return (found[0] if found else None), in_doubt
-
-    async def lifecycle(self) -> Lifecycle | None:
-        """Return the session's record; None where it is unknown."""
-        row = await self.first("lifecycle")
-        if row is None:
-            return None
-        is_stored, in_lobby = row["create_time"] is not None, row["status"] is not None
-        if is_stored and row["status"] != Status.USED:
-            events = await self.run("read_event_texts")
-            return rows.adopted_record(self.key, row["create_time"], events)
-        if not in_lobby:
-            return None
-        record = rows.lobby_record(row, self.rules)
-        return record if self.rules.still_stands(record, row["now"]) else None
+        return [
+            to_naive(value)
+            if name in _NAIVE and (value := params[name]) is not None and value.tzinfo
+            else params[name]
+            for name in statement.names
+        ]

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from lapse.core.keys import SessionKey
-from lapse.store.postgres.call import NO_SESSION, Call
+from lapse.store.operation import NO_SESSION
+from lapse.store.postgres.call import Call
 from lapse.store.postgres.connections import Connections
 
 

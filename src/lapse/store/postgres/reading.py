@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from lapse.core.documents import merge_state
 from lapse.core.keys import SessionKey
-from lapse.store.postgres import values as rows
+from lapse.store.postgres import values
 from lapse.store.postgres.call import Call
-from lapse.store.sessions import EventWindow, Revision, SessionRecord
+from lapse.store.records import EventWindow, Revision, SessionRecord
 
-_BEGINNING: Final = datetime.min  # noqa: DTZ901 - naive, as ADK's columns are
+_BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
 
 async def read(call: Call, window: EventWindow) -> SessionRecord | None:
     """Return one session that is there for ADK, with the events of the window."""
     row = await call.first(
         "read",
-        after=_BEGINNING if window.after is None else rows.to_naive(window.after),
+        after=window.after or _BEGINNING,
         newest=window.newest,
     )
     if row is None:
         return None
     if row["held_events"] is None:
-        events = rows.stored_events(row)
+        events = values.stored_events(row)
     else:
-        events = window.of(rows.held_events(row["held_events"]))
+        events = window.of(values.held_events(row["held_events"]))
     state = merge_state(
         json.loads(row["state"]),
-        rows.document(row["app_state"]),
-        rows.document(row["user_state"]),
+        values.document(row["app_state"]),
+        values.document(row["user_state"]),
     )
-    revision = Revision(rows.from_naive(row["update_time"]), row["revision"])
+    revision = Revision(row["update_time"], row["revision"])
     return SessionRecord(call.key, state, revision, tuple(events))
 
 
@@ -54,16 +54,10 @@ def _listed(call: Call, found: Iterable[Any]) -> list[SessionRecord]:
             SessionKey(call.key.app_name, row["user_id"], row["session_id"]),
             merge_state(
                 json.loads(row["state"]),
-                rows.document(row["app_state"]),
-                rows.document(row["user_state"]),
+                values.document(row["app_state"]),
+                values.document(row["user_state"]),
             ),
-            Revision(rows.from_naive(row["update_time"]), row["revision"]),
+            Revision(row["update_time"], row["revision"]),
         )
         for row in found
     ]
-
-
-async def user_state(call: Call) -> dict[str, Any]:
-    """Return the state of the user in the call's key."""
-    row = await call.first("read_user_state")
-    return {} if row is None else rows.document(row["state"])

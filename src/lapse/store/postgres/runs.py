@@ -15,7 +15,7 @@ from lapse.core.keys import SessionKey
 from lapse.runs.store import KEPT, STALE, RunNews, RunRecord, RunStatus
 from lapse.store.postgres import values as rows
 from lapse.store.postgres.call import Call
-from lapse.store.sessions import EventRecord
+from lapse.store.records import EventRecord
 
 
 async def begin(call: Call, run_id: str, most_of_user: int) -> RunRecord:

@@ -7,6 +7,7 @@ from typing import Final
 import asyncpg
 
 from lapse.core.errors import StoreRefusedError
+from lapse.store.operation import Dialect
 from lapse.store.schemas import TABLES, Found, missing_script
 
 _LOCK: Final = 0x6C61707365
@@ -52,7 +53,7 @@ async def pending_script(connection: asyncpg.Connection, place: str) -> str:
     Raises:
         StoreRefusedError: it holds tables of another version or of somebody else.
     """
-    return missing_script("postgres", await look(connection), place)
+    return missing_script(Dialect.POSTGRES, await look(connection), place)
 
 
 async def look(connection: asyncpg.Connection) -> Found:

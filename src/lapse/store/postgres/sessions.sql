@@ -6,6 +6,17 @@
 -- :now is NULL outside tests: the database's clock is the only one. :horizon is zero where
 -- nothing is restorable. READ COMMITTED is enough: whoever waits for a row's lock has the
 -- row's condition checked again afterwards, and every condition stands on the row it is about.
+--
+-- Types of parameters:
+-- :largest_metadata, :limit, :most, :most_bytes, :most_events, :newest, :seen_number bigint
+-- :artifacts, :enforced, :exact, :in_control boolean
+-- :extensible, :horizon, :kept, :reach, :shortest_restore, :ttl interval
+-- :app_delta, :event, :event_data, :metadata, :session_delta, :state, :user_delta jsonb
+-- :after, :event_time, :seen_time, :since timestamp
+-- :now timestamptz
+-- :after_app, :after_session, :after_user, :app_name, :event_id, :invocation_id varchar
+-- :only_app, :seen_event, :session_id, :site, :user_id varchar
+-- :app_names, :session_ids, :user_ids varchar[]
 
 -- name: create
 -- A row that is in the way gives way when it has expired. It is locked and read first, for the
@@ -49,7 +60,7 @@ counted AS {count_changes},
 app_delta AS {change_app_state},
 user_delta AS {change_user_state}
 SELECT
-  done.created_at,
+  done.created_at AS now,
   coalesce(
     (SELECT state FROM app_delta), (SELECT state FROM app_states WHERE app_name = :app_name)
   ) AS app_state,
@@ -305,7 +316,8 @@ observed AS (
   -- A row of its own: a counter would make every first message wait for the one before. A
   -- session of the legacy endpoint is created by its first message: nobody waited.
   INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
-  SELECT app_name, lapse_segment(metadata), :kind, user_id, created_at, first_message_at
+  SELECT app_name, lapse_segment(metadata),
+    CASE WHEN :in_control THEN 'audited' ELSE 'used' END, user_id, created_at, first_message_at
   FROM marked WHERE metadata ->> 'kind' IS DISTINCT FROM 'legacy-session'
 ),
 stored AS (
@@ -635,3 +647,12 @@ SELECT least(
 
 -- name: ping
 SELECT 1 FROM lapse_lobby LIMIT 1;
+
+-- name: status_before
+-- No-op: what SQLite does here rides in the statements of the transitions.
+
+-- name: update_app_state
+-- change_app_state rides in each transition.
+
+-- name: update_user_state
+-- change_user_state likewise.

@@ -1,19 +1,16 @@
-"""PostgreSQL's rows, to and from plain data."""
+"""PostgreSQL's values, to and from plain data."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from asyncpg import Record
 
-from lapse.core.documents import StateDelta, read_metadata
-from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Lifecycle, Rules, Status
-from lapse.core.messages import is_message
-from lapse.store.sessions import EventRecord, Glimpse, NewEvent, Revision
+from lapse.core.documents import StateDelta
+from lapse.store.records import EventRecord, Glimpse, NewEvent, Revision, lifecycle_of
 
 
 def to_naive(moment: datetime) -> datetime:
@@ -26,6 +23,22 @@ def from_naive(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC)
 
 
+class Found:
+    """A row; ADK's times, which are naive, are read as aware ones."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def __getitem__(self, column: str) -> Any:
+        """Return a column's value as plain data; KeyError where there is no such column."""
+        value = self._record[column]
+        if type(value) is datetime and value.tzinfo is None:
+            return value.replace(tzinfo=UTC)
+        return value
+
+
 def document(text: str | None) -> dict[str, Any]:
     """Read a JSON object; empty where there is none."""
     return json.loads(text) if text else {}
@@ -36,27 +49,27 @@ def text_of(delta: Mapping[str, Any]) -> str | None:
     return json.dumps(delta) if delta else None
 
 
-def state_params(delta: StateDelta) -> dict[str, Any]:
-    """Return the statement parameters that hold a change of state."""
-    return {
-        "session_delta": text_of(delta.session),
-        "app_delta": text_of(delta.app),
-        "user_delta": text_of(delta.user),
-    }
-
-
 def append_params(event: NewEvent, seen: Revision | Glimpse) -> dict[str, Any]:
     """Return the statement parameters that hold an event and what its writer has seen."""
     record = event.record
     return state_params(event.delta) | {
         "event_id": record.id,
         "invocation_id": record.invocation_id,
-        "event_time": to_naive(record.timestamp),
+        "event_time": record.timestamp,
         "event_data": record.data,
         "exact": isinstance(seen, Revision),
-        "seen_time": to_naive(seen.update_time),
+        "seen_time": seen.update_time,
         "seen_number": seen.number if isinstance(seen, Revision) else None,
         "seen_event": seen.last_event_id if isinstance(seen, Glimpse) else None,
+    }
+
+
+def state_params(delta: StateDelta) -> dict[str, Any]:
+    """Return the statement parameters that hold a change of state."""
+    return {
+        "session_delta": text_of(delta.session),
+        "app_delta": text_of(delta.app),
+        "user_delta": text_of(delta.user),
     }
 
 
@@ -85,7 +98,7 @@ def held_events(text: str) -> list[EventRecord]:
     ]
 
 
-def stored_events(row: Record) -> list[EventRecord]:
+def stored_events(row: Any) -> list[EventRecord]:
     """Read the events of a row of `read`, which come newest first, in ADK's order."""
     columns = (row["ids"], row["invocation_ids"], row["timestamps"], row["event_texts"])
     if columns[0] is None:
@@ -96,30 +109,8 @@ def stored_events(row: Record) -> list[EventRecord]:
     ]
 
 
-def lobby_record(row: Record, rules: Rules) -> Lifecycle:
-    """Read a lobby row, with the `now` it was read at, as a record."""
-    record = Lifecycle(
-        key=SessionKey(row["app_name"], row["user_id"], row["session_id"]),
-        status=Status(row["status"]),
-        created_at=row["created_at"],
-        ttl=row["ttl"],
-        expires_at=row["expires_at"],
-        first_message_at=row["first_message_at"],
-        expired_at=row["expired_at"],
-        restorable_until=row["restorable_until"],
-        resurrections=row["resurrections"],
-        metadata=read_metadata(row["metadata"]),
-    )
-    return rules.as_it_reads(record, row["now"])
+# Until every slice is written as operations.
 
 
-def adopted_record(key: SessionKey, create_time: datetime, events: Iterable[Record]) -> Lifecycle:
-    """Return the record of a session that Lapse did not create, from its first message."""
-    first = next((e for e in events if is_message(document(e["event_data"]))), None)
-    return Lifecycle(
-        key=key,
-        status=Status.ORPHAN if first is None else Status.USED,
-        created_at=from_naive(create_time),
-        first_message_at=None if first is None else from_naive(first["timestamp"]),
-        metadata={},
-    )
+def lobby_record(row: Any, rules: Any) -> Any:
+    return lifecycle_of(row, rules)

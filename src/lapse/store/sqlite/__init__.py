@@ -1,5 +1,5 @@
 """The SQLite store."""
 
-from lapse.store.sqlite.database import SqliteStore
+from lapse.store.sqlite.store import SqliteStore
 
 __all__ = ["SqliteStore"]

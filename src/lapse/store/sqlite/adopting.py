@@ -11,9 +11,10 @@ from datetime import datetime
 from lapse.adoption.store import Adopted, Adoption, Batch, Leftover, PutBack
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind, Status
+from lapse.store.operation import NO_SESSION
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.part import SqlitePart
-from lapse.store.sqlite.transaction import NO_SESSION, Transaction
+from lapse.store.sqlite.transaction import Transaction
 
 
 def adopt(transaction: Transaction, batch: Batch) -> Adopted:

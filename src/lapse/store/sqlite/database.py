@@ -11,43 +11,32 @@ import copy
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, closing, nullcontext
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
 
-from lapse.check.store import Inspection
-from lapse.core.documents import StateDelta
-from lapse.core.errors import StoreUnavailableError
-from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Cause, Change, Lifecycle, Rules
-from lapse.notices.store import Snapshot
-from lapse.runs.store import RunNews, RunRecord, RunStatus
-from lapse.store.sessions import (
-    Appended,
-    Created,
-    EventWindow,
-    Glimpse,
-    NewEvent,
-    Outcome,
-    Revision,
-    SessionRecord,
-    Swept,
-)
-from lapse.store.sqlite import append as appending
-from lapse.store.sqlite import lobby, observations, reading, runs, watching
-from lapse.store.sqlite import values as rows
-from lapse.store.sqlite.adopting import SqliteAdopting
-from lapse.store.sqlite.auditing import SqliteAudited
-from lapse.store.sqlite.inspecting import SqliteInspected, inspect_file
+from lapse.core.clock import utc_now
+from lapse.core.errors import StoreRefusedError, StoreUnavailableError
+from lapse.core.lifecycle import Rules
+from lapse.store.database import Inspection
+from lapse.store.operation import Asking, Dialect
+from lapse.store.schemas import missing_indexes, newest_version
+from lapse.store.sqlite import append, reading
 from lapse.store.sqlite.lanes import Lane
-from lapse.store.sqlite.limiting import SqliteLimiting
-from lapse.store.sqlite.operating import SqliteOperated
-from lapse.store.sqlite.schema import connect, pending_script, prepare, prepare_connection
-from lapse.store.sqlite.transaction import NO_SESSION, Transaction
-from lapse.ttl import Decision, Scope
-from lapse.ttl.observed import Count
-from lapse.ttl.store import FirstMessage, Round
+from lapse.store.sqlite.schema import (
+    connect,
+    explain,
+    look,
+    missing_in,
+    prepare,
+    prepare_connection,
+    set_up,
+)
+from lapse.store.sqlite.transaction import Transaction
+from lapse.store.sqlite.values import to_micros
 
 T = TypeVar("T")
 
@@ -56,6 +45,13 @@ MEMORY: Final = ":memory:"
 _READERS: Final = 2
 _READS_TOGETHER: Final = 8
 _WRITES_TOGETHER: Final = 256
+
+_NATIVES: Final[Mapping[str, Callable[..., Any]]] = {
+    "append": append.append,
+    "read": reading.read,
+    "list_of_user": reading.list_of_user,
+    "list_of_app": reading.list_of_app,
+}
 
 
 class _Lanes:
@@ -123,19 +119,17 @@ class _Lanes:
                 lane.close()
 
 
-class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteLimiting, SqliteOperated):
-    """A Store in one SQLite file, or in memory with the path `:memory:`."""
+class SqliteDatabase:
+    """A Database in one SQLite file, or in memory with the path `:memory:`.
+
+    The clock is this host's: an operation happens at the moment at which its thread begins it.
+    """
 
     def __init__(self, path: str, rules: Rules = Rules()) -> None:
         self._path = path
         self._rules = rules
         self._lanes = _Lanes(path)
         self._now: datetime | None = None
-
-    def at(self, now: datetime) -> Self:
-        other = copy.copy(self)
-        other._now = now  # noqa: SLF001 - another of this class
-        return other
 
     @property
     def rules(self) -> Rules:
@@ -144,198 +138,85 @@ class SqliteStore(SqliteAdopting, SqliteAudited, SqliteInspected, SqliteLimiting
     async def open(self) -> None:
         await self._lanes.get()
 
-    async def pending_migration(self) -> str:
-        return await asyncio.to_thread(pending_script, self._path)
-
-    def hints(
-        self,
-        nearer: Callable[[timedelta], None],  # noqa: ARG002 - the protocol's parameter
-    ) -> AbstractAsyncContextManager[None]:
-        """Enter and leave without a word: SQLite tells no process what another one wrote."""
-        return nullcontext()
-
     async def close(self) -> None:
         await self._lanes.close()
 
-    async def _read(self, work: Callable[[Transaction], T], key: SessionKey | None = None) -> T:
-        reads, _ = await self._lanes.get()
-        return await reads.run(self._timed(work, key))
-
-    async def _write(
+    async def run(
         self,
-        work: Callable[[Transaction], T],
-        key: SessionKey | None = None,
+        asking: Callable[[], Asking[T]],
         *,
+        writes: bool = True,
         flushed: bool = True,
+        together: bool = False,  # noqa: ARG002 - all operations are
     ) -> T:
-        _, writes = await self._lanes.get()
-        return await writes.run(self._timed(work, key), flushed=flushed)
+        reading_lane, writing_lane = await self._lanes.get()
 
-    def _timed(
-        self, work: Callable[[Transaction], T], key: SessionKey | None
-    ) -> Callable[[sqlite3.Connection], T]:
-        """Bind work to the moment at which it will run: the store's clock is this host's."""
+        def work(connection: sqlite3.Connection) -> T:
+            return self._transaction(connection).drive(asking())
 
-        def run(connection: sqlite3.Connection) -> T:
-            now = time.time_ns() // 1000 if self._now is None else rows.to_micros(self._now)
-            return work(Transaction(connection, self._rules, now, key or NO_SESSION))
+        if writes:
+            return await writing_lane.run(work, flushed=flushed)
+        return await reading_lane.run(work)
 
-        return run
-
-    async def _inspect(self, inspect: Callable[[sqlite3.Connection], Inspection]) -> Inspection:
-        if self._path == MEMORY:
-            return await self._read(lambda transaction: inspect(transaction.connection))
-        return await inspect_file(self._path, inspect)
-
-    async def ping(self) -> None:
-        await self._write(lambda transaction: transaction.first("next_due"))
-
-    async def create(
+    def listen(
         self,
-        key: SessionKey,
-        *,
-        state: StateDelta,
-        ttl: timedelta,
-        metadata: Mapping[str, Any],
-        site: str | None = None,
-    ) -> Created:
-        return await self._write(lambda t: lobby.create(t, state, ttl, metadata, site), key)
-
-    async def read(
-        self, key: SessionKey, window: EventWindow = EventWindow()
-    ) -> SessionRecord | None:
-        return await self._read(lambda t: reading.read(t, window), key)
-
-    async def list(self, app_name: str, user_id: str) -> Sequence[SessionRecord]:
-        return await self._read(reading.list_of_user, SessionKey(app_name, user_id, ""))
-
-    async def list_of_all_users(self, app_name: str) -> Sequence[SessionRecord]:
-        return await self._read(reading.list_of_app, SessionKey(app_name, "", ""))
-
-    async def append(self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse) -> Appended:
-        step = appending.Append.of(event, seen)
-        return await self._write(lambda t: appending.append(t, step), key)
-
-    async def delete(self, key: SessionKey, *, by: str | None = None) -> Change | None:
-        return await self._write(lambda t: lobby.delete(t, by), key)
-
-    async def user_state(self, app_name: str, user_id: str) -> dict[str, Any]:
-        return await self._read(reading.user_state, SessionKey(app_name, user_id, ""))
-
-    async def lifecycle(self, key: SessionKey) -> Lifecycle | None:
-        return await self._read(Transaction.lifecycle, key)
-
-    async def amend(
-        self,
-        key: SessionKey,
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        ttl: timedelta | None = None,
-        by: str | None = None,
-    ) -> Outcome:
-        return await self._write(lambda t: lobby.amend(t, metadata, ttl, by), key)
-
-    async def extend(self, key: SessionKey, *, by: str | None = None) -> Outcome:
-        return await self._write(lambda t: lobby.extend(t, by), key)
-
-    async def resurrect(self, key: SessionKey, *, cause: Cause, by: str | None = None) -> Outcome:
-        return await self._write(lambda t: lobby.resurrect(t, cause, by), key)
-
-    async def expire(self, key: SessionKey, *, by: str | None = None) -> Outcome:
-        return await self._write(lambda t: lobby.expire(t, by), key)
-
-    async def expire_due(self, limit: int) -> Swept:
-        return await self._write(lambda t: lobby.expire_due(t, limit))
-
-    async def purge_due(self, limit: int) -> Swept:
-        return await self._write(lambda t: lobby.purge_due(t, limit))
-
-    async def time_to_next(self) -> timedelta | None:
-        return await self._read(lobby.time_to_next)
-
-    async def observed(self, *, since: date) -> Sequence[Count]:
-        return await self._read(lambda t: observations.observed(t, since))
-
-    async def recent_first_messages(
-        self, *, newest: int, reach: timedelta
-    ) -> Sequence[FirstMessage]:
-        return await self._read(lambda t: observations.recent(t, newest, reach))
-
-    async def fold_observations(
-        self, *, before: datetime, segments: Collection[Scope], forgotten: datetime
-    ) -> None:
-        await self._write(lambda t: observations.fold(t, before, segments, forgotten))
-
-    async def refuse(self, key: SessionKey) -> bool:
-        return await self._write(observations.refuse, key)
-
-    async def ttl_round(self) -> Round:
-        return await self._read(observations.ttl_round)
-
-    async def ttl_decisions(self, *, newest: int = 1) -> Sequence[Decision]:
-        return await self._read(lambda t: observations.ttl_decisions(t, newest))
-
-    async def record_decisions(
-        self, decisions: Sequence[Decision], *, slot: int, version: int
-    ) -> bool:
-        return await self._write(
-            lambda t: observations.record_decisions(t, decisions, slot, version)
-        )
-
-    async def lengthen_waiting(
-        self, scope: Scope, *, before: timedelta, ttl: timedelta, limit: int
-    ) -> Sequence[Change]:
-        key = SessionKey(scope.app_name, "", "")
-        return await self._write(
-            lambda t: observations.lengthen_waiting(t, scope, before, ttl, limit), key
-        )
-
-    # What runs need. Their beginnings and heartbeats mean nothing without their process.
-
-    async def begin_run(self, key: SessionKey, run_id: str, *, most_of_user: int) -> RunRecord:
-        return await self._write(lambda t: runs.begin(t, run_id, most_of_user), key, flushed=False)
-
-    async def note_run(self, run_id: str, invocation_id: str, since: datetime) -> None:
-        await self._write(lambda t: runs.note(t, run_id, invocation_id, since), flushed=False)
-
-    async def beat_runs(self, run_ids: Sequence[str]) -> Mapping[str, bool]:
-        return await self._write(lambda t: runs.beat(t, run_ids), flushed=False)
-
-    async def end_run(
-        self,
-        run_id: str,
-        status: RunStatus,
-        *,
-        error: Mapping[str, Any] | None = None,
-        until: datetime | None = None,
-    ) -> bool:
-        return await self._write(lambda t: runs.end(t, run_id, status, error, until))
-
-    async def cancel_run(self, key: SessionKey, run_id: str) -> RunRecord | None:
-        return await self._write(lambda t: runs.cancel(t, run_id), key)
-
-    async def find_run(
-        self, key: SessionKey, run_id: str | None = None, *, event_id: str | None = None
-    ) -> RunRecord | None:
-        return await self._read(lambda t: runs.find(t, run_id, event_id), key)
-
-    async def run_news(self, places: Mapping[str, str | None], *, limit: int) -> Sequence[RunNews]:
-        return await self._read(lambda t: runs.news(t, places, limit))
-
-    async def forget_runs(self, limit: int) -> int:
-        return await self._write(lambda t: runs.forget(t, limit))
-
-    async def records(self, keys: Collection[SessionKey]) -> Snapshot:
-        return await self._read(lambda t: watching.records(t, keys))
-
-    async def announce(self, keys: Collection[SessionKey]) -> None:
-        """Return without a word, as `hints`."""
-
-    def announcements(
-        self,
-        heard: Callable[[Collection[str]], None],  # noqa: ARG002 - the protocol's parameter
+        channel: str,  # noqa: ARG002 - the protocol's parameter
+        hear: Callable[[str], None],  # noqa: ARG002 - likewise
     ) -> AbstractAsyncContextManager[None]:
+        """No-op: SQLite cannot notify other processes."""
         return nullcontext()
+
+    async def notify(self, channel: str, texts: Iterable[str]) -> None:
+        """No-op, as `listen`."""
+
+    def at(self, now: datetime) -> Self:
+        other = copy.copy(self)
+        other._now = now  # noqa: SLF001 - another of this class
+        return other
+
+    async def inspect(self, *, most: int = 0) -> Inspection:
+        if self._path != MEMORY:
+            return await asyncio.to_thread(self._inspect_file, most)
+        lane, _ = await self._lanes.get()
+        return await lane.run(lambda connection: self._inspect(connection, most))
+
+    def _transaction(self, connection: sqlite3.Connection) -> Transaction:
+        now = time.time_ns() // 1000 if self._now is None else to_micros(self._now)
+        return Transaction(connection, self._rules, now, _NATIVES)
+
+    def _inspect_file(self, most: int) -> Inspection:
+        file = Path(self._path)
+        newest = newest_version(Dialect.SQLITE)
+        if not file.exists():  # to connect would create it
+            if not file.absolute().parent.is_dir():
+                raise StoreRefusedError(
+                    f"{self._path}: its directory does not exist; create {file.absolute().parent}"
+                )
+            return Inspection(utc_now(), 0, newest, missing_in(None, self._path))
+        try:
+            uri = f"file:{quote(self._path)}?mode=rw"
+            with closing(sqlite3.connect(uri, uri=True)) as connection:
+                set_up(connection)
+                return self._inspect(connection, most)
+        except sqlite3.Error as error:
+            raise StoreRefusedError(f"{self._path}: {explain(error)}") from error
+
+    def _inspect(self, connection: sqlite3.Connection, most: int) -> Inspection:
+        script = missing_in(connection, self._path)
+        version, newest = look(connection).lapse_version, newest_version(Dialect.SQLITE)
+        now = self._transaction(connection)
+        if not version:
+            return Inspection(now.moment, version, newest, script)
+        sessions = now.first("inspect_sessions", most=most)
+        assert sessions is not None
+        return Inspection(
+            now.moment,
+            version,
+            newest,
+            script,
+            missing_indexes(Dialect.SQLITE, version, {row["name"] for row in now.run("indexes")}),
+            **sessions,
+        )
 
 
 def _connect_memory() -> sqlite3.Connection:

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from lapse.core.documents import merge_state
 from lapse.core.keys import SessionKey
-from lapse.store.sessions import EventRecord, EventWindow, Revision, SessionRecord
-from lapse.store.sqlite import values as rows
+from lapse.store.records import EventRecord, EventWindow, Revision, SessionRecord
+from lapse.store.sqlite import values
 from lapse.store.sqlite.transaction import Transaction
 
 _ALL: Final = -1
@@ -26,14 +26,14 @@ def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
     elif head["held_events"] is None:
         events = _stored_events(transaction, window)
     else:
-        events = window.of(rows.held_events(head["held_events"]))
+        events = window.of(values.held_events(head["held_events"]))
     state = merge_state(
         json.loads(head["state"]),
-        rows.document(head["app_state"]),
-        rows.document(head["user_state"]),
+        values.document(head["app_state"]),
+        values.document(head["user_state"]),
     )
     revision = Revision(
-        rows.from_text(head["update_time"]),
+        values.from_text(head["update_time"]),
         head["revision"],
         waiting=head["held_events"] is not None,
     )
@@ -43,14 +43,16 @@ def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
 def list_of_user(transaction: Transaction) -> list[SessionRecord]:
     """Return the sessions of the user in the transaction's key, without events."""
     user_id = transaction.key.user_id
-    states = {user_id: rows.document_of(transaction.first("read_user_state"))}
+    states = {user_id: values.document_of(transaction.first("read_user_state"))}
     return _listed(transaction, transaction.run("list_of_user"), states)
 
 
 def list_of_app(transaction: Transaction) -> list[SessionRecord]:
     """Return the sessions of all users of the app, without events."""
     found = transaction.run("list_of_app")
-    states = {row["user_id"]: rows.document_of(row) for row in transaction.run("read_user_states")}
+    states = {
+        row["user_id"]: values.document_of(row) for row in transaction.run("read_user_states")
+    }
     return _listed(transaction, found, states)
 
 
@@ -58,31 +60,26 @@ def _listed(
     transaction: Transaction, found: Iterable[Any], states: Mapping[str, dict[str, Any]]
 ) -> list[SessionRecord]:
     app_name = transaction.key.app_name
-    app_state = rows.document_of(transaction.first("read_app_state"))
+    app_state = values.document_of(transaction.first("read_app_state"))
     return [
         SessionRecord(
             SessionKey(app_name, row["user_id"], row["session_id"]),
             merge_state(json.loads(row["state"]), app_state, states.get(row["user_id"], {})),
-            Revision(rows.from_text(row["update_time"]), row["revision"]),
+            Revision(values.from_text(row["update_time"]), row["revision"]),
         )
         for row in found
     ]
 
 
-def user_state(transaction: Transaction) -> dict[str, Any]:
-    """Return the state of the user in the transaction's key."""
-    return rows.document_of(transaction.first("read_user_state"))
-
-
 def _stored_events(transaction: Transaction, window: EventWindow) -> list[EventRecord]:
     found = transaction.run(
         "read_events",
-        after="" if window.after is None else rows.to_text(window.after),
+        after="" if window.after is None else values.to_text(window.after),
         newest=_ALL if window.newest is None else window.newest,
     )
     return [
         EventRecord(
-            row["id"], row["invocation_id"], rows.from_text(row["timestamp"]), row["event_data"]
+            row["id"], row["invocation_id"], values.from_text(row["timestamp"]), row["event_data"]
         )
         for row in found
     ][::-1]

@@ -11,7 +11,7 @@ from typing import Any
 from lapse.core.errors import RunInFlightError, TooManyRunsError
 from lapse.core.keys import SessionKey
 from lapse.runs.store import KEPT, STALE, RunNews, RunRecord, RunStatus
-from lapse.store.sessions import EventRecord
+from lapse.store.records import EventRecord
 from lapse.store.sqlite import values as rows
 from lapse.store.sqlite.transaction import Transaction
 

@@ -7,15 +7,14 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from lapse.core.documents import update_document
 from lapse.core.errors import StoreRefusedError
 from lapse.core.messages import awaits_answer, is_message
+from lapse.store.operation import Dialect
 from lapse.store.schemas import TABLES, Found, missing_script
 from lapse.store.sqlite.observations import add_functions
 
@@ -85,7 +84,7 @@ def prepare(path: str) -> None:
 def prepare_connection(connection: sqlite3.Connection, path: str) -> None:
     """Do for one open connection what `prepare` does; errors of SQLite pass through."""
     # Before the first write: a file that is refused stays as it was, its journal mode included.
-    find_fault(connection, path)
+    missing_in(connection, path)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode not in {"wal", "memory"}:
         raise StoreRefusedError(
@@ -94,41 +93,30 @@ def prepare_connection(connection: sqlite3.Connection, path: str) -> None:
         )
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _run_script(connection, _missing_script(connection, path))
+        _run_script(connection, missing_in(connection, path))
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
 
 
-def pending_script(path: str) -> str:
-    """Return the SQL that `prepare` would run on the database at `path`; empty when it is ready.
+def missing_in(connection: sqlite3.Connection | None, path: str) -> str:
+    """Return the SQL that `prepare` would run on a database; empty when it is ready.
+
+    Without a connection: on a file that is not there yet.
 
     Raises:
-        StoreRefusedError: as `prepare`.
+        StoreRefusedError: the database cannot be used as it is; it names `path`.
     """
-    if not Path(path).exists():  # to connect would create it
-        return missing_script("sqlite", Found(dict.fromkeys(TABLES, ()), None, 0), path)
-    try:
-        with closing(connect(path, cache=1000)) as connection:
-            return _missing_script(connection, path)
-    except sqlite3.Error as error:
-        raise StoreRefusedError(f"{path}: {explain(error)}") from error
-
-
-def find_fault(connection: sqlite3.Connection, path: str) -> None:
-    """Raise StoreRefusedError where the database of a connection cannot be used as it is."""
-    _missing_script(connection, path)
-
-
-def _missing_script(connection: sqlite3.Connection, path: str) -> str:
+    if connection is None:
+        return missing_script(Dialect.SQLITE, Found(dict.fromkeys(TABLES, ()), None, 0), path)
     if is_of_adk_web(connection):
         raise StoreRefusedError(
             f"{path}: is a session file of `adk web` (SqliteSessionService), another format than "
             "DatabaseSessionService's; give Lapse a file of its own, and `lapse copy` this one "
             "into it"
         )
-    return missing_script("sqlite", look(connection), path)
+    return missing_script(Dialect.SQLITE, look(connection), path)
 
 
 def is_of_adk_web(connection: sqlite3.Connection) -> bool:

@@ -1,9 +1,15 @@
--- One named statement for each transition and each read of the SQLite store.
+-- The sessions of the SQLite store: its named statements, each a script of one or more.
 --
--- Every write runs inside BEGIN IMMEDIATE, so nothing comes between two statements of one
--- transition. update_document(text, change) sets the top-level keys of `change` in the JSON
--- object `text`, in Python: SQLite's json_patch merges deeply and deletes on null, ADK does not.
+-- A script answers with the rows of all its statements, in order. Every write runs inside BEGIN
+-- IMMEDIATE, so nothing comes between two statements of one transition.
+-- update_document(text, change) sets the top-level keys of `change` in the JSON object `text`, in
+-- Python: SQLite's json_patch merges deeply and deletes on null, ADK does not.
 -- :enforced is 0 while clean-up is switched off; :horizon is 0 where nothing is restorable.
+--
+-- Types of parameters and columns; all others are as they are:
+-- :created_at, :expires_at, :first_message_at, :expired_at, :restorable_until moment
+-- :ttl, :horizon, :ahead duration
+-- :create_time, :update_time, :event_time, :seen_time, :after, :timestamp adk_time
 
 -- name: create
 -- A row that is in the way gives way when it has expired, or is the record of a used session
@@ -14,7 +20,9 @@ INSERT INTO lapse_lobby (
 )
 SELECT
   :app_name, :user_id, :session_id, 'waiting', :now, :ttl, :now + :ttl, :metadata, :state,
-  '[]', :update_time, :site
+  '[]',
+  strftime('%Y-%m-%d %H:%M:%S', :now / 1000000, 'unixepoch') || printf('.%06d', :now % 1000000),
+  :site
 WHERE NOT EXISTS (
   SELECT 1 FROM sessions
   WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
@@ -143,17 +151,25 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 RETURNING revision;
 
 -- name: read_appended
--- Why an append changed nothing: whether ADK's tables hold the session, and its event of
--- the same id.
-SELECT coalesce(l.revision, 0) AS revision, s.update_time AS update_time,
-  e.event_data AS event_data
-FROM sessions AS s
-LEFT JOIN lapse_lobby AS l
-  ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
-LEFT JOIN events AS e
-  ON e.id = :event_id AND e.app_name = s.app_name AND e.user_id = s.user_id
-  AND e.session_id = s.id
-WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id;
+-- Why an append changed nothing: whether ADK's tables hold the session, what the lobby holds of it,
+-- and whether the event of the same id is the same; is_same is NULL where there is none.
+SELECT is_stored, revision, update_time, event_data = :event_data AS is_same
+FROM (
+  SELECT s.id IS NOT NULL AS is_stored, coalesce(l.revision, 0) AS revision,
+    coalesce(s.update_time, l.update_time) AS update_time,
+    coalesce(e.event_data, (
+      SELECT value ->> 'event_data' FROM json_each(l.held_events)
+      WHERE s.id IS NULL AND value ->> 'id' = :event_id
+    )) AS event_data
+  FROM (SELECT 1)
+  LEFT JOIN sessions AS s
+    ON s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
+  LEFT JOIN lapse_lobby AS l
+    ON l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  LEFT JOIN events AS e
+    ON e.id = :event_id AND e.app_name = s.app_name AND e.user_id = s.user_id
+    AND e.session_id = s.id
+);
 
 -- name: first_message
 -- Marks a lobby row as used and returns what it holds; the statements down to settle_used
@@ -236,13 +252,14 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   END
 RETURNING revision;
 
--- name: read_lobby
-SELECT * FROM lapse_lobby
-WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
-
--- name: read_create_time
-SELECT create_time FROM sessions
-WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id;
+-- name: lifecycle
+-- The session's row of the lobby and, where ADK's tables hold it, when it was created there.
+SELECT l.*, s.create_time
+FROM (SELECT 1)
+LEFT JOIN lapse_lobby AS l
+  ON l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+LEFT JOIN sessions AS s
+  ON s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id;
 
 -- name: read_event_texts
 SELECT timestamp, event_data FROM events
@@ -252,11 +269,12 @@ ORDER BY timestamp, id;
 -- name: delete_record
 DELETE FROM lapse_lobby
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
-RETURNING status;
+RETURNING *;
 
 -- name: delete_session
 -- Its events and its record go with it: ON DELETE CASCADE.
-DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id;
+DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+RETURNING id;
 
 -- name: amend
 UPDATE lapse_lobby
@@ -321,7 +339,7 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   )
 RETURNING *;
 
--- name: keep_due
+-- name: expire_due
 -- A session that ADK's tables hold, though its lobby row waits: stock ADK created one of the
 -- same key. It is never ours to expire.
 UPDATE lapse_lobby
@@ -330,16 +348,14 @@ WHERE rowid IN (
     SELECT rowid FROM lapse_lobby
     WHERE status = 'waiting' AND expires_at <= :now ORDER BY expires_at LIMIT :limit
   )
-  AND status = 'waiting' AND expires_at <= :now
+  AND status = 'waiting' AND expires_at <= :now AND (:horizon > 0 OR NOT {is_braked})
   AND EXISTS (
     SELECT 1 FROM sessions AS s
     WHERE s.app_name = lapse_lobby.app_name AND s.user_id = lapse_lobby.user_id
       AND s.id = lapse_lobby.session_id
   )
 RETURNING *;
-
--- name: expire_due
--- The condition stands again outside the sub-select: the list of due rows is only a hint.
+-- All others. The condition stands again outside the sub-select: the list of due rows is only a hint.
 UPDATE lapse_lobby
 SET status = 'expired', expired_at = :now,
   restorable_until = CASE
@@ -347,9 +363,9 @@ SET status = 'expired', expired_at = :now,
   END
 WHERE rowid IN (
     SELECT rowid FROM lapse_lobby
-    WHERE status = 'waiting' AND expires_at <= :now ORDER BY expires_at LIMIT :limit
+    WHERE status = 'waiting' AND expires_at <= :now ORDER BY expires_at LIMIT :limit - changes()
   )
-  AND status = 'waiting' AND expires_at <= :now
+  AND status = 'waiting' AND expires_at <= :now AND (:horizon > 0 OR NOT {is_braked})
   AND NOT EXISTS (
     SELECT 1 FROM sessions AS s
     WHERE s.app_name = lapse_lobby.app_name AND s.user_id = lapse_lobby.user_id
@@ -363,27 +379,31 @@ WHERE rowid IN (
     SELECT rowid FROM lapse_lobby
     WHERE status = 'expired' AND restorable_until <= :now ORDER BY restorable_until LIMIT :limit
   )
-  AND status = 'expired' AND restorable_until <= :now
+  AND status = 'expired' AND restorable_until <= :now AND NOT {is_braked}
 RETURNING *;
 
--- name: next_due
+-- name: time_to_next
 -- Of what a sweep may do: a brake holds purges, and with nothing restorable expiry, too.
-SELECT min(due) AS due FROM (
+SELECT min(due) - :now AS ahead FROM (
   SELECT * FROM (
     SELECT expires_at AS due FROM lapse_lobby
     WHERE status = 'waiting'
-      AND (:horizon > 0 OR NOT EXISTS (SELECT 1 FROM lapse_brakes WHERE released_at IS NULL))
+      AND (:horizon > 0 OR NOT {is_braked})
     ORDER BY expires_at LIMIT 1
   )
   UNION ALL
   SELECT * FROM (
     SELECT restorable_until AS due FROM lapse_lobby
     WHERE status = 'expired'
-      AND NOT EXISTS (SELECT 1 FROM lapse_brakes WHERE released_at IS NULL)
+      AND NOT {is_braked}
     ORDER BY restorable_until LIMIT 1
   )
 );
 
--- name: read_status
+-- name: status_before
+-- What becomes of a row is counted by what it was.
 SELECT status FROM lapse_lobby
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
+
+-- name: ping
+SELECT 1 FROM lapse_lobby LIMIT 1;

@@ -3,59 +3,129 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from lapse.core.errors import NotWithThisStoreError
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, Status
-from lapse.store.sqlite import values as rows
+from lapse.core.lifecycle import SHORTEST_RESTORE, ChangeKind, Rules, Status
+from lapse.store.operation import NO_SESSION, Answer, Ask, Asking, Dialect, Native
+from lapse.store.sqlite.values import Found, encoded, from_micros
 from lapse.store.statements import read_statements
 
-_SQL: Final = read_statements("sqlite")
+T = TypeVar("T")
 
 
-NO_SESSION: Final = SessionKey("", "", "")
+def _split(script: str) -> tuple[str, ...]:
+    """Return the statements of a script; none where it holds only comments."""
+    statements, statement = [], ""
+    for line in f"{script};\n".splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            statements.append(statement.strip())
+            statement = ""
+    code = (line for one in statements for line in one.splitlines() if not line.startswith("--"))
+    return tuple(statements) if "".join(code).strip(" ;") else ()
+
+
+_STATEMENTS: Final = {
+    name: _split(script) for name, script in read_statements(Dialect.SQLITE).items()
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """Runs named statements on one session, or on none, at one moment.
+    """Runs named statements at one moment.
 
     Attributes:
         connection: a connection inside a transaction.
         rules: what the store enforces.
         now: the moment, in microseconds since the epoch.
-        key: the session that the statements are about.
+        natives: the dialect's own functions, by name; each takes the transaction, bound to the
+            session's key, and the arguments that it was asked for with.
+        key: the session that `run` and `first` are about.
     """
 
     connection: sqlite3.Connection
     rules: Rules
     now: int
+    natives: Mapping[str, Callable[..., Any]]
     key: SessionKey = NO_SESSION
 
     @property
     def moment(self) -> datetime:
         """Return the moment as a datetime."""
-        return rows.from_micros(self.now)
+        return from_micros(self.now)
+
+    def drive(self, asking: Asking[T]) -> T:
+        """Drive an operation to its end."""
+        step: Callable[[Any], Any] = asking.send
+        given: Any = None
+        while True:
+            try:
+                asked = step(given)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            try:
+                given, step = self._answer(asked), asking.send
+            except Exception as error:  # noqa: BLE001 - the operation's to handle
+                given, step = error, asking.throw
+
+    def _answer(self, asked: Ask | Native | type[Dialect]) -> Any:
+        match asked:
+            case Ask(name, key, params):
+                return self._rows(name, key, params)
+            case Native(name, key, arguments):
+                own = Transaction(self.connection, self.rules, self.now, self.natives, key)
+                return self.natives[name](own, *arguments)
+            case _:
+                return Dialect.SQLITE
+
+    def _rows(self, name: str, key: SessionKey, params: Mapping[str, Any]) -> Answer:
+        """Run each statement of a script; answer with the rows of all, in order."""
+        try:
+            script = _STATEMENTS[name]
+        except KeyError:
+            raise NotWithThisStoreError(name) from None
+        bound = self._shared(key)
+        for parameter, value in params.items():
+            bound[parameter] = encoded(parameter, value)
+        answer, now = Answer(), self.now
+        for statement in script:
+            cursor = self.connection.execute(statement, bound)
+            if cursor.description is not None:
+                answer += [Found(row, now) for row in cursor]
+        return answer
+
+    def _shared(self, key: SessionKey) -> dict[str, Any]:
+        """Return the parameters that every statement may use."""
+        rules = self.rules
+        return {
+            "app_name": key.app_name,
+            "user_id": key.user_id,
+            "session_id": key.session_id,
+            "now": self.now,
+            "enforced": rules.enforced,
+            "horizon": encoded("horizon", rules.horizon),
+            "extensible": encoded("extensible", rules.extensible),
+            "shortest_restore": _SHORTEST_RESTORE,
+            "artifacts": rules.artifacts,
+        }
 
     def run(self, name: str, **params: Any) -> sqlite3.Cursor:
-        """Run a statement; the key, the moment and the rules are among its parameters."""
-        params |= {
-            "app_name": self.key.app_name,
-            "user_id": self.key.user_id,
-            "session_id": self.key.session_id,
-            "now": self.now,
-            "enforced": self.rules.enforced,
-            "horizon": rows.duration_micros(self.rules.horizon),
-        }
-        return self.connection.execute(_SQL[name], params)
+        """Run a statement on the session, for a native function: SQLite's own values in and out."""
+        (statement,) = _STATEMENTS[name]
+        return self.connection.execute(statement, self._shared(self.key) | params)
 
     def first(self, name: str, **params: Any) -> sqlite3.Row | None:
-        """Run a statement that returns at most one row, and return it."""
+        """Run a statement as `run`, and return its only row, if there is one."""
         row: sqlite3.Row | None = self.run(name, **params).fetchone()
         return row
+
+    # Until every slice is written as operations.
 
     def count(self, kind: ChangeKind | None, was: Status | None, became: Status | None) -> None:
         """Count one change of the session; see `count_all`."""
@@ -78,16 +148,10 @@ class Transaction:
                 "count", kind=kind or "", was=was or "", became=became or "", sessions=number
             )
 
-    def lifecycle(self) -> Lifecycle | None:
-        """Return the session's record at this moment; None where it is unknown."""
-        lobby = self.first("read_lobby")
-        stored = self.first("read_create_time")
-        if stored is None:
-            # The record of a used session whose session is gone: others deleted it.
-            if lobby is None or lobby["status"] == Status.USED:
-                return None
-            record = rows.lobby_record(lobby, self.rules, self.now)
-            return record if self.rules.still_stands(record, self.moment) else None
-        if lobby is not None and lobby["status"] == Status.USED:
-            return rows.lobby_record(lobby, self.rules, self.now)
-        return rows.adopted_record(self.key, stored["create_time"], self.run("read_event_texts"))
+    def lifecycle(self) -> Any:
+        from lapse.store.lobby import read_lifecycle
+
+        return self.drive(read_lifecycle(self.key, self.rules))
+
+
+_SHORTEST_RESTORE: Final = encoded("shortest_restore", SHORTEST_RESTORE)

@@ -1,18 +1,19 @@
-"""SQLite's values and rows, to and from plain data."""
+"""SQLite's values, to and from plain data."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from lapse.core.documents import read_metadata
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle, Rules, Status
-from lapse.core.messages import is_message
-from lapse.store.sessions import EventRecord
+from lapse.store.operation import Dialect
+from lapse.store.records import EventRecord
+from lapse.store.statements import read_types
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -28,16 +29,6 @@ def from_micros(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
-def floor(micros: int, span: timedelta) -> int:
-    """Return when the span began in which a moment lies; the first one began at the epoch."""
-    return micros - micros % duration_micros(span)
-
-
-def duration_micros(duration: timedelta) -> int:
-    """Return a duration in microseconds."""
-    return duration // _MICROSECOND
-
-
 def to_text(moment: datetime) -> str:
     """Return a time as ADK writes it: naive, UTC, always six digits, so that text sorts."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
@@ -48,9 +39,58 @@ def from_text(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def key_of(row: sqlite3.Row) -> SessionKey:
-    """Return the key of a session's row."""
-    return SessionKey(row["app_name"], row["user_id"], row["session_id"])
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "moment": from_micros,  # microseconds since the epoch
+    "adk_time": from_text,
+    "duration": lambda micros: timedelta(microseconds=micros),
+    "day": date.fromisoformat,
+}
+
+_TYPES: Final = read_types(Dialect.SQLITE)
+_DECODERS: Final = {name: _READERS[kind] for name, kind in _TYPES.items()}
+_AS_THEY_ARE: Final = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+class Found:
+    """A row whose values are read as they are asked for; most are not.
+
+    `now` is the moment of its transaction.
+    """
+
+    __slots__ = ("_now", "_row")
+
+    def __init__(self, row: sqlite3.Row, now: int) -> None:
+        self._row = row
+        self._now = now
+
+    def __getitem__(self, column: str) -> Any:
+        """Return a column's value as plain data; IndexError where there is no such column."""
+        if column == "now":
+            return from_micros(self._now)
+        value = self._row[column]
+        if value is None or column not in _DECODERS:
+            return value
+        return _DECODERS[column](value)
+
+
+def encoded(name: str, value: Any) -> Any:
+    """Return plain data as the parameter `name` of a statement takes it.
+
+    Moments and spans become microseconds, ADK's times and days text, lists JSON.
+    """
+    if type(value) in _AS_THEY_ARE:
+        return value
+    match value:
+        case datetime():
+            return to_text(value) if _TYPES.get(name) == "adk_time" else to_micros(value)
+        case timedelta():
+            return value // _MICROSECOND
+        case date():
+            return value.isoformat()
+        case list() | tuple():
+            return json.dumps([encoded(name, one) for one in value])
+        case _:
+            return value
 
 
 def event_params(event: EventRecord) -> dict[str, Any]:
@@ -93,6 +133,24 @@ def document_of(row: sqlite3.Row | None) -> dict[str, Any]:
     return {} if row is None else document(row["state"])
 
 
+# Until every slice is written as operations.
+
+
+def floor(micros: int, span: timedelta) -> int:
+    """Return when the span began in which a moment lies; the first one began at the epoch."""
+    return micros - micros % duration_micros(span)
+
+
+def duration_micros(duration: timedelta) -> int:
+    """Return a duration in microseconds."""
+    return duration // _MICROSECOND
+
+
+def key_of(row: sqlite3.Row) -> SessionKey:
+    """Return the key of a session's row."""
+    return SessionKey(row["app_name"], row["user_id"], row["session_id"])
+
+
 def lobby_record(row: sqlite3.Row, rules: Rules, now: int) -> Lifecycle:
     """Read a lobby row as a record, as it reads at a moment."""
     status = Status(row["status"])
@@ -110,18 +168,6 @@ def lobby_record(row: sqlite3.Row, rules: Rules, now: int) -> Lifecycle:
     )
     # Only the deadline of a waiting session is ahead of what its row says.
     return rules.as_it_reads(record, from_micros(now)) if status is Status.WAITING else record
-
-
-def adopted_record(key: SessionKey, create_time: str, events: Iterable[sqlite3.Row]) -> Lifecycle:
-    """Return the record of a session that Lapse did not create, from its first message."""
-    first = next((e for e in events if is_message(json.loads(e["event_data"] or "{}"))), None)
-    return Lifecycle(
-        key=key,
-        status=Status.ORPHAN if first is None else Status.USED,
-        created_at=from_text(create_time),
-        first_message_at=None if first is None else from_text(first["timestamp"]),
-        metadata={},
-    )
 
 
 def moment(micros: int | None) -> datetime | None:

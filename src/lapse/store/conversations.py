@@ -1,0 +1,161 @@
+"""Conversations: sessions as ADK sees them, wherever they live, and what is said in them.
+
+Used sessions live in ADK's own tables. Reading and appending go there, to the lobby, or from one
+into the other, in one transaction; each dialect has its own code for that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from lapse.core.errors import (
+    InvalidValueError,
+    NoSuchSessionError,
+    OutcomeUnknownError,
+    OutdatedSessionError,
+    StoreUnavailableError,
+)
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, Status
+from lapse.store.lobby import audited, counted, read_lifecycle
+from lapse.store.operation import Asking, Part, Row, first, native, only, operation, rows
+from lapse.store.records import (
+    Appended,
+    EventWindow,
+    Glimpse,
+    NewEvent,
+    Result,
+    Revision,
+    SessionRecord,
+    lifecycle_of,
+)
+
+
+class Conversations(Part):
+    """Sessions that ADK sees, with their events and their state."""
+
+    @operation(writes=False)
+    def read(
+        self, key: SessionKey, window: EventWindow = EventWindow()
+    ) -> Asking[SessionRecord | None]:
+        """Return one session from one snapshot; None where it is unknown or expired."""
+        found: SessionRecord | None = yield from native("read", key, window)
+        return found
+
+    @operation(writes=False)
+    def list(self, app_name: str, user_id: str) -> Asking[Sequence[SessionRecord]]:
+        """Return a user's sessions, without events.
+
+        Ascending by (update_time, user_id, session_id), from one snapshot.
+        """
+        key = SessionKey(app_name, user_id, "")
+        found: Sequence[SessionRecord] = yield from native("list_of_user", key)
+        return found
+
+    @operation(writes=False)
+    def list_of_all_users(self, app_name: str) -> Asking[Sequence[SessionRecord]]:
+        """Return every user's sessions, as `list` does.
+
+        The only read of sessions that names no owner: for those who may see all.
+        """
+        found: Sequence[SessionRecord] = yield from native(
+            "list_of_app", SessionKey(app_name, "", "")
+        )
+        return found
+
+    @operation(writes=False)
+    def user_state(self, app_name: str, user_id: str) -> Asking[dict[str, Any]]:
+        """Return a user's state, its keys without their prefix."""
+        row = yield from first("read_user_state", SessionKey(app_name, user_id, ""))
+        return {} if row is None else json.loads(row["state"] or "{}")
+
+    @operation()
+    def append(
+        self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse
+    ) -> Asking[Result[Appended]]:
+        """Append one event with its change of state.
+
+        The first message moves the session, with the events held so far, into ADK's tables;
+        where the session had expired and is restorable it is resurrected by it. Any other
+        event of a waiting session is held in the lobby, up to HELD_EVENTS and HELD_BYTES.
+        An event that is stored already, the same to the letter, is not stored again.
+
+        Raises:
+            NoSuchSessionError: unknown, deleted, or expired and not to be had back.
+            OutdatedSessionError: the session changed since `seen`.
+            InvalidValueError: another event with this id is stored.
+        """
+        appended: Result[Appended] | None = yield from native("append", key, event, seen)
+        if appended is not None:
+            return appended
+        try:
+            return Result((yield from self._not_appended(key, event, seen)))
+        except StoreUnavailableError as error:
+            # A repeated statement that found nothing to do may have met its own work.
+            raise OutcomeUnknownError(str(error)) from error
+
+    def _not_appended(
+        self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse
+    ) -> Asking[Appended]:
+        """Say why no place took the event: stored before, gone, or outdated."""
+        new = event.record
+        row = yield from only("read_appended", key, event_id=new.id, event_data=new.data)
+        if not row["is_stored"]:
+            record = yield from read_lifecycle(key, self.rules)
+            if record is None or (record.status is Status.EXPIRED and not event.is_message):
+                raise NoSuchSessionError(f"session {key.short}… does not exist")
+        if row["is_same"] is None:
+            raise OutdatedSessionError(f"session {key.short}… was changed since it was read")
+        if not row["is_same"]:
+            reason = f"{new.id[:8]}… is another event of this session; give the new one its own"
+            raise InvalidValueError("event id", reason)
+        stored = Revision(row["update_time"], row["revision"], waiting=not row["is_stored"])
+        seen_number = seen.number if isinstance(seen, Revision) else None
+        alone = seen_number is None or stored.number in {seen_number, seen_number + 1}
+        is_newest = stored.update_time == new.timestamp
+        return Appended(stored if is_newest and alone else None, repeated=True)
+
+    @operation(together=True)
+    def delete(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[None]]:
+        """Delete a session in whatever status, with its events and runs.
+
+        No change where there was none, or none that could be had back.
+        """
+        seen = yield from read_lifecycle(key, self.rules)
+        yield from rows("observe_withdrawn", key)
+        # The record first: it is the first that an append locks.
+        record = yield from first("delete_record", key)
+        session = yield from first("delete_session", key)
+        yield from rows("delete_runs", key)
+        gone = self._deleted(seen, record, session)
+        if record is not None and record["status"] != Status.USED:
+            kind = None if gone is None else ChangeKind.DELETED
+            yield from counted(key, kind, record["status"], None)
+        if gone is None:
+            return Result(None)
+        if self.rules.artifacts and gone.record.status in {
+            Status.WAITING,
+            Status.EXPIRED,
+        }:
+            yield from rows("note_artifacts", key)
+        if by is not None:
+            act = audited(by, ChangeKind.DELETED, status=gone.record.status)
+            yield from rows("record_act", key, **act)
+        return Result(None, (gone,))
+
+    def _deleted(
+        self, seen: Lifecycle | None, record: Row | None, session: Row | None
+    ) -> Change | None:
+        """Return the change that deleting a session's rows made; None: there was no session."""
+        if record is None:
+            if seen is None or session is None:
+                return None
+            return Change(ChangeKind.DELETED, session["now"], seen)
+        rules, last = self.rules, lifecycle_of(record, self.rules)
+        # The record of a used session whose session is gone: others deleted it.
+        was_gone = last.status is Status.USED and session is None
+        if was_gone or not rules.still_stands(last, record["now"]):
+            return None
+        return Change(ChangeKind.DELETED, record["now"], last)

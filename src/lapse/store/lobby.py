@@ -1,0 +1,375 @@
+"""The lobby: where a session lives until its first message.
+
+Each transition is one operation, and on PostgreSQL one statement. What rides in it is asked for by
+name after it (`count`, `audit_change`, `observe_…`, `owe_artifacts`): SQLite carries that out then,
+in the same transaction; on PostgreSQL it is a part of the transition's statement, and the name a
+no-op.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from lapse.core.documents import (
+    LARGEST_METADATA,
+    StateDelta,
+    check_metadata_size,
+    merge_state,
+    split_state,
+)
+from lapse.core.errors import (
+    NoSuchSessionError,
+    OutcomeUnknownError,
+    SessionExistsError,
+    StoreUnavailableError,
+    WrongStatusError,
+)
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Rules, Status
+from lapse.core.minutes import minutes_of
+from lapse.store.operation import Asking, Part, Row, first, key_of, native, only, operation, rows
+from lapse.store.records import (
+    Changes,
+    EventWindow,
+    Result,
+    Revision,
+    SessionRecord,
+    change_of,
+    lifecycle_of,
+    orphan_of,
+)
+
+_NOTHING: Final = EventWindow(newest=0)
+
+
+class Lobby(Part):
+    """Sessions that wait for their first message, and the record of each session's life.
+
+    Whatever reads or changes a session takes its key, and the key holds its owner: a session
+    of somebody else's is one that does not exist.
+
+    `by` is who asks for a change: when it changes something, that is recorded with it, in the
+    same transaction; see `lapse.audit`.
+    """
+
+    @operation()
+    def create(
+        self,
+        key: SessionKey,
+        *,
+        state: StateDelta,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        site: str | None = None,
+    ) -> Asking[Result[SessionRecord]]:
+        """Create a waiting session; its app and user state take effect at once.
+
+        An expired session of the same key gives way, restorable or not. `site` tells where it
+        was asked for; it is kept until the first message.
+
+        Raises:
+            SessionExistsError: a session of this key lives.
+            OutcomeUnknownError: the store broke off, and the session that is there may be
+                another's, or ours and changed since.
+        """
+        began = time.monotonic()
+        before = yield from first("status_before", key)
+        made = yield from rows(
+            "create",
+            key,
+            state=json.dumps(state.session),
+            app_delta=json.dumps(state.app) if state.app else None,
+            user_delta=json.dumps(state.user) if state.user else None,
+            ttl=ttl,
+            metadata=json.dumps(metadata),
+            site=site,
+        )
+        if not made and made.in_doubt:
+            return (yield from self._created_before(key, state, ttl, metadata, since=began))
+        if not made:
+            raise SessionExistsError(f"session {key.short}… exists already")
+        row = made[0]
+        was = None if before is None else before["status"]
+        yield from counted(key, ChangeKind.CREATED, was, Status.WAITING)
+        yield from outer_state_changed(key, state)
+        moment: datetime = row["now"]
+        record = Lifecycle(
+            key=key,
+            status=Status.WAITING,
+            created_at=moment,
+            ttl=ttl,
+            expires_at=moment + ttl,
+            restorable_until=self.rules.restorable_until(moment, moment + ttl),
+            metadata=metadata,
+        )
+        merged = merge_state(
+            state.session,
+            {**_document(row["app_state"]), **state.app},
+            {**_document(row["user_state"]), **state.user},
+        )
+        session = SessionRecord(key, merged, Revision(moment, 0, waiting=True))
+        return Result(session, (Change(ChangeKind.CREATED, moment, record),))
+
+    def _created_before(
+        self,
+        key: SessionKey,
+        state: StateDelta,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        *,
+        since: float,
+    ) -> Asking[Result[SessionRecord]]:
+        """Return the session that a broken-off attempt of this very create has made.
+
+        It is untouched, holds what was to be created, and is not older than the attempt.
+        """
+        try:
+            found: SessionRecord | None = yield from native("read", key, _NOTHING)
+            row = yield from only("lifecycle", key)
+        except StoreUnavailableError as error:
+            raise OutcomeUnknownError(str(error)) from error
+        if found is not None and row["status"] == Status.WAITING:
+            record = lifecycle_of(row, self.rules)
+            age = row["now"] - record.created_at
+            if (
+                found.revision == Revision(record.created_at, 0)
+                and (record.status, record.ttl, record.metadata) == (Status.WAITING, ttl, metadata)
+                and split_state(found.state).session == state.session
+                and age.total_seconds() <= time.monotonic() - since
+            ):
+                session = replace(found, revision=replace(found.revision, waiting=True))
+                change = Change(ChangeKind.CREATED, record.created_at, record)
+                return Result(session, (change,))
+        raise OutcomeUnknownError(
+            f"the connection broke; session {key.short}… is there, and may be another's"
+        )
+
+    @operation(writes=False)
+    def lifecycle(self, key: SessionKey) -> Asking[Lifecycle | None]:
+        """Return a session's record, of an expired one too; None where it is unknown."""
+        return (yield from read_lifecycle(key, self.rules))
+
+    @operation()
+    def amend(
+        self,
+        key: SessionKey,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: timedelta | None = None,
+        by: str | None = None,
+    ) -> Asking[Result[Lifecycle]]:
+        """Merge metadata by its top-level keys, and give a waiting session a TTL from now.
+
+        Raises:
+            NoSuchSessionError: unknown.
+            WrongStatusError: `ttl` for a session that is not waiting, or anything for one
+                that Lapse did not create.
+            InvalidValueError: the metadata would grow over its limit.
+        """
+        act = audited(by, ChangeKind.AMENDED, **_amendment(metadata, ttl))
+        row = yield from first(
+            "amend",
+            key,
+            metadata=None if metadata is None else json.dumps(metadata),
+            ttl=ttl,
+            largest_metadata=LARGEST_METADATA,
+            **act,
+        )
+        if row is not None:
+            status = Status(row["status"])
+            return (yield from self._changed(row, ChangeKind.AMENDED, status, act))
+        record = yield from self._required(key)
+        if record.ttl is not None:
+            if ttl is not None and record.status is not Status.WAITING:
+                raise _wrong_status(record, "only a waiting session can be given a TTL")
+            check_metadata_size(json.dumps({**(record.metadata or {}), **(metadata or {})}))
+        raise _wrong_status(record, "ADK created it; Lapse has no record of it to change")
+
+    @operation()
+    def extend(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[Lifecycle]]:
+        """Give a waiting session a fresh TTL, up to `rules.extensible` from its creation.
+
+        A deadline never comes nearer by it.
+
+        Raises:
+            NoSuchSessionError: unknown.
+            WrongStatusError: it is not waiting.
+        """
+        act = audited(by, ChangeKind.EXTENDED)
+        row = yield from first("extend", key, **act)
+        if row is not None:
+            return (yield from self._changed(row, ChangeKind.EXTENDED, Status.WAITING, act))
+        record = yield from self._required(key)
+        raise _wrong_status(record, "only a waiting session can be extended")
+
+    @operation()
+    def resurrect(
+        self, key: SessionKey, *, cause: Cause, by: str | None = None
+    ) -> Asking[Result[Lifecycle]]:
+        """Turn an expired session into a waiting one with a fresh TTL; a living one is left.
+
+        Raises:
+            NoSuchSessionError: unknown, or no longer restorable.
+        """
+        act = audited(by, ChangeKind.RESURRECTED, cause=cause)
+        before = yield from first("status_before", key)
+        row = yield from first("resurrect", key, **act)
+        if row is None:
+            return Result((yield from self._required(key)))
+        was = None if before is None else Status(before["status"])
+        return (yield from self._changed(row, ChangeKind.RESURRECTED, was, act, cause))
+
+    @operation()
+    def expire(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[Lifecycle]]:
+        """Expire a waiting session now, as at its deadline; an expired one is left.
+
+        A first message that comes at the same time wins, or resurrects it.
+
+        Raises:
+            NoSuchSessionError: unknown.
+            WrongStatusError: it is used or an orphan, or the rules are not enforced.
+        """
+        act = audited(by, ChangeKind.EXPIRED)
+        row = yield from first("expire", key, **act)
+        if row is not None:
+            return (yield from self._changed(row, ChangeKind.EXPIRED, Status.WAITING, act))
+        record = yield from self._required(key)
+        if record.status is Status.EXPIRED:
+            return Result(record)
+        reason = "only a waiting session can be expired, and none while clean-up is switched off"
+        raise _wrong_status(record, reason)
+
+    @operation()
+    def expire_due(self, limit: int) -> Asking[Result[int]]:
+        """Expire at most `limit` waiting sessions that are due, the longest overdue first.
+
+        A due session that ADK's tables hold is marked as used instead (KEPT). Returns how many it
+        took. Nothing while the rules are not enforced, or where nothing is restorable and a brake
+        is set.
+        """
+        if not self.rules.enforced:
+            return Result(0)
+        found = yield from rows("expire_due", limit=limit)
+        kept = [row for row in found if row["status"] == Status.USED]
+        expired = [row for row in found if row["status"] == Status.EXPIRED]
+        yield from all_counted(kept, ChangeKind.KEPT, Status.WAITING, Status.USED)
+        yield from all_counted(expired, ChangeKind.EXPIRED, Status.WAITING, Status.EXPIRED)
+        return Result(len(found), Changes(found, self.rules) if found else ())
+
+    @operation()
+    def purge_due(self, limit: int) -> Asking[Result[int]]:
+        """Delete at most `limit` expired sessions whose `restorable_until` has come.
+
+        Returns how many it took. Nothing while the rules are not enforced, or a brake is set.
+        """
+        if not self.rules.enforced:
+            return Result(0)
+        found = yield from rows("purge_due", limit=limit)
+        yield from all_counted(found, ChangeKind.PURGED, Status.EXPIRED, None)
+        if self.rules.artifacts:
+            for row in found:
+                yield from rows("note_artifacts", key_of(row))
+        return Result(len(found), Changes(found, self.rules, ChangeKind.PURGED) if found else ())
+
+    @operation(writes=False)
+    def time_to_next(self) -> Asking[timedelta | None]:
+        """Return how long until a sweep has work, zero when it has; None: nothing ahead."""
+        row = yield from only("time_to_next")
+        ahead: timedelta | None = row["ahead"]
+        if ahead is None or not self.rules.enforced:
+            return None
+        return max(timedelta(0), ahead)
+
+    def _required(self, key: SessionKey) -> Asking[Lifecycle]:
+        record = yield from read_lifecycle(key, self.rules)
+        if record is None:
+            raise NoSuchSessionError(f"session {key.short}… does not exist")
+        return record
+
+    def _changed(
+        self,
+        row: Row,
+        kind: ChangeKind,
+        was: Status | None,
+        act: Mapping[str, Any],
+        cause: Cause | None = None,
+    ) -> Asking[Result[Lifecycle]]:
+        """Finish a transition of one session: count it, record who asked for it, and return it."""
+        key = key_of(row)
+        yield from counted(key, kind, was, Status(row["status"]))
+        if act["by"] is not None:
+            yield from rows("audit_change", key, **act)
+        change = change_of(row, self.rules, kind, cause)
+        return Result(change.record, (change,))
+
+
+def read_lifecycle(key: SessionKey, rules: Rules) -> Asking[Lifecycle | None]:
+    """Read a session's record, as `Lobby.lifecycle` returns it."""
+    row = yield from only("lifecycle", key)
+    status, create_time = row["status"], row["create_time"]
+    if create_time is not None and status != Status.USED:
+        events = yield from rows("read_event_texts", key)
+        return orphan_of(key, create_time, events)
+    # The record of a used session whose session is gone: others deleted it.
+    if status is None or (status == Status.USED and create_time is None):
+        return None
+    record = lifecycle_of(row, rules)
+    return record if rules.still_stands(record, row["now"]) else None
+
+
+def counted(
+    key: SessionKey,
+    kind: ChangeKind | None,
+    was: str | None,
+    became: str | None,
+    sessions: int = 1,
+) -> Asking[None]:
+    """Count changes of the key's app, in their transaction.
+
+    `was` and `became` are the status as stored, before and after; None where there was, or is, no
+    record. Without a kind only the levels move.
+    """
+    yield from rows(
+        "count", key, kind=kind or "", was=was or "", became=became or "", sessions=sessions
+    )
+
+
+def all_counted(
+    found: Iterable[Row], kind: ChangeKind, was: Status | None, became: Status | None
+) -> Asking[None]:
+    """Count a change of many rows, in their transaction."""
+    for app_name, sessions in Counter(row["app_name"] for row in found).items():
+        yield from counted(SessionKey(app_name, "", ""), kind, was, became, sessions)
+
+
+def outer_state_changed(key: SessionKey, delta: StateDelta) -> Asking[None]:
+    """Let a change of app and user state take effect, in the transaction of what caused it."""
+    if delta.app:
+        yield from rows("update_app_state", key, delta=json.dumps(delta.app))
+    if delta.user:
+        yield from rows("update_user_state", key, delta=json.dumps(delta.user))
+
+
+def audited(by: str | None, action: str, **detail: Any) -> Mapping[str, Any]:
+    """Return the parameters that tell a statement who asks for a change, and for what."""
+    return {"by": by, "action": action, "detail": json.dumps(detail)}
+
+
+def _amendment(metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> dict[str, Any]:
+    """Return the detail of an amendment: which parts of a record were changed."""
+    detail: dict[str, Any] = {} if metadata is None else {"metadata": True}
+    return detail if ttl is None else detail | {"ttl_minutes": minutes_of(ttl)}
+
+
+def _wrong_status(record: Lifecycle, reason: str) -> WrongStatusError:
+    return WrongStatusError(f"session {record.key.short}… is {record.status}: {reason}")
+
+
+def _document(text: str | None) -> dict[str, Any]:
+    return json.loads(text) if text else {}

@@ -1,0 +1,183 @@
+"""Operations: what is done with a store, written once, as generators that ask for statements.
+
+An operation yields what it asks for and is sent the answer. A database drives it: SQLite in one
+transaction of its writer's thread, PostgreSQL a statement at a time, each a transaction and a round
+trip of its own. So an operation must be right when something comes between two of its statements,
+unless it says `together`; and it may be driven again from its beginning, so it has no effects
+outside the store. An operation that refuses (`LapseError`) does so before it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from enum import StrEnum
+from functools import wraps
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+)
+
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Rules
+
+if TYPE_CHECKING:
+    from lapse.store.database import Database
+
+P = ParamSpec("P")
+S = TypeVar("S", bound="Part")
+T = TypeVar("T")
+
+NO_SESSION: Final = SessionKey("", "", "")
+
+
+class Dialect(StrEnum):
+    """The kinds of SQL that operations are written for."""
+
+    SQLITE = "sqlite"
+    POSTGRES = "postgres"
+
+
+class Row(Protocol):
+    """A row: each column's value by its name, as plain data.
+
+    Times are aware datetimes, spans are timedeltas, documents are JSON text. `now` is the moment
+    of the statement by the store's clock, where the statement tells it.
+    """
+
+    def __getitem__(self, column: str, /) -> Any:
+        """Return a column's value."""
+        ...
+
+
+class Answer(list[Row]):
+    """The rows of a statement.
+
+    `in_doubt` tells that an attempt before the one that answered broke off and may have been
+    carried out: what stands in the way of a repeat may be its own work.
+    """
+
+    in_doubt: bool = False
+
+
+class Ask(NamedTuple):
+    """A named statement, the session it is about, and its parameters as plain values.
+
+    Among the parameters of each statement are the session's key, the moment and the store's rules:
+    `app_name`, `user_id`, `session_id`, `now`, `enforced`, `horizon`, `extensible`,
+    `shortest_restore`, `artifacts`. A statement without text is a no-op and answers with no rows:
+    what it does on the other dialect rides in another statement on this one.
+    """
+
+    name: str
+    key: SessionKey = NO_SESSION
+    params: Mapping[str, Any] = {}
+
+
+class Native(NamedTuple):
+    """A function of the dialect's own, for what no named statement can say; see each dialect."""
+
+    name: str
+    key: SessionKey
+    arguments: tuple[Any, ...]
+
+
+Asking = Generator[Ask | Native | type[Dialect], Any, T]
+
+
+def rows(name: str, key: SessionKey = NO_SESSION, **params: Any) -> Asking[Answer]:
+    """Run a statement; return its rows."""
+    answer: Answer = yield Ask(name, key, params)
+    return answer
+
+
+def first(name: str, key: SessionKey = NO_SESSION, **params: Any) -> Asking[Row | None]:
+    """Run a statement that answers with at most one row; return it."""
+    answer: Answer = yield Ask(name, key, params)
+    return answer[0] if answer else None
+
+
+def only(name: str, key: SessionKey = NO_SESSION, **params: Any) -> Asking[Row]:
+    """Run a statement that answers with exactly one row; return it."""
+    answer: Answer = yield Ask(name, key, params)
+    return answer[0]
+
+
+def native(name: str, key: SessionKey, *arguments: Any) -> Asking[Any]:
+    """Run a function of the dialect's own; return its result."""
+    return (yield Native(name, key, arguments))
+
+
+def dialect() -> Asking[Dialect]:
+    """Return which dialect drives the operation, for the few that go about it in two ways."""
+    found: Dialect = yield Dialect
+    return found
+
+
+class Part:
+    """A part of what can be done with a store: operations on one database.
+
+    A part holds nothing but the database: making one costs nothing, and any number of them may
+    share a database.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def rules(self) -> Rules:
+        """Return what the store enforces."""
+        return self._database.rules
+
+
+def operation(
+    *, writes: bool = True, flushed: bool = True, together: bool = False
+) -> Callable[
+    [Callable[Concatenate[S, P], Asking[T]]],
+    Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+]:
+    """Make a generator of a part one of its operations.
+
+    Args:
+        writes: False for one that only reads.
+        flushed: False where a crash may undo it: it means nothing once the process is gone.
+        together: True where all of its statements must be one transaction on every database.
+    """
+
+    def decorate(
+        function: Callable[Concatenate[S, P], Asking[T]],
+    ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+        async def method(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+            return await self._database.run(
+                lambda: function(self, *args, **kwargs),
+                writes=writes,
+                flushed=flushed,
+                together=together,
+            )
+
+        return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, T]]", wraps(function)(method))
+
+    return decorate
+
+
+def key_of(row: Row) -> SessionKey:
+    """Return the key of a session's row."""
+    return SessionKey(row["app_name"], row["user_id"], row["session_id"])
+
+
+def after(key: SessionKey | None) -> Mapping[str, Any]:
+    """Return the parameters of a statement that goes on behind a key, or begins."""
+    names = ("after_app", "after_user", "after_session")
+    return dict(zip(names, key or NO_SESSION, strict=True))
+
+
+def names_of(keys: Sequence[SessionKey]) -> Mapping[str, Any]:
+    """Return the parameters that hold many keys, a column each."""
+    columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], []]
+    return dict(zip(("app_names", "user_ids", "session_ids"), columns, strict=True))

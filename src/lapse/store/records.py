@@ -1,0 +1,199 @@
+"""What goes into a store and comes out of it: plain data, no class of ADK's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Generic, TypeVar, overload
+
+from lapse.core.documents import StateDelta, read_metadata
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Rules, Status
+from lapse.core.messages import is_message
+from lapse.store.operation import Row, key_of
+
+T = TypeVar("T")
+
+_WAITING: Final = "w"
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[T]):
+    """What a transition returns: its value, and the changes that it committed, in order."""
+
+    value: T
+    changes: Sequence[Change] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """The exact version of a stored session.
+
+    `update_time` moves with every append, ADK's own included; `number` counts the appends
+    made through Lapse, so that two events of one timestamp still make two revisions. It is
+    None where it is not known: a session that stock ADK has read. `waiting` is a hint: the
+    session was in the lobby, so the store need not look for it elsewhere first.
+    """
+
+    update_time: datetime
+    number: int | None
+    waiting: bool = field(default=False, compare=False)
+
+    @property
+    def marker(self) -> str:
+        """Return it as text, in the place where ADK keeps its own marker."""
+        stamp = self.update_time.replace(tzinfo=None).isoformat(timespec="microseconds")
+        if self.number is None:
+            return stamp
+        return f"{stamp}|{self.number}{_WAITING if self.waiting else ''}"
+
+    @classmethod
+    def parse(cls, marker: str) -> Revision:
+        """Read a marker, Lapse's or ADK's; ValueError when it is neither."""
+        stamp, bar, number = marker.partition("|")
+        update_time = datetime.fromisoformat(stamp).replace(tzinfo=UTC)
+        count = int(number.removesuffix(_WAITING)) if bar else None
+        return cls(update_time, count, waiting=number.endswith(_WAITING))
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """What is known of a session that carries no revision, such as one read back from JSON."""
+
+    update_time: datetime
+    last_event_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One event as stored: `data` is the JSON text of the whole event."""
+
+    id: str
+    invocation_id: str
+    timestamp: datetime
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to append, the change of state it carries, and whether it is a message."""
+
+    record: EventRecord
+    delta: StateDelta
+    is_message: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session as stored, with the state of all three scopes merged.
+
+    `events` are in ADK's order: ascending by timestamp, then id.
+    """
+
+    key: SessionKey
+    state: dict[str, Any]
+    revision: Revision
+    events: Sequence[EventRecord] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventWindow:
+    """Which events to read: those at `after` or later, then the newest `newest` of them."""
+
+    newest: int | None = None
+    after: datetime | None = None
+
+    def of(self, events: Iterable[EventRecord]) -> list[EventRecord]:
+        """Return those of `events`, in ADK's order."""
+        after = self.after
+        kept = [event for event in events if after is None or event.timestamp >= after]
+        kept.sort(key=lambda event: (event.timestamp, event.id))
+        return kept if self.newest is None else kept[max(0, len(kept) - self.newest) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The outcome of an append.
+
+    `revision` is the session's after it. It is None for an event that had been stored
+    before and was followed by others since: what the writer holds is then outdated.
+    `repeated` tells that the event was stored before.
+    """
+
+    revision: Revision | None
+    repeated: bool = False
+
+
+class Changes(Sequence[Change]):
+    """The changes of many rows, each made when it is asked for.
+
+    Making them takes longer than the statement that took the rows, so whoever reads them can do
+    it a few at a time.
+    """
+
+    def __init__(self, found: Sequence[Row], rules: Rules, kind: ChangeKind | None = None) -> None:
+        """Take rows of the lobby after one kind of change, or after that of each one's status."""
+        self._found = found
+        self._rules = rules
+        self._kind = kind
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @overload
+    def __getitem__(self, place: int) -> Change: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Change]: ...
+
+    def __getitem__(self, place: int | slice) -> Change | Sequence[Change]:
+        if isinstance(place, slice):
+            return [self._change(row) for row in self._found[place]]
+        return self._change(self._found[place])
+
+    def _change(self, row: Row) -> Change:
+        return change_of(row, self._rules, self._kind or _SWEPT[Status(row["status"])])
+
+
+_SWEPT: Final = {Status.USED: ChangeKind.KEPT, Status.EXPIRED: ChangeKind.EXPIRED}
+"""What a sweep did to a due session, by what became of it."""
+
+
+def change_of(row: Row, rules: Rules, kind: ChangeKind, cause: Cause | None = None) -> Change:
+    """Return the change after which a row of the lobby reads as it does."""
+    return Change(kind, row["now"], lifecycle_of(row, rules), cause)
+
+
+def lifecycle_of(row: Row, rules: Rules) -> Lifecycle:
+    """Return a row of the lobby as a record, as it reads at the moment of its statement."""
+    record = Lifecycle(
+        key=key_of(row),
+        status=Status(row["status"]),
+        created_at=row["created_at"],
+        ttl=row["ttl"],
+        expires_at=row["expires_at"],
+        first_message_at=row["first_message_at"],
+        expired_at=row["expired_at"],
+        restorable_until=row["restorable_until"],
+        resurrections=row["resurrections"],
+        metadata=read_metadata(row["metadata"]),
+    )
+    # Only the deadline of a waiting session is ahead of what its row says.
+    return rules.as_it_reads(record, row["now"]) if record.status is Status.WAITING else record
+
+
+def orphan_of(key: SessionKey, create_time: datetime, events: Iterable[Row]) -> Lifecycle:
+    """Return the record of a session that Lapse did not create, from its first message.
+
+    It is used where it has one, else an orphan.
+    """
+    first = next((e for e in events if is_message(json.loads(e["event_data"] or "{}") or {})), None)
+    return Lifecycle(
+        key=key,
+        status=Status.ORPHAN if first is None else Status.USED,
+        created_at=create_time,
+        first_message_at=None if first is None else first["timestamp"],
+        metadata={},
+    )
