@@ -19,7 +19,6 @@ from lapse.core.errors import (
 )
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
-from lapse.overview.store import Tally
 from lapse.store.sessions import (
     Appended,
     EventRecord,
@@ -140,9 +139,8 @@ class Model:
             return None
         return max(deadlines[0] - self.now, timedelta(0))
 
-    def tallies(self) -> set[Tally]:
-        counts = Counter((key.app_name, one.status) for key, one in self.sessions.items())
-        return {Tally(app, status, count) for (app, status), count in counts.items()}
+    def levels(self) -> dict[tuple[str, Status], int]:
+        return Counter((key.app_name, one.status) for key, one in self.sessions.items())
 
     # What is asked for.
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
+from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, levels, message, note, use
 from lapse.core.documents import LARGEST_METADATA
 from lapse.core.errors import InvalidValueError, NoSuchSessionError, WrongStatusError
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Status
@@ -233,7 +233,7 @@ async def test_delete_takes_a_session_of_any_status_with_all_that_is_its(store, 
     assert await store.at(LATER).lifecycle(key()) is None
     assert await store.at(LATER).read(key()) is None
     assert await ids(store, LATER) == []
-    assert await store.tallies() == []
+    assert await levels(store) == {}
     assert await store.at(LATER).time_to_next() is None
     with pytest.raises(NoSuchSessionError):
         await store.at(LATER).resurrect(key(), cause=Cause.REQUEST)
