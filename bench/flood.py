@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -149,7 +150,8 @@ async def pour(port: int, pid: int, flood: Flood, requests: int) -> tuple[Counte
 async def rows(url: str) -> dict[str, int]:
     store = store_from_url(url)
     try:
-        return {str(tally.status): tally.sessions for tally in await store.tallies()}
+        found = await store.overview(since=timedelta(0))
+        return {str(tally.status): tally.sessions for tally in found.tallies}
     finally:
         await store.close()
 

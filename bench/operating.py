@@ -102,8 +102,6 @@ async def measured(store: Store, rounds: int) -> dict[str, tuple[list[float], st
     found = dict[str, tuple[list[float], str]]()
     times, overview = await timed(lambda _: store.overview(since=DAY), 5 * rounds)
     found["`overview` of a day"] = times, f"{len(overview.counts)} numbers"
-    times, _ = await timed(lambda _: store.tallies(), 5 * rounds)
-    found["`tallies`"] = times, "levels of 3 apps"
     times, _ = await timed(lambda _: store.dues(most=1001), 5 * rounds)
     found["`dues`"] = times, "before each sweep"
     keys = await sample(store)

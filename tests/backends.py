@@ -10,6 +10,7 @@ from typing import Any
 
 from lapse.core.documents import StateDelta, split_state
 from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Status
 from lapse.core.messages import is_message
 from lapse.store.protocol import Store
 from lapse.store.records import EventRecord, NewEvent, Result, Revision
@@ -141,6 +142,12 @@ async def listed(store: Store, user: str | None, now: datetime, app: str = "app"
     if user is None:
         return await store.at(now).list_of_all_users(app)
     return await store.at(now).list(app, user)
+
+
+async def levels(store: Store) -> dict[tuple[str, Status], int]:
+    """Return how many sessions each app has with which status."""
+    tallies = (await store.overview(since=timedelta(0))).tallies
+    return {(one.app_name, one.status): one.sessions for one in tallies}
 
 
 NO_STATE = StateDelta()

@@ -10,7 +10,7 @@ from stock_databases import OWNER, fill, place_of, words
 from test_adopt_report import contents, run
 
 import postgres
-from backends import T0, create, key, message, note
+from backends import T0, create, key, levels, message, note
 from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
 from lapse.core.lifecycle import Status
 from lapse.databases.copy import copy_database
@@ -74,8 +74,7 @@ async def test_the_lobby_comes_along(tmp_path, target):
     await copy_database(f"sqlite:///{tmp_path}/lapse.db", target)
     store = store_from_url(target)
     assert [await store.at(T0).lifecycle(found.key) for found in records] == records
-    levels = {tally.status: tally.sessions for tally in await store.tallies()}
-    assert levels == {Status.WAITING: 2, Status.USED: 1}
+    assert await levels(store) == {("app", Status.WAITING): 2, ("app", Status.USED): 1}
     read = await store.at(T0).read(key("held"))
     appended = await store.at(T0).append(key("held"), message(at=T0), read.revision)
     assert appended.changes

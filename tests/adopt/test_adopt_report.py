@@ -86,6 +86,8 @@ async def test_ages_delays_and_what_a_sweep_would_take(stocked):
     found = await reader_of(stocked).report(TTL, timedelta(days=2))
     assert found.due == 4
     assert found.older_than(Kind.EMPTY, timedelta(days=2), "zoo") == 1
+    assert found.sessions_of("zoo") == sum(found.by_app()["zoo"].values())
+    assert found.sessions_of(None) == found.count(*Kind)
     document = found.document()
     assert document["usedAfterTtl"] == 3
     assert document["firstMessageWithinSeconds"]["0.5"] == 7200

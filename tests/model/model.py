@@ -19,9 +19,15 @@ from lapse.core.errors import (
 )
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
-from lapse.overview.store import Tally
-from lapse.store.records import Appended, EventRecord, Glimpse, NewEvent, Revision, SessionRecord
-from lapse.store.sessions import Outcome
+from lapse.store.records import (
+    Appended,
+    EventRecord,
+    Glimpse,
+    NewEvent,
+    Result,
+    Revision,
+    SessionRecord,
+)
 
 DAY = timedelta(hours=24)
 HOUR = timedelta(hours=1)
@@ -133,9 +139,8 @@ class Model:
             return None
         return max(deadlines[0] - self.now, timedelta(0))
 
-    def tallies(self) -> set[Tally]:
-        counts = Counter((key.app_name, one.status) for key, one in self.sessions.items())
-        return {Tally(app, status, count) for (app, status), count in counts.items()}
+    def levels(self) -> dict[tuple[str, Status], int]:
+        return Counter((key.app_name, one.status) for key, one in self.sessions.items())
 
     # What is asked for.
 
@@ -161,7 +166,7 @@ class Model:
         self.app.setdefault(key.app_name, {}).update(delta.app)
         self.user.setdefault(key[:2], {}).update(delta.user)
 
-    def append(self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse) -> Appended:
+    def append(self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse) -> Result:
         session, record = self._known(key)
         is_gone = record.status is Status.EXPIRED and self.enforced
         if is_gone and not event.is_message:
@@ -171,7 +176,7 @@ class Model:
             if stored != event.record:
                 raise InvalidValueError("event id", "is another event's")
             is_newest = session.events[-1].id == stored.id
-            return Appended(session.revision if is_newest else None, repeated=True)
+            return Result(Appended(session.revision if is_newest else None, repeated=True))
         if not self._has_seen(session, seen):
             raise OutdatedSessionError
         session.events.append(event.record)
@@ -179,8 +184,9 @@ class Model:
         session.revision = Revision(event.record.timestamp, session.revision.number + 1)
         self._update_outer(key, event.delta)
         if not event.is_message or session.status is Status.USED:
-            return Appended(session.revision)
-        return Appended(session.revision, self._mark_used(session, was_expired=is_gone))
+            return Result(Appended(session.revision))
+        changes = self._mark_used(session, was_expired=is_gone)
+        return Result(Appended(session.revision), changes)
 
     @staticmethod
     def _has_seen(session: Session, seen: Revision | Glimpse) -> bool:
@@ -197,38 +203,39 @@ class Model:
             return (used,)
         return (self._change(ChangeKind.RESURRECTED, session.key, Cause.MESSAGE), used)
 
-    def delete(self, key: SessionKey) -> Change | None:
+    def delete(self, key: SessionKey) -> Result:
         record = self.record(key)
         self.sessions.pop(key, None)
-        return None if record is None else Change(ChangeKind.DELETED, self.now, record)
+        gone = () if record is None else (Change(ChangeKind.DELETED, self.now, record),)
+        return Result(None, gone)
 
-    def extend(self, key: SessionKey) -> Outcome:
+    def extend(self, key: SessionKey) -> Result:
         session, record = self._known(key)
         if record.status is not Status.WAITING:
             raise WrongStatusError
         farthest = session.created_at + (self.horizon or DAY)
         session.expires_at = max(session.expires_at, min(self.now + session.ttl, farthest))
-        return Outcome(self.record(key), self._change(ChangeKind.EXTENDED, key))
+        return Result(self.record(key), (self._change(ChangeKind.EXTENDED, key),))
 
     def amend(
         self, key: SessionKey, metadata: Mapping[str, Any] | None, ttl: timedelta | None
-    ) -> Outcome:
+    ) -> Result:
         session, record = self._known(key)
         if ttl is not None:
             if record.status is not Status.WAITING:
                 raise WrongStatusError
             session.ttl, session.expires_at = ttl, self.now + ttl
         session.metadata |= metadata or {}
-        return Outcome(self.record(key), self._change(ChangeKind.AMENDED, key))
+        return Result(self.record(key), (self._change(ChangeKind.AMENDED, key),))
 
-    def resurrect(self, key: SessionKey, cause: Cause) -> Outcome:
+    def resurrect(self, key: SessionKey, cause: Cause) -> Result:
         session, record = self._known(key)
         if record.status is not Status.EXPIRED:
-            return Outcome(record)
+            return Result(record)
         session.status, session.expires_at = Status.WAITING, self.now + session.ttl
         session.expired_at = session.restorable_until = None
         session.resurrections += 1
-        return Outcome(self.record(key), self._change(ChangeKind.RESURRECTED, key, cause))
+        return Result(self.record(key), (self._change(ChangeKind.RESURRECTED, key, cause),))
 
     # What a sweep does. Of several that are equally overdue, a store may take any.
 

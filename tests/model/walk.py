@@ -7,14 +7,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from backends import T0, TICK, key, listed, message, note
+from backends import T0, TICK, key, levels, listed, message, note
 from lapse.core.documents import split_state
 from lapse.core.errors import LapseError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Status
 from lapse.store.protocol import Store
-from lapse.store.records import Glimpse, NewEvent, Revision, SessionRecord
-from lapse.store.sessions import Swept
+from lapse.store.records import Glimpse, NewEvent, Result, Revision, SessionRecord
 from model import Model
 
 KEYS = (key("s1"), key("s2"), key("s1", user="bob"), key("s1", app="other"))
@@ -64,9 +63,11 @@ class Walk:
         now, delta = self.model.now, split_state(state)
         real = self.store.at(now).create(where, state=delta, ttl=ttl, metadata=metadata)
         answer, expected = await self._both(real, self.model.create, where, delta, ttl, metadata)
-        assert getattr(answer, "change", answer) == expected
-        if answer is not None and hasattr(answer, "session"):
-            assert answer.session == self.model.read(where)
+        if isinstance(answer, Result):
+            assert answer.changes == (expected,)
+            assert answer.value == self.model.read(where)
+        else:
+            assert answer == expected
 
     async def append(
         self, where: SessionKey, kind: str, delay: timedelta, state: dict, seen: str
@@ -131,11 +132,11 @@ class Walk:
         swept = await self.store.at(self.model.now).purge_due(limit)
         self.model.purge(self._taken(swept, due, limit))
 
-    def _taken(self, swept: Swept, due: list, limit: int) -> list[SessionKey]:
+    def _taken(self, swept: Result, due: list, limit: int) -> list[SessionKey]:
         """Return what a sweep took, once that is as many of the longest overdue as asked for."""
         deadline = {where: moment for moment, where in due}
         taken = [change.record.key for change in swept.changes]
-        assert swept.taken == len(taken) == len(set(taken))
+        assert swept.value == len(taken) == len(set(taken))
         expected = [moment for moment, _ in due[:limit]]
         assert sorted(deadline[where] for where in taken) == expected
         assert all(change.at == self.model.now for change in swept.changes)
@@ -162,5 +163,5 @@ class Walk:
         found = await asyncio.gather(*(listed(store, user, now, app) for app, user in lists))
         assert [list(one) for one in found] == [model.listed(*one) for one in lists]
         assert await store.at(now).time_to_next() == model.time_to_next()
-        assert set(await store.tallies()) == model.tallies()
+        assert await levels(store) == model.levels()
         assert await store.user_state("app", "ann") == model.user.get(("app", "ann"), {})

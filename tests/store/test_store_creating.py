@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from backends import GONE, DUE, HOUR, T0, TICK, TTL, create, ids, key, listed, message, note, use
+from backends import DUE, GONE, HOUR, T0, TICK, TTL, create, ids, key, listed, message, note, use
 from lapse.core.documents import split_state
 from lapse.core.errors import SessionExistsError, StoreUnavailableError
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status

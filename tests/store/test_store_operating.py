@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from backends import DUE, HOUR, T0, TICK, TTL, create, key, message, note, use
+from backends import DUE, HOUR, T0, TICK, TTL, create, key, levels, message, note, use
 from lapse.adoption.store import Batch, Selection
 from lapse.core.clock import utc_now
 from lapse.core.errors import LapseError
@@ -28,10 +28,6 @@ async def counted(store, now=T0):
     for one in (await store.at(now).overview(since=EVER)).counts:
         found[one.app_name, one.kind] += one.sessions
     return found
-
-
-async def levels(store):
-    return {(one.app_name, one.status): one.sessions for one in await store.tallies()}
 
 
 class Life:
@@ -77,14 +73,14 @@ class Life:
     async def asked(self, where):
         match self.chance.randrange(4):
             case 0:
-                return [(await self.store.at(self.now).extend(where)).changes[0]]
+                return (await self.store.at(self.now).extend(where)).changes
             case 1:
-                return [(await self.store.at(self.now).amend(where, metadata={"a": 1})).changes[0]]
+                return (await self.store.at(self.now).amend(where, metadata={"a": 1})).changes
             case 2:
                 done = await self.store.at(self.now).resurrect(where, cause=Cause.REQUEST)
-                return [done.changes[0]]
+                return done.changes
             case _:
-                return [await self.store.at(self.now).delete(where)]
+                return (await self.store.at(self.now).delete(where)).changes
 
     async def swept(self, _):
         expired = await self.store.at(self.now).expire_due(2)
@@ -267,6 +263,6 @@ async def test_a_recount_sets_the_levels_to_what_the_records_are(store, stock):
     await create(store, "s1")
     await use(store, "s2")
     await stock.rows("INSERT INTO lapse_levels VALUES ('app', 'expired', 5), ('gone', 'used', 2)")
-    assert len(await store.tallies()) == 4
+    assert len(await levels(store)) == 4
     await store.recount()
     assert await levels(store) == {("app", Status.WAITING): 1, ("app", Status.USED): 1}

@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from lapse.store.records import Result
-from backends import GONE, DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
+from backends import DUE, GONE, HOUR, T0, TICK, TTL, create, ids, key, levels, message, note, use
 from lapse.core.documents import LARGEST_METADATA
 from lapse.core.errors import InvalidValueError, NoSuchSessionError, WrongStatusError
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Status
+from lapse.store.records import Result
 
 DAY = timedelta(hours=24)
 LATER = T0 + timedelta(minutes=10)
@@ -238,7 +238,7 @@ async def test_delete_takes_a_session_of_any_status_with_all_that_is_its(store, 
     assert await store.at(LATER).lifecycle(key()) is None
     assert await store.at(LATER).read(key()) is None
     assert await ids(store, LATER) == []
-    assert await store.tallies() == []
+    assert await levels(store) == {}
     assert await store.at(LATER).time_to_next() is None
     with pytest.raises(NoSuchSessionError):
         await store.at(LATER).resurrect(key(), cause=Cause.REQUEST)

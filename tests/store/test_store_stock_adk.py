@@ -9,10 +9,9 @@ from google.adk.events.event_actions import EventActions
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.genai.types import Content, Part
 
-from backends import DUE, T0, TICK, create, ids, key, message, note, use
+from backends import DUE, T0, TICK, create, ids, key, levels, message, note, use
 from lapse.core.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
 from lapse.core.lifecycle import Cause, ChangeKind, Status
-from lapse.overview.store import Tally
 
 OWNER = {"app_name": "app", "user_id": "ann"}
 FAR = T0 + timedelta(days=4000)
@@ -95,7 +94,7 @@ async def test_an_orphan_is_never_swept_and_refuses_what_it_has_no_record_for(st
     await stock.create_session(**OWNER, session_id="s1")
     assert (await store.at(FAR).expire_due(10)).value == 0
     assert (await store.at(FAR).purge_due(10)).value == 0
-    assert await store.tallies() == []
+    assert await levels(store) == {}
     for ask in (
         store.at(FAR).extend(key()),
         store.at(FAR).amend(key(), ttl=timedelta(hours=1)),
@@ -126,7 +125,7 @@ async def test_a_session_that_stock_adk_deletes_is_gone_with_its_record(store, s
     await stock.delete_session(**OWNER, session_id="s1")
     assert await store.at(T0).read(key()) is None
     assert await store.at(T0).lifecycle(key()) is None
-    assert await store.tallies() == []
+    assert await levels(store) == {}
     with pytest.raises(NoSuchSessionError):
         await store.at(T0).append(key(), message("late"), revision)
 
@@ -142,7 +141,7 @@ async def test_a_lobby_row_whose_key_stock_adk_created_too_is_kept_and_never_hid
     assert (change.kind, change.record.status) == (ChangeKind.KEPT, Status.USED)
     assert (await store.at(FAR).expire_due(10)).value == 0
     assert (await store.at(FAR).purge_due(10)).value == 0
-    assert await store.tallies() == [Tally("app", Status.USED, 1)]
+    assert await levels(store) == {("app", Status.USED): 1}
     found = await store.at(FAR).read(key())
     assert [event.id for event in found.events] == ["stock"]
     await store.at(FAR).append(key(), message("m", at=FAR), found.revision)

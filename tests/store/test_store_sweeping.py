@@ -4,10 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, message, note, use
+from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, levels, message, note, use
 from lapse.core.errors import NoSuchSessionError, WrongStatusError
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
-from lapse.overview.store import Tally
 
 DAY = timedelta(hours=24)
 
@@ -87,19 +86,19 @@ async def test_time_to_next_is_that_of_the_nearest_deadline_of_either_kind(store
     assert await store.at(T0 + DAY).time_to_next() is None
 
 
-async def test_tallies_count_the_records_by_app_and_status(store):
+async def test_the_levels_count_the_records_by_app_and_status(store):
     await create(store, "due", ttl=TICK)
     await store.at(T0 + TICK).expire_due(10)
     await create(store, "w1")
     await create(store, "w2")
     await create(store, key("w3", user="bob", app="other"))
     await use(store, "used")
-    assert sorted(await store.tallies(), key=lambda tally: (tally.app_name, tally.status)) == [
-        Tally("app", Status.EXPIRED, 1),
-        Tally("app", Status.USED, 1),
-        Tally("app", Status.WAITING, 2),
-        Tally("other", Status.WAITING, 1),
-    ]
+    assert await levels(store) == {
+        ("app", Status.EXPIRED): 1,
+        ("app", Status.USED): 1,
+        ("app", Status.WAITING): 2,
+        ("other", Status.WAITING): 1,
+    }
 
 
 async def test_an_extended_session_is_taken_at_its_new_deadline_only(store):

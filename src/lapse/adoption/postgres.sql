@@ -205,10 +205,6 @@ ORDER BY r.began_at;
 -- name: prepared_at
 SELECT min(applied_at) AT TIME ZONE 'UTC' AS prepared_at FROM lapse_schema;
 
--- name: count_sessions
--- As PostgreSQL's statistics have it: for a progress bar an estimate is enough.
-SELECT greatest(reltuples, 0)::bigint AS sessions FROM pg_class WHERE oid = to_regclass('sessions');
-
 -- name: owe_artifacts
 -- A part of the statements that end a session: they have a table `ended`.
 INSERT INTO lapse_artifact_outbox AS o (app_name, user_id, session_id, ended_at, due_at)

@@ -87,9 +87,6 @@ ORDER BY r.began_at;
 -- name: prepared_at
 SELECT min(applied_at) AS prepared_at FROM lapse_schema;
 
--- name: count_sessions
-SELECT count(*) AS sessions FROM sessions;
-
 -- name: note_artifacts
 INSERT INTO lapse_artifact_outbox (app_name, user_id, session_id, ended_at, due_at)
 VALUES (:app_name, :user_id, :session_id, :now, :now)

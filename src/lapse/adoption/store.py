@@ -137,10 +137,6 @@ class AdoptingStore(Protocol):
         """Return when Lapse's tables were made in this database."""
         ...
 
-    async def count_sessions(self) -> int:
-        """Return about how many sessions ADK's tables hold."""
-        ...
-
     async def take_outbox(self, limit: int) -> Sequence[Leftover]:
         """Take ended sessions whose artifacts are due to be deleted.
 

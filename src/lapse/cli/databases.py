@@ -125,7 +125,8 @@ def adopt(
         )
     run = run or new_run()
     typer.echo(f"run {run}", err=as_json)
-    done = run_async(_adopt(store, selection, settings.ttl, run, rate))
+    ahead = found.sessions_of(app_name)
+    done = run_async(_adopt(store, selection, settings.ttl, run, rate, ahead=ahead))
     if as_json:
         typer.echo(json.dumps({"run": run, "adopted": done.adopted, **asdict(done)}))
     else:
@@ -290,13 +291,20 @@ def _tell_plan(
 
 
 async def _adopt(
-    store: Store, selection: Selection, ttl: timedelta, run: str, rate: float | None
+    store: Store,
+    selection: Selection,
+    ttl: timedelta,
+    run: str,
+    rate: float | None,
+    *,
+    ahead: int,
 ) -> Any:
+    """Adopt what is selected; `ahead` sessions are to be examined for it, so the report says."""
     from lapse.adoption.adopt import adopt as adopt_all
 
     try:
         await store.open()
-        with progress_bar("adopting", await store.count_sessions()) as advance:
+        with progress_bar("adopting", ahead) as advance:
             return await adopt_all(
                 store,
                 selection,

@@ -156,6 +156,10 @@ class Report:
         """Return how many sessions are of these kinds."""
         return sum(group.sessions for group in self.groups if group.kind in kinds)
 
+    def sessions_of(self, app_name: str | None) -> int:
+        """Return how many sessions an app has, or all apps where it is None."""
+        return sum(part.sessions for part in self.groups if app_name in {None, part.app_name})
+
     @property
     def due(self) -> int:
         """Return how many empty sessions are older than the TTL: what a sweep would take."""

@@ -23,14 +23,15 @@ DO UPDATE SET sessions = c.sessions + excluded.sessions
 SELECT EXISTS (SELECT 1 FROM lapse_brakes WHERE released_at IS NULL)
 
 -- name: tallies
--- The levels, and what was counted since they were last brought up to date.
+-- A part of other statements: the levels, and what was counted since they were last brought up to
+-- date.
 SELECT app_name, status, sum(sessions)::bigint AS sessions FROM (
   SELECT app_name, status, sessions FROM lapse_levels
   UNION ALL SELECT app_name, became, sessions FROM lapse_counts
   UNION ALL SELECT app_name, was, -sessions FROM lapse_counts
 ) AS counted
 WHERE status <> '' GROUP BY app_name, status HAVING sum(sessions) <> 0
-ORDER BY app_name, status;
+ORDER BY app_name, status
 
 -- name: overview
 -- One statement is one snapshot. The lists come as arrays, a column each.

@@ -197,10 +197,6 @@ class Operated(Protocol):
         """Return how many sessions are due, counted up to `most` each. Changes nothing."""
         ...
 
-    async def tallies(self) -> Sequence[Tally]:
-        """Return how many sessions have which status, by app."""
-        ...
-
     async def fold_counts(self) -> None:
         """Bring the levels up to date, so that reading them stays cheap.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
@@ -113,11 +113,6 @@ class PostgresAdopting(PostgresPart):
         row = await (await self._call()).first("prepared_at")
         assert row is not None
         return rows.from_naive(row["prepared_at"])
-
-    async def count_sessions(self) -> int:
-        """Return about how many sessions ADK's tables hold."""
-        row: Any = await (await self._call()).first("count_sessions")
-        return int(row["sessions"])
 
     async def take_outbox(self, limit: int) -> Sequence[Leftover]:
         """Take what is due of the outbox."""

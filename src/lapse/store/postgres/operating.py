@@ -112,13 +112,6 @@ class PostgresOperated(PostgresPart):
         row: Any = await call.first("dues", most=most if call.rules.enforced else 0)
         return Dues(row["now"], row["expire"], row["purge"], row["stored"], _brake(row))
 
-    async def tallies(self) -> Sequence[Tally]:
-        """Return the levels."""
-        return [
-            Tally(row["app_name"], Status(row["status"]), row["sessions"])
-            for row in await (await self._call()).run("tallies")
-        ]
-
     async def fold_counts(self) -> None:
         """Bring the levels up to date."""
         call = await self._call()

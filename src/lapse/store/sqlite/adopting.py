@@ -116,14 +116,6 @@ def prepared_at(transaction: Transaction) -> datetime:
     return rows.from_text(row["prepared_at"])
 
 
-def count_sessions(transaction: Transaction) -> int:
-    """Count ADK's sessions; see `AdoptingStore.count_sessions`."""
-    row = transaction.first("count_sessions")
-    assert row is not None
-    count: int = row["sessions"]
-    return count
-
-
 def take_outbox(transaction: Transaction, limit: int) -> list[Leftover]:
     """Take what is due of the outbox; see `AdoptingStore.take_outbox`."""
     return [
@@ -160,10 +152,6 @@ class SqliteAdopting(SqlitePart):
     async def prepared_at(self) -> datetime:
         """Return when Lapse's tables were made."""
         return await self._read(prepared_at)
-
-    async def count_sessions(self) -> int:
-        """Count ADK's sessions."""
-        return await self._read(count_sessions)
 
     async def take_outbox(self, limit: int) -> Sequence[Leftover]:
         """Take what is due of the outbox."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from functools import cache
@@ -155,10 +154,6 @@ class SqliteOperated(SqlitePart):
     async def dues(self, *, most: int) -> Dues:
         """Return how many sessions are due."""
         return await self._read(lambda t: dues(t, most))
-
-    async def tallies(self) -> Sequence[Tally]:
-        """Return the levels."""
-        return await self._read(tallies)
 
     async def fold_counts(self) -> None:
         """Bring the levels up to date."""
