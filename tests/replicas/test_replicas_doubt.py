@@ -32,7 +32,7 @@ async def line(place):
     """
     async with proxied(place) as (proxy, url):
         store, beside = store_from_url(url, Rules(), SMALL), store_from_url(place)
-        seen = (await make(store, "first")).session.revision
+        seen = (await make(store, "first")).value.revision
         for event in (note(), message()):
             seen = (await store.append(key("first"), event, seen)).value.revision
         for wanted in (message("m2"), message("m2")):
@@ -54,10 +54,10 @@ async def test_a_create_whose_answer_is_lost_is_reported_as_done(line):
     assert proxy.lost.is_set()
     record = await beside.lifecycle(key())
     assert created.change.record == record
-    assert created.change.at == record.created_at
-    assert created.session.state == {"s": {"deep": None}, "app:a": 1, "user:u": [2.5]}
-    assert created.session == await beside.read(key())
-    appended = await store.append(key(), message(), created.session.revision)
+    assert created.changes[0].at == record.created_at
+    assert created.value.state == {"s": {"deep": None}, "app:a": 1, "user:u": [2.5]}
+    assert created.value == await beside.read(key())
+    appended = await store.append(key(), message(), created.value.revision)
     assert appended.value.revision.number == 1
 
 
@@ -118,7 +118,7 @@ async def test_a_create_that_is_never_answered_is_unknown(line):
 async def test_an_append_whose_answer_is_lost_is_stored_once(line, event):
     """Seen to fail with an append that does not know its own event again."""
     store, proxy, beside = line
-    seen = (await make(store)).session.revision
+    seen = (await make(store)).value.revision
     proxy.arm()
     appended = await store.append(key(), event, seen)
     assert proxy.lost.is_set()
@@ -134,7 +134,7 @@ async def test_an_append_whose_answer_is_lost_is_stored_once(line, event):
 
 async def test_a_later_message_whose_answer_is_lost_is_stored_once(line):
     store, proxy, beside = line
-    seen = (await make(store)).session.revision
+    seen = (await make(store)).value.revision
     seen = (await store.append(key(), message("m1"), seen)).value.revision
     proxy.arm()
     appended = await store.append(key(), message("m2"), seen)
@@ -156,6 +156,6 @@ async def test_an_append_whose_connection_is_terminated_is_done_after_all(place)
             asked = group.create_task(store.append(key(), message(), seen))
             await eventually(lambda: rows(place, TERMINATE))
         await connection.close()
-    assert not asked.result().repeated
+    assert not asked.result().value.repeated
     assert len((await store.read(key())).events) == 1
     await store.close()

@@ -153,7 +153,7 @@ async def test_a_sweep_of_the_wrong_shape_expires_a_used_session(nothing, pair, 
         run(nothing, command)
     said, swept = await message_against_sweep(nothing, pair)
     assert said.changes
-    assert swept.taken == 1
+    assert swept.value == 1
     assert lost(nothing) == 1
 
 
@@ -168,21 +168,21 @@ async def test_the_tables_own_checks_stop_a_sweep_of_the_wrong_shape(nothing, pa
 async def test_a_purge_of_the_wrong_shape_deletes_a_session_just_had_back(nothing, pair, misshape):
     misshape("purge_due", WRONG_PURGE)
     back, swept = await resurrection_against_purge(nothing, pair)
-    assert back.record.status is Status.WAITING
-    assert swept.taken == 1
+    assert back.value.status is Status.WAITING
+    assert swept.value == 1
     assert await pair[0].at(GONE).lifecycle(key()) is None
 
 
 async def test_of_the_right_shape_the_sweep_passes_by_and_the_message_stands(nothing, pair):
     said, swept = await message_against_sweep(nothing, pair)
     assert said.changes
-    assert swept.taken == 0
+    assert swept.value == 0
     assert (await pair[1].at(GONE).lifecycle(key())).status is Status.USED
     assert lost(nothing) == 0
 
 
 async def test_of_the_right_shape_the_purge_passes_by_and_the_session_is_back(nothing, pair):
     back, swept = await resurrection_against_purge(nothing, pair)
-    assert back.record.status is Status.WAITING
-    assert swept.taken == 0
+    assert back.value.status is Status.WAITING
+    assert swept.value == 0
     assert (await pair[1].at(GONE).lifecycle(key())).status is Status.WAITING

@@ -28,10 +28,10 @@ async def expired(store, name="s1"):
 async def test_a_session_is_created_at_the_present_moment(store):
     before = datetime.now(UTC)
     created = await waiting(store)
-    record = created.change.record
+    record = created.changes[0].record
     assert before - TICK <= record.created_at <= datetime.now(UTC)
     assert record.expires_at == record.created_at + TTL
-    assert created.session.revision.update_time == record.created_at
+    assert created.value.revision.update_time == record.created_at
     assert await store.lifecycle(key()) == record
 
 
@@ -45,7 +45,7 @@ async def test_a_fresh_session_lives_through_a_sweep_and_counts_down(store):
 
 async def test_a_session_expires_by_the_clock_and_not_before_its_deadline(store):
     created = await expired(store)
-    assert datetime.now(UTC) >= created.change.record.expires_at
+    assert datetime.now(UTC) >= created.changes[0].record.expires_at
     assert await store.list("app", "ann") == []
     assert await store.time_to_next() == timedelta(0)
     (change,) = (await store.expire_due(10)).changes
@@ -57,16 +57,16 @@ async def test_a_session_expires_by_the_clock_and_not_before_its_deadline(store)
 async def test_a_message_is_first_at_the_present_moment_whatever_its_own_timestamp(store):
     created = await waiting(store)
     old = datetime(2001, 1, 1, tzinfo=UTC)
-    held = await store.append(key(), note(at=old), created.session.revision)
+    held = await store.append(key(), note(at=old), created.value.revision)
     appended = await store.append(key(), message(at=old), held.value.revision)
     (change,) = appended.changes
-    assert change.record.first_message_at == change.at >= created.change.at
+    assert change.record.first_message_at == change.at >= created.changes[0].at
     assert appended.value.revision.update_time == old
 
 
 async def test_a_message_brings_a_session_back_by_the_clock(store):
     created = await expired(store)
-    appended = await store.append(key(), message(), created.session.revision)
+    appended = await store.append(key(), message(), created.value.revision)
     assert [change.kind for change in appended.changes] == [
         ChangeKind.RESURRECTED,
         ChangeKind.USED,
@@ -78,7 +78,9 @@ async def test_extending_and_amending_count_from_the_present_moment(store):
     created = await waiting(store)
     extended = await store.extend(key())
     assert (
-        extended.value.expires_at == extended.changes[0].at + TTL > created.change.record.expires_at
+        extended.value.expires_at
+        == extended.changes[0].at + TTL
+        > created.changes[0].record.expires_at
     )
     amended = await store.amend(key(), ttl=HOUR)
     assert amended.value.expires_at == amended.changes[0].at + HOUR
@@ -96,5 +98,5 @@ async def test_deleting_an_expired_session_tells_when(store, swept):
     if swept:
         await store.expire_due(10)
     (change,) = (await store.delete(key())).changes
-    assert change.at >= created.change.record.expires_at
+    assert change.at >= created.changes[0].record.expires_at
     assert change.record.status is Status.EXPIRED

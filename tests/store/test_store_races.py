@@ -112,10 +112,10 @@ async def test_a_message_survives_whoever_expires_its_session_by_hand(pair):
         for place, name in enumerate(names):
             appended, *asked = results[3 * place : 3 * place + 3]
             kinds = [change.kind for change in appended.changes]
-            expiries = [one.change for one in succeeded(asked) if one.change is not None]
+            expiries = [one.changes for one in succeeded(asked) if one.changes]
             assert kinds == [ChangeKind.RESURRECTED] * len(expiries) + [ChangeKind.USED]
             assert len(expiries) <= 1
-            assert acts[name] == bool(succeeded(asked[1:]) and asked[1].change)
+            assert acts[name] == bool(succeeded(asked[1:]) and asked[1].changes)
             assert (await pair[1].at(T0).lifecycle(key(name))).status is Status.USED
 
 
@@ -165,7 +165,7 @@ async def test_of_two_writers_with_one_revision_one_is_outdated(pair):
             results = await at_once(number + turn, *calls)
             fail_on_others(results, OutdatedSessionError)
             (winner,) = succeeded(results)
-            revision = winner.revision
+            revision = winner.value.revision
         assert len((await pair[0].at(T0).read(where)).events) == 3
 
 
@@ -177,7 +177,7 @@ async def test_one_event_sent_many_times_at_once_is_stored_once(pair):
             calls = (store.at(T0).append(where, kind("e"), revision) for store in pair * 2)
             results = await at_once(number, *calls)
             fail_on_others(results)
-            assert sorted(one.repeated for one in results) == [False, True, True, True]
+            assert sorted(one.value.repeated for one in results) == [False, True, True, True]
             assert len((await pair[0].at(T0).read(where)).events) == 1
 
 
@@ -208,7 +208,7 @@ async def test_a_message_and_a_delete_come_in_one_order_or_the_other(pair, now):
         )
         fail_on_others(results, NoSuchSessionError)
         heard = not isinstance(said, NoSuchSessionError)
-        assert (deleted.record.status is Status.USED) == heard
+        assert (deleted.changes[0].record.status is Status.USED) == heard
         assert await pair[0].at(now).lifecycle(where) is None
         revision = await create(pair[0], where)
         await pair[0].at(T0).append(where, message("new"), revision)
@@ -296,8 +296,8 @@ async def test_many_resurrections_at_once_are_one(pair):
         asks = (store.at(DUE).resurrect(where, cause=Cause.REQUEST) for store in pair * 2)
         outcomes = await at_once(number, *asks)
         fail_on_others(outcomes)
-        assert sum(outcome.change is not None for outcome in outcomes) == 1
-        assert {outcome.record.resurrections for outcome in outcomes} == {1}
+        assert sum(len(outcome.changes) for outcome in outcomes) == 1
+        assert {outcome.value.resurrections for outcome in outcomes} == {1}
 
 
 async def test_a_session_is_extended_or_expired_at_its_deadline_and_not_both(pair):

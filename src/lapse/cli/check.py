@@ -95,7 +95,7 @@ async def _store_findings(settings: Settings) -> list[Finding]:
         return [Finding("store", False, str(error), "correct --store or LAPSE_STORE_URL")]
     try:
         before = utc_now()
-        inspection = await store.inspect()
+        inspection = await store.inspect(most=MOST_COUNTED)
         took = utc_now() - before
         milliseconds = took / timedelta(milliseconds=1)
         findings.append(Finding("store", True, f"answers in {milliseconds:.0f} ms"))

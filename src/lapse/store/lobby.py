@@ -270,6 +270,8 @@ class Lobby(Part):
         """
         if not self.rules.enforced:
             return Result(0)
+        for rider in ("observe_unused", "remember_purged"):  # of the rows that go next
+            yield from rows(rider, limit=limit)
         found = yield from rows("purge_due", limit=limit)
         yield from all_counted(found, ChangeKind.PURGED, Status.EXPIRED, None)
         if self.rules.artifacts:
