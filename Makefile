@@ -18,7 +18,7 @@ help:
 	@echo "make bench-adopt   measure report and adoption of a million sessions"
 	@echo "make bench-operating measure what operators look at, at a million sessions"
 	@echo "make bench-flood measure what a flood of creations leaves"
-	@echo "make bench-runs  measure runs and write bench/runs.md"
+	@echo "make bench-runs  measure runs and write bench/runs/runs.md"
 	@echo "make bench-security measure what time tells and authentication costs"
 	@echo "make screenshots pictures of the demo's page, in build/screenshots"
 	@echo "make install only what serving needs: .venv/bin/lapse"
@@ -58,7 +58,7 @@ serve-llm: .venv/.installed-llm
 	$(BIN)/lapse serve --local-llm
 
 test-llm: .venv/.installed-llm .venv/.installed-test
-	$(BIN)/pytest -n 0 tests/llm
+	$(BIN)/pytest -n 0 tests/system/llm
 
 # Many tests wait for deadlines: one worker more than there are cores keeps these busy.
 test: .venv/.installed-test
@@ -77,7 +77,7 @@ check: .venv/.installed-check
 # Hours of it find more: make fuzz EXAMPLES=1000
 EXAMPLES ?= 20
 fuzz: .venv/.installed-test
-	$(BIN)/python tests/hostile/fuzz.py --examples $(EXAMPLES)
+	$(BIN)/python tests/system/hostile/fuzz.py --examples $(EXAMPLES)
 
 # Asks an advisory service, so it is no part of check; where none answers it fails and says so.
 audit: .venv/.installed-check
@@ -91,26 +91,26 @@ format: .venv/.installed-check
 	$(BIN)/ruff check --fix .
 
 bench: .venv/.installed-bench
-	$(BIN)/python bench/run.py
+	$(BIN)/python -m bench.run
 
 bench-adopt: .venv/.installed-bench
-	$(BIN)/python bench/adopting.py
+	$(BIN)/python -m bench.adoption.adopting
 
 bench-runs: .venv/.installed-bench
-	cd bench && ../$(BIN)/python runs.py
+	$(BIN)/python -m bench.runs.runs
 
 bench-operating: .venv/.installed-bench
-	$(BIN)/python bench/operating.py
-	$(BIN)/python bench/operating_pages.py
+	$(BIN)/python -m bench.overview.operating
+	$(BIN)/python -m bench.dashboard.operating_pages
 
 bench-security: .venv/.installed-bench
-	cd bench && ../$(BIN)/python security.py
+	$(BIN)/python -m bench.auth.security
 
 bench-flood: .venv/.installed-bench
-	$(BIN)/python bench/flood.py --out bench/flood.md
+	$(BIN)/python -m bench.quotas.flood --out bench/quotas/flood.md
 
 bench-notices: .venv/.installed-bench
-	$(BIN)/python bench/notices.py --out bench/notices.md
+	$(BIN)/python -m bench.notices.notices --out bench/notices/notices.md
 
 OUT ?= build/screenshots
 screenshots: .venv/.installed-test

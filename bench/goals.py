@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from peers import OPERATIONS
+from bench.support.peers import OPERATIONS
 
 Results = dict[str, Any]
 

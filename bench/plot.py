@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-from goals import Goal
 from matplotlib.figure import Figure
+
+from bench.goals import Goal
 
 _MET, _MISSED = "#2a7f62", "#c8553d"
 

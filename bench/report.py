@@ -11,10 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from goals import HTTP_STEPS, Goal, Results
-from peers import OPERATIONS, PEERS
-from service_level import CALLERS
-from serving import SERVERS
+from bench.goals import HTTP_STEPS, Goal, Results
+from bench.http.serving import SERVERS
+from bench.services.service_level import CALLERS
+from bench.support.peers import OPERATIONS, PEERS
 
 BEGIN: Final = "<!-- results: written by run.py -->"
 _STORES: Final = {"sqlite": "SQLite", "postgres": "PostgreSQL"}

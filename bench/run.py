@@ -12,18 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import lateness
-import memory
-import pg_server
-import plot
-import report
-import service_level
-import serving
-import sweeping
-from children import BENCH
-from goals import goals
-from places import Databases, Files
-from scale import FULL, QUICK, Scale
+from bench import plot, report
+from bench.goals import goals
+from bench.http import serving
+from bench.services import service_level
+from bench.support import pg_server
+from bench.support.children import BENCH
+from bench.support.places import Databases, Files
+from bench.support.scale import FULL, QUICK, Scale
+from bench.sweep import lateness, memory, sweeping
 
 _OUT: Final = BENCH / "out"
 _HUGE: Final = 10_000_000

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import numpy as np
-from truths import EDGE_SECONDS, TRUTHS
 
+from bench.ttl.truths import EDGE_SECONDS, TRUTHS
 from lapse.ttl import Cohort, Histogram, Reason, Scope, Targets, decide
 from lapse.ttl.ages import BUCKETS
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from truths import EDGE_SECONDS
 
+from bench.ttl.truths import EDGE_SECONDS
 from lapse.ttl import Reason, Targets
 from lapse.ttl.simulation.generators import Plan, generate
 from lapse.ttl.simulation.replay import replay

@@ -1,6 +1,6 @@
 """The evaluation of the TTL that learns: writes README.md beside this file.
 
-nice -n 10 .venv/bin/python bench/ttl/run.py
+nice -n 10 .venv/bin/python -m bench.ttl.run
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from decisions import REPETITIONS, SIZES, SOFTS, Covered, covered
-from loop import AIMS, DAYS, HISTORIES, PER_DAY, POLICIES, SEEDS, Looped, looped
-from truths import TRUTHS, three_errors
+from bench.ttl.decisions import REPETITIONS, SIZES, SOFTS, Covered, covered
+from bench.ttl.loop import AIMS, DAYS, HISTORIES, PER_DAY, POLICIES, SEEDS, Looped, looped
+from bench.ttl.truths import TRUTHS, three_errors
 
 README = Path(__file__).with_name("README.md")
 ALLOWED = 0.05 + three_errors(0.05, REPETITIONS)

@@ -6,11 +6,11 @@ import asyncio
 from datetime import UTC, date, datetime
 
 import pytest
-from adk_builders import APP, USER, created, got, noted, spoken, status_of, texts
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.sessions.session import Session
 from pydantic import BaseModel
 
+from adk_builders import APP, USER, created, got, noted, spoken, status_of, texts
 from lapse.core.lifecycle import HELD_EVENTS, Status
 
 both = pytest.mark.parametrize("make", [spoken, noted], ids=["message", "state only"])

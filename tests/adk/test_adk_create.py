@@ -8,9 +8,9 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from adk_builders import APP, USER, created, got, noted, spoken, status_of
 from google.adk.errors.already_exists_error import AlreadyExistsError
 
+from adk_builders import APP, USER, created, got, noted, spoken, status_of
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from adk_builders import APP, USER, created, deleted, got, noted, spoken
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 
+from adk_builders import APP, USER, created, deleted, got, noted, spoken
 from lapse import LapseSessionService, store_from_url
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
 from lapse.core.keys import SessionKey

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from adk_builders import APP, USER, created, deleted, got, noted, spoken, texts
 from google.adk.sessions.base_session_service import GetSessionConfig
+
+from adk_builders import APP, USER, created, deleted, got, noted, spoken, texts
 
 
 async def test_there_is_no_session_that_was_not_created(service):

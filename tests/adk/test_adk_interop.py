@@ -7,12 +7,12 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from adk_builders import APP, USER, created, deleted, got, noted, spoken, status_of, texts
 from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.sessions.database_session_service import DatabaseSessionService
 from google.genai import types
 
+from adk_builders import APP, USER, created, deleted, got, noted, spoken, status_of, texts
 from lapse import LapseSessionService, store_from_url
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.keys import SessionKey

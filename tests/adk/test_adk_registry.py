@@ -6,10 +6,10 @@ import sys
 from datetime import timedelta
 
 import pytest
-from adk_builders import APP, USER, created, eventually, got, spoken
 from google.adk.cli.service_registry import get_service_registry, load_services_module
 from google.adk.sessions.base_session_service import BaseSessionService
 
+from adk_builders import APP, USER, created, eventually, got, spoken
 from backends import TTL, create, levels, use
 from lapse import LapseSessionService, session_service
 from lapse.core.clock import utc_now

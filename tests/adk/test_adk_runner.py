@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from adk_builders import APP, USER, created, eventually, got, noted, spoken, status_of, texts
 from google.adk.agents import LlmAgent
 from google.adk.agents.run_config import RunConfig, StreamingMode
 from google.adk.errors.session_not_found_error import SessionNotFoundError
@@ -17,6 +16,7 @@ from google.adk.runners import Runner
 from google.adk.tools.tool_context import ToolContext
 from google.genai import types
 
+from adk_builders import APP, USER, created, eventually, got, noted, spoken, status_of, texts
 from lapse import LapseSessionService, store_from_url
 from lapse.adk.translation import session_of
 from lapse.core.clock import utc_now

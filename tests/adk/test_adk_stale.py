@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from adk_builders import created, got, noted, spoken, texts
 from google.adk.errors import StaleSessionError
 from google.adk.sessions.session import Session
+
+from adk_builders import created, got, noted, spoken, texts
 
 both = pytest.mark.parametrize("make", [spoken, noted], ids=["message", "state only"])
 

@@ -10,12 +10,12 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from serving import LAPSE, environment, eventually
 
 from backends import by
 from lapse import store_from_url
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
+from serving import LAPSE, environment, eventually
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=3)
 

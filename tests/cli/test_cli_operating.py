@@ -13,13 +13,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from calling import Caller
-from serving import LAPSE, environment
 from test_cli_commands import imported
 
 import postgres
 from backends import BACKENDS, message
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
+from serving import LAPSE, environment
 
 MOMENT = timedelta(milliseconds=1)
 ME = f"cli:{getpass.getuser()}@{socket.gethostname()}"

@@ -9,6 +9,7 @@ from contextlib import closing
 
 import pytest
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
+
 from serving import LAPSE, environment
 
 

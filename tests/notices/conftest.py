@@ -1,19 +1,15 @@
 """Two replicas on one store, each a real server on a real socket."""
 
-import sys
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
-from noticing import Replica
 
 from backends import BACKENDS
-
-sys.path.append(str(Path(__file__).parents[1] / "http"))
+from noticing import Replica
 
 
 @pytest.fixture(params=[each for each in BACKENDS if each.shared], ids=lambda each: each.name)
-def place(request, tmp_path):
+def shared_place(request, tmp_path):
     """The URL of an empty store that replicas can share, on each kind of store."""
     with request.param.empty(tmp_path) as url:
         yield url

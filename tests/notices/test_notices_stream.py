@@ -7,21 +7,23 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
-from noticing import NEVER, SOON, key
-from serving import AGENTS, Server, eventually
 
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import Rules
+from noticing import NEVER, SOON, key
+from serving import AGENTS, Server, eventually
 
 BRIEF = 0.03
 """Minutes: long enough for a test to connect before the deadline."""
 
 
 @pytest.fixture
-def pair(place, replica):
+def pair(shared_place, replica):
     """Two replicas; between those on PostgreSQL only a notification can be in time."""
-    heartbeat = SOON if place.startswith("sqlite") else NEVER
-    return replica(place, heartbeat=heartbeat), replica(place, heartbeat=heartbeat, sweep=False)
+    heartbeat = SOON if shared_place.startswith("sqlite") else NEVER
+    return replica(shared_place, heartbeat=heartbeat), replica(
+        shared_place, heartbeat=heartbeat, sweep=False
+    )
 
 
 def listening(replica):
@@ -70,10 +72,10 @@ def test_a_life_is_told_whichever_replica_changes_it(pair):
     assert one.client.get(one.path("s1") + "/events").status_code == 404
 
 
-def test_deadlines_are_told_at_their_time_though_nobody_says_a_word(place, replica):
+def test_deadlines_are_told_at_their_time_though_nobody_says_a_word(shared_place, replica):
     # The watching replica neither sweeps nor hears of a change: it knows the instants.
     # Seen to fail with a watcher that plans no instant.
-    one, two = replica(place), replica(place, sweep=False)
+    one, two = replica(shared_place), replica(shared_place, sweep=False)
     one.create("s1", minutes=BRIEF)
     with two.watch("s1") as stream:
         assert stream.heard()[0] == "lifecycle"
@@ -121,8 +123,8 @@ def test_who_comes_late_is_warned_at_once_and_nobody_twice(alone, replica):
         assert early.names(2) == ["extended", "expiring"]
 
 
-def test_without_notifications_the_heartbeat_brings_it(place, replica):
-    one, two = (replica(place, heartbeat=SOON) for _ in range(2))
+def test_without_notifications_the_heartbeat_brings_it(shared_place, replica):
+    one, two = (replica(shared_place, heartbeat=SOON) for _ in range(2))
     one.create("s1")
 
     async def silent(keys):

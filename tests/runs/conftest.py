@@ -1,17 +1,12 @@
 """Servers of an agent that walks as it is told: two replicas on each store, and a strict one."""
 
-import sys
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "http"))
-
+from postgres import database
 from run_reading import AGENTS
 from serving import serving
-
-from postgres import database
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
@@ -30,7 +25,7 @@ def replicas(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pair(replicas):
+def servers(replicas):
     """Two servers on one store."""
     return replicas(), replicas()
 

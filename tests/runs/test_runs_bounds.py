@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from run_reading import begin, fresh, path, post, read, steps, walked
 from serving import eventually
 
@@ -13,33 +14,35 @@ def cancel(server, session, run_id):
     assert server.client.delete(f"{path(session)}/{run_id}").status_code == 200
 
 
-def test_of_posts_at_once_one_runs_and_the_others_are_told_which(pair, tmp_path):
+def test_of_posts_at_once_one_runs_and_the_others_are_told_which(servers, tmp_path):
     """Seen to fail without the unique index of runs in flight."""
     session = fresh()
     with ThreadPoolExecutor(6) as pool:
         answers = list(
-            pool.map(lambda n: post(pair[n % 2], session, f"gated 1 {tmp_path}"), range(6))
+            pool.map(lambda n: post(servers[n % 2], session, f"gated 1 {tmp_path}"), range(6))
         )
     (won,) = [answer.json() for answer in answers if answer.status_code == 200]
     refused = [answer for answer in answers if answer.status_code != 200]
     assert {answer.status_code for answer in refused} == {409}
     assert {answer.json()["runId"] for answer in refused} == {won["runId"]}
     (tmp_path / "1").touch()
-    assert steps(read(pair[1], session)) == walked(1)
-    stored = pair[0].client.get(pair[0].path(session, "walker")).json()["events"]
+    assert steps(read(servers[1], session)) == walked(1)
+    stored = servers[0].client.get(servers[0].path(session, "walker")).json()["events"]
     assert sum(event["author"] == "user" for event in stored) == 1
 
 
-def test_a_queued_message_waits_its_turn_on_any_replica(pair, tmp_path):
+def test_a_queued_message_waits_its_turn_on_any_replica(servers, tmp_path):
     session = fresh()
-    first = begin(pair[0], session, f"gated 1 {tmp_path}")
+    first = begin(servers[0], session, f"gated 1 {tmp_path}")
     with ThreadPoolExecutor(2) as pool:
-        queued = [pool.submit(begin, server, session, "walk 2", ifBusy="queue") for server in pair]
+        queued = [
+            pool.submit(begin, server, session, "walk 2", ifBusy="queue") for server in servers
+        ]
         (tmp_path / "1").touch()
         ids = [one.result() for one in queued]
     assert len({first, *ids}) == 3
     for run_id in ids:
-        assert steps(read(pair[0], session, run_id=run_id)) == walked(2)
+        assert steps(read(servers[0], session, run_id=run_id)) == walked(2)
 
 
 def test_the_queue_is_bounded(strict, tmp_path):
@@ -79,9 +82,9 @@ def test_a_user_and_a_process_have_so_many_runs(strict):
     assert begin(strict, sessions[2], "walk 1")
 
 
-def test_a_session_with_a_run_in_flight_never_expires(pair, tmp_path):
+def test_a_session_with_a_run_in_flight_never_expires(servers, tmp_path):
     """Its message is stored before the run is acknowledged, so it is used."""
-    server = pair[0]
+    server = servers[0]
     kept, empty = (server.create("walker", options={"ttl_minutes": 0.01}) for _ in range(2))
     begin(server, kept, f"gated 1 {tmp_path}")
     eventually(lambda: server.lifecycle(empty, "walker")["status"] == "expired")
@@ -152,8 +155,8 @@ def test_a_detached_run_needs_a_message_and_a_session(strict):
     assert detached(strict.create("walker"), appName="no-such-app").status_code in {400, 404, 500}
 
 
-def test_malformed_and_foreign_ids_are_refused(pair):
-    server, session, other = pair[0], fresh(), fresh()
+def test_malformed_and_foreign_ids_are_refused(servers):
+    server, session, other = servers[0], fresh(), fresh()
     run_id, foreign = begin(server, session, "walk 2"), begin(server, other, "walk 1")
     last = read(server, other)[-2].id
     own = next(event for event in read(server, session) if not event.is_partial).id

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from playwright.async_api import async_playwright
+
 from run_reading import begin, fresh, path
 
 CHROMIUM = shutil.which("chromium")
@@ -91,15 +92,15 @@ async def until(page, condition):
 
 
 @pytest.mark.parametrize("replicas", ["sqlite"], indirect=True)
-async def test_a_browser_reads_a_run_is_cut_and_resumes(pair, tmp_path):
+async def test_a_browser_reads_a_run_is_cut_and_resumes(servers, tmp_path):
     """Seen to fail when the frames carry no ids: the browser then has the first step twice."""
     session = fresh()
-    run_id = begin(pair[0], session, f"gated 3 {tmp_path}")
-    async with browsing(pair[0].url) as (page, line):
+    run_id = begin(servers[0], session, f"gated 3 {tmp_path}")
+    async with browsing(servers[0].url) as (page, line):
         await page.evaluate(READ, path(session))
         (tmp_path / "1").touch()
         await until(page, "one.text === 'step 1'")
-        line.target = pair[1].url
+        line.target = servers[1].url
         line.cut()
         await until(page, "one.kind === 'cut'")
         (tmp_path / "2").touch()

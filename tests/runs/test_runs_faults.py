@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+
 from run_reading import AGENTS, begin, fresh, path, post, read, reading, status, steps, walked
 from serving import eventually, serving
 
@@ -13,9 +14,11 @@ def says_again(server, session):
     return steps(read(server, session)) == walked(2)
 
 
-def test_a_run_whose_process_died_is_interrupted_and_the_session_goes_on(replicas, pair, tmp_path):
+def test_a_run_whose_process_died_is_interrupted_and_the_session_goes_on(
+    replicas, servers, tmp_path
+):
     """Seen to fail when a stale run is not freed."""
-    survivor, victim, session = pair[0], replicas(), fresh()
+    survivor, victim, session = servers[0], replicas(), fresh()
     run_id = begin(victim, session, f"gated 3 {tmp_path}")
     (tmp_path / "1").touch()
     with reading(survivor, session) as events:
@@ -38,17 +41,17 @@ def test_a_run_whose_process_died_is_interrupted_and_the_session_goes_on(replica
     assert survivor.lifecycle(session, "walker")["status"] == "used"
 
 
-def test_an_agent_that_raises_ends_its_run_with_adks_error(pair):
+def test_an_agent_that_raises_ends_its_run_with_adks_error(servers):
     session = fresh()
-    run_id = begin(pair[0], session, "fail")
-    for server in pair:
+    run_id = begin(servers[0], session, "fail")
+    for server in servers:
         *_, last = events = read(server, session)
         assert steps(events) == walked(1)
         assert last.kind == "error"
         assert last.said["error"] == "RuntimeError: the walker fell"
         assert last.said["error_details"]["error_type"] == "RuntimeError"
         assert status(server, session, run_id) == "failed"
-    assert says_again(pair[1], session)
+    assert says_again(servers[1], session)
 
 
 @pytest.mark.parametrize("order", ["never", "stubborn"])
@@ -64,13 +67,13 @@ def test_a_run_that_takes_too_long_is_ended(strict, order):
 
 
 @pytest.mark.parametrize("where", ["same", "other"])
-def test_a_cancelled_run_ends_for_all_and_leaves_the_session_consistent(pair, where):
+def test_a_cancelled_run_ends_for_all_and_leaves_the_session_consistent(servers, where):
     """Seen to fail without the look at what the heartbeat brings back."""
     session = fresh()
-    run_id = begin(pair[0], session, "never")
-    with reading(pair[0], session) as events:
+    run_id = begin(servers[0], session, "never")
+    with reading(servers[0], session) as events:
         assert next(events).text == "step 1"
-        server = pair[0] if where == "same" else pair[1]
+        server = servers[0] if where == "same" else servers[1]
         answer = server.client.delete(f"{path(session)}/{run_id}")
         assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
         *_, last = events
@@ -78,22 +81,22 @@ def test_a_cancelled_run_ends_for_all_and_leaves_the_session_consistent(pair, wh
     assert server.client.delete(f"{path(session)}/{run_id}").json()["status"] == "cancelled"
     stored = server.client.get(server.path(session, "walker")).json()["events"]
     assert stored[0]["content"]["parts"] == [{"text": "never"}]
-    assert says_again(pair[1], session)
+    assert says_again(servers[1], session)
 
 
-def test_a_run_ends_with_its_session(pair, tmp_path):
+def test_a_run_ends_with_its_session(servers, tmp_path):
     session = fresh()
-    begin(pair[0], session, f"gated 2 {tmp_path}")
-    with reading(pair[0], session) as events:
+    begin(servers[0], session, f"gated 2 {tmp_path}")
+    with reading(servers[0], session) as events:
         assert next(events).text == "1a"
-        pair[0].client.delete(pair[0].path(session, "walker"))
-        assert pair[0].client.get(path(session)).status_code == 404
+        servers[0].client.delete(servers[0].path(session, "walker"))
+        assert servers[0].client.get(path(session)).status_code == 404
         *_, last = events
     assert last.kind == "error"
-    assert says_again(pair[0], session)
+    assert says_again(servers[0], session)
 
 
-def test_shutdown_lets_a_run_finish_and_cancels_what_does_not(replicas, pair, tmp_path):
+def test_shutdown_lets_a_run_finish_and_cancels_what_does_not(replicas, servers, tmp_path):
     """Seen to fail without the drain: readers are cut without a word, the record says nothing."""
     leaving = replicas(LAPSE_RUN_GRACE_SECONDS="1")
     session, endless = fresh(), fresh()
@@ -108,9 +111,9 @@ def test_shutdown_lets_a_run_finish_and_cancels_what_does_not(replicas, pair, tm
         (last,) = others
         assert last.said["error"] == "RunCancelledError: the server shut down"
     leaving.process.wait(timeout=20)
-    assert status(pair[0], session, run_id) == "done"
-    assert read(pair[0], endless)[-1].said["error_details"]["error_type"] == "RunCancelledError"
-    assert says_again(pair[0], endless)
+    assert status(servers[0], session, run_id) == "done"
+    assert read(servers[0], endless)[-1].said["error_details"]["error_type"] == "RunCancelledError"
+    assert says_again(servers[0], endless)
 
 
 def test_what_runs_do_is_counted_and_logged_without_their_words(tmp_path):

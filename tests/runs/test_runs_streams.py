@@ -5,19 +5,20 @@ import re
 import socket
 
 import pytest
+
 from run_reading import begin, fresh, got, path, post, read, reading, steps, walked
 from serving import eventually
 
 
-def replica(pair, where):
-    return pair[0] if where == "same" else pair[1]
+def replica(servers, where):
+    return servers[0] if where == "same" else servers[1]
 
 
 wherever = pytest.mark.parametrize("where", ["same", "other"])
 
 
-def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(pair, tmp_path):
-    server, session = pair[0], fresh()
+def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(servers, tmp_path):
+    server, session = servers[0], fresh()
     answer = post(server, session, f"gated 2 {tmp_path}")
     told = answer.json()
     assert (told["success"], told["sessionId"], told["status"]) == (True, session, "running")
@@ -38,17 +39,17 @@ def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(pair, 
 
 
 @pytest.mark.parametrize("field", ["query", "newMessage"])
-def test_older_names_of_a_message_and_adks_own_will_do(pair, field):
-    server, session = pair[0], fresh()
+def test_older_names_of_a_message_and_adks_own_will_do(servers, field):
+    server, session = servers[0], fresh()
     message = {"parts": [{"text": "walk 1"}]} if field == "newMessage" else "walk 1"
     assert server.client.post(path(session), json={field: message}).status_code == 200
     assert steps(read(server, session)) == walked(1)
 
 
 @pytest.mark.parametrize("order", ["walk 2", "artifact", "fail"])
-def test_frames_are_those_of_run_sse_to_the_byte(pair, order):
+def test_frames_are_those_of_run_sse_to_the_byte(servers, order):
     """ADK's own stream, the detached one, and the one that is read back from the store."""
-    server, session = pair[0], fresh()
+    server, session = servers[0], fresh()
     server.create("walker", sessionId=session)
     body = {
         "appName": "walker",
@@ -68,7 +69,7 @@ def test_frames_are_those_of_run_sse_to_the_byte(pair, order):
     # And what is stored reads as it was sent.
     whole = [event for event in got(detached.splitlines()) if "content" in event.said]
     sent = [event.data for event in whole if not event.is_partial]
-    again = read(pair[0], session)
+    again = read(servers[0], session)
     kept = [event.data for event in again if event.kind == "message" and not event.is_partial]
     assert [json.loads(one) for one in kept if "content" in one][: len(sent)] == [
         json.loads(one) for one in sent
@@ -87,38 +88,38 @@ def _without_accidents(said, frame):
 
 
 @wherever
-def test_a_cut_stream_goes_on_where_it_was_cut(pair, where, tmp_path):
+def test_a_cut_stream_goes_on_where_it_was_cut(servers, where, tmp_path):
     """Seen to fail when a resume begins at the run's start, or with the live rest."""
     session = fresh()
-    begin(pair[0], session, f"gated 4 {tmp_path}")
+    begin(servers[0], session, f"gated 4 {tmp_path}")
     for gate in "12":
         (tmp_path / gate).touch()
     seen = []
-    with reading(pair[0], session) as events:
+    with reading(servers[0], session) as events:
         for event in events:
             seen.append(event)
             if event.text == "step 2":
                 break
-    with reading(replica(pair, where), session, seen[-1].id) as events:
+    with reading(replica(servers, where), session, seen[-1].id) as events:
         (tmp_path / "3").touch()
         for event in events:
             seen.append(event)
             if event.text == "step 3":
                 break
     (tmp_path / "4").touch()
-    seen += read(replica(pair, where), session, seen[-1].id)
+    seen += read(replica(servers, where), session, seen[-1].id)
     assert steps(seen) == walked(4)
     assert seen[-1].kind == "done"
 
 
 @wherever
-def test_a_stream_cut_in_the_middle_of_partial_text_loses_no_event(pair, where, tmp_path):
+def test_a_stream_cut_in_the_middle_of_partial_text_loses_no_event(servers, where, tmp_path):
     session = fresh()
-    begin(pair[0], session, f"gated 2 {tmp_path}")
-    with reading(pair[0], session) as events:
+    begin(servers[0], session, f"gated 2 {tmp_path}")
+    with reading(servers[0], session) as events:
         first = next(events)
     assert (first.text, first.is_partial) == ("1a", True)
-    with reading(replica(pair, where), session, first.id) as events:
+    with reading(replica(servers, where), session, first.id) as events:
         (tmp_path / "1").touch()
         (tmp_path / "2").touch()
         rest = list(events)
@@ -128,11 +129,11 @@ def test_a_stream_cut_in_the_middle_of_partial_text_loses_no_event(pair, where, 
 
 
 @wherever
-def test_a_run_is_read_and_resumed_after_its_end(pair, where):
+def test_a_run_is_read_and_resumed_after_its_end(servers, where):
     session = fresh()
-    begin(pair[0], session, "walk 5")
-    whole = read(pair[0], session)
-    server = replica(pair, where)
+    begin(servers[0], session, "walk 5")
+    whole = read(servers[0], session)
+    server = replica(servers, where)
     again = read(server, session)
     assert steps(again) == walked(5)
     for event in whole:
@@ -145,47 +146,47 @@ def test_a_run_is_read_and_resumed_after_its_end(pair, where):
 
 
 @wherever
-def test_events_of_one_instant_and_of_earlier_ones_keep_their_order(pair, where):
+def test_events_of_one_instant_and_of_earlier_ones_keep_their_order(servers, where):
     """Seen to fail when the timestamps of a run's events are left as they are."""
     session = fresh()
-    begin(pair[0], session, "twins 6")
-    whole = read(pair[0], session)
+    begin(servers[0], session, "twins 6")
+    whole = read(servers[0], session)
     assert steps(whole) == walked(6)
-    server = replica(pair, where)
+    server = replica(servers, where)
     assert steps(read(server, session)) == walked(6)
     assert steps(read(server, session, whole[2].id)) == walked(6, 4)
 
 
-def test_a_resume_between_the_two_frames_of_an_event_gives_the_second(pair):
+def test_a_resume_between_the_two_frames_of_an_event_gives_the_second(servers):
     session = fresh()
-    begin(pair[0], session, "artifact")
+    begin(servers[0], session, "artifact")
     # The stream of the live run, and that of the stored one.
-    for whole in (read(pair[0], session), read(pair[1], session)):
+    for whole in (read(servers[0], session), read(servers[1], session)):
         words, artifacts, done, end = whole
         assert words.said["id"] == artifacts.said["id"] == artifacts.id != words.id
-        for server in pair:
+        for server in servers:
             rest = [one.id for one in read(server, session, artifacts.id)]
             assert rest == [done.id, end.id]
             assert [one.id for one in read(server, session, words.id)] == [artifacts.id, *rest]
 
 
-def test_ten_thousand_events_are_all_there_for_readers_of_every_kind(pair):
+def test_ten_thousand_events_are_all_there_for_readers_of_every_kind(servers):
     session = fresh()
-    number = 10_000 if "sqlite" in str(pair[0].folder) else 2_500
-    begin(pair[0], session, f"flood {number}")
-    here = _read_all(pair[0], session)
+    number = 10_000 if "sqlite" in str(servers[0].folder) else 2_500
+    begin(servers[0], session, f"flood {number}")
+    here = _read_all(servers[0], session)
     assert steps(here) == walked(number // 5)
-    there = read(pair[1], session)
+    there = read(servers[1], session)
     stored = [event.id for event in here if event.kind == "done" or not event.is_partial]
     assert [event.id for event in there] == stored
     late = stored[234]
-    assert [event.id for event in read(pair[0], session, late)] == stored[235:]
+    assert [event.id for event in read(servers[0], session, late)] == stored[235:]
 
 
 @pytest.mark.parametrize("replicas", ["sqlite"], indirect=True)
-def test_a_reader_that_does_not_read_is_let_go_and_resumes(pair, tmp_path):
+def test_a_reader_that_does_not_read_is_let_go_and_resumes(servers, tmp_path):
     """Seen to fail when the ring keeps everything for it."""
-    server, session, gate = pair[0], fresh(), tmp_path / "gate"
+    server, session, gate = servers[0], fresh(), tmp_path / "gate"
     begin(server, session, f"flood 1000 20000 {gate}")
     dropped = server.metric("lapse_run_readers_dropped_total")
     with socket.socket() as slow:
@@ -215,18 +216,18 @@ def _read_all(server, session):
     return events
 
 
-def test_the_latest_run_is_streamed_unless_one_is_named(pair):
+def test_the_latest_run_is_streamed_unless_one_is_named(servers):
     session = fresh()
-    first = begin(pair[0], session, "walk 1")
-    read(pair[0], session)
-    begin(pair[0], session, "walk 3")
-    assert steps(read(pair[1], session)) == walked(3)
-    assert steps(read(pair[1], session, run_id=first)) == walked(1)
+    first = begin(servers[0], session, "walk 1")
+    read(servers[0], session)
+    begin(servers[0], session, "walk 3")
+    assert steps(read(servers[1], session)) == walked(3)
+    assert steps(read(servers[1], session, run_id=first)) == walked(1)
 
 
-def test_a_post_that_accepts_events_is_the_stream(pair):
+def test_a_post_that_accepts_events_is_the_stream(servers):
     session = fresh()
-    with pair[0].client.stream(
+    with servers[0].client.stream(
         "POST",
         path(session),
         json={"message": "walk 2"},
@@ -237,9 +238,9 @@ def test_a_post_that_accepts_events_is_the_stream(pair):
     assert response.headers["Lapse-Run"] == events[-1].said["runId"]
 
 
-def test_a_detached_run_outlives_its_connection_and_a_plain_one_does_not(pair, tmp_path):
+def test_a_detached_run_outlives_its_connection_and_a_plain_one_does_not(servers, tmp_path):
     """Seen to fail when the header is not looked at."""
-    server = pair[0]
+    server = servers[0]
     for header, outlives in (({"Lapse-Detach": "true"}, True), ({}, False)):
         session = server.create("walker")
         folder = tmp_path / str(outlives)
@@ -252,7 +253,7 @@ def test_a_detached_run_outlives_its_connection_and_a_plain_one_does_not(pair, t
                     break
         if outlives:
             (folder / "2").touch()
-            assert steps(read(pair[1], session, event.id)) == ["step 2"]
+            assert steps(read(servers[1], session, event.id)) == ["step 2"]
         else:
             # ADK seals the history of a run that its client has left.
             stored = server.path(session, "walker")
@@ -260,8 +261,8 @@ def test_a_detached_run_outlives_its_connection_and_a_plain_one_does_not(pair, t
             assert server.client.get(path(session)).status_code == 404
 
 
-def test_an_expired_session_is_resurrected_by_a_run(pair):
-    server = pair[0]
+def test_an_expired_session_is_resurrected_by_a_run(servers):
+    server = servers[0]
     session = server.create("walker", options={"ttl_minutes": 0.0005})
     eventually(lambda: server.lifecycle(session, "walker")["status"] == "expired")
     begin(server, session, "walk 1")

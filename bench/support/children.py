@@ -1,0 +1,97 @@
+"""Processes of the benchmark: each measures in peace and answers requests, a line of JSON each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import IO, Any, Self
+
+import uvloop
+
+BENCH = Path(__file__).parents[1]
+AGENTS = BENCH / "support" / "agents"
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+
+
+class Child:
+    """A process that runs one of the worker modules; what it logs goes to a file."""
+
+    def __init__(self, module: str, *args: str, cwd: Path) -> None:
+        self._name = " ".join((module, *args))
+        self._log = cwd / f"{module.rpartition('.')[2]}-{'-'.join(args) or 'only'}.log"
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, *args],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=cwd,
+                env=environment(),
+                text=True,
+            )
+
+    def send(self, **request: Any) -> None:
+        """Ask for something; `receive` waits for the answer."""
+        stdin = _stream(self.process.stdin)
+        stdin.write(json.dumps(request) + "\n")
+        stdin.flush()
+
+    def receive(self) -> Answer:
+        """Return the answer to the oldest request that has none yet."""
+        line = _stream(self.process.stdout).readline()
+        if not line:
+            tail = self._log.read_text("utf-8", "replace")[-2000:]
+            raise RuntimeError(f"{self._name} ended before it answered:\n{tail}")
+        answer: Answer = json.loads(line)
+        return answer
+
+    def ask(self, **request: Any) -> Answer:
+        """Ask for something and return the answer."""
+        self.send(**request)
+        return self.receive()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _stream(self.process.stdin).close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        _stream(self.process.stdout).close()
+
+
+def environment() -> dict[str, str]:
+    """This process's, with the modules of the benchmark on Python's path, wherever it runs."""
+    path = os.pathsep.join(filter(None, (str(BENCH.parent), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def answer_requests(handle: Callable[[Request], Awaitable[Answer]]) -> None:
+    """Answer each line on standard input, on one event loop, until there are no more.
+
+    uvloop, for every peer alike: it is what both servers run on.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for line in sys.stdin:
+            answer = runner.run(_awaited(handle(json.loads(line))))
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+
+
+async def _awaited(awaitable: Awaitable[Answer]) -> Answer:
+    return await awaitable
+
+
+def _stream(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream

@@ -1,0 +1,166 @@
+"""Artifacts of sessions that ended while nobody had spoken to them: deleted at least once."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+from google.adk.artifacts.file_artifact_service import FileArtifactService
+from google.adk.artifacts.in_memory_artifact_service import InMemoryArtifactService
+from google.genai.types import Part
+
+from backends import create, key
+from lapse.artifacts.sweeper import ArtifactSweeper
+from lapse.core.lifecycle import Rules
+from lapse.store import store_from_url
+from serving import AGENTS, eventually, run, serving
+
+ANN = {"app_name": "app", "user_id": "ann"}
+
+
+class Flaky(InMemoryArtifactService):
+    """Fails at its first deletions."""
+
+    failures: int = 2
+
+    async def delete_artifact(self, **arguments):
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("canary-session-1 is not reachable")
+        await super().delete_artifact(**arguments)
+
+
+@pytest.fixture
+async def store():
+    store = store_from_url("sqlite:///:memory:", Rules(artifacts=True))
+    yield store
+    await store.close()
+
+
+async def save(service, session, filename="photo.png"):
+    part = Part.from_bytes(data=b"png", mime_type="image/png")
+    await service.save_artifact(**ANN, session_id=session, filename=filename, artifact=part)
+
+
+async def names(service, session):
+    return await service.list_artifact_keys(**ANN, session_id=session)
+
+
+async def make_due(store):
+    await store._write(
+        lambda t: t.connection.execute("UPDATE lapse_artifact_outbox SET due_at = 0")
+    )
+
+
+async def test_they_go_with_the_session_and_a_user_s_own_stay(store):
+    service = InMemoryArtifactService()
+    for name in ("s1", "s2"):
+        await create(store, name)
+        await save(service, name)
+        await save(service, name, "user:portrait.png")
+    await store.delete(key("s1"))
+    assert await ArtifactSweeper(store, service).step() > timedelta(0)
+    assert await names(service, "s1") == ["user:portrait.png"]
+    assert await names(service, "s2") == ["photo.png", "user:portrait.png"]
+    await make_due(store)
+    assert not await store.take_outbox(10), "it is settled"
+
+
+async def test_what_fails_is_tried_again_and_no_id_is_logged(store, caplog):
+    service = Flaky()
+    await create(store, "canary-session-1")
+    await save(service, "canary-session-1")
+    await store.delete(key("canary-session-1"))
+    sweeper = ArtifactSweeper(store, service)
+    for _ in range(2):
+        await sweeper.step()
+        assert await names(service, "canary-session-1") == ["photo.png"]
+        await make_due(store)
+    await sweeper.step()
+    assert await names(service, "canary-session-1") == []
+    assert "canary-s… were not deleted (attempt 2)" in caplog.text
+    assert "canary-session-1" not in caplog.text
+
+
+async def test_a_new_session_of_the_same_id_keeps_what_is_there(store):
+    service = InMemoryArtifactService()
+    await create(store, "s1")
+    await save(service, "s1")
+    await store.delete(key("s1"))
+    await create(store, "s1")
+    await ArtifactSweeper(store, service).step()
+    assert await names(service, "s1") == ["photo.png"]
+
+
+async def test_what_was_saved_after_the_end_stays(store):
+    service = InMemoryArtifactService()
+    await create(store, "s1")
+    await store.delete(key("s1"))
+    await save(service, "s1")
+    await ArtifactSweeper(store, service).step()
+    assert await names(service, "s1") == ["photo.png"]
+
+
+async def test_apps_of_others_are_left_to_others(store):
+    service = InMemoryArtifactService()
+    await create(store, "s1")
+    await save(service, "s1")
+    await store.delete(key("s1"))
+    await ArtifactSweeper(store, service, serves=lambda app: app == "mine").step()
+    assert await names(service, "s1") == ["photo.png"]
+    await make_due(store)
+    assert len(await store.take_outbox(10)) == 1
+
+
+async def test_the_report_counts_those_without_a_session(tmp_path):
+    url = f"sqlite:///{tmp_path}/lapse.db"
+    store = store_from_url(url)
+    await create(store, "there")
+    await store.close()
+    service = FileArtifactService(root_dir=tmp_path / "agents" / "app" / ".adk" / "artifacts")
+    for name in ("there", "gone", "gone"):
+        await save(service, name)
+    await save(service, "gone", "papers/passport.png")
+    await save(service, "gone", "user:portrait.png")
+    told = run("report", url, "--json", "--artifacts", str(tmp_path / "agents"))
+    assert json.loads(told.stdout)["orphanedArtifacts"] == {"sessions": 1, "artifacts": 2}
+    wrong = run("report", url, "--artifacts", str(tmp_path / "nowhere"))
+    assert wrong.returncode == 1
+    assert "there is no such folder" in wrong.stderr
+
+
+def upload(server, session):
+    answer = server.client.post(
+        server.path(session) + "/artifacts",
+        json={
+            "filename": "photo.png",
+            "artifact": {"inlineData": {"data": "cG5n", "mimeType": "image/png"}},
+        },
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_real_server_deletes_what_a_sweep_without_one_has_left(tmp_path):
+    agents = tmp_path / "agents"
+    shutil.copytree(AGENTS, agents, ignore=shutil.ignore_patterns("__pycache__", ".adk"))
+
+    def files():
+        return {path.parents[3].name for path in agents.rglob("artifacts/photo.png/versions/*")}
+
+    with serving(tmp_path, "agents") as server:
+        kept, left, deleted = (server.create(sessionId=name) for name in ("kept", "left", "gone"))
+        for session in (kept, left, deleted):
+            upload(server, session)
+        assert server.run(kept).is_success
+        assert server.client.delete(server.path(deleted)).is_success
+        eventually(lambda: len(files()) == 2)
+    with closing(sqlite3.connect(tmp_path / "lapse.db")) as connection, connection:
+        connection.execute("UPDATE lapse_lobby SET expires_at = 0 WHERE session_id = 'left'")
+    swept = run("sweep", "--store", f"sqlite:///{tmp_path}/lapse.db", LAPSE_RESTORE_HOURS="0")
+    assert swept.stdout == "expired 1, purged 1, kept 0\n"
+    assert len(files()) == 2
+    with serving(tmp_path, "agents"):
+        eventually(lambda: len(files()) == 1)
+    assert files() == {path.parents[3].name for path in agents.rglob("*/photo.png/versions/*")}

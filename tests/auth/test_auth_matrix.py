@@ -1,0 +1,210 @@
+"""Every route of the running application, asked by everybody."""
+
+import re
+
+import pytest
+from fastapi.routing import APIWebSocketRoute, iter_route_contexts
+from rows import ROWS
+from starlette.routing import Mount
+from tokens import AUDIENCE, ISSUER, Issuer, bearer
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from lapse.adk.service import LapseSessionService
+from lapse.auth import authentication_of
+from lapse.auth.settings import AuthSettings
+from lapse.store import store_from_url
+from lapse.web.application import MountOptions
+from lapse.web.server import ServerOptions, build_app
+from served import Served
+from serving import AGENTS
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
+
+CANARY = "only-for-ann"
+NOTHING_HERE = b'{"detail":"Not Found"}'
+NOT_FOUND = b'{"detail":"Session not found"}'
+REFUSED = ("anonymous", "expired", "wrong audience", "forged")
+by_reach = {
+    reach: [row for row in ROWS if row.reach == reach]
+    for reach in ("open", "admission", "principals", "owner", "services", "operators")
+}
+
+
+@pytest.fixture(scope="module")
+def callers(issuer):
+    """Return the headers of each caller."""
+    tokens = {
+        "owner": issuer.token("ann"),
+        "other user": issuer.token("bob"),
+        "service": issuer.token("bot", realm={"roles": ["service"]}),
+        "operator": issuer.token("root", realm={"roles": ["x", "operator"]}),
+        "expired": issuer.token("ann", exp=1),
+        "wrong audience": issuer.token("ann", aud="elsewhere"),
+        "forged": Issuer().token("ann"),
+    }
+    return {"anonymous": {}} | {name: bearer(token) for name, token in tokens.items()}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, issuer):
+    """Serve ADK's application as `lapse serve --web` does, with everything that it can have."""
+    settings = AuthSettings(
+        LAPSE_AUTH="jwt",
+        LAPSE_JWT_KEY=issuer.public_pem,
+        LAPSE_JWT_ALGORITHMS="ES256",
+        LAPSE_JWT_ISSUER=ISSUER,
+        LAPSE_JWT_AUDIENCE=AUDIENCE,
+        LAPSE_JWT_ROLE_CLAIM="realm.roles",
+    )
+    assert settings.auth_problems() == []
+    service = LapseSessionService(store_from_url("sqlite:///:memory:"))
+    options = ServerOptions(
+        AGENTS, "127.0.0.1", 0, web=True, artifact_service_uri="memory://", chat_app="parrot"
+    )
+    mounted = MountOptions(authentication=authentication_of(settings.authentication))
+    with Served(build_app(service, options, mounted)[0]) as running:
+        yield running
+
+
+@pytest.fixture
+def session(served, callers):
+    """Return a new session of Ann's."""
+
+    def create():
+        path = "/apps/parrot/users/ann/sessions"
+        body = {"state": {"told": CANARY}}
+        answer = served.client.post(path, json=body, headers=callers["owner"])
+        assert answer.status_code == 200, answer.text
+        return answer.json()["id"]
+
+    return create
+
+
+@pytest.fixture
+def ask(served, callers):
+    """Return a function that sends a row's request as a caller; status, body and headers."""
+
+    def send(row, caller, session_id="s", app="parrot"):
+        # ADK's developer routes raise for apps that do not exist, and the connection is closed.
+        headers = callers[caller] | {"Connection": "close"}
+        url = row.url(app, "ann", session_id)
+        if row.method == "WS":
+            return _websocket(served, callers[caller], app, session_id)
+        method = "GET" if row.method == "MOUNT" else row.method
+        body = row.body(app, "ann", session_id)
+        with served.client.stream(method, url, headers=headers, json=body) as answer:
+            endless = url.endswith("/events") and answer.status_code == 200
+            content = b"" if endless else answer.read()
+        return answer.status_code, content, answer.headers
+
+    return send
+
+
+def _websocket(served, headers, app, session_id):
+    url = f"{served.url.replace('http', 'ws')}/run_live"
+    query = f"app_name={app}&user_id=ann&session_id={session_id}&modalities=TEXT"
+    try:
+        with connect(f"{url}?{query}", additional_headers=headers, proxy=None) as socket:
+            return 101, b"", socket.response.headers
+    except InvalidStatus as refusal:
+        response = refusal.response
+        return response.status_code, response.body, response.headers
+
+
+def test_every_route_has_a_row(served):
+    """Seen to fail: a route that is added, and a row that is taken away."""
+    listed = {
+        f"{method.upper()} {path}"
+        for path, one in served.app.openapi()["paths"].items()
+        for method in one
+    }
+    for route in served.app.routes:
+        match route:
+            case APIWebSocketRoute():
+                listed.add(f"WS {route.path}")
+            case Mount():
+                listed.add(f"MOUNT {route.path}")
+    # Also those that are in no schema, and those of routers that are included.
+    for route in iter_route_contexts(served.app.routes):
+        methods = set(route.methods or ()) - {"HEAD"}
+        listed |= {f"{method} {route.path}" for method in methods}
+    plain = {re.sub(r":path}", "}", name) for name in listed}
+    assert plain == {re.sub(r":path}", "}", row.name) for row in ROWS}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_who_is_not_known_gets_nowhere(row, ask):
+    """Seen to fail: with `verify_aud`, then `verify_exp`, then the whole gate off."""
+    answers = [ask(row, caller) for caller in REFUSED]
+    if row.reach == "open":
+        assert {status for status, *_ in answers} == {row.owner_status}
+        return
+    if row.reach == "admission":
+        assert {answer[:2] for answer in answers} == {(404, NOTHING_HERE)}
+        return
+    for status, body, headers in answers:
+        assert status == 401
+        assert headers["WWW-Authenticate"].startswith('Bearer realm="lapse"')
+        assert body.startswith(b'{"detail":"')
+        assert CANARY.encode() not in body
+
+
+@pytest.mark.parametrize("row", by_reach["owner"], ids=lambda row: row.name)
+def test_what_is_ones_own_is_there_for_its_owner_and_who_acts_for_them(row, ask, session):
+    """Seen to fail: another user is let through, for the path, the body and the query each."""
+    victim = session()
+    before = ask(_READ, "owner", victim)[1]
+    status, body, headers = ask(row, "other user", victim)
+    unknown = ask(row, "other user", "no-such-session")
+    assert (status, body) == (404, NOT_FOUND)
+    assert (status, body, _lasting(headers)) == (*unknown[:2], _lasting(unknown[2]))
+    assert ask(_READ, "owner", victim)[1] == before
+    for caller in ("owner", "service", "operator"):
+        assert ask(row, caller, session())[0] == row.owner_status
+    elsewhere = ask(row, "owner", victim, app="nowhere")
+    assert CANARY.encode() not in elsewhere[1]
+    assert elsewhere[0] not in {401, 403}
+
+
+@pytest.mark.parametrize(
+    "row", by_reach["services"] + by_reach["operators"], ids=lambda row: row.name
+)
+def test_what_is_of_many_users_is_for_those_who_may_see_it(row, ask):
+    """Seen to fail: `/dev` for everybody who is known."""
+    assert ask(row, "owner")[:2] == (403, b'{"detail":"users may not call this"}')
+    service = ask(row, "service")[0]
+    assert (service == 403) == (row.reach == "operators")
+    assert ask(row, "operator")[0] not in {401, 403}
+
+
+@pytest.mark.parametrize("row", by_reach["admission"], ids=lambda row: row.name)
+def test_what_is_of_operators_alone_is_not_there_for_others(row, ask, session):
+    session_id = session()
+    for caller in ("owner", "other user", "service"):
+        assert ask(row, caller, session_id)[:2] == (404, NOTHING_HERE)
+    assert ask(row, "operator", session_id)[0] == row.owner_status
+
+
+@pytest.mark.parametrize("row", by_reach["principals"], ids=lambda row: row.name)
+def test_what_is_nobodys_is_for_all_who_are_known(row, ask):
+    for caller in ("owner", "other user", "service", "operator"):
+        assert ask(row, caller)[0] == row.owner_status
+
+
+_READ = next(
+    row
+    for row in ROWS
+    if row.name.endswith("/sessions/{session_id}") and row.method == "GET" and row.reach == "owner"
+)
+
+
+def _lasting(headers):
+    """Return the headers of an answer but for those that tell the time."""
+    return (
+        sorted(
+            (name.lower(), value) for name, value in headers.raw_items() if name.lower() != "date"
+        )
+        if hasattr(headers, "raw_items")
+        else sorted((name, value) for name, value in headers.multi_items() if name != "date")
+    )

@@ -1,0 +1,153 @@
+"""Copies between all kinds of databases, compared, gone on with, and refused where they differ."""
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+from google.adk.sessions.database_session_service import DatabaseSessionService
+
+import postgres
+from backends import T0, create, key, levels, message, note
+from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
+from lapse.core.lifecycle import Status
+from lapse.databases.copy import copy_database
+from lapse.databases.tables import Checksum, Type
+from lapse.store import store_from_url
+from serving import run
+from stock_databases import OWNER, contents, fill, place_of, words
+
+
+def stock_of(url: str) -> DatabaseSessionService:
+    driver = "asyncpg" if url.startswith("postgres") else "aiosqlite"
+    return DatabaseSessionService(url.replace("://", f"+{driver}://", 1))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def target(request, tmp_path):
+    (tmp_path / "target").mkdir()
+    with place_of(request.param, tmp_path / "target") as (url, _):
+        yield url
+
+
+async def seen(service) -> list:
+    """Return everything that ADK reads through a service."""
+    found = []
+    for app in ("shop", "zoo"):
+        listed = await service.list_sessions(app_name=app)
+        for session in listed.sessions:
+            whole = await service.get_session(
+                app_name=app, user_id=session.user_id, session_id=session.id
+            )
+            found.append(whole.model_dump(exclude={"last_update_time"}))
+    return sorted(found, key=lambda session: session["id"])
+
+
+async def test_stock_adk_reads_in_the_copy_what_it_wrote_and_goes_on(stocked, target, tmp_path):
+    before = contents(stocked)
+    done = {part.table: part.rows for part in await copy_database(stocked, target)}
+    assert done["sessions"] == 11
+    assert contents(stocked) == before
+    if "session.db" in stocked:
+        from google.adk.sessions.sqlite_session_service import SqliteSessionService
+
+        source = SqliteSessionService(db_path=stocked.removeprefix("sqlite:///"))
+    else:
+        source = stock_of(stocked)
+    expected = await seen(source)
+    await source.close()
+    async with stock_of(target) as copied:
+        assert await seen(copied) == expected
+        session = await copied.get_session(app_name="zoo", user_id="bob", session_id="e4")
+        await copied.append_event(session, words())
+
+
+async def test_the_lobby_comes_along(tmp_path, target):
+    source = store_from_url(f"sqlite:///{tmp_path}/lapse.db")
+    revision = await create(source, "held", state={"a": 1}, metadata={"tag": "é"})
+    await source.at(T0).append(key("held"), note(at=T0), revision)
+    used = await create(source, "used")
+    await source.at(T0).append(key("used"), message(at=T0), used)
+    await create(source, "gone")
+    records = [await source.at(T0).lifecycle(key(name)) for name in ("held", "used", "gone")]
+    await source.close()
+    await copy_database(f"sqlite:///{tmp_path}/lapse.db", target)
+    store = store_from_url(target)
+    assert [await store.at(T0).lifecycle(found.key) for found in records] == records
+    assert await levels(store) == {("app", Status.WAITING): 2, ("app", Status.USED): 1}
+    read = await store.at(T0).read(key("held"))
+    appended = await store.at(T0).append(key("held"), message(at=T0), read.revision)
+    assert appended.changes
+    await store.close()
+    back = f"sqlite:///{tmp_path}/back.db"
+    done = await copy_database(target, back)
+    assert {part.table: part.rows for part in done}["lapse_lobby"] == 3
+
+
+async def test_a_copy_that_was_stopped_goes_on(stocked, target):
+    class StoppedError(Exception):
+        pass
+
+    def stop(rows):
+        if rows == 11:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        await copy_database(stocked, target, on_progress=stop)
+    done = {part.table: part.rows for part in await copy_database(stocked, target)}
+    assert (done["sessions"], done["events"]) == (11, 11)
+
+
+async def test_a_target_that_held_something_else_is_told(stocked, target):
+    async with stock_of(target) as other:
+        await other.create_session(**OWNER, session_id="another")
+        await other.create_session(**OWNER, session_id="e1", state={"other": True})
+    with pytest.raises(StoreRefusedError, match="differs from what was copied"):
+        await copy_database(stocked, target)
+
+
+async def test_a_value_that_postgresql_cannot_hold_is_named(tmp_path):
+    with place_of("sqlite", tmp_path) as (url, opened):
+        async with opened() as stock:
+            await stock.create_session(**OWNER, session_id="fine")
+            await stock.create_session(**OWNER, session_id="with-a-nul-inside", state={"a": "\0"})
+    with postgres.blank() as target, pytest.raises(StoreRefusedError, match=r"sessions.*with-a-n…"):
+        await copy_database(url, target)
+
+
+async def test_from_and_to_are_checked(tmp_path):
+    url = f"sqlite:///{tmp_path}/x.db"
+    with pytest.raises(InvalidValueError, match="another database"):
+        await copy_database(url, url)
+    with pytest.raises(LapseError, match="no such file"):
+        await copy_database(url, f"sqlite:///{tmp_path}/y.db")
+    with pytest.raises(InvalidValueError):
+        await copy_database("oracle://x", url)
+    assert not list(tmp_path.iterdir())
+
+
+async def test_the_command_says_what_it_compared(tmp_path):
+    with place_of("adk-web", tmp_path) as (url, opened):
+        service = opened()
+        await fill(service)
+        await service.close()
+    target = f"sqlite:///{tmp_path}/new.db"
+    told = json.loads(run("copy", url, target, "--json").stdout)
+    assert told["tables"]["events"]["rows"] == 11
+    with closing(sqlite3.connect(tmp_path / "new.db")) as connection:
+        connection.execute("UPDATE events SET event_data = '{}' WHERE rowid = 1")
+        connection.commit()
+    again = run("copy", url, target)
+    assert again.returncode == 1
+    assert "events" in again.stderr
+
+
+def test_a_checksum_sees_through_how_a_database_writes_and_nothing_else():
+    def of(text):
+        found = Checksum([("state", Type.JSON)])
+        found.add([(text,)])
+        return found.text
+
+    assert of('{"a": 1e22, "b": 2.0}') == of('{"b":2, "a":10000000000000000000000}')
+    assert of('{"a": 1}') != of('{"a": 2}') != of('{"a": "2"}')
+    assert of(None) != of("{}")

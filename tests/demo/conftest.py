@@ -1,0 +1,44 @@
+"""One browser and one server of the demo for a whole module."""
+
+import pytest
+
+import chromium
+from serving import serving
+
+browser = chromium.browser
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The demo; its sessions live for four seconds."""
+    settings = {"SESSION_CLEANUP_TTL_MINUTES": str(4 / 60)}
+    with serving(tmp_path_factory.mktemp("page"), **settings) as server:
+        server.settings = settings
+        yield server
+
+
+@pytest.fixture
+def visit(browser, served):
+    """Opens pages of one guest; whatever a page complains of fails the test."""
+    context = browser.new_context(viewport={"width": 1360, "height": 860}, locale="en-GB")
+    context.set_default_timeout(15_000)
+    complaints = []
+    expected = []
+
+    def visit(address="/"):
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda message: (
+                message.type in {"error", "warning"} and complaints.append(message.text)
+            ),
+        )
+        page.goto(served.url + address)
+        return page
+
+    visit.context = context
+    visit.expected = expected
+    yield visit
+    context.close()
+    assert [said for said in complaints if not any(told in said for told in expected)] == []

@@ -1,6 +1,0 @@
-"""The helpers of other folders that these tests share."""
-
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[1] / "http"))

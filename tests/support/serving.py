@@ -1,0 +1,183 @@
+"""A real `lapse serve` in a process of its own, on a real socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+LAPSE: Final = str(Path(sys.executable).with_name("lapse"))
+AGENTS: Final = Path(__file__).with_name("agents")
+USER: Final = "ada"
+
+_URL: Final = re.compile(r"http://127\.0\.0\.1:\d+")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Return this process's environment with these settings and no others of Lapse's."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LAPSE_", "SESSION_CLEANUP_"))
+    }
+    return kept | settings
+
+
+def lapse(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in a folder."""
+    return subprocess.run(
+        [LAPSE, *arguments],
+        cwd=folder,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def run(*arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, where this process is."""
+    return subprocess.run(
+        [LAPSE, *arguments],
+        env=environment(**options),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def eventually(condition: Callable[[], Any], *, within: float = 30.0) -> Any:
+    """Return the first true result of `condition()`; fail when there is none in time."""
+    end = time.monotonic() + within
+    while not (result := condition()):
+        assert time.monotonic() < end, f"it did not happen within {within:.0f} s"
+        time.sleep(0.01)
+    return result
+
+
+class Server:
+    """A running server, a client of it, and its log."""
+
+    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
+        self.folder = folder
+        self.log_file = folder / f"serve-{time.monotonic_ns()}.log"
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [LAPSE, "serve", "--port", "0", *arguments],
+                cwd=folder,
+                env=environment(**settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self.url = eventually(self._announced, within=60)
+            self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+            eventually(self._answers, within=60)
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8")
+
+    def _announced(self) -> str | None:
+        assert self.process.poll() is None, f"it did not start:\n{self.log}"
+        found = _URL.search(self.log)
+        return found and found.group()
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, f"it did not start:\n{self.log}"
+        with contextlib.suppress(httpx.TransportError):
+            return self.client.get("/livez").status_code == 200
+        return False
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+        if hasattr(self, "client"):
+            self.client.close()
+
+    def stop(self) -> int:
+        """Ask it to end and return its exit status; its client is closed only afterwards."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout=20)
+        finally:
+            self.kill()
+
+    # A user's requests.
+
+    def path(self, session_id: str = "", app: str = "parrot", user: str = USER) -> str:
+        return f"/apps/{app}/users/{user}/sessions" + (f"/{session_id}" if session_id else "")
+
+    def create(self, app: str = "parrot", **body: Any) -> str:
+        answer = self.client.post(self.path(app=app), json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["id"]
+
+    def short_lived(self, **body: Any) -> str:
+        """Create a session and return its id once it has expired.
+
+        Should it be had back, it has half an hour again.
+        """
+        session_id = self.create(**body, options={"ttl_minutes": 0.0005})
+        eventually(lambda: self.lifecycle(session_id)["status"] == "expired")
+        with closing(sqlite3.connect(self.folder / "lapse.db")) as connection, connection:
+            connection.execute(
+                "UPDATE lapse_lobby SET ttl = 30 * 60 * 1000000 WHERE session_id = ?", (session_id,)
+            )
+        return session_id
+
+    def lifecycle(self, session_id: str, app: str = "parrot") -> dict[str, Any]:
+        answer = self.client.get(self.path(session_id, app) + "/lifecycle")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def run(self, session_id: str, text: str = "hello", **more: Any) -> httpx.Response:
+        body = self.run_body(session_id, text) | more
+        return self.client.post("/run", json=body)
+
+    @staticmethod
+    def run_body(session_id: str, text: str) -> dict[str, Any]:
+        return {
+            "appName": "parrot",
+            "userId": USER,
+            "sessionId": session_id,
+            "newMessage": {"role": "user", "parts": [{"text": text}]},
+        }
+
+    def metric(self, sample: str) -> float:
+        """Return the value of one sample, named with its labels; 0 where there is none yet."""
+        for line in self.client.get("/metrics").text.splitlines():
+            name, _, value = line.rpartition(" ")
+            if name == sample:
+                return float(value)
+        return 0.0
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *arguments: str, **settings: str) -> Iterator[Server]:
+    """Serve for the duration of the block."""
+    server = Server(folder, *arguments, **settings)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+        server.kill()

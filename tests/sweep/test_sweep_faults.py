@@ -1,0 +1,261 @@
+"""Outages of the store, consumers that fail, and starting and stopping."""
+
+import asyncio
+import logging
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from backends import NO_STATE, create, key
+from lapse.core.errors import StoreUnavailableError
+from lapse.core.lifecycle import ChangeKind
+from lapse.sweep import sweeper as module
+from lapse.sweep.sweeper import Sweeper
+
+NEVER = timedelta(hours=1)
+BRIEF = timedelta(milliseconds=5)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+BOUND = 30.0
+
+
+@pytest.fixture
+def place():
+    """Stores in memory: what a fault does to the sweeper does not depend on the kind of store."""
+    return "sqlite:///:memory:"
+
+
+class Faulty:
+    """A store that fails, or waits, in `expire_due` when told to."""
+
+    def __init__(self, store):
+        self._store = store
+        self.fault = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered = asyncio.Event()
+        self.inside = self.most_inside = 0
+
+    async def expire_due(self, limit):
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        self.entered.set()
+        try:
+            await self.gate.wait()
+            if self.fault is not None:
+                raise self.fault
+            return await self._store.expire_due(limit)
+        finally:
+            self.inside -= 1
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+
+@pytest.fixture
+async def faulty(store):
+    return Faulty(store)
+
+
+@pytest.fixture
+async def sweeper(faulty, feed, heard):
+    sweeper = Sweeper(
+        faulty, feed, on_report=heard.reports, on_fault=heard.faults, longest_sleep=BRIEF
+    )
+    yield sweeper
+    faulty.gate.set()
+    await sweeper.stop()
+
+
+def lines(caplog):
+    return [
+        (record.levelno, record.exc_info is not None)
+        for record in caplog.records
+        if record.name == module.__name__
+    ]
+
+
+BEGIN, END = (logging.ERROR, False), (logging.WARNING, False)
+
+
+async def test_an_outage_is_said_once_when_it_begins_and_once_when_it_ends(
+    faulty, sweeper, caplog, heard
+):
+    faulty.fault = StoreUnavailableError("the disk is away")
+    await sweeper.start()
+    await heard.faults.count(4)
+    assert lines(caplog) == [BEGIN]
+    assert "the disk is away" in caplog.text
+    assert sweeper.is_alive
+    await create(faulty, now=LONG_AGO)
+    faulty.fault = None
+    await heard.changes.count(1)
+    await heard.reports.count(3)
+    assert lines(caplog) == [BEGIN, END]
+    assert [change.kind for change in heard.changes.seen] == [ChangeKind.EXPIRED]
+
+
+async def test_a_second_outage_is_said_again(faulty, sweeper, caplog, heard):
+    await sweeper.start()
+    for turn in (1, 2):
+        faulty.fault = StoreUnavailableError("away")
+        await heard.faults.count(len(heard.faults.seen) + 3)
+        faulty.fault = None
+        await heard.reports.count(len(heard.reports.seen) + 3)
+        assert lines(caplog) == [BEGIN, END] * turn
+
+
+async def test_a_fault_that_nobody_thought_of_is_outlived_and_shown_whole(
+    faulty, sweeper, caplog, heard
+):
+    faulty.fault = RuntimeError("unthought of")
+    await sweeper.start()
+    await heard.faults.count(3)
+    await create(faulty, now=LONG_AGO)
+    faulty.fault = None
+    await heard.changes.count(1)
+    assert lines(caplog)[0] == (logging.ERROR, True)
+
+
+async def test_a_store_that_never_answers_is_a_fault_too(faulty, sweeper, monkeypatch, heard):
+    monkeypatch.setattr(module, "_TIMEOUT", BRIEF)
+    faulty.gate.clear()
+    await sweeper.start()
+    await heard.faults.count(2)
+    await create(faulty, now=LONG_AGO)
+    monkeypatch.setattr(module, "_TIMEOUT", timedelta(seconds=BOUND))
+    faulty.gate.set()
+    await heard.changes.count(1)
+
+
+async def test_a_consumer_that_raises_disturbs_neither_the_sweeper_nor_the_others(
+    store, feed, sweeper, caplog, heard
+):
+    def careless(change):
+        raise ValueError(change.kind)
+
+    feed.subscribe(careless)
+    late = []
+    feed.subscribe(late.append)
+    for number in range(3):
+        await create(store, f"s{number}", now=LONG_AGO)
+    await sweeper.start()
+    await heard.changes.count(3)
+    await heard.reports.count(2)
+    assert late == heard.changes.seen
+    assert heard.faults.seen == []
+    assert lines(caplog) == []
+
+
+@pytest.mark.parametrize("which", ["on_report", "on_fault"])
+async def test_a_listener_of_the_sweeper_that_raises_does_not_stop_it(
+    faulty, feed, which, caplog, heard
+):
+    def careless(_):
+        raise ValueError(which)
+
+    faulty.fault = StoreUnavailableError("away") if which == "on_fault" else None
+    await create(faulty, now=LONG_AGO)
+    async with Sweeper(faulty, feed, **{which: careless}, longest_sleep=BRIEF) as sweeper:
+        for _ in range(3):
+            faulty.entered.clear()
+            async with asyncio.timeout(BOUND):
+                await faulty.entered.wait()
+        faulty.fault = None
+        await heard.changes.count(1)
+        assert sweeper.is_alive
+
+
+async def test_starting_and_stopping_may_come_in_any_order_and_number(store, sweeper, heard):
+    await sweeper.stop()
+    await sweeper.stop()
+    assert not sweeper.is_alive
+    for _ in range(3):
+        await sweeper.start()
+        await sweeper.start()
+        assert sweeper.is_alive
+        await sweeper.stop()
+        await sweeper.stop()
+        assert not sweeper.is_alive
+    await create(store, now=LONG_AGO)
+    await sweeper.start()
+    await heard.changes.count(1)
+
+
+async def test_many_tasks_that_start_and_stop_it_leave_one_sweeper_or_none(faulty, sweeper, heard):
+    def running():
+        return [task for task in asyncio.all_tasks() if task.get_name() == "lapse-sweeper"]
+
+    async def worry(seed):
+        chance = random.Random(seed)
+        for _ in range(50):
+            await chance.choice([sweeper.start, sweeper.stop])()
+            assert len(running()) <= 1
+            for _ in range(chance.randrange(3)):
+                await asyncio.sleep(0)
+
+    async with asyncio.timeout(BOUND):
+        await asyncio.gather(*(worry(seed) for seed in range(10)))
+        await sweeper.stop()
+    assert (running(), faulty.inside, faulty.most_inside) == ([], 0, 1)
+    await create(faulty, now=LONG_AGO)
+    await sweeper.start()
+    await heard.changes.count(1)
+
+
+async def test_stopping_does_not_wait_for_deadlines_however_many(store, feed, heard):
+    await asyncio.gather(
+        *(
+            store.create(key(f"s{number}"), state=NO_STATE, ttl=NEVER, metadata={})
+            for number in range(2000)
+        )
+    )
+    sweeper = Sweeper(store, feed, on_report=heard.reports, longest_sleep=NEVER)
+    await sweeper.start()
+    await heard.reports.count(1)
+    async with asyncio.timeout(BOUND):
+        await sweeper.stop()
+    assert not sweeper.is_alive
+
+
+async def test_stopping_finishes_the_batch_in_hand_and_publishes_it(faulty, sweeper, heard):
+    await create(faulty, now=LONG_AGO)
+    faulty.gate.clear()
+    await sweeper.start()
+    async with asyncio.timeout(BOUND):
+        await faulty.entered.wait()
+    stopping = asyncio.create_task(sweeper.stop())
+    await asyncio.sleep(0)
+    faulty.gate.set()
+    await stopping
+    assert [change.kind for change in heard.changes.seen] == [ChangeKind.EXPIRED]
+
+
+async def test_stopping_does_not_wait_for_a_store_that_never_answers(faulty, sweeper, monkeypatch):
+    monkeypatch.setattr(module, "_STOP_TIMEOUT", BRIEF)
+    faulty.gate.clear()
+    await sweeper.start()
+    async with asyncio.timeout(BOUND):
+        await faulty.entered.wait()
+        await sweeper.stop()
+    assert not sweeper.is_alive
+    assert faulty.inside == 0
+
+
+async def test_stopping_wakes_a_sweeper_that_waits_out_an_outage(feed, faulty, heard):
+    faulty.fault = StoreUnavailableError("away")
+    sweeper = Sweeper(faulty, feed, on_fault=heard.faults, longest_sleep=NEVER)
+    await sweeper.start()
+    await heard.faults.count(1)
+    async with asyncio.timeout(BOUND):
+        await sweeper.stop()
+    assert not sweeper.is_alive
+
+
+async def test_a_sweeper_that_stopped_hears_no_changes_any_more(store, feed, sweeper, heard):
+    before = feed._consumers
+    await sweeper.start()
+    await heard.reports.count(1)
+    assert len(feed._consumers) == len(before) + 1
+    await sweeper.stop()
+    assert feed._consumers == before

@@ -1,0 +1,167 @@
+"""When the sweeper sweeps, and what it reports."""
+
+import asyncio
+import math
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from backends import NO_STATE, create, key, use
+from lapse.core.lifecycle import ChangeKind
+from lapse.sweep.sweeper import BATCH, Sweeper, sweep_once
+
+NEVER = timedelta(hours=1)
+BOUND = 30.0
+SOON = timedelta(milliseconds=40)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def place():
+    """Stores in memory: when the sweeper sweeps does not depend on the kind of store."""
+    return "sqlite:///:memory:"
+
+
+async def waiting(store, name="s1", ttl=SOON):
+    return await store.create(key(name), state=NO_STATE, ttl=ttl, metadata={})
+
+
+async def asleep(sweeper):
+    """Return once the sweeper waits for what it knows of."""
+    async with asyncio.timeout(BOUND):
+        while sweeper._wakes_at == math.inf:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+
+
+def expired(seen):
+    return [one.record.key.session_id for one in seen if one.kind is ChangeKind.EXPIRED]
+
+
+@pytest.fixture
+async def sweeper(store, feed, heard):
+    """A sweeper that only a deadline wakes."""
+    sweeper = Sweeper(
+        store, feed, on_report=heard.reports, on_fault=heard.faults, longest_sleep=NEVER
+    )
+    yield sweeper
+    await sweeper.stop()
+    assert heard.faults.seen == []
+
+
+async def test_a_session_expires_at_its_deadline_and_not_before(store, sweeper, heard):
+    created = await waiting(store)
+    await sweeper.start()
+    await heard.changes.until(expired)
+    (change,) = heard.changes.seen
+    assert change.at >= created.change.record.expires_at
+    assert change.lateness == change.at - created.change.record.expires_at
+
+
+async def test_the_sweeper_wakes_early_for_a_nearer_deadline(store, sweeper, feed, heard):
+    await waiting(store, "far", NEVER)
+    await sweeper.start()
+    await asleep(sweeper)
+    feed.publish([(await waiting(store, "near")).change])
+    await heard.changes.until(expired)
+    assert expired(heard.changes.seen) == ["near"]
+
+
+async def test_a_deadline_that_was_brought_nearer_wakes_the_sweeper(store, sweeper, feed, heard):
+    await waiting(store, ttl=NEVER)
+    await sweeper.start()
+    await asleep(sweeper)
+    feed.publish([(await store.amend(key(), ttl=SOON)).changes[0]])
+    await heard.changes.until(expired)
+
+
+async def test_a_deadline_told_during_a_sweep_is_not_forgotten(store, feed, heard):
+    """The one sweep in hand looked at the deadlines before this one was made."""
+
+    class Slow:
+        async def time_to_next(self):
+            ahead = await store.time_to_next()
+            if not heard.reports.seen[1:]:
+                feed.publish([(await waiting(store)).change])
+            return ahead
+
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+    async with Sweeper(Slow(), feed, on_report=heard.reports, longest_sleep=NEVER):
+        await heard.changes.until(expired)
+
+
+async def test_a_deadline_that_nobody_told_of_is_found_within_the_longest_sleep(store, feed, heard):
+    async with Sweeper(store, feed, on_report=heard.reports, longest_sleep=SOON):
+        await heard.reports.count(1)
+        await waiting(store)
+        await heard.changes.until(expired)
+
+
+async def test_what_fell_due_while_no_sweeper_ran_goes_with_the_first_sweep(store, sweeper, heard):
+    for number in range(5):
+        await create(store, f"s{number}", now=LONG_AGO)
+    await sweeper.start()
+    await heard.reports.count(1)
+    assert heard.reports.seen[0].expired == 5
+
+
+async def test_full_batches_follow_each_other_until_nothing_is_due(store, sweeper, heard):
+    names = [f"s{number}" for number in range(2 * BATCH + 7)]
+    await asyncio.gather(*(create(store, name, now=LONG_AGO) for name in names))
+    await sweeper.start()
+    await heard.reports.count(3)
+    assert [(one.expired, one.full) for one in heard.reports.seen[:3]] == [
+        (BATCH, True),
+        (BATCH, True),
+        (7, False),
+    ]
+    assert Counter(expired(heard.changes.seen)) == Counter(names)
+
+
+async def test_two_sweepers_share_the_work_and_each_expiry_happens_once(store, feed, heard):
+    names = [f"s{number}" for number in range(3 * BATCH)]
+    await asyncio.gather(*(create(store, name, now=LONG_AGO) for name in names))
+    async with Sweeper(store, feed), Sweeper(store, feed):
+        await heard.changes.count(len(names))
+    assert Counter(expired(heard.changes.seen)) == Counter(names)
+
+
+async def test_a_used_session_is_left_alone(store, sweeper, heard):
+    await use(store, now=LONG_AGO)
+    await create(store, "empty", now=LONG_AGO)
+    await sweeper.start()
+    await heard.reports.count(1)
+    assert expired(heard.changes.seen) == ["empty"]
+
+
+async def test_switched_off_the_sweeper_changes_nothing(open_store, feed, heard):
+    store = await open_store(enforced=False)
+    await create(store, now=LONG_AGO)
+    async with Sweeper(store, feed, on_report=heard.reports, longest_sleep=SOON):
+        await heard.reports.count(3)
+    assert heard.changes.seen == []
+    assert not any(report.did_something for report in heard.reports.seen)
+
+
+async def test_a_sweep_reports_what_it_did(store, feed, heard):
+    for number in range(3):
+        await create(store, f"s{number}", now=LONG_AGO)
+    report = await sweep_once(store, feed, batch=2)
+    assert (report.expired, report.purged, report.kept, report.full) == (2, 0, 0, True)
+    assert report.did_something
+    assert report.latest == max(change.lateness for change in heard.changes.seen)
+    report = await sweep_once(store, feed, batch=2)
+    assert (report.expired, report.full) == (1, False)
+    report = await sweep_once(store, feed, batch=2)
+    assert not report.did_something
+    assert report.latest == timedelta(0)
+
+
+async def test_with_no_horizon_one_sweep_expires_and_purges(open_store, feed, heard):
+    store = await open_store(horizon=timedelta(0))
+    await create(store, now=LONG_AGO)
+    report = await sweep_once(store, feed)
+    assert (report.expired, report.purged) == (1, 1)
+    assert [change.kind for change in heard.changes.seen] == [ChangeKind.EXPIRED, ChangeKind.PURGED]

@@ -1,0 +1,180 @@
+"""What nobody may read: not in a log of any format, not in an answer, not in `ps`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import canaries
+import pytest
+
+from lapse.core.errors import SettingsError
+from lapse.settings import Settings, load_settings
+from postgres import own_server
+from serving import AGENTS, LAPSE, environment, serving
+
+SECRETS = re.compile("canary-of-the-[a-z]+")
+FORMATS = ["console", "json"]
+BEGINS = re.compile(
+    r"\d{4}-\d\d-\d\dT[\d:.]+Z \[(debug|info|warning|error|critical) *\] "  # a line of ours
+    r"|Lapse serves |lapse: "
+    r"|  File \"|    |Traceback|[\w.]+(Error|Exception|Disconnect\w*)$|$|During |The above "
+)
+
+
+def agents(folder):
+    return str(shutil.copytree(AGENTS, folder / "agents"))
+
+
+@dataclass(frozen=True)
+class Talk:
+    """What a server has said."""
+
+    log: str
+    answers: list[str]
+    shown: str
+    """How it stood in the list of processes."""
+
+
+def shown(server):
+    return Path(f"/proc/{server.process.pid}/cmdline").read_bytes().decode()
+
+
+def talk(folder, identity, *arguments, store_ends=None, **settings):
+    with serving(folder, agents(folder), "--verbose", *arguments, **settings) as server:
+        answers = canaries.provoke(server, identity)
+        if store_ends is not None:
+            store_ends()
+            lost = server.client.get(server.path("s"), headers=identity)
+            assert lost.status_code == 503
+            answers += [lost.text, server.client.get("/readyz").text]
+        title = shown(server)
+        server.stop()
+        return Talk(server.log, answers, title)
+
+
+@pytest.fixture(scope="module")
+def talked(tmp_path_factory):
+    """Return what two servers said: an open one on SQLite, and a guarded one on PostgreSQL.
+
+    The second one loses its store, whose password stood on its command line.
+    """
+    console, machine = (tmp_path_factory.mktemp(style) for style in FORMATS)
+    found = {"console": talk(console, {})}
+    with own_server() as own:
+        url = own.url.replace("postgres@", f"postgres:{canaries.PASSWORD}@")
+        found["json"] = talk(
+            machine,
+            canaries.bearer("service"),
+            *("--store", url),
+            store_ends=lambda: own.stop("immediate"),
+            LAPSE_LOG_FORMAT="json",
+            **canaries.SETTINGS,
+        )
+    return found
+
+
+@pytest.mark.parametrize("style", FORMATS)
+def test_no_line_of_a_log_has_anything_of_what_users_sent(talked, style):
+    """Broken on purpose: with the quotations of exceptions left in, the text is there."""
+    log = talked[style].log
+    assert "session" in log
+    assert "RuntimeError" in log
+    assert set(SECRETS.findall(log)) == set()
+
+
+def test_a_line_of_the_console_stays_one_line(talked):
+    """Broken on purpose: with `visible` taken out of the formatter a forged line is there."""
+    log = talked["console"].log
+    assert "\x1b" not in log
+    for line in re.split("[\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]", log):
+        assert BEGINS.match(line), line
+
+
+def test_a_line_of_json_stays_one_object(talked):
+    log = talked["json"].log
+    for line in log.split("\n"):
+        if line and not line.startswith(("Lapse serves", "lapse: ")):
+            assert json.loads(line)["level"] in {"debug", "info", "warning", "error"}
+    assert not set(log) & set("\x1b\u2028\u2029\x85")
+
+
+def test_no_answer_has_a_secret_or_a_trace(talked):
+    secrets = {f"canary-of-the-{name}" for name in ("token", "cookie", "key", "signing")}
+    for talk_ in talked.values():
+        for told in talk_.answers:
+            assert not set(SECRETS.findall(told)) & (secrets | {canaries.PASSWORD})
+            assert "Traceback" not in told
+
+
+def test_the_list_of_processes_shows_no_password(talked):
+    """Broken on purpose: with the title left alone `ps` shows it to every user of the machine."""
+    assert canaries.PASSWORD not in talked["json"].shown
+    assert "postgres:***@" in talked["json"].shown
+    assert "LAPSE_STORE_URL" in talked["json"].log
+
+
+def test_a_token_is_in_no_log_and_no_answer(talked):
+    for part in canaries.bearer("service")["Authorization"].split(".")[:2]:
+        assert part.removeprefix("Bearer ") not in talked["json"].log
+    assert "issuer.test" not in talked["json"].log
+
+
+URLS = [
+    "mysql://u:PW@127.0.0.1:1/db",
+    "postgresql://u:PW@127.0.0.1:1/db",
+    "postgresql://u:PW@127.0.0.1:nope/db",
+    "postgresql://u:x#PW@127.0.0.1:1/db",
+    "postgresql://u:x?PW@127.0.0.1:1/db",
+    "postgresql://u:x/PW@127.0.0.1:1/db",
+    "postgresql://u:x@PW@127.0.0.1:1/db",
+    "postgresql://u:[PW@127.0.0.1:1/db",
+    "postgresql:/u:PW@127.0.0.1:1/db",
+    "postgresql//u:PW@127.0.0.1:1/db",
+    "sqlite://u:PW@127.0.0.1:1/db",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+async def test_no_error_about_a_store_has_its_password(url):
+    """Broken on purpose: without the look at the URL the driver quotes the parts it fell over."""
+    from lapse.core.errors import LapseError
+    from lapse.store import store_from_url
+
+    async def opened():
+        store = store_from_url(url.replace("PW", canaries.PASSWORD))
+        try:
+            await store.open()
+        finally:
+            await store.close()
+
+    with pytest.raises(LapseError) as caught:
+        await opened()
+    assert canaries.PASSWORD not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize("url", [URLS[0], URLS[3], URLS[9]])
+def test_no_command_says_a_password(tmp_path, url):
+    arguments = [LAPSE, "report", url.replace("PW", canaries.PASSWORD)]
+    done = subprocess.run(
+        arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert canaries.PASSWORD not in done.stdout + done.stderr
+
+
+def test_settings_show_no_secret(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    url = f"postgresql://u:{canaries.PASSWORD}@h/db"
+    settings = load_settings(store_url=url)
+    assert settings.store_url == url
+    assert canaries.PASSWORD not in repr(settings) + str(settings)
+    for name, field in Settings.model_fields.items():
+        if not field.repr:
+            with pytest.raises(SettingsError) as caught:
+                load_settings(**{name: [canaries.PASSWORD]})
+            assert canaries.PASSWORD not in str(caught.value)

@@ -1,0 +1,29 @@
+"""The random driver: it walks, and a seed gives the same walk again."""
+
+import model
+import pytest
+from drive import walk
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_random_walk_finds_no_difference_from_the_model(backend, seed, tmp_path):
+    with backend.empty(tmp_path) as url:
+        await walk(seed, 150, url)
+
+
+async def test_a_seed_repeats_its_walk():
+    one, again, other = [(await walk(seed, 40)).steps for seed in (7, 7, 8)]
+    assert one == again
+    assert one != other
+
+
+async def test_a_difference_is_reported_with_its_seed_and_its_steps(monkeypatch):
+    monkeypatch.setattr("model.HOUR", 2 * model.HOUR)
+
+    async def walks():
+        for seed in range(50):
+            await walk(seed, 150)
+
+    with pytest.raises(AssertionError) as failed:
+        await walks()
+    assert "seed" in failed.value.__notes__[-1]

@@ -1,0 +1,168 @@
+"""One walk through the life of a few sessions, on a store and on the model side by side."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from model import Model
+
+from backends import T0, TICK, key, levels, listed, message, note
+from lapse.core.documents import split_state
+from lapse.core.errors import LapseError
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause, Status
+from lapse.store.protocol import Store
+from lapse.store.records import Glimpse, NewEvent, Result, Revision, SessionRecord
+
+KEYS = (key("s1"), key("s2"), key("s1", user="bob"), key("s1", app="other"))
+KINDS = {"message": message, "note": note}
+TTLS = (TICK, timedelta(minutes=30), timedelta(hours=20), timedelta(hours=30))
+JUMPS = (TICK, timedelta(minutes=29), timedelta(hours=1), timedelta(hours=23))
+SEEN = ("exact", "time", "glimpse", "old")
+STATES = ({}, {"a": 1}, {"a": None, "box": {"x": 1}}, {"app:tone": "dry"}, {"user:b": 2, "c": 3})
+METADATA = ({}, {"m": 1}, {"m": None, "n": {"x": 1}}, {"n": {"y": 2}})
+
+
+def _by_value(record: SessionRecord | None) -> SessionRecord | None:
+    """Return a session with its events as JSON values: not every store keeps their letters."""
+    if record is None:
+        return None
+    events = [
+        replace(event, data=json.dumps(json.loads(event.data), sort_keys=True))
+        for event in record.events
+    ]
+    return replace(record, events=tuple(events))
+
+
+class Walk:
+    """Takes steps; each raises AssertionError where store and model part."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.model = Model(T0, store.rules.horizon, enforced=store.rules.enforced)
+        self.steps: list[str] = []
+        self._sent: dict[SessionKey, list[tuple[NewEvent, Revision]]] = {}
+
+    async def _both(
+        self, real: Awaitable[Any], ideal: Callable[..., Any], *arguments: Any
+    ) -> tuple[Any, Any]:
+        """Return what store and model answer; an error is an answer, told by its class."""
+        try:
+            expected = ideal(*arguments)
+        except LapseError as error:
+            expected = type(error)
+        try:
+            answer = await real
+        except LapseError as error:
+            answer = type(error)
+        return answer, expected
+
+    async def create(self, where: SessionKey, ttl: timedelta, state: dict, metadata: dict) -> None:
+        now, delta = self.model.now, split_state(state)
+        real = self.store.at(now).create(where, state=delta, ttl=ttl, metadata=metadata)
+        answer, expected = await self._both(real, self.model.create, where, delta, ttl, metadata)
+        if isinstance(answer, Result):
+            assert answer.changes == (expected,)
+            assert answer.value == self.model.read(where)
+        else:
+            assert answer == expected
+
+    async def append(
+        self, where: SessionKey, kind: str, delay: timedelta, state: dict, seen: str
+    ) -> None:
+        session = self.model.sessions.get(where)
+        revision = Revision(T0, 0) if session is None else session.revision
+        name = f"e{len(self.steps):04}"
+        event = KINDS[kind](name, at=revision.update_time + delay, state=state)
+        last = session.events[-1].id if session is not None and session.events else None
+        marks = {
+            "exact": revision,
+            "time": Revision(revision.update_time, None),
+            "glimpse": Glimpse(revision.update_time, last),
+            "old": replace(revision, number=revision.number - 1),
+        }
+        await self._append(where, event, marks[seen])
+        self._sent.setdefault(where, []).append((event, revision))
+
+    async def repeat(self, where: SessionKey, back: int) -> None:
+        """Send an event again, with the revision that its first sender held."""
+        for event, revision in self._sent.get(where, [])[-1 - back :][:1]:
+            await self._append(where, event, revision)
+
+    async def _append(self, where: SessionKey, event: NewEvent, seen: Revision | Glimpse) -> None:
+        real = self.store.at(self.model.now).append(where, event, seen)
+        answer, expected = await self._both(real, self.model.append, where, event, seen)
+        assert answer == expected
+
+    async def delete(self, where: SessionKey) -> None:
+        real = self.store.at(self.model.now).delete(where)
+        answer, expected = await self._both(real, self.model.delete, where)
+        assert answer == expected
+
+    async def extend(self, where: SessionKey) -> None:
+        real = self.store.at(self.model.now).extend(where)
+        answer, expected = await self._both(real, self.model.extend, where)
+        assert answer == expected
+
+    async def amend(self, where: SessionKey, metadata: dict | None, ttl: timedelta | None) -> None:
+        real = self.store.at(self.model.now).amend(where, metadata=metadata, ttl=ttl)
+        answer, expected = await self._both(real, self.model.amend, where, metadata, ttl)
+        assert answer == expected
+
+    async def resurrect(self, where: SessionKey, cause: Cause) -> None:
+        real = self.store.at(self.model.now).resurrect(where, cause=cause)
+        answer, expected = await self._both(real, self.model.resurrect, where, cause)
+        assert answer == expected
+
+    async def expire_due(self, limit: int) -> None:
+        due = self.model.due(Status.WAITING)
+        swept = await self.store.at(self.model.now).expire_due(limit)
+        taken = self._taken(swept, due, limit)
+        self.model.expire(taken)
+        assert all(
+            change.record == self.model.record(change.record.key)
+            for change in swept.changes
+            if self.model.horizon
+        )
+
+    async def purge_due(self, limit: int) -> None:
+        due = self.model.due(Status.EXPIRED)
+        swept = await self.store.at(self.model.now).purge_due(limit)
+        self.model.purge(self._taken(swept, due, limit))
+
+    def _taken(self, swept: Result, due: list, limit: int) -> list[SessionKey]:
+        """Return what a sweep took, once that is as many of the longest overdue as asked for."""
+        deadline = {where: moment for moment, where in due}
+        taken = [change.record.key for change in swept.changes]
+        assert swept.value == len(taken) == len(set(taken))
+        expected = [moment for moment, _ in due[:limit]]
+        assert sorted(deadline[where] for where in taken) == expected
+        assert all(change.at == self.model.now for change in swept.changes)
+        return taken
+
+    def pass_time(self, jump: timedelta) -> None:
+        self.model.now += jump
+
+    def go_to_a_deadline(self, number: int, early: timedelta) -> None:
+        """Move to a deadline that is ahead, or a little before it."""
+        moments = [one - early for one in self.model.deadlines() if one - early > self.model.now]
+        if moments:
+            self.model.now = moments[number % len(moments)]
+
+    async def compare(self) -> None:
+        """Compare everything that can be read."""
+        now, model, store = self.model.now, self.model, self.store
+        reads = [store.at(now).read(where) for where in KEYS]
+        lives = [store.at(now).lifecycle(where) for where in KEYS]
+        lists = [("app", None), ("app", "ann"), ("app", "bob"), ("other", None)]
+        seen = [_by_value(record) for record in await asyncio.gather(*reads)]
+        assert seen == [_by_value(model.read(where)) for where in KEYS]
+        assert await asyncio.gather(*lives) == [model.record(where) for where in KEYS]
+        found = await asyncio.gather(*(listed(store, user, now, app) for app, user in lists))
+        assert [list(one) for one in found] == [model.listed(*one) for one in lists]
+        assert await store.at(now).time_to_next() == model.time_to_next()
+        assert await levels(store) == model.levels()
+        assert await store.user_state("app", "ann") == model.user.get(("app", "ann"), {})

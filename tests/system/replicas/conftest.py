@@ -1,0 +1,26 @@
+"""Databases of these tests' own, and a server to stop and to start."""
+
+import pytest
+
+from postgres import OwnServer, blank, database, own_server
+
+
+@pytest.fixture
+def place():
+    """The URL of a database with Lapse's tables, all empty."""
+    with database() as url:
+        yield url
+
+
+@pytest.fixture
+def nothing():
+    """The URL of a database with nothing in it."""
+    with blank() as url:
+        yield url
+
+
+@pytest.fixture
+def own() -> OwnServer:
+    """A server of one's own, to stop and to start."""
+    with own_server() as server:
+        yield server

@@ -1,0 +1,137 @@
+"""Many replicas on one empty database, and roles that may not create tables."""
+
+import asyncio
+import subprocess
+import sys
+import uuid
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from backends import key, message
+from lapse.core.documents import StateDelta
+from lapse.core.errors import StoreRefusedError
+from lapse.store import store_from_url
+from postgres import blank, prepare, rows, run
+from serving import LAPSE, environment
+
+OPENER = Path(__file__).parents[1] / "faults" / "opener.py"
+DATABASES = 8
+GRANT = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {}"
+
+
+def lapse(*arguments):
+    """Run a command of Lapse's to its end."""
+    return subprocess.run(
+        [LAPSE, *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@contextmanager
+def clerk_of(url):
+    """Yield a database's URL for a role that may create no tables, and the role's name."""
+    name = f"clerk_{uuid.uuid4().hex[:8]}"
+    run(url, f"CREATE ROLE {name} LOGIN")
+    try:
+        yield url.replace("postgres@", f"{name}@"), name
+    finally:
+        run(url, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+
+async def test_eight_replicas_that_open_one_empty_database_at_once_all_come_up():
+    """The schema is made once.
+
+    Seen to fail without the advisory lock.
+    """
+    openers = [
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            OPENER,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(8)
+    ]
+    try:
+        for opener in openers:
+            assert await opener.stdout.readline() == b"ready\n"
+        for _ in range(DATABASES):
+            with blank() as url:
+                for opener in openers:
+                    opener.stdin.write(f"{url}\n".encode())
+                said = [await opener.stdout.readline() for opener in openers]
+                assert said == [b"came up\n"] * 8
+                assert rows(url, "SELECT count(*) FROM lapse_lobby") == [(8,)]
+    finally:
+        for opener in openers:
+            await opener.communicate(b"")
+    assert [opener.returncode for opener in openers] == [0] * 8
+
+
+async def test_a_role_that_may_create_nothing_works_on_a_prepared_schema(nothing):
+    """Nothing is written where nothing is missing.
+
+    Seen to fail with a store that says CREATE TABLE IF NOT EXISTS each time it opens.
+    """
+    prepare(nothing)
+    with clerk_of(nothing) as (url, name):
+        run(nothing, GRANT.format(name))
+        store = store_from_url(url)
+        await store.open()
+        state = StateDelta(app={"a": 1}, user={"b": 2}, session={"c": 3})
+        for session in ("s1", "s2"):
+            await store.create(key(session), state=state, ttl=timedelta(0), metadata={})
+        seen = (await store.expire_due(10)).changes
+        assert len(seen) == 2
+        created = await store.create(key("s2"), state=state, ttl=timedelta(hours=1), metadata={})
+        revision = created.value.revision
+        await store.append(key("s2"), message(at=created.changes[0].at), revision)
+        assert (await store.delete(key("s2"))).changes
+        assert (await store.delete(key("s1"))).changes
+        await store.close()
+
+
+@pytest.mark.parametrize("prepared", ["empty", "half"])
+async def test_on_an_unprepared_schema_such_a_role_is_told_of_migrate(nothing, prepared):
+    if prepared == "half":
+        prepare(nothing)
+        run(nothing, "DROP TABLE lapse_lobby, lapse_schema CASCADE")
+    with clerk_of(nothing) as (url, name):
+        run(nothing, GRANT.format(name))
+        before = rows(nothing, "SELECT relname FROM pg_class ORDER BY 1")
+        store = store_from_url(url)
+        with pytest.raises(StoreRefusedError, match=r"may not create them.*`lapse migrate"):
+            await store.open()
+        await store.close()
+        assert rows(nothing, "SELECT relname FROM pg_class ORDER BY 1") == before
+
+
+def test_migrate_prints_what_it_would_run_and_runs_it(nothing):
+    with clerk_of(nothing) as (url, name):
+        refused = lapse("migrate", "--store", url)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.count("\n") == 1
+        assert "may not create them" in refused.stderr
+
+        printed = lapse("migrate", "--print", "--store", url)
+        assert (printed.returncode, printed.stderr) == (0, "")
+        assert rows(nothing, "SELECT to_regclass('lapse_lobby')") == [(None,)]
+
+        done = lapse("migrate", "--store", nothing)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "brought up to date" in done.stdout
+        run(nothing, GRANT.format(name))
+        for place in (nothing, url):
+            assert lapse("migrate", "--store", place).stdout == "nothing to do\n"
+        assert lapse("migrate", "--print", "--store", url).stdout == ""
+
+    with blank() as other:
+        run(other, printed.stdout)
+        assert lapse("migrate", "--store", other).stdout == "nothing to do\n"

@@ -1,0 +1,134 @@
+"""Several sweepers on one database, and sweepers that are told of deadlines by others."""
+
+import json
+import signal
+import subprocess
+from collections import Counter
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from watching import running
+
+from backends import key
+from lapse.core.documents import StateDelta
+from lapse.store import store_from_url
+from postgres import rows, run
+from serving import AGENTS, LAPSE, environment, eventually, serving
+
+DUE = 20_000
+FILL = f"""
+INSERT INTO lapse_lobby (
+  app_name, user_id, session_id, status, created_at, ttl, expires_at, state, held_events,
+  update_time
+)
+SELECT 'app', 'ann', to_char(n, 'FM00000000'), 'waiting', now() - interval '1 hour',
+  interval '30 min', now() - interval '30 min', '{{}}', '[]', now() AT TIME ZONE 'UTC'
+FROM generate_series(1, {DUE}) AS n
+"""
+LATENESS = "SELECT extract(epoch FROM expired_at - expires_at) FROM lapse_lobby"
+ASLEEP = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = $1"
+
+
+@contextmanager
+def sweeper(url, folder, number):
+    """Run a `lapse sweep --watch`, and yield what tells the lines that it has logged."""
+    log_file = folder / f"sweep{number}.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [LAPSE, "sweep", "--watch", "--store", url],
+            cwd=folder,
+            env=environment(LAPSE_LOG_FORMAT="json"),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield lambda: log_file.read_text().splitlines()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def expired_in(lines):
+    logged = [json.loads(line) for line in lines if line.startswith("{")]
+    return [line["session"].rstrip("…") for line in logged if line["event"] == "session expired"]
+
+
+def test_three_sweepers_expire_each_of_many_due_sessions_once(place, tmp_path):
+    """Each expiry is reported by one of them, none by two.
+
+    Seen to fail with an `expire_due` that joins by the key what it selected without a lock.
+    """
+    run(place, FILL)
+    waiting = "SELECT 1 FROM lapse_lobby WHERE status = 'waiting' LIMIT 1"
+    with (
+        sweeper(place, tmp_path, 1) as one,
+        sweeper(place, tmp_path, 2) as two,
+        sweeper(place, tmp_path, 3) as three,
+    ):
+        eventually(lambda: not rows(place, waiting), within=60)
+    reports = [expired_in(lines()) for lines in (one, two, three)]
+    assert Counter(name for names in reports for name in names) == Counter(
+        f"{number:08}" for number in range(1, DUE + 1)
+    )
+    assert sum(bool(names) for names in reports) > 1
+    counted = "SELECT status, resurrections, count(*) FROM lapse_lobby GROUP BY 1, 2"
+    assert rows(place, counted) == [("expired", 0, DUE)]
+
+
+@pytest.fixture
+def brief():
+    return {"state": StateDelta(), "ttl": timedelta(seconds=1), "metadata": {}}
+
+
+async def test_a_sweeper_is_told_of_a_near_deadline_that_another_replica_makes(place, brief):
+    """It sleeps for 15 seconds and is woken.
+
+    Seen to fail without the NOTIFY, and with a sweeper that does not listen.
+    """
+    here = store_from_url(place)
+    await here.open()
+    async with running(place, "sweep") as other:
+        await other.until(lambda: other.those("listening"))
+        name = place.partition("@/")[2].partition("?")[0]
+        eventually(lambda: rows(place, ASLEEP, name))
+        await here.create(key(), **brief)
+        await other.until(lambda: other.those("expired"))
+    ((lateness,),) = rows(place, LATENESS)
+    # Far less than it would have slept; on a quiet machine it is milliseconds.
+    assert 0 <= lateness < 5
+    await here.close()
+
+
+async def test_a_sweeper_that_hears_nothing_finds_a_deadline_after_its_sleep(place, brief):
+    here = store_from_url(place)
+    await here.open()
+    async with running(place, "sweep", "0", "deaf", "sleep=3") as other:
+        await other.until(lambda: other.those("listening"))
+        await here.create(key(), **brief)
+        await other.until(lambda: other.those("expired"))
+    ((lateness,),) = rows(place, LATENESS)
+    assert lateness >= 0
+    await here.close()
+
+
+def test_a_separate_sweeper_serves_servers_that_do_not_sweep(place, tmp_path):
+    """Seen to fail with a sweeper that only purges."""
+    with serving(tmp_path, str(AGENTS), "--store", place, LAPSE_SWEEPER="off") as server:
+        assert server.client.get("/readyz").status_code == 200
+        # The first run loads the agent, which takes longer than the TTL to come.
+        assert server.run(server.create()).status_code == 200
+        with sweeper(place, tmp_path, 1) as lines:
+            eventually(lambda: "sweeping until stopped" in lines())
+            used, left = (server.create(options={"ttl_minutes": 0.02}) for _ in range(2))
+            assert server.run(used).status_code == 200
+            eventually(lambda: rows(place, LATENESS + " WHERE status = 'expired'"))
+        assert expired_in(lines()) == [left[:8]]
+        assert server.lifecycle(left)["status"] == "expired"
+        assert server.lifecycle(used)["status"] == "used"
+        assert server.run(left).status_code == 200
+        assert server.lifecycle(left)["resurrections"] == 1
+        assert "swept" not in server.log

@@ -1,0 +1,152 @@
+"""A real server with a TTL that learns: what it gives new sessions, and what operators see."""
+
+import asyncio
+import re
+import sqlite3
+import subprocess
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from lapse.core.documents import StateDelta
+from lapse.core.keys import SessionKey
+from lapse.store import store_from_url
+from lapse.store.records import EventRecord, NewEvent
+from lapse.ttl.observed import is_audited
+from serving import AGENTS, LAPSE, environment, lapse, serving
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "ttl.md").read_text("utf-8")
+AGE = timedelta(hours=2)
+PLAIN = next(f"p{number}" for number in range(999) if not is_audited(f"p{number}"))
+
+
+async def live(folder):
+    """Let 120 users hear their first message after two hours, three days ago."""
+    store = store_from_url(f"sqlite:///{folder / 'lapse.db'}")
+    born = datetime.now(UTC).replace(hour=3) - timedelta(days=3)
+    for number in range(120):
+        key = SessionKey("parrot", f"u{number}", f"s{number}")
+        segment = {"segment": "new"} if number % 2 else {}
+        made = await store.at(born).create(
+            key, state=StateDelta(), ttl=timedelta(days=1), metadata=segment
+        )
+        record = EventRecord("m", "e", born + AGE, '{"author": "user"}')
+        event = NewEvent(record, StateDelta(), is_message=True)
+        await store.at(born + AGE).append(key, event, made.value.revision)
+    gone = SessionKey("parrot", "ada", "gone")
+    await store.at(born).create(gone, state=StateDelta(), ttl=AGE, metadata={})
+    await store.at(born + AGE).expire_due(10)
+    await store.at(born + timedelta(days=1)).purge_due(10)
+    await store.close()
+
+
+def copy(server, folder):
+    with (
+        closing(sqlite3.connect(server.folder / "lapse.db")) as source,
+        closing(sqlite3.connect(folder / "lapse.db")) as target,
+    ):
+        source.backup(target)
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory):
+    """A folder with a store that has lived, served once with the policy in force."""
+    folder = tmp_path_factory.mktemp("ttl")
+    asyncio.run(live(folder))
+    settings = {"LAPSE_TTL_POLICY": "adaptive", "LAPSE_TTL_CAP_HOURS": "20"}
+    with serving(folder, str(AGENTS), **settings) as server:
+        yield server
+
+
+def test_a_new_session_has_the_ttl_that_was_learnt_unless_it_brings_its_own(lived):
+    made = lived.create(sessionId=PLAIN)
+    minutes = lived.lifecycle(made)["ttlMinutes"]
+    assert 120 <= minutes < 132
+    own = lived.create(options={"ttl_minutes": 7})
+    assert lived.lifecycle(own)["ttlMinutes"] == 7
+    audited = next(f"a{number}" for number in range(999) if is_audited(f"a{number}"))
+    assert lived.lifecycle(lived.create(sessionId=audited))["ttlMinutes"] == 20 * 60
+
+
+def test_metrics_tell_the_ttl_its_bound_and_why(lived):
+    labels = '{app="parrot",segment=""}'
+    assert 7200 <= lived.metric(f"lapse_ttl_seconds{labels}") < 7900
+    assert 0 < lived.metric(f"lapse_ttl_bound{labels}") <= 0.05
+    assert lived.metric(f"lapse_ttl_observations{labels}") == 120
+    assert lived.metric('lapse_ttl_status{app="parrot",reason="chosen",segment=""}') == 1
+    assert lived.metric("lapse_ttl_applied") == 1
+
+
+def test_a_run_on_a_purged_session_counts_as_a_hard_miss(lived):
+    assert lived.run("gone").status_code == 404
+    assert lived.run("never").status_code == 404
+    store = store_from_url(f"sqlite:///{lived.folder / 'lapse.db'}")
+
+    async def refused():
+        since = datetime.now(UTC).date() - timedelta(days=9)
+        counts = await store.observed(since=since)
+        await store.close()
+        return sum(count.sessions for count in counts if count.kind == "refused")
+
+    assert asyncio.run(refused()) == 1
+
+
+def test_show_and_explain_tell_operators(lived):
+    shown = lapse(lived.folder, "ttl", "show", "--png", "curves.png", LAPSE_TTL_POLICY="shadow")
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(
+        r"parrot/new +│ 1\d\d\.\d +│ chosen +│ +0.00% │ +4.\d+% │ +0.00% ", shown.stdout
+    )
+    assert "policy: shadow" in shown.stdout
+    assert (lived.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    told = lapse(lived.folder, "ttl", "explain").stdout
+    assert re.search(r"parrot/new\n  \S+ \S+ \d+\.\d min: chosen, 60 first messages of", told)
+
+
+def test_reset_window_forgets_the_days_and_keeps_the_ttl(lived, tmp_path):
+    copy(lived, tmp_path)
+    reset = lapse(tmp_path, "ttl", "reset-window", "--app", "parrot")
+    assert "parrot/new: days before" in reset.stdout
+    told = lapse(tmp_path, "ttl", "explain").stdout
+    ttl, again = re.findall(r"(\S+) min: (?:chosen|window reset by an operator)", told)[:2]
+    assert ttl == again
+
+
+@pytest.mark.parametrize("command", ["explain", "reset-window"])
+def test_where_nothing_was_decided_it_says_what_to_do(tmp_path, command):
+    done = lapse(tmp_path, "ttl", command)
+    assert done.returncode == 1
+    assert "nothing was decided yet" in done.stderr
+
+
+def test_an_empty_store_has_nothing_to_show(tmp_path):
+    done = lapse(tmp_path, "ttl", "show")
+    assert done.returncode == 0
+    assert "policy: fixed" in done.stdout
+
+
+def test_serve_refuses_to_learn_where_nothing_is_restorable(tmp_path):
+    done = lapse(tmp_path, "serve", LAPSE_TTL_POLICY="adaptive", LAPSE_RESTORE_HOURS="0")
+    assert done.returncode == 1
+    assert "LAPSE_TTL_POLICY='adaptive': needs LAPSE_RESTORE_HOURS above 0" in done.stderr
+
+
+@pytest.mark.parametrize("mark", ["store", "trace"])
+def test_the_commands_of_the_page_run_as_printed(lived, tmp_path, mark):
+    if mark == "store":
+        copy(lived, tmp_path)
+    blocks = re.findall(rf"<!-- {mark} -->\n```sh\n(.*?)```", DOCUMENT, re.DOTALL)
+    assert blocks
+    done = subprocess.run(
+        ["bash", "-euc", "\n".join(blocks).replace("lapse ", f"{LAPSE} ")],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("oracle") == len(re.findall(r"lapse simulate", "\n".join(blocks)))

@@ -1,0 +1,190 @@
+"""`lapse.web.mount`: Lapse's routes in one's own FastAPI application."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from google.adk.errors.session_not_found_error import SessionNotFoundError
+from google.adk.runners import Runner
+
+from adk_builders import APP, USER, created, eventually, got, spoken
+from lapse import LapseSessionService, store_from_url
+from lapse.core.errors import StoreUnavailableError
+from lapse.demo.concierge.agent import root_agent
+from lapse.web import MountOptions, mount
+
+
+@asynccontextmanager
+async def serving(app):
+    """Give a client of the application while its lifespan lasts."""
+    transport = httpx.ASGITransport(app=app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def service(tmp_path):
+    return LapseSessionService(store_from_url(f"sqlite:///{tmp_path}/lapse.db"))
+
+
+@pytest.fixture
+def app(service):
+    application = FastAPI()
+    mount(application, service)
+    return application
+
+
+def lifecycle_of(session):
+    return f"/apps/{APP}/users/{USER}/sessions/{session.id}/lifecycle"
+
+
+async def test_the_lifecycle_routes_answer(service, app):
+    async with serving(app) as client:
+        session = await created(service, metadata={"page": "home"})
+        record = (await client.get(lifecycle_of(session))).json()
+        assert (record["status"], record["metadata"]["page"]) == ("waiting", "home")
+        await service.append_event(session, spoken())
+        assert (await client.get(lifecycle_of(session))).json()["status"] == "used"
+
+
+async def test_the_health_routes_answer(service, app):
+    async with serving(app) as client:
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/readyz")).json() == {"status": "ready"}
+        await created(service)
+        assert (
+            f'lapse_sessions_created_total{{app="{APP}"}} 1.0'
+            in (await client.get("/metrics")).text
+        )
+
+
+async def test_the_sweeper_runs_for_the_applications_lifetime(service, app):
+    changes = []
+    service.feed.subscribe(changes.append)
+
+    async def expired():
+        return [str(change.kind) for change in changes] == ["created", "expired"]
+
+    async with serving(app):
+        await created(service, ttl_minutes=0.0005)
+        await eventually(expired)
+
+
+async def test_without_a_sweeper_deadlines_hold_and_it_is_ready_all_the_same(service):
+    app = FastAPI()
+    mount(app, service, MountOptions(sweep=False))
+    async with serving(app) as client:
+        session = await created(service, ttl_minutes=0.0005)
+
+        async def expired():
+            return (await client.get(lifecycle_of(session))).json()["status"] == "expired"
+
+        await eventually(expired)
+        assert await got(service, session.id) is None
+        assert (await service.store.expire_due(10)).taken == 1
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_the_service_is_closed_with_the_application(service, app):
+    async with serving(app):
+        session = await created(service)
+    await service.flush()
+    with pytest.raises(StoreUnavailableError):
+        await created(service)
+    assert session.id
+
+
+async def test_the_applications_own_lifespan_and_routes_go_on_working(service):
+    steps = []
+
+    @asynccontextmanager
+    async def own(_app):
+        session = await created(service)
+        steps.append("store open at start")
+        yield
+        assert await got(service, session.id) is not None
+        steps.append("store open at end")
+
+    app = FastAPI(lifespan=own)
+
+    @app.get("/mine")
+    async def mine():
+        return {"mine": True}
+
+    mount(app, service)
+    async with serving(app) as client:
+        assert (await client.get("/mine")).json() == {"mine": True}
+    assert steps == ["store open at start", "store open at end"]
+
+
+async def test_routes_of_ones_own_answer_for_lapses_errors(service, app):
+    @app.post("/chat/{session_id}")
+    async def chat(session_id: str):
+        session = await got(service, session_id)
+        if session is None:
+            raise SessionNotFoundError(session_id)
+        return await service.append_event(session, spoken())
+
+    @app.post("/open")
+    async def open_one(minutes: float):
+        return await created(service, ttl_minutes=minutes)
+
+    async with serving(app) as client:
+        answer = await client.post("/chat/none")
+        assert (answer.status_code, answer.json()) == (404, {"detail": "Session not found"})
+        answer = await client.post("/open", params={"minutes": -1})
+        assert answer.status_code == 400
+        assert "ttl_minutes" in answer.json()["detail"]
+        session = (await client.post("/open", params={"minutes": 5})).json()
+        assert (await client.post(f"/chat/{session['id']}")).status_code == 200
+
+
+async def test_a_store_that_does_not_answer_is_said_with_a_503(service, app):
+    async with serving(app) as client:
+        session = await created(service)
+        await service.store.close()
+        answer = await client.get(lifecycle_of(session))
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "1"
+        assert "store" in answer.json()["detail"]
+        ready = await client.get("/readyz")
+        assert ready.status_code == 503
+        assert "store" in ready.json()
+
+
+async def test_a_ttl_of_the_service_is_that_of_its_sessions(tmp_path):
+    store = store_from_url(f"sqlite:///{tmp_path}/lapse.db")
+    service = LapseSessionService(store, ttl=timedelta(minutes=7))
+    app = FastAPI()
+    mount(app, service)
+    async with serving(app) as client:
+        session = await created(service)
+        assert (await client.get(lifecycle_of(session))).json()["ttlMinutes"] == 7
+
+
+async def test_with_runners_an_application_of_ones_own_has_runs(service):
+    runner = Runner(app_name="concierge", agent=root_agent, session_service=service)
+    app = FastAPI()
+    mount(app, service, runners=[runner])
+    run = f"/apps/concierge/users/{USER}/sessions/tea/run"
+    async with serving(app) as client:
+        told = (await client.post(run, json={"message": "A table for 4"})).json()
+        assert told["success"]
+        stream = (await client.get(told["stream"])).text
+        assert "reservation 1 for 4 guests" in stream
+        assert "event: done" in stream
+        other = run.replace("concierge", "other")
+        assert (await client.post(other, json={"message": "hi"})).status_code == 404
+
+
+async def test_without_agents_there_are_no_runs(app):
+    async with serving(app) as client:
+        run = f"/apps/{APP}/users/{USER}/sessions/tea/run"
+        assert (await client.post(run, json={"message": "hi"})).status_code == 404
