@@ -9,10 +9,9 @@ import time
 from bench.support.children import Answer, Request, answer_requests
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change
-from lapse.settings import LogFormat
 from lapse.store import store_from_url
 from lapse.sweep.sweeper import Sweeper
-from lapse.telemetry.logs import configure_logging, log_change
+from lapse.telemetry.logs import LogFormat, configure_logging, log_change
 from lapse.telemetry.metrics import Metrics
 
 

@@ -17,12 +17,11 @@ from bench.support.peers import file_of
 from lapse.adk.service import LapseSessionService
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind
-from lapse.settings import LogFormat
 from lapse.store import store_from_url
 from lapse.store.protocol import Store
 from lapse.sweep.brake import Brakes
 from lapse.sweep.sweeper import Sweeper, SweepReport, sweep_once
-from lapse.telemetry.logs import configure_logging, log_change, log_sweep
+from lapse.telemetry.logs import LogFormat, configure_logging, log_change, log_sweep
 from lapse.telemetry.metrics import Metrics
 
 # What expire_due does to a row, for all due rows at once, on a plain connection.

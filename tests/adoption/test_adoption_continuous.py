@@ -9,11 +9,11 @@ import pytest
 from google.adk.sessions.database_session_service import DatabaseSessionService
 
 from lapse.adoption.adopter import Adopter
+from lapse.adoption.settings import Adopt
 from lapse.core import background
 from lapse.core.background import Background
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.feed import Feed
-from lapse.settings import Adopt
 from lapse.store import store_from_url
 from serving import AGENTS, USER, eventually, serving
 from stock_databases import place_of, shift_everything, words

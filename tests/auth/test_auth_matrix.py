@@ -57,7 +57,7 @@ def served(tmp_path_factory, issuer):
         LAPSE_JWT_AUDIENCE=AUDIENCE,
         LAPSE_JWT_ROLE_CLAIM="realm.roles",
     )
-    assert settings.auth_problems() == []
+    assert settings.problems() == []
     service = LapseSessionService(store_from_url("sqlite:///:memory:"))
     options = ServerOptions(
         AGENTS, "127.0.0.1", 0, web=True, artifact_service_uri="memory://", chat_app="parrot"

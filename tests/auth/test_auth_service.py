@@ -11,8 +11,8 @@ from lapse.auth.principals import Principal, Role, acting, current_principal
 from lapse.core.errors import NoSuchRunError, NoSuchSessionError
 from lapse.core.keys import SessionKey
 from lapse.runs.metrics import RunMetrics
+from lapse.runs.rules import RunLimits
 from lapse.runs.runs import Runs
-from lapse.runs.store import RunLimits
 from lapse.store import store_from_url
 from lapse.telemetry.metrics import Metrics
 

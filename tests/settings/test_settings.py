@@ -8,12 +8,13 @@ from datetime import timedelta
 
 import pytest
 
+from lapse.adoption.settings import Adopt
 from lapse.core.errors import SettingsError
 from lapse.core.lifecycle import Rules
 from lapse.limits.rules import Bounds
-from lapse.notices.store import WatchOptions
+from lapse.notices.rules import WatchOptions
 from lapse.quotas.rules import USUAL, Quotas
-from lapse.settings import Adopt, load_settings, setting_names
+from lapse.settings import load_settings, setting_names
 from lapse.telemetry.logs import LogFormat
 from lapse.ttl import Policy, Targets
 

@@ -13,7 +13,7 @@ from google.genai import types
 from lapse.adk.service import LapseSessionService
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Rules
-from lapse.notices.store import WatchOptions
+from lapse.notices.rules import WatchOptions
 from lapse.store import store_from_url
 from lapse.web import MountOptions, mount
 from served import Served

@@ -11,8 +11,9 @@ from lapse.core.clock import utc_now
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import ChangeKind
-from lapse.overview.store import CONFIRMED, BrakeOptions, BrakeReason
+from lapse.overview.store import CONFIRMED, BrakeReason
 from lapse.sweep.brake import Brakes, confirm
+from lapse.sweep.rules import BrakeOptions
 from lapse.sweep.sweeper import Sweeper, sweep_once
 from lapse.telemetry.logs import log_sweep
 from lapse.telemetry.metrics import Metrics

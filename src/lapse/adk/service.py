@@ -35,11 +35,11 @@ from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey, can_exist, check_new_key
 from lapse.core.lifecycle import Cause, Lifecycle
 from lapse.core.minutes import DEFAULT_TTL, ttl_from_minutes
-from lapse.overview.store import BrakeOptions
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
 from lapse.store.protocol import Store
 from lapse.store.records import Result
+from lapse.sweep.rules import BrakeOptions
 from lapse.sweep.sweeper import Sweeper
 from lapse.ttl import Targets
 from lapse.ttl.policy import TtlPolicy

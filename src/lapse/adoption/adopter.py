@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Final
 
 from lapse.adoption.adopt import new_run
+from lapse.adoption.settings import Adopt
 from lapse.adoption.store import Batch, Selection
 from lapse.core.background import Background
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
-from lapse.settings import Adopt
 from lapse.store.protocol import Store
 
 _AT_ONCE: Final = 500

@@ -10,7 +10,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings
 
 from lapse.auth.addresses import Network, parse_networks
 from lapse.auth.options import (
@@ -23,7 +22,7 @@ from lapse.auth.options import (
     RoleNames,
 )
 from lapse.core.errors import InvalidValueError
-from lapse.core.setting_types import SecondsOrNone
+from lapse.core.setting_types import SecondsOrNone, SliceSettings
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """What names of headers and cookies are made of (RFC 9110)."""
@@ -32,23 +31,27 @@ _LONGEST_LEEWAY: Final = timedelta(minutes=5)
 _DEFAULTS: Final = JwtOptions(issuer="", audiences=())
 
 
-class AuthSettings(BaseSettings):
+class AuthSettings(SliceSettings):
     """The settings of authentication; `docs/security.md` describes each."""
 
     auth: AuthMode = Field(default=AuthMode.NONE, validation_alias="LAPSE_AUTH")
     jwt_jwks_url: str | None = Field(default=None, validation_alias="LAPSE_JWT_JWKS_URL")
     jwt_key: SecretStr | None = Field(default=None, validation_alias="LAPSE_JWT_KEY", repr=False)
-    jwt_algorithms: str = Field(default="RS256", validation_alias="LAPSE_JWT_ALGORITHMS")
+    jwt_algorithms: str = Field(
+        default=",".join(_DEFAULTS.algorithms), validation_alias="LAPSE_JWT_ALGORITHMS"
+    )
     jwt_audience: str = Field(default="", validation_alias="LAPSE_JWT_AUDIENCE")
     jwt_issuer: str = Field(default="", validation_alias="LAPSE_JWT_ISSUER")
     jwt_user_claim: str = Field(
         default=_DEFAULTS.user_claim, min_length=1, validation_alias="LAPSE_JWT_USER_CLAIM"
     )
-    jwt_role_claim: str = Field(default="", validation_alias="LAPSE_JWT_ROLE_CLAIM")
+    jwt_role_claim: str = Field(
+        default=_DEFAULTS.role_claim, validation_alias="LAPSE_JWT_ROLE_CLAIM"
+    )
     jwt_leeway: SecondsOrNone = Field(
         default=_DEFAULTS.leeway, validation_alias="LAPSE_JWT_LEEWAY_SECONDS"
     )
-    jwt_cookie: str = Field(default="", validation_alias="LAPSE_JWT_COOKIE")
+    jwt_cookie: str = Field(default=_DEFAULTS.cookie, validation_alias="LAPSE_JWT_COOKIE")
     auth_header: str = Field(default="X-Forwarded-User", validation_alias="LAPSE_AUTH_HEADER")
     auth_role_header: str = Field(default="", validation_alias="LAPSE_AUTH_ROLE_HEADER")
     auth_proxies: str = Field(default="", validation_alias="LAPSE_AUTH_PROXIES")
@@ -62,7 +65,7 @@ class AuthSettings(BaseSettings):
 
     @property
     def authentication(self) -> AuthOptions:
-        """Return how callers are authenticated; of settings without `auth_problems` only."""
+        """Return how callers are authenticated; of settings without `problems` only."""
         roles = RoleNames(self.service_role, self.operator_role)
         match self.auth:
             case AuthMode.NONE:
@@ -84,9 +87,9 @@ class AuthSettings(BaseSettings):
                 by = HeaderOptions(self.auth_header, self.proxies, self.auth_role_header, roles)
         return AuthOptions(by, metrics_open=self.metrics_open)
 
-    def auth_problems(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Return what is wrong with these settings together."""
-        problems = list(self._proxy_problems())
+        problems = [*super().problems(), *self._proxy_problems()]
         if self.service_role == self.operator_role:
             problems.append("LAPSE_OPERATOR_ROLE: must not be the same as LAPSE_SERVICE_ROLE")
         match self.auth:

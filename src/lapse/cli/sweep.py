@@ -205,8 +205,8 @@ async def _watch(settings: Settings) -> None:
     import asyncio
 
     from lapse.adoption.adopter import Adopter
+    from lapse.adoption.settings import Adopt
     from lapse.core.feed import Feed
-    from lapse.settings import Adopt
     from lapse.sweep.sweeper import Sweeper
     from lapse.telemetry.logs import log_change, log_sweep
     from lapse.ttl.policy import TtlPolicy

@@ -1,4 +1,4 @@
-"""The types of settings: how each value is read from its text."""
+"""What the settings of a slice are, and how each value is read from its text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import LONGEST_HORIZON
@@ -14,6 +15,25 @@ from lapse.core.minutes import LONGEST_TTL, ttl_from_minutes
 
 _LONGEST_TIMEOUT: Final = timedelta(hours=1)
 _TINY: Final = 1e-6
+
+
+class SliceSettings(BaseSettings):
+    """The settings of one slice; `lapse.settings.Settings` is composed of all of them.
+
+    Each field names its environment variable, and its default is the one of the options class
+    that a property of the slice's settings returns.
+    """
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with settings that are right by themselves, but not together.
+
+        A slice that checks more adds to what `super().problems()` returns.
+        """
+        return []
 
 
 def _number(value: object) -> object:

@@ -15,7 +15,7 @@ from lapse.dashboard.options import OperatorOptions
 from lapse.dashboard.pages import page_routes
 from lapse.dashboard.reader import Reader
 from lapse.dashboard.rendering import MEDIA_TYPES, Pages
-from lapse.overview.store import BrakeOptions
+from lapse.sweep.rules import BrakeOptions
 
 
 def add_operators(

@@ -16,8 +16,9 @@ from lapse.core.errors import NoSuchSessionError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle, Status
 from lapse.dashboard.cookies import Operator
-from lapse.overview.store import Brake, BrakeOptions, Dues
+from lapse.overview.store import Brake, Dues
 from lapse.sweep.brake import Brakes
+from lapse.sweep.rules import BrakeOptions
 from lapse.sweep.sweeper import sweep_once
 
 MOST_COUNTED: Final = 10_000

@@ -12,11 +12,39 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Lifecycle, Status
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _STATUSES: Final = {str(status)[0]: status for status in Status}
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOptions:
+    """How sessions are watched.
+
+    Attributes:
+        warn_before: how long before its deadline a session is announced as expiring, but at
+            most half its TTL. Zero: never.
+        heartbeat: how often a stream shows that it lives, and how often all watched sessions
+            are read, for what other processes did.
+        per_session: streams of one session in one process, at most.
+        per_user: streams of one user of an app in one process, at most.
+    """
+
+    warn_before: timedelta = timedelta(minutes=5)
+    heartbeat: timedelta = timedelta(seconds=15)
+    per_session: int = 3
+    per_user: int = 10
+
+    def __post_init__(self) -> None:
+        if self.warn_before < timedelta(0):
+            raise InvalidValueError("warn_before", f"must not be negative: {self.warn_before}")
+        if self.heartbeat <= timedelta(0):
+            raise InvalidValueError("heartbeat", f"must be above 0, not {self.heartbeat}")
+        if min(self.per_session, self.per_user) < 1:
+            raise InvalidValueError("streams", "at least one must be allowed")
 
 
 class NoticeKind(StrEnum):

@@ -23,8 +23,8 @@ from lapse.core.errors import LapseError, TooManyStreamsError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Change, ChangeKind, Lifecycle
-from lapse.notices.rules import Known, Notice, NoticeKind, greeting, news, next_moment
-from lapse.notices.store import Snapshot, WatchOptions
+from lapse.notices.rules import Known, Notice, NoticeKind, WatchOptions, greeting, news, next_moment
+from lapse.notices.store import Snapshot
 from lapse.store.protocol import Store
 
 _GATHER: Final = timedelta(milliseconds=20)

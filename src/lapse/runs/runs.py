@@ -32,8 +32,9 @@ from lapse.runs.follow import Watching
 from lapse.runs.frames import ending, error_of
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.replay import frames_after, stored_after
+from lapse.runs.rules import RunLimits
 from lapse.runs.run import Chunks, Run
-from lapse.runs.store import HEARTBEAT, RunLimits, RunRecord, RunStatus
+from lapse.runs.store import HEARTBEAT, RunRecord, RunStatus
 from lapse.runs.stream import LaggedError
 from lapse.telemetry.logs import shortening
 

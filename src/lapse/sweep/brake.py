@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from lapse.overview.store import CONFIRMED, Brake, BrakeOptions, BrakeReason, Dues
+from lapse.overview.store import CONFIRMED, Brake, BrakeReason, Dues
 from lapse.store.protocol import Store
+from lapse.sweep.rules import BrakeOptions
 
 _CLEAR: Final = timedelta(seconds=5)
 """How long a backlog that was found to be no reason for a brake is not counted again."""

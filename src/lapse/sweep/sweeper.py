@@ -20,9 +20,10 @@ from typing import Final, Self, TypeVar
 from lapse.core.errors import LapseError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Status
-from lapse.overview.store import BUCKET, BrakeOptions
+from lapse.overview.store import BUCKET
 from lapse.store.protocol import Store
 from lapse.sweep.brake import BrakeNews, Brakes
+from lapse.sweep.rules import BrakeOptions
 from lapse.telemetry.tracing import traced
 
 T = TypeVar("T")

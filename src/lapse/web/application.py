@@ -15,6 +15,7 @@ from lapse.adk.routes import lifecycle_routes
 from lapse.adk.run_sse import opener_for, opener_of
 from lapse.adk.service import LapseSessionService
 from lapse.adoption.adopter import Adopter
+from lapse.adoption.settings import Adopt
 from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth import Authentication, Gate
 from lapse.auth.addresses import Network
@@ -25,16 +26,15 @@ from lapse.demo.page import add_client
 from lapse.limits.middleware import BoundsInFront
 from lapse.limits.rules import Bounds
 from lapse.notices.routes import StreamsInFront, notice_routes
-from lapse.notices.store import WatchOptions
+from lapse.notices.rules import WatchOptions
 from lapse.notices.watcher import Watcher
-from lapse.overview.store import BrakeOptions
 from lapse.quotas.metrics import QuotaMetrics
 from lapse.runs.detached import DetachedRoute
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.routes import run_routes
+from lapse.runs.rules import RunLimits
 from lapse.runs.runs import Runs
-from lapse.runs.store import RunLimits
-from lapse.settings import Adopt
+from lapse.sweep.rules import BrakeOptions
 from lapse.sweep.sweeper import Sweeper, SweepReport
 from lapse.telemetry.logs import log_change, log_sweep
 from lapse.telemetry.metrics import Metrics, Where

@@ -1,0 +1,29 @@
+"""The settings of the operators' pages."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from lapse.dashboard.options import AdminToken, OperatorOptions, without_password
+from lapse.store.settings import StoreSettings
+
+
+class DashboardSettings(StoreSettings):
+    """The settings of the operators' pages, which name the store."""
+
+    admin_token: AdminToken | None = Field(
+        default=None, repr=False, validation_alias="LAPSE_ADMIN_TOKEN"
+    )
+    admin_port: int | None = Field(
+        default=None, ge=0, le=65535, validation_alias="LAPSE_ADMIN_PORT"
+    )
+    admin_host: str = Field(default="127.0.0.1", validation_alias="LAPSE_ADMIN_HOST")
+
+    @property
+    def operators(self) -> OperatorOptions:
+        """Return what opens the operators' pages, and on which port."""
+        return OperatorOptions(
+            token=self.admin_token,
+            port=self.admin_port,
+            store=without_password(self.store_url),
+        )

@@ -1,0 +1,50 @@
+"""The settings of the store: where sessions live, and what holds for all of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import Field
+
+from lapse.core.lifecycle import DEFAULT_HORIZON, Rules
+from lapse.core.setting_types import Hours, Seconds, SliceSettings
+from lapse.store.options import ConnectionOptions
+
+_DEFAULTS: Final = ConnectionOptions()
+
+
+class StoreSettings(SliceSettings):
+    """The settings of the store."""
+
+    cleanup_enabled: bool = Field(default=True, validation_alias="SESSION_CLEANUP_ENABLED")
+    store_url: str = Field(
+        default="sqlite:///lapse.db", validation_alias="LAPSE_STORE_URL", repr=False
+    )
+    horizon: Hours = Field(default=DEFAULT_HORIZON, validation_alias="LAPSE_RESTORE_HOURS")
+    pool_size: int = Field(
+        default=_DEFAULTS.pool_size, ge=1, le=1000, validation_alias="LAPSE_POOL_SIZE"
+    )
+    statement_timeout: Seconds = Field(
+        default=_DEFAULTS.statement_timeout, validation_alias="LAPSE_STATEMENT_TIMEOUT_SECONDS"
+    )
+    connect_timeout: Seconds = Field(
+        default=_DEFAULTS.connect_timeout, validation_alias="LAPSE_CONNECT_TIMEOUT_SECONDS"
+    )
+    statement_cache: int = Field(
+        default=_DEFAULTS.statement_cache, ge=0, le=10_000, validation_alias="LAPSE_STATEMENT_CACHE"
+    )
+
+    @property
+    def rules(self) -> Rules:
+        """Return what a store is to enforce."""
+        return Rules(horizon=self.horizon, enforced=self.cleanup_enabled)
+
+    @property
+    def connection(self) -> ConnectionOptions:
+        """Return how a store that is a server is to be reached."""
+        return ConnectionOptions(
+            pool_size=self.pool_size,
+            statement_timeout=self.statement_timeout,
+            connect_timeout=self.connect_timeout,
+            statement_cache=self.statement_cache,
+        )
