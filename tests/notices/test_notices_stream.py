@@ -248,7 +248,7 @@ def test_streams_outlive_an_outage_of_the_store(alone, replica, caplog):
             raise StoreUnavailableError("gone fishing")
         return await well(keys, **more)
 
-    with one.watch("s1") as stream, caplog.at_level(logging.WARNING, "lapse.notices.watcher"):
+    with one.watch("s1") as stream, caplog.at_level(logging.WARNING, "lapse.core.background"):
         assert stream.heard()[0] == "lifecycle"
         one.store.records = records
         for _ in range(5):
@@ -256,9 +256,9 @@ def test_streams_outlive_an_outage_of_the_store(alone, replica, caplog):
         one.say("s1")
         fails.set()
         assert stream.heard()[0] == "used"
-    first, last = (line.message for line in caplog.records if line.name == "lapse.notices.watcher")
+    first, last = (line.message for line in caplog.records if line.name == "lapse.core.background")
     assert "gone fishing" in first
-    assert "watched again" in last
+    assert "works again" in last
 
 
 def test_a_server_that_stops_ends_its_streams_first(tmp_path):

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from backends import NO_STATE, create, key
+from lapse.core import background
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import ChangeKind
-from lapse.sweep import sweeper as module
 from lapse.sweep.sweeper import Sweeper
 
 NEVER = timedelta(hours=1)
@@ -71,7 +71,7 @@ def lines(caplog):
     return [
         (record.levelno, record.exc_info is not None)
         for record in caplog.records
-        if record.name == module.__name__
+        if record.name == background.__name__
     ]
 
 
@@ -117,13 +117,13 @@ async def test_a_fault_that_nobody_thought_of_is_outlived_and_shown_whole(
     assert lines(caplog)[0] == (logging.ERROR, True)
 
 
-async def test_a_store_that_never_answers_is_a_fault_too(faulty, sweeper, monkeypatch, heard):
-    monkeypatch.setattr(module, "_TIMEOUT", BRIEF)
+async def test_a_store_that_never_answers_is_a_fault_too(faulty, sweeper, heard):
+    sweeper._work.timeout = BRIEF
     faulty.gate.clear()
     await sweeper.start()
     await heard.faults.count(2)
     await create(faulty, now=LONG_AGO)
-    monkeypatch.setattr(module, "_TIMEOUT", timedelta(seconds=BOUND))
+    sweeper._work.timeout = timedelta(seconds=BOUND)
     faulty.gate.set()
     await heard.changes.count(1)
 
@@ -232,7 +232,7 @@ async def test_stopping_finishes_the_batch_in_hand_and_publishes_it(faulty, swee
 
 
 async def test_stopping_does_not_wait_for_a_store_that_never_answers(faulty, sweeper, monkeypatch):
-    monkeypatch.setattr(module, "_STOP_TIMEOUT", BRIEF)
+    monkeypatch.setattr(background, "_STOP_TIMEOUT", BRIEF)
     faulty.gate.clear()
     await sweeper.start()
     async with asyncio.timeout(BOUND):

@@ -30,7 +30,7 @@ async def waiting(store, name="s1", ttl=SOON):
 async def asleep(sweeper):
     """Return once the sweeper waits for what it knows of."""
     async with asyncio.timeout(BOUND):
-        while sweeper._wakes_at == math.inf:  # noqa: ASYNC110 - it tells nobody
+        while sweeper._work._run.wakes_at == math.inf:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
 
 

@@ -23,6 +23,9 @@ from lapse.store.protocol import Store
 
 _AT_ONCE: Final = 50
 _PAUSE: Final = timedelta(seconds=5)
+_TIMEOUT: Final = timedelta(minutes=10)
+"""For the artifacts of _AT_ONCE sessions, wherever they are."""
+
 _MOST_ATTEMPTS: Final = 1000
 """About six weeks of them; then it is given up, so that the outbox does not grow for ever."""
 
@@ -75,7 +78,7 @@ class ArtifactSweeper:
 
     def running(self) -> Background:
         """Return the context inside which it works."""
-        return Background("deleting artifacts", self.step)
+        return Background("deleting artifacts", self.step, timeout=_TIMEOUT)
 
     async def step(self) -> timedelta:
         """Delete the artifacts of a few sessions, and return how long to wait for the next.

@@ -1,18 +1,29 @@
-"""Work that a server does beside its requests, a step at a time, until it is stopped."""
+"""Work that a process does beside its requests, a step at a time, until it is stopped.
+
+This is the only loop of its kind: whatever works in the background takes its steps here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from lapse.core.errors import LapseError
 
+FOREVER: Final = timedelta(days=36_500)
+"""The pause of a step after which there is nothing to do until `wake`."""
+
+_TIMEOUT: Final = timedelta(minutes=1)
 _FIRST_RETRY: Final = timedelta(seconds=1)
 _LONGEST_RETRY: Final = timedelta(minutes=1)
 _STOP_TIMEOUT: Final = timedelta(seconds=1)
@@ -21,26 +32,106 @@ _log = logging.getLogger(__name__)
 
 
 class Background:
-    """Takes steps inside its context; each says how long there is nothing to do after it.
+    """Takes steps from `start` to `stop`; each returns how long there is nothing to do after it.
 
-    A step that fails is taken again after a growing, jittered pause; one line is logged when
-    failing begins and one when it ends.
+    A step that fails, or takes longer than the time-out, is taken again after a growing, jittered
+    pause. One line is logged when failing begins and one when it ends.
+
+    `start` and `stop` may be called in any order and any number of times, and on one event loop
+    after another: work whose loop was closed has ended. As a context manager it starts and stops.
 
     Args:
-        name: what it is called in the log.
+        name: what the log calls it.
         step: one bounded piece of work.
+        timeout: how long a step may take.
+        first_retry: the pause after the first failure, before jitter; None: a second.
+        longest_retry: the longest pause after a failure.
+        within: makes a context that is entered before the first step and left after the last.
+        on_fault: called with each failure; it must not fail itself.
     """
 
-    def __init__(self, name: str, step: Callable[[], Awaitable[timedelta]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], Awaitable[timedelta]],
+        *,
+        timeout: timedelta = _TIMEOUT,
+        first_retry: timedelta | None = None,
+        longest_retry: timedelta = _LONGEST_RETRY,
+        within: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        on_fault: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        self.timeout = timeout
+        self.longest_retry = longest_retry
         self._name = name
         self._step = step
-        self._task: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
+        self._first_retry = first_retry
+        self._within = within
+        self._on_fault = on_fault
+        self._guard = threading.Lock()
+        self._run: _Run | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether it has started and not ended yet."""
+        return self._run is not None and not self._run.is_over
+
+    @property
+    def idle(self) -> timedelta:
+        """Return how long ago the last step ended; while there was none, the start."""
+        since = -math.inf if self._run is None else self._run.stepped_at
+        return timedelta(seconds=min(time.monotonic() - since, FOREVER.total_seconds()))
+
+    async def start(self) -> None:
+        """Begin, on the running event loop; nothing happens where it has begun."""
+        while True:
+            with self._guard:
+                run = self._run
+                if run is None or run.is_over:
+                    self._run = _Run()
+                    self._run.begin(self._work(self._run), f"lapse-{self._name.split()[-1]}")
+                    return
+                if not run.stopping:
+                    return
+            await run.ended()
+
+    async def stop(self) -> None:
+        """Stop, and return once stopped; nothing happens where it is not running.
+
+        The step in hand is finished, unless it takes longer than a second: then it is cancelled.
+        """
+        run = self._run
+        if run is None:
+            return
+        run.tell_to_stop()
+        if not await run.ended(within=_STOP_TIMEOUT):
+            run.cancel()
+            # Nobody can tell whether another loop still runs; this one does.
+            await run.ended(within=None if run.is_here else _STOP_TIMEOUT)
+        with self._guard:
+            if self._run is run:
+                self._run = None
+
+    def wake(self, after: timedelta = timedelta(0)) -> None:
+        """Have the next step taken after this time at the latest; callable from any thread.
+
+        During a step it counts for the pause after it. The pause after a failure is kept.
+        """
+        run = self._run
+        if run is not None and not run.is_over:
+            run.expect(time.monotonic() + after.total_seconds())
+
+    async def first_step(self, *, within: timedelta) -> None:
+        """Return when the first step has been taken, or has failed, or after this time."""
+        run = self._run
+        if run is not None and run.is_here and not run.stepped.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within.total_seconds()):
+                    await run.stepped.wait()
 
     async def __aenter__(self) -> Self:
-        """Begin."""
-        self._stopping.clear()
-        self._task = asyncio.create_task(self._run(), name=f"lapse-{self._name}")
+        """Start."""
+        await self.start()
         return self
 
     async def __aexit__(
@@ -49,34 +140,129 @@ class Background:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Finish the step in hand, unless it is kept waiting, and end."""
-        assert self._task is not None
-        self._stopping.set()
-        _, pending = await asyncio.wait([self._task], timeout=_STOP_TIMEOUT.total_seconds())
-        for task in pending:
-            task.cancel()
-            await asyncio.wait([task])
+        """Stop."""
+        await self.stop()
 
-    async def _run(self) -> None:
-        failures = 0
-        while not self._stopping.is_set():
+    async def _work(self, run: _Run) -> None:
+        while not run.stopping:
             try:
+                async with self._within():
+                    while not run.stopping:
+                        await self._take(run)
+            except Exception as error:  # noqa: BLE001 - of the context: it is entered again
+                await run.sleep(self._failed(run, error), may_wake=False)
+
+    async def _take(self, run: _Run) -> None:
+        """Take a step, and wait until the next one is due."""
+        run.due = run.wakes_at = math.inf
+        try:
+            async with asyncio.timeout(self.timeout.total_seconds()):
                 pause = await self._step()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next step may work
-                failures += 1
-                pause = min(_FIRST_RETRY * (1 << min(failures - 1, 10)), _LONGEST_RETRY)
-                pause *= 0.5 + random.random() / 2
-                if failures == 1:
-                    known = isinstance(error, LapseError | OSError)
-                    _log.error(
-                        "%s cannot work and will keep trying: %s",
-                        self._name,
-                        error or type(error).__name__,
-                        exc_info=None if known else error,
-                    )
-            else:
-                if failures:
-                    _log.warning("%s works again, after %d failures", self._name, failures)
-                failures = 0
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next step may work
+            pause = self._failed(run, error)
+        else:
+            if run.failures:
+                _log.warning("%s works again, after %d failures", self._name, run.failures)
+            run.failures = 0
+        run.stepped_at = time.monotonic()
+        run.stepped.set()
+        await run.sleep(pause, may_wake=not run.failures)
+
+    def _failed(self, run: _Run, error: Exception) -> timedelta:
+        """Say so if it is the first failure, and return for how long to wait after it."""
+        self._on_fault(error)
+        run.failures += 1
+        if run.failures == 1:
+            known = isinstance(error, LapseError | OSError)
+            _log.error(
+                "%s cannot work and will keep trying: %s",
+                self._name,
+                error or type(error).__name__,
+                exc_info=None if known else error,
+            )
+        first = _FIRST_RETRY if self._first_retry is None else self._first_retry
+        growing = min(first * (1 << min(run.failures - 1, 10)), self.longest_retry)
+        return growing * (0.5 + random.random() / 2)
+
+
+class _Run:
+    """What lasts from one start to its end; it belongs to the event loop that it began on."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.stopping = False
+        self.failures = 0
+        self.stepped = asyncio.Event()
+        self.stepped_at = time.monotonic()
+        self.due = math.inf
+        """When somebody expects the next step, at the latest."""
+        self.wakes_at = math.inf
+        """When it is going to be taken, if nobody expects it earlier."""
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._over: Future[None] = Future()
+        self._over.set_running_or_notify_cancel()  # who waits for it cannot cancel it
+
+    def begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Begin to work."""
+        self._task = self.loop.create_task(work, name=name)
+        self._task.add_done_callback(lambda _: self._over.set_result(None))
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether nothing will happen any more."""
+        return self._over.done() or self.loop.is_closed()
+
+    @property
+    def is_here(self) -> bool:
+        """Return whether its event loop is the running one."""
+        return asyncio.get_running_loop() is self.loop
+
+    async def ended(self, within: timedelta | None = None) -> bool:
+        """Wait for the end, on any event loop; return whether it came within this time."""
+        if self.is_over:
+            return True
+        seconds = None if within is None else within.total_seconds()
+        await asyncio.wait([asyncio.wrap_future(self._over)], timeout=seconds)
+        return self.is_over
+
+    def tell_to_stop(self) -> None:
+        """Have it end after the step in hand."""
+        self.stopping = True
+        self._in_loop(self._woken.set)
+
+    def cancel(self) -> None:
+        """Have it end at once."""
+        assert self._task is not None
+        self._in_loop(self._task.cancel)
+
+    def expect(self, moment: float) -> None:
+        """Have the next step taken at a moment, unless it will be earlier."""
+        self.due = min(self.due, moment)
+        if moment < self.wakes_at:
+            self._in_loop(self._woken.set)
+
+    async def sleep(self, pause: timedelta, *, may_wake: bool) -> None:
+        """Return after a pause, when it is to stop, or, with `may_wake`, when a step is due."""
+        end = time.monotonic() + pause.total_seconds()
+        while not self.stopping:
+            self._woken.clear()
+            self.wakes_at = min(end, self.due) if may_wake else end
+            rest = self.wakes_at - time.monotonic()
+            if rest <= 0:
+                await asyncio.sleep(0)
+                return
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause.total_seconds())
+                async with asyncio.timeout(rest):
+                    await self._woken.wait()
+
+    def _in_loop(self, work: Callable[[], object]) -> None:
+        try:
+            here = asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            here = False
+        if here:
+            work()
+        else:
+            with suppress(RuntimeError):  # closed meanwhile
+                self.loop.call_soon_threadsafe(work)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import random
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
@@ -19,7 +20,8 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from lapse.core.errors import LapseError, TooManyStreamsError
+from lapse.core.background import FOREVER, Background
+from lapse.core.errors import TooManyStreamsError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Change, ChangeKind, Lifecycle
@@ -113,9 +115,17 @@ class Watcher:
         self._instants: list[tuple[float, SessionKey]] = []
         self._to_look_at: set[SessionKey] = set()
         self._to_announce: set[SessionKey] = set()
-        self._woken = asyncio.Event()
-        self._changed = asyncio.Event()
-        self._tasks: Sequence[asyncio.Task[None]] = ()
+        self._announced_at = -math.inf
+        self._looking = Background(
+            "the watcher of sessions",
+            self._look,
+            timeout=_TIMEOUT,
+            first_retry=_FIRST_RETRY,
+            longest_retry=options.heartbeat,
+            within=lambda: store.announcements(self._hear),
+        )
+        self._beating = Background("the heartbeat of notices", self._beat)
+        self._announcing = Background("the announcer of changes", self._announce)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
         self._ending = False
@@ -171,11 +181,10 @@ class Watcher:
     async def __aenter__(self) -> Self:
         """Begin to watch."""
         self._loop = asyncio.get_running_loop()
+        self._ending = False
         self._unsubscribe = self._feed.subscribe(self._notice)
-        self._tasks = [
-            asyncio.create_task(work(), name=f"lapse-watcher-{work.__name__}")
-            for work in (self._look, self._beat, self._announce)
-        ]
+        for work in (self._looking, self._beating, self._announcing):
+            await work.start()
         return self
 
     async def __aexit__(
@@ -187,10 +196,8 @@ class Watcher:
         """End every stream and stop; return once stopped."""
         self.end()
         self._unsubscribe()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        works = (self._looking, self._beating, self._announcing)
+        await asyncio.gather(*(work.stop() for work in works))
 
     def _check_bounds(self, of_session: int, of_user: int) -> None:
         limits = self.options
@@ -210,7 +217,7 @@ class Watcher:
     def _look_at(self, keys: Collection[SessionKey]) -> None:
         self._to_look_at.update(key for key in keys if key in self._sessions)
         if self._to_look_at:
-            self._woken.set()
+            self._looking.wake(_GATHER)
 
     def _notice(self, change: Change) -> None:
         """Look at a session that this process changed, and let others know of it."""
@@ -223,104 +230,67 @@ class Watcher:
     def _noticed(self, key: SessionKey, announced: bool) -> None:  # noqa: FBT001 - of a callback
         if announced:
             self._to_announce.add(key)
-            self._changed.set()
+            gap = _ANNOUNCE_GAP.total_seconds() - (time.monotonic() - self._announced_at)
+            self._announcing.wake(timedelta(seconds=max(0.0, gap)))
         self._look_at((key,))
 
     def _hear(self, digests: Collection[str]) -> None:
         self._look_at([self._digests[digest] for digest in digests if digest in self._digests])
 
-    async def _beat(self) -> None:
+    async def _beat(self) -> timedelta:
         """Look at every session, and show every stream's life, once in a heartbeat."""
-        heartbeat = self.options.heartbeat.total_seconds()
-        while True:
-            await asyncio.sleep(heartbeat)
-            # Sessions that Lapse did not create have no deadline, and are costly to read.
-            self._look_at(
-                [k for k, s in self._sessions.items() if s.last is None or s.last.ttl is not None]
-            )
-            watches = [watch for s in self._sessions.values() for watch in s.watches]
-            for number, watch in enumerate(watches, 1):
-                watch.audience.beat()
-                if not number % _BEATS_TOGETHER:
-                    await asyncio.sleep(0)
+        # Sessions that Lapse did not create have no deadline, and are costly to read.
+        self._look_at(
+            [k for k, s in self._sessions.items() if s.last is None or s.last.ttl is not None]
+        )
+        watches = [watch for s in self._sessions.values() for watch in s.watches]
+        for number, watch in enumerate(watches, 1):
+            watch.audience.beat()
+            if not number % _BEATS_TOGETHER:
+                await asyncio.sleep(0)
+        return self.options.heartbeat
 
-    async def _announce(self) -> None:
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            keys, self._to_announce = self._to_announce, set()
+    async def _announce(self) -> timedelta:
+        """Tell other replicas which sessions changed."""
+        keys, self._to_announce = self._to_announce, set()
+        if keys:
             try:
                 async with asyncio.timeout(_TIMEOUT.total_seconds()):
                     await self._store.announce(keys)
             except Exception as error:  # noqa: BLE001 - others look for themselves, too
                 _log.debug("changes were not announced: %s", error)
-            await asyncio.sleep(_ANNOUNCE_GAP.total_seconds())
+            self._announced_at = time.monotonic()
+        return FOREVER
 
     # Looking.
 
-    async def _look(self) -> None:
-        """Read what is to be looked at, and tell what is new, until cancelled."""
-        async with self._store.announcements(self._hear):
-            failures = 0
-            while True:
-                await self._wait()
-                keys, self._to_look_at = self._to_look_at, set()
-                if not keys:
-                    continue
-                asked_at = self._now()
-                try:
-                    async with asyncio.timeout(_TIMEOUT.total_seconds()):
-                        snapshot = await self._store.records(keys)
-                except Exception as error:  # noqa: BLE001 - whatever it is, streams go on
-                    self._to_look_at |= keys
-                    failures += 1
-                    await self._pause_after(error, failures)
-                    continue
-                if failures:
-                    _log.warning("sessions are watched again, after %d failed reads", failures)
-                failures = 0
-                self._tell(keys, snapshot, asked_at)
-
-    async def _wait(self) -> None:
-        """Return when there are sessions to look at, and no more are likely to join them."""
-        while not self._to_look_at:
-            self._woken.clear()
-            ahead = None
-            if self._instants:
-                ahead = max(0.0, self._instants[0][0] - self._now())
-            try:
-                async with asyncio.timeout(ahead):
-                    await self._woken.wait()
-            except TimeoutError:
-                self._take_due()
-        await asyncio.sleep(_GATHER.total_seconds())
+    async def _look(self) -> timedelta:
+        """Read what is to be looked at, tell what is new, and return when to look again."""
         self._take_due()
         # Who left meanwhile is not looked at.
         self._to_look_at.intersection_update(self._sessions)
+        keys, self._to_look_at = self._to_look_at, set()
+        if keys:
+            asked_at = time.monotonic()
+            try:
+                snapshot = await self._store.records(keys)
+            except BaseException:
+                self._to_look_at |= keys
+                raise
+            self._tell(keys, snapshot, asked_at)
+        if not self._instants:
+            return FOREVER
+        ahead = max(0.0, self._instants[0][0] - time.monotonic())
+        return timedelta(seconds=ahead) + _GATHER
 
     def _take_due(self) -> None:
-        now = self._now()
+        now = time.monotonic()
         while self._instants and self._instants[0][0] <= now:
             when, key = heapq.heappop(self._instants)
             session = self._sessions.get(key)
             if session is not None and session.looks_at == when:
                 session.looks_at = None
                 self._to_look_at.add(key)
-
-    def _now(self) -> float:
-        assert self._loop is not None
-        return self._loop.time()
-
-    async def _pause_after(self, error: Exception, failures: int) -> None:
-        if failures == 1:
-            known = isinstance(error, LapseError | OSError)
-            _log.error(
-                "sessions cannot be watched; trying again: %s",
-                error or type(error).__name__,
-                exc_info=None if known else error,
-            )
-        growing = min(_FIRST_RETRY * (1 << min(failures - 1, 10)), self.options.heartbeat)
-        await asyncio.sleep(growing.total_seconds() * (0.5 + random.random() / 2))
 
     def _tell(self, keys: Collection[SessionKey], snapshot: Snapshot, asked_at: float) -> None:
         for key in keys:
@@ -378,7 +348,7 @@ class Watcher:
             session.looks_at = None
             return
         ahead = (moment - snapshot.at).total_seconds()
-        when = max(asked_at + ahead, self._now() + _GATHER.total_seconds())
+        when = max(asked_at + ahead, time.monotonic() + _GATHER.total_seconds())
         if session.looks_at is None or abs(session.looks_at - when) > _GATHER.total_seconds():
             session.looks_at = when
             heapq.heappush(self._instants, (when, key))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
-from lapse.core.errors import StoreUnavailableError
+from lapse.core.background import FOREVER, Background
 from lapse.runs.frames import ending, stored_frames
 from lapse.runs.store import RunNews
 from lapse.runs.stream import Stream
@@ -19,8 +17,7 @@ PAGE: Final = 100
 """Events that are read from the store at once."""
 
 _PAUSE: Final = timedelta(milliseconds=200)
-
-_log = logging.getLogger(__name__)
+_LONGEST_RETRY: Final = timedelta(seconds=2)
 
 
 class Watching:
@@ -30,18 +27,22 @@ class Watching:
         self._store = store
         self._streams: dict[str, Stream] = {}
         self._seen: dict[str, str | None] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._looking = Background(
+            "following runs of other processes",
+            self._look,
+            first_retry=_PAUSE,
+            longest_retry=_LONGEST_RETRY,
+        )
 
     @contextmanager
     def stream(self, run_id: str) -> Iterator[Stream]:
-        """Give a run's stream for as long as the block follows it."""
+        """Give a run's stream for as long as the block follows it; `start` comes first."""
         stream = self._streams.get(run_id)
         if stream is None:
             stream = self._streams[run_id] = Stream(run_id)
             self._seen[run_id] = None
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._look(), name="lapse-runs-watching")
         stream.readers += 1
+        self._looking.wake()
         try:
             yield stream
         finally:
@@ -54,32 +55,29 @@ class Watching:
         for stream in self._streams.values():
             stream.wake()
 
+    async def start(self) -> None:
+        """Begin to look, wherever somebody follows a stream; nothing happens when it has begun."""
+        await self._looking.start()
+
     async def close(self) -> None:
         """Let the readers go, to resume elsewhere, and stop."""
         for stream in self._streams.values():
             stream.end(None)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._looking.stop()
 
-    async def _look(self) -> None:
-        reachable = True
-        while watched := {run: self._seen[run] for run, s in self._streams.items() if not s.ended}:
-            full = False
-            try:
-                found = await self._store.run_news(watched, limit=PAGE)
-            except StoreUnavailableError as error:
-                if reachable:
-                    _log.warning("runs of other processes cannot be followed now: %s", error)
-                reachable = False
-            else:
-                reachable = True
-                for run_id in watched.keys() - {news.record.run_id for news in found}:
-                    # It went with its session.
-                    self._end(run_id, None)
-                for news in found:
-                    full |= self._show(news)
-            await asyncio.sleep(0 if full else _PAUSE.total_seconds())
+    async def _look(self) -> timedelta:
+        """Push what is new to the streams that are followed."""
+        watched = {run: self._seen[run] for run, s in self._streams.items() if not s.ended}
+        if not watched:
+            return FOREVER
+        found = await self._store.run_news(watched, limit=PAGE)
+        for run_id in watched.keys() - {news.record.run_id for news in found}:
+            # It went with its session.
+            self._end(run_id, None)
+        full = False
+        for news in found:
+            full |= self._show(news)
+        return timedelta(0) if full else _PAUSE
 
     def _show(self, news: RunNews) -> bool:
         """Push what is new; return whether there may be more already."""

@@ -16,9 +16,9 @@ from weakref import WeakValueDictionary
 from lapse.adk.context import reviving, watching
 from lapse.adk.service import LapseSessionService
 from lapse.auth.principals import is_foreign
+from lapse.core.background import Background
 from lapse.core.errors import (
     InvalidValueError,
-    LapseError,
     NoSuchRunError,
     NoSuchSessionError,
     RunInFlightError,
@@ -79,14 +79,22 @@ class Runs:
         self._watching = Watching(service.store)
         self._turns: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
         self._queued: Counter[SessionKey] = Counter()
-        self._ticker: asyncio.Task[None] | None = None
         self._draining = False
+        self._heart = Background(
+            "the heartbeat of runs",
+            self._tick,
+            first_retry=HEARTBEAT / 2,
+            longest_retry=HEARTBEAT,
+        )
+        self._alive_at = self._forget_at = 0.0
 
     async def start(self) -> None:
         """Begin to keep the runs of this process alive."""
-        if self._ticker is None:
+        if not self._heart.is_running:
             self._draining = False
-            self._ticker = asyncio.create_task(self._tick(), name="lapse-runs")
+            self._alive_at = time.monotonic()
+            self._forget_at = self._alive_at + HEARTBEAT.total_seconds()
+            await self._heart.start()
 
     async def drain(self, grace: timedelta | None = None) -> None:
         """Begin nothing new, let runs finish for the grace, cancel the rest, and tell readers."""
@@ -101,10 +109,7 @@ class Runs:
                 {*self._owners.values(), *self._admissions}, return_when=asyncio.FIRST_COMPLETED
             )
         await self._watching.close()
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.wait([self._ticker])
-            self._ticker = None
+        await self._heart.stop()
 
     # What is asked of runs.
 
@@ -186,6 +191,7 @@ class Runs:
             if run is not None:
                 chunks = frames_after(self._store, run.stream, record, place)
             elif record.in_flight:
+                await self._watching.start()
                 stream = stack.enter_context(self._watching.stream(record.run_id))
                 chunks = frames_after(self._store, stream, record, place)
             else:
@@ -227,7 +233,7 @@ class Runs:
     # Driving.
 
     async def _begin(self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]]) -> Run:
-        if self._draining or self._ticker is None:
+        if self._draining or not self._heart.is_running:
             raise ShuttingDownError("this server is shutting down; ask another one")
         if len(self._live) + len(self._admissions) >= self.limits.per_process:
             raise TooManyRunsError(f"there are {self.limits.per_process} runs in this process")
@@ -351,30 +357,24 @@ class Runs:
 
     # Keeping alive.
 
-    async def _tick(self) -> None:
+    async def _tick(self) -> timedelta:
         """Say of the runs in flight that they live, and of their streams; forget old ones."""
-        alive_at = forget_at = time.monotonic()
-        while True:
-            await asyncio.sleep(HEARTBEAT.total_seconds())
-            now = time.monotonic()
-            if self._live:
-                await self._beat()
-            if now - alive_at >= _ALIVE.total_seconds():
-                alive_at = now
-                self._watching.wake()
-                for run in self._live.values():
-                    run.stream.wake()
-            if now >= forget_at:
-                forget_at = now + _FORGET_EVERY.total_seconds()
-                await self._forget()
+        now = time.monotonic()
+        if now - self._alive_at >= _ALIVE.total_seconds():
+            self._alive_at = now
+            self._watching.wake()
+            for run in self._live.values():
+                run.stream.wake()
+        if self._live:
+            await self._beat()
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_EVERY.total_seconds()
+            await self._forget()
+        return HEARTBEAT
 
     async def _beat(self) -> None:
         asked = dict(self._live)
-        try:
-            alive = await self._store.beat_runs(list(asked))
-        except StoreUnavailableError as error:
-            _log.warning("no heartbeat of %d runs: %s", len(asked), error)
-            return
+        alive = await self._store.beat_runs(list(asked))
         for run_id, run in asked.items():
             if run_id not in alive:
                 run.end_early(
@@ -384,12 +384,9 @@ class Runs:
                 run.end_early(RunStatus.CANCELLED)
 
     async def _forget(self) -> None:
-        try:
-            forgotten = _FORGOTTEN_TOGETHER
-            while forgotten == _FORGOTTEN_TOGETHER:
-                forgotten = await self._store.forget_runs(_FORGOTTEN_TOGETHER)
-        except LapseError as error:
-            _log.warning("old runs were not forgotten: %s", error)
+        forgotten = _FORGOTTEN_TOGETHER
+        while forgotten == _FORGOTTEN_TOGETHER:
+            forgotten = await self._store.forget_runs(_FORGOTTEN_TOGETHER)
 
 
 def _facts(record: RunRecord) -> dict[str, str]:

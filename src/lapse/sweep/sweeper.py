@@ -11,13 +11,14 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from lapse.core.errors import LapseError
+from lapse.core.background import Background
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Status
 from lapse.overview.store import BUCKET
@@ -46,7 +47,6 @@ _MARKED_EVERY: Final = timedelta(seconds=5)
 """How often a sweeper notes that it works, at most."""
 
 _TIMEOUT: Final = timedelta(seconds=30)
-_STOP_TIMEOUT: Final = timedelta(seconds=1)
 _FIRST_RETRY: Final = timedelta(milliseconds=250)
 
 _NO_NEWS: Final = BrakeNews()
@@ -160,47 +160,40 @@ class Sweeper:
         self._longest_sleep = longest_sleep
         self._brakes = Brakes(brakes)
         self._marked_at = self._folded_at = -math.inf
-        self._turn = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
-        self._nearer = asyncio.Event()
-        self._nearest = math.inf
-        self._wakes_at = math.inf
-        self._last_sweep: float | None = None
+        self._work = Background(
+            "the sweeper",
+            self._step,
+            timeout=_TIMEOUT,
+            first_retry=_FIRST_RETRY,
+            longest_retry=longest_sleep,
+            within=self._hearing,
+            on_fault=lambda error: _tell(self._on_fault, error),
+        )
+
+    @property
+    def longest_sleep(self) -> timedelta:
+        """Return how long a deadline that nobody tells of may go unseen."""
+        return self._longest_sleep
+
+    @longest_sleep.setter
+    def longest_sleep(self, pause: timedelta) -> None:
+        self._longest_sleep = self._work.longest_retry = pause
 
     @property
     def is_alive(self) -> bool:
         """Return whether the loop runs and has swept, or tried to, not too long ago."""
-        if self._task is None or self._task.done():
-            return False
-        allowed = (2 * self._longest_sleep + _TIMEOUT).total_seconds()
-        return self._last_sweep is None or time.monotonic() - self._last_sweep < allowed
+        return self._work.is_running and self._work.idle < 2 * self._longest_sleep + _TIMEOUT
 
     async def start(self) -> None:
         """Begin to sweep; nothing happens when it has begun."""
-        async with self._turn:
-            if self._task is not None and self._stopping.is_set():
-                # A stop was cancelled before it saw the end.
-                await asyncio.wait([self._task])
-            if self._task is None or self._task.done():
-                self._stopping.clear()
-                self._task = asyncio.create_task(self._run(), name="lapse-sweeper")
+        await self._work.start()
 
     async def stop(self) -> None:
         """Stop and return once stopped; nothing happens when it is not running.
 
         The batch in hand is finished, unless the store keeps it waiting.
         """
-        async with self._turn:
-            if self._task is None:
-                return
-            self._stopping.set()
-            self._nearer.set()
-            _, pending = await asyncio.wait([self._task], timeout=_STOP_TIMEOUT.total_seconds())
-            for task in pending:
-                task.cancel()
-                await asyncio.wait([task])
-            self._task = None
+        await self._work.stop()
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -216,35 +209,29 @@ class Sweeper:
         """Stop."""
         await self.stop()
 
-    async def _run(self) -> None:
+    async def sweep(self) -> SweepReport:
+        """Sweep one batch, whether the loop runs or not, and report it to whoever listens.
+
+        Raises:
+            StoreUnavailableError: the store does not answer.
+        """
+        report = await sweep_once(self._store, self._feed, brakes=self._brakes)
+        _tell(self._on_report, report)
+        return report
+
+    @asynccontextmanager
+    async def _hearing(self) -> AsyncIterator[None]:
+        """Hear of nearer deadlines, from this process and from others."""
         unsubscribe = self._feed.subscribe(self._notice)
         try:
-            async with self._store.hints(self._expect):
-                await self._sweep_until_stopped()
+            async with self._store.hints(self._work.wake):
+                yield
         finally:
             unsubscribe()
 
-    async def _sweep_until_stopped(self) -> None:
-        failures = 0
-        while not self._stopping.is_set():
-            self._nearest = math.inf
-            try:
-                pause = await asyncio.wait_for(self._sweep(), _TIMEOUT.total_seconds())
-            except Exception as error:  # noqa: BLE001 - whatever it is, deadlines go on
-                failures += 1
-                pause = self._retry_pause(error, failures)
-                self._nearest = math.inf
-            else:
-                if failures:
-                    _log.warning("the sweeper works again, after %d failed sweeps", failures)
-                failures = 0
-            self._last_sweep = time.monotonic()
-            await self._sleep(pause)
-
-    async def _sweep(self) -> timedelta:
+    async def _step(self) -> timedelta:
         """Sweep once and return how long there is nothing to do."""
-        report = await sweep_once(self._store, self._feed, brakes=self._brakes)
-        _tell(self._on_report, report)
+        report = await self.sweep()
         await self._keep_books()
         if report.full:
             return _FULL_BATCH_GAP * random.random()
@@ -261,41 +248,8 @@ class Sweeper:
             await self._store.fold_counts()
             self._folded_at = now
 
-    def _retry_pause(self, error: Exception, failures: int) -> timedelta:
-        _tell(self._on_fault, error)
-        if failures == 1:
-            known = isinstance(error, LapseError | OSError)
-            _log.error(
-                "the sweeper cannot work and will keep trying: %s",
-                error or type(error).__name__,
-                exc_info=None if known else error,
-            )
-        growing = min(_FIRST_RETRY * (1 << min(failures - 1, 10)), self._longest_sleep)
-        return growing * (0.5 + random.random() / 2)
-
-    async def _sleep(self, pause: timedelta) -> None:
-        """Sleep until `pause` is over, a nearer deadline comes, or the sweeper is to stop."""
-        end = time.monotonic() + pause.total_seconds()
-        while not self._stopping.is_set():
-            self._nearer.clear()
-            self._wakes_at = min(end, self._nearest)
-            rest = self._wakes_at - time.monotonic()
-            if rest <= 0:
-                return
-            try:
-                async with asyncio.timeout(rest):
-                    await self._nearer.wait()
-            except TimeoutError:
-                return
-
     def _notice(self, change: Change) -> None:
         """Plan for a deadline that is nearer than the planned one; the store decides at it."""
         record = change.record
         if record.status is Status.WAITING and record.expires_at is not None:
-            self._expect(record.expires_at - change.at)
-
-    def _expect(self, ahead: timedelta) -> None:
-        """Plan for a deadline that comes after `ahead`, unless an earlier one is planned."""
-        self._nearest = min(self._nearest, time.monotonic() + ahead.total_seconds())
-        if self._nearest < self._wakes_at:
-            self._nearer.set()
+            self._work.wake(record.expires_at - change.at)

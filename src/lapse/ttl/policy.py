@@ -6,14 +6,13 @@ makes that hour's round, in one conditional statement; all follow what was decid
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
-from lapse.core.errors import InvalidValueError, LapseError
+from lapse.core.background import Background
+from lapse.core.errors import InvalidValueError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
 from lapse.store.protocol import Store
@@ -27,6 +26,8 @@ _LOOKS: Final = timedelta(seconds=30)
 """How often to look for what others have decided: all follow within a minute."""
 
 _FIRST_LOOK: Final = timedelta(seconds=2)
+"""How long a start waits for the first look."""
+
 _TIMEOUT: Final = timedelta(seconds=60)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
@@ -36,8 +37,6 @@ _REMEMBERED: Final = timedelta(days=7)
 
 _BATCH: Final = 500
 _LATE_PURGES: Final = timedelta(hours=2)
-
-_log = logging.getLogger(__name__)
 
 
 class TtlPolicy:
@@ -74,8 +73,7 @@ class TtlPolicy:
         self._feed = feed
         self._version = 0
         self._folded_on: date | None = None
-        self._turn = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._work = Background("the TTL policy", self._step, timeout=_TIMEOUT)
 
     def ttl_for(self, key: SessionKey, metadata: Mapping[str, Any]) -> timedelta:
         """Return the TTL of a session that is about to be created; the audit arm gets the cap."""
@@ -106,40 +104,16 @@ class TtlPolicy:
 
     async def start(self) -> None:
         """Look once, so that the first session has the TTL in force, and go on looking."""
-        async with self._turn:
-            if self._task is None or self._task.done():
-                await self._try(_FIRST_LOOK)
-                self._task = asyncio.create_task(self._keep_looking(), name="lapse-ttl-policy")
+        await self._work.start()
+        await self._work.first_step(within=_FIRST_LOOK)
 
     async def stop(self) -> None:
         """Stop, and return once stopped."""
-        async with self._turn:
-            task, self._task = self._task, None
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
+        await self._work.stop()
 
-    async def _keep_looking(self) -> None:
-        works = True
-        while True:
-            await asyncio.sleep(_LOOKS.total_seconds() * (0.5 + random.random()))
-            error = await self._try(_TIMEOUT)
-            if works and error is not None:
-                _log.warning("no new TTLs for now: %s", error or type(error).__name__)
-            elif error is None and not works:
-                _log.warning("new TTLs are followed again")
-            works = error is None
-
-    async def _try(self, timeout: timedelta) -> Exception | None:  # noqa: ASYNC109 - it reports
-        try:
-            async with asyncio.timeout(timeout.total_seconds()):
-                await self.look()
-        except (LapseError, TimeoutError) as error:
-            return error
-        except Exception as error:  # noqa: BLE001 - whatever it is, the TTL in force goes on
-            _log.exception("a round of TTL decisions failed")
-            return error
-        return None
+    async def _step(self) -> timedelta:
+        await self.look()
+        return _LOOKS * (0.5 + random.random())
 
     async def _follow(self, version: int) -> None:
         decisions = await self._store.ttl_decisions()
