@@ -25,7 +25,7 @@ class Replica:
     async def handle(self, request: Request) -> Answer:
         """Sweep for so many seconds and return the lateness of every expiry."""
         store, feed = store_from_url(request["url"]), Feed()
-        feed.subscribe(Metrics(store).count_change)
+        feed.subscribe(Metrics().count_change)
         feed.subscribe(log_change)
         feed.subscribe(self._note)
         async with Sweeper(store, feed):

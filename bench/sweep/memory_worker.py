@@ -29,7 +29,7 @@ class Lapse:
 
         store = store_from_url(f"sqlite:///{directory / 'memory.db'}")
         feed = Feed()
-        feed.subscribe(Metrics(store).count_change)
+        feed.subscribe(Metrics().count_change)
         self._service = LapseSessionService(store, feed=feed, sweep=True)
 
     async def create(self, number: int) -> None:

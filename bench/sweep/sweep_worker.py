@@ -20,8 +20,10 @@ from lapse.core.lifecycle import Change, ChangeKind
 from lapse.store import store_from_url
 from lapse.store.protocol import Store
 from lapse.sweep.brake import Brakes
+from lapse.sweep.logs import log_sweep
+from lapse.sweep.metrics import SweepMetrics
 from lapse.sweep.sweeper import Sweeper, SweepReport, sweep_once
-from lapse.telemetry.logs import LogFormat, configure_logging, log_change, log_sweep
+from lapse.telemetry.logs import LogFormat, configure_logging, log_change
 from lapse.telemetry.metrics import Metrics
 
 # What expire_due does to a row, for all due rows at once, on a plain connection.
@@ -48,7 +50,7 @@ async def handle(request: Request) -> Answer:
             case "idle":
                 return await _idle(store, request["sweeps"])
             case "drain":
-                return await _drain(store, _feed(store, consumers=request["consumers"]))
+                return await _drain(store, _feed(consumers=request["consumers"]))
             case _:
                 return await _beside(service, request)
 
@@ -76,7 +78,7 @@ async def _bare_postgres(url: str) -> Answer:
 
 
 async def _idle(store: Store, sweeps: int) -> Answer:
-    feed, times, brakes = _feed(store, consumers=True), [], Brakes()
+    feed, times, brakes = _feed(consumers=True), [], Brakes()
     await sweep_once(store, feed, brakes=brakes)
     for _ in range(sweeps):
         began = time.perf_counter()
@@ -101,7 +103,7 @@ async def _drain(store: Store, feed: Feed) -> Answer:
 async def _beside(service: LapseSessionService, request: Request) -> Answer:
     """Let callers create sessions and send first messages: for a while, then beside a drain."""
     feed, drained, expired = service.feed, asyncio.Event(), 0
-    metrics = _consume(service.store, feed)
+    metrics = SweepMetrics(_consume(feed))
 
     def count(change: Change) -> None:
         nonlocal expired
@@ -165,16 +167,16 @@ def _after(seconds: float) -> asyncio.Event:
     return end
 
 
-def _feed(store: Store, *, consumers: bool) -> Feed:
+def _feed(*, consumers: bool) -> Feed:
     feed = Feed()
     if consumers:
-        _consume(store, feed)
+        _consume(feed)
     return feed
 
 
-def _consume(store: Store, feed: Feed) -> Metrics:
+def _consume(feed: Feed) -> Metrics:
     """Count and log every change, as the server does; the log goes to a file."""
-    metrics = Metrics(store)
+    metrics = Metrics()
     feed.subscribe(metrics.count_change)
     feed.subscribe(log_change)
     return metrics

@@ -1,50 +1,434 @@
-"""Lapse as a service of ADK's registry, for `adk web` and `adk api_server`."""
+"""`Lapse`: from settings to a running whole; it owns the order of start and stop.
+
+Whatever runs Lapse (`lapse serve`, `lapse sweep`, an application of one's own, ADK's registry)
+is put together here and nowhere else. ADK takes seconds to import: nothing here imports it before
+its service is needed.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from lapse.adk.service import LapseSessionService
+from lapse.adoption.adopter import Adopter
+from lapse.adoption.settings import Adopt
 from lapse.auth.options import AuthMode
-from lapse.core.errors import InvalidValueError
+from lapse.core.background import Work
+from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.feed import Feed
-from lapse.settings import load_settings
+from lapse.notices.watcher import Watcher
+from lapse.settings import Settings, load_settings
 from lapse.store import store_from_url
+from lapse.store.protocol import Store
+from lapse.sweep.logs import log_sweep
+from lapse.sweep.sweeper import Sweeper, SweepReport
 from lapse.telemetry.logs import log_change
 from lapse.ttl.policy import TtlPolicy
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from google.adk.runners import Runner
+
+    from lapse.adk.service import LapseSessionService
+    from lapse.artifacts.sweeper import ArtifactSweeper
+    from lapse.auth import Authentication
+    from lapse.dashboard.options import OperatorOptions
+    from lapse.runs.runs import Runs
+    from lapse.sweep.metrics import SweepMetrics
+
+
+class Lapse:
+    """Sessions in a store, and all that works on them, as settings say.
+
+    An asynchronous context manager: entered, it opens the store, sweeps it, learns TTLs, tells
+    other processes of changes, and adopts; left, it stops all of that and closes the store. An
+    application that it was added to enters and leaves it in its lifespan. It runs once at a time,
+    and a SQLite store that was closed stays closed.
+
+    Args:
+        store_url: where the sessions live; it wins over the settings.
+        settings: by default those of the environment and `.env.local`.
+        notes_artifacts: whether the store notes artifacts of sessions that ended before their
+            first message, so that the application of `app`, here or in another process, deletes
+            them. Elsewhere nobody would, and the notes would pile up.
+
+    Raises:
+        SettingsError: the settings are wrong.
+        InvalidValueError: no store has such a URL.
+    """
+
+    def __init__(
+        self,
+        store_url: str | None = None,
+        settings: Settings | None = None,
+        *,
+        notes_artifacts: bool = False,
+    ) -> None:
+        if settings is None:
+            settings = load_settings(store_url=store_url or None)
+        elif store_url:
+            settings = settings.model_copy(update={"store_url": store_url})
+        self._set_up(settings, notes_artifacts=notes_artifacts)
+        store_from_url(settings.store_url)  # so that a wrong URL is told now, and not at first use
+
+    def _set_up(self, settings: Settings, *, notes_artifacts: bool) -> None:
+        if problems := settings.problems():
+            raise SettingsError(problems)
+        self.settings = settings
+        self._notes_artifacts = notes_artifacts
+        self._counted: list[SweepMetrics] = []
+        self._artifacts: Work | None = None
+        self._works: list[Work] = []
+        self._is_running = False
+
+    @classmethod
+    def _around(cls, service: LapseSessionService, settings: Settings) -> Self:
+        """Return the whole around a service that somebody has made, with its store and policy."""
+        lapse = cls.__new__(cls)
+        lapse._set_up(settings, notes_artifacts=service.store.rules.artifacts)  # noqa: SLF001
+        lapse.sessions, lapse.store = service, service.store
+        lapse.feed, lapse.policy = service.feed, service.policy
+        service.feed.subscribe(log_change)
+        return lapse
+
+    # The parts, each made when it is first needed.
+
+    @cached_property
+    def store(self) -> Store:
+        """The store, which opens at its first use."""
+        rules = self.settings.rules
+        noted = rules.artifacts and self._notes_artifacts
+        return store_from_url(
+            self.settings.store_url, replace(rules, artifacts=noted), self.settings.connection
+        )
+
+    @cached_property
+    def feed(self) -> Feed:
+        """The changes that this process makes."""
+        feed = Feed()
+        feed.subscribe(log_change)
+        return feed
+
+    @cached_property
+    def policy(self) -> TtlPolicy:
+        """Which TTL new sessions get."""
+        settings = self.settings
+        return TtlPolicy(self.store, self.feed, settings.targets, settings.ttl_policy)
+
+    @cached_property
+    def sessions(self) -> LapseSessionService:
+        """ADK's session service on the store; what works beside it runs inside the context."""
+        return self._service()
+
+    @cached_property
+    def sweeper(self) -> Sweeper:
+        """What sweeps the store, where this process does."""
+        return Sweeper(
+            self.store,
+            self.feed,
+            on_report=self._swept,
+            on_fault=self._sweep_failed,
+            brakes=self.settings.brakes,
+        )
+
+    @cached_property
+    def watcher(self) -> Watcher:
+        """What tells browsers and other processes of changes."""
+        return Watcher(self.store, self.feed, self.settings.watch)
+
+    @cached_property
+    def adopter(self) -> Adopter | None:
+        """What adopts sessions that stock ADK leaves in the store; None: nothing does."""
+        if not self.sweeps or self.settings.adopt is Adopt.OFF:
+            return None
+        return Adopter(self.store, self.feed, scope=self.settings.adopt, ttl=self.policy.default)
+
+    @property
+    def sweeps(self) -> bool:
+        """Return whether this process sweeps the store."""
+        return self.settings.sweeper and self.settings.cleanup_enabled
+
+    def _service(self, beside: Sequence[Work] = ()) -> LapseSessionService:
+        from lapse.adk.service import LapseSessionService
+
+        return LapseSessionService(
+            self.store,
+            feed=self.feed,
+            policy=self.policy,
+            quotas=self.settings.quotas,
+            beside=beside,
+        )
+
+    def _keeping(self) -> list[Work]:
+        """Return what keeps the store as the settings say, in the order of its start."""
+        works: list[Work] = [self.policy]
+        if self.sweeps:
+            works.append(self.sweeper)
+        if self.adopter is not None:
+            works.append(self.adopter.running())
+        return works
+
+    def _swept(self, report: SweepReport) -> None:
+        for metrics in self._counted:
+            metrics.count_sweep(report)
+        log_sweep(report)
+
+    def _sweep_failed(self, fault: Exception) -> None:
+        for metrics in self._counted:
+            metrics.count_fault(fault)
+
+    # Running.
+
+    async def __aenter__(self) -> Self:
+        """Open the store and start everything.
+
+        Raises:
+            StoreUnavailableError: the store does not answer, or was closed for good.
+            StoreRefusedError: the store cannot be used.
+        """
+        if self._is_running:
+            raise RuntimeError("this Lapse runs already: enter it once, or let its application do")
+        self._works = [*self._keeping(), self.watcher]
+        if self._artifacts is not None:
+            self._works.append(self._artifacts)
+        await self.store.open()
+        self._is_running = True
+        try:
+            for work in self._works:
+                await work.start()
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop everything, finish what was begun, and close the store."""
+        await self._end()
+
+    async def _end(self) -> None:
+        try:
+            # Together: each waits a little for the step in hand.
+            await asyncio.gather(*(work.stop() for work in self._works))
+        finally:
+            made = self.__dict__.get("sessions")
+            await (self.store.close() if made is None else made.close())
+            self._is_running = False
+
+    # In an application.
+
+    def mount(
+        self,
+        app: FastAPI,
+        *,
+        runners: Iterable[Runner] = (),
+        artifacts: ArtifactSweeper | None = None,
+        authentication: Authentication | None = None,
+        default_app: str | None = None,
+    ) -> Runs:
+        """Add Lapse to an application that has not started yet, and have its lifespan run Lapse.
+
+        It gains the lifecycle routes, `/lapse/client.js`, `/livez`, `/readyz` and `/metrics`,
+        the operators' pages at `/lapse/` (closed until a token is set),
+        answers for Lapse's errors, and runs of ADK's (`/run`, `/run_sse`, `/run_live`) that
+        resurrect their session. Where there are agents to run, by ADK's `/run_sse` in the
+        application or by `runners`, it also gains `…/run`, runs that outlive their connection,
+        and `/run_sse` can be detached.
+
+        Streams of notices end with the lifespan. A server that waits for open requests before
+        (uvicorn does) lets them go at once when it calls each function of
+        `app.state.lapse_endings` first, as `lapse serve` does.
+
+        Args:
+            app: the application.
+            runners: runners for an application without ADK's own routes, one for each app.
+            artifacts: deletes artifacts of sessions that ended before their first message,
+                where the store's rules say that these are noted.
+            authentication: how callers are known; by default as the settings say.
+            default_app: the app of runs that name none (ADK's ADK_DEFAULT_APP_NAME).
+
+        Returns:
+            The runs, for whoever wants to `drain` them before the application ends.
+        """
+        return self._add_to(
+            app,
+            self.settings.operators,
+            runners=runners,
+            artifacts=artifacts,
+            authentication=authentication,
+            default_app=default_app,
+        )
+
+    def app(
+        self,
+        agents_dir: str | Path | None = None,
+        web: bool = False,  # noqa: FBT001, FBT002 - as ADK's own function has it
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        allow_origins: Sequence[str] = (),
+        artifact_uri: str | None = None,
+        chat_page: str | None = None,
+        admin_port: int | None = None,
+        authentication: Authentication | None = None,
+    ) -> FastAPI:
+        """Return the application that `lapse serve` serves; its lifespan runs Lapse.
+
+        Called before `sessions` is used, it lets the store note artifacts, which it deletes when
+        their session ends before its first message.
+
+        Args:
+            agents_dir: a folder of ADK agents; None: the bundled demo agent.
+            web: whether ADK's developer UI is served, too.
+            host: the address that is listened on.
+            port: the port that is listened on.
+            allow_origins: origins of pages that may call.
+            artifact_uri: where artifacts are kept, as ADK names it; by default in each agent's
+                folder, of the bundled agent in memory.
+            chat_page: the app that a chat page at `/` talks to; None: there is such a page for
+                the bundled agent alone.
+            admin_port: the port of the operators' pages; by default as the settings say.
+            authentication: how callers are known; by default as the settings say.
+        """
+        from lapse.adk.agents import default_app
+        from lapse.demo import AGENTS_DIR, APP_NAME, is_bundled
+        from lapse.web.server import adk_app, finish_app
+
+        folder = AGENTS_DIR if agents_dir is None else Path(agents_dir)
+        if is_bundled(folder):
+            # The folder is part of the installed package: nothing is written there.
+            artifact_uri, chat_page = artifact_uri or "memory://", chat_page or APP_NAME
+        self._notes_artifacts = True
+        app, artifacts = adk_app(
+            self.sessions,
+            folder,
+            web=web,
+            host=host,
+            port=port,
+            allow_origins=allow_origins,
+            artifact_uri=artifact_uri,
+        )
+        operators = self.settings.operators
+        self._add_to(
+            app,
+            operators if admin_port is None else replace(operators, port=admin_port),
+            artifacts=artifacts,
+            authentication=authentication,
+            default_app=default_app(folder),
+            origins=tuple(allow_origins),
+        )
+        finish_app(app, web=web, chat_page=chat_page)
+        return app
+
+    def _add_to(
+        self,
+        app: FastAPI,
+        operators: OperatorOptions,
+        *,
+        runners: Iterable[Runner] = (),
+        artifacts: ArtifactSweeper | None,
+        authentication: Authentication | None,
+        default_app: str | None,
+        origins: tuple[str, ...] = (),
+    ) -> Runs:
+        from lapse.auth import authentication_of
+        from lapse.sweep.metrics import SweepMetrics
+        from lapse.telemetry.metrics import Metrics
+        from lapse.web.application import Parts, add_lapse
+
+        if authentication is None:
+            authentication = authentication_of(self.settings.authentication, origins=origins)
+        if artifacts is not None and self.store.rules.artifacts:
+            self._artifacts = artifacts.running()
+        metrics = Metrics()
+        self._counted.append(SweepMetrics(metrics))
+        parts = Parts(
+            service=self.sessions,
+            watcher=self.watcher,
+            metrics=metrics,
+            sweeper=self.sweeper if self.sweeps else None,
+            operators=operators,
+            authentication=authentication,
+            runners=tuple(runners),
+            default_app=default_app,
+        )
+        app.state.lapse = self
+        runs = add_lapse(app, self.settings, parts)
+        app.router.lifespan_context = self._around_lifespan(runs, app.router.lifespan_context)
+        return runs
+
+    def _around_lifespan(self, runs: Runs, inner: Any) -> Any:
+        """Return a lifespan that runs Lapse around the application's own."""
+
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self)
+                await runs.start()
+                state = await stack.enter_async_context(inner(app))
+                # Before ADK closes the runners.
+                stack.push_async_callback(runs.drain)
+                yield state
+
+        return lifespan
+
+
+def mount(
+    app: FastAPI,
+    service: LapseSessionService,
+    settings: Settings | None = None,
+    *,
+    runners: Iterable[Runner] = (),
+    artifacts: ArtifactSweeper | None = None,
+    authentication: Authentication | None = None,
+    default_app: str | None = None,
+) -> Runs:
+    """Add Lapse to an application, around a service that you have made; see `Lapse.mount`.
+
+    The service brings its store, its TTL and its quotas. All else is as the settings say, by
+    default those of the environment. At the application's end the service is closed.
+    """
+    settings = load_settings() if settings is None else settings
+    if "store_url" not in settings.model_fields_set:
+        # For the operators' pages: the default is not where this service keeps sessions.
+        settings = settings.model_copy(update={"store_url": ""})
+    return Lapse._around(service, settings).mount(  # noqa: SLF001
+        app,
+        runners=runners,
+        artifacts=artifacts,
+        authentication=authentication,
+        default_app=default_app,
+    )
 
 
 def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
     """Make the session service that a URI of ADK's `--session_service_uri` names.
 
     `lapse:sqlite:///chats.db` is a store's URL behind the scheme `lapse:`; with nothing behind
-    it the settings name the store. The service sweeps for itself. What else ADK passes to a
-    factory, such as `agents_dir`, has no bearing on it.
+    it the settings name the store. The service sweeps, learns and adopts for itself, from its
+    first write until it is closed. What else ADK passes to a factory, such as `agents_dir`, has
+    no bearing on it.
 
     Raises:
         InvalidValueError: no store has such a URL; or the settings ask for authentication, which
             ADK's server has no place for.
         SettingsError: the settings are wrong.
     """
-    settings = load_settings()
-    if settings.auth is not AuthMode.NONE:
+    lapse = Lapse(uri.removeprefix("lapse:").removeprefix("//"))
+    if lapse.settings.auth is not AuthMode.NONE:
         raise InvalidValueError(
             "LAPSE_AUTH",
-            f"is {str(settings.auth)!r}, and ADK's own server would let everybody in all the "
-            "same; use `lapse serve`, or leave it out here",
+            f"is {str(lapse.settings.auth)!r}, and ADK's own server would let everybody in all "
+            "the same; use `lapse serve`, or leave it out here",
         )
-    url = uri.removeprefix("lapse:").removeprefix("//")
-    # ADK keeps its artifact service to itself: nobody here could delete what the outbox names.
-    rules = replace(settings.rules, artifacts=False)
-    store = store_from_url(url or settings.store_url, rules, settings.connection)
-    feed = Feed()
-    feed.subscribe(log_change)
-    return LapseSessionService(
-        store,
-        feed=feed,
-        sweep=settings.sweeper,
-        policy=TtlPolicy(store, feed, settings.targets, settings.ttl_policy),
-        quotas=settings.quotas,
-        brakes=settings.brakes,
-    )
+    return lapse._service(beside=lapse._keeping())  # noqa: SLF001

@@ -10,12 +10,7 @@ from tokens import AUDIENCE, ISSUER, Issuer, bearer
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from lapse.adk.service import LapseSessionService
-from lapse.auth import authentication_of
-from lapse.auth.settings import AuthSettings
-from lapse.store import store_from_url
-from lapse.web.application import MountOptions
-from lapse.web.server import ServerOptions, build_app
+from lapse import Lapse, Settings
 from served import Served
 from serving import AGENTS
 
@@ -49,21 +44,20 @@ def callers(issuer):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, issuer):
     """Serve ADK's application as `lapse serve --web` does, with everything that it can have."""
-    settings = AuthSettings(
-        LAPSE_AUTH="jwt",
-        LAPSE_JWT_KEY=issuer.public_pem,
-        LAPSE_JWT_ALGORITHMS="ES256",
-        LAPSE_JWT_ISSUER=ISSUER,
-        LAPSE_JWT_AUDIENCE=AUDIENCE,
-        LAPSE_JWT_ROLE_CLAIM="realm.roles",
+    unlimited = ("waiting_per_user", "waiting_per_address", "creates_per_user")
+    settings = Settings(
+        auth="jwt",
+        jwt_key=issuer.public_pem,
+        jwt_algorithms="ES256",
+        jwt_issuer=ISSUER,
+        jwt_audience=AUDIENCE,
+        jwt_role_claim="realm.roles",
+        creates_per_address=0,
+        **dict.fromkeys(unlimited, 0),
     )
-    assert settings.problems() == []
-    service = LapseSessionService(store_from_url("sqlite:///:memory:"))
-    options = ServerOptions(
-        AGENTS, "127.0.0.1", 0, web=True, artifact_service_uri="memory://", chat_app="parrot"
-    )
-    mounted = MountOptions(authentication=authentication_of(settings.authentication))
-    with Served(build_app(service, options, mounted)[0]) as running:
+    lapse = Lapse("sqlite:///:memory:", settings)
+    app = lapse.app(AGENTS, web=True, port=0, artifact_uri="memory://", chat_page="parrot")
+    with Served(app) as running:
         yield running
 
 

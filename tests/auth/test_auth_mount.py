@@ -6,12 +6,11 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI
 from starlette.requests import HTTPConnection
 
-from lapse.adk.service import LapseSessionService
+from lapse import LapseSessionService, mount
 from lapse.auth import Authentication
 from lapse.auth.options import NotAuthenticatedError
 from lapse.auth.principals import Principal, Role, current_principal
 from lapse.store import store_from_url
-from lapse.web.application import MountOptions, mount
 from served import Served
 
 
@@ -57,7 +56,7 @@ def served(told):
 
     service = LapseSessionService(store_from_url("sqlite:///:memory:"))
     authentication = Authentication(Badges(), open_paths=["/open"], shared_paths=["/mine/"])
-    mount(app, service, MountOptions(authentication=authentication))
+    mount(app, service, authentication=authentication)
     with Served(app) as running:
         yield running
 

@@ -35,7 +35,7 @@ async def session(service):
 
 async def test_to_a_user_another_users_session_does_not_exist(service, session):
     """Seen to fail: `is_foreign` always false; each check in turn taken away."""
-    metrics = Metrics(service.store)
+    metrics = Metrics()
     runs = Runs(service, RunLimits(), RunMetrics(metrics.registry, metrics.apps))
     await service.store.begin_run(KEY, "r", most_of_user=1)
     service.store.cancel_run = None  # it is not even asked

@@ -12,12 +12,10 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from backends import message
-from lapse import LapseSessionService, store_from_url
+from lapse import LapseSessionService, Settings, mount, store_from_url
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
-from lapse.dashboard.options import OperatorOptions
-from lapse.web import MountOptions, mount
 from served import Served
 
 TOKEN = "operators-token-0123456789"
@@ -112,8 +110,10 @@ def operated(place, **options):
     """Serve an application on a store; nobody sweeps it."""
     service = LapseSessionService(store_from_url(place))
     app = FastAPI()
-    opened = OperatorOptions(token=SecretStr(TOKEN), store="somewhere", **options)
-    mount(app, service, MountOptions(sweep=False, operators=opened))
+    settings = Settings(
+        sweeper=False, admin_token=SecretStr(TOKEN), store_url="somewhere", **options
+    )
+    mount(app, service, settings)
     app.add_middleware(KnownByHeader)
     with Served(app) as served:
         found = Operated(served, service)

@@ -13,12 +13,10 @@ from fastapi.routing import iter_route_contexts
 from operators_server import TOKEN, operated, query
 from pydantic import SecretStr
 
-from lapse import LapseSessionService, store_from_url
+from lapse import LapseSessionService, Settings, mount, store_from_url
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey
-from lapse.dashboard.options import OperatorOptions
 from lapse.overview.store import Brake, BrakeReason
-from lapse.web import MountOptions, mount
 from served import Served
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -126,7 +124,7 @@ def test_without_a_token_there_is_nothing_but_for_operators(tmp_path):
 
 
 def test_with_a_port_of_its_own_nothing_is_on_any_other(tmp_path):
-    with operated(f"sqlite:///{tmp_path}/lapse.db", port=1) as found:
+    with operated(f"sqlite:///{tmp_path}/lapse.db", admin_port=1) as found:
         for method, path in all_routes(found.served.app):
             answer = found.served.client.request(method, path, headers=BEARER)
             assert nothing_here(answer), (method, path)
@@ -327,7 +325,7 @@ def test_ids_and_names_from_outside_are_text_on_the_page(running):
 def test_a_page_behind_a_prefix_has_links_that_work(tmp_path):
     outer, inner = FastAPI(), FastAPI()
     service = LapseSessionService(store_from_url(f"sqlite:///{tmp_path}/lapse.db"))
-    mount(inner, service, MountOptions(operators=OperatorOptions(token=SecretStr(TOKEN))))
+    mount(inner, service, Settings(admin_token=SecretStr(TOKEN)))
     outer.mount("/inner", inner)
     outer.router.lifespan_context = lambda _: inner.router.lifespan_context(inner)
     outer.state.lapse_endings = []

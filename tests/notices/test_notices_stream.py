@@ -156,7 +156,7 @@ def test_all_streams_take_one_read_for_each_heartbeat(alone, replica):
 
 def test_more_streams_than_allowed_are_refused_until_one_is_closed(alone, replica):
     # Seen to fail with a stream whose end gives no slot back.
-    one = replica(alone, per_session=2, per_user=3)
+    one = replica(alone, streams_per_session=2, streams_per_user=3)
     for name in ("s1", "s2"):
         one.create(name)
 

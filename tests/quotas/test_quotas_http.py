@@ -10,12 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from lapse.adk.service import LapseSessionService
-from lapse.auth.addresses import parse_networks
-from lapse.quotas.rules import Quotas
-from lapse.store import store_from_url
-from lapse.web import MountOptions, mount
-from serving import AGENTS, Server, serving
+from lapse import LapseSessionService, Quotas, Settings, mount, store_from_url
 
 FLOOD = 1500
 RSS_GROWTH = 24 * 1024
@@ -141,8 +136,7 @@ async def own_app():
         service = LapseSessionService(store, quotas=Quotas(creates_per_address=2))
         services.append(service)
         app = FastAPI()
-        networks = parse_networks(proxies, field="proxies")
-        mount(app, service, MountOptions(proxies=networks))
+        mount(app, service, Settings(auth_proxies=",".join(proxies)))
 
         @app.post("/apps/{app_name}/users/{user_id}/sessions")
         async def create(app_name: str, user_id: str) -> str:

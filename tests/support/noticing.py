@@ -10,12 +10,10 @@ from fastapi import FastAPI
 from google.adk.events.event import Event
 from google.genai import types
 
-from lapse.adk.service import LapseSessionService
+from lapse import LapseSessionService, Settings, mount
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Rules
-from lapse.notices.rules import WatchOptions
 from lapse.store import store_from_url
-from lapse.web import MountOptions, mount
 from served import Served
 
 MINUTES = 30
@@ -38,8 +36,7 @@ class Replica(Served):
         self.reads = 0
         self._count_reads()
         app = FastAPI()
-        watch = WatchOptions(heartbeat=heartbeat, **options)
-        mount(app, self.service, MountOptions(sweep=sweep, watch=watch))
+        mount(app, self.service, Settings(sweeper=sweep, heartbeat=heartbeat, **options))
         super().__init__(app)
 
     def _count_reads(self):

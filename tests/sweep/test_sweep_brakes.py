@@ -11,11 +11,13 @@ from lapse.core.clock import utc_now
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import ChangeKind
+from lapse.overview.metrics import StoreMetrics
 from lapse.overview.store import CONFIRMED, BrakeReason
 from lapse.sweep.brake import Brakes, confirm
+from lapse.sweep.logs import log_sweep
+from lapse.sweep.metrics import SweepMetrics
 from lapse.sweep.rules import BrakeOptions
 from lapse.sweep.sweeper import Sweeper, sweep_once
-from lapse.telemetry.logs import log_sweep
 from lapse.telemetry.metrics import Metrics
 
 DAY = timedelta(hours=24)
@@ -205,7 +207,10 @@ async def test_with_nothing_restorable_expiry_is_held_as_well(open_store):
 
 async def test_sweepers_say_so_once_and_go_on_when_it_is_confirmed(pair, caplog):
     await backlog(pair[0], due=6, living=0)
-    metrics = Metrics(pair[0])
+    metrics = Metrics()
+    sweeps_counted, stored = SweepMetrics(metrics), StoreMetrics(pair[0], metrics)
+    metrics.registry.register(stored)
+    metrics.refresh(stored.refresh)
     feed, gone, held, free = Feed(), [], asyncio.Event(), asyncio.Event()
     feed.subscribe(lambda change: change.kind is ChangeKind.PURGED and gone.append(change))
     reports = []
@@ -213,7 +218,7 @@ async def test_sweepers_say_so_once_and_go_on_when_it_is_confirmed(pair, caplog)
     def heard(report):
         reports.append(report)
         log_sweep(report)
-        metrics.count_sweep(report)
+        sweeps_counted.count_sweep(report)
         if sum(one.braking.brake is not None for one in reports) >= 6:
             held.set()
         if len(gone) == 6:

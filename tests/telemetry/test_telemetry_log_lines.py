@@ -10,12 +10,12 @@ import pytest
 
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
+from lapse.sweep.logs import log_sweep
 from lapse.sweep.sweeper import SweepReport
 from lapse.telemetry.logs import (
     LogFormat,
     configure_logging,
     log_change,
-    log_sweep,
     shorten,
     shortening,
 )

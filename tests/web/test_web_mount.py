@@ -1,4 +1,4 @@
-"""`lapse.web.mount`: Lapse's routes in one's own FastAPI application."""
+"""`lapse.mount`: Lapse's routes in one's own FastAPI application."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from fastapi import FastAPI
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.runners import Runner
 
-from adk_builders import APP, USER, created, eventually, got, spoken
-from lapse import LapseSessionService, store_from_url
+from lapse import LapseSessionService, Settings, mount, store_from_url
 from lapse.core.errors import StoreUnavailableError
 from lapse.demo.concierge.agent import root_agent
-from lapse.web import MountOptions, mount
 
 
 @asynccontextmanager
@@ -79,7 +77,7 @@ async def test_the_sweeper_runs_for_the_applications_lifetime(service, app):
 
 async def test_without_a_sweeper_deadlines_hold_and_it_is_ready_all_the_same(service):
     app = FastAPI()
-    mount(app, service, MountOptions(sweep=False))
+    mount(app, service, Settings(sweeper=False))
     async with serving(app) as client:
         session = await created(service, ttl_minutes=0.0005)
 

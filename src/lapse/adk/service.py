@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, Self, TypeVar
@@ -24,6 +24,7 @@ from lapse.adk.context import announced, is_revived, reviving
 from lapse.adk.transitions import Transitions, Turns
 from lapse.adk.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.auth.principals import Role, acting, current_actor, current_principal, is_foreign
+from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
 from lapse.core.errors import (
     NoSuchSessionError,
@@ -64,11 +65,12 @@ class LapseSessionService(BaseSessionService):
         ttl: the TTL of sessions that are created without one.
         feed: where the changes are published; by default a feed of the service's own.
         sweep: start a sweeper with the first write, for programs that have none elsewhere:
-            no `lapse.web.mount`, no `lapse sweep --watch`.
+            no `lapse.mount`, no `lapse sweep --watch`.
         policy: which TTL sessions get that are created without one, instead of `ttl`; it
             publishes to the same feed.
         quotas: how much of creating sessions is allowed.
         brakes: when a sweeper that `sweep` starts stops before what cannot be undone.
+        beside: other work that starts with the first write and stops when the service is closed.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class LapseSessionService(BaseSessionService):
         policy: TtlPolicy | None = None,
         quotas: Quotas = Quotas(),
         brakes: BrakeOptions = BrakeOptions(),
+        beside: Iterable[Work] = (),
     ) -> None:
         self.store = store
         self.feed = feed or Feed()
@@ -88,7 +91,9 @@ class LapseSessionService(BaseSessionService):
             store, self.feed, Targets.around(ttl, store.rules.horizon)
         )
         self.admission = Admission(store, quotas)
-        self._sweeper = Sweeper(store, self.feed, brakes=brakes) if sweep else None
+        self._beside = list(beside)
+        if sweep:
+            self._beside += [Sweeper(store, self.feed, brakes=brakes), self.policy]
         self._turns = Turns()
         self._transitions = Transitions(self.feed)
 
@@ -275,9 +280,7 @@ class LapseSessionService(BaseSessionService):
 
     async def close(self) -> None:
         """Finish what was begun and close the store; a later `flush` does no harm."""
-        if self._sweeper is not None:
-            await self._sweeper.stop()
-        await self.policy.stop()
+        await asyncio.gather(*(work.stop() for work in self._beside))
         await self._transitions.finish()
         await self.store.close()
 
@@ -359,12 +362,11 @@ class LapseSessionService(BaseSessionService):
         key: SessionKey,
         transition: Coroutine[Any, Any, Result[T]],
     ) -> Result[T]:
-        """Run a transition to its end, swept by a sweeper of our own where there is no other."""
-        if self._sweeper is not None:
+        """Run a transition to its end; what works beside the service starts before the first."""
+        if self._beside:
             with acting(None):  # what goes on beside is nobody's
-                await self._sweeper.start()
-                await self.policy.start()
-
+                for work in self._beside:
+                    await work.start()
         return await self._transitions.run(name, key, transition)
 
     async def _refuse(self, key: SessionKey) -> None:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from lapse.auth.principals import LONGEST_NAME
-
 if TYPE_CHECKING:
     from lapse.settings import Settings
     from lapse.store.protocol import Store
@@ -92,6 +90,8 @@ def acting_as() -> str:
     """Return who acts, as it is recorded: who is logged in, on which host."""
     import getpass
     import socket
+
+    from lapse.auth.principals import LONGEST_NAME
 
     try:
         user = getpass.getuser()

@@ -18,7 +18,6 @@ from lapse.cli.command import (
     VerboseOption,
     fail,
     open_settings,
-    open_store,
     run_async,
 )
 
@@ -144,13 +143,6 @@ def _quoted(arguments: str) -> str:
     return f"'{arguments}'" if "[" in arguments else arguments
 
 
-def _is_bundled(folder: Path) -> bool:
-    from lapse import demo
-    from lapse.demo import local_llm as demo_llm
-
-    return folder in {demo.AGENTS_DIR, demo_llm.AGENTS_DIR}
-
-
 def _listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
@@ -176,57 +168,29 @@ def _serve(
     # Nothing that imports make is garbage: to look for some among a quarter of a million objects
     # takes an eighth of the start, and a fifth of a second at each full collection later.
     gc.disable()
+    from lapse.app import Lapse
     from lapse.auth import authentication_of
-    from lapse.core.errors import InvalidValueError
 
-    try:
-        authentication = authentication_of(settings.authentication, origins=allow_origins)
-    except InvalidValueError as error:
-        fail(str(error))
-    store = open_store(settings)
-    run_async(store.open())
+    authentication = authentication_of(settings.authentication, origins=allow_origins)
+    lapse = Lapse(settings=settings, notes_artifacts=True)
+    run_async(lapse.store.open())
 
     import uvicorn
 
-    from lapse.adk.service import LapseSessionService
-    from lapse.core.feed import Feed
-    from lapse.dashboard import OperatorsDoor
-    from lapse.demo import APP_NAME
+    from lapse.dashboard.routes import OperatorsDoor
     from lapse.limits.protocol import bounded
     from lapse.notices.routes import StreamsInFront
-    from lapse.ttl.policy import TtlPolicy
-    from lapse.web.application import MountOptions
-    from lapse.web.server import ServerOptions, build_app
 
     host, port = listener.getsockname()[:2]
-    options = ServerOptions(
-        agents_dir=folder,
+    operators_port: int | None = operators.getsockname()[1] if operators else None
+    web_app = lapse.app(
+        folder,
+        web,
         host=host,
         port=port,
-        web=web,
         allow_origins=allow_origins,
-        # The demo's folder is part of the installed package: nothing is written there.
-        artifact_service_uri="memory://" if _is_bundled(folder) else None,
-        chat_app=APP_NAME if _is_bundled(folder) else None,
-    )
-    operators_port: int | None = operators.getsockname()[1] if operators else None
-    feed = Feed()
-    policy = TtlPolicy(store, feed, settings.targets, settings.ttl_policy)
-    service = LapseSessionService(store, feed=feed, policy=policy, quotas=settings.quotas)
-    web_app, runs = build_app(
-        service,
-        options,
-        MountOptions(
-            sweep=settings.sweeper and settings.cleanup_enabled,
-            adopt=settings.adopt,
-            run_limits=settings.run_limits,
-            watch=settings.watch,
-            operators=replace(settings.operators, port=operators_port),
-            authentication=authentication,
-            proxies=settings.proxies,
-            bounds=settings.bounds,
-            brakes=settings.brakes,
-        ),
+        admin_port=operators_port,
+        authentication=authentication,
     )
     served: ASGIApp = StreamsInFront(web_app)
     announced = [f"Lapse serves {_described(folder)} on {_address(listener)}"]
@@ -253,7 +217,7 @@ def _serve(
                 listening.close()
             for end in web_app.state.lapse_endings:
                 end()
-            await runs.drain()
+            await web_app.state.lapse_runs.drain()
             await super().shutdown(sockets)
 
     server = Server(
@@ -293,6 +257,8 @@ def _within_files(bounds: Bounds) -> Bounds:
 
 
 def _described(folder: Path) -> str:
-    if _is_bundled(folder):
+    from lapse.demo import is_bundled
+
+    if is_bundled(folder):
         return "the demo agent (app `concierge`)"
     return f"the agents of {folder}"

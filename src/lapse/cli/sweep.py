@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 from contextlib import nullcontext
@@ -20,7 +19,6 @@ from lapse.cli.command import (
     acting_as,
     fail,
     open_settings,
-    open_store,
     print_json,
     ready_store,
     run_async,
@@ -136,20 +134,20 @@ async def _confirm(settings: Settings) -> None:
 
 
 async def _sweep(settings: Settings) -> _Total:
-    from lapse.core.feed import Feed
-    from lapse.sweep.brake import Brakes
-    from lapse.sweep.sweeper import sweep_once
-    from lapse.telemetry.logs import log_change
+    import logging
 
-    store = open_store(settings)
-    feed, brakes, total = Feed(), Brakes(settings.brakes), _Total()
+    from lapse.app import Lapse
+
+    lapse, total = Lapse(settings=settings, notes_artifacts=True), _Total()
+    store = lapse.store
     try:
         ahead = await _ahead(store)
-        if ahead is None:
-            feed.subscribe(log_change)  # nobody watches a bar that its lines would tear apart
+        if ahead is not None:  # somebody watches a bar that its lines would tear apart
+            logging.getLogger("lapse.changes").setLevel(logging.WARNING)
+            logging.getLogger("lapse.sweeps").setLevel(logging.WARNING)
         with progress_bar("sweeping", ahead) if ahead else nullcontext() as advance:
             while True:
-                report = await sweep_once(store, feed, brakes=brakes)
+                report = await lapse.sweeper.sweep()
                 done = total.add(report)
                 if advance is not None:
                     advance(done)
@@ -204,38 +202,15 @@ def _held(brake: Brake) -> str:
 async def _watch(settings: Settings) -> None:
     import asyncio
 
-    from lapse.adoption.adopter import Adopter
-    from lapse.adoption.settings import Adopt
-    from lapse.core.feed import Feed
-    from lapse.sweep.sweeper import Sweeper
-    from lapse.telemetry.logs import log_change, log_sweep
-    from lapse.ttl.policy import TtlPolicy
+    from lapse.app import Lapse
 
-    store = open_store(settings)
-    await store.open()
-    feed = Feed()
-    feed.subscribe(log_change)
-    policy = TtlPolicy(store, feed, settings.targets, settings.ttl_policy)
+    # Whoever says `lapse sweep` wants a sweeper, also where servers have none.
+    swept = settings.model_copy(update={"sweeper": True})
+    lapse = Lapse(settings=swept, notes_artifacts=True)
+    lapse.sweeper.longest_sleep = _WATCH_SLEEP
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    try:
-        async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(
-                Sweeper(
-                    store,
-                    feed,
-                    on_report=log_sweep,
-                    brakes=settings.brakes,
-                    longest_sleep=_WATCH_SLEEP,
-                )
-            )
-            if settings.adopt is not Adopt.OFF:
-                adopter = Adopter(store, feed, scope=settings.adopt, ttl=settings.ttl)
-                await stack.enter_async_context(adopter.running())
-            await policy.start()
-            typer.echo("sweeping until stopped", err=True)
-            await stop.wait()
-    finally:
-        await policy.stop()
-        await store.close()
+    async with lapse:
+        typer.echo("sweeping until stopped", err=True)
+        await stop.wait()

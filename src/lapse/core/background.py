@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from lapse.core.errors import LapseError
 
@@ -29,6 +29,18 @@ _LONGEST_RETRY: Final = timedelta(minutes=1)
 _STOP_TIMEOUT: Final = timedelta(seconds=1)
 
 _log = logging.getLogger(__name__)
+
+
+class Work(Protocol):
+    """What works in the background from `start` to `stop`, each called any number of times."""
+
+    async def start(self) -> None:
+        """Begin."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop, and return once stopped."""
+        ...
 
 
 class Background:

@@ -7,3 +7,10 @@ AGENTS_DIR: Final = Path(__file__).parent
 
 APP_NAME: Final = "concierge"
 """The agent that the chat page talks to."""
+
+
+def is_bundled(folder: Path) -> bool:
+    """Return whether a folder of agents is a part of the installed package."""
+    from lapse.demo import local_llm
+
+    return folder in {AGENTS_DIR, local_llm.AGENTS_DIR}

@@ -178,13 +178,25 @@ class Watcher:
             for watch in session.watches:
                 watch.audience.end()
 
-    async def __aenter__(self) -> Self:
-        """Begin to watch."""
+    async def start(self) -> None:
+        """Begin to watch, on the running event loop; nothing happens when it has begun."""
+        self._unsubscribe()
         self._loop = asyncio.get_running_loop()
         self._ending = False
         self._unsubscribe = self._feed.subscribe(self._notice)
         for work in (self._looking, self._beating, self._announcing):
             await work.start()
+
+    async def stop(self) -> None:
+        """End every stream and stop; return once stopped."""
+        self.end()
+        self._unsubscribe()
+        works = (self._looking, self._beating, self._announcing)
+        await asyncio.gather(*(work.stop() for work in works))
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
         return self
 
     async def __aexit__(
@@ -193,11 +205,8 @@ class Watcher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End every stream and stop; return once stopped."""
-        self.end()
-        self._unsubscribe()
-        works = (self._looking, self._beating, self._announcing)
-        await asyncio.gather(*(work.stop() for work in works))
+        """Stop."""
+        await self.stop()
 
     def _check_bounds(self, of_session: int, of_user: int) -> None:
         limits = self.options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -11,8 +12,12 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from lapse.core.errors import StoreUnavailableError
 from lapse.overview.store import BrakeReason, Overview
-from lapse.telemetry.labels import AppLabels
+from lapse.store.protocol import Store
+from lapse.telemetry.metrics import Metrics, Where
+
+_log = logging.getLogger(__name__)
 
 _KEPT: Final = timedelta(seconds=5)
 """How old the numbers that all replicas share may be, whoever asks and how often."""
@@ -25,26 +30,29 @@ _SAME: Final = "The same from every replica: take the maximum."
 class StoreMetrics(Collector):
     """What the store says, and so every replica; nothing of it while the store does not answer."""
 
-    def __init__(self, apps: AppLabels, *, enforced: bool) -> None:
-        self._apps = apps
-        self._enforced = enforced
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._apps = metrics.apps
+        self._enforced = store.rules.enforced
         self._overview: Overview | None = None
         self._answer = timedelta(0)
         self._taken_at = _LONG_AGO
 
-    @property
-    def is_old(self) -> bool:
-        """Return whether the store should be asked again."""
-        return time.monotonic() - self._taken_at >= _KEPT.total_seconds()
-
-    def take(self, overview: Overview, answer: timedelta) -> None:
-        """Show this from now on, which the store took so long to say."""
-        self._overview, self._answer = overview, answer
-        self._taken_at = time.monotonic()
-
-    def forget(self) -> None:
-        """Show nothing: the store does not answer."""
-        self._overview, self._taken_at = None, _LONG_AGO
+    async def refresh(self) -> None:
+        """Ask the store, unless it said so a moment ago; show nothing while it does not answer."""
+        if time.monotonic() - self._taken_at < _KEPT.total_seconds():
+            return
+        began = time.monotonic()
+        try:
+            overview = await self._store.overview(since=timedelta(0))
+        except StoreUnavailableError as error:
+            self._metrics.count_store_error(Where.SCRAPE)
+            self._overview, self._taken_at = None, _LONG_AGO
+            _log.warning("what the store counts cannot be shown: %s", error)
+        else:
+            self._overview, self._taken_at = overview, time.monotonic()
+            self._answer = timedelta(seconds=self._taken_at - began)
 
     def collect(self) -> Iterable[Metric]:
         """Return the gauges."""

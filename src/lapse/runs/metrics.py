@@ -29,6 +29,12 @@ class RunMetrics:
             buckets=_DURATIONS,
             registry=registry,
         )
+        self._plain = Counter(
+            "lapse_plain_runs",
+            "Requests to ADK's own run routes, not detached.",
+            ("app", "route"),
+            registry=registry,
+        )
         self.in_flight = Gauge("lapse_runs_in_flight", "Runs in this process.", registry=registry)
         self.readers = Gauge("lapse_run_readers", "Streams that are read.", registry=registry)
         self.dropped = Counter(
@@ -48,6 +54,10 @@ class RunMetrics:
         self._ended.labels(self._apps.of(app_name), str(outcome)).inc()
         self._durations.labels(self._apps.of(app_name)).observe(duration.total_seconds())
         self.in_flight.dec()
+
+    def count_plain(self, app_name: str, route: str) -> None:
+        """Count a request to one of ADK's own routes that run an agent."""
+        self._plain.labels(self._apps.of(app_name), route).inc()
 
     def count_resume(self, app_name: str) -> None:
         """Count a stream that goes on where an earlier one broke off."""

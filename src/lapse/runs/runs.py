@@ -71,7 +71,7 @@ class Runs:
         self.limits = limits
         self._service = service
         self._store = service.store
-        self._metrics = metrics
+        self.metrics = metrics
         self._live: dict[str, Run] = {}
         self._owners: dict[str, asyncio.Task[None]] = {}
         self._left: set[asyncio.Task[None]] = set()
@@ -182,11 +182,11 @@ class Runs:
             LaggedError: the reader was too slow; it may resume.
         """
         if place is not None:
-            self._metrics.count_resume(record.key.app_name)
+            self.metrics.count_resume(record.key.app_name)
             _log.info("run resumed", extra=_facts(record))
-        self._metrics.readers.inc()
+        self.metrics.readers.inc()
         with ExitStack() as stack:
-            stack.callback(self._metrics.readers.dec)
+            stack.callback(self.metrics.readers.dec)
             run = self._live.get(record.run_id)
             if run is not None:
                 chunks = frames_after(self._store, run.stream, record, place)
@@ -200,7 +200,7 @@ class Runs:
                 async for chunk in chunks:
                     yield chunk
             except LaggedError:
-                self._metrics.dropped.inc()
+                self.metrics.dropped.inc()
                 _log.info("a reader was too slow and was dropped", extra=_facts(record))
                 raise
 
@@ -275,7 +275,7 @@ class Runs:
     async def _own(self, run: Run, chunks: Chunks) -> None:
         """Drive a run to its end, whatever becomes of it, and record how it ended."""
         record, began = run.record, time.monotonic()
-        self._metrics.count_start(record.key.app_name)
+        self.metrics.count_start(record.key.app_name)
         _log.info("run started", extra=_facts(record))
         status, error = RunStatus.FAILED, None
         try:
@@ -297,7 +297,7 @@ class Runs:
             run.error = error
             run.begun.set()
             run.stream.end(ending(record.run_id, status, error))
-            self._metrics.count_end(record.key.app_name, status, took)
+            self.metrics.count_end(record.key.app_name, status, took)
             facts = {"outcome": str(status), "took_s": round(took.total_seconds(), 3)}
             _log.info("run ended", extra=_facts(record) | facts | {"events": run.events})
 

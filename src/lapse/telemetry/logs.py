@@ -18,8 +18,6 @@ import structlog
 
 from lapse.core.keys import SHOWN_ID
 from lapse.core.lifecycle import Change, ChangeKind
-from lapse.overview.store import Brake, BrakeReason
-from lapse.sweep.sweeper import SweepReport
 
 
 class LogFormat(StrEnum):
@@ -47,7 +45,6 @@ _UUID: Final = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-
 _QUOTED: Final = re.compile(r"(input_value=).*?(?=, input_type=|$)", re.DOTALL)
 
 _changes_log = logging.getLogger("lapse.changes")
-_sweeps_log = logging.getLogger("lapse.sweeps")
 _session_id: ContextVar[str] = ContextVar("lapse_log_session_id", default="")
 
 
@@ -62,9 +59,9 @@ def log_change(change: Change) -> None:
         case ChangeKind.CREATED | ChangeKind.EXTENDED | ChangeKind.AMENDED:
             facts["expires_at"] = record.expires_at and record.expires_at.isoformat()
         case ChangeKind.USED:
-            facts["age_s"] = _seconds(change.age)
+            facts["age_s"] = seconds_of(change.age)
         case ChangeKind.EXPIRED:
-            facts["lateness_s"] = _seconds(change.lateness or timedelta(0))
+            facts["lateness_s"] = seconds_of(change.lateness or timedelta(0))
             facts["restorable_until"] = (
                 record.restorable_until and record.restorable_until.isoformat()
             )
@@ -73,36 +70,6 @@ def log_change(change: Change) -> None:
         case ChangeKind.PURGED | ChangeKind.DELETED | ChangeKind.KEPT | ChangeKind.ADOPTED:
             pass
     _changes_log.log(level, line, extra=facts)
-
-
-def log_sweep(report: SweepReport) -> None:
-    """Write the summary of a sweep that did something, and when the brake is set or let go."""
-    braking = report.braking
-    if braking.is_new and braking.brake is not None:
-        _sweeps_log.warning("brake set: nothing is purged", extra=_brake_facts(braking.brake))
-    elif braking.let_go is not None:
-        _sweeps_log.warning("brake let go", extra={"reason": str(braking.let_go.reason)})
-    if report.did_something:
-        _sweeps_log.info(
-            "swept",
-            extra={
-                "expired": report.expired,
-                "purged": report.purged,
-                "kept": report.kept,
-                "latest_s": _seconds(report.latest),
-                "took_s": _seconds(report.duration),
-            },
-        )
-
-
-def _brake_facts(brake: Brake) -> dict[str, Any]:
-    facts: dict[str, Any] = {"reason": str(brake.reason), "until": brake.until.isoformat()}
-    match brake.reason:
-        case BrakeReason.SHARE:
-            facts["sessions"] = brake.sessions
-        case BrakeReason.CLOCK:
-            facts["jump_s"] = _seconds(brake.jump)
-    return facts | {"go_on": "lapse sweep --confirm"}
 
 
 @contextmanager
@@ -220,5 +187,6 @@ def _all_visible(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     }
 
 
-def _seconds(duration: timedelta) -> float:
+def seconds_of(duration: timedelta) -> float:
+    """Return a duration as log lines have it: in seconds, to the millisecond."""
     return round(duration.total_seconds(), 3)

@@ -1,25 +1,16 @@
-"""Prometheus metrics: a consumer of changes and of sweep reports."""
+"""Prometheus metrics: what is counted of changes, and the registry of all others."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import Change, ChangeKind
-from lapse.overview.metrics import StoreMetrics
-from lapse.overview.store import BrakeReason
-from lapse.store.protocol import Store
-from lapse.sweep.sweeper import SweepReport
 from lapse.telemetry.labels import AppLabels
-
-_log = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -27,7 +18,6 @@ _ENDS: Final = {ChangeKind.EXPIRED, ChangeKind.PURGED}
 
 _AGES: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600, 43200, 86400)
 _LATENESSES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 600, 3600)
-_SWEEPS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 
 
 class Where(StrEnum):
@@ -39,7 +29,9 @@ class Where(StrEnum):
 
 
 class Metrics:
-    """The metrics of one process on one store, in a registry of their own.
+    """The metrics of one process, in a registry of their own.
+
+    The slices register theirs here; `app.py` and `web/` say which.
 
     Counters and histograms count what this process did: add those of all replicas. What the store
     says is the same from each replica: take the maximum.
@@ -49,12 +41,10 @@ class Metrics:
         apps: the labels of apps, for these and others' metrics.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self.apps = AppLabels()
         self.registry = CollectorRegistry()
-        self._shared = StoreMetrics(self.apps, enforced=store.rules.enforced)
-        self.registry.register(self._shared)
+        self._refreshed: list[Callable[[], Awaitable[None]]] = []
 
         def counter(name: str, help_text: str, *labels: str) -> Counter:
             return Counter(f"lapse_{name}", help_text, labels, registry=self.registry)
@@ -78,13 +68,8 @@ class Metrics:
             "sessions_kept", "Sessions found in ADK's tables at their deadline, and kept.", "app"
         )
         self._adopted = counter("sessions_adopted", "Sessions adopted from ADK's tables.", "app")
-        self._brakes = counter("brakes", "Brakes of the sweepers that were set.", "reason")
-        self._sweep_errors = counter("sweep_errors", "Sweeps that failed.")
         self._used_but_expired = counter(
             "used_sessions_expired", "Used sessions that expired or were purged: must never be."
-        )
-        self._plain_runs = counter(
-            "plain_runs", "Requests to ADK's own run routes, not detached.", "app", "route"
         )
         self._store_errors = counter(
             "store_errors", "Times the store did not answer, by what needed it.", "where"
@@ -92,19 +77,11 @@ class Metrics:
         # There from the start: of a counter that begins at one, Prometheus sees no increase.
         for where in Where:
             self._store_errors.labels(str(where))
-        for reason in BrakeReason:
-            self._brakes.labels(str(reason))
         self._ages = histogram(
             "time_to_first_message_seconds", "Age of a session at its first message.", _AGES
         )
         self._lateness = histogram(
             "expiry_lateness_seconds", "Moment of expiry minus the deadline.", _LATENESSES
-        )
-        self._sweeps = Histogram(
-            "lapse_sweep_duration_seconds",
-            "Duration of one batch of a sweep.",
-            buckets=_SWEEPS,
-            registry=self.registry,
         )
 
     def count_change(self, change: Change) -> None:  # noqa: C901 - one line for each kind
@@ -138,43 +115,16 @@ class Metrics:
             case ChangeKind.ADOPTED:
                 self._adopted.labels(app).inc()
 
-    def count_sweep(self, report: SweepReport) -> None:
-        """Count one sweep."""
-        self._sweeps.observe(report.duration.total_seconds())
-        if report.braking.is_ours and report.braking.brake is not None:
-            self._brakes.labels(str(report.braking.brake.reason)).inc()
-
-    def count_fault(self, fault: Exception) -> None:
-        """Count one failed sweep."""
-        self._sweep_errors.inc()
-        if isinstance(fault, StoreUnavailableError):
-            self.count_store_error(Where.SWEEP)
-
     def count_store_error(self, where: Where) -> None:
         """Count that the store did not answer."""
         self._store_errors.labels(str(where)).inc()
 
-    def count_plain_run(self, app_name: str, route: str) -> None:
-        """Count a request to one of ADK's own routes that run an agent."""
-        self._plain_runs.labels(self.apps.of(app_name), route).inc()
-
-    def watch_streams(self, streams: Callable[[], int]) -> None:
-        """Show how many streams of notices are open."""
-        gauge = Gauge(
-            "lapse_streams_open", "Streams of notices, in this process.", registry=self.registry
-        )
-        gauge.set_function(streams)
+    def refresh(self, before_scrape: Callable[[], Awaitable[None]]) -> None:
+        """Have this awaited before each scrape; it brings a collector up to date."""
+        self._refreshed.append(before_scrape)
 
     async def render(self) -> bytes:
         """Return the metrics as Prometheus reads them."""
-        if self._shared.is_old:
-            began = time.monotonic()
-            try:
-                overview = await self._store.overview(since=timedelta(0))
-            except StoreUnavailableError as error:
-                self.count_store_error(Where.SCRAPE)
-                self._shared.forget()
-                _log.warning("what the store counts cannot be shown: %s", error)
-            else:
-                self._shared.take(overview, timedelta(seconds=time.monotonic() - began))
+        for refreshed in self._refreshed:
+            await refreshed()
         return generate_latest(self.registry)

@@ -1,5 +1,1 @@
-"""Lapse's routes, for one's own FastAPI application and for `lapse serve`."""
-
-from lapse.web.application import MountOptions, mount
-
-__all__ = ["MountOptions", "mount"]
+"""HTTP: the application that Lapse adds itself to, and what stands in front of its routes."""

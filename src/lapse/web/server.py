@@ -1,45 +1,40 @@
-"""The server: ADK's application on Lapse's session service, with Lapse's routes beside it."""
+"""ADK's application on Lapse's session service."""
 
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 
-from lapse.adk.agents import default_app
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.demo.page import add_chat_page
-from lapse.runs.runs import Runs
-from lapse.web.application import MountOptions, mount
 from lapse.web.middleware.headers import SafeHeaders
 
 
-@dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """What `lapse serve` passes on to ADK."""
-
-    agents_dir: Path
-    host: str
-    port: int
-    web: bool = False
-    allow_origins: tuple[str, ...] = ()
-    artifact_service_uri: str | None = None
-    chat_app: str | None = None
-    """The agent that a chat page at `/` talks to; none: no such page."""
-
-
-def build_app(
+def adk_app(
     service: LapseSessionService,
-    options: ServerOptions,
-    mounted: MountOptions,
-) -> tuple[FastAPI, Runs]:
-    """Return ADK's FastAPI application for a folder of agents, on this service, and its runs.
+    agents_dir: Path,
+    *,
+    web: bool,
+    host: str,
+    port: int,
+    allow_origins: Sequence[str],
+    artifact_uri: str | None,
+) -> tuple[FastAPI, ArtifactSweeper]:
+    """Return ADK's application for a folder of agents, and what deletes its artifacts.
 
-    The folder says which app is the default, whatever `mounted` says of it.
+    Args:
+        service: what the agents run on.
+        agents_dir: the folder.
+        web: whether ADK's developer UI is served, too.
+        host: the address that is listened on; ADK checks requests against it.
+        port: the port that is listened on.
+        allow_origins: origins of pages that may call.
+        artifact_uri: where artifacts are kept, as ADK names it; None: in each agent's folder.
     """
     from google.adk.artifacts.base_artifact_service import BaseArtifactService
     from google.adk.cli.fast_api import get_fast_api_app
@@ -54,10 +49,10 @@ def build_app(
     def noted(uri: str, **given: Any) -> BaseArtifactService:  # noqa: ARG001 - ADK's signature
         folder = Path(given["agents_dir"])
         made = create_artifact_service_from_options(
-            base_dir=folder, artifact_service_uri=options.artifact_service_uri, strict_uri=True
+            base_dir=folder, artifact_service_uri=artifact_uri, strict_uri=True
         )
         # Where each agent's folder holds its own, asking about an app makes its folder.
-        local = options.artifact_service_uri is None
+        local = artifact_uri is None
         sweepers.append(
             ArtifactSweeper(
                 service.store, made, serves=lambda app: not local or (folder / app).is_dir()
@@ -70,32 +65,28 @@ def build_app(
     get_service_registry().register_session_service(scheme, ready)
     get_service_registry().register_artifact_service(scheme, noted)
     app = get_fast_api_app(
-        agents_dir=str(options.agents_dir),
+        agents_dir=str(agents_dir),
         session_service_uri=f"{scheme}://",
         artifact_service_uri=f"{scheme}://",
-        allow_origins=list(options.allow_origins) or None,
-        web=options.web,
-        bind_host=options.host,
-        host=options.host,
-        port=options.port,
+        allow_origins=list(allow_origins) or None,
+        web=web,
+        bind_host=host,
+        host=host,
+        port=port,
     )
-    runs = mount(
-        app,
-        service,
-        replace(mounted, default_app=default_app(options.agents_dir)),
-        artifacts=sweepers[-1],
-    )
+    return app, sweepers[-1]
+
+
+def finish_app(app: FastAPI, *, web: bool, chat_page: str | None) -> None:
+    """Add safe headers, and a page at `/` that chats with the app `chat_page`.
+
+    Without `web` FastAPI's pages about the routes go: they run another site's scripts in this one.
+    """
     app.add_middleware(SafeHeaders)
-    if not options.web:
-        _without_docs(app)
-    if options.chat_app is not None:
-        add_chat_page(app, options.chat_app)
-    return app, runs
-
-
-def _without_docs(app: FastAPI) -> None:
-    """Take FastAPI's pages about the routes away: they run another site's scripts in this one."""
-    pages = {app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url}
-    for route in list(app.router.routes):
-        if getattr(route, "path", None) in pages:
-            app.router.routes.remove(route)
+    if not web:
+        pages = {app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url}
+        for route in list(app.router.routes):
+            if getattr(route, "path", None) in pages:
+                app.router.routes.remove(route)
+    if chat_page is not None:
+        add_chat_page(app, chat_page)

@@ -8,9 +8,8 @@ from pathlib import Path
 import httpx
 from fastapi import FastAPI
 
-from lapse import LapseSessionService, store_from_url
+from lapse import LapseSessionService, Settings, mount, store_from_url
 from lapse.telemetry.labels import MOST_APPS, OTHER, AppLabels
-from lapse.web import MountOptions, mount
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(lapse_\w+)` \| (\w+) \|([\w, ]*)\| \S", re.MULTILINE)
@@ -24,7 +23,7 @@ async def everything() -> dict[str, tuple[str, tuple[str, ...]]]:
     """
     app = FastAPI()
     store = store_from_url("sqlite:///:memory:")
-    mount(app, LapseSessionService(store), MountOptions(sweep=False))
+    mount(app, LapseSessionService(store), Settings(sweeper=False))
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
