@@ -1,0 +1,45 @@
+"""The public names: pinned, importable, and not shadowed by modules."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+import lapse
+
+NAMES = {
+    "Lapse", "LapseSessionService", "mount", "session_service", "store_from_url",
+    "SessionKey", "Status", "Lifecycle", "Change", "LapseError", "Feed",
+    "Settings", "Rules", "ConnectionOptions", "Quotas", "BrakeOptions", "RunLimits",
+    "WatchOptions", "Bounds", "OperatorOptions", "Authentication", "ArtifactSweeper",
+    "TtlPolicy", "Policy", "Targets",
+}  # fmt: skip
+
+
+def test_these_names_are_public_and_no_others():
+    assert set(lapse.__all__) == NAMES
+    assert lapse.__all__ == sorted(lapse.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_public_name_can_be_imported_and_no_module_is_called_so(name):
+    found = getattr(lapse, name)
+    assert callable(found)
+    assert importlib.util.find_spec(f"lapse.{name}") is None
+
+
+def test_a_name_that_there_is_not_is_told():
+    with pytest.raises(AttributeError, match="'Lapze'"):
+        _ = lapse.Lapze
+
+
+def test_lapse_and_its_settings_load_no_adk():
+    program = (
+        "import sys\n"
+        "from lapse import Lapse, Settings, mount, session_service\n"
+        "Lapse('sqlite:///:memory:').sweeper\n"
+        "print(*(name for name in sys.modules if name.startswith(('google.adk', 'fastapi'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.strip() == b""

@@ -1,0 +1,266 @@
+"""Every setting reaches the object that uses it, however Lapse is run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from wholes import WAYS
+
+from lapse.adoption.settings import Adopt
+from lapse.auth import HeaderAuthenticator, TokenAuthenticator
+from lapse.limits.rules import KIB
+from lapse.settings import Settings
+from lapse.telemetry.logs import LogFormat
+from lapse.ttl import Policy
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
+
+SECRET = "s" * 64
+OWN = {"mount": "the service brings its own store"}
+OWN_TTL = {"mount": "the service brings its own TTL"}
+NO_LOG = {
+    "mount": "the application's server writes the log",
+    "registry": "ADK's server writes the log",
+}
+NO_ROUTES = {
+    "registry": "ADK's server has none of Lapse's routes",
+    "sweep": "a sweeper by itself answers no requests",
+}
+NO_CREATES = {
+    "mount": "the service brings its own quotas",
+    "sweep": "a sweeper by itself creates no sessions",
+}
+NO_STREAMS = {"registry": "ADK's server has no streams of notices"}
+NO_GATE = {
+    "registry": "it refuses to start where callers are to be authenticated",
+    "sweep": "a sweeper by itself answers no requests",
+}
+ITS_PORT = {"mount": "who serves the application listens"} | NO_ROUTES
+
+
+@dataclass
+class Row:
+    """How a setting is found: its text, what is to be found, where, and who does not use it."""
+
+    text: str
+    expected: Any
+    find: Any
+    unused: dict[str, str] = field(default_factory=dict)
+    scenario: str = "usual"
+
+
+def seconds(number):
+    return timedelta(seconds=number)
+
+
+def connection(whole):
+    return whole.store._connections._options
+
+
+def jwt(text, expected, find, scenario="jwt"):
+    return Row(text, expected, lambda whole: find(whole.caller_options), NO_GATE, scenario)
+
+
+ROWS = {
+    # Where sessions live.
+    "cleanup_enabled": Row(
+        "false",
+        False,
+        lambda whole: (
+            whole.sweeper is not None
+            or (whole.store.rules.enforced and "memory" not in str(whole.store._path))
+        ),
+        {"sweep": "it refuses to sweep where nothing may be swept"},
+        "off",
+    ),
+    "store_url": Row(
+        "postgresql://nobody@127.0.0.1:1/none",
+        "postgresql://nobody@127.0.0.1:1/none",
+        lambda whole: whole.store._connections._dsn,
+        OWN,
+    ),
+    "horizon": Row("7", timedelta(hours=7), lambda whole: whole.store.rules.horizon, OWN),
+    "pool_size": Row("3", 3, lambda whole: connection(whole).pool_size, OWN),
+    "statement_timeout": Row(
+        "4", seconds(4), lambda whole: connection(whole).statement_timeout, OWN
+    ),
+    "connect_timeout": Row("3", seconds(3), lambda whole: connection(whole).connect_timeout, OWN),
+    "statement_cache": Row("0", 0, lambda whole: connection(whole).statement_cache, OWN),
+    "artifacts": Row(
+        "false",
+        False,
+        lambda whole: whole.store.rules.artifacts,
+        OWN | {"registry": "it never notes artifacts: nobody there deletes them"},
+    ),
+    # The TTL.
+    "ttl": Row("20", timedelta(minutes=20), lambda whole: whole.policy.default, OWN_TTL),
+    "ttl_policy": Row("adaptive", Policy.ADAPTIVE, lambda whole: whole.policy.mode, OWN_TTL),
+    "ttl_soft_target": Row("4%", 0.04, lambda whole: whole.policy.targets.soft, OWN_TTL),
+    "ttl_hard_target": Row("0.4%", 0.004, lambda whole: whole.policy.targets.hard, OWN_TTL),
+    "ttl_confidence": Row("99%", 0.01, lambda whole: whole.policy.targets.doubt, OWN_TTL),
+    "ttl_floor": Row("3", timedelta(minutes=3), lambda whole: whole.policy.targets.floor, OWN_TTL),
+    "ttl_cap": Row("6", timedelta(hours=6), lambda whole: whole.policy.targets.cap, OWN_TTL),
+    "ttl_design_effect": Row("2", 2.0, lambda whole: whole.policy.targets.design_effect, OWN_TTL),
+    # The sweep.
+    "sweeper": Row(
+        "off",
+        None,
+        lambda whole: whole.sweeper,
+        {"sweep": "whoever runs it wants a sweeper, also where servers have none"},
+        "no sweeper",
+    ),
+    "brake_share": Row("0.25", 0.25, lambda whole: whole.brakes.share),
+    "brake_sessions": Row("77", 77, lambda whole: whole.brakes.sessions),
+    "brake_jump": Row("2", timedelta(minutes=2), lambda whole: whole.brakes.jump),
+    "adopt": Row("all", Adopt.ALL, lambda whole: whole.adopter._scope),
+    # Quotas.
+    "waiting_per_user": Row(
+        "3", 3, lambda whole: whole.service.admission.quotas.waiting_per_user, NO_CREATES
+    ),
+    "waiting_per_address": Row(
+        "4", 4, lambda whole: whole.service.admission.quotas.waiting_per_address, NO_CREATES
+    ),
+    "creates_per_user": Row(
+        "5", 5, lambda whole: whole.service.admission.quotas.creates_per_user, NO_CREATES
+    ),
+    "creates_per_address": Row(
+        "6", 6, lambda whole: whole.service.admission.quotas.creates_per_address, NO_CREATES
+    ),
+    "creates": Row("7", 7, lambda whole: whole.service.admission.quotas.creates, NO_CREATES),
+    "reuse_waiting": Row(
+        "true", True, lambda whole: whole.service.admission.quotas.reuse, NO_CREATES
+    ),
+    # Runs.
+    "runs_per_process": Row(
+        "8", 8, lambda whole: whole.app.state.lapse_runs.limits.per_process, NO_ROUTES
+    ),
+    "runs_per_user": Row(
+        "9", 9, lambda whole: whole.app.state.lapse_runs.limits.per_user, NO_ROUTES
+    ),
+    "run_duration": Row(
+        "11", seconds(11), lambda whole: whole.app.state.lapse_runs.limits.duration, NO_ROUTES
+    ),
+    "run_grace": Row(
+        "12", seconds(12), lambda whole: whole.app.state.lapse_runs.limits.grace, NO_ROUTES
+    ),
+    "run_queue": Row("13", 13, lambda whole: whole.app.state.lapse_runs.limits.queue, NO_ROUTES),
+    # Notices.
+    "warn_before": Row(
+        "1", timedelta(minutes=1), lambda whole: whole.watcher.options.warn_before, NO_STREAMS
+    ),
+    "heartbeat": Row("14", seconds(14), lambda whole: whole.watcher.options.heartbeat, NO_STREAMS),
+    "streams_per_session": Row("2", 2, lambda whole: whole.watcher.options.per_session, NO_STREAMS),
+    "streams_per_user": Row("16", 16, lambda whole: whole.watcher.options.per_user, NO_STREAMS),
+    # What is taken in.
+    "max_body": Row("640", 640 * KIB, lambda whole: whole.bounds.body, NO_ROUTES),
+    "max_state": Row("17", 17 * KIB, lambda whole: whole.bounds.state, NO_ROUTES),
+    "body_time": Row("18", seconds(18), lambda whole: whole.bounds.body_time, NO_ROUTES),
+    "head_time": Row("19", seconds(19), lambda whole: whole.bounds.head_time, NO_ROUTES),
+    "max_connections": Row("21", 21, lambda whole: whole.bounds.connections, NO_ROUTES),
+    # Operators and the log.
+    "admin_token": Row(
+        SECRET, SECRET, lambda whole: whole.operators.token.get_secret_value(), NO_ROUTES
+    ),
+    "admin_port": Row("4321", ("127.0.0.2", 4321), lambda whole: whole.listens[1], ITS_PORT),
+    "admin_host": Row("127.0.0.2", ("127.0.0.2", 4321), lambda whole: whole.listens[1], ITS_PORT),
+    "log_format": Row("json", [LogFormat.JSON], lambda whole: whole.log_formats, NO_LOG),
+    # Who calls.
+    "auth": Row(
+        "jwt",
+        TokenAuthenticator,
+        lambda whole: type(whole.gate.authenticator),
+        NO_GATE,
+        "jwt",
+    ),
+    "jwt_key": jwt(SECRET, SECRET, lambda options: options.key),
+    "jwt_jwks_url": jwt(
+        "https://keys.test/jwks", "https://keys.test/jwks", lambda options: options.jwks_url, "url"
+    ),
+    "jwt_algorithms": jwt("HS384", ("HS384",), lambda options: options.algorithms),
+    "jwt_audience": jwt("here", ("here",), lambda options: options.audiences),
+    "jwt_issuer": jwt("issuer", "issuer", lambda options: options.issuer),
+    "jwt_user_claim": jwt("uid", "uid", lambda options: options.user_claim),
+    "jwt_role_claim": jwt("roles", "roles", lambda options: options.role_claim),
+    "jwt_leeway": jwt("7", seconds(7), lambda options: options.leeway),
+    "jwt_cookie": jwt("token", "token", lambda options: options.cookie),
+    "service_role": jwt("bots", "bots", lambda options: options.roles.service),
+    "operator_role": jwt("admins", "admins", lambda options: options.roles.operator),
+    "metrics_open": Row(
+        "true", True, lambda whole: "/metrics" in whole.gate.open_paths, NO_GATE, "jwt"
+    ),
+    "auth_header": jwt("X-User", "X-User", lambda options: options.header, "header"),
+    "auth_role_header": jwt("X-Role", "X-Role", lambda options: options.role_header, "header"),
+    "auth_proxies": Row(
+        "10.0.0.0/8",
+        (["10.0.0.0/8"], HeaderAuthenticator, "10.0.0.0/8"),
+        lambda whole: (
+            whole.proxies,
+            type(whole.gate.authenticator),
+            str(whole.caller_options.proxies[0]),
+        ),
+        NO_GATE,
+        "header",
+    ),
+}
+
+BASES = {
+    "url": {"LAPSE_AUTH": "jwt", "LAPSE_JWT_AUDIENCE": "a", "LAPSE_JWT_ISSUER": "i"},
+    "header": {"LAPSE_AUTH": "header"},
+}
+
+
+def variable(name):
+    return str(Settings.model_fields[name].validation_alias)
+
+
+def environment(scenario):
+    rows = {variable(name): row.text for name, row in ROWS.items() if row.scenario == scenario}
+    return BASES.get(scenario, {}) | rows
+
+
+@pytest.fixture(scope="module")
+def whole_of(tmp_path_factory):
+    """Return a function that gives what a way of running Lapse makes of a scenario's settings."""
+    made = {}
+
+    def make(scenario, way):
+        if (scenario, way) not in made:
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+                for name in [*os.environ]:
+                    if name.startswith(("LAPSE_", "SESSION_CLEANUP_")):
+                        monkeypatch.delenv(name)
+                for name, text in environment(scenario).items():
+                    monkeypatch.setenv(name, text)
+                made[scenario, way] = WAYS[way](monkeypatch)
+        return made[scenario, way]
+
+    return make
+
+
+def test_every_setting_has_a_row_and_no_row_is_of_none():
+    """Seen to fail with a setting more, and with a row more."""
+    assert ROWS.keys() == Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_row_says_something_else_than_the_default(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    default = getattr(Settings(), name)
+    monkeypatch.setenv(variable(name), ROWS[name].text)
+    assert getattr(Settings(), name) != default
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_setting_reaches_its_object(name, way, whole_of):
+    """Seen to fail with brakes, adoption and the default TTL that one way forgets."""
+    row = ROWS[name]
+    if way in row.unused:
+        assert row.unused[way]
+        return
+    assert row.find(whole_of(row.scenario, way)) == row.expected

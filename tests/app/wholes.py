@@ -1,0 +1,186 @@
+"""What `lapse serve`, `mount`, ADK's registry and `lapse sweep --watch` put together, laid open."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+import lapse.cli.serve
+import lapse.web.application
+from lapse import Lapse, LapseSessionService, mount, session_service, store_from_url
+from lapse.adoption.adopter import Adopter
+from lapse.auth.gate import Gate
+from lapse.cli.main import app as commands
+from lapse.core.background import Background
+from lapse.limits.middleware import BoundsInFront
+from lapse.notices.watcher import Watcher
+from lapse.store.protocol import Store
+from lapse.sweep.sweeper import Sweeper
+from lapse.ttl.policy import TtlPolicy
+from lapse.web.middleware.address import AddressInFront
+
+
+@dataclass
+class Whole:
+    """The objects that one way of running Lapse has made; None or empty where it has none."""
+
+    store: Store
+    policy: TtlPolicy
+    sweeper: Sweeper | None
+    adopter: Adopter | None
+    watcher: Watcher | None = None
+    service: LapseSessionService | None = None
+    app: FastAPI | None = None
+    operators: Any = None
+    brakes_of_pages: Any = None
+    server: uvicorn.Config | None = None
+    listens: list[tuple[str, int]] = field(default_factory=list)
+    log_formats: list[Any] = field(default_factory=list)
+
+    def middleware(self, kind):
+        """Return the arguments of a layer of the application."""
+        assert self.app is not None
+        return next(layer.kwargs for layer in self.app.user_middleware if layer.cls is kind)
+
+    @property
+    def gate(self):
+        return self.middleware(Gate)["authentication"]
+
+    @property
+    def caller_options(self):
+        return self.gate.authenticator._options
+
+    @property
+    def proxies(self):
+        return [str(network) for network in self.middleware(AddressInFront)["proxies"]]
+
+    @property
+    def bounds(self):
+        """Return the bounds of requests, which are the same for the protocol of a server."""
+        bounds = self.middleware(BoundsInFront)["bounds"]
+        if self.server is not None:
+            assert self.server.ws_max_size == bounds.body
+            assert self.server.http.bounds == bounds
+        return bounds
+
+    @property
+    def brakes(self):
+        """Return when the sweeper stops, which is the same for a sweep by hand."""
+        options = self.sweeper._brakes._options
+        assert self.brakes_of_pages in {None, options}
+        return options
+
+
+def _of_lapse(lapse: Lapse, **more) -> Whole:
+    return Whole(
+        lapse.store,
+        lapse.policy,
+        lapse.sweeper if lapse.sweeps else None,
+        lapse.adopter,
+        watcher=lapse.watcher,
+        **more,
+    )
+
+
+def _of_app(app: FastAPI, pages, **more) -> Whole:
+    (options, brakes) = pages[-1]
+    return _of_lapse(
+        app.state.lapse,
+        service=app.state.lapse.sessions,
+        app=app,
+        operators=options,
+        brakes_of_pages=brakes,
+        **more,
+    )
+
+
+def _pages(monkeypatch):
+    """Return a list that gets what each application's pages for operators are made with."""
+    pages, add = [], lapse.web.application.add_operators
+
+    def add_operators(app, service, options, *, sweeps, brakes):
+        pages.append((options, brakes))
+        add(app, service, options, sweeps=sweeps, brakes=brakes)
+
+    monkeypatch.setattr(lapse.web.application, "add_operators", add_operators)
+    return pages
+
+
+def _logged(monkeypatch):
+    formats = []
+    monkeypatch.setattr(
+        "lapse.telemetry.logs.configure_logging", lambda style, **_: formats.append(style)
+    )
+    return formats
+
+
+def serve(monkeypatch) -> Whole:
+    """Return what `lapse serve` is about to serve."""
+    pages, formats = _pages(monkeypatch), _logged(monkeypatch)
+    listens, served = [], []
+
+    def listen(host, port, **_):
+        listens.append((host, port))
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        return listener
+
+    monkeypatch.setattr(lapse.cli.serve, "_listen", listen)
+    monkeypatch.setattr(lapse.cli.serve, "run_async", lambda opening: opening.close())
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, **_: served.append(self.config))
+    commands(["serve"], standalone_mode=False)
+    (config,) = served
+    app = config.app
+    while not isinstance(app, FastAPI):
+        app = app._app
+    return _of_app(app, pages, server=config, listens=listens, log_formats=formats)
+
+
+def mounted(monkeypatch) -> Whole:
+    """Return what an application of one's own has."""
+    pages, app = _pages(monkeypatch), FastAPI()
+    mount(app, LapseSessionService(store_from_url("sqlite:///:memory:")))
+    return _of_app(app, pages)
+
+
+def registry(_monkeypatch) -> Whole:
+    """Return what ADK's own server gets."""
+    service = session_service("lapse:")
+    works = [
+        work._step.__self__ if isinstance(work, Background) else work for work in service._beside
+    ]
+
+    def of(kind):
+        return next((work for work in works if isinstance(work, kind)), None)
+
+    assert of(TtlPolicy) is service.policy
+    return Whole(service.store, service.policy, of(Sweeper), of(Adopter), service=service)
+
+
+class _Entered(Exception):  # noqa: N818 - it ends a command, and is no error
+    pass
+
+
+def sweep(monkeypatch) -> Whole:
+    """Return what `lapse sweep --watch` is about to run."""
+    formats, entered = _logged(monkeypatch), []
+
+    async def enter(self):
+        entered.append(self)
+        for signal in (2, 15):
+            asyncio.get_running_loop().remove_signal_handler(signal)
+        raise _Entered
+
+    monkeypatch.setattr(Lapse, "__aenter__", enter)
+    with suppress(_Entered):
+        commands(["sweep", "--watch"], standalone_mode=False)
+    return _of_lapse(entered[0], log_formats=formats)
+
+
+WAYS = {"serve": serve, "mount": mounted, "registry": registry, "sweep": sweep}
