@@ -12,10 +12,9 @@ from ag_ui.core import RunAgentInput
 from ag_ui_adk import ADKAgent, add_adk_fastapi_endpoint
 from fastapi import Depends, FastAPI
 
-from lapse import LapseSessionService, store_from_url
+from lapse import LapseSessionService, mount, store_from_url
 from lapse.core.keys import SessionKey
 from lapse.demo.concierge.agent import root_agent  # your own agent here
-from lapse.web import mount
 
 APP, USER = "shop", "guest"
 

@@ -13,10 +13,9 @@ from fastapi import Body, FastAPI
 from google.adk.runners import Runner
 from google.genai import types
 
-from lapse import LapseSessionService, store_from_url
+from lapse import LapseSessionService, mount, store_from_url
 from lapse.core.keys import SessionKey
 from lapse.demo.concierge.agent import root_agent  # your own agent here
-from lapse.web import mount
 
 APP, USER = "shop", "guest"
 

@@ -302,6 +302,7 @@ class Lapse:
         """
         from lapse.adk.agents import default_app
         from lapse.demo import AGENTS_DIR, APP_NAME, is_bundled
+        from lapse.demo.page import add_chat_page
         from lapse.web.server import adk_app, finish_app
 
         folder = AGENTS_DIR if agents_dir is None else Path(agents_dir)
@@ -327,7 +328,9 @@ class Lapse:
             default_app=default_app(folder),
             origins=tuple(allow_origins),
         )
-        finish_app(app, web=web, chat_page=chat_page)
+        finish_app(app, web=web)
+        if chat_page is not None:
+            add_chat_page(app, chat_page)
         return app
 
     def _add_to(

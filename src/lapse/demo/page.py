@@ -1,4 +1,4 @@
-"""The browser's client, for every page, and the demo's own page."""
+"""The demo's own page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
 from lapse.auth.principals import current_principal
+from lapse.web.client import Files
 
 _HERE: Final = Path(__file__).parent
 _USER_COOKIE: Final = "lapse_demo_user"
@@ -34,27 +33,6 @@ _SECURITY: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-class _Static(StaticFiles):
-    """Files that browsers keep but ask for again each time: a new release shows at once."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = "no-cache"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
-
-
-def add_client(app: FastAPI) -> None:
-    """Serve the JavaScript client at `/lapse/client.js`."""
-    # In a checkout it is a link to `clients/js`: there is one such file.
-    files = _Static(directory=_HERE / "static", follow_symlink=True)
-
-    async def client(request: Request) -> Response:
-        return await files.get_response("client.js", request.scope)
-
-    app.router.routes.append(Route("/lapse/client.js", client))
 
 
 def add_chat_page(app: FastAPI, app_name: str) -> None:
@@ -86,4 +64,4 @@ def add_chat_page(app: FastAPI, app_name: str) -> None:
 
     # Before ADK's own, which leads from here to its developer UI.
     app.router.routes.insert(0, Route("/", page))
-    app.router.routes.append(Mount("/lapse/demo", _Static(directory=_HERE / "static")))
+    app.router.routes.append(Mount("/lapse/demo", Files(directory=_HERE / "static")))

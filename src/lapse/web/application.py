@@ -16,7 +16,6 @@ from lapse.adk.service import LapseSessionService
 from lapse.auth import Authentication, Gate
 from lapse.dashboard.options import OperatorOptions
 from lapse.dashboard.routes import add_operators
-from lapse.demo.page import add_client
 from lapse.limits.middleware import BoundsInFront
 from lapse.notices.metrics import NoticeMetrics
 from lapse.notices.routes import StreamsInFront, notice_routes
@@ -31,6 +30,7 @@ from lapse.settings import Settings
 from lapse.sweep.sweeper import Sweeper
 from lapse.telemetry.metrics import Metrics, Where
 from lapse.ttl.metrics import TtlMetrics
+from lapse.web.client import add_client
 from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
 from lapse.web.middleware.address import AddressInFront

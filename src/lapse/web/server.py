@@ -11,7 +11,6 @@ from fastapi import FastAPI
 
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.sweeper import ArtifactSweeper
-from lapse.demo.page import add_chat_page
 from lapse.web.middleware.headers import SafeHeaders
 
 
@@ -77,8 +76,8 @@ def adk_app(
     return app, sweepers[-1]
 
 
-def finish_app(app: FastAPI, *, web: bool, chat_page: str | None) -> None:
-    """Add safe headers, and a page at `/` that chats with the app `chat_page`.
+def finish_app(app: FastAPI, *, web: bool) -> None:
+    """Add safe headers.
 
     Without `web` FastAPI's pages about the routes go: they run another site's scripts in this one.
     """
@@ -88,5 +87,3 @@ def finish_app(app: FastAPI, *, web: bool, chat_page: str | None) -> None:
         for route in list(app.router.routes):
             if getattr(route, "path", None) in pages:
                 app.router.routes.remove(route)
-    if chat_page is not None:
-        add_chat_page(app, chat_page)
