@@ -15,10 +15,9 @@ from google.adk.memory.in_memory_memory_service import InMemoryMemoryService
 from google.adk.runners import Runner
 
 from adk_builders import APP, USER
-from lapse import LapseSessionService, store_from_url
+from lapse import LapseSessionService, mount, store_from_url
 from lapse.demo.concierge.agent import root_agent
 from lapse.quotas.rules import Quotas
-from lapse.web import mount
 
 
 class Creating(ApiServer):

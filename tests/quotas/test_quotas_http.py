@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from lapse import LapseSessionService, Quotas, Settings, mount, store_from_url
+from serving import AGENTS, Server, serving
 
 FLOOD = 1500
 RSS_GROWTH = 24 * 1024

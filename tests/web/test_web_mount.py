@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.runners import Runner
 
+from adk_builders import APP, USER, created, eventually, got, spoken
 from lapse import LapseSessionService, Settings, mount, store_from_url
 from lapse.core.errors import StoreUnavailableError
 from lapse.demo.concierge.agent import root_agent
