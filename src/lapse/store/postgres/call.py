@@ -70,13 +70,11 @@ class Call:
         )
 
     async def _answer(self, asked: Ask | Native | type[Dialect]) -> Any:
-        match asked:
-            case Ask(name, key, params):
-                return await replace(self, key=key).run(name, **params)
-            case Native(name, key, arguments):
-                return await self.natives[name](replace(self, key=key), *arguments)
-            case _:
-                return Dialect.POSTGRES
+        if isinstance(asked, Ask):
+            return await replace(self, key=asked.key).run(asked.name, **asked.params)
+        if isinstance(asked, Native):
+            return await self.natives[asked.name](replace(self, key=asked.key), *asked.arguments)
+        return Dialect.POSTGRES
 
     async def run(self, name: str, **params: Any) -> Answer:
         """Run a statement and return its rows."""

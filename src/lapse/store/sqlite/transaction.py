@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from lapse.core.errors import NotWithThisStoreError
@@ -75,14 +76,12 @@ class Transaction:
                 given, step = error, asking.throw
 
     def _answer(self, asked: Ask | Native | type[Dialect]) -> Any:
-        match asked:
-            case Ask(name, key, params):
-                return self._rows(name, key, params)
-            case Native(name, key, arguments):
-                own = Transaction(self.connection, self.rules, self.now, self.natives, key)
-                return self.natives[name](own, *arguments)
-            case _:
-                return Dialect.SQLITE
+        if isinstance(asked, Ask):
+            return self._rows(*asked)
+        if isinstance(asked, Native):
+            own = Transaction(self.connection, self.rules, self.now, self.natives, asked.key)
+            return self.natives[asked.name](own, *asked.arguments)
+        return Dialect.SQLITE
 
     def _rows(self, name: str, key: SessionKey, params: Mapping[str, Any]) -> Answer:
         """Run each statement of a script; answer with the rows of all, in order."""
@@ -90,6 +89,8 @@ class Transaction:
             script = _STATEMENTS[name]
         except KeyError:
             raise NotWithThisStoreError(name) from None
+        if not script:
+            return Answer()
         bound = self._shared(key)
         for parameter, value in params.items():
             bound[parameter] = encoded(parameter, value)
@@ -102,17 +103,12 @@ class Transaction:
 
     def _shared(self, key: SessionKey) -> dict[str, Any]:
         """Return the parameters that every statement may use."""
-        rules = self.rules
         return {
-            "app_name": key.app_name,
-            "user_id": key.user_id,
-            "session_id": key.session_id,
+            **_of_rules(self.rules),
+            "app_name": key[0],
+            "user_id": key[1],
+            "session_id": key[2],
             "now": self.now,
-            "enforced": rules.enforced,
-            "horizon": encoded("horizon", rules.horizon),
-            "extensible": encoded("extensible", rules.extensible),
-            "shortest_restore": _SHORTEST_RESTORE,
-            "artifacts": rules.artifacts,
         }
 
     def run(self, name: str, **params: Any) -> sqlite3.Cursor:
@@ -154,4 +150,16 @@ class Transaction:
         return self.drive(read_lifecycle(self.key, self.rules))
 
 
-_SHORTEST_RESTORE: Final = encoded("shortest_restore", SHORTEST_RESTORE)
+@cache
+def _of_rules(rules: Rules) -> Mapping[str, Any]:
+    """Return the parameters that are the store's rules."""
+    spans = {
+        "horizon": rules.horizon,
+        "extensible": rules.extensible,
+        "shortest_restore": SHORTEST_RESTORE,
+    }
+    return {
+        **{name: encoded(name, span) for name, span in spans.items()},
+        "enforced": rules.enforced,
+        "artifacts": rules.artifacts,
+    }
