@@ -42,7 +42,7 @@ PAGES: Final = (
     "/lapse/api/sessions?status=used&app=rare",
 )
 _OBSERVED: Final = """
-INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
+INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
 """
 _SQLITE: Final = f"""
 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :stored)

@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 
 from bench.ttl.truths import EDGE_SECONDS, TRUTHS
-from lapse.ttl import Cohort, Histogram, Reason, Scope, Targets, decide
-from lapse.ttl.ages import BUCKETS
+from lapse.core.ages import BUCKETS, Histogram
+from lapse.ttl import Cohort, Reason, Scope, Targets, decide
 
 REPETITIONS = 1_000
 SIZES = (600, 1_000, 5_000, 20_000)

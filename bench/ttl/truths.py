@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from lapse.ttl import EDGES, Targets, edge_at_most
+from lapse.core.ages import EDGES, edge_at_most
+from lapse.ttl import Targets
 
 HORIZON = Targets().horizon.total_seconds()
 LAST = edge_at_most(Targets().horizon)

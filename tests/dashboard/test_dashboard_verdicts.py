@@ -109,12 +109,12 @@ def test_a_slow_store_and_clean_up_switched_off_are_amber():
 
 def test_alarms_of_the_ttls_decisions_are_told():
     decision = Decision(
-        Scope("app"), T0, Reason.CHOSEN, observations=1000, refused=200, audit_alarm=True,
+        Scope("app"), T0, Reason.CHOSEN, observations=1000, refused=200, control_alarm=True,
         targets=Targets().as_document(),
     )  # fmt: skip
     assert amber(told(replace(READING, standing={decision.scope: decision}))) == [
         "horizon",
-        "audit",
+        "control",
     ]
 
 

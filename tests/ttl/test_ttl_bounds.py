@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lapse.ttl import EDGES, Histogram, bucket_of, edge_at_most
-from lapse.ttl.ages import BUCKETS
+from lapse.core.ages import BUCKETS, EDGES, Histogram, bucket_of, edge_at_most
 from lapse.ttl.binomial import at_least, at_most, excess, lower, upper
 
 TICK = timedelta(microseconds=1)

@@ -8,19 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lapse.core.ages import EDGES, Histogram, bucket_of
 from lapse.core.errors import InvalidValueError
-from lapse.ttl import (
-    EDGES,
-    Cohort,
-    Decision,
-    Histogram,
-    Reason,
-    Scope,
-    Targets,
-    bucket_of,
-    decide,
-    guard,
-)
+from lapse.ttl import Cohort, Decision, Reason, Scope, Targets, decide, guard
 from lapse.ttl.binomial import upper
 from lapse.ttl.curve import Curve
 from lapse.ttl.deciding import reset_window
@@ -183,15 +173,15 @@ def test_a_longer_horizon_begins_a_new_window():
     assert decide(SCOPE, sample, decision, longer, NOW + DAY).reason is Reason.TOO_FEW
 
 
-def test_an_audit_arm_that_hears_more_takes_over():
-    """As where clients hide the composer of an expired session: only the audit arm hears more."""
-    sample = days({MINUTE: 5000}, audited=ages({MINUTE: 60, 3 * HOUR: 30}))
+def test_a_control_group_that_hears_more_takes_over():
+    """As where clients hide the composer of an expired session from all but the control group."""
+    sample = days({MINUTE: 5000}, control=ages({MINUTE: 60, 3 * HOUR: 30}))
     decision = decide(SCOPE, sample, last(TTL), TARGETS, NOW)
-    assert decision.audit_alarm
+    assert decision.control_alarm
     assert decision.observations == 90
     assert decision.ttl > 3 * HOUR
-    calm = days({MINUTE: 5000, 3 * HOUR: 100}, audited=ages({MINUTE: 60, 3 * HOUR: 2}))
-    assert not decide(SCOPE, calm, last(TTL), TARGETS, NOW).audit_alarm
+    calm = days({MINUTE: 5000, 3 * HOUR: 100}, control=ages({MINUTE: 60, 3 * HOUR: 2}))
+    assert not decide(SCOPE, calm, last(TTL), TARGETS, NOW).control_alarm
 
 
 def test_many_withdrawn_sessions_are_told():

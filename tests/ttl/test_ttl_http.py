@@ -14,12 +14,17 @@ from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
 from lapse.store.records import EventRecord, NewEvent
-from lapse.ttl.observed import is_audited
 from serving import AGENTS, LAPSE, environment, lapse, serving
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "ttl.md").read_text("utf-8")
 AGE = timedelta(hours=2)
-PLAIN = next(f"p{number}" for number in range(999) if not is_audited(f"p{number}"))
+
+
+def in_control(session_id):
+    return SessionKey("parrot", "ada", session_id).in_control_group
+
+
+PLAIN = next(f"p{number}" for number in range(999) if not in_control(f"p{number}"))
 
 
 async def live(folder):
@@ -66,8 +71,8 @@ def test_a_new_session_has_the_ttl_that_was_learnt_unless_it_brings_its_own(live
     assert 120 <= minutes < 132
     own = lived.create(options={"ttl_minutes": 7})
     assert lived.lifecycle(own)["ttlMinutes"] == 7
-    audited = next(f"a{number}" for number in range(999) if is_audited(f"a{number}"))
-    assert lived.lifecycle(lived.create(sessionId=audited))["ttlMinutes"] == 20 * 60
+    control = next(f"c{number}" for number in range(999) if in_control(f"c{number}"))
+    assert lived.lifecycle(lived.create(sessionId=control))["ttlMinutes"] == 20 * 60
 
 
 def test_metrics_tell_the_ttl_its_bound_and_why(lived):
@@ -88,7 +93,7 @@ def test_a_run_on_a_purged_session_counts_as_a_hard_miss(lived):
         since = datetime.now(UTC).date() - timedelta(days=9)
         counts = await store.observed(since=since)
         await store.close()
-        return sum(count.sessions for count in counts if count.kind == "refused")
+        return sum(count.sessions for count in counts if count.outcome == "refused")
 
     assert asyncio.run(refused()) == 1
 

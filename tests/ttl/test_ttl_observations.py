@@ -8,30 +8,31 @@ from datetime import UTC, datetime, time, timedelta
 import pytest
 
 from backends import DUE, T0, TICK, TTL, create, key, message, note, use
+from lapse.core.ages import EDGES, bucket_of
+from lapse.core.documents import segment_of
 from lapse.core.errors import InvalidValueError, NoSuchSessionError
 from lapse.core.lifecycle import ChangeKind, Status
-from lapse.ttl import EDGES, Decision, Kind, Reason, Scope, bucket_of
+from lapse.store.records import Result
+from lapse.ttl import Decision, Outcome, Reason, Scope
 from lapse.ttl.observed import (
     MOST_PER_USER,
     MOST_SEGMENTS,
     Count,
     admitted,
     cohorts,
-    is_audited,
-    segment_of,
 )
 
 DAY = T0.date()
 HORIZON = timedelta(hours=24)
 LATER = T0 + timedelta(days=9)
-PLAIN = next(f"p{number}" for number in range(999) if not is_audited(f"p{number}"))
-AUDITED = next(f"a{number}" for number in range(999) if is_audited(f"a{number}"))
+PLAIN = next(f"p{number}" for number in range(999) if not key(f"p{number}").in_control_group)
+CONTROL = next(f"a{number}" for number in range(999) if key(f"a{number}").in_control_group)
 
 
 async def counted(store, since=DAY) -> Counter:
     found = Counter()
     for count in await store.observed(since=since):
-        found[count.scope.segment, count.day, count.kind, count.bucket] += count.sessions
+        found[count.scope.segment, count.day, count.outcome, count.bucket] += count.sessions
     return found
 
 
@@ -49,10 +50,10 @@ async def fold(store, now=LATER, segments=()):
 @pytest.mark.parametrize("edge", [1, 2, 50, 95])
 async def test_a_first_message_is_counted_at_its_age_up_to_and_with_each_edge(store, edge):
     await hear(store, PLAIN, EDGES[edge], ttl=timedelta(days=2))
-    await hear(store, AUDITED, EDGES[edge] + TICK, ttl=timedelta(days=2))
+    await hear(store, CONTROL, EDGES[edge] + TICK, ttl=timedelta(days=2))
     assert await counted(store) == {
-        ("", DAY, Kind.USED, edge - 1): 1,
-        ("", DAY, Kind.AUDITED, edge): 1,
+        ("", DAY, Outcome.USED, edge - 1): 1,
+        ("", DAY, Outcome.CONTROL, edge): 1,
     }
 
 
@@ -66,14 +67,14 @@ async def test_only_the_first_message_counts_and_that_once(store):
     assert (await store.at(T0 + TTL).append(key(PLAIN), first, revision)).value.repeated
     await store.at(T0 + TTL).append(key(PLAIN), message("m2"), appended.value.revision)
     await store.at(T0 + TTL).delete(key(PLAIN))
-    assert await counted(store) == {("new", DAY, Kind.USED, bucket_of(TTL / 2)): 1}
+    assert await counted(store) == {("new", DAY, Outcome.USED, bucket_of(TTL / 2)): 1}
 
 
 async def test_a_message_that_resurrects_is_counted_at_its_age(store):
     revision = await create(store, PLAIN)
     await store.at(DUE).expire_due(10)
     await store.at(T0 + 5 * TTL).append(key(PLAIN), message(), revision)
-    assert await counted(store) == {("", DAY, Kind.USED, bucket_of(5 * TTL)): 1}
+    assert await counted(store) == {("", DAY, Outcome.USED, bucket_of(5 * TTL)): 1}
 
 
 async def test_a_session_that_its_first_message_creates_is_not_observed(store):
@@ -93,12 +94,12 @@ async def test_sessions_without_a_message_are_counted_at_their_end(store):
     for name in ("gone", "left", "late"):
         await create(store, name, metadata={"segment": "new"})
     await store.at(T0 + TTL / 2).delete(key("gone"))
-    assert await counted(store) == {("new", DAY, Kind.WITHDRAWN, bucket_of(TTL / 2)): 1}
+    assert await counted(store) == {("new", DAY, Outcome.WITHDRAWN, bucket_of(TTL / 2)): 1}
     await store.at(DUE).expire_due(10)
     await store.at(T0 + HORIZON).purge_due(1)
     await store.at(T0 + HORIZON).purge_due(10)
     found = await counted(store)
-    assert sum(n for (_, _, kind, _), n in found.items() if kind is Kind.UNUSED) == 2
+    assert sum(n for (_, _, outcome, _), n in found.items() if outcome is Outcome.UNUSED) == 2
     assert found.total() == 3
 
 
@@ -113,7 +114,7 @@ async def test_a_message_to_a_purged_session_is_counted_once_and_to_no_other(sto
     assert not await store.at(at).refuse(key())
     assert not await store.at(at).refuse(key("never was"))
     found = await counted(store)
-    assert found["new", DAY, Kind.REFUSED, bucket_of(HORIZON + TTL)] == 1
+    assert found["new", DAY, Outcome.REFUSED, bucket_of(HORIZON + TTL)] == 1
     assert found.total() == 2
 
 
@@ -131,9 +132,9 @@ async def test_of_one_user_and_day_the_first_created_count(store):
     await use(store, "tomorrow", now=T0 + timedelta(days=1))
     for _ in range(2):
         found = await counted(store)
-        ages = {bucket: kind for (_, day, kind, bucket) in found if day == DAY}
+        ages = {bucket: outcome for (_, day, outcome, bucket) in found if day == DAY}
         surplus = {bucket_of(timedelta(hours=hours)) for hours in (1, 2)}
-        assert {bucket for bucket, kind in ages.items() if kind is Kind.SURPLUS} == surplus
+        assert {bucket for bucket, outcome in ages.items() if outcome is Outcome.SURPLUS} == surplus
         assert found.total() == len(names) + 1
         await fold(store)
 
@@ -162,17 +163,17 @@ async def test_counting_again_from_the_records_gives_the_same_numbers(store):
     for record in used:
         user = (record.key.app_name, record.key.user_id, record.created_at.date())
         of_user[user] += 1
-        kind = Kind.AUDITED if is_audited(record.key.session_id) else Kind.USED
+        outcome = Outcome.CONTROL if record.key.in_control_group else Outcome.USED
         expected[
             Scope(record.key.app_name, segment_of(record.metadata)),
             record.created_at.date(),
-            kind if of_user[user] <= MOST_PER_USER else Kind.SURPLUS,
+            outcome if of_user[user] <= MOST_PER_USER else Outcome.SURPLUS,
             bucket_of(record.first_message_at - record.created_at),
         ] += 1
     assert {segment for (_, segment), *_ in expected} == {"", "x"}
     for _ in range(2):
         found = {
-            (count.scope, count.day, count.kind, count.bucket): count.sessions
+            (count.scope, count.day, count.outcome, count.bucket): count.sessions
             for count in await store.observed(since=DAY)
         }
         assert found == dict(expected)
@@ -211,7 +212,7 @@ async def test_folding_keeps_the_day_in_hand_and_only_the_segments_told_apart(st
 
 def test_at_most_eight_segments_are_told_apart_the_known_ones_first():
     scopes = [Scope("app", f"s{number}") for number in range(MOST_SEGMENTS + 3)]
-    counts = [Count(scope, DAY, Kind.USED, 3, size) for size, scope in enumerate(scopes, 1)]
+    counts = [Count(scope, DAY, Outcome.USED, 3, size) for size, scope in enumerate(scopes, 1)]
     assert admitted(counts) == frozenset(scopes[-MOST_SEGMENTS:])
     known = scopes[:2]
     assert admitted(counts, known) == frozenset([*known, *scopes[-MOST_SEGMENTS + 2 :]])
@@ -273,13 +274,15 @@ async def test_a_longer_ttl_reaches_those_who_wait_with_the_one_before_and_short
             Scope("app", segment), before=TTL, ttl=ttl, limit=10
         )
 
-    assert await lengthen("x", TTL / 3) == []
-    changes = await lengthen("x", 1.5 * TTL)
-    assert [(change.kind, change.record.key.session_id) for change in changes] == [
+    nobody = Result(0)
+    assert await lengthen("x", TTL / 3) == nobody
+    lengthened = await lengthen("x", 1.5 * TTL)
+    assert lengthened.value == 1
+    assert [(change.kind, change.record.key.session_id) for change in lengthened.changes] == [
         (ChangeKind.EXTENDED, "waits")
     ]
-    assert await lengthen("x", 1.5 * TTL) == []
-    assert len(await lengthen("", 1.5 * TTL)) == 1
+    assert await lengthen("x", 1.5 * TTL) == nobody
+    assert (await lengthen("", 1.5 * TTL)).value == 1
     deadlines = {
         name: (await store.at(T0).lifecycle(key(name))).expires_at
         for name in ("waits", "other", "own", "extended", "used")

@@ -7,19 +7,20 @@ import pytest
 
 from backends import NO_STATE, T0, TTL, Clocked, key, message
 from lapse import LapseSessionService, session_service, store_from_url
+from lapse.core.ages import EDGES
 from lapse.core.errors import InvalidValueError, StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import ChangeKind
-from lapse.ttl import EDGES, Decision, Policy, Reason, Scope, Targets
-from lapse.ttl.observed import is_audited
+from lapse.ttl import Decision, Policy, Reason, Scope, Targets
 from lapse.ttl.policy import TtlPolicy
+from lapse.ttl.store import TtlStore
 
 NOON = T0
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 TARGETS = Targets()
-PLAIN = next(f"p{number}" for number in range(999) if not is_audited(f"p{number}"))
-AUDITED = next(f"a{number}" for number in range(999) if is_audited(f"a{number}"))
+PLAIN = next(f"p{number}" for number in range(999) if not key(f"p{number}").in_control_group)
+CONTROL = next(f"a{number}" for number in range(999) if key(f"a{number}").in_control_group)
 
 
 async def heard(store, count, age, *, at=NOON, prefix="s", segment=""):
@@ -107,13 +108,13 @@ async def test_shadow_decides_and_applies_nothing_fixed_decides_nothing(store):
     assert await shadow.look_at(now)
     assert shadow.standing[Scope("app")].ttl == 0.8 * TTL
     for replica in (fixed, shadow):
-        for name in (PLAIN, AUDITED):
+        for name in (PLAIN, CONTROL):
             assert replica.ttl_for(key(name), {}) == TTL
 
 
-async def test_the_audit_arm_gets_the_cap_in_every_segment(store):
+async def test_the_control_group_gets_the_cap_in_every_segment(store):
     adaptive = policy(store)
-    assert adaptive.ttl_for(key(AUDITED), {}) == TARGETS.cap
+    assert adaptive.ttl_for(key(CONTROL), {}) == TARGETS.cap
     assert adaptive.ttl_for(key(PLAIN), {"segment": "x"}) == TTL
 
 
@@ -130,7 +131,7 @@ async def test_a_decrease_shortens_nobody_who_lives(store):
 
 
 async def look_at(policy, now):
-    policy._store = policy._store.at(now)
+    policy._store = TtlStore(policy._store._database.at(now))
     return await policy.look()
 
 
@@ -200,17 +201,17 @@ async def test_a_replica_that_has_started_follows_by_itself_until_it_is_stopped(
 async def test_an_outage_is_told_once_and_its_end(store, monkeypatch, caplog):
     monkeypatch.setattr("lapse.ttl.policy._LOOKS", timedelta(milliseconds=1))
     monkeypatch.setattr("lapse.core.background._FIRST_RETRY", timedelta(milliseconds=1))
-    replica, looks, real = policy(store), asyncio.Queue(), store.ttl_round
+    replica, looks, real = policy(store), asyncio.Queue(), TtlStore.ttl_round
 
-    async def broken(**_options):
+    async def broken(_self):
         looks.put_nowait(None)
         raise StoreUnavailableError("gone fishing")
 
     await replica.start()
-    monkeypatch.setattr(store, "ttl_round", broken)
+    monkeypatch.setattr(TtlStore, "ttl_round", broken)
     for _ in range(3):
         await asyncio.wait_for(looks.get(), 30)
-    monkeypatch.setattr(store, "ttl_round", real)
+    monkeypatch.setattr(TtlStore, "ttl_round", real)
     async with asyncio.timeout(30):
         while len(caplog.messages) < 2:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.005)

@@ -5,7 +5,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from lapse.ttl import Kind, Reason, Scope, Targets, bucket_of
+from lapse.core.ages import bucket_of
+from lapse.ttl import Outcome, Reason, Scope, Targets
 from lapse.ttl.observed import Count
 from lapse.ttl.simulation.generators import GENERATORS, Plan, generate
 from lapse.ttl.simulation.replay import replay
@@ -24,11 +25,11 @@ def test_soft_and_hard_misses_and_empty_hours_are_counted_by_hand():
     history = arrivals(10, 1799, 1800, 24 * HOUR, 24 * HOUR + 1, NEVER)
     replayed = replay(history, TARGETS)
     fixed = replayed.fixed(TARGETS.default)
-    for tally in (replayed.adaptive, fixed):
-        assert (tally.sessions, tally.within, tally.soft, tally.hard) == (6, 4, 2, 1)
-        assert tally.soft_miss_rate == 2 / 4
-        assert tally.hard_miss_rate == 1 / 5
-        assert tally.empty_seconds == 10 + 1799 + 4 * 1800
+    for score in (replayed.adaptive, fixed):
+        assert (score.sessions, score.within, score.soft, score.hard) == (6, 4, 2, 1)
+        assert score.soft_miss_rate == 2 / 4
+        assert score.hard_miss_rate == 1 / 5
+        assert score.empty_seconds == 10 + 1799 + 4 * 1800
 
 
 def test_the_oracle_is_the_shortest_fixed_ttl_that_meets_the_target():
@@ -99,11 +100,11 @@ def test_what_a_store_has_counted_is_drawn_again():
     late = bucket_of(timedelta(hours=30))
     history = drawn_from(
         [
-            Count(scope, day, Kind.USED, bucket, 5),
-            Count(scope, day, Kind.SURPLUS, bucket, 2),
-            Count(scope, day, Kind.UNUSED, 0, 4),
-            Count(scope, day, Kind.WITHDRAWN, bucket, 1),
-            Count(scope, day, Kind.REFUSED, late, 1),
+            Count(scope, day, Outcome.USED, bucket, 5),
+            Count(scope, day, Outcome.SURPLUS, bucket, 2),
+            Count(scope, day, Outcome.UNUSED, 0, 4),
+            Count(scope, day, Outcome.WITHDRAWN, bucket, 1),
+            Count(scope, day, Outcome.REFUSED, late, 1),
         ],
         TARGETS.horizon,
     )

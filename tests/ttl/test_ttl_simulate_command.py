@@ -50,7 +50,7 @@ def test_a_made_up_history_is_shown_as_a_table_and_drawn(tmp_path):
     arguments = ("--generator", "mixture", "--days", "4", "--per-day", "200", "--png", "it.png")
     done = lapse(tmp_path, "simulate", *arguments, "--fixed", "10")
     assert done.returncode == 0, done.stderr
-    for told in ("adaptive", "fixed 10 min", "oracle", "800 sessions", "audit arm"):
+    for told in ("adaptive", "fixed 10 min", "oracle", "800 sessions", "control group"):
         assert told in done.stdout
     assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
 

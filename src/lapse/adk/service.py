@@ -28,6 +28,7 @@ from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
 from lapse.core.errors import (
     NoSuchSessionError,
+    NotWithThisStoreError,
     OutdatedSessionError,
     SessionExistsError,
     StoreUnavailableError,
@@ -44,6 +45,7 @@ from lapse.sweep.rules import BrakeOptions
 from lapse.sweep.sweeper import Sweeper
 from lapse.ttl import Targets
 from lapse.ttl.policy import TtlPolicy
+from lapse.ttl.store import TtlStore
 
 T = TypeVar("T")
 
@@ -371,8 +373,8 @@ class LapseSessionService(BaseSessionService):
 
     async def _refuse(self, key: SessionKey) -> None:
         """Count a message that came when its session was purged; no reason to fail a request."""
-        with suppress(StoreUnavailableError):
-            await self.store.refuse(key)
+        with suppress(StoreUnavailableError, NotWithThisStoreError):
+            await TtlStore(self.store).refuse(key)
 
     async def _stored_key(self, app_name: str, user_id: str, session_id: str) -> SessionKey | None:
         """Return the key under which a session is stored: as given, else stripped.

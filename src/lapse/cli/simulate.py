@@ -127,11 +127,12 @@ def _span(history: list[Arrival]) -> timedelta:
 
 async def _observed(settings: Settings, app_name: str | None) -> list[Arrival]:
     from lapse.ttl.simulation.traces import drawn_from
+    from lapse.ttl.store import TtlStore
 
     store = open_store(settings)
     try:
         await store.open()
-        counts = await store.observed(since=date.min)
+        counts = await TtlStore(store).observed(since=date.min)
     finally:
         await store.close()
     kept = [count for count in counts if app_name in {None, count.scope.app_name}]
@@ -172,8 +173,8 @@ def _show(
         f"{targets.hard:.1%}"
     )
     typer.echo(
-        f"the audit arm, 1 % of the sessions at {targets.cap}, adds "
-        f"{replayed.audit_seconds / 3600:,.0f} empty session-hours"
+        f"the control group, 1 % of the sessions at {targets.cap}, adds "
+        f"{replayed.control_seconds / 3600:,.0f} empty session-hours"
     )
     if replayed.adaptive.hard_miss_rate > targets.hard:
         typer.echo(

@@ -13,8 +13,8 @@ from lapse.cli.command import StoreOption, fail, open_settings, open_store, run_
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
-    from lapse.store.protocol import Store
     from lapse.ttl import Cohort, Decision, Scope, Targets
+    from lapse.ttl.store import TtlStore
 
 ttl_commands = typer.Typer(
     help="The TTL that learns: show, explain, start anew.", no_args_is_help=True
@@ -67,13 +67,15 @@ async def _show(settings: Settings, app_name: str | None, png: Path | None) -> N
 
     from lapse.ttl.curve import Curve
     from lapse.ttl.rounds import ttl_of
+    from lapse.ttl.store import TtlStore
 
     targets = settings.targets
     store = open_store(settings)
+    ttls = TtlStore(store)
     try:
-        standing = {decision.scope: decision for decision in await store.ttl_decisions()}
-        now = (await store.ttl_round()).now
-        days = await _cohorts(store, now.date(), standing)
+        standing = {decision.scope: decision for decision in await ttls.ttl_decisions()}
+        now = (await ttls.ttl_round()).now
+        days = await _cohorts(ttls, now.date(), standing)
     finally:
         await store.close()
     table = Table("app", "TTL, min", "why", "soft", "at most", "hard", "messages", "saved")
@@ -128,7 +130,7 @@ def _notes(scope: Scope, decision: Decision | None) -> list[str]:
     notes = []
     if decision.horizon_too_short:
         notes.append(f"{name}: the hard target is missed; only a longer LAPSE_RESTORE_HOURS helps")
-    if decision.audit_alarm:
+    if decision.control_alarm:
         notes.append(
             f"{name}: sessions that live longer hear late messages that others do not; does the "
             "page give up when a session expires?"
@@ -156,18 +158,18 @@ def _share(share: float | None) -> str:
 
 
 async def _cohorts(
-    store: Store, today: date, standing: Mapping[Scope, Decision]
+    ttls: TtlStore, today: date, standing: Mapping[Scope, Decision]
 ) -> Mapping[Scope, Sequence[Cohort]]:
     from lapse.ttl.deciding import WINDOW_DAYS
     from lapse.ttl.observed import admitted, cohorts
 
-    horizon = store.rules.horizon
-    counts = await store.observed(since=today - timedelta(days=WINDOW_DAYS + 1) - horizon)
+    horizon = ttls.rules.horizon
+    counts = await ttls.observed(since=today - timedelta(days=WINDOW_DAYS + 1) - horizon)
     return cohorts(counts, admitted(counts, known=standing))
 
 
 def _draw(curves: Mapping[Scope, Any], targets: Targets, png: Path) -> None:
-    from lapse.ttl import EDGES
+    from lapse.core.ages import EDGES
     from lapse.ttl.plots import figure
 
     with figure(png) as (axes,):
@@ -186,9 +188,11 @@ def _draw(curves: Mapping[Scope, Any], targets: Targets, png: Path) -> None:
 
 
 async def _explain(settings: Settings, app_name: str | None) -> None:
+    from lapse.ttl.store import TtlStore
+
     store = open_store(settings)
     try:
-        decisions = await store.ttl_decisions(newest=_HISTORY)
+        decisions = await TtlStore(store).ttl_decisions(newest=_HISTORY)
     finally:
         await store.close()
     decisions = [one for one in decisions if app_name in {None, one.scope.app_name}]
@@ -231,21 +235,23 @@ def _minutes(ttl: timedelta) -> str:
 
 async def _reset(settings: Settings, app_name: str | None) -> None:
     from lapse.ttl.deciding import reset_window as forget
+    from lapse.ttl.store import TtlStore
 
     store = open_store(settings)
+    ttls = TtlStore(store)
     try:
         done = False
         while not done:
-            found = await store.ttl_round()
+            found = await ttls.ttl_round()
             decisions = [
                 forget(decision, found.now)
-                for decision in await store.ttl_decisions()
+                for decision in await ttls.ttl_decisions()
                 if app_name in {None, decision.scope.app_name}
             ]
             if not decisions:
                 fail("nothing was decided yet, so there is no window to forget")
             slot = found.slot if found.slot is not None else 0
-            done = await store.record_decisions(decisions, slot=slot, version=found.version)
+            done = await ttls.record_decisions(decisions, slot=slot, version=found.version)
     finally:
         await store.close()
     for decision in decisions:

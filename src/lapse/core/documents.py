@@ -22,6 +22,11 @@ TEMP_PREFIX: Final = "temp:"
 LARGEST_METADATA: Final = 16 * 1024
 """Bytes of a session's metadata, as JSON."""
 
+LONGEST_SEGMENT: Final = 32
+"""Characters of the segment that a session's metadata may name."""
+
+NO_SEGMENT: Final = ""
+
 _NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -70,6 +75,17 @@ def check_metadata_size(text: str) -> None:
     if len(text) > LARGEST_METADATA:
         reason = f"must be at most {LARGEST_METADATA} bytes of JSON, not {len(text)}"
         raise InvalidValueError("metadata", reason)
+
+
+def segment_of(metadata: Mapping[str, Any]) -> str:
+    """Return the segment that a session's creator has given it.
+
+    NO_SEGMENT where `metadata.segment` is no text of 1 to LONGEST_SEGMENT characters.
+    """
+    label = metadata.get("segment")
+    if isinstance(label, str) and len(label) <= LONGEST_SEGMENT:
+        return label
+    return NO_SEGMENT
 
 
 @dataclass(frozen=True, slots=True)

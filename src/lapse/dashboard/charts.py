@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from lapse.core.ages import EDGES
 from lapse.core.lifecycle import ChangeKind
 from lapse.dashboard.words import percent, span
 from lapse.overview.store import Counted
-from lapse.ttl import EDGES
 from lapse.ttl.curve import Curve
 
 HOURS: Final = 24

@@ -284,10 +284,10 @@ def _alarms(reading: Reading) -> list[Verdict]:
                     ("Only a longer LAPSE_RESTORE_HOURS helps; the TTL has no part in it.",),
                 )
             )
-        if decision.audit_alarm:
+        if decision.control_alarm:
             told.append(
                 Verdict(
-                    "audit",
+                    "control",
                     f"Sessions of {name} that live longer hear messages that others do not",
                     "One session in a hundred keeps the longest TTL, to see what others miss.",
                     ("Does the page give up when its session expires? It may just send on.",),

@@ -16,14 +16,14 @@ from lapse.runs.store import RunStore
 from lapse.store.database import Database
 from lapse.store.operation import Asking, operation, rows
 from lapse.store.sessions import Sessions
-from lapse.ttl.store import Observations
+from lapse.ttl.store import TtlStore
 
 
 class Store(
     Sessions,
     RunStore,
     Watchable,
-    Observations,
+    TtlStore,
     AdoptingStore,
     Audited,
     Limiting,

@@ -4,23 +4,18 @@ The rule that learns ("order-statistic TTL") is pure: from counts to a decision 
 The server and the simulator run the same code.
 """
 
-from lapse.ttl.ages import EDGES, Histogram, bucket_of, edge_at_most
 from lapse.ttl.deciding import decide, guard
 from lapse.ttl.decision import Decision, Policy, Reason, Targets
-from lapse.ttl.observed import Cohort, Kind, Scope
+from lapse.ttl.observed import Cohort, Outcome, Scope
 
 __all__ = [
-    "EDGES",
     "Cohort",
     "Decision",
-    "Histogram",
-    "Kind",
+    "Outcome",
     "Policy",
     "Reason",
     "Scope",
     "Targets",
-    "bucket_of",
     "decide",
-    "edge_at_most",
     "guard",
 ]

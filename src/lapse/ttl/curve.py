@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from lapse.ttl.ages import EDGES, edge_at_most
+from lapse.core.ages import EDGES, edge_at_most
 from lapse.ttl.observed import Cohort
 
 
@@ -28,7 +28,7 @@ class Curve:
             return None
         silent = [1.0]
         for b in range(edge_at_most(horizon)):
-            heard = sum(day.used.counts[b] + day.audited.counts[b] for day in mature)
+            heard = sum(day.used.counts[b] + day.control.counts[b] for day in mature)
             withdrawn = sum(day.withdrawn.counts[b] for day in mature)
             silent.append(silent[-1] * (1 - heard / at_risk) if at_risk else silent[-1])
             at_risk -= heard + withdrawn

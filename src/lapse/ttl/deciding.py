@@ -16,7 +16,7 @@ from datetime import date, datetime, timedelta
 from math import ceil
 from typing import Final
 
-from lapse.ttl.ages import EDGES, Histogram, edge_at_most
+from lapse.core.ages import EDGES, Histogram, edge_at_most
 from lapse.ttl.binomial import at_least, at_most, excess, upper
 from lapse.ttl.decision import Decision, Reason, Targets
 from lapse.ttl.observed import Cohort, Scope
@@ -31,7 +31,7 @@ GUARD_REACH: Final = timedelta(hours=72)
 """The guard looks at this many first messages, not fewer than so many, not older than so."""
 
 _GUARD_DOUBT: Final = 0.001
-_AUDIT_DOUBT: Final = 0.001
+_CONTROL_DOUBT: Final = 0.001
 _GUARD_MARGIN: Final = 1.05
 _DAYS_KEPT: Final = timedelta(days=2)
 """After an alarm, days older than this are of another time."""
@@ -81,8 +81,8 @@ def decide(
     whole = sum(window[1:], window[0])
     current = (last.ttl if last else None) or followed or targets.default
     edge = edge_at_most(targets.horizon)
-    alarm = _audit_alarm(whole, current, edge)
-    later = (whole.audited if alarm else whole.heard).later_than(edge)
+    alarm = _control_alarm(whole, current, edge)
+    later = (whole.control if alarm else whole.heard).later_than(edge)
     observations = later[0]
     base = replace(
         base,
@@ -91,7 +91,7 @@ def decide(
         last_day=window[0].day,
         refused=whole.refused,
         withdrawn=sum(whole.withdrawn.counts) > _WITHDRAWN_ALARM * whole.counted,
-        audit_alarm=alarm,
+        control_alarm=alarm,
     )
     if _is_too_few(observations, targets):
         return _measured(base, later, targets)
@@ -205,11 +205,11 @@ def _moved(wanted: timedelta, current: timedelta, targets: Targets, *, held: boo
     return min(max(wanted, _SLOWEST_FALL * current, targets.floor), targets.cap)
 
 
-def _audit_alarm(whole: Cohort, current: timedelta, edge: int) -> bool:
-    """Return whether the audit arm has more late messages than chance explains."""
+def _control_alarm(whole: Cohort, current: timedelta, edge: int) -> bool:
+    """Return whether the control group has more late messages than chance explains."""
     at = min(edge_at_most(current), edge)
-    audit, main = whole.audited.later_than(edge), whole.used.later_than(edge)
-    return excess(audit[at], audit[0], main[at], main[0]) < _AUDIT_DOUBT
+    control, others = whole.control.later_than(edge), whole.used.later_than(edge)
+    return excess(control[at], control[0], others[at], others[0]) < _CONTROL_DOUBT
 
 
 def _measured(decision: Decision, later: Sequence[int], targets: Targets) -> Decision:

@@ -46,7 +46,7 @@ class Targets:
             The TTL has no influence on them: only a longer horizon has.
         doubt: how probable it may be that a decision breaks the soft target.
         floor: the shortest TTL.
-        cap: the longest, and that of the audit arm; at most the horizon.
+        cap: the longest, and that of the control group; at most the horizon.
         horizon: for how long after its creation a session can be had back.
         design_effect: how many first messages are worth one, where they depend on each other.
         default: the TTL until there are enough data.
@@ -102,7 +102,7 @@ class Decision:
         horizon: what it was when the decision was made.
         refused: messages of the window's sessions that came when they were purged.
         withdrawn: whether so many were deleted unheard that the count may be wrong.
-        audit_alarm: whether the audit arm hears late messages that the others do not.
+        control_alarm: whether the control group hears late messages that the others do not.
         targets: what was aimed at.
     """
 
@@ -121,7 +121,7 @@ class Decision:
     horizon: timedelta = timedelta(0)
     refused: int = 0
     withdrawn: bool = False
-    audit_alarm: bool = False
+    control_alarm: bool = False
     targets: dict[str, float] = field(default_factory=dict)
 
     @property

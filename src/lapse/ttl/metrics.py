@@ -60,9 +60,9 @@ class TtlMetrics(Collector):
             lambda decision: decision.observations,
         )
         yield self._gauge(
-            "audit_alarm",
-            "Whether the audit arm hears late messages that the others do not.",
-            lambda decision: decision.audit_alarm,
+            "control_alarm",
+            "Whether the control group hears late messages that the others do not.",
+            lambda decision: decision.control_alarm,
         )
         status = GaugeMetricFamily(
             "lapse_ttl_status", "Why the TTL is what it is.", labels=(*_LABELS, "reason")

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
-from zlib import crc32
+from typing import Final, NamedTuple
 
-from lapse.ttl.ages import BUCKETS, Histogram
+from lapse.core.ages import BUCKETS, Histogram
+from lapse.core.documents import NO_SEGMENT
 
 MOST_PER_USER: Final = 3
 """Sessions of one user and day that count, the first created first: nobody speaks for many."""
@@ -17,26 +17,20 @@ MOST_PER_USER: Final = 3
 MOST_SEGMENTS: Final = 8
 """Segments of one app; sessions of others count for the app alone."""
 
-LONGEST_SEGMENT: Final = 32
-
-NO_SEGMENT: Final = ""
-
 NONE: Final = Histogram()
 
-_AUDITED_PER_CENT: Final = 1
 
+class Outcome(StrEnum):
+    """What became of a session.
 
-class Kind(StrEnum):
-    """How it went on with sessions that were created.
-
-    USED had a first message, at the age that is recorded, and so had AUDITED, sessions of the
-    audit arm. SURPLUS had one, too, beyond what counts of one user and day. WITHDRAWN were
-    deleted by their owner before any message, UNUSED were purged. REFUSED had a message after
-    they were purged; they are among the UNUSED, too.
+    USED: it had a first message, at the age that is recorded. CONTROL: the same, in the control
+    group. SURPLUS: the same, but its user had MOST_PER_USER sessions before it on that day.
+    WITHDRAWN: its owner deleted it before any message. UNUSED: it was purged. REFUSED: it had a
+    message after it was purged; it is counted as UNUSED, too.
     """
 
     USED = "used"
-    AUDITED = "audited"
+    CONTROL = "control"
     SURPLUS = "surplus"
     WITHDRAWN = "withdrawn"
     UNUSED = "unused"
@@ -56,7 +50,7 @@ class Cohort:
 
     day: date
     used: Histogram = NONE
-    audited: Histogram = NONE
+    control: Histogram = NONE
     withdrawn: Histogram = NONE
     unused: int = 0
     surplus: int = 0
@@ -70,13 +64,13 @@ class Cohort:
     @property
     def counted(self) -> int:
         """Return how many were created, without the surplus."""
-        parts = (self.used, self.audited, self.withdrawn)
+        parts = (self.used, self.control, self.withdrawn)
         return sum(sum(part.counts) for part in parts) + self.unused
 
     @property
     def heard(self) -> Histogram:
-        """Return the ages of all first messages that count, of both arms."""
-        return self.used + self.audited
+        """Return the ages of all first messages that count, with the control group's."""
+        return self.used + self.control
 
     def mature(self, now: datetime, horizon: timedelta) -> bool:
         """Return whether every session of the day is past the horizon: nothing is to come."""
@@ -87,7 +81,7 @@ class Cohort:
         return Cohort(
             max(self.day, other.day),
             self.used + other.used,
-            self.audited + other.audited,
+            self.control + other.control,
             self.withdrawn + other.withdrawn,
             self.unused + other.unused,
             self.surplus + other.surplus,
@@ -97,29 +91,13 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many sessions of one scope, day, kind and bucket of ages there are."""
+    """How many sessions of one scope, day, outcome and bucket of ages there are."""
 
     scope: Scope
     day: date
-    kind: Kind
+    outcome: Outcome
     bucket: int
     sessions: int
-
-
-def segment_of(metadata: Mapping[str, Any]) -> str:
-    """Return the segment that a session's creator has given it.
-
-    NO_SEGMENT where `metadata.segment` is no text of 1 to LONGEST_SEGMENT characters.
-    """
-    label = metadata.get("segment")
-    if isinstance(label, str) and len(label) <= LONGEST_SEGMENT:
-        return label
-    return NO_SEGMENT
-
-
-def is_audited(session_id: str) -> bool:
-    """Return whether a session belongs to the audit arm: one in a hundred, by its id."""
-    return crc32(session_id.encode()) % 100 < _AUDITED_PER_CENT
 
 
 def admitted(counts: Iterable[Count], known: Iterable[Scope] = ()) -> frozenset[Scope]:
@@ -158,24 +136,24 @@ def cohorts(
 
 @dataclass(slots=True)
 class _Gathered:
-    ages: dict[Kind, list[int]] = field(default_factory=dict)
-    sessions: dict[Kind, int] = field(default_factory=dict)
+    ages: dict[Outcome, list[int]] = field(default_factory=dict)
+    sessions: dict[Outcome, int] = field(default_factory=dict)
 
     def add(self, count: Count) -> None:
-        ages = self.ages.setdefault(count.kind, [0] * BUCKETS)
+        ages = self.ages.setdefault(count.outcome, [0] * BUCKETS)
         ages[count.bucket] += count.sessions
-        self.sessions[count.kind] = self.sessions.get(count.kind, 0) + count.sessions
+        self.sessions[count.outcome] = self.sessions.get(count.outcome, 0) + count.sessions
 
     def cohort(self, day: date) -> Cohort:
-        def ages(kind: Kind) -> Histogram:
-            return Histogram(tuple(self.ages[kind])) if kind in self.ages else NONE
+        def ages(outcome: Outcome) -> Histogram:
+            return Histogram(tuple(self.ages[outcome])) if outcome in self.ages else NONE
 
         return Cohort(
             day,
-            ages(Kind.USED),
-            ages(Kind.AUDITED),
-            ages(Kind.WITHDRAWN),
-            self.sessions.get(Kind.UNUSED, 0),
-            self.sessions.get(Kind.SURPLUS, 0),
-            self.sessions.get(Kind.REFUSED, 0),
+            ages(Outcome.USED),
+            ages(Outcome.CONTROL),
+            ages(Outcome.WITHDRAWN),
+            self.sessions.get(Outcome.UNUSED, 0),
+            self.sessions.get(Outcome.SURPLUS, 0),
+            self.sessions.get(Outcome.REFUSED, 0),
         )

@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
+from lapse.core.ages import Histogram, bucket_of
 from lapse.core.background import Background
+from lapse.core.documents import segment_of
 from lapse.core.errors import InvalidValueError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
-from lapse.store.protocol import Store
-from lapse.ttl import Decision, Histogram, Policy, Scope, Targets, bucket_of
+from lapse.store.database import Database
+from lapse.ttl import Decision, Policy, Scope, Targets
 from lapse.ttl.deciding import GUARD_MESSAGES, GUARD_REACH, WINDOW_DAYS
-from lapse.ttl.observed import Cohort, Count, admitted, cohorts, is_audited, segment_of
+from lapse.ttl.observed import Cohort, Count, admitted, cohorts
 from lapse.ttl.rounds import Standing, daily, hourly, ttl_of
-from lapse.ttl.store import FirstMessage, Round
+from lapse.ttl.store import FirstMessage, Round, TtlStore
 
 _LOOKS: Final = timedelta(seconds=30)
 """How often to look for what others have decided: all follow within a minute."""
@@ -56,7 +58,7 @@ class TtlPolicy:
     """
 
     def __init__(
-        self, store: Store, feed: Feed, targets: Targets, mode: Policy = Policy.FIXED
+        self, store: Database, feed: Feed, targets: Targets, mode: Policy = Policy.FIXED
     ) -> None:
         if mode is not Policy.FIXED and not store.rules.horizon:
             raise InvalidValueError(
@@ -69,17 +71,17 @@ class TtlPolicy:
         self.standing: Standing = {}
         self.observed: Mapping[Scope, Sequence[Cohort]] = {}
         """What was observed of the sessions of each day, as last read: once a day."""
-        self._store = store
+        self._store = TtlStore(store)
         self._feed = feed
         self._version = 0
         self._folded_on: date | None = None
         self._work = Background("the TTL policy", self._step, timeout=_TIMEOUT)
 
     def ttl_for(self, key: SessionKey, metadata: Mapping[str, Any]) -> timedelta:
-        """Return the TTL of a session that is about to be created; the audit arm gets the cap."""
+        """Return the TTL of a new session; in the control group it is the cap."""
         if self.mode is not Policy.ADAPTIVE:
             return self.targets.default
-        if is_audited(key.session_id):
+        if key.in_control_group:
             return self.targets.cap
         learnt = ttl_of(Scope(key.app_name, segment_of(metadata)), self.standing, self.default)
         return min(learnt, self.targets.cap)
@@ -163,11 +165,11 @@ class TtlPolicy:
                 continue
             full = True
             while full:
-                changes = await self._store.lengthen_waiting(
+                lengthened = await self._store.lengthen_waiting(
                     decision.scope, before=old, ttl=decision.ttl, limit=_BATCH
                 )
-                self._feed.publish(changes)
-                full = len(changes) == _BATCH
+                self._feed.publish(lengthened.changes)
+                full = lengthened.value == _BATCH
 
 
 def newest_ages(

@@ -15,28 +15,28 @@
 
 -- name: observed
 WITH ranked AS (
-  SELECT app_name, segment, kind, (created_at AT TIME ZONE 'UTC')::date AS day, sessions,
+  SELECT app_name, segment, outcome, (created_at AT TIME ZONE 'UTC')::date AS day, sessions,
     greatest(0, width_bucket(
       (extract(epoch FROM observed_at - created_at) * 1000000)::bigint - 1, :edges
     ) - 1) AS bucket,
     row_number() OVER (
-      PARTITION BY app_name, kind IN ('used', 'audited'), user_id,
+      PARTITION BY app_name, outcome IN ('used', 'control'), user_id,
         (created_at AT TIME ZONE 'UTC')::date
       ORDER BY created_at, observed_at
     ) AS place
   FROM lapse_observations
 )
-SELECT app_name, segment, day, kind, bucket, sum(sessions)::bigint AS sessions
+SELECT app_name, segment, day, outcome, bucket, sum(sessions)::bigint AS sessions
 FROM (
   SELECT app_name, segment, day, bucket, sessions,
-    CASE WHEN kind IN ('used', 'audited') AND place > :most_per_user THEN 'surplus' ELSE kind
-    END AS kind
+    CASE WHEN outcome IN ('used', 'control') AND place > :most_per_user THEN 'surplus' ELSE outcome
+    END AS outcome
   FROM ranked
   UNION ALL
-  SELECT app_name, segment, day, bucket, sessions, kind FROM lapse_observed_days
+  SELECT app_name, segment, day, bucket, sessions, outcome FROM lapse_observed_days
 ) AS counts
 WHERE day >= :first_day
-GROUP BY app_name, segment, day, kind, bucket;
+GROUP BY app_name, segment, day, outcome, bucket;
 
 -- name: recent_first_messages
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
@@ -47,7 +47,7 @@ ranked AS (
       ORDER BY created_at, observed_at
     ) AS place_of_user
   FROM lapse_observations
-  WHERE kind IN ('used', 'audited')
+  WHERE outcome IN ('used', 'control')
 ),
 counted AS (
   SELECT ranked.*,
@@ -63,7 +63,7 @@ WITH gone AS (
   DELETE FROM lapse_observations WHERE created_at < :before RETURNING *
 ),
 ranked AS (
-  SELECT app_name, kind, (created_at AT TIME ZONE 'UTC')::date AS day, sessions,
+  SELECT app_name, outcome, (created_at AT TIME ZONE 'UTC')::date AS day, sessions,
     CASE
       WHEN :segments @> jsonb_build_array(
         jsonb_build_object('app', app_name, 'segment', segment)
@@ -73,7 +73,7 @@ ranked AS (
       (extract(epoch FROM observed_at - created_at) * 1000000)::bigint - 1, :edges
     ) - 1) AS bucket,
     row_number() OVER (
-      PARTITION BY app_name, kind IN ('used', 'audited'), user_id,
+      PARTITION BY app_name, outcome IN ('used', 'control'), user_id,
         (created_at AT TIME ZONE 'UTC')::date
       ORDER BY created_at, observed_at
     ) AS place
@@ -82,17 +82,17 @@ ranked AS (
 pruned AS (
   DELETE FROM lapse_purged WHERE purged_at < :forgotten
 )
-INSERT INTO lapse_observed_days AS d (app_name, segment, day, kind, bucket, sessions)
-SELECT app_name, segment, day, kind, bucket, sum(sessions)
+INSERT INTO lapse_observed_days AS d (app_name, segment, day, outcome, bucket, sessions)
+SELECT app_name, segment, day, outcome, bucket, sum(sessions)
 FROM (
   SELECT app_name, segment, day, bucket, sessions,
-    CASE WHEN kind IN ('used', 'audited') AND place > :most_per_user THEN 'surplus' ELSE kind
-    END AS kind
+    CASE WHEN outcome IN ('used', 'control') AND place > :most_per_user THEN 'surplus' ELSE outcome
+    END AS outcome
   FROM ranked
 ) AS counts
-GROUP BY app_name, segment, day, kind, bucket
-ORDER BY app_name, segment, day, kind, bucket
-ON CONFLICT (app_name, segment, day, kind, bucket)
+GROUP BY app_name, segment, day, outcome, bucket
+ORDER BY app_name, segment, day, outcome, bucket
+ON CONFLICT (app_name, segment, day, outcome, bucket)
 DO UPDATE SET sessions = d.sessions + excluded.sessions;
 
 -- name: refuse
@@ -102,9 +102,9 @@ WITH gone AS (
   WHERE key_digest = sha256(convert_to(concat_ws(E'\x1f', :app_name, :user_id, :session_id), 'UTF8'))
   RETURNING *
 )
-INSERT INTO lapse_observations (app_name, segment, kind, created_at, observed_at)
+INSERT INTO lapse_observations (app_name, segment, outcome, created_at, observed_at)
 SELECT app_name, segment, 'refused', created_at, coalesce(:now, clock_timestamp()) FROM gone
-RETURNING kind;
+RETURNING outcome;
 
 -- name: ttl_round
 SELECT coalesce(:now, clock_timestamp()) AS now, r.slot, r.version

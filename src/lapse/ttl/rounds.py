@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from lapse.ttl.ages import Histogram
+from lapse.core.ages import Histogram
 from lapse.ttl.deciding import decide, guard
 from lapse.ttl.decision import Decision, Targets
 from lapse.ttl.observed import Cohort, Scope

@@ -2,25 +2,29 @@
 --
 -- Of one user and day the sessions created first count; the others are the surplus.
 -- segment_of(metadata), age_bucket(microseconds) and key_digest(app, user, session) are Python's.
+--
+-- Types of columns:
+-- :observed_at moment
+-- :day day
 
 -- name: observe_first_message
 -- A session of the legacy endpoint is created by its first message: nobody waited.
-INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
-SELECT app_name, segment_of(metadata), CASE WHEN :in_control THEN 'audited' ELSE 'used' END,
+INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
+SELECT app_name, segment_of(metadata), CASE WHEN :in_control THEN 'control' ELSE 'used' END,
   user_id, created_at, :now
 FROM lapse_lobby
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND metadata ->> 'kind' IS NOT 'legacy-session';
 
 -- name: observe_withdrawn
-INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
+INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
 SELECT app_name, segment_of(metadata), 'withdrawn', user_id, created_at, :now FROM lapse_lobby
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND status <> 'used';
 
 -- name: observe_unused
 -- Those that purge_due is about to delete in the same transaction.
-INSERT INTO lapse_observations (app_name, segment, kind, created_at, observed_at, sessions)
+INSERT INTO lapse_observations (app_name, segment, outcome, created_at, observed_at, sessions)
 SELECT app_name, segment_of(metadata), 'unused',
   created_at / 86400000000 * 86400000000, :now, count(*)
 FROM lapse_lobby
@@ -45,25 +49,25 @@ SET created_at = excluded.created_at, purged_at = excluded.purged_at;
 
 -- name: observed
 WITH ranked AS (
-  SELECT app_name, segment, kind, date(created_at / 1000000, 'unixepoch') AS day, sessions,
+  SELECT app_name, segment, outcome, date(created_at / 1000000, 'unixepoch') AS day, sessions,
     age_bucket(observed_at - created_at) AS bucket,
     row_number() OVER (
-      PARTITION BY app_name, kind IN ('used', 'audited'), user_id, created_at / 86400000000
+      PARTITION BY app_name, outcome IN ('used', 'control'), user_id, created_at / 86400000000
       ORDER BY created_at, observed_at
     ) AS place
   FROM lapse_observations
 )
-SELECT app_name, segment, day, kind, bucket, sum(sessions) AS sessions
+SELECT app_name, segment, day, outcome, bucket, sum(sessions) AS sessions
 FROM (
   SELECT app_name, segment, day, bucket, sessions,
-    CASE WHEN kind IN ('used', 'audited') AND place > :most_per_user THEN 'surplus' ELSE kind
-    END AS kind
+    CASE WHEN outcome IN ('used', 'control') AND place > :most_per_user THEN 'surplus' ELSE outcome
+    END AS outcome
   FROM ranked
   UNION ALL
-  SELECT app_name, segment, day, bucket, sessions, kind FROM lapse_observed_days
+  SELECT app_name, segment, day, bucket, sessions, outcome FROM lapse_observed_days
 )
 WHERE day >= :first_day
-GROUP BY app_name, segment, day, kind, bucket;
+GROUP BY app_name, segment, day, outcome, bucket;
 
 -- name: recent_first_messages
 WITH ranked AS (
@@ -72,7 +76,7 @@ WITH ranked AS (
       PARTITION BY app_name, user_id, created_at / 86400000000 ORDER BY created_at, observed_at
     ) AS place_of_user
   FROM lapse_observations
-  WHERE kind IN ('used', 'audited')
+  WHERE outcome IN ('used', 'control')
 ),
 counted AS (
   SELECT *, row_number() OVER (
@@ -84,14 +88,14 @@ counted AS (
 SELECT app_name, segment, observed_at, created_at FROM counted WHERE place <= :newest;
 
 -- name: fold_observations
--- Counts what delete_folded deletes in the same transaction.
-INSERT INTO lapse_observed_days (app_name, segment, day, kind, bucket, sessions)
+-- Counts what the statement after it deletes.
+INSERT INTO lapse_observed_days (app_name, segment, day, outcome, bucket, sessions)
 SELECT app_name, segment, day,
-  CASE WHEN kind IN ('used', 'audited') AND place > :most_per_user THEN 'surplus' ELSE kind END
-    AS counted,
+  CASE WHEN outcome IN ('used', 'control') AND place > :most_per_user THEN 'surplus' ELSE outcome
+  END AS counted,
   bucket, sum(sessions)
 FROM (
-  SELECT app_name, kind, date(created_at / 1000000, 'unixepoch') AS day, sessions,
+  SELECT app_name, outcome, date(created_at / 1000000, 'unixepoch') AS day, sessions,
     CASE
       WHEN EXISTS (
         SELECT 1 FROM json_each(:segments)
@@ -100,7 +104,7 @@ FROM (
     END AS segment,
     age_bucket(observed_at - created_at) AS bucket,
     row_number() OVER (
-      PARTITION BY app_name, kind IN ('used', 'audited'), user_id, created_at / 86400000000
+      PARTITION BY app_name, outcome IN ('used', 'control'), user_id, created_at / 86400000000
       ORDER BY created_at, observed_at
     ) AS place
   FROM lapse_observations
@@ -109,24 +113,19 @@ FROM (
 WHERE true
 GROUP BY app_name, segment, day, counted, bucket
 ON CONFLICT DO UPDATE SET sessions = sessions + excluded.sessions;
-
--- name: delete_folded
 DELETE FROM lapse_observations WHERE created_at < :before;
-
--- name: forget_purged
 DELETE FROM lapse_purged WHERE purged_at < :forgotten;
 
 -- name: refuse
--- Counts a message to a purged session; forgotten in the same transaction, it counts once.
-INSERT INTO lapse_observations (app_name, segment, kind, created_at, observed_at)
+-- Counts a message to a purged session once: the session is forgotten with it.
+INSERT INTO lapse_observations (app_name, segment, outcome, created_at, observed_at)
 SELECT app_name, segment, 'refused', created_at, :now FROM lapse_purged
-WHERE key_digest = key_digest(:app_name, :user_id, :session_id);
-
--- name: forget_refused
+WHERE key_digest = key_digest(:app_name, :user_id, :session_id)
+RETURNING outcome;
 DELETE FROM lapse_purged WHERE key_digest = key_digest(:app_name, :user_id, :session_id);
 
 -- name: ttl_round
-SELECT slot, version FROM lapse_ttl_rounds;
+SELECT r.slot, r.version FROM (SELECT 1) LEFT JOIN lapse_ttl_rounds AS r;
 
 -- name: ttl_decisions
 SELECT decision FROM (
@@ -136,16 +135,17 @@ SELECT decision FROM (
 )
 WHERE place <= :newest ORDER BY number;
 
--- name: record_round
+-- name: record_decisions
+-- One of those who have seen the same version comes first; the others' condition then fails.
 INSERT INTO lapse_ttl_rounds (id, slot, version)
 SELECT 1, :slot, 1 WHERE :version = 0 OR EXISTS (SELECT 1 FROM lapse_ttl_rounds)
 ON CONFLICT (id) DO UPDATE SET slot = excluded.slot, version = version + 1
 WHERE version = :version
 RETURNING version;
-
--- name: record_decisions
+-- Only for the one who came first, whose round is the change.
 INSERT INTO lapse_ttl_decisions (app_name, segment, decision)
-SELECT value ->> '$.scope[0]', value ->> '$.scope[1]', value FROM json_each(:decisions);
+SELECT value ->> '$.scope[0]', value ->> '$.scope[1]', value FROM json_each(:decisions)
+WHERE changes() > 0;
 
 -- name: lengthen_waiting
 -- Waiting sessions that were given the TTL of before, a batch at a time; never a nearer deadline.

@@ -315,9 +315,9 @@ moved AS (
 observed AS (
   -- A row of its own: a counter would make every first message wait for the one before. A
   -- session of the legacy endpoint is created by its first message: nobody waited.
-  INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
+  INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
   SELECT app_name, lapse_segment(metadata),
-    CASE WHEN :in_control THEN 'audited' ELSE 'used' END, user_id, created_at, first_message_at
+    CASE WHEN :in_control THEN 'control' ELSE 'used' END, user_id, created_at, first_message_at
   FROM marked WHERE metadata ->> 'kind' IS DISTINCT FROM 'legacy-session'
 ),
 stored AS (
@@ -418,7 +418,7 @@ changes AS (
 ),
 counted AS {count_changes},
 observed AS (
-  INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
+  INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
   SELECT app_name, lapse_segment(metadata), 'withdrawn', user_id, created_at, now
   FROM ended WHERE status <> 'used'
 ),
@@ -619,7 +619,7 @@ changes AS (
 ),
 counted AS {count_changes},
 observed AS (
-  INSERT INTO lapse_observations (app_name, segment, kind, created_at, observed_at, sessions)
+  INSERT INTO lapse_observations (app_name, segment, outcome, created_at, observed_at, sessions)
   SELECT app_name, lapse_segment(metadata), 'unused',
     date_trunc('day', created_at, 'UTC') AS day, now, count(*)
   FROM ended GROUP BY app_name, lapse_segment(metadata), day, now

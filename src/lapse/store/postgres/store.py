@@ -5,16 +5,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Change, Rules
+from lapse.core.lifecycle import Rules
 from lapse.notices.store import Snapshot
 from lapse.runs.store import RunNews, RunRecord, RunStatus
 from lapse.store.operation import NO_SESSION
 from lapse.store.options import ConnectionOptions
-from lapse.store.postgres import listen, observations, runs, watching
+from lapse.store.postgres import listen, runs, watching
 from lapse.store.postgres.adopting import PostgresAdopting
 from lapse.store.postgres.auditing import PostgresAudited
 from lapse.store.postgres.call import Call
@@ -23,9 +23,6 @@ from lapse.store.postgres.limiting import PostgresLimiting
 from lapse.store.postgres.operating import PostgresOperated
 from lapse.store.postgres.part import Known
 from lapse.store.protocol import Store
-from lapse.ttl import Decision, Scope
-from lapse.ttl.observed import Count
-from lapse.ttl.store import FirstMessage, Round
 
 
 class PostgresStore(
@@ -46,40 +43,6 @@ class PostgresStore(
 
     def hints(self, nearer: Callable[[timedelta], None]) -> AbstractAsyncContextManager[None]:
         return self.listen(listen.CHANNEL, listen.hearing(nearer))
-
-    async def observed(self, *, since: date) -> Sequence[Count]:
-        return await observations.observed(await self._call(), since)
-
-    async def recent_first_messages(
-        self, *, newest: int, reach: timedelta
-    ) -> Sequence[FirstMessage]:
-        return await observations.recent(await self._call(), newest, reach)
-
-    async def fold_observations(
-        self, *, before: datetime, segments: Collection[Scope], forgotten: datetime
-    ) -> None:
-        await observations.fold(await self._call(), before, segments, forgotten)
-
-    async def refuse(self, key: SessionKey) -> bool:
-        return await observations.refuse(await self._call(key))
-
-    async def ttl_round(self) -> Round:
-        return await observations.ttl_round(await self._call())
-
-    async def ttl_decisions(self, *, newest: int = 1) -> Sequence[Decision]:
-        return await observations.ttl_decisions(await self._call(), newest)
-
-    async def record_decisions(
-        self, decisions: Sequence[Decision], *, slot: int, version: int
-    ) -> bool:
-        call = await self._call()
-        return await observations.record_decisions(call, decisions, slot, version)
-
-    async def lengthen_waiting(
-        self, scope: Scope, *, before: timedelta, ttl: timedelta, limit: int
-    ) -> Sequence[Change]:
-        call = await self._call(SessionKey(scope.app_name, "", ""))
-        return await observations.lengthen_waiting(call, scope, before, ttl, limit)
 
     # What runs need.
 

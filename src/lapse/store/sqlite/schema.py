@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import sqlite3
@@ -11,12 +12,12 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
-from lapse.core.documents import update_document
+from lapse.core.ages import bucket_of
+from lapse.core.documents import read_metadata, segment_of, update_document
 from lapse.core.errors import StoreRefusedError
 from lapse.core.messages import awaits_answer, is_message
 from lapse.store.operation import Dialect
 from lapse.store.schemas import TABLES, Found, missing_script
-from lapse.store.sqlite.observations import add_functions
 
 BUSY_TIMEOUT: Final = timedelta(seconds=5)
 """How long to wait for another process that writes to the same file."""
@@ -46,14 +47,28 @@ def connect(path: str, *, cache: int) -> sqlite3.Connection:
 def set_up(connection: sqlite3.Connection) -> None:
     """Give a connection rows by name, and the functions that Lapse's statements use."""
     connection.row_factory = sqlite3.Row
-    connection.create_function("update_document", 2, update_document, deterministic=True)
-    for name, says in (("is_message", is_message), ("awaits", awaits_answer)):
-        connection.create_function(name, 1, partial(_of_event, says), deterministic=True)
-    add_functions(connection)
+    for name, arguments, function in _FUNCTIONS:
+        connection.create_function(name, arguments, function, deterministic=True)
 
 
 def _of_event(says: Callable[[Mapping[str, Any]], bool], text: str | None) -> bool:
     return says(json.loads(text or "{}") or {})
+
+
+def _key_digest(app_name: str, user_id: str, session_id: str) -> bytes:
+    """Return what a purged session is remembered by; PostgreSQL's statements compute the same."""
+    return hashlib.sha256(f"{app_name}\x1f{user_id}\x1f{session_id}".encode()).digest()
+
+
+_FUNCTIONS: Final[tuple[tuple[str, int, Callable[..., Any]], ...]] = (
+    ("update_document", 2, update_document),
+    ("is_message", 1, partial(_of_event, is_message)),
+    ("awaits", 1, partial(_of_event, awaits_answer)),
+    ("segment_of", 1, lambda metadata: segment_of(read_metadata(metadata))),
+    ("age_bucket", 1, lambda micros: bucket_of(timedelta(microseconds=micros))),
+    ("key_digest", 3, _key_digest),
+)
+"""Python's functions that statements call: their names, arguments and bodies."""
 
 
 def prepare(path: str) -> None:

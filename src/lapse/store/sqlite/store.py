@@ -6,16 +6,15 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Change
 from lapse.notices.store import Snapshot
 from lapse.runs.store import RunNews, RunRecord, RunStatus
 from lapse.store.operation import NO_SESSION
 from lapse.store.protocol import Store
-from lapse.store.sqlite import observations, runs, watching
+from lapse.store.sqlite import runs, watching
 from lapse.store.sqlite.adopting import SqliteAdopting
 from lapse.store.sqlite.auditing import SqliteAudited
 from lapse.store.sqlite.database import SqliteDatabase
@@ -23,9 +22,6 @@ from lapse.store.sqlite.limiting import SqliteLimiting
 from lapse.store.sqlite.operating import SqliteOperated
 from lapse.store.sqlite.transaction import Transaction
 from lapse.store.sqlite.values import to_micros
-from lapse.ttl import Decision, Scope
-from lapse.ttl.observed import Count
-from lapse.ttl.store import FirstMessage, Round
 
 T = TypeVar("T")
 
@@ -59,43 +55,6 @@ class SqliteStore(
             return work(Transaction(connection, self._rules, now, {}, key or NO_SESSION))
 
         return run
-
-    async def observed(self, *, since: date) -> Sequence[Count]:
-        return await self._read(lambda t: observations.observed(t, since))
-
-    async def recent_first_messages(
-        self, *, newest: int, reach: timedelta
-    ) -> Sequence[FirstMessage]:
-        return await self._read(lambda t: observations.recent(t, newest, reach))
-
-    async def fold_observations(
-        self, *, before: datetime, segments: Collection[Scope], forgotten: datetime
-    ) -> None:
-        await self._write(lambda t: observations.fold(t, before, segments, forgotten))
-
-    async def refuse(self, key: SessionKey) -> bool:
-        return await self._write(observations.refuse, key)
-
-    async def ttl_round(self) -> Round:
-        return await self._read(observations.ttl_round)
-
-    async def ttl_decisions(self, *, newest: int = 1) -> Sequence[Decision]:
-        return await self._read(lambda t: observations.ttl_decisions(t, newest))
-
-    async def record_decisions(
-        self, decisions: Sequence[Decision], *, slot: int, version: int
-    ) -> bool:
-        return await self._write(
-            lambda t: observations.record_decisions(t, decisions, slot, version)
-        )
-
-    async def lengthen_waiting(
-        self, scope: Scope, *, before: timedelta, ttl: timedelta, limit: int
-    ) -> Sequence[Change]:
-        key = SessionKey(scope.app_name, "", "")
-        return await self._write(
-            lambda t: observations.lengthen_waiting(t, scope, before, ttl, limit), key
-        )
 
     # What runs need. Their beginnings and heartbeats mean nothing without their process.
 

@@ -12,10 +12,12 @@ from itertools import accumulate
 from math import ceil, isfinite
 from typing import Final
 
-from lapse.ttl import EDGES, Cohort, Decision, Histogram, Scope, Targets
-from lapse.ttl.ages import BUCKETS
+from lapse.core.ages import BUCKETS, EDGES, Histogram
+from lapse.core.documents import NO_SEGMENT
+from lapse.core.keys import SessionKey
+from lapse.ttl import Cohort, Decision, Scope, Targets
 from lapse.ttl.deciding import GUARD_LEAST, GUARD_MESSAGES, GUARD_REACH, WINDOW_DAYS
-from lapse.ttl.observed import MOST_PER_USER, MOST_SEGMENTS, NO_SEGMENT, is_audited
+from lapse.ttl.observed import MOST_PER_USER, MOST_SEGMENTS
 from lapse.ttl.rounds import daily, hourly, ttl_of
 from lapse.ttl.simulation.traces import Arrival
 
@@ -30,7 +32,7 @@ Progress = Callable[[timedelta], None]
 
 
 @dataclass(slots=True)
-class Tally:
+class Score:
     """What a policy has done: how often it missed, and for how long it kept empty sessions."""
 
     sessions: int = 0
@@ -65,20 +67,20 @@ class Replayed:
         ttls: when the TTL of the app changed, and to what.
         days: of each day the first messages within the horizon, and how many were missed.
         decisions: what was decided, in order.
-        audit_seconds: for how much longer the audit arm would be kept empty; in no tally.
+        control_seconds: for how much longer the control group would be kept empty; in no score.
         delays: of the first messages, in seconds, ascending.
     """
 
     horizon: timedelta
-    adaptive: Tally = field(default_factory=Tally)
+    adaptive: Score = field(default_factory=Score)
     ttls: list[tuple[datetime, timedelta]] = field(default_factory=list)
     days: dict[date, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
     decisions: list[Decision] = field(default_factory=list)
-    audit_seconds: float = 0.0
+    control_seconds: float = 0.0
     delays: array[float] = field(default_factory=lambda: array("d"))
     sums: Sequence[float] = ()
 
-    def fixed(self, ttl: timedelta) -> Tally:
+    def fixed(self, ttl: timedelta) -> Score:
         """Return what a fixed TTL would have done."""
         seconds = ttl.total_seconds()
         in_time = bisect_left(self.delays, seconds)
@@ -86,7 +88,7 @@ class Replayed:
         sessions = self.adaptive.sessions
         empty = (self.sums[in_time - 1] if in_time else 0.0) + seconds * (sessions - in_time)
         soft = max(0, within - in_time)
-        return Tally(sessions, within, soft, len(self.delays) - within, empty)
+        return Score(sessions, within, soft, len(self.delays) - within, empty)
 
     def oracle(self, soft: float) -> timedelta:
         """Return the shortest fixed TTL that would have met the target: known afterwards."""
@@ -109,7 +111,7 @@ def replay(
             run.advance(arrival.created)
             began = arrival.created if began is None else began
             progress(timedelta(seconds=arrival.created - began))
-        run.add(arrival, audited=is_audited(str(number)))
+        run.add(arrival, in_control=SessionKey("", "", str(number)).in_control_group)
     return run.end()
 
 
@@ -134,29 +136,29 @@ class _Run:
         self._date = date.min
         self._today: date | None = None
 
-    def add(self, arrival: Arrival, *, audited: bool) -> None:
+    def add(self, arrival: Arrival, *, in_control: bool) -> None:
         """Let a session arrive, and say something when it will."""
         _, delay, user, segment = arrival
         segment = self._known(segment)
         ttl = self._ttl(segment)
-        tally = self._result.adaptive
-        tally.sessions += 1
-        tally.empty_seconds += min(delay, ttl)
-        if audited:
-            self._result.audit_seconds += min(delay, self._cap) - min(delay, ttl)
+        score = self._result.adaptive
+        score.sessions += 1
+        score.empty_seconds += min(delay, ttl)
+        if in_control:
+            self._result.control_seconds += min(delay, self._cap) - min(delay, ttl)
         if isfinite(delay):
             self._result.delays.append(delay)
         heard = delay <= self._horizon
         if heard:
             missed = delay >= ttl
-            tally.within += 1
-            tally.soft += missed
+            score.within += 1
+            score.soft += missed
             of_day = self._result.days[self._date]
             of_day[0] += 1
             of_day[1] += missed
         elif isfinite(delay):
-            tally.hard += 1
-        self._observe(arrival, segment, heard=heard, audited=audited, user=user)
+            score.hard += 1
+        self._observe(arrival, segment, heard=heard, in_control=in_control, user=user)
 
     def advance(self, until: float) -> None:
         """Make the round of each hour that has begun by `until`."""
@@ -173,7 +175,7 @@ class _Run:
         return self._result
 
     def _observe(
-        self, arrival: Arrival, segment: str, *, heard: bool, audited: bool, user: str | None
+        self, arrival: Arrival, segment: str, *, heard: bool, in_control: bool, user: str | None
     ) -> None:
         scopes = (Scope(APP), Scope(APP, segment)) if segment else (Scope(APP),)
         bucket = -1
@@ -187,7 +189,7 @@ class _Run:
             said = arrival.created + arrival.delay
             self._coming[int(said // _HOUR)].append((said, bucket, segment))
         for scope in scopes:
-            self._days[scope].setdefault(self._date, _Day()).add(bucket, audited=audited)
+            self._days[scope].setdefault(self._date, _Day()).add(bucket, in_control=in_control)
 
     def _round(self, moment: int) -> None:
         now = datetime.fromtimestamp(moment, UTC)
@@ -259,19 +261,19 @@ class _Run:
 @dataclass(slots=True)
 class _Day:
     used: list[int] = field(default_factory=lambda: [0] * BUCKETS)
-    audited: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    control: list[int] = field(default_factory=lambda: [0] * BUCKETS)
     unused: int = 0
 
-    def add(self, bucket: int, *, audited: bool) -> None:
+    def add(self, bucket: int, *, in_control: bool) -> None:
         if bucket < 0:
             self.unused += 1
         else:
-            (self.audited if audited else self.used)[bucket] += 1
+            (self.control if in_control else self.used)[bucket] += 1
 
     def cohort(self, day: date) -> Cohort:
         return Cohort(
             day,
             Histogram(tuple(self.used)),
-            Histogram(tuple(self.audited)),
+            Histogram(tuple(self.control)),
             unused=self.unused,
         )

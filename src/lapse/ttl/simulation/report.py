@@ -13,7 +13,7 @@ from rich.table import Table
 from lapse.core.minutes import minutes_of
 from lapse.ttl import Reason, Targets
 from lapse.ttl.plots import figure
-from lapse.ttl.simulation.replay import Replayed, Tally
+from lapse.ttl.simulation.replay import Replayed, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Line:
 
     key: str
     name: str
-    tally: Tally
+    score: Score
     ttls: Sequence[timedelta]
 
 
@@ -46,9 +46,9 @@ def as_table(found: Sequence[Line]) -> Table:
     for line in found:
         table.add_row(
             line.name,
-            f"{line.tally.soft_miss_rate:.2%}",
-            f"{line.tally.hard_miss_rate:.2%}",
-            f"{line.tally.empty_session_hours:,.1f}",
+            f"{line.score.soft_miss_rate:.2%}",
+            f"{line.score.hard_miss_rate:.2%}",
+            f"{line.score.empty_session_hours:,.1f}",
             _over_time(line.ttls),
         )
     return table
@@ -61,17 +61,17 @@ def as_document(replayed: Replayed, targets: Targets, found: Sequence[Line]) -> 
         "targets": targets.as_document(),
         "policies": {
             line.key: {
-                "soft_miss_rate": line.tally.soft_miss_rate,
-                "hard_miss_rate": line.tally.hard_miss_rate,
-                "empty_session_hours": line.tally.empty_session_hours,
-                "first_messages": line.tally.within,
-                "soft_misses": line.tally.soft,
-                "hard_misses": line.tally.hard,
+                "soft_miss_rate": line.score.soft_miss_rate,
+                "hard_miss_rate": line.score.hard_miss_rate,
+                "empty_session_hours": line.score.empty_session_hours,
+                "first_messages": line.score.within,
+                "soft_misses": line.score.soft,
+                "hard_misses": line.score.hard,
                 "ttl_minutes": line.ttls[-1] / timedelta(minutes=1),
             }
             for line in found
         },
-        "audit_arm_empty_session_hours": replayed.audit_seconds / 3600,
+        "control_group_empty_session_hours": replayed.control_seconds / 3600,
         "alarms": sum(decision.reason is Reason.RAISED for decision in replayed.decisions),
         "ttl_over_time": [
             {"at": at.isoformat(), "ttl_minutes": ttl / timedelta(minutes=1)}

@@ -12,8 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from lapse.core.ages import EDGES
 from lapse.core.errors import InvalidValueError
-from lapse.ttl import EDGES, Kind, Scope
+from lapse.ttl import Outcome, Scope
 from lapse.ttl.observed import Count
 
 NEVER: Final = math.inf
@@ -72,19 +73,19 @@ def drawn_from(counts: Iterable[Count], horizon: timedelta) -> list[Arrival]:
     counts = list(counts)
     refused: Counter[tuple[Scope, date]] = Counter()
     for count in counts:
-        if count.kind is Kind.REFUSED:
+        if count.outcome is Outcome.REFUSED:
             refused[count.scope, count.day] += count.sessions
     for count in counts:
         midnight = datetime(count.day.year, count.day.month, count.day.day, tzinfo=UTC).timestamp()
         low, high = EDGES[count.bucket], EDGES[min(count.bucket + 1, len(EDGES) - 1)]
         sessions = count.sessions
-        if count.kind is Kind.UNUSED:
+        if count.outcome is Outcome.UNUSED:
             sessions -= refused[count.scope, count.day]
         for _ in range(sessions):
             delay = NEVER
-            if count.kind in {Kind.USED, Kind.AUDITED, Kind.SURPLUS, Kind.REFUSED}:
+            if count.outcome in {Outcome.USED, Outcome.CONTROL, Outcome.SURPLUS, Outcome.REFUSED}:
                 delay = chance.uniform(low.total_seconds(), high.total_seconds())
-            if count.kind is Kind.REFUSED:
+            if count.outcome is Outcome.REFUSED:
                 delay = max(delay, horizon.total_seconds() + 1)
             created = midnight + chance.random() * _DAY_SECONDS
             arrivals.append(Arrival(created, delay, segment=count.scope.segment))

@@ -11,7 +11,7 @@ $$;
 CREATE TABLE lapse_observations (
   app_name VARCHAR(128) NOT NULL,
   segment TEXT NOT NULL,
-  kind TEXT NOT NULL CHECK (kind IN ('used', 'audited', 'withdrawn', 'unused', 'refused')),
+  outcome TEXT NOT NULL CHECK (outcome IN ('used', 'control', 'withdrawn', 'unused', 'refused')),
   user_id VARCHAR(128),
   created_at TIMESTAMP WITH TIME ZONE NOT NULL,
   observed_at TIMESTAMP WITH TIME ZONE NOT NULL,
@@ -22,10 +22,10 @@ CREATE TABLE lapse_observed_days (
   app_name VARCHAR(128) NOT NULL,
   segment TEXT NOT NULL,
   day DATE NOT NULL,
-  kind TEXT NOT NULL,
+  outcome TEXT NOT NULL,
   bucket INTEGER NOT NULL,
   sessions BIGINT NOT NULL,
-  PRIMARY KEY (app_name, segment, day, kind, bucket)
+  PRIMARY KEY (app_name, segment, day, outcome, bucket)
 );
 
 -- By a digest, for a week: a message that comes too late tells how late, nobody else can.
@@ -53,6 +53,6 @@ CREATE TABLE lapse_ttl_decisions (
 CREATE INDEX lapse_ttl_decisions_newest ON lapse_ttl_decisions (app_name, segment, number DESC);
 
 -- The sessions that were used before anybody observed them.
-INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
+INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
 SELECT app_name, lapse_segment(metadata), 'used', user_id, created_at, first_message_at
 FROM lapse_lobby WHERE status = 'used';

@@ -4,7 +4,7 @@
 CREATE TABLE lapse_observations (
   app_name VARCHAR(128) NOT NULL,
   segment TEXT NOT NULL,
-  kind TEXT NOT NULL CHECK (kind IN ('used', 'audited', 'withdrawn', 'unused', 'refused')),
+  outcome TEXT NOT NULL CHECK (outcome IN ('used', 'control', 'withdrawn', 'unused', 'refused')),
   user_id VARCHAR(128),
   created_at INTEGER NOT NULL,
   observed_at INTEGER NOT NULL,
@@ -15,10 +15,10 @@ CREATE TABLE lapse_observed_days (
   app_name VARCHAR(128) NOT NULL,
   segment TEXT NOT NULL,
   day TEXT NOT NULL,
-  kind TEXT NOT NULL,
+  outcome TEXT NOT NULL,
   bucket INTEGER NOT NULL,
   sessions INTEGER NOT NULL,
-  PRIMARY KEY (app_name, segment, day, kind, bucket)
+  PRIMARY KEY (app_name, segment, day, outcome, bucket)
 ) WITHOUT ROWID;
 
 -- By a digest, for a week: a message that comes too late tells how late, nobody else can.
@@ -46,6 +46,6 @@ CREATE TABLE lapse_ttl_decisions (
 CREATE INDEX lapse_ttl_decisions_newest ON lapse_ttl_decisions (app_name, segment, number DESC);
 
 -- The sessions that were used before anybody observed them.
-INSERT INTO lapse_observations (app_name, segment, kind, user_id, created_at, observed_at)
+INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
 SELECT app_name, segment_of(metadata), 'used', user_id, created_at, first_message_at
 FROM lapse_lobby WHERE status = 'used';
