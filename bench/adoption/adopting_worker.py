@@ -30,8 +30,8 @@ async def adopt(request: Request) -> Answer:
     while (elapsed := time.perf_counter() - began) < request["seconds"]:
         batch = Batch("bench", Selection(), TTL, _state["after"], BATCH)
         part = await store.adopt(batch)
-        taken, _state["after"] = taken + len(part.changes), part.last
-        if part.last is None:
+        taken, _state["after"] = taken + len(part.changes), part.value.last
+        if part.value.last is None:
             elapsed = time.perf_counter() - began
             break
         await throttle.spent(len(part.changes))

@@ -51,10 +51,10 @@ async def test_on_sqlite_what_is_acknowledged_survives_too(tmp_path):
         first = await store.adopt(batch)
 
         async def adopt() -> None:
-            after = first.last
+            after = first.value.last
             for _ in names[::5]:
                 part = await store.adopt(replace(batch, after=after))
-                after = part.last
+                after = part.value.last
                 await asyncio.sleep(0)
 
         adopting = asyncio.create_task(adopt())

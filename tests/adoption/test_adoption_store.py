@@ -11,7 +11,7 @@ from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai.types import Content, Part
 
 from backends import GONE, HOUR, TTL, create, ids, key, message, note
-from lapse.adoption.store import Batch, Selection
+from lapse.adoption.store import Batch, Examined, Selection
 from lapse.core.lifecycle import HELD_EVENTS, ChangeKind, Status
 
 OWNER = {"app_name": "app", "user_id": "ann"}
@@ -74,7 +74,7 @@ async def test_only_bare_sessions_are_taken_unless_asked(store, mixed):
     adopted = await store.at(soon()).adopt(batch())
     assert {change.record.key.session_id for change in adopted.changes} == {"bare", "other"}
     assert {change.kind for change in adopted.changes} == {ChangeKind.ADOPTED}
-    assert (adopted.examined, adopted.last) == (8, None)
+    assert adopted.value == Examined(8, None)
     seeded = await store.at(soon()).adopt(batch(Selection(with_state=True)))
     assert [change.record.key.session_id for change in seeded.changes] == ["seeded"]
     patched = await store.at(soon()).adopt(batch(EVERYTHING))
@@ -167,7 +167,7 @@ async def test_batches_go_on_by_key_and_end(store, mixed):
     while True:
         part = await store.at(soon()).adopt(batch(EVERYTHING, after=after, limit=3))
         seen += [change.record.key.session_id for change in part.changes]
-        after = part.last
+        after = part.value.last
         if after is None:
             break
     assert sorted(seen) == ["bare", "other", "patched", "seeded"]

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from lapse.adoption.store import Batch, Selection
+from lapse.adoption.store import AdoptionStore, Batch, Selection
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
-from lapse.store.protocol import Store
+from lapse.store.database import Database
 
 BATCH: Final = 500
 """Sessions that one transaction examines: nobody waits longer than for these."""
+
+
+_FIRST_ANALYZE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,24 @@ class Throttle:
             await asyncio.sleep(0)
 
 
+class Statistics:
+    """Keeps the planner's statistics of the lobby up with what is adopted."""
+
+    def __init__(self, database: Database) -> None:
+        self._store = AdoptionStore(database)
+        self._adopted = 0
+        self._analyze_at = _FIRST_ANALYZE
+
+    async def grown(self, sessions: int) -> None:
+        """Note that the lobby has grown; have it analyzed each time it is four times as large."""
+        self._adopted += sessions
+        if self._adopted >= self._analyze_at:
+            self._analyze_at = 4 * self._adopted
+            await self._store.analyze()
+
+
 async def adopt(
-    store: Store,
+    database: Database,
     selection: Selection,
     *,
     run: str,
@@ -93,7 +112,7 @@ async def adopt(
     Stopped at any point, what was committed stays and can be undone; the same call goes on.
 
     Args:
-        store: the database.
+        database: where.
         selection: what to take.
         run: the id under which it can be undone.
         ttl: the TTL of what is taken.
@@ -105,28 +124,29 @@ async def adopt(
     Raises:
         StoreUnavailableError: the store does not answer.
     """
-    throttle = Throttle(rate)
+    store, throttle, statistics = AdoptionStore(database), Throttle(rate), Statistics(database)
     done = Progress()
     after = None if selection.app_name is None else SessionKey(selection.app_name, "", "")
     while True:
         part = await store.adopt(Batch(run, selection, ttl, after, batch))
         if feed is not None:
             feed.publish(part.changes)
+        await statistics.grown(len(part.changes))
         expired = sum(change.record.status is Status.EXPIRED for change in part.changes)
         done = Progress(
-            done.examined + part.examined,
+            done.examined + part.value.sessions,
             done.waiting + len(part.changes) - expired,
             done.expired + expired,
         )
         on_progress(done)
-        after = part.last
+        after = part.value.last
         if after is None or selection.app_name not in {None, after.app_name}:
             return done
         await throttle.spent(len(part.changes))
 
 
 async def undo(
-    store: Store,
+    database: Database,
     run: str,
     *,
     rate: float | None = None,
@@ -139,6 +159,7 @@ async def undo(
         NoSuchSessionError: there was no such run.
         StoreUnavailableError: the store does not answer.
     """
+    store = AdoptionStore(database)
     known = {adoption.run: adoption for adoption in await store.adoptions()}
     if run not in known:
         raise NoSuchSessionError(

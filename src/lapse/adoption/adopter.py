@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from lapse.adoption.adopt import new_run
+from lapse.adoption.adopt import Statistics, new_run
 from lapse.adoption.settings import Adopt
-from lapse.adoption.store import Batch, Selection
+from lapse.adoption.store import AdoptionStore, Batch, Selection
 from lapse.core.background import Background
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
-from lapse.store.protocol import Store
+from lapse.store.database import Database
 
 _AT_ONCE: Final = 500
 _PAUSE: Final = timedelta(milliseconds=250)
@@ -27,7 +27,7 @@ class Adopter:
     its own. It is restorable for a whole horizon from then.
 
     Args:
-        store: the database.
+        database: where.
         feed: where the changes are published.
         scope: NEW takes what was created since Lapse's tables were; ALL takes older ones, too.
         ttl: the TTL.
@@ -36,20 +36,20 @@ class Adopter:
 
     def __init__(
         self,
-        store: Store,
+        database: Database,
         feed: Feed,
         *,
         scope: Adopt,
         ttl: timedelta,
         round_pause: timedelta = _ROUND_PAUSE,
     ) -> None:
-        self._store = store
+        self._store = AdoptionStore(database)
+        self._statistics = Statistics(database)
         self._feed = feed
-        self._scope = scope
         self._ttl = ttl
         self._round_pause = round_pause
         self._run = f"server-{new_run()}"
-        self._selection: Selection | None = None
+        self._selection = Selection(older_than=ttl, since_prepared=scope is Adopt.NEW)
         self._after: SessionKey | None = None
 
     def running(self) -> Background:
@@ -62,12 +62,10 @@ class Adopter:
         Raises:
             StoreUnavailableError: the store does not answer.
         """
-        if self._selection is None:
-            since = await self._store.prepared_at() if self._scope is Adopt.NEW else None
-            self._selection = Selection(older_than=self._ttl, since=since)
         part = await self._store.adopt(
             Batch(self._run, self._selection, self._ttl, self._after, _AT_ONCE)
         )
         self._feed.publish(part.changes)
-        self._after = part.last
-        return _PAUSE if part.last is not None else self._round_pause
+        await self._statistics.grown(len(part.changes))
+        self._after = part.value.last
+        return _PAUSE if self._after is not None else self._round_pause

@@ -5,7 +5,7 @@
 -- scan it for each of a million sessions.
 --
 -- Types of parameters:
--- :with_events, :with_state boolean
+-- :since_prepared, :with_events, :with_state boolean
 -- :older_than interval
 -- :ended_at timestamptz
 -- :run varchar
@@ -53,6 +53,9 @@ locked AS (
     AND (:only_app IS NULL OR s.app_name = :only_app)
     AND s.create_time <= now AT TIME ZONE 'UTC' - :older_than
     AND (:since IS NULL OR s.create_time >= :since)
+    AND (NOT :since_prepared OR s.create_time >= (
+      SELECT min(applied_at) AT TIME ZONE 'UTC' FROM lapse_schema
+    ))
     AND (:with_state OR s.state = '{}')
     AND NOT starts_with(s.id, 'adk-eval-session-')
     AND NOT starts_with(s.id, '___eval___session___')
@@ -198,12 +201,10 @@ SELECT r.run, r.began_at, r.sessions, (
     SELECT count(*) FROM lapse_adopted AS a
     JOIN lapse_lobby AS l USING (app_name, user_id, session_id)
     WHERE a.run = r.run AND l.status <> 'used'
+      AND l.created_at = a.create_time AT TIME ZONE 'UTC'
   ) AS remaining
 FROM lapse_adoptions AS r
 ORDER BY r.began_at;
-
--- name: prepared_at
-SELECT min(applied_at) AT TIME ZONE 'UTC' AS prepared_at FROM lapse_schema;
 
 -- name: owe_artifacts
 -- A part of the statements that end a session: they have a table `ended`.
@@ -244,3 +245,8 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 
 -- name: note_artifacts
 -- No-op: what SQLite does here rides in the statements of the transitions.
+
+-- name: analyze_lobby
+-- The lobby grows faster than autovacuum looks, and until its statistics say so the plans of all who
+-- append to sessions are those for an empty one.
+ANALYZE lapse_lobby, lapse_adopted;

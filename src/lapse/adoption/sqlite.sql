@@ -1,15 +1,23 @@
 -- Adopting sessions out of ADK's tables, putting them back, and the outbox of artifacts.
 --
--- is_message(text) and awaits(text) are Python's own `lapse.lifecycle.is_message` and
--- `awaits_answer` on the text of an event.
+-- is_message(text) and awaits(text) are Python's own, of `lapse.core.messages`, on the text of an
+-- event.
+--
+-- Types of parameters and columns:
+-- :older_than duration
+-- :began_at moment
+-- :since adk_time
 
 -- name: orphans
 -- The sessions that come next, and which of them are to be taken. As this runs inside BEGIN
 -- IMMEDIATE, no writer of ADK can come between it and what follows.
 SELECT s.app_name, s.user_id, s.id AS session_id, s.state, s.create_time, s.update_time,
   (:only_app IS NULL OR s.app_name = :only_app)
-  AND s.create_time <= :created_until
+  AND s.create_time <= strftime(
+    '%Y-%m-%d %H:%M:%S', (:now - :older_than) / 1000000, 'unixepoch'
+  ) || printf('.%06d', (:now - :older_than) % 1000000)
   AND (:since IS NULL OR s.create_time >= :since)
+  AND (NOT :since_prepared OR s.create_time >= (SELECT min(applied_at) FROM lapse_schema))
   AND (:with_state OR s.state = '{}')
   AND s.id NOT GLOB 'adk-eval-session-*'
   AND s.id NOT GLOB '___eval___session___*'
@@ -28,20 +36,32 @@ ORDER BY s.app_name, s.user_id, s.id
 LIMIT :limit;
 
 -- name: adopt
+-- One session: into the lobby, noted for whoever puts it back, and out of ADK's tables.
 INSERT INTO lapse_lobby (
   app_name, user_id, session_id, status, created_at, ttl, expires_at, expired_at,
   restorable_until, state, held_events, update_time
 )
-VALUES (
-  :app_name, :user_id, :session_id, CASE WHEN :is_due THEN 'expired' ELSE 'waiting' END,
+SELECT app_name, user_id, id, CASE WHEN :is_due THEN 'expired' ELSE 'waiting' END,
   :created_at, :ttl, :created_at + :ttl, CASE WHEN :is_due THEN :now END,
-  CASE WHEN :is_due THEN :now + :horizon END, :state, :held_events, :session_update_time
-)
+  CASE WHEN :is_due THEN :now + :horizon END, state, :held_events, update_time
+FROM sessions
+WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
 RETURNING *;
-
--- name: note_adopted
 INSERT INTO lapse_adopted (app_name, user_id, session_id, run, create_time, created_at)
-VALUES (:app_name, :user_id, :session_id, :run, :create_time, :created_at);
+SELECT app_name, user_id, id, :run, create_time, :created_at FROM sessions
+WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id;
+DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id;
+
+-- name: events_to_hold
+-- The events of a session as the lobby holds them, and how many there are.
+SELECT count(*) AS events, json_group_array(json_object(
+    'id', id, 'invocation_id', invocation_id, 'timestamp', timestamp, 'event_data', event_data
+  )) AS held_events
+FROM (
+  SELECT * FROM events
+  WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  ORDER BY timestamp, id
+);
 
 -- name: count_adopted
 INSERT INTO lapse_adoptions (run, began_at, sessions) VALUES (:run, :now, :sessions)
@@ -62,8 +82,20 @@ LIMIT :limit;
 -- name: put_back
 -- A session as its lobby row holds it: to the letter as it was, unless it changed there.
 INSERT INTO sessions (app_name, user_id, id, state, create_time, update_time)
-VALUES (:app_name, :user_id, :session_id, :state, :create_time, :session_update_time)
-ON CONFLICT DO NOTHING;
+SELECT l.app_name, l.user_id, l.session_id, l.state, a.create_time, l.update_time
+FROM lapse_lobby AS l
+JOIN lapse_adopted AS a USING (app_name, user_id, session_id)
+WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  AND a.run = :run
+ON CONFLICT DO NOTHING
+RETURNING id;
+
+-- name: put_back_events
+INSERT INTO events (id, app_name, user_id, session_id, invocation_id, timestamp, event_data)
+SELECT value ->> 'id', app_name, user_id, session_id, value ->> 'invocation_id',
+  value ->> 'timestamp', value ->> 'event_data'
+FROM lapse_lobby, json_each(held_events)
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
 
 -- name: forget_adopted
 -- What can no longer be put back, as it is used or another session has its key.
@@ -79,13 +111,10 @@ WHERE EXISTS (
 SELECT r.run, r.began_at, r.sessions, (
     SELECT count(*) FROM lapse_adopted AS a
     JOIN lapse_lobby AS l USING (app_name, user_id, session_id)
-    WHERE a.run = r.run AND l.status <> 'used'
+    WHERE a.run = r.run AND l.status <> 'used' AND l.created_at = a.created_at
   ) AS remaining
 FROM lapse_adoptions AS r
 ORDER BY r.began_at;
-
--- name: prepared_at
-SELECT min(applied_at) AS prepared_at FROM lapse_schema;
 
 -- name: note_artifacts
 INSERT INTO lapse_artifact_outbox (app_name, user_id, session_id, ended_at, due_at)
@@ -117,3 +146,6 @@ RETURNING app_name, user_id, session_id, ended_at, attempts,
 DELETE FROM lapse_artifact_outbox
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND ended_at = :ended_at;
+
+-- name: analyze_lobby
+-- No-op: the plans of SQLite's statements do not depend on it.

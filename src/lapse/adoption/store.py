@@ -1,19 +1,33 @@
-"""The part of the Store protocol about sessions of ADK's tables that Lapse did not create.
+"""Sessions of ADK's tables that Lapse did not create: adopting them, and putting them back.
 
 An orphan is such a session without a message. Adoption moves orphans into the lobby, where
-they wait, or are expired and restorable for a whole horizon; undoing it puts them back. Each
-method is one transaction, as everywhere in the Store protocol.
+they wait, or are expired and restorable for a whole horizon; undoing it puts them back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any
 
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Change
+from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind
+from lapse.store.lobby import all_counted, counted
+from lapse.store.operation import (
+    Asking,
+    Dialect,
+    Part,
+    Row,
+    dialect,
+    first,
+    key_of,
+    only,
+    operation,
+    rows,
+)
+from lapse.store.operation import after as after_key
+from lapse.store.records import Result, change_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +41,7 @@ class Selection:
         app_name: of this app only.
         older_than: created at least this long ago.
         since: created then or later.
+        since_prepared: created since Lapse's tables were.
         with_state: also those whose state is not empty.
         with_events: also those that have events, none of which is a message.
     """
@@ -34,6 +49,7 @@ class Selection:
     app_name: str | None = None
     older_than: timedelta = timedelta(0)
     since: datetime | None = None
+    since_prepared: bool = False
     with_state: bool = False
     with_events: bool = False
 
@@ -58,17 +74,15 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
-    """What one batch of an adoption did.
+class Examined:
+    """How far one batch of an adoption came.
 
     Attributes:
-        changes: one for each adopted session.
-        examined: how many of ADK's sessions it looked at.
+        sessions: how many of ADK's sessions it looked at.
         last: the last of them, where the next batch goes on; None at the end.
     """
 
-    changes: Sequence[Change]
-    examined: int
+    sessions: int
     last: SessionKey | None
 
 
@@ -77,7 +91,7 @@ class PutBack:
     """What one batch of an undo did.
 
     `taken` sessions were tried and `put_back` of them are in ADK's tables again; for the
-    others ADK has made a session of the same key. `last` is as in `Adopted`.
+    others ADK has made a session of the same key. `last` is as in `Examined`.
     """
 
     put_back: int
@@ -108,10 +122,11 @@ class Leftover:
     lives: bool
 
 
-class AdoptingStore(Protocol):
-    """What a store can do with sessions of ADK's tables, and with what ended sessions leave."""
+class AdoptionStore(Part):
+    """What a store can do with sessions of ADK's tables."""
 
-    async def adopt(self, batch: Batch) -> Adopted:
+    @operation(together=True)
+    def adopt(self, batch: Batch) -> Asking[Result[Examined]]:
         """Examine the sessions that come next by key, and adopt those selected.
 
         A session that a writer is at work with is left out, and so is one that has a message
@@ -119,31 +134,124 @@ class AdoptingStore(Protocol):
         creation; any other is expired and restorable for the whole horizon from now. A writer
         of Lapse that has read a session before can append to it afterwards all the same.
         """
-        ...
+        match (yield from dialect()):
+            case Dialect.SQLITE:  # no other writer can come in between: one after the other
+                return (yield from self._adopt_each(batch))
+            case Dialect.POSTGRES:
+                return (yield from self._adopt_locked(batch))
 
-    async def put_back(self, run: str, *, after: SessionKey | None, limit: int) -> PutBack:
+    def _adopt_each(self, batch: Batch) -> Asking[Result[Examined]]:
+        examined = yield from rows("orphans", **_selected(batch))
+        adopted = list[Row]()
+        for row in examined:
+            if row["is_orphan"]:
+                adopted += yield from self._adopt_one(batch, row)
+        for status in {row["status"] for row in adopted}:
+            became = [row for row in adopted if row["status"] == status]
+            yield from all_counted(became, ChangeKind.ADOPTED, None, status)
+        if adopted:
+            yield from rows("count_adopted", run=batch.run, sessions=len(adopted))
+        last = key_of(examined[-1]) if len(examined) == batch.limit else None
+        return Result(Examined(len(examined), last), self._changes(adopted))
+
+    def _adopt_one(self, batch: Batch, row: Row) -> Asking[Sequence[Row]]:
+        key, created_at = key_of(row), row["create_time"]
+        held = yield from only("events_to_hold", key)
+        if held["events"] > HELD_EVENTS or len(held["held_events"]) > HELD_BYTES:
+            return ()
+        return (
+            yield from rows(
+                "adopt",
+                key,
+                run=batch.run,
+                created_at=created_at,
+                ttl=batch.ttl,
+                is_due=self.rules.enforced and created_at + batch.ttl <= row["now"],
+                held_events=held["held_events"],
+            )
+        )
+
+    def _adopt_locked(self, batch: Batch) -> Asking[Result[Examined]]:
+        found = yield from first("lock_orphans", **_selected(batch))
+        if found is None:
+            return Result(Examined(0, None))
+        adopted: Sequence[Row] = ()
+        if found["session_ids"] is not None:
+            adopted = yield from rows(
+                "adopt",
+                run=batch.run,
+                ttl=batch.ttl,
+                app_names=found["app_names"],
+                user_ids=found["user_ids"],
+                session_ids=found["session_ids"],
+                with_events=batch.selection.with_events,
+                most_events=HELD_EVENTS,
+                most_bytes=HELD_BYTES,
+            )
+        last = key_of(found) if found["examined"] == batch.limit else None
+        return Result(Examined(found["examined"], last), self._changes(adopted))
+
+    def _changes(self, adopted: Sequence[Row]) -> Sequence[Change]:
+        return [change_of(row, self.rules, ChangeKind.ADOPTED) for row in adopted]
+
+    @operation()
+    def put_back(self, run: str, *, after: SessionKey | None, limit: int) -> Asking[PutBack]:
         """Put at most `limit` sessions of a run, those that follow `after`, back as they were.
 
         To the letter, where nothing changed in the lobby; else as they are now. Left out are
         those that are used, past restoring, or just being written.
         """
-        ...
+        place = after_key(after)
+        match (yield from dialect()):
+            case Dialect.SQLITE:  # one after the other, as `adopt`
+                taken = yield from rows("take_adopted", run=run, limit=limit, **place)
+                count = 0
+                for row in taken:
+                    count += yield from self._put_one_back(run, row)
+                return PutBack(count, len(taken), key_of(taken[-1]) if taken else None)
+            case Dialect.POSTGRES:
+                found = yield from first("put_back", run=run, limit=limit, **place)
+                if found is None:
+                    return PutBack(0, 0, None)
+                return PutBack(found["put_back"], found["taken"], key_of(found))
 
-    async def adoptions(self) -> Sequence[Adoption]:
-        """Return the runs of adoption, the oldest first; forget what cannot be put back."""
-        ...
+    def _put_one_back(self, run: str, row: Row) -> Asking[int]:
+        key = key_of(row)
+        if not (yield from rows("put_back", key, run=run)):
+            return 0
+        yield from rows("put_back_events", key)
+        yield from rows("delete_record", key)
+        yield from counted(key, None, row["status"], None)
+        return 1
 
-    async def prepared_at(self) -> datetime:
-        """Return when Lapse's tables were made in this database."""
-        ...
+    @operation(writes=False)
+    def adoptions(self) -> Asking[Sequence[Adoption]]:
+        """Return the runs of adoption, the oldest first."""
+        return [
+            Adoption(row["run"], row["began_at"], row["sessions"], row["remaining"])
+            for row in (yield from rows("adoptions"))
+        ]
 
-    async def take_outbox(self, limit: int) -> Sequence[Leftover]:
-        """Take ended sessions whose artifacts are due to be deleted.
+    @operation()
+    def forget_adopted(self) -> Asking[None]:
+        """Forget what cannot be put back any more: it is used, or another session has its key."""
+        yield from rows("forget_adopted")
 
-        Each comes again after a growing pause until it is settled, in whatever process.
-        """
-        ...
+    @operation()
+    def analyze(self) -> Asking[None]:
+        """Have the database's planner look at the tables that adoption makes grow."""
+        yield from rows("analyze_lobby")
 
-    async def settle_outbox(self, leftover: Leftover) -> None:
-        """Note that the artifacts of an ended session are deleted."""
-        ...
+
+def _selected(batch: Batch) -> Mapping[str, Any]:
+    selection = batch.selection
+    return {
+        **after_key(batch.after),
+        "limit": batch.limit,
+        "only_app": selection.app_name,
+        "older_than": selection.older_than,
+        "since": selection.since,
+        "since_prepared": selection.since_prepared,
+        "with_state": selection.with_state,
+        "with_events": selection.with_events,
+    }

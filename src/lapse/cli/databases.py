@@ -151,10 +151,11 @@ def undo(
         run_async(_list_runs(store, as_json=as_json))
         return
     from lapse.adoption.adopt import undo as undo_run
+    from lapse.adoption.store import AdoptionStore
 
     async def work() -> Any:
         try:
-            known = {adoption.run: adoption for adoption in await store.adoptions()}
+            known = {adoption.run: adoption for adoption in await AdoptionStore(store).adoptions()}
             total = known[run].remaining if run in known else 0
             with progress_bar("putting back", total) as advance:
                 return await undo_run(store, run, rate=rate, on_progress=advance)
@@ -318,8 +319,10 @@ async def _adopt(
 
 
 async def _list_runs(store: Store, *, as_json: bool) -> None:
+    from lapse.adoption.store import AdoptionStore
+
     try:
-        found = await store.adoptions()
+        found = await AdoptionStore(store).adoptions()
     finally:
         await store.close()
     if as_json:

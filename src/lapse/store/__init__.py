@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Rules
 from lapse.store.options import ConnectionOptions
-from lapse.store.protocol import Store
+
+if TYPE_CHECKING:
+    from lapse.store.protocol import Store
 
 
 def store_from_url(

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
-from lapse.adoption.store import AdoptingStore
+from lapse.adoption.store import AdoptionStore
 from lapse.audit.store import Audited
 from lapse.notices.store import Watchable
 from lapse.overview.store import Operated
@@ -24,7 +24,7 @@ class Store(
     RunStore,
     Watchable,
     TtlStore,
-    AdoptingStore,
+    AdoptionStore,
     Audited,
     Limiting,
     Operated,
