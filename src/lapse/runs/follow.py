@@ -9,9 +9,8 @@ from typing import Final
 
 from lapse.core.background import FOREVER, Background
 from lapse.runs.frames import ending, stored_frames
-from lapse.runs.store import RunNews
+from lapse.runs.store import RunNews, RunStore
 from lapse.runs.stream import Stream
-from lapse.store.protocol import Store
 
 PAGE: Final = 100
 """Events that are read from the store at once."""
@@ -23,7 +22,7 @@ _LONGEST_RETRY: Final = timedelta(seconds=2)
 class Watching:
     """Streams of runs that other processes drive, filled from the store while they have readers."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: RunStore) -> None:
         self._store = store
         self._streams: dict[str, Stream] = {}
         self._seen: dict[str, str | None] = {}

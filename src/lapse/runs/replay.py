@@ -8,14 +8,13 @@ from itertools import dropwhile
 from lapse.runs.cursor import Place
 from lapse.runs.follow import PAGE
 from lapse.runs.frames import ending, stored_frames
-from lapse.runs.store import RunRecord
+from lapse.runs.store import RunRecord, RunStore
 from lapse.runs.stream import Stream
-from lapse.store.protocol import Store
 from lapse.store.records import EventRecord
 
 
 async def frames_after(
-    store: Store, stream: Stream, record: RunRecord, place: Place | None
+    store: RunStore, stream: Stream, record: RunRecord, place: Place | None
 ) -> AsyncIterator[bytes]:
     """Yield a run in flight after a place.
 
@@ -39,7 +38,7 @@ async def frames_after(
 
 
 async def stored_after(
-    store: Store, record: RunRecord, place: Place | None
+    store: RunStore, record: RunRecord, place: Place | None
 ) -> AsyncIterator[bytes]:
     """Yield a run that has ended after a place."""
     while page := await _page(store, record, place):
@@ -48,7 +47,7 @@ async def stored_after(
     yield ending(record.run_id, record.status, record.error).data
 
 
-async def _page(store: Store, record: RunRecord, place: Place | None) -> Sequence[EventRecord]:
+async def _page(store: RunStore, record: RunRecord, place: Place | None) -> Sequence[EventRecord]:
     after = None if place is None or place.anchor == record.run_id else place.anchor
     found = await store.run_news({record.run_id: after}, limit=PAGE)
     return found[0].events if found else ()

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lapse.core.errors import ShuttingDownError
 from lapse.runs.cursor import place_after, place_within
 from lapse.runs.frames import Frame, is_error, is_split, read_frame
-from lapse.runs.store import RunRecord, RunStatus
+from lapse.runs.store import RunRecord, RunStatus, RunStore
 from lapse.runs.stream import Stream
-from lapse.store.protocol import Store
 
 if TYPE_CHECKING:
     from google.adk.events.event import Event
@@ -33,7 +32,7 @@ class Run:
         until: the timestamp of the last of them.
     """
 
-    def __init__(self, record: RunRecord, store: Store) -> None:
+    def __init__(self, record: RunRecord, store: RunStore) -> None:
         self.record = record
         self.stream = Stream(record.run_id)
         self.stream.caught_up.set()

@@ -34,7 +34,7 @@ from lapse.runs.metrics import RunMetrics
 from lapse.runs.replay import frames_after, stored_after
 from lapse.runs.rules import RunLimits
 from lapse.runs.run import Chunks, Run
-from lapse.runs.store import HEARTBEAT, RunRecord, RunStatus
+from lapse.runs.store import HEARTBEAT, RunRecord, RunStatus, RunStore
 from lapse.runs.stream import LaggedError
 from lapse.telemetry.logs import shortening
 
@@ -48,7 +48,6 @@ _LOOK: Final = timedelta(milliseconds=250)
 """How often one who waits for another process looks."""
 
 _FORGET_EVERY: Final = timedelta(minutes=10)
-_FORGOTTEN_TOGETHER: Final = 500
 _ATTEMPTS: Final = 5
 
 _log = logging.getLogger("lapse.runs")
@@ -70,13 +69,13 @@ class Runs:
     ) -> None:
         self.limits = limits
         self._service = service
-        self._store = service.store
+        self._store = RunStore(service.store)
         self.metrics = metrics
         self._live: dict[str, Run] = {}
         self._owners: dict[str, asyncio.Task[None]] = {}
         self._left: set[asyncio.Task[None]] = set()
         self._admissions: set[asyncio.Task[Run]] = set()
-        self._watching = Watching(service.store)
+        self._watching = Watching(self._store)
         self._turns: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
         self._queued: Counter[SessionKey] = Counter()
         self._draining = False
@@ -369,7 +368,7 @@ class Runs:
             await self._beat()
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_EVERY.total_seconds()
-            await self._forget()
+            await self._store.maintain()
         return HEARTBEAT
 
     async def _beat(self) -> None:
@@ -382,11 +381,6 @@ class Runs:
                 )
             elif alive[run_id]:
                 run.end_early(RunStatus.CANCELLED)
-
-    async def _forget(self) -> None:
-        forgotten = _FORGOTTEN_TOGETHER
-        while forgotten == _FORGOTTEN_TOGETHER:
-            forgotten = await self._store.forget_runs(_FORGOTTEN_TOGETHER)
 
 
 def _facts(record: RunRecord) -> dict[str, str]:

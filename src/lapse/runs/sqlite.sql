@@ -1,12 +1,14 @@
 -- The runs of the SQLite store. :stale is how old the last heartbeat of a living run can be.
+--
+-- Types of parameters and columns:
+-- :started_at, :heartbeat_at, :ended_at moment
+-- :since, :until adk_time
 
--- name: free_session
--- A run whose process died gives way to the next one.
+-- name: begin_run
+-- A run whose process died gives way to the new one.
 UPDATE lapse_runs SET status = 'interrupted', ended_at = heartbeat_at + :stale
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND status = 'running' AND heartbeat_at <= :now - :stale;
-
--- name: begin_run
 INSERT INTO lapse_runs (
   run_id, app_name, user_id, session_id, status, started_at, heartbeat_at
 )
@@ -20,17 +22,25 @@ ON CONFLICT DO NOTHING
 RETURNING *;
 
 -- name: run_in_flight
-SELECT * FROM lapse_runs
-WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
-  AND status = 'running';
+-- Why a run could not begin. There is always a row.
+SELECT r.*, (
+    SELECT count(*) FROM lapse_runs
+    WHERE app_name = :app_name AND user_id = :user_id AND status = 'running'
+      AND heartbeat_at > :now - :stale
+  ) AS of_user
+FROM (SELECT 1)
+LEFT JOIN lapse_runs AS r
+  ON r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
+  AND r.status = 'running';
 
 -- name: note_run
 UPDATE lapse_runs SET invocation_id = :invocation_id, since = :since WHERE run_id = :run_id;
 
--- name: beat_run
+-- name: beat_runs
 UPDATE lapse_runs SET heartbeat_at = :now
-WHERE run_id = :run_id AND status = 'running' AND heartbeat_at > :now - :stale
-RETURNING cancel_requested;
+WHERE run_id IN (SELECT value FROM json_each(:run_ids)) AND status = 'running'
+  AND heartbeat_at > :now - :stale
+RETURNING run_id, cancel_requested;
 
 -- name: end_run
 UPDATE lapse_runs SET status = :status, ended_at = :now, error = :error, until = :until
@@ -57,30 +67,33 @@ WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :sessio
   ))
 ORDER BY r.started_at DESC, r.rowid DESC LIMIT 1;
 
--- name: read_run
-SELECT * FROM lapse_runs WHERE run_id = :run_id;
-
--- name: read_run_events
--- What the agent said in one run, after one of its events: its user's words are no part of a
--- stream. Timestamps grow in the order of a run's events.
-SELECT e.id, e.invocation_id, e.timestamp, e.event_data
-FROM lapse_runs AS r
-JOIN events AS e
-  ON e.app_name = r.app_name AND e.user_id = r.user_id AND e.session_id = r.session_id
-WHERE r.run_id = :run_id AND e.invocation_id = r.invocation_id
-  AND e.timestamp >= r.since AND (r.until IS NULL OR e.timestamp <= r.until)
-  AND e.timestamp > coalesce((
-    SELECT timestamp FROM events
-    WHERE id = :after AND app_name = r.app_name AND user_id = r.user_id
-      AND session_id = r.session_id
-  ), '')
-  AND e.event_data ->> 'author' <> 'user'
-ORDER BY e.timestamp, e.id LIMIT :limit;
+-- name: run_news
+-- What the agents said in some runs, each after one of its events: their users' words are no part
+-- of a stream. Timestamps grow in the order of a run's events. A run without news has one row.
+SELECT r.*, e.id AS event_id, e.invocation_id AS event_invocation, e.timestamp AS event_time,
+  e.event_data AS event_data
+FROM json_each(:run_ids) AS place
+JOIN lapse_runs AS r ON r.run_id = place.value
+LEFT JOIN events AS e ON e.rowid IN (
+  SELECT n.rowid FROM events AS n
+  WHERE n.app_name = r.app_name AND n.user_id = r.user_id AND n.session_id = r.session_id
+    AND n.invocation_id = r.invocation_id
+    AND n.timestamp >= r.since AND (r.until IS NULL OR n.timestamp <= r.until)
+    AND n.timestamp > coalesce((
+      SELECT s.timestamp FROM events AS s
+      WHERE s.id = :afters ->> place.key AND s.app_name = r.app_name
+        AND s.user_id = r.user_id AND s.session_id = r.session_id
+    ), '')
+    AND n.event_data ->> 'author' <> 'user'
+  ORDER BY n.timestamp, n.id LIMIT :limit
+)
+ORDER BY r.run_id, e.timestamp, e.id;
 
 -- name: forget_runs
 DELETE FROM lapse_runs WHERE rowid IN (
   SELECT rowid FROM lapse_runs WHERE ended_at <= :now - :kept LIMIT :limit
-);
+)
+RETURNING run_id;
 
 -- name: delete_runs
 DELETE FROM lapse_runs

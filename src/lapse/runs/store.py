@@ -7,16 +7,18 @@ store's own clock, as in `lapse.store.sessions`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from itertools import groupby
+from typing import Any, Final
 
+from lapse.core.errors import RunInFlightError, TooManyRunsError
 from lapse.core.keys import SessionKey
-
-if TYPE_CHECKING:
-    from lapse.store.records import EventRecord
+from lapse.store.operation import Asking, Part, Row, first, key_of, only, operation, rows
+from lapse.store.records import EventRecord
 
 HEARTBEAT: Final = timedelta(seconds=2)
 """How often a process says of its runs that they live."""
@@ -26,6 +28,8 @@ STALE: Final = timedelta(seconds=8)
 
 KEPT: Final = timedelta(days=1)
 """How long the record of an ended run is kept, for readers that come back."""
+
+_FORGOTTEN_TOGETHER: Final = 500
 
 
 class RunStatus(StrEnum):
@@ -88,10 +92,14 @@ class RunNews:
     events: Sequence[EventRecord]
 
 
-class RunStore(Protocol):
-    """The part of a store that runs need."""
+class RunStore(Part):
+    """The runs of a store: their records, their heartbeats, and what was stored of them.
 
-    async def begin_run(self, key: SessionKey, run_id: str, *, most_of_user: int) -> RunRecord:
+    A crash may undo a beginning or a heartbeat: they mean nothing without their process.
+    """
+
+    @operation(flushed=False)
+    def begin_run(self, key: SessionKey, run_id: str, *, most_of_user: int) -> Asking[RunRecord]:
         """Record that a run begins, the only one in flight in its session.
 
         A stale one gives way: it is recorded as interrupted.
@@ -101,49 +109,117 @@ class RunStore(Protocol):
             TooManyRunsError: the user has `most_of_user` runs in flight. They are counted as
                 the run begins: of two that begin at one instant, both may be let in.
         """
-        ...
+        while True:
+            row = yield from first(
+                "begin_run", key, run_id=run_id, most_of_user=most_of_user, stale=STALE
+            )
+            if row is not None:
+                return _record(key, row)
+            found = yield from only("run_in_flight", key, stale=STALE)
+            if found["run_id"] == run_id:
+                # A broken-off attempt of this very call had begun it.
+                return _record(key, found)
+            if found["run_id"] is not None:
+                raise RunInFlightError(found["run_id"])
+            if found["of_user"] >= most_of_user:
+                raise TooManyRunsError(f"there are {most_of_user} runs of this user in flight")
 
-    async def note_run(self, run_id: str, invocation_id: str, since: datetime) -> None:
+    @operation(flushed=False)
+    def note_run(self, run_id: str, invocation_id: str, since: datetime) -> Asking[None]:
         """Record by which invocation, and from when on, a run's events are known."""
-        ...
+        yield from rows("note_run", run_id=run_id, invocation_id=invocation_id, since=since)
 
-    async def beat_runs(self, run_ids: Sequence[str]) -> Mapping[str, bool]:
+    @operation(flushed=False)
+    def beat_runs(self, run_ids: Sequence[str]) -> Asking[Mapping[str, bool]]:
         """Refresh the heartbeat of runs; return those still in flight, and if to be cancelled.
 
         One that is not returned was taken for dead, or went with its session.
         """
-        ...
+        found = yield from rows("beat_runs", run_ids=list(run_ids), stale=STALE)
+        return {row["run_id"]: bool(row["cancel_requested"]) for row in found}
 
-    async def end_run(
+    @operation()
+    def end_run(
         self,
         run_id: str,
         status: RunStatus,
         *,
         error: Mapping[str, Any] | None = None,
         until: datetime | None = None,
-    ) -> bool:
+    ) -> Asking[bool]:
         """Record how a run ended; False when its record says already that it did."""
-        ...
+        row = yield from first(
+            "end_run",
+            run_id=run_id,
+            status=str(status),
+            error=None if error is None else json.dumps(error),
+            until=until,
+        )
+        return row is not None
 
-    async def cancel_run(self, key: SessionKey, run_id: str) -> RunRecord | None:
+    @operation()
+    def cancel_run(self, key: SessionKey, run_id: str) -> Asking[RunRecord | None]:
         """Ask for the end of a run in flight and return its record; None where it is unknown."""
-        ...
+        yield from rows("cancel_run", key, run_id=run_id)
+        row = yield from first("find_run", key, run_id=run_id, event_id=None)
+        return None if row is None else _record(key, row)
 
-    async def find_run(
+    @operation(writes=False)
+    def find_run(
         self, key: SessionKey, run_id: str | None = None, *, event_id: str | None = None
-    ) -> RunRecord | None:
+    ) -> Asking[RunRecord | None]:
         """Return a session's run by its id, or by one of its events, or both; else its latest."""
-        ...
+        row = yield from first("find_run", key, run_id=run_id, event_id=event_id)
+        return None if row is None else _record(key, row)
 
-    async def run_news(self, places: Mapping[str, str | None], *, limit: int) -> Sequence[RunNews]:
+    @operation(writes=False)
+    def run_news(
+        self, places: Mapping[str, str | None], *, limit: int
+    ) -> Asking[Sequence[RunNews]]:
         """Return of each run what was stored after the event named, or with None from its start.
 
         At most `limit` events of each, in the order they were stored; from one snapshot, so
         that no event is missing before one that is there, and none comes after a record that
         says the run has ended. Runs that are unknown are left out.
         """
-        ...
+        found = yield from rows(
+            "run_news", run_ids=list(places), afters=list(places.values()), limit=limit
+        )
+        return [_news(list(one)) for _, one in groupby(found, key=lambda row: row["run_id"])]
 
-    async def forget_runs(self, limit: int) -> int:
+    @operation()
+    def forget_runs(self, limit: int) -> Asking[int]:
         """Delete at most `limit` records of runs that ended longer than KEPT ago; how many."""
-        ...
+        return len((yield from rows("forget_runs", limit=limit, kept=KEPT)))
+
+    async def maintain(self) -> None:
+        """Delete every record of a run that ended longer than KEPT ago, some at a time."""
+        while await self.forget_runs(_FORGOTTEN_TOGETHER) == _FORGOTTEN_TOGETHER:
+            pass
+
+
+def _news(found: Sequence[Row]) -> RunNews:
+    """Return a run of `run_news`, which has a row for each event, or one for none."""
+    events = [
+        EventRecord(row["event_id"], row["event_invocation"], row["event_time"], row["event_data"])
+        for row in found
+        if row["event_id"] is not None
+    ]
+    return RunNews(_record(key_of(found[0]), found[0]), events)
+
+
+def _record(key: SessionKey, row: Row) -> RunRecord:
+    error = row["error"]
+    return RunRecord(
+        run_id=row["run_id"],
+        key=key,
+        status=RunStatus(row["status"]),
+        started_at=row["started_at"],
+        heartbeat_at=row["heartbeat_at"],
+        ended_at=row["ended_at"],
+        cancel_requested=bool(row["cancel_requested"]),
+        invocation_id=row["invocation_id"],
+        since=row["since"],
+        until=row["until"],
+        error=None if error is None else json.loads(error),
+    ).at(row["now"])

@@ -23,13 +23,13 @@ async def test_a_run_that_ends_while_the_next_one_asks_what_is_in_its_way_is_in_
     """Seen to fail with a store that takes whatever it cannot find for the user's limit."""
     one, other = pair
     await one.begin_run(key(), "first", most_of_user=9)
-    real = Call.first
+    real = Call.run
 
-    async def first(call, name, **params):
-        row = await real(call, name, **params)
-        if name == "begin_run" and row is None:
+    async def run(call, name, **params):
+        found = await real(call, name, **params)
+        if name == "begin_run" and not found:
             assert await one.end_run("first", RunStatus.DONE)
-        return row
+        return found
 
-    monkeypatch.setattr(Call, "first", first)
+    monkeypatch.setattr(Call, "run", run)
     assert (await other.begin_run(key(), "second", most_of_user=9)).run_id == "second"

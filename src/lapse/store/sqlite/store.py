@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lapse.core.keys import SessionKey
 from lapse.notices.store import Snapshot
-from lapse.runs.store import RunNews, RunRecord, RunStatus
 from lapse.store.operation import NO_SESSION
 from lapse.store.protocol import Store
-from lapse.store.sqlite import runs, watching
+from lapse.store.sqlite import watching
 from lapse.store.sqlite.adopting import SqliteAdopting
 from lapse.store.sqlite.auditing import SqliteAudited
 from lapse.store.sqlite.database import SqliteDatabase
@@ -55,41 +53,6 @@ class SqliteStore(
             return work(Transaction(connection, self._rules, now, {}, key or NO_SESSION))
 
         return run
-
-    # What runs need. Their beginnings and heartbeats mean nothing without their process.
-
-    async def begin_run(self, key: SessionKey, run_id: str, *, most_of_user: int) -> RunRecord:
-        return await self._write(lambda t: runs.begin(t, run_id, most_of_user), key, flushed=False)
-
-    async def note_run(self, run_id: str, invocation_id: str, since: datetime) -> None:
-        await self._write(lambda t: runs.note(t, run_id, invocation_id, since), flushed=False)
-
-    async def beat_runs(self, run_ids: Sequence[str]) -> Mapping[str, bool]:
-        return await self._write(lambda t: runs.beat(t, run_ids), flushed=False)
-
-    async def end_run(
-        self,
-        run_id: str,
-        status: RunStatus,
-        *,
-        error: Mapping[str, Any] | None = None,
-        until: datetime | None = None,
-    ) -> bool:
-        return await self._write(lambda t: runs.end(t, run_id, status, error, until))
-
-    async def cancel_run(self, key: SessionKey, run_id: str) -> RunRecord | None:
-        return await self._write(lambda t: runs.cancel(t, run_id), key)
-
-    async def find_run(
-        self, key: SessionKey, run_id: str | None = None, *, event_id: str | None = None
-    ) -> RunRecord | None:
-        return await self._read(lambda t: runs.find(t, run_id, event_id), key)
-
-    async def run_news(self, places: Mapping[str, str | None], *, limit: int) -> Sequence[RunNews]:
-        return await self._read(lambda t: runs.news(t, places, limit))
-
-    async def forget_runs(self, limit: int) -> int:
-        return await self._write(lambda t: runs.forget(t, limit))
 
     async def records(self, keys: Collection[SessionKey]) -> Snapshot:
         return await self._read(lambda t: watching.records(t, keys))

@@ -26,7 +26,7 @@ def to_micros(moment: datetime) -> int:
 
 def from_micros(micros: int) -> datetime:
     """Return microseconds since the epoch as an aware datetime in UTC."""
-    return _EPOCH + timedelta(microseconds=micros)
+    return _EPOCH + _MICROSECOND * micros
 
 
 def to_text(moment: datetime) -> str:
@@ -42,7 +42,7 @@ def from_text(text: str) -> datetime:
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "moment": from_micros,  # microseconds since the epoch
     "adk_time": from_text,
-    "duration": lambda micros: timedelta(microseconds=micros),
+    "duration": lambda micros: _MICROSECOND * micros,
     "day": date.fromisoformat,
 }
 
