@@ -13,6 +13,7 @@ from lapse.core.keys import SessionKey
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.rules import RunLimits
 from lapse.runs.runs import Runs
+from lapse.runs.store import RunStore
 from lapse.store import store_from_url
 from lapse.telemetry.metrics import Metrics
 
