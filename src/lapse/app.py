@@ -8,7 +8,7 @@ its service is needed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lapse.adoption.adopter import Adopter
 from lapse.adoption.settings import Adopt
+from lapse.adoption.store import AdoptionStore
 from lapse.auth.options import AuthMode
 from lapse.core.background import Work
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.feed import Feed
 from lapse.notices.watcher import Watcher
+from lapse.overview.store import OverviewStore
+from lapse.quotas.store import QuotaStore
+from lapse.runs.store import RunStore
 from lapse.settings import Settings, load_settings
 from lapse.store import store_from_url
-from lapse.store.protocol import Store
+from lapse.store.database import Database
 from lapse.sweep.logs import log_sweep
 from lapse.sweep.sweeper import Sweeper, SweepReport
 from lapse.telemetry.logs import log_change
@@ -41,6 +45,19 @@ if TYPE_CHECKING:
     from lapse.dashboard.options import OperatorOptions
     from lapse.runs.runs import Runs
     from lapse.sweep.metrics import SweepMetrics
+
+
+def maintenance_of(database: Database) -> Sequence[Callable[[], Awaitable[object]]]:
+    """Return what keeps a store small and fast: whoever sweeps it does this every few minutes.
+
+    The TTL policy folds its observations itself, once a day: only it knows which segments to keep.
+    """
+    return (
+        OverviewStore(database).fold_counts,
+        RunStore(database).maintain,
+        QuotaStore(database).forget_buckets,
+        AdoptionStore(database).forget_adopted,
+    )
 
 
 class Lapse:
@@ -100,7 +117,7 @@ class Lapse:
     # The parts, each made when it is first needed.
 
     @cached_property
-    def store(self) -> Store:
+    def store(self) -> Database:
         """The store, which opens at its first use."""
         rules = self.settings.rules
         noted = rules.artifacts and self._notes_artifacts
@@ -135,6 +152,7 @@ class Lapse:
             on_report=self._swept,
             on_fault=self._sweep_failed,
             brakes=self.settings.brakes,
+            maintenance=maintenance_of(self.store),
         )
 
     @cached_property

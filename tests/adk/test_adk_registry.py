@@ -15,7 +15,7 @@ from lapse import LapseSessionService, session_service
 from lapse.core.clock import utc_now
 from lapse.core.errors import InvalidValueError, NoSuchSessionError, SettingsError
 from lapse.core.keys import SessionKey
-from lapse.overview.store import BrakeReason
+from lapse.sweep.rules import BrakeReason
 
 SERVICES = {
     "services.py": """

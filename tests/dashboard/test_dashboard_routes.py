@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from lapse import LapseSessionService, Settings, mount, store_from_url
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey
-from lapse.overview.store import Brake, BrakeReason
+from lapse.sweep.rules import Brake, BrakeReason
 from served import Served
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

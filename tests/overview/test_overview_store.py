@@ -12,7 +12,8 @@ from lapse.adoption.store import Batch, Selection
 from lapse.core.clock import utc_now
 from lapse.core.errors import LapseError
 from lapse.core.lifecycle import Cause, ChangeKind, Status
-from lapse.overview.store import BUCKET, CONFIRMED, COUNTS_KEPT, FINE, Brake, BrakeReason, Tally
+from lapse.overview.store import BUCKET, COUNTS_KEPT, FINE, Tally
+from lapse.sweep.rules import CONFIRMED, Brake, BrakeReason
 
 DAY = timedelta(hours=24)
 EVER = timedelta(days=3650)

@@ -12,7 +12,7 @@ from lapse.core.errors import StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import ChangeKind
 from lapse.overview.metrics import StoreMetrics
-from lapse.overview.store import CONFIRMED, BrakeReason
+from lapse.sweep.rules import CONFIRMED, BrakeReason
 from lapse.sweep.brake import Brakes, confirm
 from lapse.sweep.logs import log_sweep
 from lapse.sweep.metrics import SweepMetrics

@@ -39,8 +39,9 @@ from lapse.core.lifecycle import Cause, Lifecycle
 from lapse.core.minutes import DEFAULT_TTL, ttl_from_minutes
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
-from lapse.store.protocol import Store
+from lapse.store.database import Database
 from lapse.store.records import Result
+from lapse.store.sessions import Sessions
 from lapse.sweep.rules import BrakeOptions
 from lapse.sweep.sweeper import Sweeper
 from lapse.ttl import Targets
@@ -77,7 +78,7 @@ class LapseSessionService(BaseSessionService):
 
     def __init__(
         self,
-        store: Store,
+        store: Database,
         *,
         ttl: timedelta = DEFAULT_TTL,
         feed: Feed | None = None,
@@ -88,6 +89,7 @@ class LapseSessionService(BaseSessionService):
         beside: Iterable[Work] = (),
     ) -> None:
         self.store = store
+        self._stored = Sessions(store)
         self.feed = feed or Feed()
         self.policy = policy or TtlPolicy(
             store, self.feed, Targets.around(ttl, store.rules.horizon)
@@ -170,7 +172,7 @@ class LapseSessionService(BaseSessionService):
         check_new_key(key)
         if is_foreign(key.user_id):
             raise _no_such(key)
-        if await self.store.lifecycle(key) is not None:
+        if await self._stored.lifecycle(key) is not None:
             return
         transition = self.admission.create(
             key,
@@ -195,14 +197,14 @@ class LapseSessionService(BaseSessionService):
         if key is None:
             return None
         window = window_of(config)
-        record = await self.store.read(key, window)
+        record = await self._stored.read(key, window)
         if record is None and is_revived(SessionKey(app_name, user_id, session_id)):
             try:
                 await self.resurrect(key, cause=Cause.RUN)
             except NoSuchSessionError:
                 await self._refuse(key)
                 return None
-            record = await self.store.read(key, window)
+            record = await self._stored.read(key, window)
         if record is None:
             return None
         if len(record.events) > _MANY_EVENTS:
@@ -222,25 +224,25 @@ class LapseSessionService(BaseSessionService):
         if not can_exist(SessionKey(app_name, "-" if user_id is None else user_id, "-")):
             return ListSessionsResponse()
         if user_id is None:
-            records = await self.store.list_of_all_users(app_name)
+            records = await self._stored.list_of_all_users(app_name)
         elif is_foreign(user_id):
             records = []
         else:
-            records = await self.store.list(app_name, user_id)
+            records = await self._stored.list(app_name, user_id)
         return ListSessionsResponse(sessions=[session_of(record) for record in records])
 
     async def delete_session(self, app_name: str, user_id: str, session_id: str) -> None:
         """Delete a session, living or expired; nothing happens where there is none."""
         key = await self._stored_key(app_name, user_id, session_id)
         if key is not None:
-            deletion = self.store.delete(key, by=current_actor())
+            deletion = self._stored.delete(key, by=current_actor())
             await self._commit("delete", key, deletion)
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return a user's state, its keys without their prefix."""
         if is_foreign(user_id) or not can_exist(SessionKey(app_name, user_id, "-")):
             return {}
-        return await self.store.user_state(app_name, user_id)
+        return await self._stored.user_state(app_name, user_id)
 
     async def append_event(self, session: Session, event: Event) -> Event:
         """Append an event, durably, and then to `session` itself.
@@ -263,7 +265,7 @@ class LapseSessionService(BaseSessionService):
         async with self._turns.of(key), announced(key, event):
             new = new_event(event)
             try:
-                appending = self.store.append(key, new, seen(session))
+                appending = self._stored.append(key, new, seen(session))
                 appended = (await self._commit("append", key, appending)).value
             except NoSuchSessionError as error:
                 if new.is_message:
@@ -306,7 +308,7 @@ class LapseSessionService(BaseSessionService):
             NoSuchSessionError: it is unknown or purged.
         """
         stored = await self._stored_key(*key)
-        record = None if stored is None else await self.store.lifecycle(stored)
+        record = None if stored is None else await self._stored.lifecycle(stored)
         if record is None:
             raise _no_such(key)
         return record
@@ -323,7 +325,9 @@ class LapseSessionService(BaseSessionService):
         return await self._change(
             "amend",
             key,
-            lambda stored: self.store.amend(stored, metadata=metadata, ttl=ttl, by=current_actor()),
+            lambda stored: self._stored.amend(
+                stored, metadata=metadata, ttl=ttl, by=current_actor()
+            ),
         )
 
     async def extend(self, key: SessionKey) -> Lifecycle:
@@ -332,19 +336,19 @@ class LapseSessionService(BaseSessionService):
         A user's browser asks for it while they type: only an operator's is an act.
         """
         by = current_actor(Role.OPERATOR)
-        return await self._change("extend", key, lambda stored: self.store.extend(stored, by=by))
+        return await self._change("extend", key, lambda stored: self._stored.extend(stored, by=by))
 
     async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
         """Bring an expired session back; see `Store.resurrect` for the errors."""
         by = current_actor() if cause is Cause.REQUEST else None
         return await self._change(
-            "resurrect", key, lambda stored: self.store.resurrect(stored, cause=cause, by=by)
+            "resurrect", key, lambda stored: self._stored.resurrect(stored, cause=cause, by=by)
         )
 
     async def expire(self, key: SessionKey) -> Lifecycle:
         """Expire a waiting session now; see `Store.expire` for the errors."""
         return await self._change(
-            "expire", key, lambda stored: self.store.expire(stored, by=current_actor())
+            "expire", key, lambda stored: self._stored.expire(stored, by=current_actor())
         )
 
     async def _change(
@@ -387,7 +391,7 @@ class LapseSessionService(BaseSessionService):
         key = SessionKey(app_name, user_id, session_id)
         stripped = session_id.strip()
         if stripped != session_id and (
-            not can_exist(key) or await self.store.lifecycle(key) is None
+            not can_exist(key) or await self._stored.lifecycle(key) is None
         ):
             key = SessionKey(app_name, user_id, stripped)
         return key if can_exist(key) else None

@@ -13,9 +13,10 @@ from lapse.cli.command import Exit, JsonOption, StoreOption, open_store, print_j
 from lapse.cli.sessions import words
 
 if TYPE_CHECKING:
-    from lapse.overview.store import Dues, Overview
+    from lapse.overview.store import Overview
     from lapse.settings import Settings
     from lapse.store.database import Inspection
+    from lapse.sweep.rules import Dues
 
 _CLOCKS_APART: Final = timedelta(seconds=1)
 """More than that between this host's clock and the store's is told."""
@@ -87,6 +88,8 @@ async def _store_findings(settings: Settings) -> list[Finding]:
     from lapse.check.store import MOST_COUNTED
     from lapse.core.clock import utc_now
     from lapse.core.errors import LapseError
+    from lapse.overview.store import OverviewStore
+    from lapse.sweep.store import SweepStore
 
     findings: list[Finding] = []
     try:
@@ -103,9 +106,11 @@ async def _store_findings(settings: Settings) -> list[Finding]:
         findings.append(_clock(inspection.now - before, took))
         findings += _contents(inspection, settings)
         if inspection.version == inspection.newest:
-            dues = await store.dues(most=MOST_COUNTED)
+            dues = await SweepStore(store).dues(most=MOST_COUNTED)
             findings.append(_brake(dues, settings))
-            findings.append(_sweeper(await store.overview(since=timedelta(0)), settings))
+            findings.append(
+                _sweeper(await OverviewStore(store).overview(since=timedelta(0)), settings)
+            )
     except LapseError as error:
         findings.append(Finding("store", False, str(error), _remedy(error)))
     finally:

@@ -14,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
-    from lapse.store.protocol import Store
+    from lapse.store.database import Database
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def open_settings(store: str | None, *, verbose: bool) -> Settings:
     return settings
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: Settings) -> Database:
     """Return the store that the settings name, not opened yet."""
     from lapse.store import store_from_url
 
@@ -61,7 +61,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def ready_store(settings: Settings) -> AsyncIterator[Store]:
+async def ready_store(settings: Settings) -> AsyncIterator[Database]:
     """Hold the store that the settings name, which is there: who only looks creates nothing.
 
     Raises:
@@ -71,7 +71,7 @@ async def ready_store(settings: Settings) -> AsyncIterator[Store]:
 
     store = open_store(settings)
     try:
-        if await store.pending_migration():
+        if (await store.inspect()).script:
             raise StoreRefusedError(
                 "the store is empty or of an older version; is it the right one? A server brings "
                 "it up to date when it starts, or `lapse migrate`"

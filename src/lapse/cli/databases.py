@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lapse.adoption.store import Selection
     from lapse.databases.report import Report
     from lapse.settings import Settings
-    from lapse.store.protocol import Store
+    from lapse.store.database import Database
 
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _UNITS: Final = {"s": 1 / 60, "": 1, "m": 1, "h": 60, "d": 1440}
@@ -218,9 +218,9 @@ async def _report(
     return replace(found, orphans=await count_orphans(artifacts, reader))
 
 
-async def _examined(store: Store, url: str, ttl: timedelta, older_than: timedelta) -> Report:
+async def _examined(store: Database, url: str, ttl: timedelta, older_than: timedelta) -> Report:
     """Return a report of a database that can be adopted; others are refused before a question."""
-    await store.pending_migration()
+    await store.inspect()  # others are refused
     return await _report(url, ttl, older_than=older_than)
 
 
@@ -292,7 +292,7 @@ def _tell_plan(
 
 
 async def _adopt(
-    store: Store,
+    store: Database,
     selection: Selection,
     ttl: timedelta,
     run: str,
@@ -318,7 +318,7 @@ async def _adopt(
         await store.close()
 
 
-async def _list_runs(store: Store, *, as_json: bool) -> None:
+async def _list_runs(store: Database, *, as_json: bool) -> None:
     from lapse.adoption.store import AdoptionStore
 
     try:

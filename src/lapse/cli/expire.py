@@ -22,25 +22,27 @@ if TYPE_CHECKING:
     from lapse.core.keys import SessionKey
     from lapse.core.lifecycle import Lifecycle
     from lapse.settings import Settings
-    from lapse.store.protocol import Store
+    from lapse.store.database import Database
     from lapse.store.records import Result
 
 
 def resurrect(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Bring an expired session back, with a fresh TTL; a living one is left as it is."""
     from lapse.core.lifecycle import Cause
+    from lapse.store.sessions import Sessions
 
-    async def change(store: Store, key: SessionKey) -> Result[Lifecycle]:
-        return await store.resurrect(key, cause=Cause.REQUEST, by=acting_as())
+    async def change(store: Database, key: SessionKey) -> Result[Lifecycle]:
+        return await Sessions(store).resurrect(key, cause=Cause.REQUEST, by=acting_as())
 
     _change(open_settings(store, verbose=False), key, change, as_json=as_json)
 
 
 def expire(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Expire a waiting session now; it can be resurrected as after its deadline."""
+    from lapse.store.sessions import Sessions
 
-    async def change(store: Store, key: SessionKey) -> Result[Lifecycle]:
-        return await store.expire(key, by=acting_as())
+    async def change(store: Database, key: SessionKey) -> Result[Lifecycle]:
+        return await Sessions(store).expire(key, by=acting_as())
 
     _change(open_settings(store, verbose=False), key, change, as_json=as_json)
 
@@ -48,7 +50,7 @@ def expire(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = Fa
 def _change(
     settings: Settings,
     text: str,
-    change: Callable[[Store, SessionKey], Awaitable[Result[Lifecycle]]],
+    change: Callable[[Database, SessionKey], Awaitable[Result[Lifecycle]]],
     *,
     as_json: bool,
 ) -> None:
@@ -67,7 +69,7 @@ def _change(
 async def _changed(
     settings: Settings,
     text: str,
-    change: Callable[[Store, SessionKey], Awaitable[Result[Lifecycle]]],
+    change: Callable[[Database, SessionKey], Awaitable[Result[Lifecycle]]],
 ) -> tuple[SessionKey, Result[Lifecycle]]:
     from lapse.telemetry.logs import log_change
 

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from lapse.core.keys import SessionKey
-    from lapse.store.protocol import Store
+    from lapse.store.database import Database
 
 KeyArgument = Annotated[
     str,
@@ -34,7 +34,7 @@ def shown_part(text: str) -> str:
     return quote(text, safe=_AS_IT_IS)
 
 
-async def find_key(store: Store, text: str) -> SessionKey:
+async def find_key(store: Database, text: str) -> SessionKey:
     """Return the key that somebody means by KEY.
 
     Raises:
@@ -60,15 +60,15 @@ async def find_key(store: Store, text: str) -> SessionKey:
             )
 
 
-async def _only(store: Store, prefix: str) -> SessionKey:
+async def _only(store: Database, prefix: str) -> SessionKey:
     """Return the one session whose id is `prefix`, or else begins so."""
     from lapse.core.errors import NoSuchSessionError
-    from lapse.overview.store import Query
+    from lapse.overview.store import OverviewStore, Query
 
     found: list[SessionKey] = []
     after: str | None = None
     while len(found) <= _SHOWN:
-        page = await store.find(Query(prefix=prefix, size=_SHOWN + 1, after=after))
+        page = await OverviewStore(store).find(Query(prefix=prefix, size=_SHOWN + 1, after=after))
         found += [record.key for record in page.records]
         after = page.next
         if after is None:

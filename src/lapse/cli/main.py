@@ -9,7 +9,7 @@ import typer
 
 from lapse.cli.audit import audit
 from lapse.cli.check import check
-from lapse.cli.command import Exit, StoreOption, fail, open_settings, open_store, run_async
+from lapse.cli.command import Exit, fail, open_settings, open_store, run_async
 from lapse.cli.databases import adopt, copy, report, undo
 from lapse.cli.expire import expire, resurrect
 from lapse.cli.process_title import hide_passwords
@@ -21,7 +21,7 @@ from lapse.cli.ttl import ttl_commands
 from lapse.core.errors import LapseError, NoSuchSessionError
 
 if TYPE_CHECKING:
-    from lapse.store.protocol import Store
+    from lapse.store.database import Database
 
 app = typer.Typer(
     help="The session life-cycle layer for agents built with Google's ADK.",
@@ -75,9 +75,9 @@ def main() -> None:
         fail(str(error))
 
 
-async def _migrate(store: Store, *, print_only: bool) -> None:
+async def _migrate(store: Database, *, print_only: bool) -> None:
     try:
-        script = await store.pending_migration()
+        script = (await store.inspect()).script
         if print_only:
             typer.echo(script, nl=False)
             return

@@ -96,8 +96,10 @@ def show(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = Fals
 
 
 async def _overview(settings: Settings, since: timedelta) -> Overview:
+    from lapse.overview.store import OverviewStore
+
     async with ready_store(settings) as store:
-        return await store.overview(since=since)
+        return await OverviewStore(store).overview(since=since)
 
 
 async def _list(
@@ -107,12 +109,13 @@ async def _list(
     from dataclasses import replace
 
     from lapse.core.clock import utc_now
+    from lapse.overview.store import OverviewStore
 
     found: list[Lifecycle] = []
     async with ready_store(settings) as store:
         while True:
             size = min(limit - len(found), _LARGEST_PAGE)
-            page = await store.find(replace(query, size=size))
+            page = await OverviewStore(store).find(replace(query, size=size))
             found += page.records
             query = replace(query, after=page.next)
             if page.next is None or len(found) >= limit:

@@ -26,9 +26,9 @@ from lapse.cli.command import (
 from lapse.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from lapse.overview.store import Brake, Dues
     from lapse.settings import Settings
-    from lapse.store.protocol import Store
+    from lapse.store.database import Database
+    from lapse.sweep.rules import Brake, Dues
     from lapse.sweep.sweeper import SweepReport
 
 _MOST_COUNTED: Final = 1_000_000
@@ -99,8 +99,10 @@ class _Total:
 
 
 async def _dues(settings: Settings) -> Dues:
+    from lapse.sweep.store import SweepStore
+
     async with ready_store(settings) as store:
-        return await store.dues(most=_MOST_COUNTED)
+        return await SweepStore(store).dues(most=_MOST_COUNTED)
 
 
 def _print_dues(dues: Dues, *, as_json: bool) -> None:
@@ -136,7 +138,9 @@ async def _confirm(settings: Settings) -> None:
 async def _sweep(settings: Settings) -> _Total:
     import logging
 
-    from lapse.app import Lapse
+    from lapse.app import Lapse, maintenance_of
+    from lapse.sweep.store import SweepStore
+    from lapse.sweep.sweeper import maintain
 
     lapse, total = Lapse(settings=settings, notes_artifacts=True), _Total()
     store = lapse.store
@@ -153,8 +157,8 @@ async def _sweep(settings: Settings) -> _Total:
                     advance(done)
                 if not report.full:
                     break
-        await store.mark_swept()
-        await store.fold_counts()
+        await SweepStore(store).mark_swept()
+        await maintain(maintenance_of(store))
         if done:
             did = {"expired": total.expired, "purged": total.purged, "kept": total.kept}
             await store.record_act(acting_as(), "swept", did)
@@ -163,11 +167,13 @@ async def _sweep(settings: Settings) -> _Total:
     return total
 
 
-async def _ahead(store: Store) -> int | None:
+async def _ahead(store: Database) -> int | None:
     """Return how much is due, where it is long work and somebody watches; else None."""
+    from lapse.sweep.store import SweepStore
+
     if not sys.stderr.isatty():
         return None
-    dues = await store.dues(most=_MOST_COUNTED)
+    dues = await SweepStore(store).dues(most=_MOST_COUNTED)
     due = dues.expire + (0 if dues.brake else dues.purge)
     return due if due > _LONG else None
 
@@ -186,7 +192,7 @@ def _print_total(total: _Total, *, as_json: bool) -> None:
 
 def _held(brake: Brake) -> str:
     """Return what an operator has to know of a brake."""
-    from lapse.overview.store import BrakeReason
+    from lapse.sweep.rules import BrakeReason
 
     match brake.reason:
         case BrakeReason.SHARE:

@@ -16,9 +16,10 @@ from lapse.core.errors import NoSuchSessionError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle, Status
 from lapse.dashboard.cookies import Operator
-from lapse.overview.store import Brake, Dues
+from lapse.store.sessions import Sessions
 from lapse.sweep.brake import Brakes
-from lapse.sweep.rules import BrakeOptions
+from lapse.sweep.rules import Brake, BrakeOptions, Dues
+from lapse.sweep.store import SweepStore
 from lapse.sweep.sweeper import sweep_once
 
 MOST_COUNTED: Final = 10_000
@@ -118,14 +119,14 @@ class Doing:
                 case Action.EXPIRE:
                     return await self._service.expire(key)
                 case Action.DELETE:
-                    if await self._store.lifecycle(key) is None:
+                    if await Sessions(self._store).lifecycle(key) is None:
                         raise NoSuchSessionError(f"session {key.short}… does not exist")
                     await self._service.delete_session(*key)
                     return None
 
     async def dues(self) -> Dues:
         """Return what a sweep would do now; it changes nothing."""
-        return await self._store.dues(most=MOST_COUNTED)
+        return await SweepStore(self._store).dues(most=MOST_COUNTED)
 
     async def sweep(self, operator: Operator) -> HandSwept:
         """Sweep until nothing is due, for _SWEEP at most."""
@@ -147,7 +148,7 @@ class Doing:
 
     async def release(self, brake: Brake, operator: Operator) -> bool:
         """Let go of a brake; False where it is not set any more."""
-        if not await self._store.release_brake(since=brake.since):
+        if not await SweepStore(self._store).release_brake(since=brake.since):
             return False
         detail = {"reason": str(brake.reason), "sessions": brake.sessions}
         await self._store.record_act(operator.name, "confirmed", detail)

@@ -20,6 +20,9 @@ from lapse.dashboard.reader import TIMEOUT, Reader
 from lapse.dashboard.timeline import about, timeline
 from lapse.dashboard.verdicts import SHOWN, numbers, verdicts
 from lapse.overview.json import act_json, brake_json, dues_json, iso, overview_json, record_json
+from lapse.overview.store import OverviewStore
+from lapse.store.sessions import Sessions
+from lapse.sweep.store import SweepStore
 
 _MOST: Final = 500
 _ACTS_LOOKED_AT: Final = 500
@@ -36,7 +39,7 @@ def api_routes(  # noqa: C901 - one function for each route
     admitted = Annotated[Operator, Depends(admission.of_api)]
 
     async def record_of(key: SessionKey) -> Lifecycle:
-        record = await store.lifecycle(key)
+        record = await Sessions(store).lifecycle(key)
         if record is None:
             raise NoSuchSessionError(f"session {key.short}… does not exist")
         return record
@@ -67,7 +70,7 @@ def api_routes(  # noqa: C901 - one function for each route
         query: AskedQuery,
     ) -> Document:
         """Return a page of sessions; `next` is the `after` of the page that follows."""
-        page = await store.find(query)
+        page = await OverviewStore(store).find(query)
         now = (await reader.reading()).overview.now
         records = [store.rules.as_it_reads(record, now) for record in page.records]
         return {"sessions": [record_json(record, now) for record in records], "next": page.next}
@@ -115,7 +118,7 @@ def api_routes(  # noqa: C901 - one function for each route
     @router.post("/sweep/confirm")
     async def confirm(operator: admitted) -> Document:
         """Let go of the brake that holds back purges."""
-        brake = await store.brake()
+        brake = await SweepStore(store).brake()
         return {"released": brake is not None and await doing.release(brake, operator)}
 
     @router.get("/acts")

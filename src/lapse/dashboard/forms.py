@@ -17,6 +17,8 @@ from lapse.dashboard.login import Admission, base_of
 from lapse.dashboard.options import OperatorOptions
 from lapse.dashboard.pages import Key, address_of
 from lapse.dashboard.rendering import SECURITY, Pages
+from lapse.store.sessions import Sessions
+from lapse.sweep.store import SweepStore
 
 _LONGEST_FORM = 16 * 1024
 
@@ -95,7 +97,7 @@ def change_routes(  # noqa: C901 - one function for each route
 
     @router.get("/session/{action}")
     async def confirm(request: Request, operator: admitted, action: Action, key: Key) -> Response:
-        record = await store.lifecycle(key)
+        record = await Sessions(store).lifecycle(key)
         if record is None:
             raise NoSuchSessionError(f"session {key.short}… does not exist")
         return pages.page(
@@ -145,7 +147,7 @@ def change_routes(  # noqa: C901 - one function for each route
 
     @router.post("/brake")
     async def release(request: Request, operator: sent, form: Form) -> Response:
-        found = await store.brake()
+        found = await SweepStore(store).brake()
         if found is not None and found.since.isoformat() == form.get("since"):
             await doing.release(found, operator)
         return away(request, "/")

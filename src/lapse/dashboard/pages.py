@@ -27,7 +27,8 @@ from lapse.dashboard.rendering import SECURITY, Pages
 from lapse.dashboard.timeline import about, timeline
 from lapse.dashboard.verdicts import Reading, numbers, unreachable, verdicts
 from lapse.overview.json import act_csv, act_json, acts_csv_head, record_json
-from lapse.overview.store import Page, Query
+from lapse.overview.store import OverviewStore, Page, Query
+from lapse.store.sessions import Sessions
 
 _FIRST_ROWS: Final = 10
 _ROWS: Final = 50
@@ -97,7 +98,7 @@ def page_routes(  # noqa: C901 - one function for each page
         try:
             reading = await reader.reading()
             curves = reader.curves(reading.overview.now)
-            page = await store.find(first)
+            page = await OverviewStore(store).find(first)
         except (StoreUnavailableError, TimeoutError) as error:
             told = {"verdicts": [unreachable(str(error) or "it took too long")]}
             return pages.page(request, "down.html", status=503, **common(operator), **told)
@@ -123,7 +124,7 @@ def page_routes(  # noqa: C901 - one function for each page
         done: str = "",
     ) -> Response:
         reading = await reader.reading()
-        page = await store.find(query)
+        page = await OverviewStore(store).find(query)
         return pages.page(
             request,
             "sessions.html",
@@ -136,7 +137,7 @@ def page_routes(  # noqa: C901 - one function for each page
 
     @router.get("/session")
     async def session(request: Request, operator: admitted, key: Key, done: str = "") -> Response:
-        record = await store.lifecycle(key)
+        record = await Sessions(store).lifecycle(key)
         if record is None:
             raise NoSuchSessionError(f"session {key.short}… does not exist")
         now = (await reader.reading()).overview.now

@@ -12,7 +12,7 @@ from lapse.adk.service import LapseSessionService
 from lapse.core.lifecycle import Status
 from lapse.dashboard.charts import CurveChart, curve_chart
 from lapse.dashboard.verdicts import SHOWN, Reading, tallied
-from lapse.overview.store import Overview
+from lapse.overview.store import Overview, OverviewStore
 from lapse.ttl import Scope
 from lapse.ttl.curve import Curve
 from lapse.ttl.rounds import ttl_of
@@ -40,7 +40,7 @@ class Reader:
         """
         began = time.perf_counter()
         async with asyncio.timeout(TIMEOUT.total_seconds()):
-            overview = await self._store.overview(since=SHOWN)
+            overview = await OverviewStore(self._store).overview(since=SHOWN)
         policy = self._service.policy
         return Reading(
             overview=overview,

@@ -9,7 +9,8 @@ from typing import Final
 
 from lapse.core.lifecycle import ChangeKind, Rules, Status
 from lapse.dashboard.words import percent, sessions, span, when
-from lapse.overview.store import BUCKET, Brake, BrakeReason, Counted, Overview, Tally
+from lapse.overview.store import BUCKET, Counted, Overview, Tally
+from lapse.sweep.rules import Brake, BrakeReason
 from lapse.ttl import Decision, Policy, Scope, Targets
 from lapse.ttl.rounds import ttl_of
 

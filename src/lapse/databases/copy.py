@@ -21,6 +21,7 @@ from lapse.databases.tables import (
     from_sqlite,
     to_sqlite,
 )
+from lapse.overview.store import OverviewStore
 from lapse.store import store_from_url
 
 PAGE: Final = 1000
@@ -90,7 +91,7 @@ async def copy_database(
                 sums = [
                     await _copy_table(pages, table, writing, on_progress) for table in pages.tables
                 ]
-                await store.recount()
+                await OverviewStore(store).recount()
                 return [await _compared(writing, found, target) for found in sums]
             finally:
                 await writing.close()

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.keys import LONGEST_ID, SessionKey
 from lapse.core.lifecycle import Status
-from lapse.overview.store import Query
+
+if TYPE_CHECKING:
+    from lapse.overview.store import Query
 
 EXAMINED: Final = 500
 """How many records are looked at for one page, at most."""

@@ -17,7 +17,8 @@ from typing import Any, Final
 from lapse.audit.store import Act
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Status
 from lapse.core.minutes import minutes_of
-from lapse.overview.store import Brake, Counted, Dues, Overview
+from lapse.overview.store import Counted, Overview
+from lapse.sweep.rules import Brake, Dues
 
 _ACT_COLUMNS: Final = ("number", "at", "by", "action", "appName", "session", "detail")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")

@@ -13,8 +13,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lapse.core.errors import StoreUnavailableError
-from lapse.overview.store import BrakeReason, Overview
-from lapse.store.protocol import Store
+from lapse.overview.store import Overview, OverviewStore
+from lapse.store.database import Database
+from lapse.sweep.rules import BrakeReason
 from lapse.telemetry.metrics import Metrics, Where
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ _SAME: Final = "The same from every replica: take the maximum."
 class StoreMetrics(Collector):
     """What the store says, and so every replica; nothing of it while the store does not answer."""
 
-    def __init__(self, store: Store, metrics: Metrics) -> None:
+    def __init__(self, store: Database, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
         self._apps = metrics.apps
@@ -45,7 +46,7 @@ class StoreMetrics(Collector):
             return
         began = time.monotonic()
         try:
-            overview = await self._store.overview(since=timedelta(0))
+            overview = await OverviewStore(self._store).overview(since=timedelta(0))
         except StoreUnavailableError as error:
             self._metrics.count_store_error(Where.SCRAPE)
             self._overview, self._taken_at = None, _LONG_AGO

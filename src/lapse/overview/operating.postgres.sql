@@ -1,10 +1,7 @@
--- What operators look at: counts, levels, and the brake of the sweepers.
+-- What operators look at: counts and levels.
 --
 -- Types of parameters:
--- :sessions bigint
--- :confirmed, :fine, :jump interval
--- :braked_at, :braked_until timestamptz
--- :reason varchar
+-- :fine interval
 
 -- name: count_changes
 -- A part of every transition: it counts the rows of its table `changes`. It stands right behind
@@ -18,11 +15,7 @@ ORDER BY app_name, at, kind, was, became
 ON CONFLICT (app_name, at, kind, was, became, shard)
 DO UPDATE SET sessions = c.sessions + excluded.sessions
 
--- name: is_braked
--- A part of other statements.
-SELECT EXISTS (SELECT 1 FROM lapse_brakes WHERE released_at IS NULL)
-
--- name: tallies
+-- name: levels
 -- A part of other statements: the levels, and what was counted since they were last brought up to
 -- date.
 SELECT app_name, status, sum(sessions)::bigint AS sessions FROM (
@@ -39,7 +32,7 @@ WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 levels AS (
   SELECT array_agg(app_name) AS level_apps, array_agg(status) AS level_statuses,
     array_agg(sessions) AS levels
-  FROM {tallies} AS levels
+  FROM {levels} AS levels
 ),
 counts AS (
   SELECT array_agg(app_name) AS count_apps, array_agg(kind) AS count_kinds,
@@ -59,23 +52,10 @@ SELECT now, levels.*, counts.*,
     AS next_expiry,
   (SELECT restorable_until FROM lapse_lobby WHERE status = 'expired'
    ORDER BY restorable_until LIMIT 1) AS next_purge,
-  (SELECT swept_at FROM lapse_sweeps) AS swept_at, b.*
+  (SELECT swept_at FROM lapse_sweeps) AS swept_at,
+  b.reason, b.since AS braked_at, b.until AS braked_until, b.sessions AS held_back, b.jump
 FROM clock CROSS JOIN levels CROSS JOIN counts
 LEFT JOIN lapse_brakes AS b ON b.released_at IS NULL;
-
--- name: dues
-WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
-SELECT now,
-  (SELECT count(*) FROM (
-    SELECT 1 FROM lapse_lobby
-    WHERE status = 'waiting' AND expires_at <= (SELECT now FROM clock) LIMIT :most
-  ) AS due) AS expire,
-  (SELECT count(*) FROM (
-    SELECT 1 FROM lapse_lobby
-    WHERE status = 'expired' AND restorable_until <= (SELECT now FROM clock) LIMIT :most
-  ) AS due) AS purge,
-  (SELECT coalesce(sum(sessions), 0)::bigint FROM {tallies} AS levels) AS stored, b.*
-FROM clock LEFT JOIN lapse_brakes AS b ON b.released_at IS NULL;
 
 -- name: fold_counts
 -- What is deleted is what is counted, whoever else folds at the same time. A counter that somebody
@@ -137,35 +117,6 @@ SELECT app_name, status, sum(sessions) FROM (
   UNION ALL SELECT app_name, was, sessions FROM lapse_counts
 ) AS counted
 WHERE status <> '' GROUP BY app_name, status;
-
--- name: mark_swept
-INSERT INTO lapse_sweeps (id, swept_at) VALUES (1, coalesce(:now, clock_timestamp()))
-ON CONFLICT (id) DO UPDATE SET swept_at = excluded.swept_at
-RETURNING swept_at;
-
--- name: brake
-SELECT * FROM lapse_brakes WHERE released_at IS NULL;
-
--- name: set_brake
--- What was let go of is not held again by its share of the whole within the time it is confirmed.
-INSERT INTO lapse_brakes AS b (id, reason, since, until, sessions, jump)
-VALUES (1, :reason, :braked_at, :braked_until, :sessions, :jump)
-ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, since = excluded.since,
-  until = excluded.until, sessions = excluded.sessions, jump = excluded.jump, released_at = NULL
-WHERE (
-  b.released_at IS NOT NULL
-  OR excluded.reason = 'clock' AND (b.reason = 'share' OR b.until <= excluded.since)
-)
-AND NOT (
-  excluded.reason = 'share'
-  AND b.released_at <= excluded.since AND excluded.since < b.released_at + :confirmed
-)
-RETURNING id;
-
--- name: release_brake
-UPDATE lapse_brakes SET released_at = coalesce(:now, clock_timestamp())
-WHERE released_at IS NULL AND since = :braked_at
-RETURNING id;
 
 -- name: count
 -- No-op: what SQLite does here rides in the statements of the transitions.

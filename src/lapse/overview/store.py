@@ -1,4 +1,4 @@
-"""The part of a store that operators look at: counts, levels, sessions by page, and the brakes.
+"""What operators look at: counts, levels, and sessions by page.
 
 Every change of a session's life is counted in the transaction that makes it, so that the counts
 are the same on every replica and after any crash. Reading them costs what was counted lately,
@@ -7,22 +7,34 @@ never what is stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Final, Protocol
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, Final
 
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Status
+from lapse.overview import find
+from lapse.store.operation import (
+    Asking,
+    Dialect,
+    Part,
+    Row,
+    dialect,
+    only,
+    operation,
+    rows,
+    rows_until,
+)
+from lapse.store.records import lifecycle_of
+from lapse.sweep.rules import Brake
+from lapse.sweep.store import brake_of
 
 BUCKET: Final = timedelta(minutes=5)
 """What is counted within this time is one number; FINE later, the numbers of an hour are one."""
 
 FINE: Final = timedelta(hours=2)
 
-CONFIRMED: Final = timedelta(hours=1)
-"""A brake lets go by itself after this time, and for as long what was let go of is not held again
-for its share of the whole."""
 
 COUNTS_KEPT: Final = timedelta(days=35)
 """How long the numbers of an hour are kept."""
@@ -45,32 +57,6 @@ class Tally:
     app_name: str
     status: Status
     sessions: int
-
-
-class BrakeReason(StrEnum):
-    """Why a sweep stopped before what cannot be undone."""
-
-    SHARE = "share"
-    CLOCK = "clock"
-
-
-@dataclass(frozen=True, slots=True)
-class Brake:
-    """The sweepers of all replicas purge nothing.
-
-    Attributes:
-        reason: why.
-        since: since when.
-        until: when it lets go by itself, for by then the next hour has confirmed it.
-        sessions: how many it holds back; of a clock that jumped, 0.
-        jump: by how much the store's clock jumped; else zero.
-    """
-
-    reason: BrakeReason
-    since: datetime
-    until: datetime
-    sessions: int = 0
-    jump: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,33 +125,46 @@ class Page:
     next: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Dues:
-    """What a sweep would do now, each counted up to a bound, and of how many in all.
-
-    Attributes:
-        now: when that was, by the store's clock.
-        expire: how many waiting sessions are past their deadline.
-        purge: how many expired sessions are past restoring.
-        stored: how many sessions the lobby's records hold.
-        brake: why none of them would be purged.
-    """
-
-    now: datetime
-    expire: int
-    purge: int
-    stored: int
-    brake: Brake | None
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
-class Operated(Protocol):
-    """What operators look at, and the brakes."""
+class OverviewStore(Part):
+    """What operators look at."""
 
-    async def overview(self, *, since: timedelta) -> Overview:
+    @operation(writes=False)
+    def overview(self, *, since: timedelta) -> Asking[Overview]:
         """Return the overview from one snapshot, with the counts of the time `since` ago."""
-        ...
+        match (yield from dialect()):
+            case Dialect.SQLITE:  # a read transaction is one snapshot
+                levels = yield from rows("levels")
+                counts = yield from rows("counts", reach=since + BUCKET)
+                return _overview(
+                    (yield from only("moments")),
+                    [(row["app_name"], row["status"], row["sessions"]) for row in levels],
+                    [(row["app_name"], row["kind"], row["at"], row["sessions"]) for row in counts],
+                    *(yield from rows("brake")),
+                )
+            case Dialect.POSTGRES:  # one statement is one snapshot: its lists come as arrays
+                row = yield from only("overview", reach=since + BUCKET)
+                moment_of = cache(datetime.fromtimestamp)
+                return _overview(
+                    row,
+                    _zipped(row["level_apps"], row["level_statuses"], row["levels"]),
+                    (
+                        (app_name, kind, moment_of(seconds, UTC), sessions)
+                        for app_name, kind, seconds, sessions in _zipped(
+                            row["count_apps"],
+                            row["count_kinds"],
+                            row["count_seconds"],
+                            row["counts"],
+                        )
+                    ),
+                    row,
+                )
 
-    async def find(self, query: Query) -> Page:
+    @operation(writes=False)
+    def find(self, query: Query) -> Asking[Page]:
         """Return a page of sessions, in the order in which they are reached.
 
         Waiting ones come by deadline, expired ones by when they are purged; with `prefix` by
@@ -175,45 +174,92 @@ class Operated(Protocol):
             InvalidValueError: `after` is no place where a page of this query ended, or `size`
                 is not 1 to 500.
         """
-        ...
+        begin = find.Place.read(query).moment
+        if find.finds_nothing(query):
+            return Page((), None)
+        name, asked = f"find_{find.Way.of(query)}", find.bounds(query)
+        match (yield from dialect()):
+            case Dialect.SQLITE:  # rows are filtered as they are read, up to the end of the page
+                return (yield from self._found_reading(query, name, asked, begin))
+            case Dialect.POSTGRES:
+                return (yield from self._found_at_once(query, name, asked, begin))
 
-    async def dues(self, *, most: int) -> Dues:
-        """Return how many sessions are due, counted up to `most` each. Changes nothing."""
-        ...
+    def _found_reading(
+        self, query: Query, name: str, asked: dict[str, Any], begin: int
+    ) -> Asking[Page]:
+        fitting = list[Row]()
 
-    async def fold_counts(self) -> None:
+        def is_full(row: Row) -> bool:
+            if find.fits(query, row):
+                fitting.append(row)
+            return len(fitting) > query.size
+
+        examined = yield from rows_until(name, is_full, **asked, after_moment=begin)
+        shown = fitting[: query.size]
+        records = yield from rows("found", places=[row["place"] for row in shown])
+        last = examined[-1] if len(examined) == asked["most"] else None
+        row = find.next_after(query, fitting, last)
+        end = None if row is None else find.Place.of(row, row["moment"]).text(query)
+        return self._page(records, end)
+
+    def _found_at_once(
+        self, query: Query, name: str, asked: dict[str, Any], begin: int
+    ) -> Asking[Page]:
+        found = yield from rows(
+            name,
+            **asked,
+            only_status=query.status,
+            size=query.size + 1,
+            after_at=_EPOCH + begin * _MICROSECOND,
+        )
+        fitting = [row for row in found if row["fits"]]
+        last = found[-1] if found and found[-1]["examined"] == asked["most"] else None
+        row = find.next_after(query, fitting, last)
+        if row is None:
+            return self._page(fitting[: query.size], None)
+        moment = ((row["moment"] or _EPOCH) - _EPOCH) // _MICROSECOND
+        return self._page(fitting[: query.size], find.Place.of(row, moment).text(query))
+
+    def _page(self, found: Iterable[Row], end: str | None) -> Page:
+        return Page([lifecycle_of(row, self.rules) for row in found], end)
+
+    @operation()
+    def fold_counts(self) -> Asking[None]:
         """Bring the levels up to date, so that reading them stays cheap.
 
         Counts older than FINE become hours, and hours older than COUNTS_KEPT are forgotten.
         Nothing is counted twice or lost, whoever folds at the same time.
         """
-        ...
+        yield from rows("fold_counts")
+        yield from rows("fold_hours", fine=FINE, kept=COUNTS_KEPT)
 
-    async def recount(self) -> None:
+    @operation(together=True)
+    def recount(self) -> Asking[None]:
         """Set the levels to what the records are, and leave the counts alone. Reads every record.
 
         For records that came by another way than a change: a copy, or a Lapse of before.
         """
-        ...
+        for name in ("lock_levels", "delete_levels", "recount"):
+            yield from rows(name)
 
-    async def mark_swept(self) -> datetime:
-        """Note that a sweeper works, and return the store's time."""
-        ...
 
-    async def set_brake(self, brake: Brake) -> bool:
-        """Hold back what cannot be undone: every purge, and with a horizon of zero every expiry.
+def _overview(
+    moments: Row,
+    levels: Iterable[tuple[Any, ...]],
+    counts: Iterable[tuple[Any, ...]],
+    brake: Row | None = None,
+) -> Overview:
+    return Overview(
+        now=moments["now"],
+        tallies=[Tally(app_name, Status(status), n) for app_name, status, n in levels],
+        counts=[Counted(app_name, ChangeKind(kind), at, n) for app_name, kind, at, n in counts],
+        next_expiry=moments["next_expiry"],
+        next_purge=moments["next_purge"],
+        swept_at=moments["swept_at"],
+        brake=None if brake is None else brake_of(brake),
+    )
 
-        False, and nothing, where a brake is set already, or where it is for the share and
-        another one was released less than CONFIRMED ago. A jump of the clock is the graver
-        reason: its brake takes the place of one for the share, and of one whose time the
-        jump has ended.
-        """
-        ...
 
-    async def brake(self) -> Brake | None:
-        """Return the brake that is set, whether it would let go by itself or not."""
-        ...
-
-    async def release_brake(self, *, since: datetime) -> bool:
-        """Let go of the brake that was set at `since`; False where it is set no more."""
-        ...
+def _zipped(*columns: Sequence[Any] | None) -> Iterable[tuple[Any, ...]]:
+    """Return the rows of arrays of one length; an array of no rows comes as None."""
+    return zip(*(column or () for column in columns), strict=True)

@@ -15,15 +15,14 @@ from lapse.core.documents import StateDelta
 from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Change
-from lapse.quotas.rules import Bucket, Drawer, Quotas, Turn
-from lapse.store.protocol import Store
+from lapse.quotas.rules import Bucket, Draw, Drawer, Quotas
+from lapse.quotas.store import QuotaStore
+from lapse.store.database import Database
 from lapse.store.records import EventWindow, Result, SessionRecord
+from lapse.store.sessions import Sessions
 
 _MOST_REMEMBERED: Final = 10_000
 """Empty buckets that a process knows of, at most: who draws from them is refused unasked."""
-
-_FORGET_EVERY: Final = 1000
-"""Turns between two times that full buckets are forgotten."""
 
 _WHO: Final = {
     Drawer.USER: "this user has",
@@ -47,14 +46,14 @@ class Admission:
         reused: how many creations came to a session that was there.
     """
 
-    def __init__(self, store: Store, quotas: Quotas) -> None:
+    def __init__(self, database: Database, quotas: Quotas) -> None:
         self.quotas = quotas
         self.refused: Counter[Drawer] = Counter()
         self.exceeded = 0
         self.reused = 0
-        self._store = store
+        self._sessions = Sessions(database)
+        self._store = QuotaStore(database)
         self._empty_until: OrderedDict[str, float] = OrderedDict()
-        self._turns = 0
 
     async def create(
         self,
@@ -77,8 +76,10 @@ class Admission:
         if there is not None:
             return there
         site = _site()
-        await self._take_turn(key, site)
-        created = await self._store.create(key, state=state, ttl=ttl, metadata=metadata, site=site)
+        await self._draw(key, site)
+        created = await self._sessions.create(
+            key, state=state, ttl=ttl, metadata=metadata, site=site
+        )
         return Result(created.value, (*created.changes, *await self._expire_excess(key, site)))
 
     def may_reuse(self, asked: object) -> bool:
@@ -97,48 +98,44 @@ class Admission:
         self, key: SessionKey, ttl: timedelta, metadata: Mapping[str, Any]
     ) -> Result[SessionRecord] | None:
         found = await self._store.reuse_waiting(key, ttl=ttl, metadata=metadata)
-        if found is None:
+        if found.value is None:
             return None
-        there, change = found
-        session = await self._store.read(there, EventWindow(newest=0))
+        session = await self._sessions.read(found.value, EventWindow(newest=0))
         if session is None:
             return None
         self.reused += 1
-        return Result(session, (change,))
+        return Result(session, found.changes)
 
-    async def _take_turn(self, key: SessionKey, site: str | None) -> None:
+    async def _draw(self, key: SessionKey, site: str | None) -> None:
         buckets = self.quotas.buckets(key.user_id, site)
         if not buckets:
             return
-        turn = self._known_refusal(buckets)
-        if turn is None:
-            turn = await self._store.take_turn(buckets)
-            self._turns += 1
-            if self._turns % _FORGET_EVERY == 0:
-                await self._store.forget_turns()
-        if not turn.wait:
+        draw = self._known_refusal(buckets)
+        if draw is None:
+            draw = await self._store.draw(buckets)
+        if not draw.wait:
             return
-        self._remember(turn)
-        (bucket,) = (bucket for bucket in buckets if bucket.name == turn.bucket)
+        self._remember(draw)
+        (bucket,) = (bucket for bucket in buckets if bucket.name == draw.bucket)
         self.refused[bucket.drawer] += 1
         raise TooManyCreatesError(
             f"{_WHO[bucket.drawer]} created as many sessions as are allowed for now, "
             f"{bucket.per_span} a minute",
-            retry_after=turn.wait,
+            retry_after=draw.wait,
         )
 
-    def _known_refusal(self, buckets: Sequence[Bucket]) -> Turn | None:
+    def _known_refusal(self, buckets: Sequence[Bucket]) -> Draw | None:
         """Return a refusal that the store gave already and that stands: nobody can refill it."""
         now = time.monotonic()
         for bucket in buckets:
             left = self._empty_until.get(bucket.name, now) - now
             if left > 0:
-                return Turn(timedelta(seconds=left), bucket.name)
+                return Draw(timedelta(seconds=left), bucket.name)
         return None
 
-    def _remember(self, turn: Turn) -> None:
-        self._empty_until[turn.bucket] = time.monotonic() + turn.wait.total_seconds()
-        self._empty_until.move_to_end(turn.bucket)
+    def _remember(self, draw: Draw) -> None:
+        self._empty_until[draw.bucket] = time.monotonic() + draw.wait.total_seconds()
+        self._empty_until.move_to_end(draw.bucket)
         if len(self._empty_until) > _MOST_REMEMBERED:
             self._empty_until.popitem(last=False)
 
@@ -147,15 +144,15 @@ class Admission:
         if per_user is None and (per_site is None or site is None):
             return ()
         try:
-            changes = await self._store.expire_excess(
+            expired = await self._store.expire_excess(
                 key, site=site, per_user=per_user, per_site=per_site
             )
         except StoreUnavailableError as error:
             # The session is there; the user's next one makes up for it.
             _log.warning("what exceeds a quota could not be expired: %s", error)
             return ()
-        self.exceeded += len(changes)
-        return changes
+        self.exceeded += expired.value
+        return expired.changes
 
 
 def _site() -> str | None:

@@ -6,7 +6,7 @@
 -- :steps interval[]
 -- :buckets varchar[]
 
--- name: take_turn
+-- name: draw
 -- From all buckets, or from none: their rows are locked, in order, before they are looked at.
 -- Where one is missing nothing is drawn and no row returned: it is made, and may be asked again.
 -- It waits for no disk.
@@ -41,7 +41,7 @@ taken AS (
 )
 SELECT wait, bucket FROM worst;
 
--- name: forget_turns
+-- name: forget_buckets
 DELETE FROM lapse_turns WHERE full_at <= coalesce(:now, clock_timestamp());
 
 -- name: expire_excess

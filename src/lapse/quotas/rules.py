@@ -1,22 +1,19 @@
-"""How much of creating sessions is allowed, and the part of a store that keeps to it.
+"""How much of creating sessions is allowed.
 
-A creation takes its turn first: it is refused while a bucket it draws from is empty. Afterwards
-what exceeds the quota of waiting sessions expires, the longest quiet first. That is a statement
-of its own, after the creation: whichever of two creations at once comes last sees both.
+A creation takes a token first: it is refused while a bucket that it draws from is empty.
+Afterwards what exceeds the quota of waiting sessions expires, the longest quiet first. That is a
+statement of its own, after the creation: whichever of two creations at once comes last sees both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from lapse.core.errors import InvalidValueError
-from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Change
 
 SPAN: Final = timedelta(minutes=1)
 """A bucket that is full lets as many through at once as it fills in this time."""
@@ -61,8 +58,8 @@ class Bucket(NamedTuple):
         return SPAN / self.per_span
 
 
-class Turn(NamedTuple):
-    """The answer to a creation that wants its turn.
+class Draw(NamedTuple):
+    """The answer to a creation that wants a token from each of its buckets.
 
     Attributes:
         wait: for how long it is refused; zero when it may go on, and has drawn.
@@ -132,41 +129,3 @@ USUAL: Final = Quotas(
     creates=6000,
 )
 """What is allowed where users are authenticated and nothing else is set."""
-
-
-class Limiting(Protocol):
-    """What keeps the creation of sessions within its quotas, on every replica."""
-
-    async def take_turn(self, buckets: Sequence[Bucket]) -> Turn:
-        """Draw one from each of the buckets, or, where one is empty, from none.
-
-        What was drawn in the last SPAN may be forgotten in a crash.
-        """
-        ...
-
-    async def forget_turns(self) -> None:
-        """Forget the buckets that are full again."""
-        ...
-
-    async def expire_excess(
-        self, key: SessionKey, *, site: str | None, per_user: int | None, per_site: int | None
-    ) -> Sequence[Change]:
-        """Expire waiting sessions of the key's user, in all apps, and of a site, over so many.
-
-        The newest stay, counted from their creation, their last extension or their last event,
-        whichever came last. What goes is restorable for SHORTEST_RESTORE: not for as long as
-        what expires at its deadline, or whoever creates without end would fill the store.
-        EXCESS at a time. Nothing while the rules are not enforced, or where nothing is restorable
-        and a brake is set.
-        """
-        ...
-
-    async def reuse_waiting(
-        self, key: SessionKey, *, ttl: timedelta, metadata: Mapping[str, Any]
-    ) -> tuple[SessionKey, Change] | None:
-        """Give the newest session that is as good as a new one a fresh TTL; None without one.
-
-        Of the key's user in its app: waiting, with no event and no state of its own, with
-        exactly this metadata, and young enough for the whole TTL.
-        """
-        ...

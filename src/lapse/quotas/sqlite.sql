@@ -1,13 +1,27 @@
 -- What keeps the creation of sessions within its quotas.
+--
+-- Types of parameters and columns:
+-- :wait, :span duration
 
--- name: read_turn
-SELECT full_at FROM lapse_turns WHERE bucket = :bucket;
-
--- name: take_turn
-INSERT INTO lapse_turns (bucket, full_at) VALUES (:bucket, :full_at)
+-- name: draw
+-- From all buckets, or from none.
+WITH ahead AS (
+  SELECT b.value AS bucket,
+    max(coalesce(t.full_at, 0), :now) + json_extract(:steps, '$[' || b.key || ']') AS full_at
+  FROM json_each(:buckets) AS b LEFT JOIN lapse_turns AS t ON t.bucket = b.value
+)
+SELECT max(full_at - :now - :span, 0) AS wait, bucket FROM ahead ORDER BY full_at DESC LIMIT 1;
+WITH ahead AS (
+  SELECT b.value AS bucket,
+    max(coalesce(t.full_at, 0), :now) + json_extract(:steps, '$[' || b.key || ']') AS full_at
+  FROM json_each(:buckets) AS b LEFT JOIN lapse_turns AS t ON t.bucket = b.value
+)
+INSERT INTO lapse_turns (bucket, full_at)
+SELECT bucket, full_at FROM ahead
+WHERE NOT EXISTS (SELECT 1 FROM ahead WHERE full_at > :now + :span)
 ON CONFLICT (bucket) DO UPDATE SET full_at = excluded.full_at;
 
--- name: forget_turns
+-- name: forget_buckets
 DELETE FROM lapse_turns WHERE full_at <= :now;
 
 -- name: quiet_since
@@ -39,7 +53,8 @@ WITH over AS (
 UPDATE lapse_lobby
 SET status = 'expired', expires_at = :now, expired_at = :now,
   restorable_until = :now + CASE WHEN :horizon > 0 THEN :shortest_restore ELSE 0 END
-WHERE :enforced AND rowid IN (SELECT place_id FROM over ORDER BY quiet_since LIMIT :limit)
+WHERE :enforced AND (:horizon > 0 OR NOT {is_braked})
+  AND rowid IN (SELECT place_id FROM over ORDER BY quiet_since LIMIT :limit)
   AND status = 'waiting' AND expires_at > :now
   AND NOT EXISTS (
     SELECT 1 FROM sessions AS s

@@ -78,6 +78,8 @@ class Ask(NamedTuple):
     name: str
     key: SessionKey = NO_SESSION
     params: Mapping[str, Any] = {}
+    enough: Callable[[Row], bool] | None = None
+    """Called with each row: once it returns True, a database that reads row by row may stop."""
 
 
 class Native(NamedTuple):
@@ -94,6 +96,12 @@ Asking = Generator[Ask | Native | type[Dialect], Any, T]
 def rows(name: str, key: SessionKey = NO_SESSION, **params: Any) -> Asking[Answer]:
     """Run a statement; return its rows."""
     answer: Answer = yield Ask(name, key, params)
+    return answer
+
+
+def rows_until(name: str, enough: Callable[[Row], bool], **params: Any) -> Asking[Answer]:
+    """Run a statement, and read its rows until there are enough; return those that were read."""
+    answer: Answer = yield Ask(name, NO_SESSION, params, enough)
     return answer
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import timedelta
 from typing import Any
 
 from lapse.adoption.store import AdoptionStore
 from lapse.audit.store import Audited
+from lapse.check.store import HealthStore
 from lapse.notices.store import Watchable
-from lapse.overview.store import Operated
-from lapse.quotas.rules import Limiting
+from lapse.overview.store import OverviewStore
+from lapse.quotas.store import QuotaStore
 from lapse.runs.store import RunStore
 from lapse.store.database import Database
-from lapse.store.operation import Asking, operation, rows
 from lapse.store.sessions import Sessions
+from lapse.sweep.store import SweepStore
 from lapse.ttl.store import TtlStore
 
 
@@ -26,8 +24,10 @@ class Store(
     TtlStore,
     AdoptionStore,
     Audited,
-    Limiting,
-    Operated,
+    QuotaStore,
+    OverviewStore,
+    SweepStore,
+    HealthStore,
     Database,
 ):
     """The store with all its parts."""
@@ -35,14 +35,3 @@ class Store(
     @property
     def _database(self) -> Any:  # type: ignore[override]
         return self
-
-    def hints(self, nearer: Callable[[timedelta], None]) -> AbstractAsyncContextManager[None]:
-        return nullcontext()
-
-    async def pending_migration(self) -> str:
-        return (await self.inspect()).script
-
-    @operation()
-    def ping(self) -> Asking[None]:
-        """Return when the store can be read and written."""
-        yield from rows("ping")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from lapse.overview.store import CONFIRMED, Brake, BrakeReason, Dues
-from lapse.store.protocol import Store
-from lapse.sweep.rules import BrakeOptions
+from lapse.store.database import Database
+from lapse.sweep.rules import CONFIRMED, Brake, BrakeOptions, BrakeReason, Dues
+from lapse.sweep.store import SweepStore
 
 _CLEAR: Final = timedelta(seconds=5)
 """How long a backlog that was found to be no reason for a brake is not counted again."""
@@ -62,7 +62,7 @@ class Brakes:
         """The same before the jump for which a brake was set."""
         self._clear_until = timedelta(0)
 
-    async def look(self, store: Store) -> BrakeNews:
+    async def look(self, database: Database) -> BrakeNews:
         """Set the brake where there is a reason, let go of it where its time is over.
 
         It costs what is due, up to the bound that would be too much.
@@ -70,7 +70,7 @@ class Brakes:
         Raises:
             StoreUnavailableError: the store does not answer.
         """
-        before = process_clock()
+        store, before = SweepStore(database), process_clock()
         dues = await store.dues(most=self._options.sessions + 1)
         zero, last = dues.now - before, self._zero
         jump = timedelta(0) if last is None else dues.now - process_clock() - last
@@ -94,7 +94,7 @@ class Brakes:
             let_go=seen if brake != seen else None,
         )
 
-    async def _set(self, store: Store, wanted: Brake) -> tuple[bool, Brake | None]:
+    async def _set(self, store: SweepStore, wanted: Brake) -> tuple[bool, Brake | None]:
         """Set a brake; return whether it was this one that did, and the one that is set now."""
         is_ours = await store.set_brake(wanted)
         brake = await store.brake()
@@ -110,7 +110,7 @@ class Brakes:
             return False
         return zero - self._zero_before <= self._options.jump
 
-    async def _too_much(self, store: Store, dues: Dues) -> Brake | None:
+    async def _too_much(self, store: SweepStore, dues: Dues) -> Brake | None:
         """Return the brake for a backlog that is too large a share of everything."""
         if _lost(store, dues) <= self._options.sessions or process_clock() < self._clear_until:
             return None
@@ -123,20 +123,21 @@ class Brakes:
         return Brake(BrakeReason.SHARE, dues.now, dues.now + CONFIRMED, sessions=lost)
 
 
-def _lost(store: Store, dues: Dues) -> int:
+def _lost(store: SweepStore, dues: Dues) -> int:
     """Return how many sessions a sweep would end for good."""
     return dues.purge if store.rules.horizon else dues.purge + dues.expire
 
 
-async def confirm(store: Store, by: str) -> Brake | None:
+async def confirm(database: Database, by: str) -> Brake | None:
     """Let go of the brake, because somebody has looked and says so; None where none is set.
 
     What it held is purged by the next sweep, and for CONFIRMED no share is too large.
 
     Args:
-        store: whose brake it is.
+        database: whose brake it is.
         by: who says so, for the log.
     """
+    store = SweepStore(database)
     brake = await store.brake()
     if brake is None or not await store.release_brake(since=brake.since):
         return None

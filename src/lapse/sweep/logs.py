@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lapse.overview.store import Brake, BrakeReason
+from lapse.sweep.rules import Brake, BrakeReason
 from lapse.sweep.sweeper import SweepReport
 from lapse.telemetry.logs import seconds_of
 

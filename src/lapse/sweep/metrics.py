@@ -7,7 +7,7 @@ from typing import Final
 from prometheus_client import Counter, Histogram
 
 from lapse.core.errors import StoreUnavailableError
-from lapse.overview.store import BrakeReason
+from lapse.sweep.rules import BrakeReason
 from lapse.sweep.sweeper import SweepReport
 from lapse.telemetry.metrics import Metrics, Where
 

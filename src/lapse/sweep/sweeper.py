@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,15 +19,20 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from lapse.core.background import Background
+from lapse.core.errors import LapseError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Status
-from lapse.overview.store import BUCKET
-from lapse.store.protocol import Store
+from lapse.store.database import Database
+from lapse.store.sessions import Sessions
 from lapse.sweep.brake import BrakeNews, Brakes
 from lapse.sweep.rules import BrakeOptions
+from lapse.sweep.store import SweepStore
 from lapse.telemetry.tracing import traced
 
 T = TypeVar("T")
+
+CHANNEL: Final = "lapse_deadlines"
+"""Where statements tell the seconds to a deadline nearer than other processes' sweepers look."""
 
 BATCH: Final = 500
 LONGEST_SLEEP: Final = timedelta(seconds=15)
@@ -42,6 +47,9 @@ the interpreter for moments only, and has it back before a thread that waits for
 
 _FULL_BATCH_GAP: Final = timedelta(milliseconds=5)
 """At most this long between full batches, at random: room for others, replicas out of step."""
+
+MAINTAINED_EVERY: Final = timedelta(minutes=5)
+"""How often a sweeper does what keeps the store small and fast."""
 
 _MARKED_EVERY: Final = timedelta(seconds=5)
 """How often a sweeper notes that it works, at most."""
@@ -82,7 +90,7 @@ def _noted(report: SweepReport) -> dict[str, int]:
 
 @traced("sweep", _noted)
 async def sweep_once(
-    store: Store, feed: Feed, *, batch: int = BATCH, brakes: Brakes | None = None
+    store: Database, feed: Feed, *, batch: int = BATCH, brakes: Brakes | None = None
 ) -> SweepReport:
     """Expire and purge at most `batch` due sessions of each kind, and publish the changes.
 
@@ -96,7 +104,8 @@ async def sweep_once(
     braking = await (brakes or Brakes()).look(store)
     counts, latest, full = Counter[ChangeKind](), timedelta(0), False
     # Expiry first: with a horizon of zero, what it expires is purged by the same sweep.
-    for step in (store.expire_due, store.purge_due):
+    sessions = Sessions(store)
+    for step in (sessions.expire_due, sessions.purge_due):
         swept = await step(batch)
         full = full or swept.value >= batch
         for start in range(0, swept.value, _PORTION):
@@ -125,6 +134,20 @@ def _tell(listener: Callable[[T], None], news: T) -> None:
         _log.exception("a listener of the sweeper failed")
 
 
+async def maintain(works: Sequence[Callable[[], Awaitable[object]]]) -> None:
+    """Do each work; one that fails is logged and does not stop the others."""
+    for work in works:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - the next one may work
+            known = isinstance(error, LapseError | OSError)
+            _log.warning(
+                "maintenance failed and is tried again later: %s",
+                error or type(error).__name__,
+                exc_info=None if known else error,
+            )
+
+
 class Sweeper:
     """Sweeps a store until it is stopped: at each deadline, and at least every `longest_sleep`.
 
@@ -140,17 +163,20 @@ class Sweeper:
         on_report: called with the report of every sweep.
         on_fault: called with every fault of the store.
         brakes: when it stops before what cannot be undone.
+        maintenance: what else is done every MAINTAINED_EVERY, each by itself: one that fails is
+            logged, and done again the next time.
         longest_sleep: see above.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: Database,
         feed: Feed,
         *,
         on_report: Callable[[SweepReport], None] | None = None,
         on_fault: Callable[[Exception], None] | None = None,
         brakes: BrakeOptions = BrakeOptions(),
+        maintenance: Sequence[Callable[[], Awaitable[object]]] = (),
         longest_sleep: timedelta = LONGEST_SLEEP,
     ) -> None:
         self._store = store
@@ -159,7 +185,8 @@ class Sweeper:
         self._on_fault = on_fault or (lambda _: None)
         self._longest_sleep = longest_sleep
         self._brakes = Brakes(brakes)
-        self._marked_at = self._folded_at = -math.inf
+        self._maintenance = maintenance
+        self._marked_at = self._maintained_at = -math.inf
         self._work = Background(
             "the sweeper",
             self._step,
@@ -224,10 +251,17 @@ class Sweeper:
         """Hear of nearer deadlines, from this process and from others."""
         unsubscribe = self._feed.subscribe(self._notice)
         try:
-            async with self._store.hints(self._work.wake):
+            async with self._store.listen(CHANNEL, self._hear):
                 yield
         finally:
             unsubscribe()
+
+    def _hear(self, text: str) -> None:
+        """Wake for a deadline that another process made, so many seconds ahead."""
+        try:
+            self._work.wake(timedelta(seconds=float(text)))
+        except (ValueError, OverflowError):
+            _log.debug("not a deadline: somebody else uses our channel %s", CHANNEL)
 
     async def _step(self) -> timedelta:
         """Sweep once and return how long there is nothing to do."""
@@ -235,18 +269,18 @@ class Sweeper:
         await self._keep_books()
         if report.full:
             return _FULL_BATCH_GAP * random.random()
-        ahead = await self._store.time_to_next()
+        ahead = await Sessions(self._store).time_to_next()
         return self._longest_sleep if ahead is None else min(ahead, self._longest_sleep)
 
     async def _keep_books(self) -> None:
-        """Note that this sweeper works, and bring the levels up to date, each when it is time."""
+        """Note that this sweeper works, and maintain the store, each when it is time."""
         now = time.monotonic()
         if now - self._marked_at >= _MARKED_EVERY.total_seconds():
-            await self._store.mark_swept()
+            await SweepStore(self._store).mark_swept()
             self._marked_at = now
-        if now - self._folded_at >= BUCKET.total_seconds():
-            await self._store.fold_counts()
-            self._folded_at = now
+        if now - self._maintained_at >= MAINTAINED_EVERY.total_seconds():
+            self._maintained_at = now
+            await maintain(self._maintenance)
 
     def _notice(self, change: Change) -> None:
         """Plan for a deadline that is nearer than the planned one; the store decides at it."""

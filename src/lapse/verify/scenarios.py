@@ -17,6 +17,7 @@ from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
 from lapse.store.operation import Dialect
+from lapse.store.sessions import Sessions
 from lapse.store.statements import read_script
 from lapse.verify.client import (
     DEMO_APP,
@@ -199,7 +200,7 @@ async def stopped_with_many_pending(_stage: Stage) -> None:
     async with Server() as server:
         store = store_from_url(f"sqlite:///{server.store}")
         creations = (
-            store.create(
+            Sessions(store).create(
                 SessionKey(DEMO_APP, "u", f"pending-{number}"),
                 state=StateDelta(),
                 ttl=timedelta(minutes=30),

@@ -9,15 +9,16 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
+from lapse.check.store import HealthStore
 from lapse.core.errors import LapseError
-from lapse.store.protocol import Store
+from lapse.store.database import Database
 from lapse.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _TIMEOUT: Final = timedelta(seconds=2)
 
 
 def health_routes(
-    store: Store, metrics: Metrics, *, sweeper_is_well: Callable[[], bool]
+    store: Database, metrics: Metrics, *, sweeper_is_well: Callable[[], bool]
 ) -> APIRouter:
     """Return `/livez`, `/readyz` and `/metrics`."""
     router = APIRouter(tags=["health"])
@@ -32,7 +33,7 @@ def health_routes(
         """Answer 200 when the store can be written and the sweeper works, else 503."""
         faults = {}
         try:
-            await asyncio.wait_for(store.ping(), _TIMEOUT.total_seconds())
+            await asyncio.wait_for(HealthStore(store).ping(), _TIMEOUT.total_seconds())
         except TimeoutError:
             faults["store"] = f"no answer within {_TIMEOUT.total_seconds():.0f} s"
         except LapseError as error:

@@ -9,7 +9,8 @@ from typer.main import get_command
 from lapse.cli.command import Exit
 from lapse.cli.main import app
 from lapse.overview.json import brake_json, overview_json
-from lapse.overview.store import Brake, BrakeReason, Overview
+from lapse.sweep.rules import Brake, BrakeReason
+from lapse.overview.store import Overview
 
 PAGE = (Path(__file__).parents[3] / "docs" / "command_line.md").read_text("utf-8")
 

@@ -15,8 +15,6 @@ import asyncpg
 from lapse.core.errors import StoreUnavailableError
 from lapse.store.postgres.connections import NOT_NOW, Connections
 
-CHANNEL: Final = "lapse_deadlines"
-
 _LONGEST_PAUSE: Final = timedelta(seconds=30)
 
 _log = logging.getLogger(__name__)
@@ -70,15 +68,3 @@ class Listener:
 
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         self._told(str(payload))
-
-
-def hearing(nearer: Callable[[timedelta], None]) -> Callable[[str], None]:
-    """Return what reads a payload of the deadlines' channel and passes on the time left."""
-
-    def hear(payload: str) -> None:
-        try:
-            nearer(timedelta(seconds=float(payload)))
-        except (ValueError, OverflowError):
-            _log.debug("not a deadline: a notice of somebody else's on our channel")
-
-    return hear

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
 
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Rules
@@ -17,15 +16,11 @@ from lapse.store.postgres.adopting import PostgresAdopting
 from lapse.store.postgres.auditing import PostgresAudited
 from lapse.store.postgres.call import Call
 from lapse.store.postgres.database import PostgresDatabase
-from lapse.store.postgres.limiting import PostgresLimiting
-from lapse.store.postgres.operating import PostgresOperated
 from lapse.store.postgres.part import Known
 from lapse.store.protocol import Store
 
 
-class PostgresStore(
-    PostgresDatabase, PostgresAdopting, PostgresAudited, PostgresLimiting, PostgresOperated, Store
-):
+class PostgresStore(PostgresDatabase, PostgresAdopting, PostgresAudited, Store):
     """A store in one PostgreSQL database."""
 
     def __init__(
@@ -38,9 +33,6 @@ class PostgresStore(
     async def _call(self, key: SessionKey = NO_SESSION) -> Call:
         await self.open()
         return Call(self._connections, self._rules, self._now, {}, None, key)
-
-    def hints(self, nearer: Callable[[timedelta], None]) -> AbstractAsyncContextManager[None]:
-        return self.listen(listen.CHANNEL, listen.hearing(nearer))
 
     async def records(self, keys: Collection[SessionKey]) -> Snapshot:
         return await watching.records(await self._call(), keys)

@@ -407,3 +407,19 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
 
 -- name: ping
 SELECT 1 FROM lapse_lobby LIMIT 1;
+
+-- name: indexes
+-- Asked, like the next one, of a database that nobody has opened, of whatever version.
+SELECT name, true AS valid FROM sqlite_master WHERE type = 'index';
+
+-- name: inspect_sessions
+SELECT
+  (SELECT count(*) FROM (
+    SELECT 1 FROM lapse_lobby WHERE status = 'waiting' AND expires_at <= :now LIMIT :most
+  )) AS expire,
+  (SELECT count(*) FROM (
+    SELECT 1 FROM lapse_lobby WHERE status = 'expired' AND restorable_until <= :now LIMIT :most
+  )) AS purge,
+  (SELECT count(*) FROM (
+    SELECT 1 FROM lapse_lobby WHERE status = 'expired' AND first_message_at IS NOT NULL LIMIT :most
+  )) AS used_but_expired;

@@ -16,17 +16,13 @@ from lapse.store.sqlite import watching
 from lapse.store.sqlite.adopting import SqliteAdopting
 from lapse.store.sqlite.auditing import SqliteAudited
 from lapse.store.sqlite.database import SqliteDatabase
-from lapse.store.sqlite.limiting import SqliteLimiting
-from lapse.store.sqlite.operating import SqliteOperated
 from lapse.store.sqlite.transaction import Transaction
 from lapse.store.sqlite.values import to_micros
 
 T = TypeVar("T")
 
 
-class SqliteStore(
-    SqliteDatabase, SqliteAdopting, SqliteAudited, SqliteLimiting, SqliteOperated, Store
-):
+class SqliteStore(SqliteDatabase, SqliteAdopting, SqliteAudited, Store):
     """A store in one SQLite file, or in memory with the path `:memory:`."""
 
     async def _read(self, work: Callable[[Transaction], T], key: SessionKey | None = None) -> T:

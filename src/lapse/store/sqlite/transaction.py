@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -12,7 +13,7 @@ from typing import Any, Final, TypeVar
 from lapse.core.errors import NotWithThisStoreError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import SHORTEST_RESTORE, ChangeKind, Rules, Status
-from lapse.store.operation import NO_SESSION, Answer, Ask, Asking, Dialect, Native
+from lapse.store.operation import NO_SESSION, Answer, Ask, Asking, Dialect, Native, Row
 from lapse.store.sqlite.values import Found, encoded, from_micros
 from lapse.store.statements import read_statements
 
@@ -83,7 +84,13 @@ class Transaction:
             return self.natives[asked.name](own, *asked.arguments)
         return Dialect.SQLITE
 
-    def _rows(self, name: str, key: SessionKey, params: Mapping[str, Any]) -> Answer:
+    def _rows(
+        self,
+        name: str,
+        key: SessionKey,
+        params: Mapping[str, Any],
+        enough: Callable[[Row], bool] | None,
+    ) -> Answer:
         """Run each statement of a script; answer with the rows of all, in order."""
         try:
             script = _STATEMENTS[name]
@@ -94,11 +101,11 @@ class Transaction:
         bound = self._shared(key)
         for parameter, value in params.items():
             bound[parameter] = encoded(parameter, value)
-        answer, now = Answer(), self.now
+        answer = Answer()
         for statement in script:
             cursor = self.connection.execute(statement, bound)
             if cursor.description is not None:
-                answer += [Found(row, now) for row in cursor]
+                answer += _read(cursor, self.now, enough)
         return answer
 
     def _shared(self, key: SessionKey) -> dict[str, Any]:
@@ -148,6 +155,15 @@ class Transaction:
         from lapse.store.lobby import read_lifecycle
 
         return self.drive(read_lifecycle(self.key, self.rules))
+
+
+def _read(cursor: sqlite3.Cursor, now: int, enough: Callable[[Row], bool] | None) -> Iterator[Row]:
+    with closing(cursor):
+        for found in cursor:
+            row = Found(found, now)
+            yield row
+            if enough is not None and enough(row):
+                return
 
 
 @cache

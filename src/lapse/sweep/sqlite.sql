@@ -1,0 +1,54 @@
+-- The brake of the sweepers, what is due, and that a sweeper works.
+--
+-- Types of parameters and columns:
+-- :braked_at, :braked_until, :swept_at moment
+-- :jump, :confirmed duration
+
+-- name: is_braked
+-- A part of other statements.
+EXISTS (SELECT 1 FROM lapse_brakes WHERE released_at IS NULL)
+
+-- name: brake
+SELECT reason, since AS braked_at, until AS braked_until, sessions AS held_back, jump
+FROM lapse_brakes WHERE released_at IS NULL;
+
+-- name: set_brake
+-- What was let go of is not held again by its share of the whole within the time it is confirmed.
+INSERT INTO lapse_brakes AS b (id, reason, since, until, sessions, jump)
+VALUES (1, :reason, :braked_at, :braked_until, :sessions, :jump)
+ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, since = excluded.since,
+  until = excluded.until, sessions = excluded.sessions, jump = excluded.jump, released_at = NULL
+WHERE (
+  b.released_at IS NOT NULL
+  OR excluded.reason = 'clock' AND (b.reason = 'share' OR b.until <= excluded.since)
+)
+AND NOT (
+  excluded.reason = 'share'
+  AND b.released_at <= excluded.since AND excluded.since < b.released_at + :confirmed
+)
+RETURNING id;
+
+-- name: release_brake
+UPDATE lapse_brakes SET released_at = :now WHERE released_at IS NULL AND since = :braked_at
+RETURNING id;
+
+-- name: dues
+SELECT due.*, (SELECT coalesce(sum(sessions), 0) FROM {levels}) AS stored,
+  b.reason, b.since AS braked_at, b.until AS braked_until, b.sessions AS held_back, b.jump
+FROM {count_due} AS due
+LEFT JOIN lapse_brakes AS b ON b.released_at IS NULL;
+
+-- name: count_due
+-- A part of `dues`.
+SELECT
+  (SELECT count(*) FROM (
+    SELECT 1 FROM lapse_lobby WHERE status = 'waiting' AND expires_at <= :now LIMIT :most
+  )) AS expire,
+  (SELECT count(*) FROM (
+    SELECT 1 FROM lapse_lobby WHERE status = 'expired' AND restorable_until <= :now LIMIT :most
+  )) AS purge;
+
+-- name: mark_swept
+INSERT INTO lapse_sweeps (id, swept_at) VALUES (1, :now)
+ON CONFLICT (id) DO UPDATE SET swept_at = :now
+RETURNING swept_at;
