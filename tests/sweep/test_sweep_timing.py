@@ -54,8 +54,8 @@ async def test_a_session_expires_at_its_deadline_and_not_before(store, sweeper, 
     await sweeper.start()
     await heard.changes.until(expired)
     (change,) = heard.changes.seen
-    assert change.at >= created.change.record.expires_at
-    assert change.lateness == change.at - created.change.record.expires_at
+    assert change.at >= created.changes[0].record.expires_at
+    assert change.lateness == change.at - created.changes[0].record.expires_at
 
 
 async def test_the_sweeper_wakes_early_for_a_nearer_deadline(store, sweeper, feed, heard):
