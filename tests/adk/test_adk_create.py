@@ -121,7 +121,7 @@ async def test_of_many_creations_of_one_id_exactly_one_wins(lapse):
 
 async def test_the_ttl_and_metadata_of_a_session_are_recorded(lapse):
     session = await created(lapse, ttl_minutes=0.5, metadata={"page": "home"})
-    record = await lapse.core.lifecycle(SessionKey(APP, USER, session.id))
+    record = await lapse.lifecycle(SessionKey(APP, USER, session.id))
     assert record.status is Status.WAITING
     assert record.ttl == timedelta(seconds=30)
     assert record.expires_at == record.created_at + timedelta(seconds=30)
@@ -134,7 +134,7 @@ async def test_the_ttl_and_metadata_of_a_session_are_recorded(lapse):
 
 async def test_metadata_says_that_the_caller_chose_the_id(lapse):
     session = await created(lapse, session_id="s-1", ttlMinutes=2)
-    record = await lapse.core.lifecycle(SessionKey(APP, USER, session.id))
+    record = await lapse.lifecycle(SessionKey(APP, USER, session.id))
     assert record.metadata["backend_created"] is False
     assert record.ttl == timedelta(minutes=2)
 

@@ -78,7 +78,7 @@ async def test_the_record_of_its_life_goes_too(lapse):
     await lapse.append_event(session, spoken())
     await deleted(lapse, session.id)
     with pytest.raises(NoSuchSessionError):
-        await lapse.core.lifecycle(SessionKey(APP, USER, session.id))
+        await lapse.lifecycle(SessionKey(APP, USER, session.id))
 
 
 async def test_flush_may_come_at_any_time_also_after_close(lapse):

@@ -190,7 +190,7 @@ async def test_a_session_that_stock_adk_deletes_is_gone_with_its_record(file, la
     await deleted(stock, "s-1")
     assert await got(lapse, "s-1") is None
     with pytest.raises(NoSuchSessionError):
-        await lapse.core.lifecycle(SessionKey(APP, USER, "s-1"))
+        await lapse.lifecycle(SessionKey(APP, USER, "s-1"))
     assert rows(file, "SELECT count(*) FROM lapse_lobby") == [(0,)]
     again = await created(lapse, session_id="s-1")
     assert again.events == []
@@ -204,11 +204,11 @@ async def test_a_session_deleted_without_foreign_keys_leaves_no_ghost(file, laps
         connection.execute("DELETE FROM sessions")
     assert await got(lapse, "s-1") is None
     with pytest.raises(NoSuchSessionError):
-        await lapse.core.lifecycle(SessionKey(APP, USER, "s-1"))
+        await lapse.lifecycle(SessionKey(APP, USER, "s-1"))
     again = await created(lapse, session_id="s-1", metadata={"page": "cart"})
     await lapse.append_event(again, spoken("anew"))
     assert texts(await got(lapse, "s-1")) == ["anew"]
-    assert (await lapse.core.lifecycle(SessionKey(APP, USER, "s-1"))).metadata["page"] == "cart"
+    assert (await lapse.lifecycle(SessionKey(APP, USER, "s-1"))).metadata["page"] == "cart"
 
 
 async def test_a_session_of_stock_adk_is_used_once_it_has_a_message(lapse, stock):
@@ -218,7 +218,7 @@ async def test_a_session_of_stock_adk_is_used_once_it_has_a_message(lapse, stock
     assert await status_of(lapse, "s-1") is Status.ORPHAN
     await stock.append_event(session, spoken(timestamp=1001.0))
 
-    record = await lapse.core.lifecycle(SessionKey(APP, USER, "s-1"))
+    record = await lapse.lifecycle(SessionKey(APP, USER, "s-1"))
     assert record.status is Status.USED
     assert record.first_message_at.timestamp() == 1001.0
     assert record.metadata == {}
@@ -229,7 +229,7 @@ async def test_an_orphan_reads_lists_and_takes_appends(lapse, stock):
     await created(stock, session_id="s-1", state={"k": 1, "app:a": 1})
     orphan = await got(lapse, "s-1")
     assert orphan.state == {"k": 1, "app:a": 1}
-    assert (await lapse.core.lifecycle(SessionKey(APP, USER, "s-1"))).metadata == {}
+    assert (await lapse.lifecycle(SessionKey(APP, USER, "s-1"))).metadata == {}
     listed = (await lapse.list_sessions(app_name=APP)).sessions
     assert [found.id for found in listed] == ["s-1"]
 

@@ -207,7 +207,7 @@ async def expired(service):
         ttl=timedelta(minutes=30),
         metadata={},
     )
-    return session_of(made.session)
+    return session_of(made.value)
 
 
 async def test_an_expired_session_is_absent_for_adk(lapse):
@@ -223,12 +223,12 @@ async def test_an_expired_session_is_absent_for_adk(lapse):
 async def test_a_message_to_an_expired_session_that_a_runner_holds_resurrects_it(lapse, swept):
     session = await expired(lapse)
     if swept:
-        await lapse.store.sessions.expire_due(10)
+        await lapse.store.expire_due(10)
     await lapse.append_event(session, spoken("still here"))
     after = await got(lapse, session.id)
     assert texts(after) == ["still here"]
     assert after.state == {"k": 1}
-    record = await lapse.core.lifecycle(SessionKey(APP, USER, session.id))
+    record = await lapse.lifecycle(SessionKey(APP, USER, session.id))
     assert (record.status, record.resurrections) == (Status.USED, 1)
 
 

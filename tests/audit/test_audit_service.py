@@ -13,7 +13,7 @@ NAMED = {"app_name": "app", "user_id": "ann", "session_id": "s1"}
 
 
 async def acts(lapse):
-    return [(act.by, act.action) for act in await lapse.store.sessions.acts(newest=99)][::-1]
+    return [(act.by, act.action) for act in await lapse.store.acts(newest=99)][::-1]
 
 
 @pytest.mark.parametrize("role", list(Role))

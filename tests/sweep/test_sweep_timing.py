@@ -54,15 +54,15 @@ async def test_a_session_expires_at_its_deadline_and_not_before(store, sweeper, 
     await sweeper.start()
     await heard.changes.until(expired)
     (change,) = heard.changes.seen
-    assert change.at >= created.change.record.expires_at
-    assert change.lateness == change.at - created.change.record.expires_at
+    assert change.at >= created.changes[0].record.expires_at
+    assert change.lateness == change.at - created.changes[0].record.expires_at
 
 
 async def test_the_sweeper_wakes_early_for_a_nearer_deadline(store, sweeper, feed, heard):
     await waiting(store, "far", NEVER)
     await sweeper.start()
     await asleep(sweeper)
-    feed.publish([(await waiting(store, "near")).change])
+    feed.publish((await waiting(store, "near")).changes)
     await heard.changes.until(expired)
     assert expired(heard.changes.seen) == ["near"]
 
@@ -82,7 +82,7 @@ async def test_a_deadline_told_during_a_sweep_is_not_forgotten(store, feed, hear
         async def time_to_next(self):
             ahead = await store.time_to_next()
             if not heard.reports.seen[1:]:
-                feed.publish([(await waiting(store)).change])
+                feed.publish((await waiting(store)).changes)
             return ahead
 
         def __getattr__(self, name):
