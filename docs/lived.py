@@ -11,7 +11,6 @@ from typing import Final
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause
-from lapse.store.protocol import Store
 from lapse.store.records import EventRecord, NewEvent
 
 _DAYS: Final = 4

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lapse.cli import main as cli
-from lapse.store.postgres import PostgresStore
-from lapse.store.sqlite import SqliteStore
+from lapse.store.postgres import PostgresDatabase
+from lapse.store.sqlite import SqliteDatabase
 
 
 def write_down_reads(kind: Any, file: Path) -> None:
@@ -26,6 +26,6 @@ def write_down_reads(kind: Any, file: Path) -> None:
 
 if __name__ == "__main__":
     reads = Path(sys.argv.pop(1))
-    for each in (SqliteStore, PostgresStore):
+    for each in (SqliteDatabase, PostgresDatabase):
         write_down_reads(each, reads)
     cli.main()

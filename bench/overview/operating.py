@@ -29,7 +29,6 @@ from lapse.core.lifecycle import Status
 from lapse.overview.find import Place, Way
 from lapse.overview.store import Query
 from lapse.store import store_from_url
-from lapse.store.protocol import Store
 
 GOAL: Final = 10.0
 """Milliseconds of the store's time for a page, p99."""

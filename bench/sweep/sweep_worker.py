@@ -18,7 +18,6 @@ from lapse.adk.service import LapseSessionService
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind
 from lapse.store import store_from_url
-from lapse.store.protocol import Store
 from lapse.sweep.brake import Brakes
 from lapse.sweep.logs import log_sweep
 from lapse.sweep.metrics import SweepMetrics

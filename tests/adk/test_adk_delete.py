@@ -6,9 +6,10 @@ import pytest
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 
 from adk_builders import APP, USER, created, deleted, got, noted, spoken
-from lapse import LapseSessionService, store_from_url
+from lapse import LapseSessionService
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
 from lapse.core.keys import SessionKey
+from parts import store_with_parts
 
 
 @pytest.mark.parametrize("make", [None, noted, spoken], ids=["empty", "waiting", "used"])
@@ -92,11 +93,11 @@ async def test_flush_may_come_at_any_time_also_after_close(lapse):
 
 async def test_after_close_nothing_is_accepted_and_nothing_is_lost(tmp_path):
     url = f"sqlite:///{tmp_path}/lapse.db"
-    service = LapseSessionService(store_from_url(url))
+    service = LapseSessionService(store_with_parts(url))
     session = await created(service)
     await service.append_event(session, spoken())
     await service.close()
     with pytest.raises(StoreUnavailableError, match="closed"):
         await created(service)
-    async with LapseSessionService(store_from_url(url)) as again:
+    async with LapseSessionService(store_with_parts(url)) as again:
         assert await got(again, session.id) == session

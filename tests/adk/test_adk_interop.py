@@ -13,10 +13,11 @@ from google.adk.sessions.database_session_service import DatabaseSessionService
 from google.genai import types
 
 from adk_builders import APP, USER, created, deleted, got, noted, spoken, status_of, texts
-from lapse import LapseSessionService, store_from_url
+from lapse import LapseSessionService
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
+from parts import store_with_parts
 
 ADK_TABLES = ("adk_internal_metadata", "app_states", "events", "sessions", "user_states")
 STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
@@ -30,7 +31,7 @@ def file(tmp_path):
 
 @pytest.fixture
 async def lapse(file):
-    async with LapseSessionService(store_from_url(f"sqlite:///{file}")) as service:
+    async with LapseSessionService(store_with_parts(f"sqlite:///{file}")) as service:
         yield service
 
 
@@ -90,7 +91,7 @@ async def write(service):
 
 async def test_the_tables_and_rows_are_those_that_adk_writes(tmp_path):
     ours, theirs = tmp_path / "ours.db", tmp_path / "theirs.db"
-    async with LapseSessionService(store_from_url(f"sqlite:///{ours}")) as service:
+    async with LapseSessionService(store_with_parts(f"sqlite:///{ours}")) as service:
         await write(service)
     async with DatabaseSessionService(f"sqlite+aiosqlite:///{theirs}") as service:
         await write(service)
@@ -124,7 +125,7 @@ async def test_the_first_message_is_stored_like_any_other_whatever_waited_before
     files = {"ours": tmp_path / "ours.db", "theirs": tmp_path / "theirs.db"}
     for name, file in files.items():
         service = (
-            LapseSessionService(store_from_url(f"sqlite:///{file}"))
+            LapseSessionService(store_with_parts(f"sqlite:///{file}"))
             if name == "ours"
             else DatabaseSessionService(f"sqlite+aiosqlite:///{file}")
         )
@@ -263,7 +264,7 @@ async def test_a_file_that_stock_adk_made_is_taken_over_as_it_is(tmp_path):
         await write(stock)
         expected = await got(stock, "s-1")
     before = {table: dump(file, table) for table in ADK_TABLES}
-    async with LapseSessionService(store_from_url(f"sqlite+aiosqlite:///{file}")) as lapse:
+    async with LapseSessionService(store_with_parts(f"sqlite+aiosqlite:///{file}")) as lapse:
         found = await got(lapse, "s-1")
         assert (found.events, found.state) == (expected.events, expected.state)
         assert await status_of(lapse, "s-1") is Status.USED

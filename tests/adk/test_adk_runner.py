@@ -17,12 +17,13 @@ from google.adk.tools.tool_context import ToolContext
 from google.genai import types
 
 from adk_builders import APP, USER, created, eventually, got, noted, spoken, status_of, texts
-from lapse import LapseSessionService, store_from_url
+from lapse import LapseSessionService
 from lapse.adk.translation import session_of
 from lapse.core.clock import utc_now
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
+from parts import store_with_parts
 
 
 def words(text, role="user"):
@@ -247,7 +248,7 @@ async def test_an_expired_session_gives_way_to_a_new_one_of_its_id(lapse):
 
 
 async def test_a_service_told_to_sweep_does_so_by_itself(tmp_path):
-    store = store_from_url(f"sqlite:///{tmp_path}/lapse.db")
+    store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     service = LapseSessionService(store, ttl=timedelta(milliseconds=20), sweep=True)
     changes = []
     service.feed.subscribe(changes.append)

@@ -27,10 +27,10 @@ from datetime import timedelta
 import postgres
 from lapse.adoption.store import Batch, Selection
 from lapse.core.lifecycle import Rules
-from lapse.store import store_from_url
 from lapse.store.options import ConnectionOptions
 from lapse.store.postgres import call
 from lapse.store.statements import Positional, read_statements
+from parts import store_with_parts
 
 OWNER = {"app_name": "app", "user_id": "ann"}
 AT_ONCE = 40
@@ -78,7 +78,7 @@ def leave_out_the_second_look() -> None:
 async def race(url: str, races: int, seed: int) -> Counter:
     """Run the races and return how they ended; fail on a message lost."""
     chance = random.Random(seed)
-    store = store_from_url(url, Rules(horizon=timedelta(0)), ConnectionOptions(pool_size=4))
+    store = store_with_parts(url, Rules(horizon=timedelta(0)), ConnectionOptions(pool_size=4))
     ended: Counter = Counter()
     stock_url = url.replace("postgresql://", "postgresql+asyncpg://")
     async with DatabaseSessionService(stock_url, pool_size=AT_ONCE) as stock:

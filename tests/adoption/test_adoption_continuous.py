@@ -14,7 +14,7 @@ from lapse.core import background
 from lapse.core.background import Background
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.feed import Feed
-from lapse.store import store_from_url
+from parts import store_with_parts
 from serving import AGENTS, USER, eventually, serving
 from stock_databases import place_of, shift_everything, words
 
@@ -30,7 +30,7 @@ async def test_new_takes_what_came_after_lapse_and_all_what_was_before(kind, tmp
         async with opened() as stock:
             await stock.create_session(app_name="shop", user_id="ada", session_id="before")
             shift_everything(url, back=timedelta(days=2), first_messages=timedelta(0))
-            store = store_from_url(url)
+            store = store_with_parts(url)
             await store.open()
             await stock.create_session(app_name="shop", user_id="ada", session_id="young")
         for scope, ttl, expected in (

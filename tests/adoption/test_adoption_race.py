@@ -9,7 +9,7 @@ from race import race
 
 import postgres
 from lapse.adoption.store import Batch, Selection
-from lapse.store import store_from_url
+from parts import store_with_parts
 from stock_databases import words
 
 
@@ -23,7 +23,7 @@ async def test_a_message_that_stock_adk_acknowledges_survives():
 async def test_a_session_that_a_writer_has_in_hand_is_passed_over():
     """Tried with a break: without SKIP LOCKED it waits for the writer."""
     with postgres.database() as url:
-        store = store_from_url(url)
+        store = store_with_parts(url)
         stock_url = url.replace("postgresql://", "postgresql+asyncpg://")
         async with DatabaseSessionService(stock_url) as stock:
             for name in ("free", "held"):
@@ -38,7 +38,7 @@ async def test_a_session_that_a_writer_has_in_hand_is_passed_over():
 
 async def test_on_sqlite_what_is_acknowledged_survives_too(tmp_path):
     """Stock ADK reads the session before its transaction begins: its INSERT must fail then."""
-    store = store_from_url(f"sqlite:///{tmp_path}/lapse.db")
+    store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     await store.open()
     batch = Batch("r", Selection(), timedelta(minutes=30), None, 5)
     async with DatabaseSessionService(f"sqlite+aiosqlite:///{tmp_path}/lapse.db") as stock:

@@ -13,17 +13,17 @@ from fastapi import FastAPI
 
 import lapse.cli.serve
 import lapse.web.application
-from lapse import Lapse, LapseSessionService, mount, session_service, store_from_url
+from lapse import Lapse, LapseSessionService, mount, session_service
 from lapse.adoption.adopter import Adopter
 from lapse.auth.gate import Gate
 from lapse.cli.main import app as commands
 from lapse.core.background import Background
 from lapse.limits.middleware import BoundsInFront
 from lapse.notices.watcher import Watcher
-from lapse.store.protocol import Store
 from lapse.sweep.sweeper import Sweeper
 from lapse.ttl.policy import TtlPolicy
 from lapse.web.middleware.address import AddressInFront
+from parts import Store, store_with_parts
 
 
 @dataclass
@@ -145,7 +145,7 @@ def serve(monkeypatch) -> Whole:
 def mounted(monkeypatch) -> Whole:
     """Return what an application of one's own has."""
     pages, app = _pages(monkeypatch), FastAPI()
-    mount(app, LapseSessionService(store_from_url("sqlite:///:memory:")))
+    mount(app, LapseSessionService(store_with_parts("sqlite:///:memory:")))
     return _of_app(app, pages)
 
 

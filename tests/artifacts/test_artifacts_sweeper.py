@@ -14,7 +14,7 @@ from google.genai.types import Part
 from backends import create, key
 from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.core.lifecycle import Rules
-from lapse.store import store_from_url
+from parts import store_with_parts
 from serving import AGENTS, eventually, run, serving
 
 ANN = {"app_name": "app", "user_id": "ann"}
@@ -34,7 +34,7 @@ class Flaky(InMemoryArtifactService):
 
 @pytest.fixture
 async def store():
-    store = store_from_url("sqlite:///:memory:", Rules(artifacts=True))
+    store = store_with_parts("sqlite:///:memory:", Rules(artifacts=True))
     yield store
     await store.close()
 
@@ -116,7 +116,7 @@ async def test_apps_of_others_are_left_to_others(store):
 
 async def test_the_report_counts_those_without_a_session(tmp_path):
     url = f"sqlite:///{tmp_path}/lapse.db"
-    store = store_from_url(url)
+    store = store_with_parts(url)
     await create(store, "there")
     await store.close()
     service = FileArtifactService(root_dir=tmp_path / "agents" / "app" / ".adk" / "artifacts")

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from lapse import store_from_url
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.core.minutes import DEFAULT_TTL
+from parts import store_with_parts
 from serving import lapse
 
 KEY = SessionKey("app", "ada", "0123456789abcdef")
@@ -23,7 +23,7 @@ def audit(folder, *arguments):
 @pytest.fixture
 async def acted(tmp_path):
     """A store in which an operator did two things, and somebody with a wicked name a third."""
-    store = store_from_url(f"sqlite:///{tmp_path}/lapse.db")
+    store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     await store.create(KEY, state=StateDelta(), ttl=DEFAULT_TTL, metadata={})
     await store.expire(KEY, by="op")
     await store.delete(KEY, by="=cmd()\x1b[2J\n")

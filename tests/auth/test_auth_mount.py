@@ -10,7 +10,7 @@ from lapse import LapseSessionService, mount
 from lapse.auth import Authentication
 from lapse.auth.options import NotAuthenticatedError
 from lapse.auth.principals import Principal, Role, current_principal
-from lapse.store import store_from_url
+from parts import store_with_parts
 from served import Served
 
 
@@ -54,7 +54,7 @@ def served(told):
     async def forgotten() -> str:
         raise AssertionError("nobody but an operator gets here")
 
-    service = LapseSessionService(store_from_url("sqlite:///:memory:"))
+    service = LapseSessionService(store_with_parts("sqlite:///:memory:"))
     authentication = Authentication(Badges(), open_paths=["/open"], shared_paths=["/mine/"])
     mount(app, service, authentication=authentication)
     with Served(app) as running:

@@ -14,8 +14,8 @@ from lapse.runs.metrics import RunMetrics
 from lapse.runs.rules import RunLimits
 from lapse.runs.runs import Runs
 from lapse.runs.store import RunStore
-from lapse.store import store_from_url
 from lapse.telemetry.metrics import Metrics
+from parts import store_with_parts
 
 KEY = SessionKey("app", "ann", "s")
 ANN, BOB = Principal("ann"), Principal("bob")
@@ -23,7 +23,7 @@ ANN, BOB = Principal("ann"), Principal("bob")
 
 @pytest.fixture
 async def service():
-    async with LapseSessionService(store_from_url("sqlite:///:memory:")) as service:
+    async with LapseSessionService(store_with_parts("sqlite:///:memory:")) as service:
         yield service
 
 
@@ -89,7 +89,7 @@ async def test_a_user_who_lists_all_users_sessions_gets_their_own(service, sessi
 
 
 async def test_what_goes_on_beside_is_nobodys():
-    store = store_from_url("sqlite:///:memory:")
+    store = store_with_parts("sqlite:///:memory:")
     service = LapseSessionService(store, sweep=True)
     seen, heard = [], asyncio.Event()
     ask = store.time_to_next

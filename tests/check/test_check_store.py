@@ -9,7 +9,7 @@ import pytest
 import postgres
 from backends import T0, create
 from lapse.core.errors import StoreRefusedError
-from lapse.store import store_from_url
+from parts import store_with_parts
 
 MOMENT = timedelta(microseconds=1)
 
@@ -47,7 +47,7 @@ async def test_a_missing_index_is_named(reopen, place):
         with postgres.blank() as own:
             postgres.prepare(own)
             spoil(own, "DROP INDEX lapse_lobby_deadline")
-            other = store_from_url(own)
+            other = store_with_parts(own)
             assert (await other.inspect()).missing_indexes == ["lapse_lobby_deadline"]
             await other.close()
         return
@@ -68,15 +68,15 @@ def in_folder(folder):
 
 
 async def test_to_look_at_no_file_creates_none(tmp_path):
-    assert (await store_from_url(f"sqlite:///{tmp_path}/none.db").inspect()).version == 0
+    assert (await store_with_parts(f"sqlite:///{tmp_path}/none.db").inspect()).version == 0
     assert in_folder(tmp_path) == []
     with pytest.raises(StoreRefusedError, match="its directory does not exist"):
-        await store_from_url(f"sqlite:///{tmp_path}/no/such.db").inspect()
+        await store_with_parts(f"sqlite:///{tmp_path}/no/such.db").inspect()
 
 
 async def test_to_look_at_an_empty_database_creates_nothing():
     with postgres.blank() as url:
-        store = store_from_url(url)
+        store = store_with_parts(url)
         assert (await store.inspect()).version == 0
         assert postgres.rows(url, "SELECT to_regclass('lapse_lobby')") == [(None,)]
         await store.close()

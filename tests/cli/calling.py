@@ -16,7 +16,7 @@ from backends import by
 from lapse.cli import main as cli
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
-from lapse.store import store_from_url
+from parts import store_with_parts
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Caller:
         """Do something with the store, and return the result."""
 
         async def with_store():
-            store = store_from_url(self.url)
+            store = store_with_parts(self.url)
             try:
                 return await work(store)
             finally:

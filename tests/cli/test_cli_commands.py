@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from backends import by
-from lapse import store_from_url
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
+from parts import store_with_parts
 from serving import LAPSE, environment, eventually
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=3)
@@ -35,7 +35,7 @@ def run(folder, *arguments, **settings):
 
 async def put(folder, count, *, now=None, ttl=timedelta(minutes=30), prefix="s"):
     """Create sessions, at a moment of one's own choice."""
-    store = store_from_url(f"sqlite:///{folder}/lapse.db")
+    store = store_with_parts(f"sqlite:///{folder}/lapse.db")
     for number in range(count):
         key = SessionKey("app", "ada", f"{prefix}{number}")
         await by(store, now).create(key, state=StateDelta(), ttl=ttl, metadata={})
@@ -103,7 +103,7 @@ async def test_one_sweep_expires_and_purges_what_is_due_and_says_so(tmp_path):
 
 
 async def test_one_sweep_does_all_of_it_however_much_is_due(tmp_path):
-    store = store_from_url(f"sqlite:///{tmp_path}/lapse.db")
+    store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     await put(tmp_path, 2, now=LONG_AGO, prefix="old")
     await store.at(LONG_AGO + timedelta(hours=1)).expire_due(10)
     await store.close()

@@ -12,10 +12,11 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from backends import message
-from lapse import LapseSessionService, Settings, mount, store_from_url
+from lapse import LapseSessionService, Settings, mount
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
+from parts import store_with_parts
 from served import Served
 
 TOKEN = "operators-token-0123456789"
@@ -108,7 +109,7 @@ def query(key):
 @contextmanager
 def operated(place, **options):
     """Serve an application on a store; nobody sweeps it."""
-    service = LapseSessionService(store_from_url(place))
+    service = LapseSessionService(store_with_parts(place))
     app = FastAPI()
     settings = Settings(
         sweeper=False, admin_token=SecretStr(TOKEN), store_url="somewhere", **options

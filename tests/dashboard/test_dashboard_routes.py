@@ -13,10 +13,11 @@ from fastapi.routing import iter_route_contexts
 from operators_server import TOKEN, operated, query
 from pydantic import SecretStr
 
-from lapse import LapseSessionService, Settings, mount, store_from_url
+from lapse import LapseSessionService, Settings, mount
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey
 from lapse.sweep.rules import Brake, BrakeReason
+from parts import store_with_parts
 from served import Served
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -115,7 +116,7 @@ def test_the_api_is_for_the_token_and_operators_alone(running, method, path):
 
 def test_without_a_token_there_is_nothing_but_for_operators(tmp_path):
     app = FastAPI()
-    mount(app, LapseSessionService(store_from_url(f"sqlite:///{tmp_path}/lapse.db")))
+    mount(app, LapseSessionService(store_with_parts(f"sqlite:///{tmp_path}/lapse.db")))
     with Served(app) as served:
         for method, path in all_routes(app):
             for headers in ({}, BEARER):
@@ -324,7 +325,7 @@ def test_ids_and_names_from_outside_are_text_on_the_page(running):
 
 def test_a_page_behind_a_prefix_has_links_that_work(tmp_path):
     outer, inner = FastAPI(), FastAPI()
-    service = LapseSessionService(store_from_url(f"sqlite:///{tmp_path}/lapse.db"))
+    service = LapseSessionService(store_with_parts(f"sqlite:///{tmp_path}/lapse.db"))
     mount(inner, service, Settings(admin_token=SecretStr(TOKEN)))
     outer.mount("/inner", inner)
     outer.router.lifespan_context = lambda _: inner.router.lifespan_context(inner)

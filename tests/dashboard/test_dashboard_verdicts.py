@@ -12,8 +12,8 @@ from lapse.dashboard.charts import curve_chart, day_chart
 from lapse.dashboard.timeline import Tense, about, timeline
 from lapse.dashboard.verdicts import Reading, numbers, verdicts
 from lapse.dashboard.words import span, when
-from lapse.sweep.rules import Brake, BrakeReason
 from lapse.overview.store import Counted, Overview, Tally
+from lapse.sweep.rules import Brake, BrakeReason
 from lapse.ttl import Decision, Policy, Reason, Scope, Targets
 from lapse.ttl.curve import Curve
 

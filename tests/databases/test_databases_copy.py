@@ -13,7 +13,7 @@ from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
 from lapse.core.lifecycle import Status
 from lapse.databases.copy import copy_database
 from lapse.databases.tables import Checksum, Type
-from lapse.store import store_from_url
+from parts import store_with_parts
 from serving import run
 from stock_databases import OWNER, contents, fill, place_of, words
 
@@ -63,7 +63,7 @@ async def test_stock_adk_reads_in_the_copy_what_it_wrote_and_goes_on(stocked, ta
 
 
 async def test_the_lobby_comes_along(tmp_path, target):
-    source = store_from_url(f"sqlite:///{tmp_path}/lapse.db")
+    source = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     revision = await create(source, "held", state={"a": 1}, metadata={"tag": "é"})
     await source.at(T0).append(key("held"), note(at=T0), revision)
     used = await create(source, "used")
@@ -72,7 +72,7 @@ async def test_the_lobby_comes_along(tmp_path, target):
     records = [await source.at(T0).lifecycle(key(name)) for name in ("held", "used", "gone")]
     await source.close()
     await copy_database(f"sqlite:///{tmp_path}/lapse.db", target)
-    store = store_from_url(target)
+    store = store_with_parts(target)
     assert [await store.at(T0).lifecycle(found.key) for found in records] == records
     assert await levels(store) == {("app", Status.WAITING): 2, ("app", Status.USED): 1}
     read = await store.at(T0).read(key("held"))

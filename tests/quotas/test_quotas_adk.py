@@ -15,9 +15,10 @@ from google.adk.memory.in_memory_memory_service import InMemoryMemoryService
 from google.adk.runners import Runner
 
 from adk_builders import APP, USER
-from lapse import LapseSessionService, mount, store_from_url
+from lapse import LapseSessionService, mount
 from lapse.demo.concierge.agent import root_agent
 from lapse.quotas.rules import Quotas
+from parts import store_with_parts
 
 
 class Creating(ApiServer):
@@ -35,7 +36,7 @@ class Creating(ApiServer):
 @pytest.fixture
 async def client(tmp_path):
     """A client of ADK's server that creates sessions for runs, one a minute for each user."""
-    store = store_from_url("sqlite:///:memory:")
+    store = store_with_parts("sqlite:///:memory:")
     service = LapseSessionService(store, quotas=Quotas(creates_per_user=1))
     app = Creating(
         agent_loader=None,

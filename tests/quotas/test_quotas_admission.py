@@ -97,7 +97,7 @@ async def test_who_was_refused_is_refused_again_without_a_word_to_the_store(serv
     async def never(*_args, **_kwargs):
         raise AssertionError("the store was asked")
 
-    monkeypatch.setattr(service.store, "take_turn", never)
+    monkeypatch.setattr(service.admission._store, "draw", never)
     assert await created(service, 5) == 0
 
 

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from lapse import LapseSessionService, Quotas, Settings, mount, store_from_url
+from lapse import LapseSessionService, Quotas, Settings, mount
+from parts import store_with_parts
 from serving import AGENTS, Server, serving
 
 FLOOD = 1500
@@ -133,7 +134,7 @@ async def own_app():
     services = []
 
     def make(*proxies: str) -> FastAPI:
-        store = store_from_url("sqlite:///:memory:")
+        store = store_with_parts("sqlite:///:memory:")
         service = LapseSessionService(store, quotas=Quotas(creates_per_address=2))
         services.append(service)
         app = FastAPI()

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from backends import HOUR, NO_STATE, T0, TICK, TTL, by, create, ids, key, message, note, use
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Status
-from lapse.quotas.rules import Bucket, Drawer, Turn
+from lapse.quotas.rules import Bucket, Draw, Drawer
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -16,7 +16,7 @@ ALL = Bucket.of(Drawer.ALL, "", 60)
 
 async def drawn(store, buckets, times, now=T0):
     """How often one may draw, of so many tries."""
-    turns = [await store.at(now).take_turn(buckets) for _ in range(times)]
+    draws = [await store.at(now).draw(buckets) for _ in range(times)]
     return sum(not turn.wait for turn in turns)
 
 
@@ -31,13 +31,13 @@ async def create_at(store, where, *, now=T0, site="home", ttl=TTL):
     await store.at(now).create(where, state=NO_STATE, ttl=ttl, metadata={}, site=site)
 
 
-# Turns.
+# Draws.
 
 
 async def test_a_bucket_gives_all_it_holds_and_then_as_fast_as_it_fills(store):
     assert await drawn(store, [ANN], 15) == 10
-    assert await store.at(T0).take_turn([ANN]) == Turn(6 * SECOND, ANN.name)
-    assert await store.at(T0 + 6 * SECOND - TICK).take_turn([ANN]) == Turn(TICK, ANN.name)
+    assert await store.at(T0).draw([ANN]) == Draw(6 * SECOND, ANN.name)
+    assert await store.at(T0 + 6 * SECOND - TICK).draw([ANN]) == Draw(TICK, ANN.name)
     assert await drawn(store, [ANN], 3, T0 + 6 * SECOND) == 1
     assert await drawn(store, [ANN], 15, T0 + MINUTE) == 9
     assert await drawn(store, [ANN], 15, T0 + 9 * MINUTE) == 10
@@ -49,29 +49,29 @@ async def test_where_one_bucket_is_empty_none_is_drawn_from(store):
     assert await drawn(store, [bob, HOME, ALL], 5) == 5
     eve = Bucket.of(Drawer.USER, "eve", 100)
     assert await drawn(store, [eve, HOME, ALL], 99) == 15
-    turn = await store.at(T0).take_turn([eve, HOME, ALL])
-    assert turn == Turn(2 * SECOND, HOME.name)
+    drawn = await store.at(T0).draw([eve, HOME, ALL])
+    assert drawn == Draw(2 * SECOND, HOME.name)
     elsewhere = Bucket.of(Drawer.ADDRESS, "elsewhere", 99)
     assert await drawn(store, [eve, elsewhere, ALL], 99) == 30
-    assert (await store.at(T0).take_turn([ALL])).bucket == "all"
+    assert (await store.at(T0).draw([ALL])).bucket == "all"
 
 
 async def test_the_bucket_that_takes_longest_is_told(store):
     slow = Bucket.of(Drawer.USER, "ann", 1)
-    await store.at(T0).take_turn([slow, ALL])
-    assert await store.at(T0).take_turn([slow, ALL]) == Turn(MINUTE, slow.name)
+    await store.at(T0).draw([slow, ALL])
+    assert await store.at(T0).draw([slow, ALL]) == Draw(MINUTE, slow.name)
 
 
 async def test_of_turns_taken_at_once_no_more_are_given_than_there_are(pair):
-    calls = (pair[n % 2].at(T0).take_turn([ANN, ALL]) for n in range(60))
-    turns = await asyncio.gather(*calls)
+    calls = (pair[n % 2].at(T0).draw([ANN, ALL]) for n in range(60))
+    draws = await asyncio.gather(*calls)
     assert sum(not turn.wait for turn in turns) == 10
 
 
 async def test_full_buckets_are_forgotten_and_others_are_not(store):
     await drawn(store, [ANN], 10)
-    await store.at(T0).take_turn([HOME])
-    await store.at(T0 + 10 * SECOND).forget_turns()
+    await store.at(T0).draw([HOME])
+    await store.at(T0 + 10 * SECOND).forget_buckets()
     assert await drawn(store, [ANN], 10, T0 + 12 * SECOND) == 2
     assert await drawn(store, [HOME], 99, T0 + 12 * SECOND) == 30
 

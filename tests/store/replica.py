@@ -13,9 +13,8 @@ from datetime import UTC, datetime, timedelta
 
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
-from lapse.store import store_from_url
-from lapse.store.protocol import Store
 from lapse.store.records import EventRecord, Glimpse, NewEvent
+from parts import Store, store_with_parts
 
 FAR = datetime(2040, 1, 1, tzinfo=UTC)
 DATA = '{"author": "user", "content": {"parts": [{"text": "hi"}]}}'
@@ -46,7 +45,7 @@ async def speak(store: Store, event_id: str, now: str, *names: str) -> dict[str,
 
 
 async def main(url: str, work: str, *arguments: str) -> None:
-    store = store_from_url(url)
+    store = store_with_parts(url)
     await store.open()
     say("ready")
     await asyncio.to_thread(sys.stdin.readline)

@@ -8,8 +8,8 @@ from backends import DUE, GONE, HOUR, T0, TICK, TTL, create, ids, key, listed, m
 from lapse.core.documents import split_state
 from lapse.core.errors import SessionExistsError, StoreUnavailableError
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
-from lapse.store import store_from_url
 from lapse.store.records import EventWindow, Revision
+from parts import store_with_parts
 
 
 async def test_create_returns_the_session_and_the_change_exactly(store):
@@ -209,7 +209,7 @@ async def test_a_store_pings_while_open_and_is_unavailable_once_closed(store):
 
 async def test_a_store_by_another_clock_is_the_same_store_and_closes_with_it(place):
     """Seen to fail with a view that had lanes, or connections, of its own."""
-    store = store_from_url(place)
+    store = store_with_parts(place)
     later = store.at(DUE)
     await create(later.at(T0))
     assert (await store.at(T0).lifecycle(key())).status is Status.WAITING

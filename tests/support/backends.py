@@ -12,8 +12,8 @@ from lapse.core.documents import StateDelta, split_state
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
 from lapse.core.messages import is_message
-from lapse.store.protocol import Store
 from lapse.store.records import EventRecord, NewEvent, Result, Revision
+from parts import Store
 from postgres import database
 
 T0 = datetime(2030, 1, 1, 12, tzinfo=UTC)

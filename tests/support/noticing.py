@@ -13,7 +13,7 @@ from google.genai import types
 from lapse import LapseSessionService, Settings, mount
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Rules
-from lapse.store import store_from_url
+from parts import store_with_parts
 from served import Served
 
 MINUTES = 30
@@ -31,7 +31,7 @@ class Replica(Served):
     """A FastAPI application with Lapse mounted, as a replica among others."""
 
     def __init__(self, url, *, heartbeat=NEVER, sweep=True, rules=Rules(), **options):
-        self.store = store_from_url(url, rules)
+        self.store = store_with_parts(url, rules)
         self.service = LapseSessionService(self.store)
         self.reads = 0
         self._count_reads()

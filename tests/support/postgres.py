@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from lapse.store import store_from_url
+from parts import store_with_parts
 
 TABLES = (
     "lapse_runs, lapse_lobby, lapse_observations, lapse_observed_days, lapse_purged, "
@@ -130,7 +130,7 @@ def prepare(url: str) -> None:
     """Create Lapse's and ADK's tables in an empty database."""
 
     async def prepare_here() -> None:
-        store = store_from_url(url)
+        store = store_with_parts(url)
         await store.open()
         await store.close()
 

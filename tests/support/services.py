@@ -17,7 +17,8 @@ async def _running(kind: str, folder: Path) -> AsyncIterator[Any]:
     from google.adk.sessions.database_session_service import DatabaseSessionService
     from google.adk.sessions.in_memory_session_service import InMemorySessionService
 
-    from lapse import LapseSessionService, store_from_url
+    from lapse import LapseSessionService
+    from parts import store_with_parts
 
     match kind:
         case "adk-memory":
@@ -26,10 +27,12 @@ async def _running(kind: str, folder: Path) -> AsyncIterator[Any]:
             async with DatabaseSessionService(f"sqlite+aiosqlite:///{folder}/adk.db") as service:
                 yield service
         case "lapse-memory":
-            async with LapseSessionService(store_from_url("sqlite:///:memory:")) as service:
+            async with LapseSessionService(store_with_parts("sqlite:///:memory:")) as service:
                 yield service
         case _:
-            async with LapseSessionService(store_from_url(f"sqlite:///{folder}/lapse.db")) as lapse:
+            async with LapseSessionService(
+                store_with_parts(f"sqlite:///{folder}/lapse.db")
+            ) as lapse:
                 yield lapse
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from backends import BACKENDS
 from lapse.core.lifecycle import Rules
-from lapse.store import store_from_url
+from parts import store_with_parts
 
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
@@ -34,7 +34,7 @@ async def open_store(place):
     stores = []
 
     async def open_one(**rules):
-        store = store_from_url(place, Rules(**rules))
+        store = store_with_parts(place, Rules(**rules))
         stores.append(store)
         await store.open()
         return store

@@ -12,11 +12,10 @@ from lapse.core.errors import StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import ChangeKind
 from lapse.overview.metrics import StoreMetrics
-from lapse.sweep.rules import CONFIRMED, BrakeReason
 from lapse.sweep.brake import Brakes, confirm
 from lapse.sweep.logs import log_sweep
 from lapse.sweep.metrics import SweepMetrics
-from lapse.sweep.rules import BrakeOptions
+from lapse.sweep.rules import CONFIRMED, BrakeOptions, BrakeReason
 from lapse.sweep.sweeper import Sweeper, sweep_once
 from lapse.telemetry.metrics import Metrics
 

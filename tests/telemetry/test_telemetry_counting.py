@@ -14,14 +14,14 @@ from backends import NO_STATE, T0, create, key
 from lapse import LapseSessionService, Settings, mount
 from lapse.core.lifecycle import Change, ChangeKind, Rules
 from lapse.overview.metrics import StoreMetrics
-from lapse.store import store_from_url
 from lapse.telemetry.labels import MOST_APPS, OTHER
 from lapse.telemetry.metrics import Metrics
+from parts import store_with_parts
 
 
 @pytest.fixture
 async def store():
-    store = store_from_url("sqlite:///:memory:")
+    store = store_with_parts("sqlite:///:memory:")
     await store.open()
     yield store
     await store.close()
@@ -87,7 +87,7 @@ async def test_how_long_a_session_is_overdue_and_since_when_nobody_sweeps(store)
 
 
 async def test_while_clean_up_is_switched_off_nothing_is_overdue():
-    store = store_from_url("sqlite:///:memory:", Rules(enforced=False))
+    store = store_with_parts("sqlite:///:memory:", Rules(enforced=False))
     await create(store, now=T0 - timedelta(days=9999))
     found = await samples(counting(store))
     assert found["lapse_overdue_seconds"] == found["lapse_cleanup_enabled"] == 0

@@ -18,9 +18,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lapse.store import store_from_url
 from lapse.ttl import Decision, Scope
 from lapse.ttl.decision import Reason
+from parts import store_with_parts
 from serving import AGENTS, eventually, serving
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def decide(folder):
     """Have a TTL learnt, as a month of first messages would."""
 
     async def work():
-        store = store_from_url(f"sqlite:///{folder}/lapse.db")
+        store = store_with_parts(f"sqlite:///{folder}/lapse.db")
         learnt = Decision(
             Scope("parrot", ""),
             datetime.now(UTC),

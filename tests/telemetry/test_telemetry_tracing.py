@@ -16,9 +16,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from lapse import LapseSessionService, store_from_url
+from lapse import LapseSessionService
 from lapse.sweep.sweeper import sweep_once
 from lapse.telemetry.tracing import _NOTHING, span
+from parts import store_with_parts
 
 ID = "canary-session-of-ann"
 
@@ -40,7 +41,7 @@ def spans(monkeypatch):
 
 @pytest.fixture
 async def service():
-    store = store_from_url("sqlite:///:memory:")
+    store = store_with_parts("sqlite:///:memory:")
     async with LapseSessionService(store, ttl=timedelta(microseconds=1)) as service:
         yield service
 

@@ -12,8 +12,8 @@ import pytest
 
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
-from lapse.store import store_from_url
 from lapse.store.records import EventRecord, NewEvent
+from parts import store_with_parts
 from serving import AGENTS, LAPSE, environment, lapse, serving
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "ttl.md").read_text("utf-8")
@@ -29,7 +29,7 @@ PLAIN = next(f"p{number}" for number in range(999) if not in_control(f"p{number}
 
 async def live(folder):
     """Let 120 users hear their first message after two hours, three days ago."""
-    store = store_from_url(f"sqlite:///{folder / 'lapse.db'}")
+    store = store_with_parts(f"sqlite:///{folder / 'lapse.db'}")
     born = datetime.now(UTC).replace(hour=3) - timedelta(days=3)
     for number in range(120):
         key = SessionKey("parrot", f"u{number}", f"s{number}")
@@ -87,7 +87,7 @@ def test_metrics_tell_the_ttl_its_bound_and_why(lived):
 def test_a_run_on_a_purged_session_counts_as_a_hard_miss(lived):
     assert lived.run("gone").status_code == 404
     assert lived.run("never").status_code == 404
-    store = store_from_url(f"sqlite:///{lived.folder / 'lapse.db'}")
+    store = store_with_parts(f"sqlite:///{lived.folder / 'lapse.db'}")
 
     async def refused():
         since = datetime.now(UTC).date() - timedelta(days=9)

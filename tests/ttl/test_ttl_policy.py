@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from backends import NO_STATE, T0, TTL, Clocked, key, message
-from lapse import LapseSessionService, session_service, store_from_url
+from lapse import LapseSessionService, session_service
 from lapse.core.ages import EDGES
 from lapse.core.errors import InvalidValueError, StoreUnavailableError
 from lapse.core.feed import Feed
@@ -14,6 +14,7 @@ from lapse.core.lifecycle import ChangeKind
 from lapse.ttl import Decision, Policy, Reason, Scope, Targets
 from lapse.ttl.policy import TtlPolicy
 from lapse.ttl.store import TtlStore
+from parts import store_with_parts
 
 NOON = T0
 HOUR = timedelta(hours=1)
@@ -163,7 +164,7 @@ async def test_an_increase_lengthens_the_wait_of_those_who_wait_already(store):
 
 
 def by_default(place):
-    service = LapseSessionService(store_from_url(place))
+    service = LapseSessionService(store_with_parts(place))
     service.policy.mode = Policy.ADAPTIVE  # by default it is fixed and lengthens nothing
     return service
 

@@ -12,9 +12,10 @@ from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.runners import Runner
 
 from adk_builders import APP, USER, created, eventually, got, spoken
-from lapse import LapseSessionService, Settings, mount, store_from_url
+from lapse import LapseSessionService, Settings, mount
 from lapse.core.errors import StoreUnavailableError
 from lapse.demo.concierge.agent import root_agent
+from parts import store_with_parts
 
 
 @asynccontextmanager
@@ -30,7 +31,7 @@ async def serving(app):
 
 @pytest.fixture
 def service(tmp_path):
-    return LapseSessionService(store_from_url(f"sqlite:///{tmp_path}/lapse.db"))
+    return LapseSessionService(store_with_parts(f"sqlite:///{tmp_path}/lapse.db"))
 
 
 @pytest.fixture
@@ -159,7 +160,7 @@ async def test_a_store_that_does_not_answer_is_said_with_a_503(service, app):
 
 
 async def test_a_ttl_of_the_service_is_that_of_its_sessions(tmp_path):
-    store = store_from_url(f"sqlite:///{tmp_path}/lapse.db")
+    store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     service = LapseSessionService(store, ttl=timedelta(minutes=7))
     app = FastAPI()
     mount(app, service)

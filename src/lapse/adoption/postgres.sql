@@ -1,4 +1,4 @@
--- Adopting sessions out of ADK's tables, putting them back, and the outbox of artifacts.
+-- Adopting sessions out of ADK's tables and putting them back.
 --
 -- enable_seqscan is off in the transactions that move sessions: a connection plans the checks
 -- of foreign keys once, while the lobby is still empty and a scan looks cheap, and would then
@@ -7,7 +7,6 @@
 -- Types of parameters:
 -- :since_prepared, :with_events, :with_state boolean
 -- :older_than interval
--- :ended_at timestamptz
 -- :run varchar
 
 -- name: is_message
@@ -205,46 +204,6 @@ SELECT r.run, r.began_at, r.sessions, (
   ) AS remaining
 FROM lapse_adoptions AS r
 ORDER BY r.began_at;
-
--- name: owe_artifacts
--- A part of the statements that end a session: they have a table `ended`.
-INSERT INTO lapse_artifact_outbox AS o (app_name, user_id, session_id, ended_at, due_at)
-SELECT app_name, user_id, session_id, now, now FROM ended
-WHERE :artifacts AND status <> 'used'
-ON CONFLICT (app_name, user_id, session_id) DO UPDATE
-SET ended_at = excluded.ended_at, due_at = excluded.due_at, attempts = 0
-
--- name: take_outbox
--- Whose artifacts are due to be deleted, none of them due again before the next attempt's time.
-WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
-due AS (
-  SELECT o.ctid FROM lapse_artifact_outbox AS o
-  WHERE o.due_at <= (SELECT now FROM clock)
-  ORDER BY o.due_at
-  LIMIT :limit
-  FOR UPDATE OF o SKIP LOCKED
-)
-UPDATE lapse_artifact_outbox AS o
-SET attempts = o.attempts + 1,
-  due_at = now + least(interval '1 minute' * (2 ^ least(o.attempts, 10)), interval '1 hour')
-FROM due, clock
-WHERE o.ctid = due.ctid
-RETURNING o.app_name, o.user_id, o.session_id, o.ended_at, o.attempts,
-  EXISTS (
-    SELECT 1 FROM sessions AS s
-    WHERE s.app_name = o.app_name AND s.user_id = o.user_id AND s.id = o.session_id
-  ) OR EXISTS (
-    SELECT 1 FROM lapse_lobby AS l
-    WHERE l.app_name = o.app_name AND l.user_id = o.user_id AND l.session_id = o.session_id
-  ) AS lives;
-
--- name: settle_outbox
-DELETE FROM lapse_artifact_outbox
-WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
-  AND ended_at = :ended_at;
-
--- name: note_artifacts
--- No-op: what SQLite does here rides in the statements of the transitions.
 
 -- name: analyze_lobby
 -- The lobby grows faster than autovacuum looks, and until its statistics say so the plans of all who

@@ -109,19 +109,6 @@ class Adoption:
     remaining: int
 
 
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """A session that ended while nobody had spoken to it, whose artifacts are to be deleted.
-
-    `lives` tells that there is a session of the same key again; `attempts` counts this one.
-    """
-
-    key: SessionKey
-    ended_at: datetime
-    attempts: int
-    lives: bool
-
-
 class AdoptionStore(Part):
     """What a store can do with sessions of ADK's tables."""
 

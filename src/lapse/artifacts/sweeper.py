@@ -6,20 +6,14 @@ the transaction that ended the session, keeps each until it is done.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final, Protocol
 
-from lapse.adoption.store import Leftover
+from lapse.artifacts.outbox import Leftover, Outbox
 from lapse.core.background import Background
-from lapse.core.errors import InvalidValueError
-from lapse.core.keys import SessionKey
-from lapse.databases.readers import Reader
-from lapse.databases.report import Orphans
-from lapse.store.protocol import Store
+from lapse.store.database import Database
 
 _AT_ONCE: Final = 50
 _PAUSE: Final = timedelta(seconds=5)
@@ -60,19 +54,19 @@ class ArtifactSweeper:
     """Deletes what the outbox says.
 
     Args:
-        store: whose outbox.
+        database: whose outbox.
         artifacts: where the artifacts are.
         serves: whether they are there for an app; those of others are left to others.
     """
 
     def __init__(
         self,
-        store: Store,
+        database: Database,
         artifacts: ArtifactService,
         *,
         serves: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        self._store = store
+        self._outbox = Outbox(database)
         self._artifacts = artifacts
         self._serves = serves
 
@@ -86,7 +80,7 @@ class ArtifactSweeper:
         Raises:
             StoreUnavailableError: the store does not answer.
         """
-        taken = await self._store.take_outbox(_AT_ONCE)
+        taken = await self._outbox.take_outbox(_AT_ONCE)
         for leftover in taken:
             if not self._serves(leftover.key.app_name) and leftover.attempts < _MOST_ATTEMPTS:
                 continue
@@ -102,7 +96,7 @@ class ArtifactSweeper:
                 )
                 if leftover.attempts < _MOST_ATTEMPTS:
                     continue
-            await self._store.settle_outbox(leftover)
+            await self._outbox.settle_outbox(leftover)
         return timedelta(0) if len(taken) == _AT_ONCE else _PAUSE
 
     async def _delete(self, leftover: Leftover) -> None:
@@ -116,34 +110,3 @@ class ArtifactSweeper:
             versions = await self._artifacts.list_artifact_versions(**scope, filename=filename)
             if all(version.create_time <= leftover.ended_at.timestamp() for version in versions):
                 await self._artifacts.delete_artifact(**scope, filename=filename)
-
-
-async def count_orphans(folder: Path, reader: Reader) -> Orphans:
-    """Count the artifacts in a folder whose sessions are not in a database.
-
-    Args:
-        folder: where ADK's file artifact service keeps them: its own root, or a folder of
-            agents, each with its `.adk/artifacts`.
-        reader: of the database.
-
-    Raises:
-        InvalidValueError: there is no such folder.
-    """
-    if not await asyncio.to_thread(folder.is_dir):
-        raise InvalidValueError("--artifacts", f"{folder}: there is no such folder")
-    sessions = artifacts = 0
-    stored = await asyncio.to_thread(lambda: dict(_stored(folder)))
-    for key in await reader.missing(list(stored)):
-        sessions += 1
-        artifacts += stored[key]
-    return Orphans(sessions, artifacts)
-
-
-def _stored(folder: Path) -> Iterator[tuple[SessionKey, int]]:
-    """Yield each session that has artifacts in a folder, and how many."""
-    for pattern in ("apps/*", ".adk/artifacts/apps/*", "*/.adk/artifacts/apps/*"):
-        for app in folder.glob(pattern):
-            for session in app.glob("users/*/sessions/*"):
-                count = sum(1 for _ in session.glob("artifacts/**/versions"))
-                if count:
-                    yield SessionKey(app.name, session.parents[1].name, session.name), count

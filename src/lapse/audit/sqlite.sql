@@ -1,4 +1,7 @@
 -- The records of acts, added in the transactions of what was done.
+--
+-- Types of columns:
+-- :at moment
 
 -- name: record_act
 INSERT INTO lapse_audit (at, principal, action, app_name, session, detail)

@@ -1,19 +1,21 @@
-"""The part of a store that remembers who changed what by hand.
+"""Who changed what by hand.
 
 Records are only ever added: the store refuses to change or delete one. Where a change is asked
-for by somebody (`by` of `Store.expire`, `extend`, `amend`, `resurrect` and `delete`), its record
-is written in the transaction of the change, so there is never one without the other; a call that
-changes nothing leaves none.
+for by somebody (`by` of `Lobby.expire`, `extend`, `amend`, `resurrect` and of
+`Conversations.delete`), its record is written in the transaction of the change, so there is never
+one without the other; a call that changes nothing leaves none.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any
 
-from lapse.core.minutes import minutes_of
+from lapse.store.lobby import audited
+from lapse.store.operation import Asking, Part, operation, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +41,26 @@ class Act:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-def amendment(metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> dict[str, Any]:
-    """Return the detail of an amendment: which parts of a record were changed."""
-    detail: dict[str, Any] = {}
-    if metadata is not None:
-        detail["metadata"] = True
-    if ttl is not None:
-        detail["ttl_minutes"] = minutes_of(ttl)
-    return detail
-
-
-class Audited(Protocol):
+class AuditLog(Part):
     """What is remembered of acts."""
 
-    async def record_act(self, by: str, action: str, detail: Mapping[str, Any]) -> None:
+    @operation()
+    def record_act(self, by: str, action: str, detail: Mapping[str, Any]) -> Asking[None]:
         """Remember an act that is about no session in particular."""
-        ...
+        yield from rows("record_act", **audited(by, action, **detail))
 
-    async def acts(self, *, newest: int, before: int | None = None) -> Sequence[Act]:
+    @operation(writes=False)
+    def acts(self, *, newest: int, before: int | None = None) -> Asking[Sequence[Act]]:
         """Return the `newest` records, of those with a number below `before`; newest first."""
-        ...
+        return [
+            Act(
+                number=row["number"],
+                at=row["at"],
+                by=row["principal"],
+                action=row["action"],
+                app_name=row["app_name"],
+                session=row["session"],
+                detail=json.loads(row["detail"]),
+            )
+            for row in (yield from rows("acts", newest=newest, before_number=before))
+        ]

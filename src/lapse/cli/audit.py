@@ -12,9 +12,8 @@ import typer
 from lapse.cli.command import StoreOption, open_settings, ready_store, run_async
 
 if TYPE_CHECKING:
-    from lapse.audit.store import Act
+    from lapse.audit.store import Act, AuditLog
     from lapse.settings import Settings
-    from lapse.store.protocol import Store
 
 _PAGE: Final = 1000
 _SHOWN: Final = 50
@@ -53,10 +52,11 @@ def audit(
 async def _audit(
     settings: Settings, shape: _Format, newest: int | None, before: int | None
 ) -> None:
-    from lapse.overview.json import act_csv, act_json, acts_csv_head
+    from lapse.audit.json import act_csv, act_json, acts_csv_head
+    from lapse.audit.store import AuditLog
 
     async with ready_store(settings) as store:
-        acts = _acts(store, newest, before)
+        acts = _acts(AuditLog(store), newest, before)
         match shape:
             case _Format.TABLE:
                 _print_table([act async for act in acts])
@@ -69,11 +69,12 @@ async def _audit(
                     typer.echo(act_csv(act), nl=False)
 
 
-async def _acts(store: Store, newest: int | None, before: int | None) -> AsyncIterator[Act]:
+async def _acts(log: AuditLog, newest: int | None, before: int | None) -> AsyncIterator[Act]:
     """Yield the records, a page at a time; all of them without `newest`."""
     left = newest
     while left is None or left > 0:
-        page = await store.acts(newest=_PAGE if left is None else min(_PAGE, left), before=before)
+        newest_of_page = _PAGE if left is None else min(_PAGE, left)
+        page = await log.acts(newest=newest_of_page, before=before)
         for act in page:
             yield act
         if not page:

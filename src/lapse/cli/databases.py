@@ -208,7 +208,7 @@ async def _report(
 ) -> Report:
     from dataclasses import replace
 
-    from lapse.artifacts.sweeper import count_orphans
+    from lapse.databases.orphans import count_orphans
     from lapse.databases.readers import reader_of
 
     reader = reader_of(url)

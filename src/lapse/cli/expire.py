@@ -71,6 +71,7 @@ async def _changed(
     text: str,
     change: Callable[[Database, SessionKey], Awaitable[Result[Lifecycle]]],
 ) -> tuple[SessionKey, Result[Lifecycle]]:
+    from lapse.notices.announcements import Announcements
     from lapse.telemetry.logs import log_change
 
     async with ready_store(settings) as store:
@@ -79,5 +80,5 @@ async def _changed(
         if outcome.changes:
             for committed in outcome.changes:
                 log_change(committed)
-            await store.announce([key])
+            await Announcements(store).announce([key])
         return key, outcome

@@ -9,7 +9,7 @@ import typer
 
 from lapse.cli.audit import audit
 from lapse.cli.check import check
-from lapse.cli.command import Exit, fail, open_settings, open_store, run_async
+from lapse.cli.command import Exit, StoreOption, fail, open_settings, open_store, run_async
 from lapse.cli.databases import adopt, copy, report, undo
 from lapse.cli.expire import expire, resurrect
 from lapse.cli.process_title import hide_passwords

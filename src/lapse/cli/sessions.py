@@ -124,10 +124,11 @@ async def _list(
 
 async def _show(settings: Settings, text: str) -> tuple[Lifecycle, datetime]:
     from lapse.core.errors import NoSuchSessionError
+    from lapse.notices.store import NoticeStore
 
     async with ready_store(settings) as store:
         key = await find_key(store, text)
-        snapshot = await store.records([key])
+        snapshot = await NoticeStore(store).records([key])
     if key not in snapshot.records:
         raise NoSuchSessionError(
             f"session {key.short}… does not exist: never created, purged or deleted"

@@ -122,6 +122,7 @@ def _print_dues(dues: Dues, *, as_json: bool) -> None:
 
 
 async def _confirm(settings: Settings) -> None:
+    from lapse.audit.store import AuditLog
     from lapse.sweep.brake import confirm
 
     by = acting_as()
@@ -131,7 +132,7 @@ async def _confirm(settings: Settings) -> None:
             typer.echo("no brake is set", err=True)
             return
         detail = {"reason": str(brake.reason), "sessions": brake.sessions}
-        await store.record_act(by, "confirmed", detail)
+        await AuditLog(store).record_act(by, "confirmed", detail)
     typer.echo(f"let go of the brake ({brake.reason})", err=True)
 
 
@@ -139,6 +140,7 @@ async def _sweep(settings: Settings) -> _Total:
     import logging
 
     from lapse.app import Lapse, maintenance_of
+    from lapse.audit.store import AuditLog
     from lapse.sweep.store import SweepStore
     from lapse.sweep.sweeper import maintain
 
@@ -161,7 +163,7 @@ async def _sweep(settings: Settings) -> _Total:
         await maintain(maintenance_of(store))
         if done:
             did = {"expired": total.expired, "purged": total.purged, "kept": total.kept}
-            await store.record_act(acting_as(), "swept", did)
+            await AuditLog(store).record_act(acting_as(), "swept", did)
     finally:
         await store.close()
     return total

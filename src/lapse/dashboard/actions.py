@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from lapse.adk.service import LapseSessionService
+from lapse.audit.store import AuditLog
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.keys import SessionKey
@@ -143,7 +144,7 @@ class Doing:
             full = report.full
             await asyncio.sleep(0)
         detail = {"expired": expired, "purged": purged, "kept": kept}
-        await self._store.record_act(operator.name, "swept", detail)
+        await AuditLog(self._store).record_act(operator.name, "swept", detail)
         return HandSwept(expired, purged, kept, ended=not full)
 
     async def release(self, brake: Brake, operator: Operator) -> bool:
@@ -151,5 +152,5 @@ class Doing:
         if not await SweepStore(self._store).release_brake(since=brake.since):
             return False
         detail = {"reason": str(brake.reason), "sessions": brake.sessions}
-        await self._store.record_act(operator.name, "confirmed", detail)
+        await AuditLog(self._store).record_act(operator.name, "confirmed", detail)
         return True

@@ -9,6 +9,9 @@ from fastapi import APIRouter, Depends
 from fastapi import Query as Parameter
 
 from lapse.adk.service import LapseSessionService
+from lapse.audit.json import act_json
+from lapse.audit.store import AuditLog
+from lapse.core.clock import iso
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle
@@ -19,7 +22,7 @@ from lapse.dashboard.pages import AskedQuery, Key
 from lapse.dashboard.reader import TIMEOUT, Reader
 from lapse.dashboard.timeline import about, timeline
 from lapse.dashboard.verdicts import SHOWN, numbers, verdicts
-from lapse.overview.json import act_json, brake_json, dues_json, iso, overview_json, record_json
+from lapse.overview.json import brake_json, dues_json, overview_json, record_json
 from lapse.overview.store import OverviewStore
 from lapse.store.sessions import Sessions
 from lapse.sweep.store import SweepStore
@@ -80,7 +83,7 @@ def api_routes(  # noqa: C901 - one function for each route
         """Return a session's record, its life as steps, and the acts on it."""
         record = await record_of(key)
         now = (await reader.reading()).overview.now
-        acts = about(record, await store.acts(newest=_ACTS_LOOKED_AT))
+        acts = about(record, await AuditLog(store).acts(newest=_ACTS_LOOKED_AT))
         steps = [
             {
                 "at": iso(step.at),
@@ -128,7 +131,7 @@ def api_routes(  # noqa: C901 - one function for each route
         before: int | None = None,
     ) -> Document:
         """Return the newest acts; `next` is the `before` of those that came before them."""
-        found = await store.acts(newest=newest, before=before)
+        found = await AuditLog(store).acts(newest=newest, before=before)
         following = found[-1].number if len(found) == newest else None
         return {"acts": [act_json(act) for act in found], "next": following}
 

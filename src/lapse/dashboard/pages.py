@@ -12,7 +12,8 @@ from fastapi import Query as Parameter
 from starlette.responses import Response, StreamingResponse
 
 from lapse.adk.service import LapseSessionService
-from lapse.audit.store import Act
+from lapse.audit.json import act_csv, act_json, acts_csv_head
+from lapse.audit.store import Act, AuditLog
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
@@ -26,7 +27,7 @@ from lapse.dashboard.reader import Reader, by_status
 from lapse.dashboard.rendering import SECURITY, Pages
 from lapse.dashboard.timeline import about, timeline
 from lapse.dashboard.verdicts import Reading, numbers, unreachable, verdicts
-from lapse.overview.json import act_csv, act_json, acts_csv_head, record_json
+from lapse.overview.json import record_json
 from lapse.overview.store import OverviewStore, Page, Query
 from lapse.store.sessions import Sessions
 
@@ -141,7 +142,7 @@ def page_routes(  # noqa: C901 - one function for each page
         if record is None:
             raise NoSuchSessionError(f"session {key.short}… does not exist")
         now = (await reader.reading()).overview.now
-        acts = about(record, await store.acts(newest=_ACTS_LOOKED_AT))
+        acts = about(record, await AuditLog(store).acts(newest=_ACTS_LOOKED_AT))
         document = record_json(record, now=now)
         return pages.page(
             request,
@@ -158,7 +159,7 @@ def page_routes(  # noqa: C901 - one function for each page
 
     @router.get("/acts")
     async def acts(request: Request, operator: admitted, before: int | None = None) -> Response:
-        found = await store.acts(newest=_ACTS, before=before)
+        found = await AuditLog(store).acts(newest=_ACTS, before=before)
         return pages.page(
             request,
             "acts.html",
@@ -171,11 +172,13 @@ def page_routes(  # noqa: C901 - one function for each page
 
     @router.get("/acts.json")
     async def acts_json(operator: admitted) -> Response:  # noqa: ARG001 - let in
-        return _download(_exported(store.acts, _json_line), "application/x-ndjson", "acts.json")
+        return _download(
+            _exported(AuditLog(store).acts, _json_line), "application/x-ndjson", "acts.json"
+        )
 
     @router.get("/acts.csv")
     async def acts_csv(operator: admitted) -> Response:  # noqa: ARG001 - let in
-        exported = _exported(store.acts, act_csv, acts_csv_head())
+        exported = _exported(AuditLog(store).acts, act_csv, acts_csv_head())
         return _download(exported, "text/csv", "acts.csv")
 
     return router

@@ -2,8 +2,10 @@
 
 -- name: records
 -- :keys is a JSON array of [app_name, user_id, session_id]; `position` is the place in it.
+-- There is always a row, for the clock.
 SELECT k.key AS position, l.*, s.create_time AS create_time
-FROM json_each(:keys) AS k
+FROM (SELECT 1)
+LEFT JOIN json_each(:keys) AS k
 LEFT JOIN lapse_lobby AS l
   ON l.app_name = k.value ->> 0 AND l.user_id = k.value ->> 1 AND l.session_id = k.value ->> 2
 LEFT JOIN sessions AS s

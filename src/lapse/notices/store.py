@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Lifecycle
+from lapse.core.lifecycle import Lifecycle, Status
+from lapse.store.lobby import read_lifecycle
+from lapse.store.operation import Asking, Dialect, Part, dialect, names_of, operation, rows
+from lapse.store.records import lifecycle_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,25 +22,29 @@ class Snapshot:
     records: Mapping[SessionKey, Lifecycle]
 
 
-class Watchable(Protocol):
-    """The part of a store that watchers use."""
+class NoticeStore(Part):
+    """The records of watched sessions."""
 
-    async def records(self, keys: Collection[SessionKey]) -> Snapshot:
+    @operation(writes=False)
+    def records(self, keys: Collection[SessionKey]) -> Asking[Snapshot]:
         """Return the records of many sessions from one read.
 
         Only a session that Lapse did not create takes a read of its own: of its events.
         """
-        ...
-
-    async def announce(self, keys: Collection[SessionKey]) -> None:
-        """Tell other processes that these sessions changed, where the store has a way to.
-
-        Only a hint: it may be lost.
-        """
-        ...
-
-    def announcements(
-        self, heard: Callable[[Collection[str]], None]
-    ) -> AbstractAsyncContextManager[None]:
-        """Call `heard` with the digests of sessions that others announce, inside the context."""
-        ...
+        asked = list(keys)
+        # SQLite walks through one document; PostgreSQL's planner knows how long arrays are.
+        is_sqlite = (yield from dialect()) is Dialect.SQLITE
+        given = {"keys": json.dumps(asked)} if is_sqlite else names_of(asked)
+        read = yield from rows("records", **given)
+        now, found = read[0]["now"], dict[SessionKey, Lifecycle]()
+        for row in read:
+            status, is_stored = row["status"], row["create_time"] is not None
+            if is_stored and status != Status.USED:
+                record = yield from read_lifecycle(asked[row["position"]], self.rules)
+            elif status is None or (status == Status.USED and not is_stored):
+                continue
+            else:
+                record = lifecycle_of(row, self.rules)
+            if record is not None and self.rules.still_stands(record, now):
+                found[record.key] = record
+        return Snapshot(now, found)

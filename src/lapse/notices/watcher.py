@@ -25,9 +25,10 @@ from lapse.core.errors import TooManyStreamsError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Change, ChangeKind, Lifecycle
+from lapse.notices.announcements import Announcements
 from lapse.notices.rules import Known, Notice, NoticeKind, WatchOptions, greeting, news, next_moment
-from lapse.notices.store import Snapshot
-from lapse.store.protocol import Store
+from lapse.notices.store import NoticeStore, Snapshot
+from lapse.store.database import Database
 
 _GATHER: Final = timedelta(milliseconds=20)
 """How long a read waits for others to join it; many deadlines are one read."""
@@ -100,14 +101,17 @@ class Watcher:
     """Watches sessions of a store for browsers; inside its context, on one event loop.
 
     Args:
-        store: where the sessions live.
+        database: where the sessions live.
         feed: where the changes of this process are published.
         options: bounds and intervals.
     """
 
-    def __init__(self, store: Store, feed: Feed, options: WatchOptions = WatchOptions()) -> None:
+    def __init__(
+        self, database: Database, feed: Feed, options: WatchOptions = WatchOptions()
+    ) -> None:
         self.options = options
-        self._store = store
+        self._store = NoticeStore(database)
+        self._announcements = Announcements(database)
         self._feed = feed
         self._sessions: dict[SessionKey, _Session] = {}
         self._digests: dict[str, SessionKey] = {}
@@ -122,7 +126,7 @@ class Watcher:
             timeout=_TIMEOUT,
             first_retry=_FIRST_RETRY,
             longest_retry=options.heartbeat,
-            within=lambda: store.announcements(self._hear),
+            within=lambda: self._announcements.listen(self._hear),
         )
         self._beating = Background("the heartbeat of notices", self._beat)
         self._announcing = Background("the announcer of changes", self._announce)
@@ -265,7 +269,7 @@ class Watcher:
         if keys:
             try:
                 async with asyncio.timeout(_TIMEOUT.total_seconds()):
-                    await self._store.announce(keys)
+                    await self._announcements.announce(keys)
             except Exception as error:  # noqa: BLE001 - others look for themselves, too
                 _log.debug("changes were not announced: %s", error)
             self._announced_at = time.monotonic()

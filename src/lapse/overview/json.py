@@ -6,28 +6,16 @@ name.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Any
 
-from lapse.audit.store import Act
+from lapse.core.clock import iso
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Status
 from lapse.core.minutes import minutes_of
 from lapse.overview.store import Counted, Overview
 from lapse.sweep.rules import Brake, Dues
-
-_ACT_COLUMNS: Final = ("number", "at", "by", "action", "appName", "session", "detail")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet would work out."""
-
-
-def iso(moment: datetime) -> str:
-    """Return a moment as JSON has it."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def iso_or_none(moment: datetime | None) -> str | None:
@@ -110,41 +98,6 @@ def brake_json(brake: Brake) -> dict[str, Any]:
 def dues_json(dues: Dues) -> dict[str, Any]:
     """Return what a sweep would do."""
     return {"expire": dues.expire, "purge": dues.purge, "stored": dues.stored}
-
-
-def act_json(act: Act) -> dict[str, Any]:
-    """Return what somebody did; `session` is the beginning of an id."""
-    return {
-        "number": act.number,
-        "at": iso(act.at),
-        "by": act.by,
-        "action": act.action,
-        "appName": act.app_name,
-        "session": act.session,
-        "detail": dict(act.detail),
-    }
-
-
-def acts_csv_head() -> str:
-    """Return the first line of acts as CSV."""
-    return _csv_line(_ACT_COLUMNS)
-
-
-def act_csv(act: Act) -> str:
-    """Return what somebody did as a line of CSV, in which a spreadsheet finds no formula."""
-    number, *rest, detail = act_json(act).values()
-    texts = (*rest, json.dumps(detail) if detail else "")
-    return _csv_line([str(number), *(_inert(text or "") for text in texts)])
-
-
-def _csv_line(cells: Iterable[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
-
-
-def _inert(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def _levels(overview: Overview, app: str | None) -> dict[str, int]:

@@ -67,27 +67,26 @@ WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :sessio
   ))
 ORDER BY r.started_at DESC, r.rowid DESC LIMIT 1;
 
--- name: run_news
--- What the agents said in some runs, each after one of its events: their users' words are no part
--- of a stream. Timestamps grow in the order of a run's events. A run without news has one row.
-SELECT r.*, e.id AS event_id, e.invocation_id AS event_invocation, e.timestamp AS event_time,
-  e.event_data AS event_data
-FROM json_each(:run_ids) AS place
-JOIN lapse_runs AS r ON r.run_id = place.value
-LEFT JOIN events AS e ON e.rowid IN (
-  SELECT n.rowid FROM events AS n
-  WHERE n.app_name = r.app_name AND n.user_id = r.user_id AND n.session_id = r.session_id
-    AND n.invocation_id = r.invocation_id
-    AND n.timestamp >= r.since AND (r.until IS NULL OR n.timestamp <= r.until)
-    AND n.timestamp > coalesce((
-      SELECT s.timestamp FROM events AS s
-      WHERE s.id = :afters ->> place.key AND s.app_name = r.app_name
-        AND s.user_id = r.user_id AND s.session_id = r.session_id
-    ), '')
-    AND n.event_data ->> 'author' <> 'user'
-  ORDER BY n.timestamp, n.id LIMIT :limit
-)
-ORDER BY r.run_id, e.timestamp, e.id;
+-- name: read_run
+SELECT * FROM lapse_runs WHERE run_id = :run_id;
+
+-- name: read_run_events
+-- What the agent said in one run, after one of its events: its user's words are no part of a
+-- stream. Timestamps grow in the order of a run's events.
+SELECT e.id AS event_id, e.invocation_id AS event_invocation, e.timestamp AS event_time,
+  e.event_data
+FROM lapse_runs AS r
+JOIN events AS e
+  ON e.app_name = r.app_name AND e.user_id = r.user_id AND e.session_id = r.session_id
+WHERE r.run_id = :run_id AND e.invocation_id = r.invocation_id
+  AND e.timestamp >= r.since AND (r.until IS NULL OR e.timestamp <= r.until)
+  AND e.timestamp > coalesce((
+    SELECT timestamp FROM events
+    WHERE id = :event_id AND app_name = r.app_name AND user_id = r.user_id
+      AND session_id = r.session_id
+  ), '')
+  AND e.event_data ->> 'author' <> 'user'
+ORDER BY e.timestamp, e.id LIMIT :limit;
 
 -- name: forget_runs
 DELETE FROM lapse_runs WHERE rowid IN (

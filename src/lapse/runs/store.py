@@ -8,7 +8,7 @@ store's own clock, as in `lapse.store.sessions`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,7 +17,18 @@ from typing import Any, Final
 
 from lapse.core.errors import RunInFlightError, TooManyRunsError
 from lapse.core.keys import SessionKey
-from lapse.store.operation import Asking, Part, Row, first, key_of, only, operation, rows
+from lapse.store.operation import (
+    Asking,
+    Dialect,
+    Part,
+    Row,
+    dialect,
+    first,
+    key_of,
+    only,
+    operation,
+    rows,
+)
 from lapse.store.records import EventRecord
 
 HEARTBEAT: Final = timedelta(seconds=2)
@@ -182,10 +193,14 @@ class RunStore(Part):
         that no event is missing before one that is there, and none comes after a record that
         says the run has ended. Runs that are unknown are left out.
         """
+        if (yield from dialect()) is Dialect.SQLITE:
+            return (yield from _news_of_each(places, limit))
+        # One statement is one snapshot and one round trip.
         found = yield from rows(
             "run_news", run_ids=list(places), afters=list(places.values()), limit=limit
         )
-        return [_news(list(one)) for _, one in groupby(found, key=lambda row: row["run_id"])]
+        of_runs = (list(one) for _, one in groupby(found, key=lambda row: str(row["run_id"])))
+        return [_news(one[0], one) for one in of_runs]
 
     @operation()
     def forget_runs(self, limit: int) -> Asking[int]:
@@ -198,14 +213,25 @@ class RunStore(Part):
             pass
 
 
-def _news(found: Sequence[Row]) -> RunNews:
-    """Return a run of `run_news`, which has a row for each event, or one for none."""
-    events = [
-        EventRecord(row["event_id"], row["event_invocation"], row["event_time"], row["event_data"])
-        for row in found
-        if row["event_id"] is not None
+def _news_of_each(places: Mapping[str, str | None], limit: int) -> Asking[Sequence[RunNews]]:
+    """Return what `run_news` does, a run at a time: the transaction is the snapshot."""
+    found = []
+    for run_id, after in places.items():
+        run = yield from first("read_run", run_id=run_id)
+        if run is not None:
+            events = yield from rows("read_run_events", run_id=run_id, event_id=after, limit=limit)
+            found.append(_news(run, events))
+    return found
+
+
+def _news(run: Row, events: Iterable[Row]) -> RunNews:
+    """Return a run's news; a row without an event stands for none."""
+    told = [
+        EventRecord(event_id, row["event_invocation"], row["event_time"], row["event_data"])
+        for row in events
+        if (event_id := row["event_id"]) is not None
     ]
-    return RunNews(_record(key_of(found[0]), found[0]), events)
+    return RunNews(_record(key_of(run), run), told)
 
 
 def _record(key: SessionKey, row: Row) -> RunRecord:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Rules
+from lapse.store.database import Database
 from lapse.store.options import ConnectionOptions
-
-if TYPE_CHECKING:
-    from lapse.store.protocol import Store
 
 
 def store_from_url(
     url: str, rules: Rules = Rules(), options: ConnectionOptions = ConnectionOptions()
-) -> Store:
+) -> Database:
     """Return the store that a URL names, not opened yet.
 
     `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:` or
@@ -32,16 +29,16 @@ def store_from_url(
         case "sqlite":
             if rest and not rest.startswith("/"):
                 raise InvalidValueError("store URL", "sqlite takes three slashes: sqlite:///FILE")
-            from lapse.store.sqlite import SqliteStore
+            from lapse.store.sqlite import SqliteDatabase
 
-            return SqliteStore(rest.partition("?")[0].removeprefix("/") or ":memory:", rules)
+            return SqliteDatabase(rest.partition("?")[0].removeprefix("/") or ":memory:", rules)
         case "postgresql" | "postgres":
             if find_spec("asyncpg") is None:
                 reason = "needs PostgreSQL's driver: pip install 'lapse[postgres]'"
                 raise InvalidValueError("store URL", reason)
-            from lapse.store.postgres import PostgresStore
+            from lapse.store.postgres import PostgresDatabase
 
-            return PostgresStore(url, rules, options)
+            return PostgresDatabase(url, rules, options)
         case _:
             reason = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
             # Without "://" all of it is the scheme, a password too.

@@ -11,7 +11,7 @@ import pytest
 
 import postgres
 from backends import BACKENDS
-from lapse.store import store_from_url
+from parts import store_with_parts
 
 PAGE = (Path(__file__).parents[3] / "docs" / "audit.md").read_text("utf-8")
 
@@ -30,7 +30,7 @@ async def test_records_of_more_than_a_year_ago_can_be_pruned_and_no_others(name,
     (backend,) = (backend for backend in BACKENDS if backend.name == name)
     (script,) = re.findall(rf"```sql\n(-- {title}.*?)```", PAGE, re.DOTALL)
     with backend.empty(tmp_path) as url:
-        store = store_from_url(url)
+        store = store_with_parts(url)
         await store.at(datetime.now(UTC) - timedelta(days=366)).record_act("op", "old", {})
         await store.at(datetime.now(UTC) - timedelta(days=364)).record_act("op", "young", {})
         run(url, script)

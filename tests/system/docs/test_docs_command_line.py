@@ -9,8 +9,8 @@ from typer.main import get_command
 from lapse.cli.command import Exit
 from lapse.cli.main import app
 from lapse.overview.json import brake_json, overview_json
-from lapse.sweep.rules import Brake, BrakeReason
 from lapse.overview.store import Overview
+from lapse.sweep.rules import Brake, BrakeReason
 
 PAGE = (Path(__file__).parents[3] / "docs" / "command_line.md").read_text("utf-8")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 from fastapi import FastAPI
 
-from lapse import LapseSessionService, Settings, mount, store_from_url
+from lapse import LapseSessionService, Settings, mount
 from lapse.telemetry.labels import MOST_APPS, OTHER, AppLabels
+from parts import store_with_parts
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(lapse_\w+)` \| (\w+) \|([\w, ]*)\| \S", re.MULTILINE)
@@ -22,7 +23,7 @@ async def everything() -> dict[str, tuple[str, tuple[str, ...]]]:
     Its own registry is read, not one that is made here: so no collector can be forgotten.
     """
     app = FastAPI()
-    store = store_from_url("sqlite:///:memory:")
+    store = store_with_parts("sqlite:///:memory:")
     mount(app, LapseSessionService(store), Settings(sweeper=False))
     transport = httpx.ASGITransport(app)
     async with (

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
-from lapse.store import store_from_url
+from parts import store_with_parts
 
 
 async def visit(url: str) -> None:
-    store = store_from_url(url)
+    store = store_with_parts(url)
     await store.open()
     key = SessionKey("app", "ann", str(os.getpid()))
     await store.create(key, state=StateDelta(), ttl=timedelta(minutes=30), metadata={})

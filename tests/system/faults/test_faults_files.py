@@ -13,8 +13,8 @@ from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
 from backends import DUE, T0, create, ids, key, message, note, use
 from lapse.core.errors import StoreRefusedError, StoreUnavailableError
-from lapse.store import store_from_url
 from lapse.store.sqlite import schema
+from parts import store_with_parts
 
 OPENER = Path(__file__).with_name("opener.py")
 BRIEF = timedelta(milliseconds=50)
@@ -26,7 +26,7 @@ def run_sql(path, *statements):
 
 
 async def make_lapse_file(path):
-    store = store_from_url(f"sqlite:///{path}")
+    store = store_with_parts(f"sqlite:///{path}")
     await use_and_close(store)
 
 
@@ -117,7 +117,7 @@ async def test_a_bad_file_is_refused_by_name_and_reason_and_left_as_it_was(tmp_p
     path.parent.mkdir()
     await spoil(path)
     before = contents(tmp_path)
-    store = store_from_url(f"sqlite:///{path}")
+    store = store_with_parts(f"sqlite:///{path}")
     with pytest.raises(StoreRefusedError, match=re.escape(reason)) as refused:
         await store.open()
     assert str(path) in str(refused.value)
@@ -144,7 +144,7 @@ async def test_a_file_that_another_process_has_locked_is_refused(tmp_path, monke
     )
     assert await holder.stdout.readline() == b"locked\n"
     before = path.read_bytes()
-    store = store_from_url(f"sqlite:///{path}")
+    store = store_with_parts(f"sqlite:///{path}")
     with pytest.raises(StoreRefusedError, match="locked by another process") as refused:
         await store.open()
     assert str(path) in str(refused.value)
@@ -179,7 +179,7 @@ async def test_eight_processes_that_open_one_new_file_at_once_all_come_up(tmp_pa
             opener.stdin.write(f"{url}\n".encode())
         said = [await opener.stdout.readline() for opener in openers]
         assert said == [b"came up\n"] * 8
-        store = store_from_url(url)
+        store = store_with_parts(url)
         await store.open()
         assert len(await store.list("app", "ann")) == 8
         await store.close()
@@ -192,7 +192,7 @@ async def test_a_lock_that_lasts_makes_the_store_unavailable_and_nothing_is_writ
 ):
     monkeypatch.setattr(schema, "BUSY_TIMEOUT", BRIEF)
     path = tmp_path / "lapse.db"
-    store = store_from_url(f"sqlite:///{path}")
+    store = store_with_parts(f"sqlite:///{path}")
     await store.open()
     revision = await create(store)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -212,7 +212,7 @@ async def test_a_lock_that_lasts_makes_the_store_unavailable_and_nothing_is_writ
 
 async def test_a_short_lock_is_waited_out(tmp_path):
     path = tmp_path / "lapse.db"
-    store = store_from_url(f"sqlite:///{path}")
+    store = store_with_parts(f"sqlite:///{path}")
     await store.open()
     revision = await create(store)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -227,7 +227,7 @@ async def test_a_short_lock_is_waited_out(tmp_path):
 
 async def test_a_refused_write_takes_nothing_of_its_neighbours_with_it(tmp_path):
     """Writes that wait together share one transaction; one that fails half-way is alone in it."""
-    store = store_from_url(f"sqlite:///{tmp_path / 'lapse.db'}")
+    store = store_with_parts(f"sqlite:///{tmp_path / 'lapse.db'}")
     await store.open()
     names = [f"s{number}" for number in range(30)]
     for name in names:
@@ -249,7 +249,7 @@ async def test_a_refused_write_takes_nothing_of_its_neighbours_with_it(tmp_path)
 
 async def test_a_record_left_over_by_a_delete_without_foreign_keys_is_no_session(tmp_path):
     path = tmp_path / "lapse.db"
-    store = store_from_url(f"sqlite:///{path}")
+    store = store_with_parts(f"sqlite:///{path}")
     await store.open()
     await use(store)
     run_sql(path, "DELETE FROM events", "DELETE FROM sessions")

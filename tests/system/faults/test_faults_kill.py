@@ -12,8 +12,8 @@ import pytest
 
 from backends import key
 from lapse.core.lifecycle import Status
-from lapse.store import store_from_url
 from lapse.store.records import EventWindow
+from parts import store_with_parts
 
 WRITER = Path(__file__).with_name("writer.py")
 CHAINS, ROUNDS = 2, 50
@@ -81,7 +81,7 @@ async def test_no_acknowledged_message_or_deadline_is_lost_to_a_hundred_kills(tm
         for turn in range(ROUNDS):
             url = f"sqlite:///{path}"
             facts = await write_until_killed(url, turn, chance.randint(1, MOST_FACTS))
-            store = store_from_url(url)
+            store = store_with_parts(url)
             await store.open()
             await check(store, facts)
             await store.close()

@@ -12,9 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
-from lapse.store import store_from_url
-from lapse.store.protocol import Store
 from lapse.store.records import EventRecord, NewEvent
+from parts import Store, store_with_parts
 
 WRITERS = 6
 DATA = '{"author": "user", "content": {"parts": [{"text": "hi"}]}}'
@@ -52,7 +51,7 @@ async def sweep(store: Store) -> None:
 
 
 async def main(url: str, turn: str) -> None:
-    store = store_from_url(url)
+    store = store_with_parts(url)
     await store.open()
     async with asyncio.TaskGroup() as group:
         group.create_task(sweep(store))

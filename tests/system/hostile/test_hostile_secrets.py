@@ -143,10 +143,10 @@ URLS = [
 async def test_no_error_about_a_store_has_its_password(url):
     """Broken on purpose: without the look at the URL the driver quotes the parts it fell over."""
     from lapse.core.errors import LapseError
-    from lapse.store import store_from_url
+    from parts import store_with_parts
 
     async def opened():
-        store = store_from_url(url.replace("PW", canaries.PASSWORD))
+        store = store_with_parts(url.replace("PW", canaries.PASSWORD))
         try:
             await store.open()
         finally:

@@ -19,7 +19,7 @@ from walk import JUMPS, KEYS, KINDS, METADATA, SEEN, STATES, TTLS, Walk
 
 from backends import TICK
 from lapse.core.lifecycle import Cause, Rules
-from lapse.store import store_from_url
+from parts import store_with_parts
 
 RULES = (Rules(), Rules(horizon=timedelta(0)), Rules(enforced=False))
 MEMORY = "sqlite:///:memory:"
@@ -42,7 +42,7 @@ OFTEN = ("append", "append", "create", "expire_due", "go_to_a_deadline")
 async def walk(seed: int, steps: int, url: str = MEMORY) -> Walk:
     """Take `steps` random steps on the store at `url` and return the walk."""
     chance = random.Random(seed)
-    store = store_from_url(url, chance.choice(RULES))
+    store = store_with_parts(url, chance.choice(RULES))
     await store.open()
     try:
         taken = Walk(store)

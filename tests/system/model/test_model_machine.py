@@ -12,7 +12,7 @@ from walk import JUMPS, KEYS, KINDS, METADATA, SEEN, STATES, TTLS, Walk
 
 from backends import TICK
 from lapse.core.lifecycle import Cause, Rules
-from lapse.store import store_from_url
+from parts import store_with_parts
 
 RULES = {
     "a day": Rules(),
@@ -29,7 +29,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self._place = place
         self._runner = asyncio.Runner()
-        self._store = store_from_url(place.__enter__(), rules)
+        self._store = store_with_parts(place.__enter__(), rules)
         self._runner.run(self._store.open())
         self._walk = Walk(self._store)
 

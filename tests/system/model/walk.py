@@ -14,8 +14,8 @@ from lapse.core.documents import split_state
 from lapse.core.errors import LapseError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Status
-from lapse.store.protocol import Store
 from lapse.store.records import Glimpse, NewEvent, Result, Revision, SessionRecord
+from parts import Store
 
 KEYS = (key("s1"), key("s2"), key("s1", user="bob"), key("s1", app="other"))
 KINDS = {"message": message, "note": note}

@@ -44,9 +44,9 @@ from lapse.core.errors import StoreUnavailableError  # noqa: E402
 from lapse.core.feed import Feed  # noqa: E402
 from lapse.core.keys import SessionKey  # noqa: E402
 from lapse.core.lifecycle import ChangeKind  # noqa: E402
-from lapse.store import store_from_url  # noqa: E402
 from lapse.store.records import EventRecord, NewEvent  # noqa: E402
 from lapse.sweep.sweeper import Sweeper  # noqa: E402
+from parts import store_with_parts  # noqa: E402
 
 WRITERS = 6
 DATA = '{"author": "user", "content": {"parts": [{"text": "hi"}]}}'
@@ -128,7 +128,7 @@ def tell(change):
 
 
 async def main(url, work, turn):
-    store = store_from_url(url)
+    store = store_with_parts(url)
     if "deaf" in OPTIONS:
         store.hints = no_hints
     await store.open()

@@ -11,7 +11,7 @@ from lapse.core.documents import StateDelta
 from lapse.core.errors import SessionExistsError
 from lapse.core.lifecycle import ChangeKind
 from lapse.overview.store import BUCKET
-from lapse.store import store_from_url
+from parts import store_with_parts
 from postgres import rows
 
 BLOCKED = "SELECT count(*) FROM pg_locks WHERE NOT granted AND NOT fastpath"
@@ -22,7 +22,7 @@ UPDATE lapse_lobby SET status = 'expired', expired_at = now(), restorable_until 
 
 @pytest.fixture
 async def store(place):
-    store = store_from_url(place)
+    store = store_with_parts(place)
     await store.open()
     yield store
     await store.close()

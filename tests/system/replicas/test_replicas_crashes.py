@@ -8,8 +8,8 @@ import pytest
 from watching import eventually, running, start
 
 from lapse.core.feed import Feed
-from lapse.store import store_from_url
 from lapse.sweep.sweeper import sweep_once
+from parts import store_with_parts
 from postgres import prepare, rows
 
 ROUNDS = 30
@@ -35,7 +35,7 @@ async def check(url, facts):
     before = check_rows(url, heard, used)
     assert waiting <= before.keys()
 
-    store = store_from_url(url)
+    store = store_with_parts(url)
     while (await sweep_once(store, Feed())).full:
         pass
     swept = [*(await store.at(FAR).expire_due(100_000)).changes]

@@ -11,8 +11,8 @@ from backends import create, key, message, note
 from lapse.core.documents import StateDelta
 from lapse.core.errors import OutcomeUnknownError, SessionExistsError
 from lapse.core.lifecycle import Rules, Status
-from lapse.store import store_from_url
 from lapse.store.options import ConnectionOptions
+from parts import store_with_parts
 from postgres import rows
 
 SMALL = ConnectionOptions(pool_size=1, patience=timedelta(seconds=2))
@@ -31,7 +31,7 @@ async def line(place):
     The statements of a session's life have been used once, so that each is one answer.
     """
     async with proxied(place) as (proxy, url):
-        store, beside = store_from_url(url, Rules(), SMALL), store_from_url(place)
+        store, beside = store_with_parts(url, Rules(), SMALL), store_with_parts(place)
         seen = (await make(store, "first")).value.revision
         for event in (note(), message()):
             seen = (await store.append(key("first"), event, seen)).value.revision
@@ -147,7 +147,7 @@ async def test_a_later_message_whose_answer_is_lost_is_stored_once(line):
 
 async def test_an_append_whose_connection_is_terminated_is_done_after_all(place):
     """It waits for a lock when its backend is terminated: nothing was done, and it is repeated."""
-    store = store_from_url(place, Rules(), SMALL)
+    store = store_with_parts(place, Rules(), SMALL)
     seen = await create(store)
     async with asyncio.TaskGroup() as group:
         connection = await store._connections.connect()

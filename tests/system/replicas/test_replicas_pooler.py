@@ -9,9 +9,9 @@ from backends import key, message, note
 from lapse.core.documents import StateDelta
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Cause, Rules, Status
-from lapse.store import store_from_url
 from lapse.store.options import ConnectionOptions
 from lapse.sweep.sweeper import Sweeper
+from parts import store_with_parts
 
 PLAIN = ConnectionOptions(statement_cache=0)
 HOUR, MOMENT = timedelta(hours=1), timedelta(milliseconds=1)
@@ -53,7 +53,7 @@ async def test_sessions_live_behind_a_pooler_of_transactions(place):
     Seen to fail with prepared statements kept, which is what the setting is for.
     """
     async with pooled(place) as (url, used):
-        store = store_from_url(url, Rules(), PLAIN)
+        store = store_with_parts(url, Rules(), PLAIN)
         async with Sweeper(store, Feed()):
             await asyncio.gather(
                 *(play(store, f"{play.__name__}{n}") for n in range(20) for play in (live, expire))

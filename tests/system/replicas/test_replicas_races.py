@@ -16,10 +16,10 @@ from watching import BOUND
 
 from backends import DUE, T0, TICK, create, key, message
 from lapse.core.lifecycle import Cause, Status
-from lapse.store import store_from_url
 from lapse.store.postgres import call
 from lapse.store.records import Revision
 from lapse.store.statements import Positional
+from parts import store_with_parts
 from postgres import prepare, rows, run
 
 GATE = 1
@@ -82,7 +82,7 @@ async def pair(nothing):
     """Two replicas on one database whose winners pass a gate."""
     prepare(nothing)
     run(nothing, *GATED)
-    one, other = store_from_url(nothing), store_from_url(nothing)
+    one, other = store_with_parts(nothing), store_with_parts(nothing)
     yield one, other
     await one.close()
     await other.close()

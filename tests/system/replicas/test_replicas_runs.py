@@ -4,14 +4,14 @@ import pytest
 
 from backends import key
 from lapse.runs.store import RunStatus
-from lapse.store import store_from_url
 from lapse.store.postgres.call import Call
+from parts import store_with_parts
 
 
 @pytest.fixture
 async def pair(place):
     """Two replicas on one database."""
-    one, other = store_from_url(place), store_from_url(place)
+    one, other = store_with_parts(place), store_with_parts(place)
     yield one, other
     await one.close()
     await other.close()

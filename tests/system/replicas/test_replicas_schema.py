@@ -13,7 +13,7 @@ import pytest
 from backends import key, message
 from lapse.core.documents import StateDelta
 from lapse.core.errors import StoreRefusedError
-from lapse.store import store_from_url
+from parts import store_with_parts
 from postgres import blank, prepare, rows, run
 from serving import LAPSE, environment
 
@@ -83,7 +83,7 @@ async def test_a_role_that_may_create_nothing_works_on_a_prepared_schema(nothing
     prepare(nothing)
     with clerk_of(nothing) as (url, name):
         run(nothing, GRANT.format(name))
-        store = store_from_url(url)
+        store = store_with_parts(url)
         await store.open()
         state = StateDelta(app={"a": 1}, user={"b": 2}, session={"c": 3})
         for session in ("s1", "s2"):
@@ -106,7 +106,7 @@ async def test_on_an_unprepared_schema_such_a_role_is_told_of_migrate(nothing, p
     with clerk_of(nothing) as (url, name):
         run(nothing, GRANT.format(name))
         before = rows(nothing, "SELECT relname FROM pg_class ORDER BY 1")
-        store = store_from_url(url)
+        store = store_with_parts(url)
         with pytest.raises(StoreRefusedError, match=r"may not create them.*`lapse migrate"):
             await store.open()
         await store.close()

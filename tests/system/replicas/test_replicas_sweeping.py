@@ -12,7 +12,7 @@ from watching import running
 
 from backends import key
 from lapse.core.documents import StateDelta
-from lapse.store import store_from_url
+from parts import store_with_parts
 from postgres import rows, run
 from serving import AGENTS, LAPSE, environment, eventually, serving
 
@@ -89,7 +89,7 @@ async def test_a_sweeper_is_told_of_a_near_deadline_that_another_replica_makes(p
 
     Seen to fail without the NOTIFY, and with a sweeper that does not listen.
     """
-    here = store_from_url(place)
+    here = store_with_parts(place)
     await here.open()
     async with running(place, "sweep") as other:
         await other.until(lambda: other.those("listening"))
@@ -104,7 +104,7 @@ async def test_a_sweeper_is_told_of_a_near_deadline_that_another_replica_makes(p
 
 
 async def test_a_sweeper_that_hears_nothing_finds_a_deadline_after_its_sleep(place, brief):
-    here = store_from_url(place)
+    here = store_with_parts(place)
     await here.open()
     async with running(place, "sweep", "0", "deaf", "sleep=3") as other:
         await other.until(lambda: other.those("listening"))

@@ -8,9 +8,9 @@ from watching import BOUND
 
 from backends import T0
 from lapse.quotas.rules import Bucket, Drawer
-from lapse.store import store_from_url
 from lapse.store.postgres import call
 from lapse.store.statements import Positional, read_statements
+from parts import store_with_parts
 
 ANN = Bucket.of(Drawer.USER, "ann", 4)
 ALL = Bucket.of(Drawer.ALL, "", 100)
@@ -24,7 +24,7 @@ NEW = f"INSERT INTO lapse_turns (bucket, full_at) VALUES ('{ANN.name}', now())"
 
 @pytest.fixture
 async def pair(place):
-    one, other = store_from_url(place), store_from_url(place)
+    one, other = store_with_parts(place), store_with_parts(place)
     yield one, other
     await one.close()
     await other.close()
@@ -38,9 +38,7 @@ async def at_one_instant(place, pair, held):
             keeping = keeper.transaction()
             await keeping.start()
             await keeper.execute(held)
-            taking = [
-                asyncio.create_task(pair[n % 2].at(T0).take_turn([ANN, ALL])) for n in range(8)
-            ]
+            taking = [asyncio.create_task(pair[n % 2].at(T0).draw([ANN, ALL])) for n in range(8)]
             while await looking.fetchval(WAITERS) < len(taking):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await keeping.rollback()
@@ -52,7 +50,7 @@ async def at_one_instant(place, pair, held):
 
 
 async def test_no_more_turns_are_given_than_there_are(place, pair):
-    await pair[0].at(T0).take_turn([ANN, ALL])
+    await pair[0].at(T0).draw([ANN, ALL])
     assert await at_one_instant(place, pair, THERE) == 3
 
 
@@ -62,7 +60,7 @@ async def test_nor_where_nobody_has_drawn_before(place, pair):
 
 
 async def test_a_read_without_a_lock_would_give_more(place, pair, monkeypatch):
-    wrong = read_statements("postgres")["take_turn"].replace("FOR UPDATE", "")
-    monkeypatch.setitem(call.STATEMENTS, "take_turn", Positional.of(wrong, call._TYPES))
-    await pair[0].at(T0).take_turn([ANN, ALL])
+    wrong = read_statements("postgres")["draw"].replace("FOR UPDATE", "")
+    monkeypatch.setitem(call.STATEMENTS, "draw", Positional.of(wrong, call._TYPES))
+    await pair[0].at(T0).draw([ANN, ALL])
     assert await at_one_instant(place, pair, THERE) == 8

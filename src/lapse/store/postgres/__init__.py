@@ -1,5 +1,5 @@
 """The PostgreSQL store."""
 
-from lapse.store.postgres.store import PostgresStore
+from lapse.store.postgres.database import PostgresDatabase
 
-__all__ = ["PostgresStore"]
+__all__ = ["PostgresDatabase"]

@@ -100,16 +100,6 @@ class Call:
         answer: Any = await self.run(name, **params)
         return answer[0] if answer else None
 
-    # Until every slice is written as operations.
-
-    def bound(self, name: str, **params: Any) -> tuple[Any, ...]:
-        return (STATEMENTS[name].sql, *self._bound(STATEMENTS[name], params))
-
-    async def lifecycle(self) -> Any:
-        from lapse.store.lobby import read_lifecycle
-
-        return await self.drive(read_lifecycle(self.key, self.rules))
-
     def _bound(self, statement: Positional, params: dict[str, Any]) -> list[Any]:
         """Return the arguments of a statement, in its order."""
         params |= {
@@ -124,8 +114,6 @@ class Call:
             "artifacts": self.rules.artifacts,
         }
         return [
-            to_naive(value)
-            if name in _NAIVE and (value := params[name]) is not None and value.tzinfo
-            else params[name]
+            to_naive(value) if name in _NAIVE and (value := params[name]) else params[name]
             for name in statement.names
         ]

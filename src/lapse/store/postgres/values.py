@@ -10,7 +10,7 @@ from typing import Any
 from asyncpg import Record
 
 from lapse.core.documents import StateDelta
-from lapse.store.records import EventRecord, Glimpse, NewEvent, Revision, lifecycle_of
+from lapse.store.records import EventRecord, Glimpse, NewEvent, Revision
 
 
 def to_naive(moment: datetime) -> datetime:
@@ -107,10 +107,3 @@ def stored_events(row: Any) -> list[EventRecord]:
         EventRecord(event_id, invocation_id, from_naive(timestamp), text)
         for event_id, invocation_id, timestamp, text in zip(*map(reversed, columns), strict=True)
     ]
-
-
-# Until every slice is written as operations.
-
-
-def lobby_record(row: Any, rules: Any) -> Any:
-    return lifecycle_of(row, rules)

@@ -1,5 +1,5 @@
 """The SQLite store."""
 
-from lapse.store.sqlite.store import SqliteStore
+from lapse.store.sqlite.database import SqliteDatabase
 
-__all__ = ["SqliteStore"]
+__all__ = ["SqliteDatabase"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, TypeVar
 
 from lapse.core.errors import NotWithThisStoreError
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import SHORTEST_RESTORE, ChangeKind, Rules, Status
+from lapse.core.lifecycle import SHORTEST_RESTORE, Rules
 from lapse.store.operation import NO_SESSION, Answer, Ask, Asking, Dialect, Native, Row
 from lapse.store.sqlite.values import Found, encoded, from_micros
 from lapse.store.statements import read_statements
@@ -127,34 +127,6 @@ class Transaction:
         """Run a statement as `run`, and return its only row, if there is one."""
         row: sqlite3.Row | None = self.run(name, **params).fetchone()
         return row
-
-    # Until every slice is written as operations.
-
-    def count(self, kind: ChangeKind | None, was: Status | None, became: Status | None) -> None:
-        """Count one change of the session; see `count_all`."""
-        self.count_all(kind, was, became, {self.key.app_name: 1})
-
-    def count_all(
-        self,
-        kind: ChangeKind | None,
-        was: Status | None,
-        became: Status | None,
-        sessions: Mapping[str, int],
-    ) -> None:
-        """Count changes, by app; without a kind only the levels move.
-
-        `was` and `became` are the status as stored, before and after; None where there was,
-        or is, no record.
-        """
-        for app_name, number in sessions.items():
-            replace(self, key=SessionKey(app_name, "", "")).run(
-                "count", kind=kind or "", was=was or "", became=became or "", sessions=number
-            )
-
-    def lifecycle(self) -> Any:
-        from lapse.store.lobby import read_lifecycle
-
-        return self.drive(read_lifecycle(self.key, self.rules))
 
 
 def _read(cursor: sqlite3.Cursor, now: int, enough: Callable[[Row], bool] | None) -> Iterator[Row]:

@@ -8,9 +8,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
-from lapse.core.documents import read_metadata
-from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Lifecycle, Rules, Status
 from lapse.store.operation import Dialect
 from lapse.store.records import EventRecord
 from lapse.store.statements import read_types
@@ -131,45 +128,3 @@ def document(text: str | None) -> dict[str, Any]:
 def document_of(row: sqlite3.Row | None) -> dict[str, Any]:
     """Read the `state` of a row; empty where there is no row."""
     return {} if row is None else document(row["state"])
-
-
-# Until every slice is written as operations.
-
-
-def floor(micros: int, span: timedelta) -> int:
-    """Return when the span began in which a moment lies; the first one began at the epoch."""
-    return micros - micros % duration_micros(span)
-
-
-def duration_micros(duration: timedelta) -> int:
-    """Return a duration in microseconds."""
-    return duration // _MICROSECOND
-
-
-def key_of(row: sqlite3.Row) -> SessionKey:
-    """Return the key of a session's row."""
-    return SessionKey(row["app_name"], row["user_id"], row["session_id"])
-
-
-def lobby_record(row: sqlite3.Row, rules: Rules, now: int) -> Lifecycle:
-    """Read a lobby row as a record, as it reads at a moment."""
-    status = Status(row["status"])
-    record = Lifecycle(
-        key=key_of(row),
-        status=status,
-        created_at=from_micros(row["created_at"]),
-        ttl=timedelta(microseconds=row["ttl"]),
-        expires_at=moment(row["expires_at"]),
-        first_message_at=moment(row["first_message_at"]),
-        expired_at=moment(row["expired_at"]),
-        restorable_until=moment(row["restorable_until"]),
-        resurrections=row["resurrections"],
-        metadata=read_metadata(row["metadata"]),
-    )
-    # Only the deadline of a waiting session is ahead of what its row says.
-    return rules.as_it_reads(record, from_micros(now)) if status is Status.WAITING else record
-
-
-def moment(micros: int | None) -> datetime | None:
-    """Return microseconds since the epoch as a datetime, and none as none."""
-    return None if micros is None else from_micros(micros)

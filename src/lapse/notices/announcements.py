@@ -1,0 +1,50 @@
+"""Announcements: a replica tells the others which sessions it changed, where the store can."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from lapse.core.keys import SessionKey
+from lapse.store.database import Database
+
+_CHANNEL: Final = "lapse_changes"
+
+_TOGETHER: Final = 400
+"""Sessions in one text, which is at most 7,999 bytes long."""
+
+
+class Announcements:
+    """What one replica announces and hears: digests of keys, behind the sender's own name.
+
+    Only a hint: an announcement may be lost. On a store that cannot notify, both are no-ops.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sender = secrets.token_hex(4)
+
+    async def announce(self, keys: Collection[SessionKey]) -> None:
+        """Tell other replicas that these sessions changed.
+
+        Raises:
+            StoreUnavailableError: the store does not answer.
+        """
+        digests = [key.digest for key in keys]
+        texts = (
+            ",".join([self._sender, *digests[start : start + _TOGETHER]])
+            for start in range(0, len(digests), _TOGETHER)
+        )
+        await self._database.notify(_CHANNEL, texts)
+
+    def listen(self, heard: Callable[[Collection[str]], None]) -> AbstractAsyncContextManager[None]:
+        """Call `heard` with the digests that other replicas announce, inside the context."""
+
+        def hear(text: str) -> None:
+            sender, *digests = text.split(",")
+            if sender != self._sender:
+                heard(digests)
+
+        return self._database.listen(_CHANNEL, hear)

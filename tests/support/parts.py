@@ -1,0 +1,54 @@
+"""A store with all its parts under one name, for tests that use several."""
+
+from datetime import datetime
+
+from lapse.adoption.store import AdoptionStore
+from lapse.artifacts.outbox import Outbox
+from lapse.audit.store import AuditLog
+from lapse.check.store import HealthStore
+from lapse.core.lifecycle import Rules
+from lapse.notices.store import NoticeStore
+from lapse.overview.store import OverviewStore
+from lapse.quotas.store import QuotaStore
+from lapse.runs.store import RunStore
+from lapse.store import store_from_url
+from lapse.store.database import Database
+from lapse.store.options import ConnectionOptions
+from lapse.store.sessions import Sessions
+from lapse.sweep.store import SweepStore
+from lapse.ttl.store import TtlStore
+
+
+class Store(
+    Sessions,
+    RunStore,
+    NoticeStore,
+    TtlStore,
+    AdoptionStore,
+    AuditLog,
+    Outbox,
+    QuotaStore,
+    OverviewStore,
+    SweepStore,
+    HealthStore,
+):
+    """All parts on one database, which it stands for, too, where one is asked for."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        for name in ("open", "close", "inspect", "run", "listen", "notify"):
+            setattr(self, name, getattr(database, name))
+
+    @property
+    def database(self) -> Database:
+        return self._database
+
+    def at(self, now: datetime) -> "Store":
+        return Store(self._database.at(now))
+
+
+def store_with_parts(
+    url: str, rules: Rules = Rules(), options: ConnectionOptions = ConnectionOptions()
+) -> Store:
+    """Return the store that a URL names, with all its parts."""
+    return Store(store_from_url(url, rules, options))
