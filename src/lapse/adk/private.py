@@ -79,10 +79,19 @@ def run_request(fields: Mapping[str, Any]) -> RunAgentRequest:
 
     Raises:
         pydantic.ValidationError: ADK would not accept it.
+        UnreadableBodyError: ADK would fail over it.
     """
     from google.adk.cli.api_server import RunAgentRequest
+    from pydantic import ValidationError
 
-    return RunAgentRequest.model_validate(fields)
+    from lapse.adk.errors import MODEL_FAULTS, UnreadableBodyError
+
+    try:
+        return RunAgentRequest.model_validate(fields)
+    except ValidationError:
+        raise
+    except MODEL_FAULTS as error:
+        raise UnreadableBodyError("the body could not be validated") from error
 
 
 # ADK's server.

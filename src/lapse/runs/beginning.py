@@ -26,6 +26,7 @@ def validated(asked: Mapping[str, Any]) -> RunAgentRequest:
 
     Raises:
         RequestValidationError: ADK would not accept it.
+        UnreadableBodyError: ADK would fail over it.
         InvalidValueError: no store could keep it.
     """
     try:
