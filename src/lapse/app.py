@@ -37,8 +37,8 @@ from lapse.ttl.policy import TtlPolicy
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from google.adk.runners import Runner
 
+    from lapse.adk.run_sse import Runner
     from lapse.adk.service import LapseSessionService
     from lapse.artifacts.sweeper import ArtifactSweeper
     from lapse.auth import Authentication

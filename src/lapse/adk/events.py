@@ -20,6 +20,8 @@ from pydantic import BaseModel
 
 from lapse.store.records import EventRecord
 
+__all__ = ["Event", "copier", "read_event"]
+
 _REMEMBERED: Final = 2048
 """Events whose reading is remembered, the last ones read; some ten kilobytes each."""
 

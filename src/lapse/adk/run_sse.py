@@ -13,10 +13,12 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
 
-if TYPE_CHECKING:
-    from google.adk.cli.api_server import RunAgentRequest
-    from google.adk.runners import Runner
+from lapse.adk.private import app_of_runners
 
+if TYPE_CHECKING:
+    from google.adk.runners import Runner as Runner  # noqa: PLC0414 - for others' annotations
+
+    from lapse.adk.private import RunAgentRequest
     from lapse.adk.service import LapseSessionService
 
 Chunks = AsyncIterator[str | bytes | memoryview]
@@ -34,37 +36,7 @@ def opener_of(app: FastAPI) -> Opener | None:
 
 def opener_for(runners: Iterable[Runner], service: LapseSessionService) -> Opener:
     """Return an opener that has ADK's server run these runners, each for its own app."""
-    from google.adk.artifacts.in_memory_artifact_service import InMemoryArtifactService
-    from google.adk.auth.credential_service.in_memory_credential_service import (
-        InMemoryCredentialService,
-    )
-    from google.adk.cli.api_server import ApiServer
-    from google.adk.evaluation.in_memory_eval_sets_manager import InMemoryEvalSetsManager
-    from google.adk.evaluation.local_eval_set_results_manager import LocalEvalSetResultsManager
-    from google.adk.memory.in_memory_memory_service import InMemoryMemoryService
-    from starlette.exceptions import HTTPException
-
-    given = {runner.app_name: runner for runner in runners}
-
-    class Given(ApiServer):
-        """ADK's server for runners that are there already: it loads no agents."""
-
-        async def get_runner_async(self, app_name: str) -> Runner:
-            if app_name not in given:
-                raise HTTPException(404, f"App not found: {app_name}")
-            return given[app_name]
-
-    server = Given(
-        agent_loader=None,  # type: ignore[arg-type]  # the runners are given
-        session_service=service,
-        memory_service=InMemoryMemoryService(),
-        artifact_service=InMemoryArtifactService(),
-        credential_service=InMemoryCredentialService(),
-        eval_sets_manager=InMemoryEvalSetsManager(),
-        eval_set_results_manager=LocalEvalSetResultsManager(agents_dir="."),
-        agents_dir=".",
-    )
-    opener = opener_of(server.get_fast_api_app())
+    opener = opener_of(app_of_runners(runners, service))
     assert opener is not None, "ADK's server has a /run_sse"
     return opener
 

@@ -21,6 +21,7 @@ from google.adk.sessions.base_session_service import (
 from google.adk.sessions.session import Session
 
 from lapse.adk.context import announced, is_revived, reviving
+from lapse.adk.private import add_to_session, apply_temporary_state, without_temporary_state
 from lapse.adk.transitions import Transitions, Turns
 from lapse.adk.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.auth.principals import Role, acting, current_actor, current_principal, is_foreign
@@ -257,8 +258,8 @@ class LapseSessionService(BaseSessionService):
         """
         if event.partial:
             return event
-        self._apply_temp_state(session, event)
-        event = self._trim_temp_delta_state(event)
+        apply_temporary_state(self, session, event)
+        event = without_temporary_state(self, event)
         key = SessionKey(session.app_name, session.user_id, session.id)
         if is_foreign(key.user_id) or not can_exist(key):
             raise SessionNotFoundError(f"Session {session.id} not found.")
@@ -280,7 +281,7 @@ class LapseSessionService(BaseSessionService):
                 mark(session, appended.revision)
             if appended.repeated and any(held.id == event.id for held in session.events):
                 return event
-            return self._commit_event_to_session(session, event)
+            return add_to_session(self, session, event)
 
     async def close(self) -> None:
         """Finish what was begun and close the store; a later `flush` does no harm."""

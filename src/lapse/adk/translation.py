@@ -13,6 +13,7 @@ from google.adk.sessions.session import Session
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from lapse.adk.events import read_event
+from lapse.adk.private import marker_of, set_marker
 from lapse.core.documents import StateDelta, encode, split_state
 from lapse.core.errors import InvalidValueError
 from lapse.core.messages import is_message
@@ -79,7 +80,7 @@ def _dump(event: Event) -> dict[str, Any]:
 
 def seen(session: Session) -> Revision | Glimpse:
     """Return what a session object knows of the version it was read at."""
-    marker = session._storage_update_marker  # noqa: SLF001 - where ADK's own services keep theirs
+    marker = marker_of(session)
     if marker is not None:
         try:
             return Revision.parse(marker)
@@ -92,7 +93,7 @@ def seen(session: Session) -> Revision | Glimpse:
 def mark(session: Session, revision: Revision) -> None:
     """Note on a session object the revision that it now is."""
     session.last_update_time = revision.update_time.timestamp()
-    session._storage_update_marker = revision.marker  # noqa: SLF001 - see seen
+    set_marker(session, revision.marker)
 
 
 def window_of(config: GetSessionConfig | None) -> EventWindow:

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from starlette._utils import get_route_path
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -67,7 +66,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         access = access_to(
-            get_route_path(scope),
+            route_path(scope),
             open_paths=self._authentication.open_paths,
             shared_paths=self._authentication.shared_paths,
         )
@@ -132,6 +131,18 @@ class Gate:
             key = SessionKey(access.app_name, _NO_USER, access.session_id)
             with suppress(LapseError):
                 await self._look_up(key)
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path that the application's routes match: `path` below `root_path`.
+
+    ASGI's `path` includes the `root_path` at which an application is mounted; behind a proxy
+    that takes it off, it does not. What only begins with the same letters is not below it.
+    """
+    path, root_path = str(scope["path"]), str(scope.get("root_path", ""))
+    below = path.removeprefix(root_path)
+    is_below = path.startswith(root_path) and (not below or below.startswith("/"))
+    return below if is_below else path
 
 
 async def _is_own(

@@ -3,6 +3,10 @@
 Below ASGI uvicorn (0.54, with httptools) waits for a request's headers for ever, takes any
 number of bytes of them, and appends the trailers of a chunked body to the headers of the
 request that is being answered, where they pass for what a proxy has set.
+
+`uvicorn.Config` takes a class for `http`, so a protocol of one's own is provided for; its methods
+are the callbacks of asyncio and httptools. That uvicorn's class has them, and the attributes that
+are read here, is checked by `tests/adk/test_adk_private.py`.
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+from lapse.adk.private import run_request
 from lapse.core.documents import encode
 from lapse.runs.run import Run
 
 if TYPE_CHECKING:
-    from google.adk.cli.api_server import RunAgentRequest
+    from lapse.adk.private import RunAgentRequest
 
 RUN_HEADER: Final = "Lapse-Run"
 """Names the run that an answer is about."""
@@ -25,12 +26,11 @@ def validated(asked: Mapping[str, Any]) -> RunAgentRequest:
 
     Raises:
         RequestValidationError: ADK would not accept it.
+        UnreadableBodyError: ADK would fail over it.
         InvalidValueError: no store could keep it.
     """
-    from google.adk.cli.api_server import RunAgentRequest
-
     try:
-        request = RunAgentRequest.model_validate(asked)
+        request = run_request(asked)
     except ValidationError as error:
         raise RequestValidationError(
             [fault | {"loc": ("body", *fault["loc"])} for fault in error.errors()]

@@ -20,7 +20,7 @@ from lapse.runs.runs import Runs
 from lapse.runs.sse import EventStream
 
 if TYPE_CHECKING:
-    from google.adk.cli.api_server import RunAgentRequest
+    from lapse.adk.private import RunAgentRequest
 
 _DETACH: Final = b"lapse-detach"
 _DONE: Final = b"event: done\n"

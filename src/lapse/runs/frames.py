@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic_core import to_json
+
 from lapse.adk.events import read_event
+from lapse.adk.private import public_fields
 from lapse.runs.cursor import place_at_end, place_within
 from lapse.runs.store import RunStatus
 from lapse.store.records import EventRecord
 
 if TYPE_CHECKING:
-    from google.adk.events.event import Event
+    from lapse.adk.events import Event
 
 HEARTBEAT: Final = b": alive\n\n"
 
@@ -59,26 +62,13 @@ def is_split(event: Event) -> bool:
 
 def _public(event: Event) -> list[str]:
     """Write an event as ADK's server does."""
-    from google.adk.auth.auth_credential import _redact_credential_secrets
-    from google.adk.events._internal_metadata import public_event
-    from pydantic_core import to_json
-
     shown = [event]
     if is_split(event):
         words, artifacts = event.model_copy(deep=True), event.model_copy(deep=True)
         words.actions.artifact_delta = {}
         artifacts.content = None
         shown = [words, artifacts]
-    return [
-        "data: "
-        + to_json(
-            _redact_credential_secrets(
-                public_event(one).model_dump(exclude_none=True, by_alias=True, mode="json")
-            )
-        ).decode()
-        + "\n\n"
-        for one in shown
-    ]
+    return [f"data: {to_json(public_fields(one)).decode()}\n\n" for one in shown]
 
 
 def read_frame(data: str) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from lapse.runs.sse import EventStream
 from lapse.runs.store import RunRecord, RunStatus
 
 if TYPE_CHECKING:
-    from google.adk.cli.api_server import RunAgentRequest
+    from lapse.adk.private import RunAgentRequest
 
 _EVENT_STREAM: Final = "text/event-stream"
 _REFUSALS: Final = {

@@ -14,7 +14,7 @@ from lapse.runs.store import RunRecord, RunStatus, RunStore
 from lapse.runs.stream import Stream
 
 if TYPE_CHECKING:
-    from google.adk.events.event import Event
+    from lapse.adk.events import Event
 
 Chunks = AsyncIterator[str | bytes | memoryview]
 

@@ -37,7 +37,7 @@ from lapse.web.middleware.address import AddressInFront
 from lapse.web.middleware.session import SessionInFront
 
 if TYPE_CHECKING:
-    from google.adk.runners import Runner
+    from lapse.adk.run_sse import Runner
 
 
 @dataclass(frozen=True, slots=True)

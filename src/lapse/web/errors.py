@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -16,12 +16,20 @@ from fastapi.exception_handlers import (
 )
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from google.adk.errors import StaleSessionError
-from google.adk.errors.input_validation_error import InputValidationError
-from google.adk.errors.not_found_error import NotFoundError
-from google.adk.errors.session_not_found_error import SessionNotFoundError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lapse.adk.errors import (
+    MODEL_FAULTS,
+    InputValidationError,
+    NoSuchAgentError,
+    SessionNotFoundError,
+    StaleSessionError,
+    UnreadableBodyError,
+    without_paths,
+)
+from lapse.adk.private import before_endpoint
 from lapse.core.errors import (
     InvalidValueError,
     NoSuchRunError,
@@ -36,8 +44,6 @@ from lapse.core.errors import (
     TooManyStreamsError,
     WrongStatusError,
 )
-
-_FOLDER: Final = re.compile(r"(?<=\.) No matching directory or module exists in '.*'\.")
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -80,9 +86,10 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         TooManyCreatesError: _too_fast,
         TooManyRunsError: _answer(429, headers={"Retry-After": "1"}),
         ShuttingDownError: _answer(503, headers={"Retry-After": "1"}),
+        # ADK's own routes answer the first by themselves, its developer routes do not.
+        NoSuchAgentError: _answer(404),
+        UnreadableBodyError: _answer(422, "body: is not what this route takes"),
     }
-    answers |= dict.fromkeys((AttributeError, LookupError, TypeError, ValueError), _unforeseen)
-    answers[NotFoundError] = _unforeseen
     for error, answer in answers.items():
         app.add_exception_handler(error, answer)
     defaults: dict[type[Exception], tuple[Any, Answer]] = {
@@ -93,6 +100,38 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         # An application's own handlers stay.
         if app.exception_handlers.get(error) is default:
             app.add_exception_handler(error, answer)
+    _tell_bodies_from_faults(route for route in app.routes if isinstance(route, APIRoute))
+
+
+_has_begun: ContextVar[list[bool]] = ContextVar("lapse_endpoint_has_begun")
+"""Of the request in hand: one element once its route's endpoint was called."""
+
+
+def _tell_bodies_from_faults(routes: Iterable[APIRoute]) -> None:
+    """Have routes raise UnreadableBodyError where the validation of a request fails.
+
+    Validators of ADK's models raise other errors than pydantic expects of them. The same errors
+    are faults when the endpoint raises them, or what is done with the endpoint's answer.
+    """
+    for route in routes:
+        before_endpoint(route, lambda: _has_begun.get([]).append(True))
+        route.app = _with_body_errors(route.app)
+
+
+def _with_body_errors(answer: ASGIApp) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun: list[bool] = []
+        token = _has_begun.set(begun)
+        try:
+            await answer(scope, receive, send)
+        except MODEL_FAULTS as error:
+            if begun:
+                raise
+            raise UnreadableBodyError("the body could not be validated") from error
+        finally:
+            _has_begun.reset(token)
+
+    return app
 
 
 class _AsciiResponse(JSONResponse):
@@ -113,9 +152,9 @@ async def _unavailable(_request: Request, error: Exception) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     """Answer as FastAPI does, also where the detail quotes half of a character."""
     assert isinstance(error, StarletteHTTPException)
-    if isinstance(error.detail, str):
-        # Where the agents are is nobody's business.
-        error.detail = _FOLDER.sub("", error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND and isinstance(error.__cause__, ValueError):
+        # Made by ADK of what a loader says of an agent's name, which may not be Lapse's loader.
+        error.detail = without_paths(error.detail)
     try:
         return await http_exception_handler(request, error)
     except UnicodeEncodeError:
@@ -137,32 +176,6 @@ async def _not_valid(request: Request, error: Exception) -> Response:
     except (ValueError, RecursionError):
         told = [{name: fault[name] for name in ("type", "loc", "msg")} for fault in error.errors()]
         return _AsciiResponse({"detail": told}, 422)
-
-
-async def _unforeseen(_request: Request, error: Exception) -> Response:
-    """Answer for what ADK's own validation falls over; whatever else it is, it is a fault.
-
-    Models of ADK's raise other errors than pydantic expects of them, and its developer routes
-    let through what the loader says of an agent's name.
-    """
-    told: tuple[int, str] | None = None
-    for function in _functions(error):
-        match function:
-            case "solve_dependencies":
-                told = 422, "body: is not what this route takes"
-            case "run_endpoint_function":
-                told = None
-            case "_validate_agent_name":
-                told = 404, _FOLDER.sub("", str(error))
-    if told is None:
-        raise error
-    return JSONResponse({"detail": told[1]}, told[0])
-
-
-def _functions(error: Exception) -> Iterator[str]:
-    """Yield the names of the functions that an error came through, the innermost last."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        yield frame.f_code.co_name
 
 
 async def _busy(_request: Request, error: Exception) -> Response:

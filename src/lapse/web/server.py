@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from lapse.adk.private import app_of_agents, artifact_service
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.web.middleware.headers import SafeHeaders
+
+if TYPE_CHECKING:
+    from google.adk.artifacts.base_artifact_service import BaseArtifactService
 
 
 def adk_app(
@@ -35,21 +38,10 @@ def adk_app(
         allow_origins: origins of pages that may call.
         artifact_uri: where artifacts are kept, as ADK names it; None: in each agent's folder.
     """
-    from google.adk.artifacts.base_artifact_service import BaseArtifactService
-    from google.adk.cli.fast_api import get_fast_api_app
-    from google.adk.cli.service_registry import get_service_registry
-    from google.adk.cli.utils.service_factory import create_artifact_service_from_options
-
     sweepers: list[ArtifactSweeper] = []
 
-    def ready(uri: str, **_options: Any) -> LapseSessionService:  # noqa: ARG001 - ADK's signature
-        return service
-
-    def noted(uri: str, **given: Any) -> BaseArtifactService:  # noqa: ARG001 - ADK's signature
-        folder = Path(given["agents_dir"])
-        made = create_artifact_service_from_options(
-            base_dir=folder, artifact_service_uri=artifact_uri, strict_uri=True
-        )
+    def artifacts(folder: Path) -> BaseArtifactService:
+        made = artifact_service(folder, artifact_uri)
         # Where each agent's folder holds its own, asking about an app makes its folder.
         local = artifact_uri is None
         sweepers.append(
@@ -59,19 +51,14 @@ def adk_app(
         )
         return made
 
-    # ADK takes its services by URI only; a factory may return a ready one, and sees what is made.
-    scheme = f"lapse-{uuid.uuid4().hex}"
-    get_service_registry().register_session_service(scheme, ready)
-    get_service_registry().register_artifact_service(scheme, noted)
-    app = get_fast_api_app(
-        agents_dir=str(agents_dir),
-        session_service_uri=f"{scheme}://",
-        artifact_service_uri=f"{scheme}://",
-        allow_origins=list(allow_origins) or None,
-        web=web,
-        bind_host=host,
+    app = app_of_agents(
+        agents_dir,
+        sessions=service,
+        artifacts=artifacts,
         host=host,
         port=port,
+        web=web,
+        allow_origins=allow_origins,
     )
     return app, sweepers[-1]
 

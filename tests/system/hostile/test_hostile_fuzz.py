@@ -13,7 +13,7 @@ from serving import USER
 
 
 def test_no_route_answers_5xx(server):
-    """Broken on purpose: with `_unforeseen` taken out eleven operations of ADK's fail."""
+    """Broken on purpose: without UnreadableBodyError and NoSuchAgentError, three of them fail."""
     done = fuzz(server, examples=1)
     assert "Tested: " in done.stdout
     assert done.returncode == 0, done.stdout[-6000:]
