@@ -49,9 +49,8 @@ async def names(service, session):
 
 
 async def make_due(store):
-    await store._write(
-        lambda t: t.connection.execute("UPDATE lapse_artifact_outbox SET due_at = 0")
-    )
+    _, writes = await store.database._lanes.get()
+    await writes.run(lambda to: to.execute("UPDATE lapse_artifact_outbox SET due_at = 0"))
 
 
 async def test_they_go_with_the_session_and_a_user_s_own_stay(store):

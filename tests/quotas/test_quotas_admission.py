@@ -130,7 +130,7 @@ async def test_a_creation_stands_where_what_exceeds_cannot_be_expired(serve, mon
         raise StoreUnavailableError("away")
 
     await create(service)
-    monkeypatch.setattr(service.store, "expire_excess", fails)
+    monkeypatch.setattr(service.admission._store, "expire_excess", fails)
     await create(service)
     assert len(await service.store.list("app", "ann")) == 2
     monkeypatch.undo()

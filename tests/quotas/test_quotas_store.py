@@ -17,14 +17,14 @@ ALL = Bucket.of(Drawer.ALL, "", 60)
 async def drawn(store, buckets, times, now=T0):
     """How often one may draw, of so many tries."""
     draws = [await store.at(now).draw(buckets) for _ in range(times)]
-    return sum(not turn.wait for turn in turns)
+    return sum(not one.wait for one in draws)
 
 
 async def excess(store, *, user=None, site=None, name="s1", site_name="home", now=T0):
-    changes = await by(store, now).expire_excess(
+    expired = await by(store, now).expire_excess(
         key(name), site=site_name, per_user=user, per_site=site
     )
-    return sorted(change.record.key.session_id for change in changes)
+    return sorted(change.record.key.session_id for change in expired.changes)
 
 
 async def create_at(store, where, *, now=T0, site="home", ttl=TTL):
@@ -49,8 +49,7 @@ async def test_where_one_bucket_is_empty_none_is_drawn_from(store):
     assert await drawn(store, [bob, HOME, ALL], 5) == 5
     eve = Bucket.of(Drawer.USER, "eve", 100)
     assert await drawn(store, [eve, HOME, ALL], 99) == 15
-    drawn = await store.at(T0).draw([eve, HOME, ALL])
-    assert drawn == Draw(2 * SECOND, HOME.name)
+    assert await store.at(T0).draw([eve, HOME, ALL]) == Draw(2 * SECOND, HOME.name)
     elsewhere = Bucket.of(Drawer.ADDRESS, "elsewhere", 99)
     assert await drawn(store, [eve, elsewhere, ALL], 99) == 30
     assert (await store.at(T0).draw([ALL])).bucket == "all"
@@ -65,7 +64,7 @@ async def test_the_bucket_that_takes_longest_is_told(store):
 async def test_of_turns_taken_at_once_no_more_are_given_than_there_are(pair):
     calls = (pair[n % 2].at(T0).draw([ANN, ALL]) for n in range(60))
     draws = await asyncio.gather(*calls)
-    assert sum(not turn.wait for turn in turns) == 10
+    assert sum(not one.wait for one in draws) == 10
 
 
 async def test_full_buckets_are_forgotten_and_others_are_not(store):
@@ -95,7 +94,8 @@ async def test_what_goes_is_an_expiry_without_lateness_restorable_for_an_hour(st
     await create(store, "old", state={"a": 1})
     await create(store, "new", now=T0 + SECOND)
     now = T0 + MINUTE
-    (change,) = await store.at(now).expire_excess(key(), site=None, per_user=1, per_site=None)
+    expired = await store.at(now).expire_excess(key(), site=None, per_user=1, per_site=None)
+    (change,) = expired.changes
     assert change == Change(ChangeKind.EXPIRED, now, change.record)
     assert change.lateness == timedelta(0)
     assert change.record == await store.at(now).lifecycle(key("old"))
@@ -243,7 +243,7 @@ async def test_what_exceeds_and_what_is_reused_is_counted_like_every_change(stor
 
 async def reuse(store, *, now=T0, ttl=TTL, metadata=None):
     found = await store.at(now).reuse_waiting(key("new"), ttl=ttl, metadata=metadata or {})
-    return None if found is None else (found[0].session_id, found[1])
+    return None if found.value is None else (found.value.session_id, *found.changes)
 
 
 async def test_the_newest_session_as_good_as_new_is_given_a_fresh_ttl(store):
@@ -300,4 +300,4 @@ async def test_a_session_is_reused_or_used_never_both(pair):
         )
         record = await pair[0].lifecycle(where)
         assert (record.status, record.expires_at) == (Status.USED, None)
-        assert found is None or found[1].record.status is Status.WAITING
+        assert all(change.record.status is Status.WAITING for change in found.changes)

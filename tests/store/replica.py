@@ -10,6 +10,9 @@ import asyncio
 import json
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
 
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey

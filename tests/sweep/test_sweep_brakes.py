@@ -16,6 +16,7 @@ from lapse.sweep.brake import Brakes, confirm
 from lapse.sweep.logs import log_sweep
 from lapse.sweep.metrics import SweepMetrics
 from lapse.sweep.rules import CONFIRMED, BrakeOptions, BrakeReason
+from lapse.sweep.store import SweepStore
 from lapse.sweep.sweeper import Sweeper, sweep_once
 from lapse.telemetry.metrics import Metrics
 
@@ -186,7 +187,7 @@ async def test_a_jump_that_a_fault_came_between_is_seen_again(store, monkeypatch
         raise StoreUnavailableError("away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(store), "set_brake", lambda _, brake: fail(brake))
+        patched.setattr(SweepStore, "set_brake", lambda _, brake: fail(brake))
         with pytest.raises(StoreUnavailableError):
             await sweeps(clocked, brakes)
     (report,) = await sweeps(clocked, brakes)

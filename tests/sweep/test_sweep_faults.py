@@ -12,6 +12,7 @@ from lapse.core import background
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import ChangeKind
 from lapse.sweep.sweeper import Sweeper
+from parts import Intercepted
 
 NEVER = timedelta(hours=1)
 BRIEF = timedelta(milliseconds=5)
@@ -25,18 +26,20 @@ def place():
     return "sqlite:///:memory:"
 
 
-class Faulty:
+class Faulty(Intercepted):
     """A store that fails, or waits, in `expire_due` when told to."""
 
     def __init__(self, store):
-        self._store = store
+        super().__init__(store)
         self.fault = None
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
         self.inside = self.most_inside = 0
 
-    async def expire_due(self, limit):
+    async def around(self, name, do):
+        if name != "expire_due":
+            return await do()
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         self.entered.set()
@@ -44,12 +47,9 @@ class Faulty:
             await self.gate.wait()
             if self.fault is not None:
                 raise self.fault
-            return await self._store.expire_due(limit)
+            return await do()
         finally:
             self.inside -= 1
-
-    def __getattr__(self, name):
-        return getattr(self._store, name)
 
 
 @pytest.fixture

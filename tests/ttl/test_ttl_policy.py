@@ -14,7 +14,7 @@ from lapse.core.lifecycle import ChangeKind
 from lapse.ttl import Decision, Policy, Reason, Scope, Targets
 from lapse.ttl.policy import TtlPolicy
 from lapse.ttl.store import TtlStore
-from parts import store_with_parts
+from parts import Store, store_with_parts
 
 NOON = T0
 HOUR = timedelta(hours=1)
@@ -180,7 +180,7 @@ async def test_the_feed_of_a_service_has_what_its_policy_lengthens(place, made, 
     changes = []
     async with made(place) as service:
         service.feed.subscribe(changes.append)
-        await raise_the_ttl(service.store, service.policy)
+        await raise_the_ttl(Store(service.store), service.policy)
     assert told(changes) == [(ChangeKind.EXTENDED, "waits")]
 
 

@@ -9,6 +9,9 @@ import asyncio
 import os
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "support"))
 
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey

@@ -20,6 +20,7 @@ import itertools
 import os
 import sys
 import time
+from pathlib import Path
 
 import asyncpg  # noqa: F401 - in C it keeps the true datetime, and would miss it
 
@@ -38,6 +39,8 @@ if SHIFT:
     time.time = lambda: right() + SHIFT
     time.time_ns = lambda: int((right() + SHIFT) * 1e9)
     dt.datetime = Shifted
+
+sys.path.append(str(Path(__file__).parents[2] / "support"))
 
 from lapse.core.documents import StateDelta  # noqa: E402
 from lapse.core.errors import StoreUnavailableError  # noqa: E402
@@ -118,7 +121,7 @@ async def sweep(store, turn):
 
 
 @contextlib.asynccontextmanager
-async def no_hints(nearer):
+async def deaf(_channel, _hear):
     yield
 
 
@@ -130,7 +133,7 @@ def tell(change):
 async def main(url, work, turn):
     store = store_with_parts(url)
     if "deaf" in OPTIONS:
-        store.hints = no_hints
+        store.listen = deaf
     await store.open()
     feed = Feed()
     feed.subscribe(tell)
