@@ -11,7 +11,10 @@ from typing import Final
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause
+from lapse.overview.store import OverviewStore
+from lapse.store.database import Database
 from lapse.store.records import EventRecord, NewEvent
+from lapse.store.sessions import Sessions
 
 _DAYS: Final = 4
 _HOUR: Final = timedelta(hours=1)
@@ -21,7 +24,7 @@ _SPEAK: Final = 0.42
 _COME_BACK: Final = 0.15
 
 
-async def live(store: Store, *, seed: int = 7) -> None:
+async def live(store: Database, *, seed: int = 7) -> None:
     """Have sessions created, spoken to, expired and brought back, up to now."""
     chance = random.Random(seed)
     now = datetime.now(UTC)
@@ -32,7 +35,7 @@ async def live(store: Store, *, seed: int = 7) -> None:
         for born in sorted(hour - chance.random() * _HOUR for _ in range(int(3 + 9 * busy))):
             name = f"{chance.getrandbits(128):032x}"
             key = SessionKey("concierge", f"guest-{chance.randrange(999)}", name)
-            created = await store.at(born).create(
+            created = await Sessions(store.at(born)).create(
                 key,
                 state=StateDelta(),
                 ttl=_TTL,
@@ -40,26 +43,28 @@ async def live(store: Store, *, seed: int = 7) -> None:
             )
             spoken = born + timedelta(seconds=chance.lognormvariate(4.3, 1.3))
             if chance.random() < _SPEAK and spoken < min(now, born + _TTL):
-                await store.at(spoken).append(key, _message(name, spoken), created.value.revision)
+                await Sessions(store.at(spoken)).append(
+                    key, _message(name, spoken), created.value.revision
+                )
             else:
                 silent.append(key)
-        await store.at(hour).expire_due(_BATCH)
-        await store.at(hour).purge_due(_BATCH)
+        await Sessions(store.at(hour)).expire_due(_BATCH)
+        await Sessions(store.at(hour)).purge_due(_BATCH)
         if silent and chance.random() < _COME_BACK:
             await _come_back(store, silent.pop(0), hour, now)
         silent = silent[-20:]
-    await store.fold_counts()
+    await OverviewStore(store).fold_counts()
 
 
-async def _come_back(store: Store, key: SessionKey, hour: datetime, now: datetime) -> None:
+async def _come_back(store: Database, key: SessionKey, hour: datetime, now: datetime) -> None:
     """Let somebody speak to a session that has expired by then."""
-    record = await store.at(hour).lifecycle(key)
+    record = await Sessions(store.at(hour)).lifecycle(key)
     if record is None or record.expired_at is None or hour > now:
         return
-    outcome = await store.at(hour).resurrect(key, cause=Cause.REQUEST)
-    read = await store.at(hour).read(outcome.value.key)
+    outcome = await Sessions(store.at(hour)).resurrect(key, cause=Cause.REQUEST)
+    read = await Sessions(store.at(hour)).read(outcome.value.key)
     if read is not None:
-        await store.at(hour).append(key, _message(key.session_id, hour), read.revision)
+        await Sessions(store.at(hour)).append(key, _message(key.session_id, hour), read.revision)
 
 
 def _message(name: str, at: datetime) -> NewEvent:

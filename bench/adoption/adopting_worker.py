@@ -15,7 +15,7 @@ from google.genai.types import Content, Part
 from bench.support.children import Answer, Request, answer_requests
 from lapse.adk.service import LapseSessionService
 from lapse.adoption.adopt import BATCH, Throttle
-from lapse.adoption.store import Batch, Selection
+from lapse.adoption.store import AdoptionStore, Batch, Selection
 from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
 
@@ -29,7 +29,7 @@ async def adopt(request: Request) -> Answer:
     began, taken = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - began) < request["seconds"]:
         batch = Batch("bench", Selection(), TTL, _state["after"], BATCH)
-        part = await store.adopt(batch)
+        part = await AdoptionStore(store).adopt(batch)
         taken, _state["after"] = taken + len(part.changes), part.value.last
         if part.value.last is None:
             elapsed = time.perf_counter() - began

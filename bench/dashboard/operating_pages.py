@@ -27,6 +27,7 @@ import httpx
 from bench.overview import operating_tables
 from bench.support import pg_server
 from bench.support.figures import quantile
+from lapse.overview.store import OverviewStore
 from lapse.store import store_from_url
 
 TOKEN: Final = secrets.token_hex()
@@ -119,7 +120,7 @@ async def prepared(url: str, *, recount: bool) -> None:
     store = store_from_url(url)
     await store.open()
     if recount:
-        await store.recount()
+        await OverviewStore(store).recount()
     await store.close()
 
 

@@ -30,6 +30,7 @@ from bench.support.pg_server import running as postgres
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.store import store_from_url
+from lapse.store.sessions import Sessions
 
 HEARTBEAT = 15.0
 IDLE = 3 * HEARTBEAT
@@ -140,7 +141,7 @@ async def create(url: str, name: str, count: int, warned: Sequence[float]) -> li
         key = SessionKey("concierge", f"{name}-{number}", f"session-{name}-{number}")
         ttl = timedelta(seconds=2 * warned[number])
         async with gate:
-            created = await store.create(key, state=StateDelta(), ttl=ttl, metadata={})
+            created = await Sessions(store).create(key, state=StateDelta(), ttl=ttl, metadata={})
         return Stream(key, (created.changes[0].record.created_at + ttl / 2).timestamp())
 
     streams = await asyncio.gather(*(create_one(number) for number in range(count)))

@@ -27,8 +27,10 @@ from bench.support.figures import quantile
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
 from lapse.overview.find import Place, Way
-from lapse.overview.store import Query
+from lapse.overview.store import OverviewStore, Query
 from lapse.store import store_from_url
+from lapse.store.database import Database
+from lapse.sweep.store import SweepStore
 
 GOAL: Final = 10.0
 """Milliseconds of the store's time for a page, p99."""
@@ -94,19 +96,21 @@ async def timed(ask: Ask, rounds: int) -> tuple[list[float], Any]:
     return times, result
 
 
-async def measured(store: Store, rounds: int) -> dict[str, tuple[list[float], str]]:
+async def measured(store: Database, rounds: int) -> dict[str, tuple[list[float], str]]:
     """Return, by what was asked, how long it took, and a word about it."""
     found = dict[str, tuple[list[float], str]]()
-    times, overview = await timed(lambda _: store.overview(since=DAY), 5 * rounds)
+    times, overview = await timed(lambda _: OverviewStore(store).overview(since=DAY), 5 * rounds)
     found["`overview` of a day"] = times, f"{len(overview.counts)} numbers"
-    times, _ = await timed(lambda _: store.dues(most=1001), 5 * rounds)
+    times, _ = await timed(lambda _: SweepStore(store).dues(most=1001), 5 * rounds)
     found["`dues`"] = times, "before each sweep"
     keys = await sample(store)
     for depth, of_key in (("first", Filters.query), ("deep", Filters.deep)):
         by_way: dict[Way, list[tuple[float, list[float], str]]] = {}
         for filters in FILTERS:
             asked = [of_key(filters, key) for key in random.choices(keys, k=rounds)]
-            times, _ = await timed(lambda number, asked=asked: store.find(asked[number]), rounds)
+            times, _ = await timed(
+                lambda number, asked=asked: OverviewStore(store).find(asked[number]), rounds
+            )
             taken = (quantile(times, 0.99), times, filters.name)
             by_way.setdefault(Way.of(asked[0]), []).append(taken)
         for way, taken in sorted(by_way.items()):
@@ -117,12 +121,15 @@ async def measured(store: Store, rounds: int) -> dict[str, tuple[list[float], st
     return found
 
 
-async def sample(store: Store) -> list[SessionKey]:
+async def sample(store: Database) -> list[SessionKey]:
     """Return sessions from everywhere."""
     keys = []
     for _ in range(40):
         begin = "".join(random.choices("0123456789abcdef", k=3))
-        keys += [record.key for record in (await store.find(Query(prefix=begin, size=5))).records]
+        keys += [
+            record.key
+            for record in (await OverviewStore(store).find(Query(prefix=begin, size=5))).records
+        ]
     random.shuffle(keys)
     return keys
 
@@ -156,7 +163,7 @@ async def of(url: str, rounds: int) -> dict[str, tuple[list[float], str]]:
     store = store_from_url(url)
     await store.open()
     try:
-        await store.recount()
+        await OverviewStore(store).recount()
         await measured(store, 3)
         return await measured(store, rounds)
     finally:

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from bench.support.children import AGENTS
 from bench.support.pg_server import running as postgres
+from lapse.overview.store import OverviewStore
 from lapse.store import store_from_url
 
 CONNECTIONS = 16
@@ -149,7 +150,7 @@ async def pour(port: int, pid: int, flood: Flood, requests: int) -> tuple[Counte
 async def rows(url: str) -> dict[str, int]:
     store = store_from_url(url)
     try:
-        found = await store.overview(since=timedelta(0))
+        found = await OverviewStore(store).overview(since=timedelta(0))
         return {str(tally.status): tally.sessions for tally in found.tallies}
     finally:
         await store.close()

@@ -18,6 +18,7 @@ from lapse.adk.service import LapseSessionService
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind
 from lapse.store import store_from_url
+from lapse.store.database import Database
 from lapse.sweep.brake import Brakes
 from lapse.sweep.logs import log_sweep
 from lapse.sweep.metrics import SweepMetrics
@@ -76,7 +77,7 @@ async def _bare_postgres(url: str) -> Answer:
     return {"rate": changed / took, "cpu": used / changed, "expired": changed}
 
 
-async def _idle(store: Store, sweeps: int) -> Answer:
+async def _idle(store: Database, sweeps: int) -> Answer:
     feed, times, brakes = _feed(consumers=True), [], Brakes()
     await sweep_once(store, feed, brakes=brakes)
     for _ in range(sweeps):
@@ -87,7 +88,7 @@ async def _idle(store: Store, sweeps: int) -> Answer:
     return {"p50": quantile(times, 0.5), "p99": quantile(times, 0.99)}
 
 
-async def _drain(store: Store, feed: Feed) -> Answer:
+async def _drain(store: Database, feed: Feed) -> Answer:
     expired, brakes = 0, Brakes()
     began, cpu = time.perf_counter(), time.process_time()
     while True:

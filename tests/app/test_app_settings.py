@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from wholes import WAYS
 
-from lapse.adoption.settings import Adopt
 from lapse.auth import HeaderAuthenticator, TokenAuthenticator
 from lapse.limits.rules import KIB
 from lapse.settings import Settings
@@ -57,8 +56,13 @@ def seconds(number):
     return timedelta(seconds=number)
 
 
+def database(whole):
+    """The bare database: a service that a test made has all parts on it."""
+    return getattr(whole.store, "database", whole.store)
+
+
 def connection(whole):
-    return whole.store._connections._options
+    return database(whole)._connections._options
 
 
 def jwt(text, expected, find, scenario="jwt"):
@@ -72,7 +76,7 @@ ROWS = {
         False,
         lambda whole: (
             whole.sweeper is not None
-            or (whole.store.rules.enforced and "memory" not in str(whole.store._path))
+            or (whole.store.rules.enforced and "memory" not in str(database(whole)._path))
         ),
         {"sweep": "it refuses to sweep where nothing may be swept"},
         "off",
@@ -116,7 +120,7 @@ ROWS = {
     "brake_share": Row("0.25", 0.25, lambda whole: whole.brakes.share),
     "brake_sessions": Row("77", 77, lambda whole: whole.brakes.sessions),
     "brake_jump": Row("2", timedelta(minutes=2), lambda whole: whole.brakes.jump),
-    "adopt": Row("all", Adopt.ALL, lambda whole: whole.adopter._scope),
+    "adopt": Row("all", False, lambda whole: whole.adopter._selection.since_prepared),
     # Quotas.
     "waiting_per_user": Row(
         "3", 3, lambda whole: whole.service.admission.quotas.waiting_per_user, NO_CREATES

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from lapse import LapseSessionService, Settings, mount
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey
+from lapse.overview.store import OverviewStore
 from lapse.sweep.rules import Brake, BrakeReason
 from parts import store_with_parts
 from served import Served
@@ -300,11 +301,11 @@ def test_acts_are_shown_and_exported(running):
 
 
 def test_while_the_store_does_not_answer_the_page_says_so(running, monkeypatch):
-    async def down(**_):
+    async def down(*_, **__):
         raise StoreUnavailableError("it is down")
 
     client, _ = running.logged_in()
-    monkeypatch.setattr(running.store, "overview", down)
+    monkeypatch.setattr(OverviewStore, "overview", down)
     page = client.get("/lapse/")
     assert (page.status_code, "The store does not answer" in page.text) == (503, True)
     assert client.get("/lapse/sessions").status_code == 503
