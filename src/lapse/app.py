@@ -8,24 +8,20 @@ its service is needed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from lapse.adk.maintenance import maintenance_of
 from lapse.adoption.adopter import Adopter
 from lapse.adoption.settings import Adopt
-from lapse.adoption.store import AdoptionStore
 from lapse.auth.options import AuthMode
 from lapse.core.background import Work
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.feed import Feed
 from lapse.notices.watcher import Watcher
-from lapse.overview.store import OverviewStore
-from lapse.quotas.store import QuotaStore
 from lapse.runs.store import RunStore
 from lapse.settings import Settings, load_settings
 from lapse.store import store_from_url
@@ -47,19 +43,6 @@ if TYPE_CHECKING:
     from lapse.sweep.metrics import SweepMetrics
 
 
-def maintenance_of(database: Database) -> Sequence[Callable[[], Awaitable[object]]]:
-    """Return what keeps a store small and fast: whoever sweeps it does this every few minutes.
-
-    The TTL policy folds its observations itself, once a day: only it knows which segments to keep.
-    """
-    return (
-        OverviewStore(database).fold_counts,
-        RunStore(database).maintain,
-        QuotaStore(database).forget_buckets,
-        AdoptionStore(database).forget_adopted,
-    )
-
-
 class Lapse:
     """Sessions in a store, and all that works on them, as settings say.
 
@@ -71,9 +54,8 @@ class Lapse:
     Args:
         store_url: where the sessions live; it wins over the settings.
         settings: by default those of the environment and `.env.local`.
-        notes_artifacts: whether the store notes artifacts of sessions that ended before their
-            first message, so that the application of `app`, here or in another process, deletes
-            them. Elsewhere nobody would, and the notes would pile up.
+        notes_artifacts: whether the store notes artifacts for the application of `app`, here or
+            in another process, to delete. Without one, the notes would pile up.
 
     Raises:
         SettingsError: the settings are wrong.
@@ -114,8 +96,6 @@ class Lapse:
         service.feed.subscribe(log_change)
         return lapse
 
-    # The parts, each made when it is first needed.
-
     @cached_property
     def store(self) -> Database:
         """The store, which opens at its first use."""
@@ -150,9 +130,9 @@ class Lapse:
             self.store,
             self.feed,
             on_report=self._swept,
-            on_fault=self._sweep_failed,
+            on_fault=self._failed,
             brakes=self.settings.brakes,
-            maintenance=maintenance_of(self.store),
+            maintenance=(*maintenance_of(self.store), RunStore(self.store).maintain),
         )
 
     @cached_property
@@ -197,11 +177,9 @@ class Lapse:
             metrics.count_sweep(report)
         log_sweep(report)
 
-    def _sweep_failed(self, fault: Exception) -> None:
+    def _failed(self, fault: Exception) -> None:
         for metrics in self._counted:
             metrics.count_fault(fault)
-
-    # Running.
 
     async def __aenter__(self) -> Self:
         """Open the store and start everything.
@@ -221,20 +199,12 @@ class Lapse:
             for work in self._works:
                 await work.start()
         except BaseException:
-            await self._end()
+            await self.__aexit__()
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop everything, finish what was begun, and close the store."""
-        await self._end()
-
-    async def _end(self) -> None:
         try:
             # Together: each waits a little for the step in hand.
             await asyncio.gather(*(work.stop() for work in self._works))
@@ -242,8 +212,6 @@ class Lapse:
             made = self.__dict__.get("sessions")
             await (self.store.close() if made is None else made.close())
             self._is_running = False
-
-    # In an application.
 
     def mount(
         self,
@@ -256,22 +224,17 @@ class Lapse:
     ) -> Runs:
         """Add Lapse to an application that has not started yet, and have its lifespan run Lapse.
 
-        It gains the lifecycle routes, `/lapse/client.js`, `/livez`, `/readyz` and `/metrics`,
-        the operators' pages at `/lapse/` (closed until a token is set),
-        answers for Lapse's errors, and runs of ADK's (`/run`, `/run_sse`, `/run_live`) that
-        resurrect their session. Where there are agents to run, by ADK's `/run_sse` in the
-        application or by `runners`, it also gains `…/run`, runs that outlive their connection,
-        and `/run_sse` can be detached.
+        It gains the lifecycle routes, `/lapse/client.js`, `/livez`, `/readyz`, `/metrics`, the
+        operators' pages at `/lapse/` (closed until a token is set), answers for Lapse's errors, and
+        runs of ADK's that resurrect their session. With agents to run, by ADK's `/run_sse` or by
+        `runners`, it also gains `…/run`: runs that outlive their connection.
 
-        Streams of notices end with the lifespan. A server that waits for open requests before
-        (uvicorn does) lets them go at once when it calls each function of
-        `app.state.lapse_endings` first, as `lapse serve` does.
+        A server ends the streams of notices by `app.state.lapse_endings` when it stops.
 
         Args:
             app: the application.
             runners: runners for an application without ADK's own routes, one for each app.
-            artifacts: deletes artifacts of sessions that ended before their first message,
-                where the store's rules say that these are noted.
+            artifacts: deletes what the store notes, where its rules say that it does.
             authentication: how callers are known; by default as the settings say.
             default_app: the app of runs that name none (ADK's ADK_DEFAULT_APP_NAME).
 
@@ -302,8 +265,7 @@ class Lapse:
     ) -> FastAPI:
         """Return the application that `lapse serve` serves; its lifespan runs Lapse.
 
-        Called before `sessions` is used, it lets the store note artifacts, which it deletes when
-        their session ends before its first message.
+        Called before `sessions` is used, it lets the store note artifacts for deletion.
 
         Args:
             agents_dir: a folder of ADK agents; None: the bundled demo agent.
@@ -311,10 +273,8 @@ class Lapse:
             host: the address that is listened on.
             port: the port that is listened on.
             allow_origins: origins of pages that may call.
-            artifact_uri: where artifacts are kept, as ADK names it; by default in each agent's
-                folder, of the bundled agent in memory.
-            chat_page: the app that a chat page at `/` talks to; None: there is such a page for
-                the bundled agent alone.
+            artifact_uri: where artifacts are kept; by default in each agent's folder.
+            chat_page: the app that a chat page at `/` talks to; by default the bundled agent.
             admin_port: the port of the operators' pages; by default as the settings say.
             authentication: how callers are known; by default as the settings say.
         """
@@ -365,7 +325,7 @@ class Lapse:
         from lapse.auth import authentication_of
         from lapse.sweep.metrics import SweepMetrics
         from lapse.telemetry.metrics import Metrics
-        from lapse.web.application import Parts, add_lapse
+        from lapse.web.application import Parts, add_lapse, run_within_lifespan
 
         if authentication is None:
             authentication = authentication_of(self.settings.authentication, origins=origins)
@@ -385,23 +345,8 @@ class Lapse:
         )
         app.state.lapse = self
         runs = add_lapse(app, self.settings, parts)
-        app.router.lifespan_context = self._around_lifespan(runs, app.router.lifespan_context)
+        run_within_lifespan(app, self, runs)
         return runs
-
-    def _around_lifespan(self, runs: Runs, inner: Any) -> Any:
-        """Return a lifespan that runs Lapse around the application's own."""
-
-        @asynccontextmanager
-        async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
-            async with AsyncExitStack() as stack:
-                await stack.enter_async_context(self)
-                await runs.start()
-                state = await stack.enter_async_context(inner(app))
-                # Before ADK closes the runners.
-                stack.push_async_callback(runs.drain)
-                yield state
-
-        return lifespan
 
 
 def mount(
@@ -419,7 +364,7 @@ def mount(
     The service brings its store, its TTL and its quotas. All else is as the settings say, by
     default those of the environment. At the application's end the service is closed.
     """
-    settings = load_settings() if settings is None else settings
+    settings = settings or load_settings()
     if "store_url" not in settings.model_fields_set:
         # For the operators' pages: the default is not where this service keeps sessions.
         settings = settings.model_copy(update={"store_url": ""})

@@ -21,6 +21,7 @@ from google.adk.sessions.base_session_service import (
 from google.adk.sessions.session import Session
 
 from lapse.adk.context import announced, is_revived, reviving
+from lapse.adk.maintenance import maintenance_of
 from lapse.adk.private import add_to_session, apply_temporary_state, without_temporary_state
 from lapse.adk.transitions import Transitions, Turns
 from lapse.adk.translation import mark, new_event, seen, session_of, storable_state, window_of
@@ -98,7 +99,9 @@ class LapseSessionService(BaseSessionService):
         self.admission = Admission(store, quotas)
         self._beside = list(beside)
         if sweep:
-            self._beside += [Sweeper(store, self.feed, brakes=brakes), self.policy]
+            works = maintenance_of(store)
+            sweeper = Sweeper(store, self.feed, brakes=brakes, maintenance=works)
+            self._beside += [sweeper, self.policy]
         self._turns = Turns()
         self._transitions = Transitions(self.feed)
 
@@ -321,18 +324,14 @@ class LapseSessionService(BaseSessionService):
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
     ) -> Lifecycle:
-        """Merge metadata and set a TTL from now; see `Store.amend` for the errors."""
-        metadata = None if metadata is None else check_metadata(metadata)
+        """Merge metadata and set a TTL from now; see `Lobby.amend` for the errors."""
+        metadata, by = None if metadata is None else check_metadata(metadata), current_actor()
         return await self._change(
-            "amend",
-            key,
-            lambda stored: self._stored.amend(
-                stored, metadata=metadata, ttl=ttl, by=current_actor()
-            ),
+            "amend", key, lambda kept: self._stored.amend(kept, metadata=metadata, ttl=ttl, by=by)
         )
 
     async def extend(self, key: SessionKey) -> Lifecycle:
-        """Give a waiting session a fresh TTL; see `Store.extend` for the errors.
+        """Give a waiting session a fresh TTL; see `Lobby.extend` for the errors.
 
         A user's browser asks for it while they type: only an operator's is an act.
         """
@@ -340,14 +339,14 @@ class LapseSessionService(BaseSessionService):
         return await self._change("extend", key, lambda stored: self._stored.extend(stored, by=by))
 
     async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
-        """Bring an expired session back; see `Store.resurrect` for the errors."""
+        """Bring an expired session back; see `Lobby.resurrect` for the errors."""
         by = current_actor() if cause is Cause.REQUEST else None
         return await self._change(
             "resurrect", key, lambda stored: self._stored.resurrect(stored, cause=cause, by=by)
         )
 
     async def expire(self, key: SessionKey) -> Lifecycle:
-        """Expire a waiting session now; see `Store.expire` for the errors."""
+        """Expire a waiting session now; see `Lobby.expire` for the errors."""
         return await self._change(
             "expire", key, lambda stored: self._stored.expire(stored, by=current_actor())
         )
@@ -364,10 +363,7 @@ class LapseSessionService(BaseSessionService):
         return (await self._commit(name, stored, transition(stored))).value
 
     async def _commit(
-        self,
-        name: str,
-        key: SessionKey,
-        transition: Coroutine[Any, Any, Result[T]],
+        self, name: str, key: SessionKey, transition: Coroutine[Any, Any, Result[T]]
     ) -> Result[T]:
         """Run a transition to its end; what works beside the service starts before the first."""
         if self._beside:

@@ -139,10 +139,9 @@ async def _confirm(settings: Settings) -> None:
 async def _sweep(settings: Settings) -> _Total:
     import logging
 
-    from lapse.app import Lapse, maintenance_of
+    from lapse.app import Lapse
     from lapse.audit.store import AuditLog
     from lapse.sweep.store import SweepStore
-    from lapse.sweep.sweeper import maintain
 
     lapse, total = Lapse(settings=settings, notes_artifacts=True), _Total()
     store = lapse.store
@@ -160,7 +159,7 @@ async def _sweep(settings: Settings) -> _Total:
                 if not report.full:
                     break
         await SweepStore(store).mark_swept()
-        await maintain(maintenance_of(store))
+        await lapse.sweeper.maintain()
         if done:
             did = {"expired": total.expired, "purged": total.purged, "kept": total.kept}
             await AuditLog(store).record_act(acting_as(), "swept", did)

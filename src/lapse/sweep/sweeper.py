@@ -134,20 +134,6 @@ def _tell(listener: Callable[[T], None], news: T) -> None:
         _log.exception("a listener of the sweeper failed")
 
 
-async def maintain(works: Sequence[Callable[[], Awaitable[object]]]) -> None:
-    """Do each work; one that fails is logged and does not stop the others."""
-    for work in works:
-        try:
-            await work()
-        except Exception as error:  # noqa: BLE001 - the next one may work
-            known = isinstance(error, LapseError | OSError)
-            _log.warning(
-                "maintenance failed and is tried again later: %s",
-                error or type(error).__name__,
-                exc_info=None if known else error,
-            )
-
-
 class Sweeper:
     """Sweeps a store until it is stopped: at each deadline, and at least every `longest_sleep`.
 
@@ -246,6 +232,19 @@ class Sweeper:
         _tell(self._on_report, report)
         return report
 
+    async def maintain(self) -> None:
+        """Do each work of maintenance; one that fails is logged and does not stop the others."""
+        for work in self._maintenance:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - the next one may work
+                known = isinstance(error, LapseError | OSError)
+                _log.warning(
+                    "maintenance failed and is tried again later: %s",
+                    error or type(error).__name__,
+                    exc_info=None if known else error,
+                )
+
     @asynccontextmanager
     async def _hearing(self) -> AsyncIterator[None]:
         """Hear of nearer deadlines, from this process and from others."""
@@ -280,7 +279,7 @@ class Sweeper:
             self._marked_at = now
         if now - self._maintained_at >= MAINTAINED_EVERY.total_seconds():
             self._maintained_at = now
-            await maintain(self._maintenance)
+            await self.maintain()
 
     def _notice(self, change: Change) -> None:
         """Plan for a deadline that is nearer than the planned one; the store decides at it."""

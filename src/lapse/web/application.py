@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -132,3 +133,22 @@ def _add_middleware(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) 
     )
     app.add_middleware(StreamsInFront)
     app.add_middleware(BoundsInFront, bounds=settings.bounds)
+
+
+def run_within_lifespan(
+    app: FastAPI, whole: AbstractAsyncContextManager[object], runs: Runs
+) -> None:
+    """Have an application's lifespan run the whole of Lapse around its own."""
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(whole)
+            await runs.start()
+            state = await stack.enter_async_context(inner(app))
+            # Before ADK closes the runners.
+            stack.push_async_callback(runs.drain)
+            yield state
+
+    app.router.lifespan_context = lifespan
