@@ -40,7 +40,7 @@ class Settings(
     DashboardSettings,
     LimitSettings,
 ):
-    """The settings of one process; `README.md` describes each.
+    """The settings of one process; `docs/settings.md` describes each.
 
     Made directly, it takes its fields by their names and reads the others from the environment.
     `load_settings` also looks for unknown names and tells all problems at once.

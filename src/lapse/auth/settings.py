@@ -32,7 +32,7 @@ _DEFAULTS: Final = JwtOptions(issuer="", audiences=())
 
 
 class AuthSettings(SliceSettings):
-    """The settings of authentication; `docs/security.md` describes each."""
+    """The settings of authentication; `docs/settings.md` describes each."""
 
     auth: AuthMode = Field(default=AuthMode.NONE, validation_alias="LAPSE_AUTH")
     jwt_jwks_url: str | None = Field(default=None, validation_alias="LAPSE_JWT_JWKS_URL")
