@@ -12,8 +12,7 @@ from ag_ui.core import RunAgentInput
 from ag_ui_adk import ADKAgent, add_adk_fastapi_endpoint
 from fastapi import Depends, FastAPI
 
-from lapse import LapseSessionService, mount, store_from_url
-from lapse.core.keys import SessionKey
+from lapse import LapseSessionService, SessionKey, mount, store_from_url
 from lapse.demo.concierge.agent import root_agent  # your own agent here
 
 APP, USER = "shop", "guest"

@@ -13,8 +13,7 @@ from fastapi import Body, FastAPI
 from google.adk.runners import Runner
 from google.genai import types
 
-from lapse import LapseSessionService, mount, store_from_url
-from lapse.core.keys import SessionKey
+from lapse import LapseSessionService, SessionKey, mount, store_from_url
 from lapse.demo.concierge.agent import root_agent  # your own agent here
 
 APP, USER = "shop", "guest"

@@ -10,10 +10,10 @@ from textwrap import dedent
 
 import pytest
 
-from lapse.settings import setting_names
 from lapse.verify.server import Server
 
-README = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[3]
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def blocks(mark: str) -> list[str]:
@@ -56,6 +56,30 @@ def test_the_program_runs_as_printed(tmp_path: Path):
     assert (tmp_path / "chats.db").exists()
 
 
-@pytest.mark.parametrize("name", setting_names())
-def test_every_setting_is_described(name: str):
-    assert f"| `{name}` |" in README
+async def test_the_context_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (program,) = blocks("context")
+    (tmp_path / "context.py").write_text(f"{program}\nimport asyncio\nasyncio.run(main())\n")
+    shown = await asyncio.to_thread(run, [sys.executable, "context.py"], tmp_path)
+
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "chats.db").exists()
+
+
+def test_it_is_short_and_says_first_what_lapse_is():
+    title, _, first = README.splitlines()[:3]
+    assert title == "# Lapse"
+    assert first.startswith("Lapse is a drop-in ADK session service that expires unused sessions")
+    assert len(README.splitlines()) <= 160
+
+
+def test_it_shows_ten_settings_at_most_in_the_words_of_the_page_of_all():
+    """Seen to fail with another default in the README."""
+    row = re.compile(r"^\| `(?:LAPSE|SESSION)_.*\|$", re.MULTILINE)
+    shown = row.findall(README)
+    assert 0 < len(shown) <= 10
+    assert set(shown) <= set(row.findall((ROOT / "docs" / "settings.md").read_text("utf-8")))
+
+
+def test_it_links_to_every_page_of_the_docs():
+    links = set(re.findall(r"\]\((docs/\w+\.md)", README))
+    assert links == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}

@@ -1,0 +1,51 @@
+"""What holds for every page that people read: links lead somewhere, imports are public."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PAGES = sorted(
+    page.relative_to(ROOT)
+    for folder in (ROOT, ROOT / "docs", ROOT / "examples")
+    for page in folder.glob("*.md")
+)
+EXAMPLES = sorted(file.relative_to(ROOT) for file in (ROOT / "examples").rglob("*.py"))
+DEMO = "lapse.demo.concierge.agent"
+"""What stands for the reader's own agent."""
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_link_leads_somewhere(page: Path):
+    """Seen to fail with a link to `docs/setting.md`, and with one to `operations.md#brake`."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text("utf-8")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = ROOT / page.parent / name if name else ROOT / page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=str)
+def test_every_import_is_of_a_public_name(page: Path):
+    """Seen to fail with `from lapse.core.keys import SessionKey` in an example."""
+    text = (ROOT / page).read_text("utf-8")
+    for module, given in re.findall(r"^\s*from (lapse[\w.]*) import ([\w, ]+)", text, re.MULTILINE):
+        if module == DEMO:
+            continue
+        assert module in {"lapse", "lapse.auth"}, module
+        names = [name.strip() for name in given.strip().split(",")]
+        home = importlib.import_module(module)
+        assert set(names) <= set(home.__all__), module
+    assert not re.search(r"^\s*import lapse\.", text, re.MULTILINE)
