@@ -1,4 +1,4 @@
-"""One's own FastAPI application on Lapse.
+"""Your own FastAPI application on Lapse.
 
 uvicorn --app-dir examples/own_app app:app --timeout-graceful-shutdown 1
 
