@@ -28,18 +28,20 @@ class _Format(StrEnum):
 def audit(
     store: StoreOption = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="A JSON object for each record, one a line.")
+        bool, typer.Option("--json", help="Print one JSON object per record and line.")
     ] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="For a spreadsheet.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     newest: Annotated[
         int | None,
-        typer.Option(min=1, help=f"So many records; {_SHOWN}, or with --json and --csv all."),
+        typer.Option(
+            min=1, help=f"Maximum number of records; {_SHOWN}, or all with --json and --csv."
+        ),
     ] = None,
     before: Annotated[
         int | None, typer.Option(min=1, metavar="NUMBER", help="Only records below this number.")
     ] = None,
 ) -> None:
-    """Tell who resurrected, expired, deleted or amended sessions by hand, the latest first."""
+    """Print who resurrected, expired, deleted or amended sessions by hand, the latest first."""
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv: one of them")
     settings = open_settings(store, verbose=False)

@@ -35,7 +35,7 @@ class Finding:
 
 
 def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Look at settings and store as a server would find them, and change nothing.
+    """Examine settings and store as a server would, and change nothing.
 
     Ends with status 3 when there are problems.
     """

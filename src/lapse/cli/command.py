@@ -22,7 +22,7 @@ StoreOption = Annotated[
     str | None, typer.Option("--store", metavar="URL", help="Where sessions live.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log at DEBUG, too.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Also log at DEBUG.")]
 
 
 class Exit(IntEnum):

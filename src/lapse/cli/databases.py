@@ -31,7 +31,7 @@ StoreArgument = Annotated[
     str, typer.Argument(metavar="URL", help="sqlite:///FILE or postgresql://…")
 ]
 RateOption = Annotated[
-    float | None, typer.Option(min=1, help="At most so many sessions in a second.")
+    float | None, typer.Option(min=1, help="Maximum number of sessions per second.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -39,11 +39,11 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 def report(
     url: UrlArgument,
     ttl_minutes: Annotated[
-        float | None, typer.Option("--ttl", help="Minutes; by default the setting.")
+        float | None, typer.Option("--ttl", help="The TTL in minutes; by default the setting.")
     ] = None,
     as_json: JsonOption = False,
     png: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw it, too (lapse\\[plot]).")
+        Path | None, typer.Option(metavar="FILE", help="Also draw the report (lapse\\[plot]).")
     ] = None,
     artifacts: Annotated[
         Path | None,
@@ -54,7 +54,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Say how many sessions of an ADK database are empty. Changes nothing."""
+    """Count the empty sessions of an ADK database, and change nothing."""
     from rich.console import Console
 
     from lapse.core.minutes import ttl_from_minutes
@@ -77,22 +77,25 @@ def report(
 
 def adopt(
     url: StoreArgument,
-    app_name: Annotated[str | None, typer.Option("--app", help="Of this app only.")] = None,
+    app_name: Annotated[
+        str | None, typer.Option("--app", help="Only sessions of this app.")
+    ] = None,
     older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="Created so long ago: 90s, 30m, 12h or 7d.")
+        str,
+        typer.Option(metavar="AGE", help="Only sessions at least this old: 90s, 30m, 12h or 7d."),
     ] = "0m",
     with_state: Annotated[
-        bool, typer.Option("--with-state", help="Those with state but no message, too.")
+        bool, typer.Option("--with-state", help="Also sessions with state but no message.")
     ] = False,
     with_events: Annotated[
-        bool, typer.Option("--with-events", help="Those with events but no message, too.")
+        bool, typer.Option("--with-events", help="Also sessions with events but no message.")
     ] = False,
     rate: RateOption = None,
     run: Annotated[
-        str | None, typer.Option(metavar="ID", help="Go on with this run, or choose its id.")
+        str | None, typer.Option(metavar="ID", help="Continue this run, or name the new one.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
     ] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
@@ -140,12 +143,12 @@ def adopt(
 def undo(
     url: StoreArgument,
     run: Annotated[
-        str | None, typer.Option(metavar="ID", help="Of this adoption; without it, list them.")
+        str | None, typer.Option(metavar="ID", help="The run to undo; without it, list the runs.")
     ] = None,
     rate: RateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put back into ADK's tables what an adoption took, as it was."""
+    """Put the sessions of an adoption back into ADK's tables, as they were."""
     store = open_store(open_settings(url, verbose=False))
     if run is None:
         run_async(_list_runs(store, as_json=as_json))
@@ -177,9 +180,10 @@ def undo(
 
 
 def copy(
-    source: Annotated[str, typer.Argument(metavar="FROM", help="What to copy; it stays as it is.")],
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The database to copy.")],
     target: Annotated[
-        str, typer.Argument(metavar="TO", help="A store: sqlite:///FILE or postgresql://…")
+        str,
+        typer.Argument(metavar="TO", help="The store to fill: sqlite:///FILE or postgresql://…"),
     ],
     as_json: JsonOption = False,
 ) -> None:

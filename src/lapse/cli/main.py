@@ -41,7 +41,7 @@ def migrate(
         bool, typer.Option("--print", help="Print the SQL instead of running it.")
     ] = False,
 ) -> None:
-    """Bring a store's tables up to date, for servers whose role may not create any."""
+    """Bring a store's tables up to date, for servers whose role may not create tables."""
     settings = open_settings(store, verbose=False)
     run_async(_migrate(open_store(settings), print_only=print_only))
 
@@ -50,7 +50,7 @@ def migrate(
 def verify(
     url: Annotated[
         str | None,
-        typer.Option(help="A running server to play against, instead of a throw-away one."),
+        typer.Option(help="Play against this running server instead of a throw-away one."),
     ] = None,
 ) -> None:
     """Play the life of sessions against a server, and print what holds."""

@@ -40,21 +40,23 @@ _KEEP_ALIVE: Final = timedelta(seconds=75)
 def serve(
     agents_dir: Annotated[
         Path | None,
-        typer.Argument(help="A folder of ADK agents; without it, the bundled demo agent."),
+        typer.Argument(help="A folder of ADK agents; by default the bundled demo agent."),
     ] = None,
     store: StoreOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")
+    ] = 8000,
     local_llm: Annotated[
         bool,
         typer.Option(
-            "--local-llm", help="The demo with a small language model on this machine; slow."
+            "--local-llm", help="Run the demo on a small, slow language model on this machine."
         ),
     ] = False,
-    web: Annotated[bool, typer.Option("--web", help="Serve ADK's developer UI, too.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Also serve ADK's developer UI.")] = False,
     allow_origins: Annotated[
         list[str] | None,
-        typer.Option("--allow-origins", help="Origin of a page that may call; repeatable."),
+        typer.Option("--allow-origins", help="An origin whose pages may call; repeatable."),
     ] = None,
     insecure: Annotated[
         bool,
@@ -64,14 +66,16 @@ def serve(
     ] = False,
     admin_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Serve the operators' pages there, and not on --port."),
+        typer.Option(
+            min=0, max=65535, help="Serve the operators' pages on this port, not on --port."
+        ),
     ] = None,
     admin_host: Annotated[
         str | None, typer.Option(help="The address of --admin-port.", show_default="127.0.0.1")
     ] = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Serve ADK agents over HTTP, their sessions kept by Lapse."""
+    """Serve ADK agents over HTTP, with their sessions in Lapse."""
     from lapse.auth.options import AuthMode
 
     settings = open_settings(store, verbose=verbose)

@@ -30,11 +30,11 @@ _LARGEST_PAGE: Final = 500
 def stats(
     store: StoreOption = None,
     hours: Annotated[
-        float, typer.Option(min=0.1, max=840, help="Count what changed in the last hours.")
+        float, typer.Option(min=0.1, max=840, help="Count the changes of this many hours.")
     ] = 24,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how many sessions there are, what happened lately, and what is overdue."""
+    """Print how many sessions there are, what happened lately, and what is overdue."""
     settings = open_settings(store, verbose=False)
     since = timedelta(hours=hours)
     overview = run_async(_overview(settings, since))
@@ -52,18 +52,27 @@ def stats(
 def sessions(
     store: StoreOption = None,
     status: Annotated[
-        str | None, typer.Option(help="Only waiting, used or expired ones, as stored.")
+        str | None,
+        typer.Option(help="Only sessions with this stored status: waiting, used or expired."),
     ] = None,
-    app_name: Annotated[str | None, typer.Option("--app", help="Only of this app.")] = None,
-    user_id: Annotated[str | None, typer.Option("--user", help="Only of this user.")] = None,
-    prefix: Annotated[str | None, typer.Option(help="Only with an id that begins so.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 50,
+    app_name: Annotated[
+        str | None, typer.Option("--app", help="Only sessions of this app.")
+    ] = None,
+    user_id: Annotated[
+        str | None, typer.Option("--user", help="Only sessions of this user.")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Only sessions whose id begins with this.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Maximum number of sessions.")
+    ] = 50,
     after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Go on where an earlier list ended.")
+        str | None, typer.Option(metavar="CURSOR", help="Continue where an earlier list ended.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List sessions of the lobby's records: waiting ones by deadline, others by key."""
+    """List the sessions of the lobby's records: waiting ones by deadline, others by key."""
     from lapse.core.lifecycle import Status
     from lapse.overview.store import Query
 
@@ -84,7 +93,7 @@ def sessions(
 
 
 def show(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Tell one session's life, whatever its status."""
+    """Print one session's life, whatever its status."""
     settings = open_settings(store, verbose=False)
     record, now = run_async(_show(settings, key))
     if as_json:

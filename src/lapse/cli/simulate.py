@@ -29,14 +29,15 @@ def simulate(
         ),
     ] = None,
     generator: Annotated[
-        str | None, typer.Option("--generator", "-g", help="A made-up history; `list` names them.")
+        str | None,
+        typer.Option("--generator", "-g", help="A generated history; `list` names them."),
     ] = None,
     from_store: Annotated[
         str | None,
-        typer.Option("--from-store", metavar="URL", help="What a store has observed."),
+        typer.Option("--from-store", metavar="URL", help="Replay what a store has observed."),
     ] = None,
     app_name: Annotated[
-        str | None, typer.Option("--app", help="With --from-store: one app only.")
+        str | None, typer.Option("--app", help="With --from-store: only this app.")
     ] = None,
     soft_target: Annotated[
         str | None, typer.Option(help="Share of soft misses to aim at: 0.05 or 5%.")
@@ -45,20 +46,20 @@ def simulate(
         str | None, typer.Option(help="Share of hard misses that is tolerable: 0.005 or 0.5%.")
     ] = None,
     confidence: Annotated[
-        str | None, typer.Option(help="How sure a decision is to meet the soft target: 95%.")
+        str | None, typer.Option(help="Confidence of a decision to meet the soft target: 95%.")
     ] = None,
     fixed: Annotated[
         list[float] | None,
-        typer.Option("--fixed", metavar="MINUTES", help="A fixed TTL beside it; repeatable."),
+        typer.Option("--fixed", metavar="MINUTES", help="Also replay this fixed TTL; repeatable."),
     ] = None,
-    days: Annotated[int, typer.Option(min=1, max=36_500, help="Of a made-up history.")] = 90,
-    per_day: Annotated[int, typer.Option(min=1, help="Sessions of a made-up day.")] = 2_000,
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="Days of a generated history.")] = 90,
+    per_day: Annotated[int, typer.Option(min=1, help="Sessions per generated day.")] = 2_000,
     cure: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of made-up sessions never used.")
+        float, typer.Option(min=0, max=1, help="Share of generated sessions never used.")
     ] = 0.65,
     seed: Annotated[int, typer.Option(help="The same seed makes the same history.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
-    png: Annotated[Path | None, typer.Option(help="Write a plot of it there.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write a plot to this file.")] = None,
 ) -> None:
     """Replay a history through the TTL policy, beside fixed TTLs and an oracle."""
     from lapse.ttl.simulation.generators import GENERATORS, Plan

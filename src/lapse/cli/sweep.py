@@ -42,21 +42,19 @@ _WATCH_SLEEP: Final = timedelta(seconds=1)
 def sweep(
     store: StoreOption = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Sweep until nothing is due; so without an option, too.")
+        bool, typer.Option("--once", help="Sweep until nothing is due, which is the default.")
     ] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Go on sweeping until stopped by a signal.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Sweep until a signal comes.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
     ] = False,
     confirm: Annotated[
-        bool, typer.Option("--confirm", help="Let go of the brake first: it is as it should be.")
+        bool, typer.Option("--confirm", help="Release the brake first, because the purge is right.")
     ] = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Expire what is due and purge what is past restoring, and say what was done.
+    """Expire and purge the sessions that are due, and print what was done.
 
     Ends with status 3 when a brake holds the purge.
     """

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from lapse.ttl.store import TtlStore
 
 ttl_commands = typer.Typer(
-    help="The TTL that learns: show, explain, start anew.", no_args_is_help=True
+    help="The TTL that learns: show it, explain it, start it anew.", no_args_is_help=True
 )
 
-AppOption = Annotated[str | None, typer.Option("--app", help="One app only.")]
+AppOption = Annotated[str | None, typer.Option("--app", help="Only this app.")]
 
 _HISTORY = 10
 
@@ -34,7 +34,9 @@ a TTL of {default} min"""
 def show(
     store: StoreOption = None,
     app_name: AppOption = None,
-    png: Annotated[Path | None, typer.Option(help="Write Kaplan and Meier's curves there.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write the Kaplan-Meier curves to this file.")
+    ] = None,
 ) -> None:
     """Show for each app and segment the TTL, why, and what it costs and misses."""
     settings = open_settings(store, verbose=False)
@@ -46,7 +48,7 @@ def explain(
     store: StoreOption = None,
     app_name: AppOption = None,
 ) -> None:
-    """Say how the TTLs came about: the last decisions and what each was made from."""
+    """Print the last decisions about TTLs, and the observations behind each."""
     settings = open_settings(store, verbose=False)
     run_async(_explain(settings, app_name))
 
@@ -56,7 +58,7 @@ def reset_window(
     store: StoreOption = None,
     app_name: AppOption = None,
 ) -> None:
-    """Forget the days so far, after a release that changes the page; the TTLs stay meanwhile."""
+    """Forget the observations so far, after a release that changes the page; the TTLs stay."""
     settings = open_settings(store, verbose=False)
     run_async(_reset(settings, app_name))
 
