@@ -3,13 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve serve-llm test test-llm coverage check format screenshots bench \
+.PHONY: help install serve serve-llm test test-long test-llm coverage check format screenshots bench \
 	bench-adopt bench-flood bench-notices bench-operating bench-runs bench-security fuzz audit clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
 	@echo "make serve-llm the same demo with a small language model on this machine"
-	@echo "make test    every test"
+	@echo "make test    every test that does not take long"
+	@echo "make test-long the others: races, crashes, fuzzing"
 	@echo "make coverage the same, and which lines they ran"
 	@echo "make check   style, types, layers and bandit"
 	@echo "make fuzz    every route, asked for what it was not made for"
@@ -61,8 +62,12 @@ test-llm: .venv/.installed-llm .venv/.installed-test
 	$(BIN)/pytest -n 0 tests/system/llm
 
 # Many tests wait for deadlines: one worker more than there are cores keeps these busy.
+WORKERS = $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 test: .venv/.installed-test
-	$(BIN)/pytest -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
+	$(BIN)/pytest -n $(WORKERS) -m 'not long'
+
+test-long: .venv/.installed-test
+	$(BIN)/pytest -n $(WORKERS) -m long
 
 coverage: .venv/.installed-test
 	$(BIN)/pytest -n auto --cov --cov-report=term

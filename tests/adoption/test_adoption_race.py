@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from google.adk.sessions.database_session_service import DatabaseSessionService
 from race import race
 
@@ -11,6 +12,8 @@ import postgres
 from lapse.adoption.store import Batch, Selection
 from parts import store_with_parts
 from stock_databases import words
+
+pytestmark = pytest.mark.long
 
 
 async def test_a_message_that_stock_adk_acknowledges_survives():

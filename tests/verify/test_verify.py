@@ -10,6 +10,8 @@ from lapse.verify.client import Broken, Client
 from lapse.verify.scenarios import SCENARIOS, Stage
 from lapse.verify.server import Server
 
+pytestmark = pytest.mark.long
+
 
 def verify(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

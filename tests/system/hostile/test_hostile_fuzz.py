@@ -11,6 +11,8 @@ from fuzz import fuzz, serving_agents
 
 from serving import USER
 
+pytestmark = pytest.mark.long
+
 
 def test_no_route_answers_5xx(server):
     """Broken on purpose: without UnreadableBodyError and NoSuchAgentError, three of them fail."""

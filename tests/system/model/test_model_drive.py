@@ -4,6 +4,8 @@ import model
 import pytest
 from drive import walk
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_random_walk_finds_no_difference_from_the_model(backend, seed, tmp_path):

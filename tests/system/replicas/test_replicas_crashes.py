@@ -12,6 +12,8 @@ from lapse.sweep.sweeper import sweep_once
 from parts import store_with_parts
 from postgres import prepare, rows
 
+pytestmark = pytest.mark.long
+
 ROUNDS = 30
 FACTS = 60
 FAR = datetime(2100, 1, 1, tzinfo=UTC)
