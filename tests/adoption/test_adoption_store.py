@@ -10,7 +10,7 @@ from google.adk.events.event_actions import EventActions
 from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai.types import Content, Part
 
-from backends import GONE, HOUR, TTL, create, ids, key, message, note
+from backends import HOUR, TTL, create, ids, key, message, note
 from lapse.adoption.store import Batch, Examined, Selection
 from lapse.core.lifecycle import HELD_EVENTS, ChangeKind, Status
 
@@ -218,31 +218,3 @@ async def test_a_stock_writer_that_comes_after_is_told_and_nothing_is_half_store
         await stock.append_event(session, words())
     assert not await stock.rows("SELECT 1 FROM events")
     assert (await store.lifecycle(key("bare"))).status is Status.WAITING
-
-
-async def test_who_ends_unspoken_to_stands_in_the_outbox(open_store, stock):
-    store = await open_store(artifacts=True)
-    now = soon()
-    for name in ("purged", "deleted", "used"):
-        revision = await create(store, name, now=now)
-    await store.at(now).append(key("used"), message(at=now), revision)
-    await store.at(now).delete(key("deleted"))
-    await store.at(now).delete(key("used"))
-    assert await store.at(now).delete(key("unknown")) == GONE
-    later = now + timedelta(days=3)
-    await store.at(now + HOUR).expire_due(10)
-    await store.at(later).purge_due(10)
-    taken = {left.key.session_id: left for left in await store.at(later).take_outbox(10)}
-    assert set(taken) == {"purged", "deleted"}
-    assert taken["purged"].ended_at == later
-    assert not await store.at(later).take_outbox(10), "not before the next attempt"
-    await store.settle_outbox(taken["deleted"])
-    await create(store, "purged", now=later)
-    (again,) = await store.at(later + HOUR).take_outbox(10)
-    assert (again.key.session_id, again.attempts, again.lives) == ("purged", 2, True)
-
-
-async def test_without_artifacts_the_outbox_stays_empty(store):
-    await create(store, "deleted")
-    await store.delete(key("deleted"))
-    assert not await store.take_outbox(10)

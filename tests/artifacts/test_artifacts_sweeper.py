@@ -13,6 +13,7 @@ from google.genai.types import Part
 
 from backends import create, key
 from lapse.artifacts.sweeper import ArtifactSweeper
+from lapse.core.clock import utc_now
 from lapse.core.lifecycle import Rules
 from parts import store_with_parts
 from serving import AGENTS, eventually, run, serving
@@ -48,9 +49,9 @@ async def names(service, session):
     return await service.list_artifact_keys(**ANN, session_id=session)
 
 
-async def make_due(store):
-    _, writes = await store.database._lanes.get()
-    await writes.run(lambda to: to.execute("UPDATE lapse_artifact_outbox SET due_at = 0"))
+def later(store, hours):
+    """Return a store so much later: what was tried before is due again."""
+    return store.at(utc_now() + timedelta(hours=hours))
 
 
 async def test_they_go_with_the_session_and_a_user_s_own_stay(store):
@@ -63,8 +64,7 @@ async def test_they_go_with_the_session_and_a_user_s_own_stay(store):
     assert await ArtifactSweeper(store, service).step() > timedelta(0)
     assert await names(service, "s1") == ["user:portrait.png"]
     assert await names(service, "s2") == ["photo.png", "user:portrait.png"]
-    await make_due(store)
-    assert not await store.take_outbox(10), "it is settled"
+    assert not await later(store, 2).take_outbox(10), "it is settled"
 
 
 async def test_what_fails_is_tried_again_and_no_id_is_logged(store, caplog):
@@ -72,12 +72,10 @@ async def test_what_fails_is_tried_again_and_no_id_is_logged(store, caplog):
     await create(store, "canary-session-1")
     await save(service, "canary-session-1")
     await store.delete(key("canary-session-1"))
-    sweeper = ArtifactSweeper(store, service)
-    for _ in range(2):
-        await sweeper.step()
+    for hours in (0, 2):
+        await ArtifactSweeper(later(store, hours), service).step()
         assert await names(service, "canary-session-1") == ["photo.png"]
-        await make_due(store)
-    await sweeper.step()
+    await ArtifactSweeper(later(store, 4), service).step()
     assert await names(service, "canary-session-1") == []
     assert "canary-s… were not deleted (attempt 2)" in caplog.text
     assert "canary-session-1" not in caplog.text
@@ -109,8 +107,7 @@ async def test_apps_of_others_are_left_to_others(store):
     await store.delete(key("s1"))
     await ArtifactSweeper(store, service, serves=lambda app: app == "mine").step()
     assert await names(service, "s1") == ["photo.png"]
-    await make_due(store)
-    assert len(await store.take_outbox(10)) == 1
+    assert len(await later(store, 2).take_outbox(10)) == 1
 
 
 async def test_the_report_counts_those_without_a_session(tmp_path):

@@ -1,6 +1,5 @@
 """The stream of notices over real sockets, on both stores, with two replicas."""
 
-import asyncio
 import logging
 import socket
 from contextlib import ExitStack
@@ -126,11 +125,7 @@ def test_who_comes_late_is_warned_at_once_and_nobody_twice(alone, replica):
 def test_without_notifications_the_heartbeat_brings_it(shared_place, replica):
     one, two = (replica(shared_place, heartbeat=SOON) for _ in range(2))
     one.create("s1")
-
-    async def silent(keys):
-        pass
-
-    two.store.announce = silent
+    two.store.is_silent = True
     with one.watch("s1") as stream:
         assert stream.heard()[0] == "lifecycle"
         two.say("s1")
@@ -147,11 +142,11 @@ def test_all_streams_take_one_read_for_each_heartbeat(alone, replica):
         for stream in streams:
             assert stream.heard()[0] == "lifecycle"
         streams[-1].beat()
-        before = one.reads
+        before = one.store.reads
         for _ in range(5):
             streams[-1].beat()
         # Five heartbeats, each with its read, which may fall on either side of its comment.
-        assert 4 <= one.reads - before <= 6
+        assert 4 <= one.store.reads - before <= 6
 
 
 def test_more_streams_than_allowed_are_refused_until_one_is_closed(alone, replica):
@@ -241,20 +236,13 @@ def test_a_reader_that_takes_nothing_is_dropped(alone, replica):
 def test_streams_outlive_an_outage_of_the_store(alone, replica, caplog):
     one = replica(alone, heartbeat=SOON)
     one.create("s1")
-    well, fails = one.store.records, asyncio.Event()
-
-    async def records(keys, **more):
-        if not fails.is_set():
-            raise StoreUnavailableError("gone fishing")
-        return await well(keys, **more)
-
     with one.watch("s1") as stream, caplog.at_level(logging.WARNING, "lapse.core.background"):
         assert stream.heard()[0] == "lifecycle"
-        one.store.records = records
+        one.store.fault = StoreUnavailableError("gone fishing")
         for _ in range(5):
             stream.beat()
         one.say("s1")
-        fails.set()
+        one.store.fault = None
         assert stream.heard()[0] == "used"
     first, last = (line.message for line in caplog.records if line.name == "lapse.core.background")
     assert "gone fishing" in first

@@ -13,7 +13,8 @@ from google.genai import types
 from lapse import LapseSessionService, Settings, mount
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Rules
-from parts import store_with_parts
+from lapse.store import store_from_url
+from parts import Intercepted
 from served import Served
 
 MINUTES = 30
@@ -27,26 +28,42 @@ def key(name, user="ann"):
     return SessionKey("app", user, name)
 
 
+class Watched(Intercepted):
+    """A database that counts reads of watched sessions, and can fail in them or announce nothing.
+
+    Attributes:
+        reads: how often watched sessions were read.
+        fault: what each such read raises; None: it reads.
+        is_silent: whether nothing is told to other replicas.
+    """
+
+    def __init__(self, database):
+        super().__init__(database)
+        self.reads = 0
+        self.fault = None
+        self.is_silent = False
+
+    async def around(self, name, do):
+        if name == "records":
+            self.reads += 1
+            if self.fault is not None:
+                raise self.fault
+        return await do()
+
+    async def notify(self, channel, texts):
+        if not self.is_silent:
+            await self._database.notify(channel, texts)
+
+
 class Replica(Served):
     """A FastAPI application with Lapse mounted, as a replica among others."""
 
     def __init__(self, url, *, heartbeat=NEVER, sweep=True, rules=Rules(), **options):
-        self.store = store_with_parts(url, rules)
+        self.store = Watched(store_from_url(url, rules))
         self.service = LapseSessionService(self.store)
-        self.reads = 0
-        self._count_reads()
         app = FastAPI()
         mount(app, self.service, Settings(sweeper=sweep, heartbeat=heartbeat, **options))
         super().__init__(app)
-
-    def _count_reads(self):
-        plain = self.store.records
-
-        async def records(keys, **more):
-            self.reads += 1
-            return await plain(keys, **more)
-
-        self.store.records = records
 
     def do(self, work):
         """Run a call of the service on the replica's loop and return its result."""

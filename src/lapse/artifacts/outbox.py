@@ -1,4 +1,4 @@
-"""Sessions that ended before their first message, whose artifacts are to be deleted."""
+"""The outbox: sessions that ended before their first message, whose artifacts are to be deleted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from lapse.store.operation import Asking, Part, key_of, operation, rows
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A session that ended while nobody had spoken to it, whose artifacts are to be deleted.
+    """A session that ended before its first message.
 
-    `lives` tells that there is a session of the same key again; `attempts` counts this one.
+    Attributes:
+        key: the session.
+        ended_at: by the store's clock.
+        attempts: how often it was taken from the outbox, this time included.
+        lives: whether there is a session of the same key again.
     """
 
     key: SessionKey
@@ -24,20 +28,21 @@ class Leftover:
 
 
 class Outbox(Part):
-    """What the transactions that end sessions leave for whoever deletes artifacts."""
+    """The outbox of a store; the transaction that ends a session writes it there."""
 
     @operation()
     def take_outbox(self, limit: int) -> Asking[Sequence[Leftover]]:
-        """Take ended sessions whose artifacts are due to be deleted.
+        """Take at most `limit` sessions whose artifacts are due to be deleted.
 
         Each comes again after a growing pause until it is settled, in whatever process.
         """
+        found = yield from rows("take_outbox", limit=limit)
         return [
             Leftover(key_of(row), row["ended_at"], row["attempts"], bool(row["lives"]))
-            for row in (yield from rows("take_outbox", limit=limit))
+            for row in found
         ]
 
     @operation()
     def settle_outbox(self, leftover: Leftover) -> Asking[None]:
-        """Note that the artifacts of an ended session are deleted."""
+        """Note that the artifacts of a session are deleted; it ended anew since then: a no-op."""
         yield from rows("settle_outbox", leftover.key, ended_at=leftover.ended_at)

@@ -1,9 +1,9 @@
 """The lobby: where a session lives until its first message.
 
 Each transition is one operation, and on PostgreSQL one statement. What rides in it is asked for by
-name after it (`count`, `audit_change`, `observe_…`, `owe_artifacts`): SQLite carries that out then,
-in the same transaction; on PostgreSQL it is a part of the transition's statement, and the name a
-no-op.
+name after it (`count`, `audit_change`, `observe_…`, `note_artifacts`): SQLite carries that out
+then, in the same transaction; on PostgreSQL it is a part of the transition's statement, and the
+name a no-op.
 """
 
 from __future__ import annotations
