@@ -27,6 +27,7 @@ from lapse.settings import Settings, load_settings
 from lapse.store import store_from_url
 from lapse.store.database import Database
 from lapse.sweep.logs import log_sweep
+from lapse.sweep.maintenance import Maintenance
 from lapse.sweep.sweeper import Sweeper, SweepReport
 from lapse.telemetry.logs import log_change
 from lapse.ttl.policy import TtlPolicy
@@ -69,9 +70,8 @@ class Lapse:
         *,
         notes_artifacts: bool = False,
     ) -> None:
-        if settings is None:
-            settings = load_settings(store_url=store_url or None)
-        elif store_url:
+        settings = settings or load_settings(store_url=store_url or None)
+        if store_url:
             settings = settings.model_copy(update={"store_url": store_url})
         self._set_up(settings, notes_artifacts=notes_artifacts)
         store_from_url(settings.store_url)  # so that a wrong URL is told now, and not at first use
@@ -82,8 +82,8 @@ class Lapse:
         self.settings = settings
         self._notes_artifacts = notes_artifacts
         self._counted: list[SweepMetrics] = []
-        self._artifacts: Work | None = None
         self._works: list[Work] = []
+        self._artifacts: Work | None = None
         self._is_running = False
 
     @classmethod
@@ -132,8 +132,12 @@ class Lapse:
             on_report=self._swept,
             on_fault=self._failed,
             brakes=self.settings.brakes,
-            maintenance=(*maintenance_of(self.store), RunStore(self.store).maintain),
         )
+
+    @cached_property
+    def maintenance(self) -> Maintenance:
+        """What keeps the store small, whoever sweeps it."""
+        return Maintenance((*maintenance_of(self.store), RunStore(self.store).maintain))
 
     @cached_property
     def watcher(self) -> Watcher:
@@ -164,8 +168,7 @@ class Lapse:
         )
 
     def _keeping(self) -> list[Work]:
-        """Return what keeps the store as the settings say, in the order of its start."""
-        works: list[Work] = [self.policy]
+        works: list[Work] = [self.policy, self.maintenance]
         if self.sweeps:
             works.append(self.sweeper)
         if self.adopter is not None:
@@ -222,7 +225,7 @@ class Lapse:
         authentication: Authentication | None = None,
         default_app: str | None = None,
     ) -> Runs:
-        """Add Lapse to an application that has not started yet, and have its lifespan run Lapse.
+        """Add Lapse to an application that has not started yet; its lifespan runs Lapse.
 
         It gains the lifecycle routes, `/lapse/client.js`, `/livez`, `/readyz`, `/metrics`, the
         operators' pages at `/lapse/` (closed until a token is set), answers for Lapse's errors, and
@@ -233,13 +236,12 @@ class Lapse:
 
         Args:
             app: the application.
-            runners: runners for an application without ADK's own routes, one for each app.
+            runners: for an application without ADK's own routes, one for each app.
             artifacts: deletes what the store notes, where its rules say that it does.
             authentication: how callers are known; by default as the settings say.
             default_app: the app of runs that name none (ADK's ADK_DEFAULT_APP_NAME).
 
-        Returns:
-            The runs, for whoever wants to `drain` them before the application ends.
+        Returns: the runs, to `drain` before the application ends.
         """
         return self._add_to(
             app,
@@ -361,8 +363,8 @@ def mount(
 ) -> Runs:
     """Add Lapse to an application, around a service that you have made; see `Lapse.mount`.
 
-    The service brings its store, its TTL and its quotas. All else is as the settings say, by
-    default those of the environment. At the application's end the service is closed.
+    The service brings its store, its TTL and its quotas; at the application's end it is closed.
+    All else is as the settings say, by default those of the environment.
     """
     settings = settings or load_settings()
     if "store_url" not in settings.model_fields_set:

@@ -11,7 +11,7 @@ from lapse.store.database import Database
 
 
 def maintenance_of(database: Database) -> Sequence[Callable[[], Awaitable[object]]]:
-    """Return the works of the slices: whoever sweeps the store does each every few minutes.
+    """Return the operations of the slices that a process does every few minutes.
 
     The TTL policy folds its observations itself, once a day: only it knows which segments to keep.
     """

@@ -44,6 +44,7 @@ from lapse.quotas.rules import Quotas
 from lapse.store.database import Database
 from lapse.store.records import Result
 from lapse.store.sessions import Sessions
+from lapse.sweep.maintenance import Maintenance
 from lapse.sweep.rules import BrakeOptions
 from lapse.sweep.sweeper import Sweeper
 from lapse.ttl import Targets
@@ -99,9 +100,8 @@ class LapseSessionService(BaseSessionService):
         self.admission = Admission(store, quotas)
         self._beside = list(beside)
         if sweep:
-            works = maintenance_of(store)
-            sweeper = Sweeper(store, self.feed, brakes=brakes, maintenance=works)
-            self._beside += [sweeper, self.policy]
+            sweeper = Sweeper(store, self.feed, brakes=brakes)
+            self._beside += [sweeper, self.policy, Maintenance(maintenance_of(store))]
         self._turns = Turns()
         self._transitions = Transitions(self.feed)
 

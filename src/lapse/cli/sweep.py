@@ -157,7 +157,7 @@ async def _sweep(settings: Settings) -> _Total:
                 if not report.full:
                     break
         await SweepStore(store).mark_swept()
-        await lapse.sweeper.maintain()
+        await lapse.maintenance.run()
         if done:
             did = {"expired": total.expired, "purged": total.purged, "kept": total.kept}
             await AuditLog(store).record_act(acting_as(), "swept", did)

@@ -189,7 +189,7 @@ class Background:
             _log.error(
                 "%s cannot work and will keep trying: %s",
                 self._name,
-                error or type(error).__name__,
+                str(error) or type(error).__name__,
                 exc_info=None if known else error,
             )
         first = _FIRST_RETRY if self._first_retry is None else self._first_retry

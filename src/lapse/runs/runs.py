@@ -47,7 +47,6 @@ _ALIVE: Final = timedelta(seconds=15)
 _LOOK: Final = timedelta(milliseconds=250)
 """How often one who waits for another process looks."""
 
-_FORGET_EVERY: Final = timedelta(minutes=10)
 _ATTEMPTS: Final = 5
 
 _log = logging.getLogger("lapse.runs")
@@ -85,14 +84,13 @@ class Runs:
             first_retry=HEARTBEAT / 2,
             longest_retry=HEARTBEAT,
         )
-        self._alive_at = self._forget_at = 0.0
+        self._alive_at = 0.0
 
     async def start(self) -> None:
         """Begin to keep the runs of this process alive."""
         if not self._heart.is_running:
             self._draining = False
             self._alive_at = time.monotonic()
-            self._forget_at = self._alive_at + HEARTBEAT.total_seconds()
             await self._heart.start()
 
     async def drain(self, grace: timedelta | None = None) -> None:
@@ -357,7 +355,7 @@ class Runs:
     # Keeping alive.
 
     async def _tick(self) -> timedelta:
-        """Say of the runs in flight that they live, and of their streams; forget old ones."""
+        """Say of the runs in flight that they live, and of their streams."""
         now = time.monotonic()
         if now - self._alive_at >= _ALIVE.total_seconds():
             self._alive_at = now
@@ -366,9 +364,6 @@ class Runs:
                 run.stream.wake()
         if self._live:
             await self._beat()
-        if now >= self._forget_at:
-            self._forget_at = now + _FORGET_EVERY.total_seconds()
-            await self._store.maintain()
         return HEARTBEAT
 
     async def _beat(self) -> None:

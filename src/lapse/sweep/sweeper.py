@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from lapse.core.background import Background
-from lapse.core.errors import LapseError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Status
 from lapse.store.database import Database
@@ -47,9 +46,6 @@ the interpreter for moments only, and has it back before a thread that waits for
 
 _FULL_BATCH_GAP: Final = timedelta(milliseconds=5)
 """At most this long between full batches, at random: room for others, replicas out of step."""
-
-MAINTAINED_EVERY: Final = timedelta(minutes=5)
-"""How often a sweeper does what keeps the store small and fast."""
 
 _MARKED_EVERY: Final = timedelta(seconds=5)
 """How often a sweeper notes that it works, at most."""
@@ -149,8 +145,6 @@ class Sweeper:
         on_report: called with the report of every sweep.
         on_fault: called with every fault of the store.
         brakes: when it stops before what cannot be undone.
-        maintenance: what else is done every MAINTAINED_EVERY, each by itself: one that fails is
-            logged, and done again the next time.
         longest_sleep: see above.
     """
 
@@ -162,7 +156,6 @@ class Sweeper:
         on_report: Callable[[SweepReport], None] | None = None,
         on_fault: Callable[[Exception], None] | None = None,
         brakes: BrakeOptions = BrakeOptions(),
-        maintenance: Sequence[Callable[[], Awaitable[object]]] = (),
         longest_sleep: timedelta = LONGEST_SLEEP,
     ) -> None:
         self._store = store
@@ -171,8 +164,7 @@ class Sweeper:
         self._on_fault = on_fault or (lambda _: None)
         self._longest_sleep = longest_sleep
         self._brakes = Brakes(brakes)
-        self._maintenance = maintenance
-        self._marked_at = self._maintained_at = -math.inf
+        self._marked_at = -math.inf
         self._work = Background(
             "the sweeper",
             self._step,
@@ -232,19 +224,6 @@ class Sweeper:
         _tell(self._on_report, report)
         return report
 
-    async def maintain(self) -> None:
-        """Do each work of maintenance; one that fails is logged and does not stop the others."""
-        for work in self._maintenance:
-            try:
-                await work()
-            except Exception as error:  # noqa: BLE001 - the next one may work
-                known = isinstance(error, LapseError | OSError)
-                _log.warning(
-                    "maintenance failed and is tried again later: %s",
-                    error or type(error).__name__,
-                    exc_info=None if known else error,
-                )
-
     @asynccontextmanager
     async def _hearing(self) -> AsyncIterator[None]:
         """Hear of nearer deadlines, from this process and from others."""
@@ -272,14 +251,11 @@ class Sweeper:
         return self._longest_sleep if ahead is None else min(ahead, self._longest_sleep)
 
     async def _keep_books(self) -> None:
-        """Note that this sweeper works, and maintain the store, each when it is time."""
+        """Note that this sweeper works, when it is time."""
         now = time.monotonic()
         if now - self._marked_at >= _MARKED_EVERY.total_seconds():
             await SweepStore(self._store).mark_swept()
             self._marked_at = now
-        if now - self._maintained_at >= MAINTAINED_EVERY.total_seconds():
-            self._maintained_at = now
-            await self.maintain()
 
     def _notice(self, change: Change) -> None:
         """Plan for a deadline that is nearer than the planned one; the store decides at it."""
