@@ -83,7 +83,7 @@ class Lapse:
         self._notes_artifacts = notes_artifacts
         self._counted: list[SweepMetrics] = []
         self._works: list[Work] = []
-        self._artifacts: Work | None = None
+        self._artifacts: list[Work] = []
         self._is_running = False
 
     @classmethod
@@ -93,7 +93,7 @@ class Lapse:
         lapse._set_up(settings, notes_artifacts=service.store.rules.artifacts)  # noqa: SLF001
         lapse.sessions, lapse.store = service, service.store
         lapse.feed, lapse.policy = service.feed, service.policy
-        service.feed.subscribe(log_change)
+        lapse.feed.subscribe(log_change)
         return lapse
 
     @cached_property
@@ -193,9 +193,7 @@ class Lapse:
         """
         if self._is_running:
             raise RuntimeError("this Lapse runs already: enter it once, or let its application do")
-        self._works = [*self._keeping(), self.watcher]
-        if self._artifacts is not None:
-            self._works.append(self._artifacts)
+        self._works = [*self._keeping(), self.watcher, *self._artifacts]
         await self.store.open()
         self._is_running = True
         try:
@@ -332,7 +330,7 @@ class Lapse:
         if authentication is None:
             authentication = authentication_of(self.settings.authentication, origins=origins)
         if artifacts is not None and self.store.rules.artifacts:
-            self._artifacts = artifacts.running()
+            self._artifacts.append(artifacts.running())
         metrics = Metrics()
         self._counted.append(SweepMetrics(metrics))
         parts = Parts(
