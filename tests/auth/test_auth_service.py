@@ -14,8 +14,9 @@ from lapse.runs.metrics import RunMetrics
 from lapse.runs.rules import RunLimits
 from lapse.runs.runs import Runs
 from lapse.runs.store import RunStore
+from lapse.store import store_from_url
 from lapse.telemetry.metrics import Metrics
-from parts import store_with_parts
+from parts import Intercepted, store_with_parts
 
 KEY = SessionKey("app", "ann", "s")
 ANN, BOB = Principal("ann"), Principal("bob")
@@ -89,17 +90,16 @@ async def test_a_user_who_lists_all_users_sessions_gets_their_own(service, sessi
 
 
 async def test_what_goes_on_beside_is_nobodys():
-    store = store_with_parts("sqlite:///:memory:")
-    service = LapseSessionService(store, sweep=True)
     seen, heard = [], asyncio.Event()
-    ask = store.time_to_next
 
-    async def asked(**more):
-        seen.append(current_principal())
-        heard.set()
-        return await ask(**more)
+    class Asked(Intercepted):
+        async def around(self, name, do):
+            if name == "time_to_next":
+                seen.append(current_principal())
+                heard.set()
+            return await do()
 
-    store.time_to_next = asked
+    service = LapseSessionService(Asked(store_from_url("sqlite:///:memory:")), sweep=True)
     async with service:
         with acting(ANN):
             await service.create_session(app_name="app", user_id="ann")
