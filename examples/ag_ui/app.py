@@ -13,7 +13,7 @@ from ag_ui_adk import ADKAgent, add_adk_fastapi_endpoint
 from fastapi import Depends, FastAPI
 
 from lapse import LapseSessionService, SessionKey, mount, store_from_url
-from lapse.demo.concierge.agent import root_agent  # your own agent here
+from lapse.demo.agents.concierge.agent import root_agent  # your own agent here
 
 APP, USER = "shop", "guest"
 

@@ -14,7 +14,7 @@ from google.adk.runners import Runner
 from google.genai import types
 
 from lapse import LapseSessionService, SessionKey, mount, store_from_url
-from lapse.demo.concierge.agent import root_agent  # your own agent here
+from lapse.demo.agents.concierge.agent import root_agent  # your own agent here
 
 APP, USER = "shop", "guest"
 

@@ -282,7 +282,12 @@ def test_what_deletes_artifacts_still_asks_as_adks_services_answer():
 
 # Who may use such names.
 
-MAY_IMPORT_ADK = ("adk/", "web/server.py", "demo/concierge/agent.py", "demo/local_llm/concierge/")
+MAY_IMPORT_ADK = (
+    "adk/",
+    "web/server.py",
+    "demo/agents/concierge/agent.py",
+    "demo/local_llm/concierge/",
+)
 TREES = {
     path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
     for path in sorted(SOURCE.rglob("*.py"))

@@ -16,6 +16,7 @@ from lapse.core.clock import utc_now
 from lapse.core.errors import InvalidValueError, NoSuchSessionError, SettingsError
 from lapse.core.keys import SessionKey
 from lapse.sweep.rules import BrakeReason
+from parts import Store
 
 SERVICES = {
     "services.py": """
@@ -81,7 +82,7 @@ async def test_the_service_sweeps_by_itself_and_closes_promptly(registered, monk
     session = await created(service)
 
     async def purged():
-        return await levels(service.store) == {}
+        return await levels(Store(service.store)) == {}
 
     await eventually(purged)
     with pytest.raises(NoSuchSessionError):
@@ -95,7 +96,7 @@ async def test_the_sweeper_of_the_service_has_the_brakes_of_the_settings(monkeyp
     monkeypatch.setenv("LAPSE_BRAKE_SHARE", "0.1")
     long_ago = utc_now() - timedelta(days=2)
     async with session_service("lapse:sqlite:///:memory:") as service:
-        store = service.store
+        store = Store(service.store)
         for number in range(4):
             await create(store, f"due{number}", now=long_ago)
         await store.at(long_ago + TTL).expire_due(4)

@@ -16,7 +16,7 @@ from google.adk.runners import Runner
 
 from adk_builders import APP, USER
 from lapse import LapseSessionService, mount
-from lapse.demo.concierge.agent import root_agent
+from lapse.demo.agents.concierge.agent import root_agent
 from lapse.quotas.rules import Quotas
 from parts import store_with_parts
 

@@ -14,7 +14,7 @@ from google.adk.runners import Runner
 from adk_builders import APP, USER, created, eventually, got, spoken
 from lapse import LapseSessionService, Settings, mount
 from lapse.core.errors import StoreUnavailableError
-from lapse.demo.concierge.agent import root_agent
+from lapse.demo.agents.concierge.agent import root_agent
 from parts import store_with_parts
 
 
@@ -88,7 +88,7 @@ async def test_without_a_sweeper_deadlines_hold_and_it_is_ready_all_the_same(ser
 
         await eventually(expired)
         assert await got(service, session.id) is None
-        assert (await service.store.expire_due(10)).taken == 1
+        assert (await service.store.expire_due(10)).value == 1
         assert (await client.get("/readyz")).status_code == 200
 
 

@@ -1,5 +1,5 @@
 """An agent, as ADK finds it."""
 
-from lapse.demo.concierge.agent import root_agent  # your own agent here
+from lapse.demo.agents.concierge.agent import root_agent  # your own agent here
 
 __all__ = ["root_agent"]

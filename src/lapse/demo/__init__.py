@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-AGENTS_DIR: Final = Path(__file__).parent
+AGENTS_DIR: Final = Path(__file__).parent / "agents"
 
 APP_NAME: Final = "concierge"
 """The agent that the chat page talks to."""

@@ -15,7 +15,7 @@ PAGES = sorted(
     for page in folder.glob("*.md")
 )
 EXAMPLES = sorted(file.relative_to(ROOT) for file in (ROOT / "examples").rglob("*.py"))
-DEMO = "lapse.demo.concierge.agent"
+DEMO = "lapse.demo.agents.concierge.agent"
 """What stands for the reader's own agent."""
 
 

@@ -83,7 +83,7 @@ async def speak(store, name, event_id, seen):
     key = SessionKey("app", "ann", name)
     appended = await persist(lambda: store.append(key, event, seen))
     say("heard", name, event_id)
-    return appended.revision
+    return appended.value.revision
 
 
 async def write(store, name):

@@ -53,7 +53,7 @@ async def test_a_create_whose_answer_is_lost_is_reported_as_done(line):
     created = await make(store)
     assert proxy.lost.is_set()
     record = await beside.lifecycle(key())
-    assert created.change.record == record
+    assert created.changes[0].record == record
     assert created.changes[0].at == record.created_at
     assert created.value.state == {"s": {"deep": None}, "app:a": 1, "user:u": [2.5]}
     assert created.value == await beside.read(key())
