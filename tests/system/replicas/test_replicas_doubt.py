@@ -150,7 +150,7 @@ async def test_an_append_whose_connection_is_terminated_is_done_after_all(place)
     store = store_with_parts(place, Rules(), SMALL)
     seen = await create(store)
     async with asyncio.TaskGroup() as group:
-        connection = await store._connections.connect()
+        connection = await store.database._connections.connect()
         async with connection.transaction():
             await connection.execute("SELECT 1 FROM lapse_lobby FOR UPDATE")
             asked = group.create_task(store.append(key(), message(), seen))
