@@ -84,7 +84,7 @@ ROWS = {
     "store_url": Row(
         "postgresql://nobody@127.0.0.1:1/none",
         "postgresql://nobody@127.0.0.1:1/none",
-        lambda whole: whole.store.database._connections._dsn,
+        lambda whole: database(whole)._connections._dsn,
         OWN,
     ),
     "horizon": Row("7", timedelta(hours=7), lambda whole: whole.store.rules.horizon, OWN),

@@ -29,7 +29,7 @@ def listening(replica):
     """Wait until a replica hears of what the others announce."""
 
     async def listens(service):
-        pool = await service.store.database._connections._pool()
+        pool = await getattr(service.store, "database", service.store)._connections._pool()
         return await pool.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%lapse_changes%'"
             " AND datname = current_database()"
