@@ -35,7 +35,7 @@ def listening(replica):
             " AND datname = current_database()"
         )
 
-    if hasattr(replica.store, "_connections"):
+    if hasattr(getattr(replica.store, "database", replica.store), "_connections"):
         eventually(lambda: replica.do(listens) >= 2)
 
 
