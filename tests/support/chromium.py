@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 QUIET = [
@@ -16,6 +16,11 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+# An expectation ends as soon as it holds. The bound is for pages that reconnect: their pauses grow
+# while a server starts, and a busy machine takes long to start one.
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="module")
