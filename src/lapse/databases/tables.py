@@ -1,19 +1,27 @@
-"""The tables that a copy carries, and their values between databases."""
+"""The tables of ADK's databases: what must be there, and their values between databases."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Any, Final
 
+from lapse.core.errors import StoreRefusedError
+from lapse.store.schemas import ADK_COLUMNS, Found, check_adk
+
+PAGE: Final = 1000
+"""Rows that are read, or written in one transaction, at a time."""
+
 _EXACT: Final = 2**53
 """Beyond it, JSON's numbers are compared as floats: PostgreSQL writes 1e22 with all its zeros."""
 
 Row = tuple[Any, ...]
+Pages = AsyncGenerator[list[Row], None]
+"""A table's rows, a page at a time."""
 
 
 class Type(Enum):
@@ -80,6 +88,17 @@ LOBBY: Final = Table(
         *_STATE,
     ),
 )
+
+
+def check_tables(found: Found, place: str) -> None:
+    """Check that a database's tables are ADK's, and that there are some.
+
+    Raises:
+        StoreRefusedError: there are none, or they are of another version than 1. It names `place`.
+    """
+    if not any(found.columns[table] for table in ADK_COLUMNS):
+        raise StoreRefusedError(f"{place}: holds no sessions of ADK; is it the right database?")
+    check_adk(found, place)
 
 
 @dataclass(slots=True)

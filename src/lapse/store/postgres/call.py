@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from lapse.core.errors import NotWithThisStoreError
@@ -71,13 +72,21 @@ class Call:
 
     async def _answer(self, asked: Ask | Native | type[Dialect]) -> Any:
         if isinstance(asked, Ask):
-            return await replace(self, key=asked.key).run(asked.name, **asked.params)
+            return await self._rows(asked.name, asked.key, asked.params)
         if isinstance(asked, Native):
             return await self.natives[asked.name](replace(self, key=asked.key), *asked.arguments)
         return Dialect.POSTGRES
 
     async def run(self, name: str, **params: Any) -> Answer:
-        """Run a statement and return its rows."""
+        """Run a statement on the session, for a native function, and return its rows."""
+        return await self._rows(name, self.key, params)
+
+    async def first(self, name: str, **params: Any) -> Found | None:
+        """Run a statement as `run`, and return its only row, if there is one."""
+        answer: Any = await self._rows(name, self.key, params)
+        return answer[0] if answer else None
+
+    async def _rows(self, name: str, key: SessionKey, params: Mapping[str, Any]) -> Answer:
         try:
             statement = STATEMENTS[name]
         except KeyError:
@@ -85,35 +94,41 @@ class Call:
         answer = Answer()
         if not statement.sql:
             return answer
-        arguments = self._bound(statement, params)
+        arguments = self._bound(statement, key, params)
         if self.taken is not None:
             found = await self.taken.fetch(statement.sql, *arguments)
         elif statement.writes:
             found, answer.in_doubt = await self.connections.attempt(statement.sql, *arguments)
         else:
             found = await self.connections.read(statement.sql, *arguments)
-        answer += [Found(record) for record in found]
+        answer += map(Found, found)
         return answer
 
-    async def first(self, name: str, **params: Any) -> Found | None:
-        """Run a statement that answers with at most one row, and return it."""
-        answer: Any = await self.run(name, **params)
-        return answer[0] if answer else None
-
-    def _bound(self, statement: Positional, params: dict[str, Any]) -> list[Any]:
+    def _bound(
+        self, statement: Positional, key: SessionKey, params: Mapping[str, Any]
+    ) -> list[Any]:
         """Return the arguments of a statement, in its order."""
-        params |= {
-            "app_name": self.key.app_name,
-            "user_id": self.key.user_id,
-            "session_id": self.key.session_id,
+        given = {
+            **_of_rules(self.rules),
+            **params,
+            "app_name": key[0],
+            "user_id": key[1],
+            "session_id": key[2],
             "now": self.now,
-            "enforced": self.rules.enforced,
-            "horizon": self.rules.horizon,
-            "extensible": self.rules.extensible,
-            "shortest_restore": SHORTEST_RESTORE,
-            "artifacts": self.rules.artifacts,
         }
         return [
-            to_naive(value) if name in _NAIVE and (value := params[name]) else params[name]
+            to_naive(value) if name in _NAIVE and (value := given[name]) else given[name]
             for name in statement.names
         ]
+
+
+@cache
+def _of_rules(rules: Rules) -> Mapping[str, Any]:
+    """Return the parameters that are the store's rules."""
+    return {
+        "enforced": rules.enforced,
+        "horizon": rules.horizon,
+        "extensible": rules.extensible,
+        "shortest_restore": SHORTEST_RESTORE,
+        "artifacts": rules.artifacts,
+    }

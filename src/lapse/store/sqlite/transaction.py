@@ -14,7 +14,7 @@ from lapse.core.errors import NotWithThisStoreError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import SHORTEST_RESTORE, Rules
 from lapse.store.operation import NO_SESSION, Answer, Ask, Asking, Dialect, Native, Row
-from lapse.store.sqlite.values import Found, encoded, from_micros
+from lapse.store.sqlite.values import PLAIN, Found, encoded, from_micros
 from lapse.store.statements import read_statements
 
 T = TypeVar("T")
@@ -100,12 +100,14 @@ class Transaction:
             return Answer()
         bound = self._shared(key)
         for parameter, value in params.items():
-            bound[parameter] = encoded(parameter, value)
-        answer = Answer()
+            bound[parameter] = value if type(value) in PLAIN else encoded(parameter, value)
+        answer, now = Answer(), self.now
         for statement in script:
             cursor = self.connection.execute(statement, bound)
-            if cursor.description is not None:
-                answer += _read(cursor, self.now, enough)
+            if enough is not None:
+                answer += _read(cursor, now, enough)
+            elif cursor.description is not None:
+                answer += [Found(row, now) for row in cursor]
         return answer
 
     def _shared(self, key: SessionKey) -> dict[str, Any]:
@@ -129,12 +131,12 @@ class Transaction:
         return row
 
 
-def _read(cursor: sqlite3.Cursor, now: int, enough: Callable[[Row], bool] | None) -> Iterator[Row]:
+def _read(cursor: sqlite3.Cursor, now: int, enough: Callable[[Row], bool]) -> Iterator[Row]:
     with closing(cursor):
         for found in cursor:
             row = Found(found, now)
             yield row
-            if enough is not None and enough(row):
+            if enough(row):
                 return
 
 

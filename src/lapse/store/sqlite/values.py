@@ -45,7 +45,8 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 _TYPES: Final = read_types(Dialect.SQLITE)
 _DECODERS: Final = {name: _READERS[kind] for name, kind in _TYPES.items()}
-_AS_THEY_ARE: Final = frozenset({str, int, float, bool, bytes, type(None)})
+PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None)})
+"""Types whose values SQLite takes as they are."""
 
 
 class Found:
@@ -75,7 +76,7 @@ def encoded(name: str, value: Any) -> Any:
 
     Moments and spans become microseconds, ADK's times and days text, lists JSON.
     """
-    if type(value) in _AS_THEY_ARE:
+    if type(value) in PLAIN:
         return value
     match value:
         case datetime():

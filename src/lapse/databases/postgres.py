@@ -1,8 +1,8 @@
-"""Reading a PostgreSQL database of ADK without changing it."""
+"""ADK's tables in a PostgreSQL database: counted, read page by page, and written to."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, timedelta
 from typing import Final
@@ -10,9 +10,18 @@ from typing import Final
 import asyncpg
 
 from lapse.core.errors import StoreRefusedError
-from lapse.core.keys import SessionKey
-from lapse.databases.readers import check_report
+from lapse.core.keys import SHOWN_ID, SessionKey
 from lapse.databases.report import DAYS, Group, Kind, Question, Report
+from lapse.databases.tables import (
+    ADK_TABLES,
+    LOBBY,
+    PAGE,
+    Pages,
+    Row,
+    Table,
+    check_tables,
+    from_postgres,
+)
 from lapse.store.postgres.call import STATEMENTS
 from lapse.store.postgres.connections import NOT_NOW, plain_url, shown_url, unavailable
 from lapse.store.postgres.schema import look
@@ -28,18 +37,18 @@ _NOT_IN_LOBBY: Final = """\
 """
 
 
-class PostgresReader:
-    """Reads a database in one read-only transaction."""
+class PostgresTables:
+    """A `Reader`, and a `Side` of a copy; what is read is read in one read-only transaction."""
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._place = shown_url(url)
+        self._writing: asyncpg.Connection | None = None
 
     async def report(self, ttl: timedelta, older_than: timedelta = timedelta(0)) -> Report:
-        """Count the database's sessions."""
-        place = shown_url(self._url)
-        async with self._snapshot() as connection:
+        async with self._reading() as connection:
             found = await look(connection)
-            check_report(found, place)
+            check_tables(found, self._place)
             moment = await connection.fetchval("SELECT clock_timestamp()")
             question = Question(moment, ttl, older_than)
             statement = STATEMENTS["report"]
@@ -54,13 +63,12 @@ class PostgresReader:
             )
             size = await connection.fetchval("SELECT pg_database_size(current_database())")
             lobby = await _lobby(connection) if found.lapse_version else {}
-        return Report(question, place, size, [_group(row) for row in rows], lobby)
+        return Report(question, self._place, size, [_group(row) for row in rows], lobby)
 
     async def missing(self, keys: Sequence[SessionKey]) -> list[SessionKey]:
-        """Return which sessions are not there."""
         if not keys:
             return []
-        async with self._snapshot() as connection:
+        async with self._reading() as connection:
             asked = _MISSING
             if (await look(connection)).lapse_version:
                 asked += _NOT_IN_LOBBY
@@ -68,18 +76,63 @@ class PostgresReader:
             return [SessionKey(*row) for row in found]
 
     @asynccontextmanager
-    async def _snapshot(self) -> AsyncIterator[asyncpg.Connection]:
+    async def snapshot(self) -> AsyncIterator[Mapping[Table, Pages]]:
+        async with self._reading() as connection:
+            found = await look(connection)
+            check_tables(found, self._place)
+            tables = (*ADK_TABLES, LOBBY) if found.lapse_version else ADK_TABLES
+            yield {table: _pages(connection, table) for table in tables}
+
+    async def write(self, table: Table, rows: Sequence[Row]) -> None:
+        if self._writing is None:
+            self._writing = await self._connect()
+        places = ", ".join(f"${number + 1}" for number in range(len(table.columns)))
+        statement = (
+            f"INSERT INTO {table.name} ({table.names}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608 - names of ours
+        )
         try:
-            connection = await asyncpg.connect(plain_url(self._url), timeout=10)
+            await self._writing.executemany(statement, rows)
+        except asyncpg.DataError as error:
+            if len(rows) > 1:
+                for row in rows:
+                    await self.write(table, [row])
+                return
+            shown = " ".join(str(part)[:SHOWN_ID] for part in rows[0][:3])
+            raise StoreRefusedError(
+                f"{self._place}: PostgreSQL cannot hold a row of {table.name} ({shown}…): "
+                f"{error}; change it in the source"
+            ) from error
         except NOT_NOW as error:
             raise unavailable(error) from error
-        except asyncpg.PostgresError as error:
-            raise StoreRefusedError(f"{shown_url(self._url)}: {error}") from error
+
+    async def close(self) -> None:
+        if self._writing is not None:
+            await self._writing.close()
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await self._connect()
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 yield connection
         finally:
             await connection.close()
+
+    async def _connect(self) -> asyncpg.Connection:
+        try:
+            return await asyncpg.connect(plain_url(self._url), timeout=10)
+        except NOT_NOW as error:
+            raise unavailable(error) from error
+        except asyncpg.PostgresError as error:
+            raise StoreRefusedError(f"{self._place}: {error}") from error
+
+
+async def _pages(connection: asyncpg.Connection, table: Table) -> Pages:
+    query = f"SELECT {table.names} FROM {table.name}"  # noqa: S608 - names of ours
+    cursor = await connection.cursor(query)
+    kinds = [kind for _, kind in table.columns]
+    while found := await cursor.fetch(PAGE):
+        yield [tuple(map(from_postgres, row, kinds)) for row in found]
 
 
 async def _lobby(connection: asyncpg.Connection) -> dict[str, int]:
