@@ -16,9 +16,9 @@ class Leftover:
 
     Attributes:
         key: the session.
-        ended_at: by the store's clock.
-        attempts: how often it was taken from the outbox, this time included.
-        lives: whether there is a session of the same key again.
+        ended_at: when it ended, by the store's clock.
+        attempts: how often it was taken from the outbox, including this time.
+        lives: whether a session of the same key exists again.
     """
 
     key: SessionKey
@@ -28,13 +28,13 @@ class Leftover:
 
 
 class Outbox(Part):
-    """The outbox of a store; the transaction that ends a session writes it there."""
+    """The outbox of a store; the transaction that ends a session writes the session into it."""
 
     @operation()
     def take_outbox(self, limit: int) -> Asking[Sequence[Leftover]]:
         """Take at most `limit` sessions whose artifacts are due to be deleted.
 
-        Each comes again after a growing pause until it is settled, in whatever process.
+        Until it is settled, each is taken again after a growing pause, by any process.
         """
         found = yield from rows("take_outbox", limit=limit)
         return [
@@ -44,5 +44,5 @@ class Outbox(Part):
 
     @operation()
     def settle_outbox(self, leftover: Leftover) -> Asking[None]:
-        """Note that the artifacts of a session are deleted; it ended anew since then: a no-op."""
+        """Remove a session whose artifacts are deleted; a no-op if another of its key has ended."""
         yield from rows("settle_outbox", leftover.key, ended_at=leftover.ended_at)
