@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from lapse.adk.context import reviving, watching
+from lapse.adk.context import observing_appends, reviving
 from lapse.adk.service import LapseSessionService
 from lapse.auth.principals import is_foreign
 from lapse.core.background import Background
@@ -278,7 +278,7 @@ class Runs:
         try:
             with (
                 reviving(record.key),
-                watching(record.key, run),
+                observing_appends(record.key, run),
                 shortening(record.key.session_id),
             ):
                 work = asyncio.create_task(run.consume(chunks))
