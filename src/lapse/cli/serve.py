@@ -181,7 +181,7 @@ def _serve(
 
     import uvicorn
 
-    from lapse.dashboard.routes import OperatorsDoor
+    from lapse.dashboard.routes import OperatorsPortMiddleware
     from lapse.limits.protocol import bounded
     from lapse.notices.routes import StreamsInFront
 
@@ -199,7 +199,7 @@ def _serve(
     served: ASGIApp = StreamsInFront(web_app)
     announced = [f"Lapse serves {_described(folder)} on {_address(listener)}"]
     if operators is not None and operators_port is not None:
-        served = OperatorsDoor(served, operators_port)
+        served = OperatorsPortMiddleware(served, operators_port)
         announced.append(f"Operators' pages: {_address(operators)}/lapse/")
     elif settings.admin_token is not None:
         announced.append(f"Operators' pages: {_address(listener)}/lapse/")
