@@ -48,7 +48,7 @@ class Reader:
             rules=self._store.rules,
             mode=policy.mode,
             targets=policy.targets,
-            decisions=policy.standing,
+            in_force=policy.standing,
             sweeps=self._sweeps,
         )
 

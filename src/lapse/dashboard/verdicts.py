@@ -36,7 +36,7 @@ class Reading:
         rules: the rules that the store enforces.
         mode: how new sessions get their TTL.
         targets: the targets of the TTL policy.
-        decisions: the decisions of the TTL policy that are in force.
+        in_force: the decisions of the TTL policy that are in force.
         sweeps: whether this process sweeps.
     """
 
@@ -45,7 +45,7 @@ class Reading:
     rules: Rules
     mode: Policy
     targets: Targets
-    decisions: Mapping[Scope, Decision] = field(default_factory=dict)
+    in_force: Mapping[Scope, Decision] = field(default_factory=dict)
     sweeps: bool = True
 
 
@@ -272,7 +272,7 @@ def _braked(brake: Brake, now: datetime) -> Verdict:
 def _alarms(reading: Reading) -> list[Verdict]:
     """Return the warnings in the TTL policy's decisions, by app."""
     found = []
-    for scope, decision in sorted(reading.decisions.items()):
+    for scope, decision in sorted(reading.in_force.items()):
         name = "/".join(part for part in scope if part)
         if decision.horizon_too_short:
             found.append(
@@ -299,7 +299,7 @@ def _ttl(reading: Reading) -> tuple[str, str]:
     default = reading.targets.default
     if reading.mode is not Policy.ADAPTIVE:
         return span(default), str(reading.mode)
-    learnt = sorted({ttl_of(scope, reading.decisions, default) for scope in reading.decisions})
+    learnt = sorted({ttl_of(scope, reading.in_force, default) for scope in reading.in_force})
     if not learnt:
         return span(default), "adaptive, nothing learnt yet"
     if len(learnt) == 1:
