@@ -184,7 +184,7 @@ def _serve(
 
     from lapse.dashboard.routes import OperatorsPortMiddleware
     from lapse.limits.protocol import bounded
-    from lapse.notices.routes import StreamsInFront
+    from lapse.notices.routes import NoticeStreamMiddleware
 
     host, port = listener.getsockname()[:2]
     operators_port: int | None = operators.getsockname()[1] if operators else None
@@ -197,7 +197,7 @@ def _serve(
         admin_port=operators_port,
         authentication=authentication,
     )
-    served: ASGIApp = StreamsInFront(web_app)
+    served: ASGIApp = NoticeStreamMiddleware(web_app)
     announced = [f"Lapse serves {_described(folder)} on {_address(listener)}"]
     if operators is not None and operators_port is not None:
         served = OperatorsPortMiddleware(served, operators_port)

@@ -121,13 +121,13 @@ class NoticeResponse(Response):
         self._unwatch()
 
 
-class StreamsInFront:
-    """A layer in front: here streams stay, once all behind it have let them pass.
+class NoticeStreamMiddleware:
+    """Middleware that holds the streams of notices, so that inner middleware can return.
 
-    Each layer that a request has gone through keeps a KiB or two for as long as it lasts. A
-    stream's head goes through all of them, for their headers; then they return, and the rest
-    of its life is one suspended call. The further out the layer stands, the less it keeps:
-    around an application, rather than among its middleware, less than half.
+    Each middleware that a request passes through keeps a KiB or two for as long as the request
+    lasts. The head of a stream passes through all of them, for their headers. Then they return,
+    and this middleware alone awaits the rest of the stream. The further out it stands, the less
+    memory a stream needs: around the whole application less than half.
     """
 
     def __init__(self, app: ASGIApp) -> None:
