@@ -17,7 +17,14 @@ from lapse.adk.private import marker_of, set_marker
 from lapse.core.documents import StateDelta, encode, split_state
 from lapse.core.errors import InvalidValueError
 from lapse.core.messages import is_message
-from lapse.store.records import EventRecord, EventWindow, Glimpse, NewEvent, Revision, SessionRecord
+from lapse.store.records import (
+    EventRecord,
+    EventWindow,
+    LastSeen,
+    NewEvent,
+    Revision,
+    SessionRecord,
+)
 
 _log = logging.getLogger(__name__)
 _LONGEST_EVENT_ID: Final = 128
@@ -79,7 +86,7 @@ def _dump(event: Event) -> dict[str, Any]:
         raise InvalidValueError("event", f"cannot be stored as JSON: {error}") from error
 
 
-def seen(session: Session) -> Revision | Glimpse:
+def seen(session: Session) -> Revision | LastSeen:
     """Return the version at which a session object was read, as exactly as the object knows it."""
     marker = marker_of(session)
     if marker is not None:
@@ -88,7 +95,7 @@ def seen(session: Session) -> Revision | Glimpse:
         except ValueError:
             _log.debug("a session carries another service's marker")
     last = session.events[-1].id if session.events else None
-    return Glimpse(datetime.fromtimestamp(session.last_update_time, UTC), last)
+    return LastSeen(datetime.fromtimestamp(session.last_update_time, UTC), last)
 
 
 def mark(session: Session, revision: Revision) -> None:

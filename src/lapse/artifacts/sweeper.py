@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
-from lapse.artifacts.outbox import OutboxEntry, Outbox
+from lapse.artifacts.outbox import Outbox, OutboxEntry
 from lapse.core.background import Background
 from lapse.store.database import Database
 

@@ -24,7 +24,7 @@ from lapse.store.operation import Asking, Part, Row, first, native, only, operat
 from lapse.store.records import (
     Appended,
     EventWindow,
-    Glimpse,
+    LastSeen,
     NewEvent,
     Result,
     Revision,
@@ -73,7 +73,7 @@ class Conversations(Part):
 
     @operation()
     def append(
-        self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse
+        self, key: SessionKey, event: NewEvent, seen: Revision | LastSeen
     ) -> Asking[Result[Appended]]:
         """Append one event with its change of state.
 
@@ -97,7 +97,7 @@ class Conversations(Part):
             raise OutcomeUnknownError(str(error)) from error
 
     def _not_appended(
-        self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse
+        self, key: SessionKey, event: NewEvent, seen: Revision | LastSeen
     ) -> Asking[Appended]:
         """Say why no place took the event: stored before, gone, or outdated."""
         new = event.record

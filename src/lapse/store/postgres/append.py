@@ -10,12 +10,12 @@ import asyncpg
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind
 from lapse.store.postgres import values
 from lapse.store.postgres.call import Call
-from lapse.store.records import Appended, Glimpse, NewEvent, Result, Revision, lifecycle_of
+from lapse.store.records import Appended, LastSeen, NewEvent, Result, Revision, lifecycle_of
 
 _Step = Callable[[Call, NewEvent, dict[str, Any]], Awaitable[Result[Appended] | None]]
 
 
-async def append(call: Call, event: NewEvent, seen: Revision | Glimpse) -> Result[Appended] | None:
+async def append(call: Call, event: NewEvent, seen: Revision | LastSeen) -> Result[Appended] | None:
     """Append one event; None where no place takes it. See `Conversations.append`.
 
     What the writer has seen tells where the session is, so that one statement is enough.
@@ -28,7 +28,7 @@ async def append(call: Call, event: NewEvent, seen: Revision | Glimpse) -> Resul
     return None
 
 
-def _steps(seen: Revision | Glimpse) -> tuple[_Step, ...]:
+def _steps(seen: Revision | LastSeen) -> tuple[_Step, ...]:
     """Return where to try, in order.
 
     A message moves a session out of the lobby, an adoption into it: who looks there first and
