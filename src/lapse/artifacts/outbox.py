@@ -44,5 +44,5 @@ class Outbox(Part):
 
     @operation()
     def settle_outbox(self, entry: OutboxEntry) -> Asking[None]:
-        """Remove an entry, because its artifacts are deleted; a no-op if the session ended again since."""
+        """Remove an entry whose artifacts are deleted; a no-op if the session ended again."""
         yield from rows("settle_outbox", entry.key, ended_at=entry.ended_at)

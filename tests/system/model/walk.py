@@ -21,7 +21,7 @@ KEYS = (key("s1"), key("s2"), key("s1", user="bob"), key("s1", app="other"))
 KINDS = {"message": message, "note": note}
 TTLS = (TICK, timedelta(minutes=30), timedelta(hours=20), timedelta(hours=30))
 JUMPS = (TICK, timedelta(minutes=29), timedelta(hours=1), timedelta(hours=23))
-SEEN = ("exact", "time", "glimpse", "old")
+SEEN = ("exact", "time", "last_seen", "old")
 STATES = ({}, {"a": 1}, {"a": None, "box": {"x": 1}}, {"app:tone": "dry"}, {"user:b": 2, "c": 3})
 METADATA = ({}, {"m": 1}, {"m": None, "n": {"x": 1}}, {"n": {"y": 2}})
 
