@@ -39,7 +39,7 @@ class NoSuchAgentError(LapseError, ValueError):
 
 
 class UnreadableBodyError(LapseError):
-    """A validator of a request's body crashed; the body is not known to be valid or invalid."""
+    """A validator of a request's body raised an unexpected error instead of refusing the body."""
 
 
 def without_paths(text: str) -> str:

@@ -117,11 +117,12 @@ class Runs:
     async def begin(
         self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]], *, queue: bool = False
     ) -> Run:
-        """Begin a run, which goes on if the caller is cancelled.
+        """Begin a run. Once it has begun it goes on even if the caller is cancelled.
 
         `open_chunks` checks the request and returns the chunks that `/run_sse` would send; the
         agent does not start before they are iterated. With `queue` this waits, at most as long as
-        a run may take, while another run is in flight in the session.
+        a run may take, while another run is in flight in the session; a caller that is cancelled
+        meanwhile leaves the queue.
 
         Raises:
             RunInFlightError: another run is in flight, and `queue` is false, the queue is full or
@@ -233,7 +234,7 @@ class Runs:
             record = await self.find(key, run_id)
         return record
 
-    # Driving.
+    # Driving runs.
 
     async def _begin(self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]]) -> Run:
         if self._draining or not self._heartbeat.is_running:

@@ -83,7 +83,7 @@ class Stream:
     def index_after(self, cursor: Cursor | None) -> int | None:
         """Return the index after a cursor, or None if the ring does not hold the cursor."""
         if cursor is None or cursor.anchor == self._run_id:
-            # A frame that left the ring and is not the last one of a stored event was partial.
+            # While no stored event has left the ring, only partial frames are missing.
             index = self._base if self._evicted is None else None
         elif cursor.anchor == self._evicted:
             index = self._base
