@@ -22,7 +22,7 @@ from lapse.limits.middleware import BoundsInFront
 from lapse.notices.watcher import Watcher
 from lapse.sweep.sweeper import Sweeper
 from lapse.ttl.policy import TtlPolicy
-from lapse.web.middleware.address import AddressInFront
+from lapse.web.middleware.address import ClientAddressMiddleware
 from parts import Store, store_with_parts
 
 
@@ -58,7 +58,7 @@ class Whole:
 
     @property
     def proxies(self):
-        return [str(network) for network in self.middleware(AddressInFront)["proxies"]]
+        return [str(network) for network in self.middleware(ClientAddressMiddleware)["proxies"]]
 
     @property
     def bounds(self):

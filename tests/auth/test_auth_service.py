@@ -39,7 +39,7 @@ async def test_to_a_user_another_users_session_does_not_exist(service, session, 
     """Seen to fail: `is_foreign` always false; each check in turn taken away."""
     metrics = Metrics()
     runs = Runs(service, RunLimits(), RunMetrics(metrics.registry, metrics.apps))
-    await service.store.begin_run(KEY, "r", most_of_user=1)
+    await service.store.begin_run(KEY, "r", max_per_user=1)
     monkeypatch.setattr(RunStore, "cancel_run", None)  # it is not even asked
     with acting(BOB):
         assert await service.get_session(app_name="app", user_id="ann", session_id="s") is None

@@ -130,7 +130,7 @@ def test_every_action_is_asked_for_confirmed_told_and_recorded(visit, running, s
         assert running.status(key) == status
         expect(timeline.filter(has_text="by operator:ann").last).to_be_visible()
     link(page, "Delete").click()
-    link(page, "Leave it").click()
+    link(page, "Cancel").click()
     assert running.status(key) == "waiting"
     confirmed(page, "Delete")
     expect(page.get_by_role("status")).to_have_text("The session is deleted.")
@@ -154,7 +154,7 @@ def test_sessions_are_found_by_status_app_user_and_the_beginning_of_an_id(visit,
     shows(page, f"{own}-expired")
     page.get_by_label("User").fill("bob")
     button(page, "Filter").click()
-    expect(page.locator("main")).to_contain_text("No session is like this.")
+    expect(page.locator("main")).to_contain_text("No session matches.")
     link(page, "Clear").click()
     page.get_by_role("link", name=re.compile("^all")).click()
     page.get_by_label("Id begins with").fill(f"{own}-w")

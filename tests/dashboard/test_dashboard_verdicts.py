@@ -9,7 +9,7 @@ from backends import HOUR, T0, TTL, key
 from lapse.audit.store import Act
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, Status
 from lapse.dashboard.charts import curve_chart, day_chart
-from lapse.dashboard.timeline import Tense, about, timeline
+from lapse.dashboard.timeline import Tense, acts_on, timeline
 from lapse.dashboard.verdicts import Reading, numbers, verdicts
 from lapse.dashboard.words import span, when
 from lapse.overview.store import Counted, Overview, Tally
@@ -113,7 +113,7 @@ def test_alarms_of_the_ttls_decisions_are_told():
         Scope("app"), T0, Reason.CHOSEN, observations=1000, refused=200, control_alarm=True,
         targets=Targets().as_document(),
     )  # fmt: skip
-    assert amber(told(replace(READING, standing={decision.scope: decision}))) == [
+    assert amber(told(replace(READING, in_force={decision.scope: decision}))) == [
         "horizon",
         "control",
     ]
@@ -143,7 +143,7 @@ def test_a_learnt_ttl_is_shown_as_a_range():
         for app, ttl in (("a", 12), ("b", 40))
     ]
     standing = {decision.scope: decision for decision in decisions}
-    shown = numbers(replace(READING, mode=Policy.ADAPTIVE, standing=standing))[-1]
+    shown = numbers(replace(READING, mode=Policy.ADAPTIVE, in_force=standing))[-1]
     assert (shown.value, shown.hint) == ("12 min", "adaptive, up to 40 min")
 
 
@@ -158,7 +158,7 @@ def test_the_day_has_one_slot_for_each_hour_and_every_count_in_its_own():
     ]
     chart = day_chart(counts, now)
     assert (len(chart.slots), chart.totals, chart.axis) == (24, (10, 0, 10, 0), 50.0)
-    assert chart.slots[0].told == "13:00 to 14:00 UTC: 10 expired"
+    assert chart.slots[0].in_words == "13:00 to 14:00 UTC: 10 expired"
     created, expired = sorted(chart.bars, key=lambda bar: bar.y)
     assert (created.y, created.height, expired.y, expired.height) == (0, 50, 50, 50)
     assert day_chart([], now).is_empty
@@ -171,7 +171,7 @@ def test_the_curve_says_which_share_comes_within_the_ttl():
     assert curve_chart("app", Curve(silent), TTL).within < 0.7
     mute = curve_chart("app", Curve((1.0,) * 97), TTL)
     assert (mute.within, mute.top) == (None, 0)
-    assert "0.0 % of sessions" in mute.told
+    assert "0.0 % of sessions" in mute.in_words
 
 
 WAITING = Lifecycle(
@@ -209,7 +209,7 @@ def test_acts_stand_in_the_timeline_of_their_own_session_only():
         replace(act, app_name="b"),
         Act(2, T0, "x", "swept"),
     ]
-    assert about(WAITING, [act, *others]) == [act]
+    assert acts_on(WAITING, [act, *others]) == [act]
     assert titles(WAITING, [act])[1] == ("Extended by operator:ann", Tense.PAST, SECOND)
 
 

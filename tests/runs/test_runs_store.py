@@ -8,7 +8,7 @@ import pytest
 from backends import T0, TICK, by, create, key, message, use
 from lapse.core.documents import StateDelta
 from lapse.core.errors import RunInFlightError, TooManyRunsError
-from lapse.runs.store import KEPT, STALE, RunStatus
+from lapse.runs.store import RETENTION, STALE, RunStatus
 from lapse.store.records import EventRecord, NewEvent
 
 MANY = 99
@@ -19,8 +19,8 @@ def said(event_id, *, at, invocation="e-m1", author="parrot"):
     return NewEvent(EventRecord(event_id, invocation, at, data), StateDelta(), is_message=True)
 
 
-async def begin(store, run_id="r1", session="s1", *, now=T0, most_of_user=MANY, user="ann"):
-    return await by(store, now).begin_run(key(session, user), run_id, most_of_user=most_of_user)
+async def begin(store, run_id="r1", session="s1", *, now=T0, max_per_user=MANY, user="ann"):
+    return await by(store, now).begin_run(key(session, user), run_id, max_per_user=max_per_user)
 
 
 async def test_a_run_begins_and_is_found(store):
@@ -109,15 +109,15 @@ async def test_cancelling_is_of_the_own_session_and_of_a_run_in_flight(store):
 
 
 async def test_a_user_has_so_many_runs_in_flight(store):
-    await begin(store, "r1", "s1", most_of_user=2)
-    await begin(store, "r2", "s2", most_of_user=2)
-    await begin(store, "r0", "s1", most_of_user=2, user="bob")
+    await begin(store, "r1", "s1", max_per_user=2)
+    await begin(store, "r2", "s2", max_per_user=2)
+    await begin(store, "r0", "s1", max_per_user=2, user="bob")
     with pytest.raises(TooManyRunsError):
-        await begin(store, "r3", "s3", most_of_user=2)
+        await begin(store, "r3", "s3", max_per_user=2)
     with pytest.raises(RunInFlightError):
-        await begin(store, "r3", "s2", most_of_user=2)
+        await begin(store, "r3", "s2", max_per_user=2)
     # The dead do not count.
-    await begin(store, "r3", "s3", most_of_user=2, now=T0 + STALE)
+    await begin(store, "r3", "s3", max_per_user=2, now=T0 + STALE)
 
 
 async def test_news_of_a_run_are_what_its_agent_said_after_an_event(store):
@@ -166,7 +166,7 @@ async def test_records_go_with_their_session_and_a_day_after_their_end(store):
         await begin(store, f"r{n}", f"s{n}")
         await store.at(T0).end_run(f"r{n}", RunStatus.DONE)
     await begin(store, "r5", "s5")
-    assert await store.at(T0 + KEPT - TICK).forget_runs(9) == 0
-    assert await store.at(T0 + KEPT).forget_runs(2) == 2
-    assert await store.at(T0 + KEPT).forget_runs(2) == 1
+    assert await store.at(T0 + RETENTION - TICK).forget_runs(9) == 0
+    assert await store.at(T0 + RETENTION).forget_runs(2) == 2
+    assert await store.at(T0 + RETENTION).forget_runs(2) == 1
     assert await store.at(T0).find_run(key("s5")) is not None

@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[1] / "support"))
 
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
-from lapse.store.records import EventRecord, Glimpse, NewEvent
+from lapse.store.records import EventRecord, LastSeen, NewEvent
 from parts import Store, store_with_parts
 
 FAR = datetime(2040, 1, 1, tzinfo=UTC)
@@ -42,7 +42,7 @@ async def speak(store: Store, event_id: str, now: str, *names: str) -> dict[str,
         record = EventRecord(event_id, "e", moment + timedelta(seconds=1), DATA)
         event = NewEvent(record, StateDelta(), is_message=True)
         key = SessionKey("app", "ann", name)
-        appended = await store.at(moment).append(key, event, Glimpse(FAR, None))
+        appended = await store.at(moment).append(key, event, LastSeen(FAR, None))
         heard[name] = [change.kind for change in appended.changes]
     return heard
 

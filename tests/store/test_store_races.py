@@ -19,13 +19,13 @@ from lapse.core.errors import (
     WrongStatusError,
 )
 from lapse.core.lifecycle import Cause, ChangeKind, Status
-from lapse.store.records import Glimpse, Revision
+from lapse.store.records import LastSeen, Revision
 
 ROUNDS = 12
 SESSIONS = [f"s{number:02}" for number in range(16)]
 GONE = T0 + timedelta(hours=24)
 FRESH = Revision(T0, 0)
-ANYTHING = Glimpse(T0 + timedelta(days=9), None)
+ANYTHING = LastSeen(T0 + timedelta(days=9), None)
 
 
 async def at_once(seed, *calls):

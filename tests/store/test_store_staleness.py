@@ -4,7 +4,7 @@ import pytest
 
 from backends import DUE, T0, TICK, create, key, message, note, use
 from lapse.core.errors import InvalidValueError, OutdatedSessionError
-from lapse.store.records import Glimpse, Revision
+from lapse.store.records import LastSeen, Revision
 
 KINDS = pytest.mark.parametrize("kind", [note, message], ids=["held", "stored"])
 
@@ -126,19 +126,19 @@ async def test_a_marker_without_a_number_is_compared_by_its_time_alone(store, ki
 
 
 @KINDS
-async def test_a_glimpse_will_do_when_its_time_or_its_newest_event_is_the_stored_one(store, kind):
+async def test_last_seen_will_do_if_its_time_or_its_newest_event_is_the_stored_one(store, kind):
     revision = await create(store)
     await store.at(T0).append(key(), kind("e", at=T0 + 2 * TICK), revision)
-    for seen in (Glimpse(T0, None), Glimpse(T0 + TICK, "other")):
+    for seen in (LastSeen(T0, None), LastSeen(T0 + TICK, "other")):
         with pytest.raises(OutdatedSessionError):
             await store.at(T0).append(key(), kind("f"), seen)
-    await store.at(T0).append(key(), kind("f", at=T0 + 3 * TICK), Glimpse(T0, "e"))
-    await store.at(T0).append(key(), kind("g", at=T0), Glimpse(T0 + 3 * TICK, None))
+    await store.at(T0).append(key(), kind("f", at=T0 + 3 * TICK), LastSeen(T0, "e"))
+    await store.at(T0).append(key(), kind("g", at=T0), LastSeen(T0 + 3 * TICK, None))
 
 
-async def test_a_glimpse_without_events_will_do_for_a_session_without_events(store):
+async def test_last_seen_without_events_will_do_for_a_session_without_events(store):
     await create(store)
-    await store.at(T0).append(key(), message(), Glimpse(T0 - TICK, None))
+    await store.at(T0).append(key(), message(), LastSeen(T0 - TICK, None))
 
 
 async def test_a_revision_is_read_back_from_its_marker():

@@ -1,1 +1,1 @@
-"""ADK's session service on a Lapse store, and all that knows ADK."""
+"""ADK's session service on a Lapse store, and Lapse's other uses of ADK."""

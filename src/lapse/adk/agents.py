@@ -1,4 +1,4 @@
-"""Folders of agents, as ADK finds them."""
+"""Finds agents in folders by ADK's rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def has_agents(folder: Path) -> bool:
-    """Return whether ADK would find an agent in a folder: itself one, or in it."""
+    """Return whether ADK finds an agent: the folder itself, or a folder directly in it."""
     if _is_agent(folder):
         return True
     return any(
@@ -22,6 +22,9 @@ def _is_agent(folder: Path) -> bool:
 
 
 def default_app(agents_dir: Path) -> str | None:
-    """Return the app of runs that name none, by ADK's rule."""
+    """Return the app of a request that names no app, by ADK's rule.
+
+    It is the folder itself if that is an agent, else `ADK_DEFAULT_APP_NAME`, else None.
+    """
     folder = agents_dir.resolve()
     return folder.name if _is_agent(folder) else os.environ.get("ADK_DEFAULT_APP_NAME")

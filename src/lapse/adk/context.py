@@ -1,7 +1,7 @@
-"""What holds for a session while something runs an agent in it: around the run, and only there.
+"""Options of the session service that apply to one session, inside a `with` block.
 
-A runner reads its session before the message that would resurrect it, and appends by itself;
-these blocks reach the session service through it.
+Whoever runs an agent calls ADK's runner, and the runner calls the session service. The options
+reach the service through context variables, because the runner does not pass them on.
 """
 
 from __future__ import annotations
@@ -16,58 +16,72 @@ from lapse.core.keys import SessionKey
 if TYPE_CHECKING:
     from google.adk.events.event import Event
 
-_revived: ContextVar[SessionKey | None] = ContextVar("lapse_revived", default=None)
+_reviving: ContextVar[SessionKey | None] = ContextVar("lapse_reviving", default=None)
 
 
-class AppendWatcher(Protocol):
-    """Somebody who is told of the events that are appended to one session."""
+class AppendObserver(Protocol):
+    """Is called before and after each event that is appended to one session."""
 
     async def before_append(self, event: Event) -> None:
-        """Hear of an event that is about to be stored, in its turn; may set its timestamp."""
+        """Prepare for an event that will be stored next; may set its timestamp, or raise.
+
+        The session's append lock is held, so events arrive in the order in which they are stored.
+        An error keeps the event from being stored.
+        """
         ...
 
     def after_append(self, event: Event) -> None:
-        """Hear that it is stored."""
+        """Note that the event is stored."""
         ...
 
 
-_watched: ContextVar[tuple[SessionKey, AppendWatcher] | None] = ContextVar(
-    "lapse_watched", default=None
+_observed: ContextVar[tuple[SessionKey, AppendObserver] | None] = ContextVar(
+    "lapse_observed", default=None
 )
 
 
 @contextmanager
 def reviving(key: SessionKey) -> Iterator[None]:
-    """Let the service resurrect this session, if need be, when it is read inside the block."""
-    token = _revived.set(key)
+    """Let a read inside the block resurrect this session if it has expired.
+
+    A runner reads its session before it appends the message that would resurrect it.
+    """
+    token = _reviving.set(key)
     try:
         yield
     finally:
-        _revived.reset(token)
+        _reviving.reset(token)
 
 
-def is_revived(key: SessionKey) -> bool:
-    """Return whether a session may be resurrected by a read."""
-    return _revived.get() == key
+def is_reviving(key: SessionKey) -> bool:
+    """Return whether a read may resurrect this session: whether `reviving(key)` is in force."""
+    return _reviving.get() == key
 
 
 @contextmanager
-def watching(key: SessionKey, watcher: AppendWatcher) -> Iterator[None]:
-    """Tell `watcher` of what is appended to this session by the work inside the block."""
-    token = _watched.set((key, watcher))
+def observing_appends(key: SessionKey, observer: AppendObserver) -> Iterator[None]:
+    """Call `observer` for each event that is appended to this session inside the block.
+
+    Tasks that are created inside the block inherit this and keep it after the block has ended.
+    """
+    token = _observed.set((key, observer))
     try:
         yield
     finally:
-        _watched.reset(token)
+        _observed.reset(token)
 
 
 @asynccontextmanager
-async def announced(key: SessionKey, event: Event) -> AsyncIterator[None]:
-    """Tell the watcher of this work, if it has one, that the block stores an event."""
-    watched = _watched.get()
-    if watched is None or watched[0] != key:
+async def observed_append(key: SessionKey, event: Event) -> AsyncIterator[None]:
+    """Call the session's observer, if there is one, before and after the block.
+
+    The block stores `event`. If the block raises, `after_append` is not called.
+    """
+    observed = _observed.get()
+    if observed is None or observed[0] != key:
         yield
         return
-    await watched[1].before_append(event)
+    _, observer = observed
+    await observer.before_append(event)
     yield
-    watched[1].after_append(event)
+    observer.after_append(event)

@@ -1,4 +1,4 @@
-"""ADK's errors that reach a client, and the two that Lapse raises in their place."""
+"""ADK's errors that reach a client, and two errors that Lapse raises instead of ADK's."""
 
 from __future__ import annotations
 
@@ -23,26 +23,30 @@ __all__ = [
 ]
 
 MODEL_FAULTS: Final = (AttributeError, LookupError, TypeError, ValueError, NotFoundError)
-"""What validators of ADK's models raise at input they do not expect: an enum's look-up fails at a
-dictionary, a registry does not know a name. pydantic makes refusals of ValueErrors alone."""
+"""Errors that validators of ADK's models raise for input they do not expect: an enum is looked up
+with a dictionary, or a registry does not know a name. pydantic reports only ValueErrors as a failed
+validation."""
 
 _SENTENCE: Final = re.compile(r"(?<=\.)(?=\s)")
 _ABSOLUTE_PATH: Final = re.compile(r"['\"](?:/|\\\\|[A-Za-z]:[\\/])")
 
 
 class NoSuchAgentError(LapseError, ValueError):
-    """ADK's loader has no agent of this name; ADK expects a ValueError of a loader."""
+    """ADK's loader has no agent of this name.
+
+    It is a ValueError because ADK expects its loaders to raise one.
+    """
 
 
 class UnreadableBodyError(LapseError):
-    """A validator of a request's body failed instead of refusing the body."""
+    """A validator of a request's body raised an unexpected error instead of refusing the body."""
 
 
 def without_paths(text: str) -> str:
     """Return a text without the sentences that quote an absolute path.
 
-    ADK tells clients where it has looked for an agent; where this server keeps its files is
-    none of their business.
+    ADK's messages tell clients in which folders it looked for an agent. Clients must not learn
+    where this server keeps its files.
     """
     kept = [part for part in _SENTENCE.split(text) if not _ABSOLUTE_PATH.search(part)]
     return "".join(kept).strip()

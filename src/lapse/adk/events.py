@@ -1,8 +1,8 @@
-"""Reading stored events back as ADK's models.
+"""Reads stored events back as ADK's models.
 
-A conversation is read whole at every turn, and validating its events is most of the cost. The same
-text always gives the same event, so each is validated once and copied from then on: nothing has to
-be told to forget, and what an agent does to its copy stays there.
+ADK reads a whole conversation for each message, and most of the cost is validating its events. A
+stored event never changes, so each is validated once and then copied from a cache. The cache needs
+no invalidation, and an agent that changes its copy changes nothing else.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from lapse.store.records import EventRecord
 __all__ = ["Event", "copier", "read_event"]
 
 _REMEMBERED: Final = 2048
-"""Events whose reading is remembered, the last ones read; some ten kilobytes each."""
+"""Events in the cache, the most recently read ones; each takes some ten kilobytes."""
 
 _LONGEST_REMEMBERED: Final = 16 * 1024
-"""Characters of an event's text; a longer one, such as an upload, is read anew each time."""
+"""Characters of an event's JSON. A longer event, such as an upload, is not cached."""
 
 _ATOMS: Final = frozenset({str, int, float, bool, bytes, NoneType})
 
@@ -34,9 +34,9 @@ Copier = Callable[[], Any]
 
 
 def read_event(record: EventRecord) -> Event:
-    """Return a stored event; it belongs to the caller.
+    """Return a stored event as ADK's model; the caller may change it.
 
-    As in ADK, the columns win for the ids, and the JSON for the time.
+    As in ADK, ids are those of the columns, and the timestamp is that of the JSON if it has one.
     """
     parts = (record.id, record.invocation_id, record.timestamp, record.data)
     if len(record.data or "") > _LONGEST_REMEMBERED:
@@ -56,10 +56,11 @@ def _remembered(event_id: str, invocation_id: str, timestamp: datetime, data: st
 
 
 def copier(value: Any) -> Copier:
-    """Return a function that makes deep copies of a value, whose parts it has looked up before.
+    """Return a function that makes deep copies of a value, faster than `copy.deepcopy`.
 
-    The copies are those of `model_copy(deep=True)`. The value must not change any more, nor
-    contain itself; what was read from JSON does not.
+    It inspects the value once, here, and not for each copy. The copies equal those of
+    `model_copy(deep=True)`. The value must not change afterwards and must not contain itself;
+    values read from JSON never do.
     """
     kind = type(value)
     if kind is dict:
@@ -78,21 +79,21 @@ _Parts = list[tuple[Any, Copier]]
 
 
 def _parts(items: Iterable[tuple[Any, Any]]) -> _Parts:
-    """Return the places of what can change, each with its copier."""
-    return [(place, copier(part)) for place, part in items if type(part) not in _ATOMS]
+    """Return the keys, indexes or names of the mutable parts, each with its copier."""
+    return [(where, copier(part)) for where, part in items if type(part) not in _ATOMS]
 
 
 def _copy_dict(value: dict[Any, Any], parts: _Parts) -> dict[Any, Any]:
     twin = value.copy()
-    for place, copy_part in parts:
-        twin[place] = copy_part()
+    for where, copy_part in parts:
+        twin[where] = copy_part()
     return twin
 
 
 def _copy_list(value: list[Any], parts: _Parts) -> list[Any]:
     twin = value.copy()
-    for place, copy_part in parts:
-        twin[place] = copy_part()
+    for where, copy_part in parts:
+        twin[where] = copy_part()
     return twin
 
 

@@ -1,4 +1,4 @@
-"""What keeps a store small and fast, wherever a service is its only process."""
+"""The slices' maintenance operations, which keep a store small and fast."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from lapse.store.database import Database
 
 
 def maintenance_of(database: Database) -> Sequence[Callable[[], Awaitable[object]]]:
-    """Return the operations of the slices that a process does every few minutes.
+    """Return the operations that every process runs each few minutes.
 
-    The TTL policy folds its observations itself, once a day: only it knows which segments to keep.
+    Folding the TTL's observations is not one of them. The TTL policy does that itself, once a day,
+    because only it knows which segments to keep.
     """
     return (
         OverviewStore(database).fold_counts,

@@ -1,13 +1,13 @@
-"""Names that ADK and FastAPI do not promise to keep: each stands here, once, behind a function.
+"""Functions around names of ADK and FastAPI that a new version may move or remove.
 
-Some are private by their underscore, others stand in modules that no documentation names.
-Everybody else in Lapse calls these functions. `tests/adk/test_adk_private.py` says of each name
-what it is for, and fails with that sentence when a new version has moved it.
+Some of the names begin with an underscore, the others stand in modules that ADK's documentation
+does not mention. No other module of Lapse uses such a name. `tests/adk/test_adk_private.py` says
+what each name is for and fails with that sentence if a new version has moved it.
 
-Nothing here imports ADK before it is called.
+Importing this module does not import ADK; each function imports what it needs.
 """
 
-# ruff: noqa: SLF001 - it is what this module is for
+# ruff: noqa: SLF001 - this module exists to use private names
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 
 def marker_of(session: Session) -> str | None:
-    """Return the mark of the version at which a session object was read; None where it has none.
+    """Return the marker of the version at which a session object was read, or None without one.
 
-    ADK's own database services keep theirs in the same place.
+    ADK's DatabaseSessionService keeps its own markers in the same attribute.
     """
     return session._storage_update_marker
 
 
 def set_marker(session: Session, marker: str) -> None:
-    """Mark a session object with the version that it now is."""
+    """Set the marker of a session object to its present version."""
     session._storage_update_marker = marker
 
 
 def apply_temporary_state(service: BaseSessionService, session: Session, event: Event) -> None:
-    """Put an event's `temp:` state into a session object, for the rest of the invocation."""
+    """Apply an event's `temp:` state to a session object, for the rest of the invocation."""
     service._apply_temp_state(session, event)
 
 
@@ -65,7 +65,7 @@ def add_to_session(service: BaseSessionService, session: Session, event: Event) 
 
 
 def public_fields(event: Event) -> dict[str, Any]:
-    """Return an event as ADK's server sends it: without what is ADK's own, secrets blacked out."""
+    """Return an event as ADK's server sends it: without internal fields, with secrets redacted."""
     from google.adk.auth.auth_credential import _redact_credential_secrets
     from google.adk.events._internal_metadata import public_event
 
@@ -78,8 +78,8 @@ def run_request(fields: Mapping[str, Any]) -> RunAgentRequest:
     """Return the body of a `/run_sse` as ADK's server reads it.
 
     Raises:
-        pydantic.ValidationError: ADK would not accept it.
-        UnreadableBodyError: ADK would fail over it.
+        pydantic.ValidationError: the body is not valid.
+        UnreadableBodyError: ADK's validation crashed.
     """
     from google.adk.cli.api_server import RunAgentRequest
     from pydantic import ValidationError
@@ -98,9 +98,9 @@ def run_request(fields: Mapping[str, Any]) -> RunAgentRequest:
 
 
 def app_of_runners(runners: Iterable[Runner], service: BaseSessionService) -> FastAPI:
-    """Return ADK's server for runners that exist already, each for its own app.
+    """Return ADK's server for existing runners, each of which serves the app it names.
 
-    It loads no agents: an app without a runner answers 404.
+    The server loads no agents; it answers 404 for an app without a runner.
     """
     from google.adk.artifacts.in_memory_artifact_service import InMemoryArtifactService
     from google.adk.auth.credential_service.in_memory_credential_service import (
@@ -146,19 +146,19 @@ def app_of_agents(
     """Return ADK's server for a folder of agents.
 
     Args:
-        folder: the agents, as `adk api_server` takes them.
-        sessions: the session service that the agents run on.
-        artifacts: makes the artifact service for the folder that ADK takes for that of the
-            agents: `folder`, or its parent where `folder` is an agent itself. Called once.
-        host: the address at which it will be served; ADK's checks of Host and Origin go by it.
-        port: the port at which it will be served.
-        web: with ADK's developer UI.
-        allow_origins: the origins of pages that may call.
+        folder: the folder of agents, as for `adk api_server`.
+        sessions: the session service of the agents.
+        artifacts: makes the artifact service. It is called once, with the folder that ADK treats
+            as the folder of agents: `folder`, or its parent if `folder` itself is an agent.
+        host: the address of the server; ADK compares the headers Host and Origin with it.
+        port: the port of the server.
+        web: whether to serve ADK's developer UI.
+        allow_origins: the origins whose pages may call the server (CORS).
     """
     from google.adk.cli.fast_api import get_fast_api_app
     from google.adk.cli.service_registry import get_service_registry
 
-    # ADK takes its services by URI only; a factory may return a ready one.
+    # ADK accepts services only as URIs, so these factories return the given ones.
     def ready_sessions(uri: str, **_: Any) -> BaseSessionService:  # noqa: ARG001 - ADK's signature
         return sessions
 
@@ -182,10 +182,10 @@ def app_of_agents(
 
 
 def artifact_service(folder: Path, uri: str | None) -> BaseArtifactService:
-    """Return ADK's artifact service of a URI; without one, that of files beside each agent.
+    """Return ADK's artifact service for a URI; without one, files in the folder of each agent.
 
     Raises:
-        ValueError: ADK knows no such service.
+        ValueError: ADK has no artifact service for this URI.
     """
     from google.adk.cli.utils.service_factory import create_artifact_service_from_options
 
@@ -195,11 +195,11 @@ def artifact_service(folder: Path, uri: str | None) -> BaseArtifactService:
 
 
 def agent_loader(folder: Path, *, web: bool) -> BaseAgentLoader:
-    """Return the loader that ADK's server would choose, whose refusals are errors of Lapse's.
+    """Return the loader that ADK's server would choose, except for its error.
 
-    Where ADK's loader raises a ValueError, which says that there is no agent of this name, this
-    one raises NoSuchAgentError, which names no folder of the server. ADK's own routes answer 404
-    to both, its developer routes to neither.
+    For an agent that does not exist ADK's loader raises a ValueError that names folders of the
+    server; this loader raises NoSuchAgentError, which names none. ADK's run routes answer 404 to
+    either error, and its developer routes handle neither.
     """
     from google.adk.cli.utils._nested_agent_loader import NestedAgentLoader
     from google.adk.cli.utils.agent_loader import AgentLoader
@@ -223,19 +223,19 @@ def agent_loader(folder: Path, *, web: bool) -> BaseAgentLoader:
 # FastAPI's routes.
 
 
-def before_endpoint(route: APIRoute, hear: Callable[[], None]) -> None:
-    """Have `hear` called for each request whose parameters and body a route has validated.
+def before_endpoint(route: APIRoute, callback: Callable[[], None]) -> None:
+    """Call `callback` directly before a route's endpoint: after parameters and body are validated.
 
-    It is called directly before the route's endpoint, where that runs: in a thread if it is no
-    coroutine. FastAPI has no hook there; what instruments applications wraps the same attribute,
-    and FastAPI reckons with that.
+    It runs where the endpoint runs, which is a thread unless the endpoint is a coroutine function.
+    FastAPI has no hook for this. Instrumentation libraries wrap the same attribute, and FastAPI
+    allows for that.
     """
     call = route.dependant.call
     assert call is not None, "a route has an endpoint"
 
     @wraps(call)
-    def heard(*args: Any, **kwargs: Any) -> Any:
-        hear()
+    def endpoint(*args: Any, **kwargs: Any) -> Any:
+        callback()
         return call(*args, **kwargs)
 
-    route.dependant.call = heard
+    route.dependant.call = endpoint

@@ -1,4 +1,4 @@
-"""The routes of a session's life."""
+"""The routes at `…/sessions/{session_id}/lifecycle`: read, amend, extend and resurrect."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _CamelModel(BaseModel):
 
 
 class LifecycleBody(_CamelModel):
-    """A session's record, as the browser sees it."""
+    """A session's record in an answer. Moments are ISO 8601 in UTC."""
 
     app_name: str
     user_id: str
@@ -50,19 +50,19 @@ class LifecycleBody(_CamelModel):
 
     @classmethod
     def of(cls, record: Lifecycle, *, now: datetime | None = None) -> LifecycleBody:
-        """Render a record, as it was at a moment; without one, now."""
+        """Render a record as it reads at `now`, by default the present."""
         return cls.model_validate(record_json(record, now or utc_now()))
 
 
 class AmendBody(_CamelModel):
-    """What may be changed of a record."""
+    """The changes that a PATCH asks for; at least one of the fields is given."""
 
     metadata: dict[str, Any] | None = None
     ttl_minutes: Any = Field(default=None, json_schema_extra={"type": "number"})
 
 
 def lifecycle_routes(service: LapseSessionService) -> APIRouter:
-    """Return the routes, bound to one service."""
+    """Return a router with the lifecycle routes of one service."""
     router = APIRouter(
         prefix="/apps/{app_name}/users/{user_id}/sessions/{session_id}/lifecycle",
         tags=["lifecycle"],
@@ -70,12 +70,12 @@ def lifecycle_routes(service: LapseSessionService) -> APIRouter:
 
     @router.get("")
     async def read(key: Key) -> LifecycleBody:
-        """Return the record; an expired session answers too, with its status."""
+        """Return the record of a session, also of an expired one."""
         return LifecycleBody.of(await service.lifecycle(key))
 
     @router.patch("")
     async def amend(key: Key, body: AmendBody) -> LifecycleBody:
-        """Merge metadata by its top-level keys; give a waiting session a TTL from now."""
+        """Merge metadata by top-level keys, and give a waiting session a new TTL from now."""
         ttl = None
         if body.ttl_minutes is not None:
             ttl = ttl_from_minutes(body.ttl_minutes, field="ttlMinutes")
@@ -85,12 +85,12 @@ def lifecycle_routes(service: LapseSessionService) -> APIRouter:
 
     @router.post("/extend")
     async def extend(key: Key) -> LifecycleBody:
-        """Someone is typing: give a waiting session a fresh TTL."""
+        """Give a waiting session a fresh TTL because somebody is typing."""
         return LifecycleBody.of(await service.extend(key))
 
     @router.post("/resurrect")
     async def resurrect(key: Key) -> LifecycleBody:
-        """Bring an expired session back; a living one is left as it is."""
+        """Resurrect an expired session; a session that lives is left as it is."""
         return LifecycleBody.of(await service.resurrect(key))
 
     return router

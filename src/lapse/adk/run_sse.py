@@ -1,7 +1,7 @@
-"""How runs get at ADK: its own `/run_sse`, called without a connection.
+"""Calls the endpoint of ADK's `/run_sse` without a connection.
 
-What a run sends is what ADK's endpoint sends, to the byte, because it is that endpoint that
-writes it: its runners, its checks, its errors.
+A detached run sends byte for byte what `/run_sse` sends, because ADK's own endpoint makes the
+chunks, with its runners, its checks and its errors.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 Chunks = AsyncIterator[str | bytes | memoryview]
 Opener = Callable[["RunAgentRequest"], Awaitable[Chunks]]
-"""Takes the body of a `/run_sse`; returns what it would send, which runs as it is iterated."""
+"""Takes the body of a `/run_sse` and returns the chunks of its answer.
+
+The request is checked at once; the agent runs while the chunks are iterated.
+"""
 
 
 def opener_of(app: FastAPI) -> Opener | None:
-    """Return the opener of an application that has ADK's `/run_sse`; None for any other."""
+    """Return the opener for an application's `/run_sse`, or None if it has no such route."""
     for route in app.routes:
         if isinstance(route, APIRoute) and route.path == "/run_sse":
             return _opener(route.endpoint)
@@ -35,7 +38,7 @@ def opener_of(app: FastAPI) -> Opener | None:
 
 
 def opener_for(runners: Iterable[Runner], service: LapseSessionService) -> Opener:
-    """Return an opener that has ADK's server run these runners, each for its own app."""
+    """Return an opener for these runners, each of which serves the app it names."""
     opener = opener_of(app_of_runners(runners, service))
     assert opener is not None, "ADK's server has a /run_sse"
     return opener

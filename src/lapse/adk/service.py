@@ -20,10 +20,10 @@ from google.adk.sessions.base_session_service import (
 )
 from google.adk.sessions.session import Session
 
-from lapse.adk.context import announced, is_revived, reviving
+from lapse.adk.context import is_reviving, observed_append, reviving
 from lapse.adk.maintenance import maintenance_of
 from lapse.adk.private import add_to_session, apply_temporary_state, without_temporary_state
-from lapse.adk.transitions import Transitions, Turns
+from lapse.adk.transitions import AppendLocks, Transitions
 from lapse.adk.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.auth.principals import Role, acting, current_actor, current_principal, is_foreign
 from lapse.core.background import Work
@@ -54,28 +54,28 @@ from lapse.ttl.store import TtlStore
 T = TypeVar("T")
 
 _MANY_EVENTS: Final = 500
-"""Reading more of them takes a thread, so that the loop goes on meanwhile."""
+"""A session with more events is converted in a thread, so that the loop is not blocked."""
 
 
 class LapseSessionService(BaseSessionService):
     """Keeps ADK's sessions in a Lapse store: in the lobby until their first message.
 
-    It keeps the whole contract of ADK's own services. To ADK an expired session does not
-    exist; a message that a runner appends to one it holds still resurrects it.
+    It fulfils the whole contract of ADK's own session services. For ADK an expired session does
+    not exist, but a runner that still holds one can append a message, which resurrects it.
 
-    Nor do other users' sessions, where the work is done for a user (`current_principal`):
-    whatever route or tool asks, and whatever it forgot to check.
+    If the present task works for a user (`current_principal`), other users' sessions do not
+    exist either, whichever route or tool asks for them.
 
     Args:
-        store: where the sessions live. The service opens it at its first use.
-        ttl: the TTL of sessions that are created without one.
-        feed: where the changes are published; by default a feed of the service's own.
-        sweep: start a sweeper with the first write, for programs that have none elsewhere:
-            no `lapse.mount`, no `lapse sweep --watch`.
-        policy: which TTL sessions get that are created without one, instead of `ttl`; it
-            publishes to the same feed.
-        quotas: how much of creating sessions is allowed.
-        brakes: when a sweeper that `sweep` starts stops before what cannot be undone.
+        store: where the sessions are stored. The service opens it at its first use.
+        ttl: the TTL of sessions that are created without a TTL of their own.
+        feed: where changes are published; by default a new feed.
+        sweep: whether to start a sweeper with the first write. Set it in programs that sweep
+            nowhere else, neither with `lapse.mount` nor with `lapse sweep --watch`.
+        policy: chooses the TTL of sessions that are created without one; replaces `ttl`. It
+            must publish to the same feed.
+        quotas: the limits on creating sessions and on waiting sessions.
+        brakes: the limits above which the sweeper that `sweep` starts stops and waits.
         beside: other work that starts with the first write and stops when the service is closed.
     """
 
@@ -102,7 +102,7 @@ class LapseSessionService(BaseSessionService):
         if sweep:
             sweeper = Sweeper(store, self.feed, brakes=brakes)
             self._beside += [sweeper, self.policy, Maintenance(maintenance_of(store))]
-        self._turns = Turns()
+        self._append_locks = AppendLocks()
         self._transitions = Transitions(self.feed)
 
     # ADK's contract.
@@ -119,26 +119,27 @@ class LapseSessionService(BaseSessionService):
         reuse: bool | None = None,
         ttlMinutes: float | None = None,  # noqa: N803 - ADK passes a request's `options` by name
     ) -> Session:
-        """Create a session; it waits for its first message in the lobby.
+        """Create a session, which waits for its first message in the lobby.
 
-        A blank id, or none, lets the service choose one; others are stripped of white space. With
-        neither id nor state it may be one that the user has and that is as good as new.
+        With neither id nor state the service may return an unused session of the same user
+        instead of creating one.
 
         Args:
             app_name: the app.
             user_id: whose session it is.
-            state: initial state; `app:` and `user:` keys take effect for the others at once.
-            session_id: the id, at most 128 characters.
-            ttl_minutes: its own TTL, decimals allowed.
+            state: initial state; `app:` and `user:` keys take effect for other sessions at once.
+            session_id: the id, at most 128 characters; white space around it is removed. If it is
+                None or blank, the service chooses an id.
+            ttl_minutes: the session's own TTL, decimals allowed.
             metadata: a JSON object of at most 16 KiB, kept with the session's record.
-            reuse: whether it may be one that is there; by default as the quotas say.
+            reuse: whether an unused session may be returned; by default the quotas decide.
             ttlMinutes: the same as `ttl_minutes`.
 
         Raises:
-            AlreadyExistsError: a session of this key lives.
-            InvalidValueError: (a ValueError) an argument cannot be accepted.
-            TooManyCreatesError: (a ValueError) too many were created lately.
-            NoSuchSessionError: it would be another user's.
+            AlreadyExistsError: a living session has this key.
+            InvalidValueError: (a ValueError) an argument is not valid.
+            TooManyCreatesError: (a ValueError) a rate limit of creating sessions is exceeded.
+            NoSuchSessionError: the task works for another user than `user_id`.
         """
         chosen = (session_id or "").strip()
         key = check_new_key(SessionKey(app_name, user_id, chosen or new_uuid()))
@@ -166,12 +167,14 @@ class LapseSessionService(BaseSessionService):
         return session_of(created.value)
 
     async def ensure_legacy_session(self, key: SessionKey) -> None:
-        """Create a session as the legacy endpoint does, unless one lives or can be had back.
+        """Create a session under a key that the client chose, unless it has a record already.
+
+        A session that lives, or that has expired and can be restored, has a record.
 
         Raises:
-            InvalidValueError: no session may have the key.
-            TooManyCreatesError: too many were created lately.
-            NoSuchSessionError: it is another user's.
+            InvalidValueError: the key is not valid.
+            TooManyCreatesError: a rate limit of creating sessions is exceeded.
+            NoSuchSessionError: the session would be another user's.
         """
         check_new_key(key)
         if is_foreign(key.user_id):
@@ -184,7 +187,7 @@ class LapseSessionService(BaseSessionService):
             ttl=self.policy.ttl_for(key, {}),
             metadata={"kind": "legacy-session", "backend_created": False},
         )
-        # Another request that makes the same session at this moment serves as well.
+        # Another request may create the same session at this moment; that one serves as well.
         with suppress(SessionExistsError):
             await self._commit("create", key, transition)
 
@@ -196,13 +199,13 @@ class LapseSessionService(BaseSessionService):
         session_id: str,
         config: GetSessionConfig | None = None,
     ) -> Session | None:
-        """Return a session, or None where it is unknown or expired."""
+        """Return a session, or None if it is unknown or expired."""
         key = await self._stored_key(app_name, user_id, session_id)
         if key is None:
             return None
         window = window_of(config)
         record = await self._stored.read(key, window)
-        if record is None and is_revived(SessionKey(app_name, user_id, session_id)):
+        if record is None and is_reviving(SessionKey(app_name, user_id, session_id)):
             try:
                 await self.resurrect(key, cause=Cause.RUN)
             except NoSuchSessionError:
@@ -218,9 +221,9 @@ class LapseSessionService(BaseSessionService):
     async def list_sessions(
         self, *, app_name: str, user_id: str | None = None
     ) -> ListSessionsResponse:
-        """Return a user's living sessions, or all users', the most recent one last.
+        """Return the living sessions of a user, or of all users, the most recent one last.
 
-        Where the work is done for a user, all that there are are theirs.
+        If the task works for a user, "all users" means that user.
         """
         principal = current_principal()
         if user_id is None and principal is not None and principal.role is Role.USER:
@@ -236,27 +239,27 @@ class LapseSessionService(BaseSessionService):
         return ListSessionsResponse(sessions=[session_of(record) for record in records])
 
     async def delete_session(self, app_name: str, user_id: str, session_id: str) -> None:
-        """Delete a session, living or expired; nothing happens where there is none."""
+        """Delete a session, living or expired; a no-op if there is none."""
         key = await self._stored_key(app_name, user_id, session_id)
         if key is not None:
             deletion = self._stored.delete(key, by=current_actor())
             await self._commit("delete", key, deletion)
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
-        """Return a user's state, its keys without their prefix."""
+        """Return a user's state; its keys have no `user:` prefix."""
         if is_foreign(user_id) or not can_exist(SessionKey(app_name, user_id, "-")):
             return {}
         return await self._stored.user_state(app_name, user_id)
 
     async def append_event(self, session: Session, event: Event) -> Event:
-        """Append an event, durably, and then to `session` itself.
+        """Append an event to the stored session, durably, and then to the object `session`.
 
-        The first message makes the session used, for good. An event that was appended before
-        is stored once. Appends through one session, or to one, take their turns.
+        The first message makes the session used, for good. An event that is appended twice is
+        stored once. Appends to one session run one after another.
 
         Raises:
             SessionNotFoundError: the session does not exist any more.
-            StaleSessionError: it was changed in the store since `session` was read.
+            StaleSessionError: the stored session has changed since `session` was read.
             InvalidValueError: (a ValueError) the event cannot be stored.
         """
         if event.partial:
@@ -266,7 +269,7 @@ class LapseSessionService(BaseSessionService):
         key = SessionKey(session.app_name, session.user_id, session.id)
         if is_foreign(key.user_id) or not can_exist(key):
             raise SessionNotFoundError(f"Session {session.id} not found.")
-        async with self._turns.of(key), announced(key, event):
+        async with self._append_locks.of(key), observed_append(key, event):
             new = new_event(event)
             try:
                 appending = self._stored.append(key, new, seen(session))
@@ -287,18 +290,16 @@ class LapseSessionService(BaseSessionService):
             return add_to_session(self, session, event)
 
     async def close(self) -> None:
-        """Finish what was begun and close the store; a later `flush` does no harm."""
+        """Wait for running transitions, stop the work beside, and close the store."""
         await asyncio.gather(*(work.stop() for work in self._beside))
         await self._transitions.finish()
         await self.store.close()
 
     async def __aenter__(self) -> Self:
-        """Open the store."""
         await self.store.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the store."""
         await self.close()
 
     # The life of a session, beyond ADK's contract.
@@ -306,10 +307,10 @@ class LapseSessionService(BaseSessionService):
     reviving = staticmethod(reviving)
 
     async def lifecycle(self, key: SessionKey) -> Lifecycle:
-        """Return a session's record, an expired one's too.
+        """Return the record of a session, also of an expired one.
 
         Raises:
-            NoSuchSessionError: it is unknown or purged.
+            NoSuchSessionError: the session is unknown or purged.
         """
         stored = await self._stored_key(*key)
         record = None if stored is None else await self._stored.lifecycle(stored)
@@ -324,29 +325,29 @@ class LapseSessionService(BaseSessionService):
         metadata: Mapping[str, Any] | None = None,
         ttl: timedelta | None = None,
     ) -> Lifecycle:
-        """Merge metadata and set a TTL from now; see `Lobby.amend` for the errors."""
+        """Merge metadata and set a new TTL from now; `Lobby.amend` lists the errors."""
         metadata, by = None if metadata is None else check_metadata(metadata), current_actor()
         return await self._change(
             "amend", key, lambda kept: self._stored.amend(kept, metadata=metadata, ttl=ttl, by=by)
         )
 
     async def extend(self, key: SessionKey) -> Lifecycle:
-        """Give a waiting session a fresh TTL; see `Lobby.extend` for the errors.
+        """Give a waiting session a fresh TTL; `Lobby.extend` lists the errors.
 
-        A user's browser asks for it while they type: only an operator's is an act.
+        The audit log records it only for operators: browsers extend often, while users type.
         """
         by = current_actor(Role.OPERATOR)
         return await self._change("extend", key, lambda stored: self._stored.extend(stored, by=by))
 
     async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
-        """Bring an expired session back; see `Lobby.resurrect` for the errors."""
+        """Let an expired session wait again; `Lobby.resurrect` lists the errors."""
         by = current_actor() if cause is Cause.REQUEST else None
         return await self._change(
             "resurrect", key, lambda stored: self._stored.resurrect(stored, cause=cause, by=by)
         )
 
     async def expire(self, key: SessionKey) -> Lifecycle:
-        """Expire a waiting session now; see `Lobby.expire` for the errors."""
+        """Expire a waiting session now; `Lobby.expire` lists the errors."""
         return await self._change(
             "expire", key, lambda stored: self._stored.expire(stored, by=current_actor())
         )
@@ -365,23 +366,23 @@ class LapseSessionService(BaseSessionService):
     async def _commit(
         self, name: str, key: SessionKey, transition: Coroutine[Any, Any, Result[T]]
     ) -> Result[T]:
-        """Run a transition to its end; what works beside the service starts before the first."""
+        """Run a transition to its end; before the first one, start the work beside."""
         if self._beside:
-            with acting(None):  # what goes on beside is nobody's
+            with acting(None):  # the work beside acts for nobody
                 for work in self._beside:
                     await work.start()
         return await self._transitions.run(name, key, transition)
 
     async def _refuse(self, key: SessionKey) -> None:
-        """Count a message that came when its session was purged; no reason to fail a request."""
+        """Count a message to a purged session; a failure to count does not fail the request."""
         with suppress(StoreUnavailableError, NotWithThisStoreError):
             await TtlStore(self.store).refuse(key)
 
     async def _stored_key(self, app_name: str, user_id: str, session_id: str) -> SessionKey | None:
-        """Return the key under which a session is stored: as given, else stripped.
+        """Return the key under which a session is stored: with its id as given, else stripped.
 
-        ADK's DatabaseSessionService keeps padded ids as they are. None for a key that no
-        session can have, or whose session is another user's.
+        ADK's DatabaseSessionService stores ids with white space around them as they are. Returns
+        None for a key that no session can have, and for another user's session.
         """
         if is_foreign(user_id):
             return None

@@ -1,4 +1,4 @@
-"""How what is done to sessions is run: to its end, and appends to one session in turns."""
+"""Runs transitions to their end, and locks that make appends to one session run one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Transitions:
-    """Runs transitions of a store, each in a task of its own, and publishes their changes."""
+    """Runs each transition of a store in a task of its own and publishes its changes."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -28,9 +28,9 @@ class Transitions:
         key: SessionKey,
         transition: Coroutine[Any, Any, Result[T]],
     ) -> Result[T]:
-        """Return what a transition returns.
+        """Run a transition, publish its changes and return its result.
 
-        A caller that is cancelled leaves it running.
+        If the caller is cancelled, the transition still runs to its end.
         """
 
         async def run() -> Result[T]:
@@ -46,12 +46,12 @@ class Transitions:
         return await asyncio.shield(task)
 
     async def finish(self) -> None:
-        """Return once all that was begun has ended, well or not."""
+        """Wait until every transition that was begun has succeeded or failed."""
         await asyncio.gather(*self._running, return_exceptions=True)
 
 
-class Turns:
-    """Locks that are there as long as somebody holds one or waits for it."""
+class AppendLocks:
+    """One lock for each session; a lock exists only while somebody holds it or waits for it."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[tuple[int, SessionKey], asyncio.Lock] = (
@@ -59,5 +59,5 @@ class Turns:
         )
 
     def of(self, key: SessionKey) -> asyncio.Lock:
-        """Return the lock that a session's appends in this loop share."""
+        """Return the lock of a session's appends in the present event loop."""
         return self._locks.setdefault((id(asyncio.get_running_loop()), key), asyncio.Lock())

@@ -1,4 +1,4 @@
-"""Between ADK's models and the plain data that stores keep."""
+"""Translates between ADK's models and the plain data of stores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from lapse.adk.private import marker_of, set_marker
 from lapse.core.documents import StateDelta, encode, split_state
 from lapse.core.errors import InvalidValueError
 from lapse.core.messages import is_message
-from lapse.store.records import EventRecord, EventWindow, Glimpse, NewEvent, Revision, SessionRecord
+from lapse.store.records import (
+    EventRecord,
+    EventWindow,
+    LastSeen,
+    NewEvent,
+    Revision,
+    SessionRecord,
+)
 
 _log = logging.getLogger(__name__)
 _LONGEST_EVENT_ID: Final = 128
@@ -27,10 +34,11 @@ _LONGEST_INVOCATION_ID: Final = 256
 def storable_state(state: Mapping[str, Any]) -> StateDelta:
     """Return state as JSON values, split by scope.
 
-    As in ADK, rich types are written faithfully and what JSON cannot express by its `repr`.
+    As in ADK, pydantic converts types such as datetimes, and a value that JSON cannot express is
+    stored as its `repr`.
 
     Raises:
-        InvalidValueError: no store could keep it.
+        InvalidValueError: the state cannot be stored.
     """
     if not state:
         return StateDelta()
@@ -47,10 +55,10 @@ def storable_state(state: Mapping[str, Any]) -> StateDelta:
 
 
 def new_event(event: Event) -> NewEvent:
-    """Return an event as ADK's DatabaseSessionService stores it, with what it changes.
+    """Return an event as ADK's DatabaseSessionService stores it, with its changes of state.
 
     Raises:
-        InvalidValueError: no store could keep it.
+        InvalidValueError: the event cannot be stored.
     """
     for field, value, longest in (
         ("event id", event.id, _LONGEST_EVENT_ID),
@@ -78,8 +86,8 @@ def _dump(event: Event) -> dict[str, Any]:
         raise InvalidValueError("event", f"cannot be stored as JSON: {error}") from error
 
 
-def seen(session: Session) -> Revision | Glimpse:
-    """Return what a session object knows of the version it was read at."""
+def seen(session: Session) -> Revision | LastSeen:
+    """Return the version at which a session object was read, as exactly as the object knows it."""
     marker = marker_of(session)
     if marker is not None:
         try:
@@ -87,17 +95,17 @@ def seen(session: Session) -> Revision | Glimpse:
         except ValueError:
             _log.debug("a session carries another service's marker")
     last = session.events[-1].id if session.events else None
-    return Glimpse(datetime.fromtimestamp(session.last_update_time, UTC), last)
+    return LastSeen(datetime.fromtimestamp(session.last_update_time, UTC), last)
 
 
 def mark(session: Session, revision: Revision) -> None:
-    """Note on a session object the revision that it now is."""
+    """Write a revision into a session object, so that the service accepts the next append."""
     session.last_update_time = revision.update_time.timestamp()
     set_marker(session, revision.marker)
 
 
 def window_of(config: GetSessionConfig | None) -> EventWindow:
-    """Return which events ADK's configuration asks for."""
+    """Return the window of events that ADK's configuration asks for."""
     if config is None:
         return EventWindow()
     # As in ADK, an after_timestamp of 0 filters nothing.
@@ -108,7 +116,7 @@ def window_of(config: GetSessionConfig | None) -> EventWindow:
 
 
 def session_of(record: SessionRecord) -> Session:
-    """Return a stored session as ADK's model."""
+    """Return a stored session as ADK's model, with a marker of its revision."""
     session = Session(
         app_name=record.key.app_name,
         user_id=record.key.user_id,

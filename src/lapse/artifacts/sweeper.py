@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
-from lapse.artifacts.outbox import Leftover, Outbox
+from lapse.artifacts.outbox import Outbox, OutboxEntry
 from lapse.core.background import Background
 from lapse.store.database import Database
 
@@ -83,32 +83,32 @@ class ArtifactSweeper:
             StoreUnavailableError: the store does not answer.
         """
         taken = await self._outbox.take_outbox(_AT_ONCE)
-        for leftover in taken:
-            if not self._serves(leftover.key.app_name) and leftover.attempts < _MOST_ATTEMPTS:
+        for entry in taken:
+            if not self._serves(entry.key.app_name) and entry.attempts < _MOST_ATTEMPTS:
                 continue
             try:
-                await self._delete(leftover)
-            except Exception as error:  # noqa: BLE001 - the session is taken again
-                # Its text is not logged: that may hold the whole id, in a path.
+                await self._delete(entry)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it comes again
+                # Not its text: that may hold the whole id, in a path.
                 _log.warning(
                     "artifacts of session %s… were not deleted (attempt %d), and will be: %s",
-                    leftover.key.short,
-                    leftover.attempts,
+                    entry.key.short,
+                    entry.attempts,
                     type(error).__name__,
                 )
-                if leftover.attempts < _MOST_ATTEMPTS:
+                if entry.attempts < _MOST_ATTEMPTS:
                     continue
-            await self._outbox.settle_outbox(leftover)
+            await self._outbox.settle_outbox(entry)
         return timedelta(0) if len(taken) == _AT_ONCE else _PAUSE
 
-    async def _delete(self, leftover: Leftover) -> None:
-        if leftover.lives or not self._serves(leftover.key.app_name):
-            # A new session has the same key, and the artifacts may be its own.
+    async def _delete(self, entry: OutboxEntry) -> None:
+        if entry.lives or not self._serves(entry.key.app_name):
+            # A new session has the id, and may own what is there.
             return
-        scope = leftover.key._asdict()
+        scope = entry.key._asdict()
         for filename in await self._artifacts.list_artifact_keys(**scope):
             if filename.startswith(_OF_THE_USER):
                 continue
             versions = await self._artifacts.list_artifact_versions(**scope, filename=filename)
-            if all(version.create_time <= leftover.ended_at.timestamp() for version in versions):
+            if all(version.create_time <= entry.ended_at.timestamp() for version in versions):
                 await self._artifacts.delete_artifact(**scope, filename=filename)

@@ -1,4 +1,4 @@
-"""`lapse audit`: who changed what by hand."""
+"""`lapse audit`: prints the audit log."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class _Format(StrEnum):
 def audit(
     store: StoreOption = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object per record and line.")
+        bool, typer.Option("--json", help="Print JSON, one record per line.")
     ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     newest: Annotated[
         int | None,
         typer.Option(
-            min=1, help=f"Maximum number of records; {_SHOWN}, or all with --json and --csv."
+            min=1, help=f"Maximum number of records; default {_SHOWN}, or all with --json or --csv."
         ),
     ] = None,
     before: Annotated[
@@ -43,7 +43,7 @@ def audit(
 ) -> None:
     """Print who resurrected, expired, deleted or amended sessions by hand, the latest first."""
     if as_json and as_csv:
-        raise typer.BadParameter("--json and --csv: one of them")
+        raise typer.BadParameter("give only one of --json and --csv")
     settings = open_settings(store, verbose=False)
     shape = _Format.JSON if as_json else _Format.CSV if as_csv else _Format.TABLE
     if shape is _Format.TABLE and newest is None:
@@ -72,7 +72,7 @@ async def _audit(
 
 
 async def _acts(log: AuditLog, newest: int | None, before: int | None) -> AsyncIterator[Act]:
-    """Yield the records, a page at a time; all of them without `newest`."""
+    """Yield the newest records, read page by page; all of them if `newest` is None."""
     left = newest
     while left is None or left > 0:
         newest_of_page = _PAGE if left is None else min(_PAGE, left)
@@ -100,5 +100,5 @@ def _print_table(acts: Sequence[Act]) -> None:
 
 
 def _printable(text: str) -> str:
-    """Return text with nothing in it that a terminal would obey."""
+    """Return text without control characters, which a terminal would obey."""
     return "".join(one if one.isprintable() else "�" for one in text)

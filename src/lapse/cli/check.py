@@ -1,4 +1,4 @@
-"""`lapse check`: everything that is wrong, at once, each with its remedy; nothing is changed."""
+"""`lapse check`: lists all problems of settings and store, with remedies; changes nothing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ if TYPE_CHECKING:
     from lapse.sweep.rules import Dues
 
 _CLOCKS_APART: Final = timedelta(seconds=1)
-"""More than that between this host's clock and the store's is told."""
+"""A larger difference between the clocks of this host and the store is a problem."""
 
 _OVERDUE: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one look found: what it was about, whether all is well, and else what to do."""
+    """The result of one check.
+
+    Attributes:
+        check: the name of the check.
+        ok: whether there is no problem.
+        says: the state that the check found.
+        remedy: what to do about a problem.
+    """
 
     check: str
     ok: bool
@@ -35,9 +42,9 @@ class Finding:
 
 
 def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Examine settings and store as a server would, and change nothing.
+    """Check the settings and the store for problems, and change nothing.
 
-    Ends with status 3 when there are problems.
+    Exits with status 3 if there are problems.
     """
     findings = list(_settings_findings(store))
     settings = _settings_or_defaults(store)
@@ -61,13 +68,13 @@ def _settings_findings(store: str | None) -> Iterator[Finding]:
         load_settings(store_url=store)
     except SettingsError as error:
         for problem in error.problems:
-            yield Finding("settings", False, problem, "correct or unset it")
+            yield Finding("settings", False, problem, "correct the setting or unset it")
     else:
-        yield Finding("settings", True, "every one can be read")
+        yield Finding("settings", True, "all are valid")
 
 
 def _settings_or_defaults(store: str | None) -> Settings:
-    """Return the settings; where they are wrong, defaults with the store that is meant."""
+    """Return the settings; if some are not valid, the defaults with the configured store."""
     import os
 
     from lapse.core.errors import SettingsError
@@ -123,18 +130,18 @@ def _remedy(error: Exception) -> str:
 
     if isinstance(error, StoreUnavailableError):
         return "start the database, or correct --store or LAPSE_STORE_URL"
-    return "put it right as it says, or name another store; nothing was changed"
+    return "correct that, or name another store; nothing was changed"
 
 
 def _version(found: Inspection) -> Iterator[Finding]:
     if not found.version:
-        yield Finding("schema", True, "nothing there yet: the next start creates the tables")
+        yield Finding("schema", True, "the store is empty: the next start creates the tables")
     elif found.version < found.newest:
         yield Finding(
             "schema",
             False,
-            f"version {found.version}, and this Lapse works with {found.newest}",
-            "the next start brings it up to date if its role may; else run `lapse migrate`",
+            f"version {found.version}; this Lapse needs {found.newest}",
+            "the next start upgrades it if its role may alter tables; else run `lapse migrate`",
         )
     else:
         yield Finding("schema", True, f"version {found.version}")
@@ -144,25 +151,25 @@ def _version(found: Inspection) -> Iterator[Finding]:
             "indexes",
             not missing,
             f"missing or invalid: {missing}" if missing else "all there",
-            "create them again, as `src/lapse/stores/sql/` does; on PostgreSQL CONCURRENTLY, or "
-            "REINDEX INDEX CONCURRENTLY one that is invalid"
+            "create missing ones as `src/lapse/store/{sqlite,postgres}/schema/` does; on "
+            "PostgreSQL use CONCURRENTLY, and REINDEX INDEX CONCURRENTLY for invalid ones"
             if missing
             else None,
         )
 
 
 def _clock(ahead: timedelta, took: timedelta) -> Finding:
-    """Compare the clocks: the store read its own at some moment while it was asked."""
+    """Compare the clocks; the store read its clock at some moment within `took`."""
     apart = max(ahead - took, -ahead, timedelta(0))
     which = "ahead of" if ahead > took else "behind"
     if apart <= _CLOCKS_APART:
-        return Finding("clock", True, "the store's and this host's agree")
+        return Finding("clock", True, "the store's clock and this host's agree")
     return Finding(
         "clock",
         False,
-        f"the store's is {words(apart)} {which} this host's",
-        "synchronise both hosts' clocks (NTP); deadlines go by the store's alone, but log lines "
-        "and tokens go by this host's",
+        f"the store's clock is {words(apart)} {which} this host's",
+        "synchronise both hosts' clocks (NTP); deadlines use the store's clock only, but logs and "
+        "tokens use this host's",
     )
 
 
@@ -173,11 +180,11 @@ def _contents(found: Inspection, settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "used sessions",
             False,
-            f"{found.used_but_expired:,} that had a message count as expired, which must never be",
-            "stop every sweeper (LAPSE_SWEEPER=off), back the store up, and report it",
+            f"{found.used_but_expired:,} with a message are expired, which must never happen",
+            "stop all sweepers (LAPSE_SWEEPER=off), back up the store, and report this",
         )
     elif found.version:
-        yield Finding("used sessions", True, "none counts as expired")
+        yield Finding("used sessions", True, "none is expired")
     if not settings.cleanup_enabled:
         what = "nothing: SESSION_CLEANUP_ENABLED is false"
     elif not found.expire and not found.purge:
@@ -189,7 +196,7 @@ def _contents(found: Inspection, settings: Settings) -> Iterator[Finding]:
 
 
 def _brake(dues: Dues, settings: Settings) -> Finding:
-    remedy = "look with `lapse sweep --dry-run`; then `lapse sweep --confirm`, or wait an hour"
+    remedy = "review with `lapse sweep --dry-run`, then `lapse sweep --confirm`, or wait an hour"
     lost = dues.purge if settings.horizon else dues.purge + dues.expire
     most = max(settings.brake_sessions, settings.brake_share * dues.stored)
     if dues.brake is not None:
@@ -200,9 +207,7 @@ def _brake(dues: Dues, settings: Settings) -> Finding:
         )
         return Finding("brake", False, says, remedy)
     if settings.cleanup_enabled and lost > most:
-        says = (
-            f"the next sweep sets it: {lost:,} of {dues.stored:,} sessions would be gone for good"
-        )
+        says = f"the next sweep sets it: {lost:,} of {dues.stored:,} sessions would be purged"
         return Finding("brake", False, says, remedy)
     return Finding("brake", True, "none is set")
 

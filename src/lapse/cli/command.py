@@ -1,4 +1,4 @@
-"""What every command begins with: settings, logs and a store; and how it ends."""
+"""What commands share: their options, settings, store, output and exit statuses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="URL", help="Where sessions live.")
+    str | None, typer.Option("--store", metavar="URL", help="The store of the sessions.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Also log at DEBUG.")]
@@ -32,12 +32,12 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     ATTENTION = 3
-    """It was done, and somebody has to look: a check found problems, a brake holds a sweep."""
+    """The command worked, but needs attention: a check found problems, or a brake is set."""
     NOT_FOUND = 4
 
 
 def open_settings(store: str | None, *, verbose: bool) -> Settings:
-    """Return the settings, and have logs written as they say."""
+    """Return the settings, and configure logging by them."""
     from lapse.settings import load_settings
     from lapse.telemetry.logs import configure_logging
 
@@ -47,14 +47,14 @@ def open_settings(store: str | None, *, verbose: bool) -> Settings:
 
 
 def open_store(settings: Settings) -> Database:
-    """Return the store that the settings name, not opened yet."""
+    """Return the configured store, not opened yet."""
     from lapse.store import store_from_url
 
     return store_from_url(settings.store_url, settings.rules, settings.connection)
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Do a command's work; `lapse --help` needs no event loop, whose import is a fifth of it."""
+    """Run a coroutine. asyncio is imported here, because `lapse --help` does not need it."""
     import asyncio
 
     return asyncio.run(work)
@@ -62,10 +62,10 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def ready_store(settings: Settings) -> AsyncIterator[Database]:
-    """Hold the store that the settings name, which is there: who only looks creates nothing.
+    """Provide the configured store inside the block, and close it. It never creates tables.
 
     Raises:
-        StoreRefusedError: nothing is there yet, or it is of an older version.
+        StoreRefusedError: the store has no tables yet, or those of an older version.
     """
     from lapse.core.errors import StoreRefusedError
 
@@ -73,8 +73,8 @@ async def ready_store(settings: Settings) -> AsyncIterator[Database]:
     try:
         if (await store.inspect()).script:
             raise StoreRefusedError(
-                "the store is empty or of an older version; is it the right one? A server brings "
-                "it up to date when it starts, or `lapse migrate`"
+                "the store is empty or of an older version; is it the right one? A server creates "
+                "or upgrades its tables at the start, or run `lapse migrate`"
             )
         yield store
     finally:
@@ -82,12 +82,12 @@ async def ready_store(settings: Settings) -> AsyncIterator[Database]:
 
 
 def print_json(document: Any) -> None:
-    """Print what a script reads."""
+    """Print a document as indented JSON."""
     typer.echo(json.dumps(document, indent=2))
 
 
 def acting_as() -> str:
-    """Return who acts, as it is recorded: who is logged in, on which host."""
+    """Return the name for the audit log: `cli:USER@HOST`."""
     import getpass
     import socket
 
@@ -101,6 +101,6 @@ def acting_as() -> str:
 
 
 def fail(sentence: str, status: Exit = Exit.FAILED) -> NoReturn:
-    """Say what is wrong and end."""
+    """Print `lapse: SENTENCE` to stderr, and exit with a status."""
     typer.echo(f"lapse: {sentence}", err=True)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""The commands for existing ADK databases: report, adopt, undo, copy."""
+"""The commands for existing ADK databases: `lapse report`, `adopt`, `undo` and `copy`."""
 
 from __future__ import annotations
 
@@ -33,24 +33,26 @@ StoreArgument = Annotated[
 RateOption = Annotated[
     float | None, typer.Option(min=1, help="Maximum number of sessions per second.")
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 def report(
     url: UrlArgument,
     ttl_minutes: Annotated[
-        float | None, typer.Option("--ttl", help="The TTL in minutes; by default the setting.")
+        float | None,
+        typer.Option("--ttl", help="The TTL in minutes; by default SESSION_CLEANUP_TTL_MINUTES."),
     ] = None,
     as_json: JsonOption = False,
     png: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw the report (lapse\\[plot]).")
+        Path | None,
+        typer.Option(metavar="FILE", help="Also draw the report (needs lapse\\[plot])."),
     ] = None,
     artifacts: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Count artifacts without a session in this folder of ADK's file artifact "
-            "service, or of agents.",
+            help="Also count artifacts without a session in this folder: that of ADK's file "
+            "artifact service, or of the agents.",
         ),
     ] = None,
 ) -> None:
@@ -85,24 +87,24 @@ def adopt(
         typer.Option(metavar="AGE", help="Only sessions at least this old: 90s, 30m, 12h or 7d."),
     ] = "0m",
     with_state: Annotated[
-        bool, typer.Option("--with-state", help="Also sessions with state but no message.")
+        bool, typer.Option("--with-state", help="Also adopt sessions with state but no message.")
     ] = False,
     with_events: Annotated[
-        bool, typer.Option("--with-events", help="Also sessions with events but no message.")
+        bool, typer.Option("--with-events", help="Also adopt sessions with events but no message.")
     ] = False,
     rate: RateOption = None,
     run: Annotated[
-        str | None, typer.Option(metavar="ID", help="Continue this run, or name the new one.")
+        str | None, typer.Option(metavar="ID", help="Continue the run of this id, or start one.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")
     ] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Move the empty sessions of ADK's tables into Lapse's lobby, to wait or to expire.
 
-    Stopped at any point, it goes on when it is called again. What it took can be put back.
+    If it is stopped, call it again to continue. `lapse undo` puts the sessions back.
     """
     from lapse.adoption.adopt import new_run
     from lapse.adoption.store import Selection
@@ -122,7 +124,7 @@ def adopt(
         return
     if not yes:
         typer.confirm(
-            f"Adopt {plan['adopted']:,} sessions? Let no stock ADK server work with them meanwhile",
+            f"Adopt {plan['adopted']:,} sessions? No stock ADK server may use them meanwhile",
             abort=True,
             err=True,
         )
@@ -148,7 +150,7 @@ def undo(
     rate: RateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the sessions of an adoption back into ADK's tables, as they were."""
+    """Put the sessions of an adoption back into ADK's tables unchanged."""
     store = open_store(open_settings(url, verbose=False))
     if run is None:
         run_async(_list_runs(store, as_json=as_json))
@@ -171,8 +173,8 @@ def undo(
         return
     typer.echo(f"put back {done.put_back:,} sessions")
     for count, why in (
-        (done.in_the_way, "stay in the lobby: ADK has made a session of the same key"),
-        (done.remaining, "stay in the lobby: past restoring, or just being written; try again"),
+        (done.in_the_way, "stay in the lobby: ADK's tables have a session of the same key"),
+        (done.remaining, "stay in the lobby: not restorable any more, or in use; try again"),
         (done.gone, "had been put back, used, deleted or purged before"),
     ):
         if count:
@@ -189,7 +191,7 @@ def copy(
 ) -> None:
     """Copy a whole database into another store, and compare the two.
 
-    Stopped at any point, it goes on when it is called again.
+    If it is stopped, call it again to continue.
     """
     from lapse.databases.copy import copy_database
 
@@ -223,8 +225,8 @@ async def _report(
 
 
 async def _examined(store: Database, url: str, ttl: timedelta, older_than: timedelta) -> Report:
-    """Return a report of a database that can be adopted; others are refused before a question."""
-    await store.inspect()  # others are refused
+    """Return the report of a database; raise before any question if it cannot be adopted."""
+    await store.inspect()  # raises for a database that cannot be adopted
     return await _report(url, ttl, older_than=older_than)
 
 
@@ -241,7 +243,7 @@ def _span(text: str) -> timedelta:
     found = _SPAN.fullmatch(text.strip())
     if found is None:
         raise InvalidValueError(
-            "--older-than", f"must be like 90s, 30m, 12h or 7d, not {text!r:.40}"
+            "--older-than", f"must be an age like 90s, 30m, 12h or 7d, not {text!r:.40}"
         )
     try:
         return timedelta(minutes=float(found[1]) * _UNITS[found[2]])
@@ -254,7 +256,7 @@ def _hours(horizon: timedelta) -> str:
 
 
 def _plan(found: Report, selection: Selection) -> dict[str, int]:
-    """Return what an adoption would take, and what it would leave, as counted just now."""
+    """Return how many sessions an adoption would move and leave, by the report."""
     from lapse.databases.report import Kind
 
     def count(kind: Kind, at_least: timedelta = timedelta(0)) -> int:
@@ -284,13 +286,13 @@ def _tell_plan(
         f"  {plan['expired']:,} would be expired, restorable for {_hours(settings.horizon)}"
     )
     for name, taken, why in (
-        ("with_state", selection.with_state, "have state but no message: with --with-state"),
-        ("with_events", selection.with_events, "have events but no message: with --with-events"),
-        ("awaiting", False, "await an answer to a tool's call: never"),
-        ("evaluation", False, "belong to evaluations: never"),
+        ("with_state", selection.with_state, "have state but no message: needs --with-state"),
+        ("with_events", selection.with_events, "have events but no message: needs --with-events"),
+        ("awaiting", False, "wait for an answer to a tool's call: never adopted"),
+        ("evaluation", False, "belong to evaluations: never adopted"),
     ):
         if plan[name] and not taken:
-            typer.echo(f"left where they are:\n  {plan[name]:,} {why}")
+            typer.echo(f"would stay in ADK's tables:\n  {plan[name]:,} {why}")
     if not settings.horizon:
         typer.echo("  LAPSE_RESTORE_HOURS is 0: the next sweep deletes them; there is no undo")
 
@@ -304,7 +306,7 @@ async def _adopt(
     *,
     ahead: int,
 ) -> Any:
-    """Adopt what is selected; `ahead` sessions are to be examined for it, so the report says."""
+    """Adopt the selected sessions; `ahead` is how many the progress bar expects to examine."""
     from lapse.adoption.adopt import adopt as adopt_all
 
     try:

@@ -1,4 +1,4 @@
-"""One session's life, changed by hand: `lapse resurrect`, `lapse expire`."""
+"""`lapse resurrect` and `lapse expire`: change one session by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def resurrect(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Resurrect an expired session with a fresh TTL; a living one stays as it is."""
+    """Resurrect an expired session with a fresh TTL; a living session stays as it is."""
     from lapse.core.lifecycle import Cause
     from lapse.store.sessions import Sessions
 
@@ -38,7 +38,7 @@ def resurrect(key: KeyArgument, store: StoreOption = None, as_json: JsonOption =
 
 
 def expire(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Expire a waiting session now; it is restorable as after its deadline."""
+    """Expire a waiting session now; it can be restored as if its deadline had passed."""
     from lapse.store.sessions import Sessions
 
     async def change(store: Database, key: SessionKey) -> Result[Lifecycle]:

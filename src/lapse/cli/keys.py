@@ -1,4 +1,4 @@
-"""How a session is named on the command line."""
+"""The argument KEY, which names a session on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KeyArgument = Annotated[
     typer.Argument(
         metavar="KEY",
         help="APP/USER/SESSION, with %2F for a slash in a part; or the beginning of a session's "
-        "id, where no other one begins so.",
+        "id, if only one id begins so.",
     ),
 ]
 
@@ -25,21 +25,21 @@ _AS_IT_IS: Final = "@:+,;=!$&'()*~ "
 
 
 def shown(key: SessionKey) -> str:
-    """Return a key as `find_key` takes it."""
+    """Return a key as text that `find_key` accepts."""
     return "/".join(shown_part(part) for part in key)
 
 
 def shown_part(text: str) -> str:
-    """Return a part of a key with nothing in it that a terminal would obey."""
+    """Return a part of a key, percent-encoded: without slashes and control characters."""
     return quote(text, safe=_AS_IT_IS)
 
 
 async def find_key(store: Database, text: str) -> SessionKey:
-    """Return the key that somebody means by KEY.
+    """Return the key that the argument KEY names.
 
     Raises:
-        typer.BadParameter: it cannot be one, or several sessions' ids begin so.
-        NoSuchSessionError: no session's id begins so.
+        typer.BadParameter: the text is not a key, or the ids of several sessions begin with it.
+        NoSuchSessionError: no session's id begins with it.
     """
     from lapse.core.errors import InvalidValueError
     from lapse.core.keys import SessionKey, check_key
@@ -61,7 +61,7 @@ async def find_key(store: Database, text: str) -> SessionKey:
 
 
 async def _only(store: Database, prefix: str) -> SessionKey:
-    """Return the one session whose id is `prefix`, or else begins so."""
+    """Return the only session whose id is `prefix`, else the only one whose id begins with it."""
     from lapse.core.errors import NoSuchSessionError
     from lapse.overview.store import OverviewStore, Query
 
@@ -73,19 +73,19 @@ async def _only(store: Database, prefix: str) -> SessionKey:
         after = page.next
         if after is None:
             break
-    # In the order of ids: those that are the prefix itself come first.
+    # Sessions are in the order of ids, so those whose id is the prefix itself come first.
     exact = [key for key in found if key.session_id == prefix]
     match exact or found:
         case [key]:
             return key
         case []:
             raise NoSuchSessionError(
-                f"no session's id begins with {prefix[:8]!r}; one that is only in ADK's tables has "
-                "to be named in full, APP/USER/SESSION"
+                f"no session's id begins with {prefix[:8]!r}; name a session that is only in ADK's "
+                "tables in full, APP/USER/SESSION"
             )
         case several:
             listed = "".join(f"\n  {shown(key)}" for key in several[:_SHOWN])
             more = "\n  …" if len(several) > _SHOWN else ""
             raise typer.BadParameter(
-                f"KEY: several sessions are meant by {prefix!r}; name one:{listed}{more}"
+                f"KEY: the ids of several sessions begin with {prefix!r}; name one:{listed}{more}"
             )

@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line: all commands, and how errors end them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def migrate(
         bool, typer.Option("--print", help="Print the SQL instead of running it.")
     ] = False,
 ) -> None:
-    """Bring a store's tables up to date, for servers whose role may not create tables."""
+    """Create or upgrade a store's tables, for servers whose database role may not do that."""
     settings = open_settings(store, verbose=False)
     run_async(_migrate(open_store(settings), print_only=print_only))
 
@@ -50,10 +50,10 @@ def migrate(
 def verify(
     url: Annotated[
         str | None,
-        typer.Option(help="Play against this running server instead of a throw-away one."),
+        typer.Option(help="Use this running server instead of starting a temporary one."),
     ] = None,
 ) -> None:
-    """Play the life of sessions against a server, and print what holds."""
+    """Run the scenarios of a session's life on a server, and print which of them hold."""
     from lapse.verify import play
 
     raise typer.Exit(run_async(play(url)))
@@ -65,7 +65,7 @@ app.add_typer(ttl_commands, name="ttl")
 
 
 def main() -> None:
-    """Run the command line; Lapse's own errors end it with one sentence and a status of `Exit`."""
+    """Run the command line. Lapse's errors end it with one sentence and a status of `Exit`."""
     hide_passwords(sys.orig_argv)
     try:
         app()

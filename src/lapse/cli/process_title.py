@@ -1,4 +1,4 @@
-"""What a list of processes shows of a command."""
+"""Hides passwords from the list of processes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _PASSWORD: Final = re.compile(r"(://[^:@/]*:).*(?=@)|((?:^|[?&])password=)[^&]*"
 
 
 def hide_passwords(arguments: Sequence[str]) -> None:
-    """Take the passwords of URLs out of what `ps` shows, and say that they were there.
+    """Replace passwords in URLs in the process title, which `ps` shows, and print a warning.
 
-    Whoever looked before this ran has seen them: the way out is the environment.
+    They were visible until now, so the warning names environment variables to use instead.
     """
     shown = [_PASSWORD.sub(r"\1\2***", argument) for argument in arguments]
     if shown == list(arguments):
@@ -23,7 +23,7 @@ def hide_passwords(arguments: Sequence[str]) -> None:
 
     setproctitle(" ".join(shown))
     typer.echo(
-        "lapse: a password on the command line shows in the list of processes; it is hidden "
-        "from now on. Put the URL into LAPSE_STORE_URL, or the password into PGPASSWORD",
+        "lapse: the list of processes showed the password on the command line; it is hidden from "
+        "now on. Put the URL into LAPSE_STORE_URL, or the password into PGPASSWORD",
         err=True,
     )

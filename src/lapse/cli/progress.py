@@ -1,4 +1,4 @@
-"""How far long work has come, for who watches."""
+"""Progress bars on a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar with an estimate, where somebody watches."""
+    """Show a progress bar while the block runs, if stderr is a terminal.
+
+    The block calls the function it gets with the amount done so far.
+    """
     if not sys.stderr.isatty():
         yield lambda _: None
         return

@@ -1,4 +1,4 @@
-"""`lapse serve`: agents over HTTP, their sessions kept by Lapse."""
+"""`lapse serve`: serves ADK agents over HTTP, with their sessions in Lapse."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from lapse.settings import Settings
 
 _GRACE: Final = timedelta(seconds=1)
-"""How long open connections may take to end when the server stops."""
+"""How long open connections may take to end at shutdown."""
 
 _OTHER_FILES: Final = 150
-"""Files that a server has open beside its connections: the store's, the log, libraries."""
+"""Open files of a server besides its connections: those of the store, the log and libraries."""
 
 _KEEP_ALIVE: Final = timedelta(seconds=75)
-"""Longer than the 60 s of common load balancers, so that it is they who let go first."""
+"""Longer than the 60 s of common load balancers, so that the balancer closes a connection first."""
 
 
 def serve(
@@ -45,7 +45,7 @@ def serve(
     store: StoreOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free port.")
     ] = 8000,
     local_llm: Annotated[
         bool,
@@ -56,18 +56,18 @@ def serve(
     web: Annotated[bool, typer.Option("--web", help="Also serve ADK's developer UI.")] = False,
     allow_origins: Annotated[
         list[str] | None,
-        typer.Option("--allow-origins", help="An origin whose pages may call; repeatable."),
+        typer.Option(
+            "--allow-origins", help="An origin whose pages may call the server; repeatable."
+        ),
     ] = None,
     insecure: Annotated[
         bool,
-        typer.Option(
-            "--insecure", help="Listen beyond this machine although nobody is authenticated."
-        ),
+        typer.Option("--insecure", help="Listen beyond this machine without authentication."),
     ] = False,
     admin_port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help="Serve the operators' pages on this port, not on --port."
+            min=0, max=65535, help="Serve the operators' pages on this port instead of --port."
         ),
     ] = None,
     admin_host: Annotated[
@@ -81,9 +81,9 @@ def serve(
     settings = open_settings(store, verbose=verbose)
     if settings.auth is AuthMode.NONE and not insecure and not _is_loopback(host):
         fail(
-            f"--host {host}: beyond this machine anyone could read every session, for there is "
-            "no authentication; set LAPSE_AUTH (see docs/security.md), listen on 127.0.0.1, or "
-            "say --insecure"
+            f"--host {host}: without authentication everybody who reaches this address could "
+            "read every session; set LAPSE_AUTH (see docs/security.md), listen on 127.0.0.1, or "
+            "give --insecure"
         )
     folder = _local_llm(agents_dir) if local_llm else _agents(agents_dir)
     with ExitStack() as stack:
@@ -94,7 +94,7 @@ def serve(
             where = admin_host or settings.admin_host
             operators = stack.enter_context(_listen(where, admin_port, option="--admin-port"))
             if operators.getsockname()[1] == listener.getsockname()[1]:
-                fail(f"--admin-port {admin_port}: is --port, too; choose another one")
+                fail(f"--admin-port {admin_port}: must differ from --port")
         _serve(
             settings, folder, listener, operators, web=web, allow_origins=tuple(allow_origins or ())
         )
@@ -130,15 +130,15 @@ def _local_llm(folder: Path | None) -> Path:
     from lapse.demo.local_llm import AGENTS_DIR, missing
 
     if folder is not None:
-        fail("--local-llm is a demo of its own: it takes no folder of agents")
+        fail("--local-llm runs its own demo agent; do not give a folder of agents")
     if ways := missing():
         fail(
-            "--local-llm needs what is not installed: "
+            "--local-llm needs packages that are not installed: "
             + " && ".join(f"pip install {_quoted(way)}" for way in ways)
         )
     from lapse.demo.local_llm.model import server
 
-    # ADK loads agents while it serves: nobody else would be answered meanwhile.
+    # Load the model now: ADK loads agents on the event loop, which would block all other requests.
     server()
     return AGENTS_DIR
 
@@ -168,9 +168,10 @@ def _serve(
     web: bool,
     allow_origins: tuple[str, ...],
 ) -> None:
-    """Open the store, so that its faults come first, then serve until a signal comes."""
-    # Nothing that imports make is garbage: to look for some among a quarter of a million objects
-    # takes an eighth of the start, and a fifth of a second at each full collection later.
+    """Open the store, so that its errors come first, then serve until a signal comes."""
+    # Imports create a quarter of a million objects and no garbage. Collecting during the imports
+    # takes an eighth of the start; without `gc.freeze` below, each later full collection takes a
+    # fifth of a second longer.
     gc.disable()
     from lapse.app import Lapse
     from lapse.auth import authentication_of
@@ -181,9 +182,9 @@ def _serve(
 
     import uvicorn
 
-    from lapse.dashboard.routes import OperatorsDoor
+    from lapse.dashboard.routes import OperatorsPortMiddleware
     from lapse.limits.protocol import bounded
-    from lapse.notices.routes import StreamsInFront
+    from lapse.notices.routes import NoticeStreamMiddleware
 
     host, port = listener.getsockname()[:2]
     operators_port: int | None = operators.getsockname()[1] if operators else None
@@ -196,19 +197,19 @@ def _serve(
         admin_port=operators_port,
         authentication=authentication,
     )
-    served: ASGIApp = StreamsInFront(web_app)
+    served: ASGIApp = NoticeStreamMiddleware(web_app)
     announced = [f"Lapse serves {_described(folder)} on {_address(listener)}"]
     if operators is not None and operators_port is not None:
-        served = OperatorsDoor(served, operators_port)
+        served = OperatorsPortMiddleware(served, operators_port)
         announced.append(f"Operators' pages: {_address(operators)}/lapse/")
     elif settings.admin_token is not None:
         announced.append(f"Operators' pages: {_address(listener)}/lapse/")
 
     class Server(uvicorn.Server):
-        """Says where it listens once it does, so that whoever waits for the line can connect.
+        """Prints its addresses once it accepts connections, so that scripts can wait for that.
 
-        Told to stop, it listens no more, ends the streams of notices, which have no end of their
-        own, and lets runs finish before it closes connections.
+        At shutdown it first stops listening, ends the streams of notices, which would not end by
+        themselves, and lets runs finish; then it closes connections.
         """
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -232,7 +233,7 @@ def _serve(
             server_header=False,
             log_config=None,
             access_log=False,
-            # Whom a header names as the client, anybody may say: the peer is who is connected.
+            # Headers can be forged; uvicorn must report the socket's peer as the client.
             proxy_headers=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
             timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),
@@ -249,7 +250,10 @@ def _address(listener: socket.socket) -> str:
 
 
 def _within_files(bounds: Bounds) -> Bounds:
-    """Return the bounds with no more connections than this process may have open files."""
+    """Return the bounds with at most as many connections as this process may open files.
+
+    It raises the process's soft limit on open files, if that is too low and the hard limit allows.
+    """
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

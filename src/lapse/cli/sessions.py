@@ -1,4 +1,4 @@
-"""What is in a store: `lapse stats`, `lapse sessions`, `lapse show`."""
+"""`lapse stats`, `lapse sessions` and `lapse show`: print what a store holds."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ _LARGEST_PAGE: Final = 500
 def stats(
     store: StoreOption = None,
     hours: Annotated[
-        float, typer.Option(min=0.1, max=840, help="Count the changes of this many hours.")
+        float,
+        typer.Option(
+            min=0.1, max=840, help="Count the changes of the last HOURS hours.", metavar="HOURS"
+        ),
     ] = 24,
     as_json: JsonOption = False,
 ) -> None:
-    """Print how many sessions there are, what happened lately, and what is overdue."""
+    """Print the numbers of sessions, of recent changes, and how long anything is overdue."""
     settings = open_settings(store, verbose=False)
     since = timedelta(hours=hours)
     overview = run_async(_overview(settings, since))
@@ -72,7 +75,7 @@ def sessions(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the sessions of the lobby's records: waiting ones by deadline, others by key."""
+    """List the sessions that Lapse has records of, for example those with --status waiting."""
     from lapse.core.lifecycle import Status
     from lapse.overview.store import Query
 
@@ -93,7 +96,7 @@ def sessions(
 
 
 def show(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Print one session's life, whatever its status."""
+    """Print the life of one session, whatever its status."""
     settings = open_settings(store, verbose=False)
     record, now = run_async(_show(settings, key))
     if as_json:
@@ -114,7 +117,7 @@ async def _overview(settings: Settings, since: timedelta) -> Overview:
 async def _list(
     settings: Settings, query: Query, limit: int
 ) -> tuple[list[Lifecycle], str | None, datetime]:
-    """Return the first `limit` sessions of a query, and where to go on."""
+    """Return the first `limit` sessions of a query, the cursor of the next page, and the time."""
     from dataclasses import replace
 
     from lapse.core.clock import utc_now
@@ -177,7 +180,8 @@ def _print_stats(document: dict[str, Any], overview: Overview, hours: float) -> 
     if overview.brake is not None:
         typer.echo(
             f"a brake ({overview.brake.reason}) holds every purge since "
-            f"{overview.brake.since:%Y-%m-%d %H:%M:%S} UTC; look, then `lapse sweep --confirm`"
+            f"{overview.brake.since:%Y-%m-%d %H:%M:%S} UTC; review with `lapse sweep --dry-run`, "
+            "then `lapse sweep --confirm`"
         )
 
 
@@ -195,7 +199,7 @@ def _print_list(records: list[Lifecycle], cursor: str | None) -> None:
     ]
     if sys.stdout.isatty():
         _print_table(("status", "created", "deadline", "key"), rows)
-    else:  # for cut and grep: as wide as it is, one tab between fields
+    else:  # for cut and grep: never shortened, one tab between fields
         for row in rows:
             typer.echo("\t".join(row))
     if cursor is not None:
@@ -238,7 +242,7 @@ def _print_record(record: Lifecycle, now: datetime) -> None:
 
 
 def words(duration: timedelta) -> str:
-    """Return a duration as people say it."""
+    """Return a duration in its largest unit: `1.5 s`, `90 s`, `2.0 h`."""
     seconds = max(duration.total_seconds(), 0)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:

@@ -1,4 +1,4 @@
-"""`lapse simulate`: what the TTL policy would have done with a history."""
+"""`lapse simulate`: replays a history of sessions through the TTL policy."""
 
 from __future__ import annotations
 
@@ -24,29 +24,31 @@ def simulate(
     trace: Annotated[
         Path | None,
         typer.Argument(
-            help="A CSV or Parquet file: created_at, first_message_delay_seconds (empty: never), "
-            "optionally user_id, segment."
+            help="A CSV or Parquet file with the columns created_at and "
+            "first_message_delay_seconds (empty: never), optionally user_id and segment."
         ),
     ] = None,
     generator: Annotated[
         str | None,
-        typer.Option("--generator", "-g", help="A generated history; `list` names them."),
+        typer.Option(
+            "--generator", "-g", help="Generate the history with this generator; `list` prints all."
+        ),
     ] = None,
     from_store: Annotated[
         str | None,
-        typer.Option("--from-store", metavar="URL", help="Replay what a store has observed."),
+        typer.Option("--from-store", metavar="URL", help="Replay the observations of a store."),
     ] = None,
     app_name: Annotated[
         str | None, typer.Option("--app", help="With --from-store: only this app.")
     ] = None,
     soft_target: Annotated[
-        str | None, typer.Option(help="Share of soft misses to aim at: 0.05 or 5%.")
+        str | None, typer.Option(help="Target for the share of soft misses: 0.05 or 5%.")
     ] = None,
     hard_target: Annotated[
-        str | None, typer.Option(help="Share of hard misses that is tolerable: 0.005 or 0.5%.")
+        str | None, typer.Option(help="Highest acceptable share of hard misses: 0.005 or 0.5%.")
     ] = None,
     confidence: Annotated[
-        str | None, typer.Option(help="Confidence of a decision to meet the soft target: 95%.")
+        str | None, typer.Option(help="Confidence that a TTL meets the soft target: 0.95 or 95%.")
     ] = None,
     fixed: Annotated[
         list[float] | None,
@@ -55,13 +57,14 @@ def simulate(
     days: Annotated[int, typer.Option(min=1, max=36_500, help="Days of a generated history.")] = 90,
     per_day: Annotated[int, typer.Option(min=1, help="Sessions per generated day.")] = 2_000,
     cure: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of generated sessions never used.")
+        float,
+        typer.Option(min=0, max=1, help="Share of generated sessions that never get a message."),
     ] = 0.65,
     seed: Annotated[int, typer.Option(help="The same seed makes the same history.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     png: Annotated[Path | None, typer.Option(help="Write a plot to this file.")] = None,
 ) -> None:
-    """Replay a history through the TTL policy, beside fixed TTLs and an oracle."""
+    """Replay a history through the TTL policy, and compare it with fixed TTLs and an oracle."""
     from lapse.ttl.simulation.generators import GENERATORS, Plan
 
     if generator == "list":
@@ -69,9 +72,9 @@ def simulate(
             typer.echo(f"{name:10} {known.about}")
         return
     if [trace, generator, from_store].count(None) != 2:  # noqa: PLR2004 - one of the three
-        fail("give a history: a file, --generator NAME (`list` names them), or --from-store URL")
+        fail("give a history: one of FILE, --generator NAME (`list` prints all), --from-store URL")
     if generator is not None and generator not in GENERATORS:
-        fail(f"--generator {generator}: there are {', '.join(GENERATORS)}")
+        fail(f"--generator {generator}: there is no such one; there are {', '.join(GENERATORS)}")
     settings = open_settings(from_store, verbose=False)
     targets = _targets(settings, soft_target, hard_target, confidence)
     ttls = _fixed(fixed)
@@ -105,7 +108,7 @@ def _targets(
     targets = settings.targets
     if not settings.horizon:
         raise InvalidValueError(
-            "LAPSE_RESTORE_HOURS", "is 0: where nothing is restorable there is nothing to learn"
+            "LAPSE_RESTORE_HOURS", "is 0: the TTL policy learns only if sessions are restorable"
         )
     if soft is not None:
         targets = replace(targets, soft=share_from(soft, field="--soft-target"))
@@ -179,5 +182,6 @@ def _show(
     )
     if replayed.adaptive.hard_miss_rate > targets.hard:
         typer.echo(
-            "hard misses are over their target: a longer LAPSE_RESTORE_HOURS helps, a TTL not"
+            "hard misses exceed their target: a longer LAPSE_RESTORE_HOURS helps, a longer TTL "
+            "does not"
         )

@@ -1,4 +1,4 @@
-"""`lapse sweep`: what a server's sweeper does, by itself."""
+"""`lapse sweep`: does the work of a server's sweeper, once or until it is stopped."""
 
 from __future__ import annotations
 
@@ -33,40 +33,41 @@ if TYPE_CHECKING:
 
 _MOST_COUNTED: Final = 1_000_000
 _LONG: Final = 1000
-"""A sweep of more sessions is worth a bar."""
+"""A sweep of more sessions shows a progress bar."""
 
 _WATCH_SLEEP: Final = timedelta(seconds=1)
-"""A sweeper by itself hears of no deadline that others make; looking is cheap."""
+"""The longest pause between two sweeps. This process does not hear of other processes' new
+deadlines, and a sweep that finds nothing is cheap."""
 
 
 def sweep(
     store: StoreOption = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Sweep until nothing is due, which is the default.")
+        bool, typer.Option("--once", help="Sweep until nothing is due; this is the default.")
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Sweep until a signal comes.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")
     ] = False,
     confirm: Annotated[
-        bool, typer.Option("--confirm", help="Release the brake first, because the purge is right.")
+        bool, typer.Option("--confirm", help="Release the brake before the sweep.")
     ] = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Expire and purge the sessions that are due, and print what was done.
 
-    Ends with status 3 when a brake holds the purge.
+    Exits with status 3 if a brake stops the purge.
     """
     if once + watch + dry_run > 1:
-        raise typer.BadParameter("only one of --once, --watch and --dry-run can be meant")
+        raise typer.BadParameter("give only one of --once, --watch and --dry-run")
     if dry_run and confirm:
-        raise typer.BadParameter("--dry-run changes nothing: --confirm does")
+        raise typer.BadParameter("give only one of --dry-run, which changes nothing, and --confirm")
     if watch and as_json:
-        raise typer.BadParameter("--watch prints no JSON; its log does: LAPSE_LOG_FORMAT=json")
+        raise typer.BadParameter("--watch prints no JSON; set LAPSE_LOG_FORMAT=json for its log")
     settings = open_settings(store, verbose=verbose)
     if not settings.cleanup_enabled:
-        fail("SESSION_CLEANUP_ENABLED is false: nothing may be swept")
+        fail("SESSION_CLEANUP_ENABLED is false, so nothing is swept")
     if dry_run:
         _print_dues(run_async(_dues(settings)), as_json=as_json)
         return
@@ -80,7 +81,7 @@ def sweep(
 
 @dataclass
 class _Total:
-    """What the batches of a sweep have done so far."""
+    """The sum of a sweep's batches so far."""
 
     expired: int = 0
     purged: int = 0
@@ -88,7 +89,7 @@ class _Total:
     brake: Brake | None = None
 
     def add(self, report: SweepReport) -> int:
-        """Add a batch, and return how many sessions were changed so far."""
+        """Add a batch, and return how many sessions the sweep has changed so far."""
         self.expired += report.expired
         self.purged += report.purged
         self.kept += report.kept
@@ -131,7 +132,7 @@ async def _confirm(settings: Settings) -> None:
             return
         detail = {"reason": str(brake.reason), "sessions": brake.sessions}
         await AuditLog(store).record_act(by, "confirmed", detail)
-    typer.echo(f"let go of the brake ({brake.reason})", err=True)
+    typer.echo(f"released the brake ({brake.reason})", err=True)
 
 
 async def _sweep(settings: Settings) -> _Total:
@@ -145,7 +146,7 @@ async def _sweep(settings: Settings) -> _Total:
     store = lapse.store
     try:
         ahead = await _ahead(store)
-        if ahead is not None:  # somebody watches a bar that its lines would tear apart
+        if ahead is not None:  # log lines would break the progress bar
             logging.getLogger("lapse.changes").setLevel(logging.WARNING)
             logging.getLogger("lapse.sweeps").setLevel(logging.WARNING)
         with progress_bar("sweeping", ahead) if ahead else nullcontext() as advance:
@@ -167,7 +168,7 @@ async def _sweep(settings: Settings) -> _Total:
 
 
 async def _ahead(store: Database) -> int | None:
-    """Return how much is due, where it is long work and somebody watches; else None."""
+    """Return how many sessions are due, or None if no progress bar is worth showing."""
     from lapse.sweep.store import SweepStore
 
     if not sys.stderr.isatty():
@@ -190,17 +191,17 @@ def _print_total(total: _Total, *, as_json: bool) -> None:
 
 
 def _held(brake: Brake) -> str:
-    """Return what an operator has to know of a brake."""
+    """Return one sentence on a brake: until when, why, and what to do."""
     from lapse.sweep.rules import BrakeReason
 
     match brake.reason:
         case BrakeReason.SHARE:
-            why = f"{brake.sessions:,} sessions would be gone for good, a large share of all"
+            why = f"{brake.sessions:,} sessions would be purged, a large share of all"
         case BrakeReason.CLOCK:
             why = f"the store's clock jumped ahead by {brake.jump}"
     return (
         f"a brake is set, and nothing is purged before {brake.until:%Y-%m-%d %H:%M:%S} UTC: {why}; "
-        "look, then `lapse sweep --confirm`"
+        "review with `lapse sweep --dry-run`, then `lapse sweep --confirm`"
     )
 
 
@@ -209,7 +210,7 @@ async def _watch(settings: Settings) -> None:
 
     from lapse.app import Lapse
 
-    # Whoever says `lapse sweep` wants a sweeper, also where servers have none.
+    # `lapse sweep` sweeps also with LAPSE_SWEEPER=off, which is meant for servers.
     swept = settings.model_copy(update={"sweeper": True})
     lapse = Lapse(settings=swept, notes_artifacts=True)
     lapse.sweeper.longest_sleep = _WATCH_SLEEP

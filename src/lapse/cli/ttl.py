@@ -1,4 +1,4 @@
-"""`lapse ttl`: what the TTL policy has decided, why, and how to make it begin anew."""
+"""`lapse ttl`: shows the TTL policy's decisions and their reasons, and resets its window."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lapse.ttl.store import TtlStore
 
 ttl_commands = typer.Typer(
-    help="The TTL that learns: show it, explain it, start it anew.", no_args_is_help=True
+    help="The TTL policy: show its TTLs, explain them, reset its window.", no_args_is_help=True
 )
 
 AppOption = Annotated[str | None, typer.Option("--app", help="Only this app.")]
@@ -25,9 +25,9 @@ AppOption = Annotated[str | None, typer.Option("--app", help="Only this app.")]
 _HISTORY = 10
 
 _LEGEND = """\
-soft: share of the observed first messages that would resurrect their session; at most: the bound
-for it; hard: share of messages that found nothing left; saved: empty session-hours a day, against
-a TTL of {default} min"""
+soft: share of the observed first messages that would resurrect their session; at most: upper bound
+of that share; hard: share of messages that came after the purge; saved: empty session-hours a day,
+compared with a TTL of {default} min"""
 
 
 @ttl_commands.command()
@@ -38,7 +38,7 @@ def show(
         Path | None, typer.Option(help="Write the Kaplan-Meier curves to this file.")
     ] = None,
 ) -> None:
-    """Show for each app and segment the TTL, why, and what it costs and misses."""
+    """Show the TTL of each app and segment, with its reason, its misses and what it saves."""
     settings = open_settings(store, verbose=False)
     run_async(_show(settings, app_name, png))
 
@@ -48,7 +48,7 @@ def explain(
     store: StoreOption = None,
     app_name: AppOption = None,
 ) -> None:
-    """Print the last decisions about TTLs, and the observations behind each."""
+    """Print the latest decisions about TTLs, and the observations behind each."""
     settings = open_settings(store, verbose=False)
     run_async(_explain(settings, app_name))
 
@@ -58,7 +58,7 @@ def reset_window(
     store: StoreOption = None,
     app_name: AppOption = None,
 ) -> None:
-    """Forget the observations so far, after a release that changes the page; the TTLs stay."""
+    """Ignore the observations so far, for example after a change of the page; the TTLs stay."""
     settings = open_settings(store, verbose=False)
     run_async(_reset(settings, app_name))
 
@@ -118,7 +118,7 @@ def _policy_line(settings: Settings) -> str:
 
     match settings.ttl_policy:
         case Policy.FIXED:
-            return "policy: fixed; nothing is decided, first messages are counted all the same"
+            return "policy: fixed; no TTL is decided, but first messages are counted"
         case Policy.SHADOW:
             return "policy: shadow; these TTLs are not applied"
         case Policy.ADAPTIVE:
@@ -134,11 +134,13 @@ def _notes(scope: Scope, decision: Decision | None) -> list[str]:
         notes.append(f"{name}: the hard target is missed; only a longer LAPSE_RESTORE_HOURS helps")
     if decision.control_alarm:
         notes.append(
-            f"{name}: sessions that live longer hear late messages that others do not; does the "
-            "page give up when a session expires?"
+            f"{name}: sessions with the longest TTL get late messages that others do not get; "
+            "does the page stop sending when a session expires?"
         )
     if decision.withdrawn:
-        notes.append(f"{name}: more than 1 % were deleted before any message; misses may be more")
+        notes.append(
+            f"{name}: more than 1 % of sessions were deleted before a message; misses may be more"
+        )
     return notes
 
 
@@ -199,7 +201,7 @@ async def _explain(settings: Settings, app_name: str | None) -> None:
         await store.close()
     decisions = [one for one in decisions if app_name in {None, one.scope.app_name}]
     if not decisions:
-        fail("nothing was decided yet; set LAPSE_TTL_POLICY=shadow and give it a day")
+        fail("nothing was decided yet; set LAPSE_TTL_POLICY=shadow and wait a day")
     for scope in sorted({decision.scope for decision in decisions}):
         typer.echo(_name(scope))
         for decision in decisions:
@@ -208,7 +210,7 @@ async def _explain(settings: Settings, app_name: str | None) -> None:
 
 
 def sentence(decision: Decision) -> str:
-    """Return a decision as one sentence."""
+    """Return a decision as one line of text, with its observations."""
     from lapse.ttl import Reason
 
     ttl = "no TTL of its own" if decision.ttl is None else f"{_minutes(decision.ttl)} min"
@@ -223,11 +225,11 @@ def sentence(decision: Decision) -> str:
             f"{decision.first_day} to {decision.last_day}"
         )
     if decision.bound is not None and decision.observations:
-        told += f"; {decision.missed:,} came later, at most {decision.bound:.2%} do"
+        told += f"; {decision.missed:,} came later than the TTL, at most {decision.bound:.2%} do"
     if decision.wanted is not None and decision.wanted != decision.ttl:
-        told += f"; the data ask for {_minutes(decision.wanted)} min"
+        told += f"; the data call for {_minutes(decision.wanted)} min"
     if decision.held_until is not None:
-        told += f"; does not fall before {decision.held_until:%Y-%m-%d %H:%M}"
+        told += f"; not lowered before {decision.held_until:%Y-%m-%d %H:%M}"
     return told
 
 
@@ -251,12 +253,12 @@ async def _reset(settings: Settings, app_name: str | None) -> None:
                 if app_name in {None, decision.scope.app_name}
             ]
             if not decisions:
-                fail("nothing was decided yet, so there is no window to forget")
+                fail("nothing was decided yet, so there is no window to reset")
             slot = found.slot if found.slot is not None else 0
             done = await ttls.record_decisions(decisions, slot=slot, version=found.version)
     finally:
         await store.close()
     for decision in decisions:
         typer.echo(
-            f"{_name(decision.scope)}: days before {decision.window_from} do not count any more"
+            f"{_name(decision.scope)}: days before {decision.window_from} are ignored from now on"
         )

@@ -1,4 +1,4 @@
-"""What operators do: to one session, or with a sweep. Each act is recorded with who and when."""
+"""The changes that operators can make. The audit log records each with its operator."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from lapse.sweep.store import SweepStore
 from lapse.sweep.sweeper import sweep_once
 
 MOST_COUNTED: Final = 10_000
-"""Up to how many a dry run counts."""
+"""A dry run stops counting here."""
 
-_SWEEP: Final = timedelta(seconds=10)
-"""For how long a sweep by hand goes on; the sweeper does the rest."""
+_SWEEP_TIME: Final = timedelta(seconds=10)
+"""How long a sweep by hand may take; the sweeper does the rest."""
 
 
 class Action(StrEnum):
-    """What can be done to one session."""
+    """A change of one session."""
 
     RESURRECT = "resurrect"
     EXTEND = "extend"
@@ -41,7 +41,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a page says of an action: on its button, before it is done, and after it."""
+    """The texts of an action: on its button, before it is done, and after it."""
 
     button: str
     question: str
@@ -59,20 +59,20 @@ WORDS: Final[Mapping[Action, Words]] = {
     Action.EXTEND: Words(
         "Extend",
         "Extend this session?",
-        "Its TTL counts from now; its deadline never comes nearer by it.",
+        "Its TTL counts from now on. The deadline never comes nearer.",
         "The session has a fresh TTL.",
     ),
     Action.EXPIRE: Words(
         "Expire now",
         "Expire this session now?",
-        "It is gone for every reader of ADK, as at its deadline. Its owner can have it back "
-        "for a while, and a message that comes at this moment wins.",
+        "For ADK it no longer exists, as after its deadline. Its owner can restore it for a "
+        "while, and a message that comes at this moment wins.",
         "The session is expired.",
     ),
     Action.DELETE: Words(
         "Delete",
         "Delete this session for good?",
-        "The session, its state and every event of it are deleted. Nothing brings them back.",
+        "The session, its state and all its events are deleted. Nothing can restore them.",
         "The session is deleted.",
     ),
 }
@@ -83,12 +83,12 @@ ALLOWED: Final[Mapping[Status, tuple[Action, ...]]] = {
     Status.USED: (Action.DELETE,),
     Status.ORPHAN: (Action.DELETE,),
 }
-"""What is offered; the store decides once more when it is done."""
+"""The actions that a page offers for each status. The store checks again when one is done."""
 
 
 @dataclass(frozen=True, slots=True)
-class HandSwept:
-    """What a sweep by hand did; `ended` is False where more is due."""
+class SweepResult:
+    """How many sessions a sweep by hand changed; `ended` is False if more are due."""
 
     expired: int
     purged: int
@@ -96,8 +96,8 @@ class HandSwept:
     ended: bool
 
 
-class Doing:
-    """Does it, in the name of an operator."""
+class Actions:
+    """Makes changes in the name of an operator, and records them in the audit log."""
 
     def __init__(self, service: LapseSessionService, brakes: BrakeOptions) -> None:
         self._service = service
@@ -105,11 +105,11 @@ class Doing:
         self._brakes = Brakes(brakes)
 
     async def do(self, action: Action, key: SessionKey, operator: Operator) -> Lifecycle | None:
-        """Do something to a session and return its record; None once it is deleted.
+        """Change a session and return its record, or None if it was deleted.
 
         Raises:
-            NoSuchSessionError: it is unknown, or nothing is left to resurrect.
-            WrongStatusError: its status does not allow it.
+            NoSuchSessionError: the session is unknown or purged.
+            WrongStatusError: the session's status does not allow the action.
         """
         with acting(Principal(operator.name, Role.OPERATOR)):
             match action:
@@ -126,12 +126,12 @@ class Doing:
                     return None
 
     async def dues(self) -> Dues:
-        """Return what a sweep would do now; it changes nothing."""
+        """Return what a sweep would do now, without doing it."""
         return await SweepStore(self._store).dues(most=MOST_COUNTED)
 
-    async def sweep(self, operator: Operator) -> HandSwept:
-        """Sweep until nothing is due, for _SWEEP at most."""
-        end = time.monotonic() + _SWEEP.total_seconds()
+    async def sweep(self, operator: Operator) -> SweepResult:
+        """Sweep until nothing is due, but not longer than ten seconds."""
+        end = time.monotonic() + _SWEEP_TIME.total_seconds()
         expired = purged = kept = 0
         full = True
         while full and time.monotonic() < end:
@@ -145,10 +145,10 @@ class Doing:
             await asyncio.sleep(0)
         detail = {"expired": expired, "purged": purged, "kept": kept}
         await AuditLog(self._store).record_act(operator.name, "swept", detail)
-        return HandSwept(expired, purged, kept, ended=not full)
+        return SweepResult(expired, purged, kept, ended=not full)
 
     async def release(self, brake: Brake, operator: Operator) -> bool:
-        """Let go of a brake; False where it is not set any more."""
+        """Release a brake; return False if it is not set any more."""
         if not await SweepStore(self._store).release_brake(since=brake.since):
             return False
         detail = {"reason": str(brake.reason), "sessions": brake.sessions}

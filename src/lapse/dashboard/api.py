@@ -1,6 +1,6 @@
-"""The operators' API: the same reading and the same acts, as JSON."""
+"""The operators' API: what the pages show and change, as JSON."""
 
-# No `from __future__ import annotations`: FastAPI reads those of functions within functions.
+# No `from __future__ import annotations`: FastAPI cannot resolve them in nested functions.
 
 from dataclasses import asdict
 from typing import Annotated, Any, Final
@@ -15,12 +15,12 @@ from lapse.core.clock import iso
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle
-from lapse.dashboard.actions import Action, Doing
+from lapse.dashboard.actions import Action, Actions
 from lapse.dashboard.cookies import Operator
-from lapse.dashboard.login import Admission
+from lapse.dashboard.login import Login
 from lapse.dashboard.pages import AskedQuery, Key
 from lapse.dashboard.reader import TIMEOUT, Reader
-from lapse.dashboard.timeline import about, timeline
+from lapse.dashboard.timeline import acts_on, timeline
 from lapse.dashboard.verdicts import SHOWN, numbers, verdicts
 from lapse.overview.json import brake_json, dues_json, overview_json, record_json
 from lapse.overview.store import OverviewStore
@@ -28,18 +28,18 @@ from lapse.store.sessions import Sessions
 from lapse.sweep.store import SweepStore
 
 _MOST: Final = 500
-_ACTS_LOOKED_AT: Final = 500
+_ACTS_SEARCHED: Final = 500
 
 Document = dict[str, Any]
 
 
 def api_routes(  # noqa: C901 - one function for each route
-    service: LapseSessionService, admission: Admission, reader: Reader, doing: Doing
+    service: LapseSessionService, login: Login, reader: Reader, actions: Actions
 ) -> APIRouter:
-    """Return the routes of `/lapse/api/`; whoever is no operator gets 404 from each."""
+    """Return a router of `/lapse/api/`; every route answers 404 to everybody but operators."""
     router = APIRouter(prefix="/lapse/api", tags=["operators"])
     store = service.store
-    admitted = Annotated[Operator, Depends(admission.of_api)]
+    authorized = Annotated[Operator, Depends(login.operator_of_api)]
 
     async def record_of(key: SessionKey) -> Lifecycle:
         record = await Sessions(store).lifecycle(key)
@@ -48,8 +48,8 @@ def api_routes(  # noqa: C901 - one function for each route
         return record
 
     @router.get("/stats")
-    async def stats(operator: admitted) -> Document:  # noqa: ARG001 - let in
-        """Return how things are: verdicts, numbers, levels, and what changed in 24 hours."""
+    async def stats(operator: authorized) -> Document:  # noqa: ARG001 - checks access
+        """Return verdicts, numbers, sessions by status and app, and the changes of 24 hours."""
         try:
             reading = await reader.reading()
         except TimeoutError as error:
@@ -69,21 +69,21 @@ def api_routes(  # noqa: C901 - one function for each route
 
     @router.get("/sessions")
     async def sessions(
-        operator: admitted,  # noqa: ARG001 - let in
+        operator: authorized,  # noqa: ARG001 - checks access
         query: AskedQuery,
     ) -> Document:
-        """Return a page of sessions; `next` is the `after` of the page that follows."""
+        """Return a page of sessions; `next` is the `after` of the following page."""
         page = await OverviewStore(store).find(query)
         now = (await reader.reading()).overview.now
         records = [store.rules.as_it_reads(record, now) for record in page.records]
         return {"sessions": [record_json(record, now) for record in records], "next": page.next}
 
     @router.get("/session")
-    async def session(operator: admitted, key: Key) -> Document:  # noqa: ARG001 - let in
-        """Return a session's record, its life as steps, and the acts on it."""
+    async def session(operator: authorized, key: Key) -> Document:  # noqa: ARG001 - checks access
+        """Return a session's record, its timeline, and its acts in the audit log."""
         record = await record_of(key)
         now = (await reader.reading()).overview.now
-        acts = about(record, await AuditLog(store).acts(newest=_ACTS_LOOKED_AT))
+        acts = acts_on(record, await AuditLog(store).acts(newest=_ACTS_SEARCHED))
         steps = [
             {
                 "at": iso(step.at),
@@ -100,37 +100,37 @@ def api_routes(  # noqa: C901 - one function for each route
         }
 
     @router.post("/session/{action}")
-    async def act(operator: admitted, action: Action, key: Key) -> Document:
-        """Resurrect, extend, expire or delete a session; return its record as it is then."""
-        record = await doing.do(action, key, operator)
+    async def act(operator: authorized, action: Action, key: Key) -> Document:
+        """Resurrect, extend, expire or delete a session; return its record after the change."""
+        record = await actions.do(action, key, operator)
         now = (await reader.reading()).overview.now
         return {"deleted": True} if record is None else record_json(record, now)
 
     @router.get("/sweep")
-    async def dry_run(operator: admitted) -> Document:  # noqa: ARG001 - let in
-        """Return what a sweep would do now, and the brake that would hold it back."""
-        dues = await doing.dues()
+    async def dry_run(operator: authorized) -> Document:  # noqa: ARG001 - checks access
+        """Return what a sweep would do now, and the brake that is set."""
+        dues = await actions.dues()
         held = None if dues.brake is None else brake_json(dues.brake)
         return dues_json(dues) | {"brake": held}
 
     @router.post("/sweep")
-    async def sweep(operator: admitted) -> Document:
-        """Sweep; return what was done. `ended` is false where more is due."""
-        return asdict(await doing.sweep(operator))
+    async def sweep(operator: authorized) -> Document:
+        """Sweep and return what was changed; `ended` is false if more is due."""
+        return asdict(await actions.sweep(operator))
 
     @router.post("/sweep/confirm")
-    async def confirm(operator: admitted) -> Document:
-        """Let go of the brake that holds back purges."""
+    async def confirm(operator: authorized) -> Document:
+        """Release the brake that is set."""
         brake = await SweepStore(store).brake()
-        return {"released": brake is not None and await doing.release(brake, operator)}
+        return {"released": brake is not None and await actions.release(brake, operator)}
 
     @router.get("/acts")
     async def acts(
-        operator: admitted,  # noqa: ARG001 - let in
+        operator: authorized,  # noqa: ARG001 - checks access
         newest: Annotated[int, Parameter(ge=1, le=_MOST)] = 50,
         before: int | None = None,
     ) -> Document:
-        """Return the newest acts; `next` is the `before` of those that came before them."""
+        """Return the newest acts; `next` is the `before` of the next older ones."""
         found = await AuditLog(store).acts(newest=newest, before=before)
         following = found[-1].number if len(found) == newest else None
         return {"acts": [act_json(act) for act in found], "next": following}

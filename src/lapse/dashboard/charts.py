@@ -1,4 +1,4 @@
-"""The charts, drawn here so that they need no script: coordinates for the templates' SVG."""
+"""Computes the coordinates of the charts, which templates draw as SVG without a script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lapse.ttl.curve import Curve
 HOURS: Final = 24
 _HOUR: Final = timedelta(hours=1)
 _GAP: Final = 0.22
-"""Of an hour's width, what stays empty."""
+"""The share of an hour's width that stays empty."""
 
 _UP: Final = (ChangeKind.CREATED, ChangeKind.USED)
 _DOWN: Final = (ChangeKind.EXPIRED, ChangeKind.RESURRECTED)
@@ -40,7 +40,7 @@ _MARKS: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A rectangle in a square of 100 by 100, y downwards."""
+    """A rectangle in a square of 100 by 100; y grows downwards."""
 
     kind: ChangeKind
     x: float
@@ -51,7 +51,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What changed within one hour."""
+    """The changes within one hour."""
 
     begins: datetime
     counts: Sequence[int]
@@ -59,8 +59,8 @@ class Slot:
     width: float
 
     @property
-    def told(self) -> str:
-        """Return it in words."""
+    def in_words(self) -> str:
+        """Return the hour's changes as text, for its tooltip."""
         parts = ", ".join(
             f"{count:,} {kind}" for kind, count in zip(SERIES, self.counts, strict=True) if count
         )
@@ -85,12 +85,12 @@ class DayChart:
 
     @property
     def marks(self) -> Sequence[tuple[float, str]]:
-        """Return where on the x axis which hour stands."""
+        """Return the positions and labels on the x axis."""
         return [(slot.x, f"{slot.begins:%H:%M}") for slot in self.slots[::6]]
 
     @property
-    def told(self) -> str:
-        """Return it in words."""
+    def in_words(self) -> str:
+        """Return the day's changes as text, for screen readers."""
         parts = ", ".join(
             f"{total:,} {kind}" for kind, total in zip(SERIES, self.totals, strict=True)
         )
@@ -98,7 +98,7 @@ class DayChart:
 
 
 def day_chart(counts: Iterable[Counted], now: datetime) -> DayChart:
-    """Draw what changed in the hour of now and the 23 before it."""
+    """Return the chart of the present hour and the 23 before it."""
     latest = now.replace(minute=0, second=0, microsecond=0)
     hours = [latest - _HOUR * back for back in reversed(range(HOURS))]
     table = {hour: dict.fromkeys(SERIES, 0) for hour in hours}
@@ -117,7 +117,7 @@ def day_chart(counts: Iterable[Counted], now: datetime) -> DayChart:
         slots.append(Slot(hour, tuple(table[hour].values()), round(x, 3), round(width, 3)))
         for kind in SERIES:
             height = table[hour][kind] * scale
-            # The second of a direction stands in front of the first, narrower.
+            # The second series of each direction is narrower and drawn over the first.
             inset = width * (_GAP / 2 if kind in {_UP[0], _DOWN[0]} else 0.31)
             if height:
                 bars.append(
@@ -135,9 +135,11 @@ def day_chart(counts: Iterable[Counted], now: datetime) -> DayChart:
 
 @dataclass(frozen=True, slots=True)
 class CurveChart:
-    """How many sessions had a message by an age, on a logarithmic axis, and where the TTL cuts.
+    """The share of sessions that had a message by each age, and the TTL; the age is logarithmic.
 
-    `line` and `area` are SVG's points in a square of 100 by 100; `ttl_x` and `marks` per cent.
+    `line` and `area` are points of SVG in a square of 100 by 100; `ttl_x`, `ttl_y` and the
+    positions of `marks` are per cent. `top` is the share that had a message at all, and `within`
+    the part of it that came within the TTL.
     """
 
     app_name: str
@@ -151,16 +153,16 @@ class CurveChart:
     within: float | None
 
     @property
-    def told(self) -> str:
-        """Return it in words."""
-        heard = f"{percent(self.top)} of sessions of {self.app_name} hear a message at all"
+    def in_words(self) -> str:
+        """Return the curve's result as text, for its caption."""
+        total = f"{percent(self.top)} of sessions of {self.app_name} get a message at all"
         if self.within is None:
-            return heard
-        return f"{heard}; {percent(self.within)} of those within the TTL of {self.ttl}"
+            return total
+        return f"{total}; {percent(self.within)} of those within the TTL of {self.ttl}"
 
 
 def curve_chart(app_name: str, curve: Curve, ttl: timedelta) -> CurveChart:
-    """Draw an app's curve up to its last edge."""
+    """Return the chart of an app's curve, up to the curve's last edge."""
     last = len(curve.silent) - 1
     heard = [1 - share for share in curve.silent]
     longest = EDGES[last]

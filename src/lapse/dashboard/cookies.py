@@ -1,4 +1,4 @@
-"""What a browser keeps of a log-in, and who may try another: signatures and attempts."""
+"""Signatures of log-in cookies and forms, and the limit on wrong tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from pydantic import SecretStr
 
 TOKENS_NAME: Final = "operator"
-"""Who acts by the token; a name given at log-in follows after a colon."""
+"""The operator who uses the token. A name given at log-in follows after a colon."""
 
 LONGEST_GIVEN_NAME: Final = 64
 
@@ -26,12 +26,12 @@ _MOST_ADDRESSES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who was let in.
+    """An operator who may use the pages.
 
     Attributes:
-        name: as acts record it.
-        session: what their forms are bound to: a log-in, or a principal.
-        logged_in: whether a cookie says so, which can be taken back by a log-out.
+        name: the name in the audit log.
+        session: the log-in or the principal to which this operator's forms are bound.
+        logged_in: whether a cookie identifies the operator, so that a log-out is possible.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Operator:
 
 
 class Signatures:
-    """Signs cookies and forms with a key that follows from the token.
+    """Signs cookies and forms with a key that is derived from the token.
 
-    So every process with the token reads what the others signed, and a new token ends every
-    log-in. Without a token the key is this process's own.
+    So all processes with the same token accept each other's signatures, and a new token ends
+    every log-in. Without a token the key is random and this process's own.
     """
 
     def __init__(self, token: SecretStr | None, logged_in: timedelta) -> None:
@@ -54,16 +54,16 @@ class Signatures:
         self._forms = _serializer(key, "form")
 
     def is_token(self, given: str) -> bool:
-        """Return whether it is the token; takes as long whatever is given."""
+        """Return whether `given` is the token, in constant time."""
         return hmac.compare_digest(_digest(given), self._token)
 
     def cookie(self, given_name: str) -> str:
-        """Return the cookie of a new log-in, of somebody who says their name, or none."""
+        """Return the cookie of a new log-in; `given_name` may be empty."""
         name = f"{TOKENS_NAME}:{given_name}" if given_name else TOKENS_NAME
         return str(self._cookies.dumps([name, secrets.token_urlsafe(16)]))
 
     def read_cookie(self, cookie: str) -> Operator | None:
-        """Return whose cookie it is; None where it is forged, or too old."""
+        """Return the operator of a cookie, or None if it is forged or too old."""
         try:
             name, session = self._cookies.loads(cookie, max_age=self._age)
         except (BadData, ValueError, TypeError):
@@ -71,11 +71,11 @@ class Signatures:
         return Operator(str(name), str(session), logged_in=True)
 
     def form_token(self, session: str) -> str:
-        """Return what the forms of a log-in carry, to tell them from others' forms."""
+        """Return the token that a log-in's forms carry against cross-site request forgery."""
         return str(self._forms.dumps(session))
 
     def is_form_token(self, given: str, session: str) -> bool:
-        """Return whether a form was made for this log-in, and not too long ago."""
+        """Return whether a form's token was made for this log-in and is not too old."""
         try:
             signed = self._forms.loads(given, max_age=self._age)
         except BadData:
@@ -94,13 +94,13 @@ def _digest(text: str) -> bytes:
 
 
 class Attempts:
-    """How often each address failed lately; it has to wait after a few times."""
+    """A rate limit on wrong tokens: after five in a minute an address has to wait."""
 
     def __init__(self) -> None:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
     def wait(self, address: str) -> timedelta:
-        """Return how long an address has to wait before its next attempt."""
+        """Return how long an address must wait before its next attempt; zero if it need not."""
         failures = self._failures.get(address)
         if failures is None or len(failures) < _TRIES:
             return timedelta(0)
@@ -108,7 +108,7 @@ class Attempts:
         return timedelta(seconds=max(0.0, rest))
 
     def failed(self, address: str) -> None:
-        """Note a failure."""
+        """Count a wrong token from an address; only the newest 10,000 addresses are kept."""
         self._failures.setdefault(address, deque(maxlen=_TRIES)).append(time.monotonic())
         self._failures.move_to_end(address)
         while len(self._failures) > _MOST_ADDRESSES:

@@ -1,4 +1,4 @@
-"""Who is let in. To everybody else there is nothing here: 404, as anywhere else."""
+"""Access to the operators' pages and API. Everybody else gets the 404 of an unknown path."""
 
 from __future__ import annotations
 
@@ -21,33 +21,41 @@ _SAFE: Final = {"GET", "HEAD"}
 _log = logging.getLogger(__name__)
 
 
-class Admission:
-    """Decides on each request for the operators' pages and API."""
+class Login:
+    """Checks who sends a request for the operators' pages or API, and logs browsers in and out."""
 
     def __init__(self, options: OperatorOptions) -> None:
         self._options = options
         self.signatures = Signatures(options.token, options.logged_in)
         self.attempts = Attempts()
 
-    def reachable(self, request: Request) -> None:
-        """Let through what comes by the right door, where there may be somebody to let in."""
+    def check_reachable(self, request: Request) -> None:
+        """Check the port, and that a token or an operator's principal can open the pages.
+
+        Raises:
+            HTTPException: 404.
+        """
         server = request.scope.get("server")
         if self._options.port is not None and (not server or server[1] != self._options.port):
-            raise _nothing_here()
+            raise _not_found()
         if self._options.token is None and _principal() is None:
-            raise _nothing_here()
+            raise _not_found()
 
-    def of_page(self, request: Request) -> Operator:
-        """Return who asks for a page; whoever may log in is led there instead."""
-        self.reachable(request)
+    def operator_of_page(self, request: Request) -> Operator:
+        """Return the operator who asks for a page, by principal or cookie.
+
+        Raises:
+            HTTPException: 303 to the log-in form if the browser may log in, else 404.
+        """
+        self.check_reachable(request)
         operator = _principal() or self.signatures.read_cookie(request.cookies.get(COOKIE, ""))
         if operator is not None:
             return operator
         if request.headers.get("hx-request"):
-            # Has the whole page fetched anew, which leads to the log-in.
-            raise _nothing_here({"HX-Refresh": "true"})
+            # htmx reloads the whole page then, and that redirects to the log-in form.
+            raise _not_found({"HX-Refresh": "true"})
         if request.method not in _SAFE or current_principal() is not None:
-            raise _nothing_here()
+            raise _not_found()
         wanted = request.url.path.removeprefix(request.scope.get("root_path", ""))
         if request.url.query:
             wanted += f"?{request.url.query}"
@@ -56,32 +64,41 @@ class Admission:
             303, headers={"Location": f"{home}/login?then={quote(wanted, safe='')}"}
         )
 
-    def of_api(self, request: Request) -> Operator:
-        """Return who asks the API: a principal, or who bears the token. Cookies do not count."""
-        self.reachable(request)
+    def operator_of_api(self, request: Request) -> Operator:
+        """Return the operator who asks the API, by principal or bearer token; cookies do not count.
+
+        Raises:
+            HTTPException: 403 for a change from another origin's page, 404 without access, 429
+                after too many wrong tokens.
+        """
+        self.check_reachable(request)
         if request.method not in _SAFE and is_foreign(request):
-            raise HTTPException(403, "this comes from a page of another origin")
+            raise HTTPException(403, "the request comes from a page of another origin")
         operator = _principal()
         if operator is not None:
             return operator
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or current_principal() is not None:
-            raise _nothing_here()
+            raise _not_found()
         if not self.try_token(request, given.strip()):
-            raise _nothing_here()
+            raise _not_found()
         return Operator("operator", "api")
 
-    def may_log_in(self, request: Request) -> None:
-        """Let through who may try the token: nobody where there is none, nor known users."""
-        self.reachable(request)
-        if self._options.token is None or (current_principal() is not None and not _principal()):
-            raise _nothing_here()
-
-    def try_token(self, request: Request, given: str) -> bool:
-        """Return whether it is the token.
+    def check_may_log_in(self, request: Request) -> None:
+        """Check that the log-in form is open to whoever asks.
 
         Raises:
-            HTTPException: 429; there were too many failures from that address.
+            HTTPException: 404 if no token is set, or if authentication knows the client as a user.
+        """
+        self.check_reachable(request)
+        if self._options.token is None or (current_principal() is not None and not _principal()):
+            raise _not_found()
+
+    def try_token(self, request: Request, given: str) -> bool:
+        """Return whether `given` is the token; count a wrong one against the client's address.
+
+        Raises:
+            HTTPException: 429 after too many wrong tokens from that address.
         """
         address = request.client.host if request.client else ""
         wait = self.attempts.wait(address)
@@ -97,26 +114,26 @@ class Admission:
         return False
 
     def check_origin(self, request: Request) -> None:
-        """Let through what one of our pages sent.
+        """Check that a form was sent from a page of this origin.
 
         Raises:
             HTTPException: 403.
         """
         if is_foreign(request, proof_needed=True):
-            raise HTTPException(403, "this form comes from a page of another origin")
+            raise HTTPException(403, "the form comes from a page of another origin")
 
     def check_form(self, request: Request, operator: Operator, form: dict[str, str]) -> None:
-        """Let through a form that our own page sent, in the name of who it was made for.
+        """Check that a form was sent from a page of this origin, made for this operator.
 
         Raises:
             HTTPException: 403.
         """
         self.check_origin(request)
         if not self.signatures.is_form_token(form.get(FORM_FIELD, ""), operator.session):
-            raise HTTPException(403, "this form is not of your log-in, or too old: go back, reload")
+            raise HTTPException(403, "the form is too old or of another log-in: go back and reload")
 
     def set_cookie(self, request: Request, response: Response, given_name: str) -> None:
-        """Log in."""
+        """Log a browser in: set the signed cookie in the answer."""
         response.set_cookie(
             COOKIE,
             self.signatures.cookie(given_name),
@@ -128,20 +145,20 @@ class Admission:
         )
 
     def delete_cookie(self, request: Request, response: Response) -> None:
-        """Log out."""
+        """Log a browser out: delete the cookie. A copy of the cookie stays valid."""
         response.delete_cookie(COOKIE, path=f"{base_of(request)}/", httponly=True)
 
 
 def base_of(request: Request) -> str:
-    """Return the path of the pages, below whatever prefix a proxy or a parent puts before."""
+    """Return the path of the pages, with the prefix of a proxy or a parent application."""
     return f"{request.scope.get('root_path', '')}/lapse"
 
 
 def is_foreign(request: Request, *, proof_needed: bool = False) -> bool:
-    """Return whether a browser sent this from a page that is not ours.
+    """Return whether a browser sent this request from a page of another origin.
 
-    Where a browser says so itself, it is believed: no page can make it say anything else. With
-    `proof_needed`, who says nothing counts as foreign.
+    `Sec-Fetch-Site` decides if it is there, because no page can set it; else `Origin` does. A
+    request with neither header counts as foreign only with `proof_needed`.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:
@@ -153,9 +170,9 @@ def is_foreign(request: Request, *, proof_needed: bool = False) -> bool:
 
 
 def _is_encrypted(request: Request) -> bool:
-    """Return whether the browser's connection is encrypted, as far as anybody says.
+    """Return whether the browser's connection is encrypted, by its URL or by a proxy's header.
 
-    Who lies about it only has their own cookie come back less often.
+    The header can be forged, but a forger only makes their own cookie `Secure`.
     """
     forwarded = request.headers.get("x-forwarded-proto", "")
     return "https" in {request.url.scheme, forwarded.partition(",")[0].strip().lower()}
@@ -168,5 +185,5 @@ def _principal() -> Operator | None:
     return Operator(principal.name, f"principal {principal.name}")
 
 
-def _nothing_here(headers: dict[str, str] | None = None) -> HTTPException:
+def _not_found(headers: dict[str, str] | None = None) -> HTTPException:
     return HTTPException(404, headers=headers)

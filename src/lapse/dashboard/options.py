@@ -1,4 +1,4 @@
-"""How the operators' pages and their API are opened."""
+"""The options of the operators' pages: who may use them, and on which port."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from pydantic import AfterValidator, SecretStr
 from lapse.core.errors import InvalidValueError
 
 SHORTEST_TOKEN: Final = 24
-"""Characters of a token: as many random ones cannot be guessed."""
+"""The least number of characters of a token; that many random ones cannot be guessed."""
 
 LOGGED_IN: Final = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorOptions:
-    """Who gets at `/lapse/`, and where.
+    """Who may use `/lapse/`, and on which port.
 
     Attributes:
-        token: what opens it; None: closed but to principals who are operators.
-        port: it is served on connections to this port alone; None: wherever the rest is.
-        logged_in: for how long a log-in holds.
-        store: the store's address, for people; it must hold no password.
+        token: the token for the log-in and the API. With None only authenticated principals
+            with the operator's role have access.
+        port: the only port that serves the pages; None means every port of the application.
+        logged_in: how long a log-in is valid.
+        store: the store's address, which the pages show; it must not contain a password.
     """
 
     token: SecretStr | None = None
@@ -39,10 +40,10 @@ class OperatorOptions:
 
 
 def check_token(token: SecretStr) -> SecretStr:
-    """Return a token that cannot be guessed.
+    """Return the token if it is long enough not to be guessed.
 
     Raises:
-        InvalidValueError: it is too short, or an HTTP header could not carry it.
+        InvalidValueError: it is too short, or an HTTP header cannot carry it.
     """
     text = token.get_secret_value()
     if len(text) < SHORTEST_TOKEN:
@@ -60,7 +61,7 @@ AdminToken = Annotated[SecretStr, AfterValidator(check_token)]
 
 
 def without_password(url: str) -> str:
-    """Return a store's URL without what might be secret: its password and its parameters."""
+    """Return a store's URL without its password and its parameters, which may be secret."""
     scheme, slashes, rest = url.partition("://")
     if scheme.startswith("sqlite"):
         return url.partition("?")[0]

@@ -1,6 +1,6 @@
-"""The operators' pages: to look at. What changes something stands in `changes.py`."""
+"""The operators' pages that only show something. `forms.py` has those that change something."""
 
-# No `from __future__ import annotations`: FastAPI reads those of functions within functions.
+# No `from __future__ import annotations`: FastAPI cannot resolve them in nested functions.
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,11 +21,11 @@ from lapse.dashboard.actions import ALLOWED, WORDS, Action
 from lapse.dashboard.charts import SERIES, day_chart
 from lapse.dashboard.cookies import Operator
 from lapse.dashboard.errors import PageRoute
-from lapse.dashboard.login import Admission
+from lapse.dashboard.login import Login
 from lapse.dashboard.options import OperatorOptions
 from lapse.dashboard.reader import Reader, by_status
 from lapse.dashboard.rendering import SECURITY, Pages
-from lapse.dashboard.timeline import about, timeline
+from lapse.dashboard.timeline import acts_on, timeline
 from lapse.dashboard.verdicts import Reading, numbers, unreachable, verdicts
 from lapse.overview.json import record_json
 from lapse.overview.store import OverviewStore, Page, Query
@@ -34,14 +34,14 @@ from lapse.store.sessions import Sessions
 _FIRST_ROWS: Final = 10
 _ROWS: Final = 50
 _ACTS: Final = 50
-_ACTS_LOOKED_AT: Final = 500
-"""Of so many newest acts those on one session are shown with it."""
+_ACTS_SEARCHED: Final = 500
+"""How many of the newest acts are searched for those on one session."""
 
 _EXPORTED_AT_ONCE: Final = 500
 
 
 def session_key(app: str, user: str, id: str) -> SessionKey:  # noqa: A002 - the parameter's name
-    """Return the key that an address names; in its query, for an id may hold any character."""
+    """Return the key in an address's query; the path cannot hold it: ids may have any character."""
     return SessionKey(app, user, id)
 
 
@@ -57,7 +57,7 @@ def asked_query(
     *,
     size: Annotated[int, Parameter(ge=1, le=500)] = _ROWS,
 ) -> Query:
-    """Return the query that an address asks for; an empty field asks for nothing."""
+    """Return the query for sessions in an address; an empty field does not filter."""
     return Query(status, app or None, user or None, prefix or None, after or None, size)
 
 
@@ -67,24 +67,24 @@ AskedQuery = Annotated[Query, Depends(asked_query)]
 def page_routes(  # noqa: C901 - one function for each page
     service: LapseSessionService,
     options: OperatorOptions,
-    admission: Admission,
+    login: Login,
     pages: Pages,
     reader: Reader,
 ) -> APIRouter:
-    """Return the routes of the pages."""
+    """Return a router of the pages."""
     router = APIRouter(prefix="/lapse", route_class=PageRoute, include_in_schema=False)
     store = service.store
-    admitted = Annotated[Operator, Depends(admission.of_page)]
+    authorized = Annotated[Operator, Depends(login.operator_of_page)]
 
     def common(operator: Operator) -> dict[str, Any]:
         return {
             "operator": operator,
-            "form_token": admission.signatures.form_token(operator.session),
+            "form_token": login.signatures.form_token(operator.session),
             "store": options.store,
         }
 
     async def live(reading: Reading) -> dict[str, Any]:
-        """Return what is refreshed in place."""
+        """Return the values of the part of the page that is refreshed in place."""
         return {
             "now": reading.overview.now,
             "verdicts": verdicts(reading),
@@ -94,7 +94,7 @@ def page_routes(  # noqa: C901 - one function for each page
         }
 
     @router.get("/")
-    async def overview(request: Request, operator: admitted) -> Response:
+    async def overview(request: Request, operator: authorized) -> Response:
         first = Query(status=Status.WAITING, size=_FIRST_ROWS)
         try:
             reading = await reader.reading()
@@ -114,13 +114,13 @@ def page_routes(  # noqa: C901 - one function for each page
         )
 
     @router.get("/live")
-    async def fragment(request: Request, operator: admitted) -> Response:  # noqa: ARG001 - let in
+    async def fragment(request: Request, operator: authorized) -> Response:  # noqa: ARG001 - checks access
         return pages.page(request, "live.html", **await live(await reader.reading()))
 
     @router.get("/sessions")
     async def sessions(
         request: Request,
-        operator: admitted,
+        operator: authorized,
         query: AskedQuery,
         done: str = "",
     ) -> Response:
@@ -137,12 +137,12 @@ def page_routes(  # noqa: C901 - one function for each page
         )
 
     @router.get("/session")
-    async def session(request: Request, operator: admitted, key: Key, done: str = "") -> Response:
+    async def session(request: Request, operator: authorized, key: Key, done: str = "") -> Response:
         record = await Sessions(store).lifecycle(key)
         if record is None:
             raise NoSuchSessionError(f"session {key.short}… does not exist")
         now = (await reader.reading()).overview.now
-        acts = about(record, await AuditLog(store).acts(newest=_ACTS_LOOKED_AT))
+        acts = acts_on(record, await AuditLog(store).acts(newest=_ACTS_SEARCHED))
         document = record_json(record, now=now)
         return pages.page(
             request,
@@ -158,7 +158,7 @@ def page_routes(  # noqa: C901 - one function for each page
         )
 
     @router.get("/acts")
-    async def acts(request: Request, operator: admitted, before: int | None = None) -> Response:
+    async def acts(request: Request, operator: authorized, before: int | None = None) -> Response:
         found = await AuditLog(store).acts(newest=_ACTS, before=before)
         return pages.page(
             request,
@@ -171,13 +171,13 @@ def page_routes(  # noqa: C901 - one function for each page
         )
 
     @router.get("/acts.json")
-    async def acts_json(operator: admitted) -> Response:  # noqa: ARG001 - let in
+    async def acts_json(operator: authorized) -> Response:  # noqa: ARG001 - checks access
         return _download(
             _exported(AuditLog(store).acts, _json_line), "application/x-ndjson", "acts.json"
         )
 
     @router.get("/acts.csv")
-    async def acts_csv(operator: admitted) -> Response:  # noqa: ARG001 - let in
+    async def acts_csv(operator: authorized) -> Response:  # noqa: ARG001 - checks access
         exported = _exported(AuditLog(store).acts, act_csv, acts_csv_head())
         return _download(exported, "text/csv", "acts.csv")
 
@@ -185,12 +185,12 @@ def page_routes(  # noqa: C901 - one function for each page
 
 
 def address_of(key: SessionKey) -> str:
-    """Return a session's part of an address."""
+    """Return the query of a session's address: `app`, `user` and `id`."""
     return urlencode({"app": key.app_name, "user": key.user_id, "id": key.session_id})
 
 
 def _listing(page: Page, query: Query, reading: Reading) -> dict[str, Any]:
-    """Return what the list of sessions is filled with, and where its links lead."""
+    """Return the values of the list of sessions, and the function that makes its links."""
     now = reading.overview.now
 
     def link(status: Status | None = query.status, after: str | None = None) -> str:
@@ -217,7 +217,7 @@ def _listing(page: Page, query: Query, reading: Reading) -> dict[str, Any]:
 
 
 def _done(action: str) -> str:
-    """Return what is said after an action; nothing for what is none."""
+    """Return the text after an action; empty if `action` is not one."""
     return WORDS[Action(action)].done if action in set(Action) else ""
 
 
@@ -228,7 +228,7 @@ def _detail(act: Act) -> str:
 async def _exported(
     read: Callable[..., Any], line: Callable[[Act], str], head: str = ""
 ) -> AsyncIterator[str]:
-    """Yield every act as lines, the newest first."""
+    """Yield all acts as lines, the newest first."""
     yield head
     before: int | None = None
     while found := await read(newest=_EXPORTED_AT_ONCE, before=before):

@@ -1,4 +1,4 @@
-"""What pages and API read of a store."""
+"""Reads from the store what the pages and the API show."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lapse.ttl.curve import Curve
 from lapse.ttl.rounds import ttl_of
 
 TIMEOUT: Final = timedelta(seconds=5)
-"""A page says that the store does not answer rather than wait for longer."""
+"""A page that has waited this long says that the store does not answer."""
 
 _MOST_CURVES: Final = 3
 
 
 class Reader:
-    """Reads what operators are shown."""
+    """Reads the overview of a store and the curves of the TTL policy."""
 
     def __init__(self, service: LapseSessionService, *, sweeps: bool) -> None:
         self._service = service
@@ -32,11 +32,11 @@ class Reader:
         self._sweeps = sweeps
 
     async def reading(self) -> Reading:
-        """Return how things are.
+        """Return the present state of the store and of the TTL policy.
 
         Raises:
             StoreUnavailableError: the store does not answer.
-            TimeoutError: likewise.
+            TimeoutError: the store did not answer within TIMEOUT.
         """
         began = time.perf_counter()
         async with asyncio.timeout(TIMEOUT.total_seconds()):
@@ -48,23 +48,23 @@ class Reader:
             rules=self._store.rules,
             mode=policy.mode,
             targets=policy.targets,
-            standing=policy.standing,
+            in_force=policy.standing,
             sweeps=self._sweeps,
         )
 
     def curves(self, now: datetime) -> Sequence[CurveChart]:
-        """Return the curves of the largest apps that have any, each with its TTL in force.
+        """Return the curves of the largest apps that have one, each with its TTL in force.
 
-        They are made from what the TTL policy reads once a day: the store is not asked.
+        They are made from what the TTL policy reads once a day, so this does not read the store.
         """
         policy = self._service.policy
         apps = {scope: days for scope, days in policy.observed.items() if not scope.segment}
 
-        def heard(scope: Scope) -> int:
+        def first_messages(scope: Scope) -> int:
             return sum(sum(day.heard.counts) for day in apps[scope])
 
         charts = []
-        for scope in sorted(apps, key=heard, reverse=True)[:_MOST_CURVES]:
+        for scope in sorted(apps, key=first_messages, reverse=True)[:_MOST_CURVES]:
             curve = Curve.of(apps[scope], self._store.rules.horizon, now)
             if curve is not None and len(curve.silent) > 1:
                 ttl = ttl_of(scope, policy.standing, policy.default)
@@ -73,6 +73,6 @@ class Reader:
 
 
 def by_status(overview: Overview) -> dict[Status | None, int]:
-    """Return how many sessions have each status; None has those of any."""
+    """Return how many sessions have each status; the key None has the total."""
     shown = (None, Status.WAITING, Status.USED, Status.EXPIRED)
     return {status: tallied(overview.tallies, status) for status in shown}

@@ -1,4 +1,4 @@
-"""The pages' templates, their files, and the headers that all of them have."""
+"""The templates of the pages, their static files and their security headers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECURITY: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    # Not `no-referrer`: browsers would send forms with `Origin: null`.
+    # With `no-referrer` browsers would send forms with `Origin: null`.
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -40,7 +40,7 @@ MEDIA_TYPES: Final = {
 
 
 class Pages:
-    """Fills the templates."""
+    """Renders the templates; `files` are the static files by name."""
 
     def __init__(self) -> None:
         self.files = {
@@ -73,13 +73,13 @@ class Pages:
     def page(
         self, request: Request, template: str, *, status: int = 200, **values: Any
     ) -> HTMLResponse:
-        """Return a filled template."""
+        """Return a rendered template with the security headers."""
         text = self._templates.get_template(template).render(base=base_of(request), **values)
         return HTMLResponse(text, status, headers=SECURITY)
 
 
 def coded(text: str) -> Markup:
-    """Return text with what stands between backticks as code."""
+    """Return text as HTML, with the parts between backticks as code."""
     parts = text.split("`")
     code = Markup("<code>{}</code>")
     return Markup("").join(

@@ -9,7 +9,7 @@ from lapse.store.settings import StoreSettings
 
 
 class DashboardSettings(StoreSettings):
-    """The settings of the operators' pages, which name the store."""
+    """The settings of the operators' pages; the pages also show the store's URL."""
 
     admin_token: AdminToken | None = Field(
         default=None, repr=False, validation_alias="LAPSE_ADMIN_TOKEN"
@@ -21,7 +21,7 @@ class DashboardSettings(StoreSettings):
 
     @property
     def operators(self) -> OperatorOptions:
-        """Return what opens the operators' pages, and on which port."""
+        """Return the options of the operators' pages."""
         return OperatorOptions(
             token=self.admin_token,
             port=self.admin_port,

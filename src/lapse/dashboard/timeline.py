@@ -1,4 +1,4 @@
-"""The story of one session, with how long each part of it took."""
+"""The timeline of one session, with the time between its steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lapse.dashboard.words import span
 
 
 class Tense(StrEnum):
-    """Whether a step has been taken."""
+    """Whether a step has happened."""
 
     PAST = "past"
     NOW = "now"
@@ -25,11 +25,11 @@ class Step:
     """One step of a session's life.
 
     Attributes:
-        at: when.
-        title: what.
-        tense: whether it has been.
-        note: what else is known of it.
-        after: how long after the step before; None for the first.
+        at: when the step happened or will happen.
+        title: what happens.
+        tense: whether it has happened.
+        note: more about the step; may be empty.
+        after: the time since the step before; None for the first step.
     """
 
     at: datetime
@@ -40,22 +40,20 @@ class Step:
 
 
 def timeline(record: Lifecycle, acts: Iterable[Act], now: datetime) -> Sequence[Step]:
-    """Return the steps in order, with the present one among them.
+    """Return the steps of a session in order of time, with the present as one of them.
 
-    A record keeps the last of each kind of change: of several resurrections, their number.
+    A record has the time of the last change of each kind, and of resurrections only the number.
     """
     steps = [_step(record.created_at, "Created", now, _wait(record))]
     if record.first_message_at is not None:
-        steps.append(_step(record.first_message_at, "First message", now, "Kept from here on"))
+        steps.append(_step(record.first_message_at, "First message", now, "Kept from now on"))
     if record.expired_at is not None and record.status is Status.EXPIRED:
-        steps.append(_step(record.expired_at, "Expired", now, "Gone for every reader of ADK"))
+        steps.append(_step(record.expired_at, "Expired", now, "For ADK it no longer exists"))
     if record.status is Status.WAITING and record.expires_at is not None:
         title = "Expires" if record.expires_at > now else "Deadline passed"
         steps.append(_step(record.expires_at, title, now, "Unless a message comes first"))
     if record.status in {Status.WAITING, Status.EXPIRED} and record.restorable_until is not None:
-        steps.append(
-            _step(record.restorable_until, "Purged", now, "Until then it can be brought back")
-        )
+        steps.append(_step(record.restorable_until, "Purged", now, "Restorable until then"))
     steps += [_step(act.at, f"{act.action.capitalize()} by {act.by}", now) for act in acts]
     steps.append(Step(now, f"Now: {record.status}", Tense.NOW, _resurrections(record)))
     steps.sort(key=lambda step: step.at)
@@ -65,8 +63,8 @@ def timeline(record: Lifecycle, acts: Iterable[Act], now: datetime) -> Sequence[
     ]
 
 
-def about(record: Lifecycle, acts: Iterable[Act]) -> Sequence[Act]:
-    """Return the acts on a session: those on its app and on ids that begin as its own does."""
+def acts_on(record: Lifecycle, acts: Iterable[Act]) -> Sequence[Act]:
+    """Return the acts on a session. Acts hold the beginning of an id only, which is compared."""
     key = record.key
     return [act for act in acts if (act.app_name, act.session) == (key.app_name, key.short)]
 

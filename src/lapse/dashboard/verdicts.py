@@ -1,4 +1,4 @@
-"""From what a store tells to what operators are told: verdicts and numbers."""
+"""The verdicts and numbers on the overview page, computed from a reading of the store."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from lapse.ttl import Decision, Policy, Scope, Targets
 from lapse.ttl.rounds import ttl_of
 
 SHOWN: Final = timedelta(hours=24)
-"""Of how much time the page tells."""
+"""The period of the page's counts."""
 
 _SWEPT_LATELY: Final = timedelta(minutes=1)
 _LATE: Final = timedelta(seconds=5)
 _SLOW: Final = timedelta(milliseconds=250)
 _ENOUGH: Final = 20
-"""First messages below which their share says nothing."""
+"""With fewer first messages than this the share of late ones means nothing."""
 
 HOUR: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a page is made from.
+    """The state of the store and of the TTL policy at one moment.
 
     Attributes:
-        overview: what the store tells.
-        took: how long it took to tell.
-        rules: what the store enforces.
+        overview: counts and times from the store.
+        took: how long reading the overview took.
+        rules: the rules that the store enforces.
         mode: how new sessions get their TTL.
-        targets: what that aims at.
-        standing: what it has decided.
+        targets: the targets of the TTL policy.
+        in_force: the decisions of the TTL policy that are in force.
         sweeps: whether this process sweeps.
     """
 
@@ -45,18 +45,18 @@ class Reading:
     rules: Rules
     mode: Policy
     targets: Targets
-    standing: Mapping[Scope, Decision] = field(default_factory=dict)
+    in_force: Mapping[Scope, Decision] = field(default_factory=dict)
     sweeps: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One sentence on how things are; where they are not well, why, and what to do.
+    """One sentence on the state of something; if it is not well, also the reason and remedies.
 
     Attributes:
-        name: of the section that the sentence leads to.
-        sentence: how things are.
-        reason: why it is not well; empty where it is.
+        name: the name of the section with the reason, to which the sentence links.
+        sentence: the state.
+        reason: why the state is not well; empty if it is well.
         remedies: what to do about it, in the order to try.
     """
 
@@ -67,7 +67,7 @@ class Verdict:
 
     @property
     def is_well(self) -> bool:
-        """Return whether nothing is to be done."""
+        """Return whether there is nothing to do."""
         return not self.reason
 
 
@@ -82,28 +82,28 @@ class Number:
 
 
 def unreachable(reason: str) -> Verdict:
-    """Return what is told while the store does not answer."""
+    """Return the verdict for a store that does not answer."""
     return Verdict(
         "store",
         "The store does not answer",
-        f"Nothing below could be read: {reason}.",
+        f"The page could not be read: {reason}.",
         (
-            "Is the database up, and does it take connections from here?",
-            "Sessions are safe meanwhile: deadlines are data, and the first sweep catches up.",
+            "Is the database up, and does it accept connections from this host?",
+            "Sessions are safe meanwhile: deadlines are stored, and the first sweep catches up.",
         ),
     )
 
 
 def verdicts(reading: Reading) -> Sequence[Verdict]:
-    """Return the sentences, those that always stand first and in one order."""
-    told = [_swept(reading), _overdue(reading), _answers(reading), _heard(reading)]
-    told += [_braked(brake, reading.overview.now) for brake in _set(reading.overview.brake)]
-    told += _alarms(reading)
-    return told
+    """Return the verdicts: four that are always there, in a fixed order, then brake and alarms."""
+    found = [_swept(reading), _overdue(reading), _answers(reading), _met_expired(reading)]
+    found += [_braked(brake, reading.overview.now) for brake in _brakes(reading.overview.brake)]
+    found += _alarms(reading)
+    return found
 
 
 def numbers(reading: Reading) -> Sequence[Number]:
-    """Return the six numbers."""
+    """Return the six numbers at the top of the page."""
     overview = reading.overview
     midnight = datetime.combine(overview.now.astimezone(UTC).date(), time(0), UTC)
     late = _lateness(overview, enforced=reading.rules.enforced)
@@ -126,12 +126,12 @@ def _of_an_hour(label: str, overview: Overview, kind: ChangeKind) -> Number:
 
 
 def tallied(tallies: Iterable[Tally], status: Status | None = None) -> int:
-    """Return how many sessions have a status, of all apps; with None, any."""
+    """Return how many sessions of all apps have a status, or any status with None."""
     return sum(tally.sessions for tally in tallies if status in {None, tally.status})
 
 
 def counted(overview: Overview, kind: ChangeKind, since: datetime) -> int:
-    """Return how many changes of a kind there were, to the BUCKET."""
+    """Return how many changes of a kind there were since a moment, rounded to a BUCKET."""
     return sum(
         count.sessions
         for count in overview.counts
@@ -139,8 +139,8 @@ def counted(overview: Overview, kind: ChangeKind, since: datetime) -> int:
     )
 
 
-def heard_expired(counts: Iterable[Counted]) -> tuple[int, int]:
-    """Return how many sessions were resurrected and how many had their first message."""
+def resurrected_and_used(counts: Iterable[Counted]) -> tuple[int, int]:
+    """Return how many sessions were resurrected, and how many had their first message."""
     of_kind = {ChangeKind.RESURRECTED: 0, ChangeKind.USED: 0}
     for count in counts:
         if count.kind in of_kind:
@@ -148,7 +148,7 @@ def heard_expired(counts: Iterable[Counted]) -> tuple[int, int]:
     return of_kind[ChangeKind.RESURRECTED], of_kind[ChangeKind.USED]
 
 
-def _set(brake: Brake | None) -> tuple[Brake, ...]:
+def _brakes(brake: Brake | None) -> tuple[Brake, ...]:
     return () if brake is None else (brake,)
 
 
@@ -158,9 +158,9 @@ def _swept(reading: Reading) -> Verdict:
         return Verdict(
             "sweeper",
             "Clean-up is switched off",
-            "SESSION_CLEANUP_ENABLED is false: nothing expires, nothing is hidden, and deadlines "
-            "are only recorded.",
-            ("Set SESSION_CLEANUP_ENABLED=true and restart when sessions are to expire.",),
+            "SESSION_CLEANUP_ENABLED is false: no session expires or is hidden; deadlines are only "
+            "recorded.",
+            ("Set SESSION_CLEANUP_ENABLED=true and restart if sessions should expire.",),
         )
     if swept_at is not None and now - swept_at <= _SWEPT_LATELY:
         return Verdict("sweeper", f"Sweeper ran {when(swept_at, now).replace('now', 'just now')}")
@@ -168,21 +168,21 @@ def _swept(reading: Reading) -> Verdict:
         "No sweeper has run yet" if swept_at is None else (f"Sweeper ran {when(swept_at, now)}")
     )
     here = (
-        "This process sweeps: its log says why it cannot, and /readyz whether it is alive."
+        "This process should sweep: its log says why it cannot, and /readyz whether it is ready."
         if reading.sweeps
         else "This process does not sweep (LAPSE_SWEEPER=off): is `lapse sweep --watch` running?"
     )
     return Verdict(
         "sweeper",
         sentence,
-        "A sweeper says that it works at least every 15 s, whichever process it is in. Without "
-        "one, expired sessions are hidden all the same, but stay in the store.",
-        (here, "Sweep now, below, or `lapse sweep` by hand, does its work once."),
+        "A working sweeper, in any process, reports at least every 15 s. Without a sweeper, "
+        "expired sessions are hidden but stay in the store.",
+        (here, "To sweep once: Sweep now, below, or `lapse sweep`."),
     )
 
 
 def _lateness(overview: Overview, *, enforced: bool) -> timedelta:
-    """Return for how long the oldest deadline has passed; zero where none has."""
+    """Return how long ago the oldest deadline passed; zero if none has passed."""
     if overview.next_expiry is None or not enforced:
         return timedelta(0)
     return max(timedelta(0), overview.now - overview.next_expiry)
@@ -195,14 +195,14 @@ def _overdue(reading: Reading) -> Verdict:
     return Verdict(
         "overdue",
         f"A session is overdue by {span(late)}",
-        "Its deadline has passed and no sweep has met it. To users it reads as expired all the "
-        "same; its row waits to be swept.",
+        "Its deadline has passed, and no sweep has reached it yet. It already reads as expired; "
+        "only its row waits for a sweep.",
         (
             (
-                "While the sweeper runs this ends by itself: a sweep takes 500 sessions, a full "
-                "one goes on at once."
+                "If a sweeper runs, it catches up: a sweep handles 500 sessions, and a full sweep "
+                "is followed by another at once."
             ),
-            "If it grows, look at the sweeper's verdict first, then at the store's load.",
+            "If the time grows, look at the sweeper's verdict first, then at the store's load.",
         ),
     )
 
@@ -215,8 +215,8 @@ def _answers(reading: Reading) -> Verdict:
     return Verdict(
         "store",
         sentence,
-        f"Reading this page's numbers took longer than {span(_SLOW)}; 10 ms is usual, with a "
-        "million sessions, too.",
+        f"Reading this page's numbers took longer than {span(_SLOW)}; 10 ms is usual, even with "
+        "a million sessions.",
         (
             "Is the database short of CPU or of connections (LAPSE_POOL_SIZE)?",
             "Are its statistics fresh? `VACUUM (ANALYZE) lapse_lobby` on PostgreSQL.",
@@ -224,10 +224,10 @@ def _answers(reading: Reading) -> Verdict:
     )
 
 
-def _heard(reading: Reading) -> Verdict:
-    resurrected, used = heard_expired(reading.overview.counts)
+def _met_expired(reading: Reading) -> Verdict:
+    resurrected, used = resurrected_and_used(reading.overview.counts)
     if used < _ENOUGH:
-        return Verdict("heard", f"{used} first messages in 24 h, too few to judge the TTL by")
+        return Verdict("heard", f"{used} first messages in 24 h, too few to judge the TTL")
     share = min(1.0, resurrected / used)
     sentence = f"{percent(share)} of first messages found an expired session"
     if share <= reading.targets.soft:
@@ -236,16 +236,16 @@ def _heard(reading: Reading) -> Verdict:
         "heard",
         sentence,
         f"In the last 24 h {resurrected:,} sessions were resurrected and {used:,} had their first "
-        f"message. The target is {percent(reading.targets.soft)} (LAPSE_TTL_SOFT_TARGET). Nobody "
-        "lost anything: such a session comes back with its state.",
+        f"message. The target is {percent(reading.targets.soft)} (LAPSE_TTL_SOFT_TARGET). Nothing "
+        "was lost: such a session comes back with its state.",
         (
             (
                 "Is the TTL too short? The curve below shows how long people take. "
                 "SESSION_CLEANUP_TTL_MINUTES sets it."
             ),
             (
-                "LAPSE_TTL_POLICY=shadow has Lapse say which TTL would meet the target; "
-                "`lapse ttl explain` tells why."
+                "With LAPSE_TTL_POLICY=shadow Lapse computes the TTL that would meet the target; "
+                "`lapse ttl explain` shows why."
             ),
         ),
     )
@@ -257,51 +257,49 @@ def _braked(brake: Brake, now: datetime) -> Verdict:
             why = (
                 f"A sweep would have deleted {sessions(brake.sessions)} for good, an unusual share."
             )
-            look = (
-                "Did many sessions begin at once a day ago, such as in a load test? Then confirm."
-            )
+            look = "Did many sessions begin at once a day ago, as in a load test? Then confirm."
         case BrakeReason.CLOCK:
-            why = f"The store's clock jumped by {span(brake.jump)} against the sweeper's own."
-            look = "Is the store's clock right now? Compare `date` there; then confirm."
+            why = f"The store's clock jumped by {span(brake.jump)} against the sweeper's clock."
+            look = "Is the store's clock right? Compare `date` on its host, then confirm."
     return Verdict(
         "brake",
         f"A brake holds back every purge, set {when(brake.since, now)}",
-        f"{why} Expiring goes on; nothing is deleted until the brake lets go.",
-        (look, f"Left alone it lets go by itself {when(brake.until, now)}."),
+        f"{why} Sessions still expire, but none is deleted until the brake is released.",
+        (look, f"If you do nothing, the brake ends {when(brake.until, now)}."),
     )
 
 
 def _alarms(reading: Reading) -> list[Verdict]:
-    """Return what the decisions on the TTL warn of, by app."""
-    told = []
-    for scope, decision in sorted(reading.standing.items()):
+    """Return the warnings in the TTL policy's decisions, by app."""
+    found = []
+    for scope, decision in sorted(reading.in_force.items()):
         name = "/".join(part for part in scope if part)
         if decision.horizon_too_short:
-            told.append(
+            found.append(
                 Verdict(
                     "horizon",
-                    f"Messages to {name} come when nothing is left to bring back",
-                    f"{decision.refused:,} first messages came after their session was purged.",
-                    ("Only a longer LAPSE_RESTORE_HOURS helps; the TTL has no part in it.",),
+                    f"Messages to {name} come after their sessions were purged",
+                    f"{decision.refused:,} first messages came too late to restore their session.",
+                    ("Only a longer LAPSE_RESTORE_HOURS helps; a longer TTL does not.",),
                 )
             )
         if decision.control_alarm:
-            told.append(
+            found.append(
                 Verdict(
                     "control",
-                    f"Sessions of {name} that live longer hear messages that others do not",
-                    "One session in a hundred keeps the longest TTL, to see what others miss.",
-                    ("Does the page give up when its session expires? It may just send on.",),
+                    f"Sessions of {name} with the longest TTL get messages that others do not get",
+                    "One session in a hundred has the longest TTL, to measure what others miss.",
+                    ("Does the page stop sending when its session expires? It should send on.",),
                 )
             )
-    return told
+    return found
 
 
 def _ttl(reading: Reading) -> tuple[str, str]:
     default = reading.targets.default
     if reading.mode is not Policy.ADAPTIVE:
         return span(default), str(reading.mode)
-    learnt = sorted({ttl_of(scope, reading.standing, default) for scope in reading.standing})
+    learnt = sorted({ttl_of(scope, reading.in_force, default) for scope in reading.in_force})
     if not learnt:
         return span(default), "adaptive, nothing learnt yet"
     if len(learnt) == 1:

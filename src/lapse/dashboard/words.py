@@ -1,4 +1,4 @@
-"""Times and numbers as people read them."""
+"""Formats times and numbers for people."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ def span(duration: timedelta) -> str:
 
 
 def when(moment: datetime, now: datetime) -> str:
-    """Return how far a moment is from now: `4 s ago`, `in 2 min`."""
+    """Return how long ago or how far ahead a moment is: `4 s ago`, `now`, `in 2 min`."""
     if abs(moment - now) < timedelta(seconds=1):
         return "now"
     return f"in {span(moment - now)}" if moment > now else f"{span(now - moment)} ago"
 
 
 def stamp(moment: datetime) -> str:
-    """Return a moment to the second, in UTC."""
+    """Return a moment in UTC, to the second: `2026-01-31 12:00:00 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def iso(moment: datetime) -> str:
-    """Return a moment as machines read it."""
+    """Return a moment in ISO 8601, to the millisecond, in UTC."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def sessions(count: int) -> str:
-    """Return a number of sessions in words."""
+    """Return a number with its noun: `1 session`, `1,200 sessions`."""
     return "1 session" if count == 1 else f"{count:,} sessions"
 
 
 def percent(share: float) -> str:
-    """Return a share with one decimal."""
+    """Return a share of 1 in per cent, with one decimal: `6.0 %`."""
     return f"{share * 100:.1f} %"

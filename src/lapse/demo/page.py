@@ -1,4 +1,4 @@
-"""The demo's own page."""
+"""The demo's chat page."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _SECURITY: Final = {
 
 
 def add_chat_page(app: FastAPI, app_name: str) -> None:
-    """Serve a page at `/` to chat with one of the agents.
+    """Serve a page at `/` to chat with the agent of `app_name`.
 
-    Its user is who asks; where nobody is authenticated, a guest whom a cookie names: who shares
-    no cookie shares no sessions.
+    The user is the authenticated principal. Without authentication the user is a guest with a
+    random name in a cookie, so that other browsers do not see the guest's sessions.
     """
     template = Template((_HERE / "templates" / "chat.html").read_text("utf-8"))
 
@@ -62,6 +62,6 @@ def add_chat_page(app: FastAPI, app_name: str) -> None:
         )
         return response
 
-    # Before ADK's own, which leads from here to its developer UI.
+    # Inserted before ADK's route of `/`, which redirects to its developer UI.
     app.router.routes.insert(0, Route("/", page))
     app.router.routes.append(Mount("/lapse/demo", Files(directory=_HERE / "static")))

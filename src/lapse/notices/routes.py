@@ -125,13 +125,13 @@ class NoticeResponse(Response):
         self._unwatch()
 
 
-class StreamsInFront:
-    """Outer middleware that runs streams once all inner layers have returned.
+class NoticeStreamMiddleware:
+    """Middleware that holds the streams of notices, so that inner middleware can return.
 
-    Each layer of a request that is in progress keeps a KiB or two. The head of a stream goes
-    through all layers, which add their headers and return; after that, the stream is one suspended
-    call here. The further out this middleware stands, the less memory a stream keeps: around the
-    application, it is less than half of what it is among the application's own middleware.
+    Each middleware that a request passes through keeps a KiB or two for as long as the request
+    lasts. The head of a stream passes through all of them, for their headers. Then they return,
+    and this middleware alone awaits the rest of the stream. The further out it stands, the less
+    memory a stream needs: around the whole application less than half.
     """
 
     def __init__(self, app: ASGIApp) -> None:

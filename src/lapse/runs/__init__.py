@@ -1,1 +1,1 @@
-"""Runs that outlive their connection, and streams of them that can be resumed."""
+"""Detached runs: they go on when their connection ends, and their streams can be resumed."""

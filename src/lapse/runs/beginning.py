@@ -1,4 +1,4 @@
-"""Beginning a run for a request: its checks, its turn, its stream."""
+"""Begins a run for a request: checks the body first, and gives up if the client disconnects."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from lapse.adk.private import RunAgentRequest
 
 RUN_HEADER: Final = "Lapse-Run"
-"""Names the run that an answer is about."""
+"""The header of an answer that names its run."""
 
 
 def validated(asked: Mapping[str, Any]) -> RunAgentRequest:
-    """Return what is asked of ADK, before anything is begun.
+    """Return the body of a `/run_sse` as ADK's model; it is checked before a run begins.
 
     Raises:
-        RequestValidationError: ADK would not accept it.
-        UnreadableBodyError: ADK would fail over it.
-        InvalidValueError: no store could keep it.
+        RequestValidationError: the body is not valid for ADK.
+        UnreadableBodyError: ADK's validation crashed.
+        InvalidValueError: the message or the state cannot be stored.
     """
     try:
         request = run_request(asked)
@@ -40,15 +40,18 @@ def validated(asked: Mapping[str, Any]) -> RunAgentRequest:
     return request
 
 
-async def unless_gone(request: Request, begin: Callable[[], Awaitable[Run]]) -> Run | None:
-    """Begin, which may take its turn; None when the client has gone before."""
+async def unless_disconnected(request: Request, begin: Callable[[], Awaitable[Run]]) -> Run | None:
+    """Await `begin`, which may queue; return None if the client disconnects first.
 
-    async def gone() -> None:
+    On disconnect `begin` is cancelled and awaited.
+    """
+
+    async def disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
     beginning = asyncio.ensure_future(begin())
-    leaving = asyncio.ensure_future(gone())
+    leaving = asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait({beginning, leaving}, return_when=asyncio.FIRST_COMPLETED)
         return beginning.result() if beginning.done() else None

@@ -1,4 +1,4 @@
-"""What a client says of a run, and is told."""
+"""The bodies of requests and answers about runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lapse.runs.store import RunRecord, RunStatus
 
 
 class IfBusy(StrEnum):
-    """What to do while another run is in flight in the session."""
+    """What happens to a request while another run is in flight: a 409, or waiting in the queue."""
 
     REJECT = "reject"
     QUEUE = "queue"
 
 
 class RunBody(BaseModel):
-    """A message to a session: `message`, `query`, or ADK's `newMessage`."""
+    """A message to a session, in exactly one of `message`, `query` and ADK's `newMessage`."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
@@ -36,19 +36,19 @@ class RunBody(BaseModel):
     def _one_message(self) -> RunBody:
         given = [self.message, self.query, self.new_message]
         if sum(one is not None for one in given) != 1:
-            raise ValueError("give one of message, query and newMessage")
+            raise ValueError("give exactly one of message, query and newMessage")
         return self
 
     @property
     def content(self) -> dict[str, Any]:
-        """Return the message as ADK has it."""
+        """Return the message as ADK's `Content`."""
         if self.new_message is not None:
             return {"role": "user"} | self.new_message
         return {"role": "user", "parts": [{"text": self.message or self.query}]}
 
 
 class RunStarted(BaseModel):
-    """What a client is told at once."""
+    """The answer to a message as soon as it is stored."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -60,7 +60,7 @@ class RunStarted(BaseModel):
 
 
 class RunBodyOut(BaseModel):
-    """A run's record."""
+    """A run's record in an answer. Moments are ISO 8601 in UTC."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -73,7 +73,7 @@ class RunBodyOut(BaseModel):
 
     @classmethod
     def of(cls, record: RunRecord) -> RunBodyOut:
-        """Render a record."""
+        """Return the body for a record."""
         return cls(
             session_id=record.key.session_id,
             run_id=record.run_id,

@@ -1,4 +1,4 @@
-"""ADK's `/run_sse`, detached from its connection where the client asks for it."""
+"""`/run_sse` for requests with the header `Lapse-Detach: true`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from lapse.adk.run_sse import Opener
 from lapse.core.keys import SessionKey, check_key
-from lapse.runs.beginning import RUN_HEADER, unless_gone, validated
+from lapse.runs.beginning import RUN_HEADER, unless_disconnected, validated
 from lapse.runs.bodies import IfBusy
 from lapse.runs.runs import Runs
 from lapse.runs.sse import EventStream
@@ -27,19 +27,22 @@ _DONE: Final = b"event: done\n"
 
 
 def is_detached(scope: Scope) -> bool:
-    """Return whether a request asks for a run that outlives its connection."""
+    """Return whether a request has the header `Lapse-Detach: true`."""
     value: bytes = dict(scope.get("headers") or ()).get(_DETACH, b"")
     return value.strip().lower() == b"true"
 
 
 class DetachedRoute(Route):
-    """ADK's `/run_sse` for requests with the header `Lapse-Detach: true`; no others are met."""
+    """Answers `/run_sse` for requests with the header `Lapse-Detach: true`.
+
+    Other requests do not match and reach ADK's own route.
+    """
 
     def __init__(self, runs: Runs, opener: Opener, *, default_app: str | None) -> None:
         async def run_sse(request: Request) -> Response:
             asked, if_busy = await _asked(request, default_app)
             key = check_key(SessionKey(asked.app_name or "", asked.user_id, asked.session_id))
-            started = await unless_gone(
+            started = await unless_disconnected(
                 request,
                 lambda: runs.begin(key, lambda: opener(asked), queue=if_busy is IfBusy.QUEUE),
             )
@@ -51,14 +54,14 @@ class DetachedRoute(Route):
         super().__init__("/run_sse", run_sse, methods=["POST"], include_in_schema=False)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match only where the run is to be detached."""
+        """Match only requests for a detached run."""
         if not is_detached(scope):
             return Match.NONE, {}
         return super().matches(scope)
 
 
 async def _as_adk(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes]:
-    """Keep the good end of a run without data: ADK's clients take all data for events of theirs."""
+    """Remove the data of the `done` frame, because ADK's clients parse all data as events."""
     async with aclosing(chunks):
         async for chunk in chunks:
             end = chunk.startswith(_DONE)
@@ -66,16 +69,16 @@ async def _as_adk(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes]:
 
 
 async def _asked(request: Request, default_app: str | None) -> tuple[RunAgentRequest, IfBusy]:
-    """Read the body of a `/run_sse`, with what detaching needs.
+    """Read the body of a `/run_sse`, and the field `ifBusy`, which only detached runs have.
 
     Raises:
-        RequestValidationError: ADK would not accept it either, or it has no message to store.
+        RequestValidationError: the body is not valid for ADK, or it has no message.
     """
     try:
         fields = json.loads(await request.body())
         if_busy = IfBusy(fields.get("ifBusy", IfBusy.REJECT))
     except (AttributeError, ValueError, RecursionError) as error:
-        reason = f"must be a JSON object as /run_sse takes it: {error}"
+        reason = f"must be a JSON object, as for /run_sse: {error}"
         raise RequestValidationError([_fault("body", reason)]) from error
     asked = validated(fields)
     asked.app_name = asked.app_name or default_app

@@ -1,4 +1,4 @@
-"""Runs of other processes: one look at the store for all that this process's readers follow."""
+"""Streams of runs of other processes, filled by one poll of the store for all of them."""
 
 from __future__ import annotations
 
@@ -13,35 +13,38 @@ from lapse.runs.store import RunNews, RunStore
 from lapse.runs.stream import Stream
 
 PAGE: Final = 100
-"""Events that are read from the store at once."""
+"""The most events of a run that one statement reads."""
 
-_PAUSE: Final = timedelta(milliseconds=200)
+_POLL_INTERVAL: Final = timedelta(milliseconds=200)
 _LONGEST_RETRY: Final = timedelta(seconds=2)
 
 
-class Watching:
-    """Streams of runs that other processes drive, filled from the store while they have readers."""
+class RemoteStreams:
+    """Streams of runs that other processes drive, filled from the store while they have readers.
+
+    They have the stored events of a run; partial events do not reach other processes.
+    """
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
         self._streams: dict[str, Stream] = {}
         self._seen: dict[str, str | None] = {}
-        self._looking = Background(
+        self._polling = Background(
             "following runs of other processes",
-            self._look,
-            first_retry=_PAUSE,
+            self._poll,
+            first_retry=_POLL_INTERVAL,
             longest_retry=_LONGEST_RETRY,
         )
 
     @contextmanager
     def stream(self, run_id: str) -> Iterator[Stream]:
-        """Give a run's stream for as long as the block follows it; `start` comes first."""
+        """Provide the stream of a run inside a `with` block; call `start` before."""
         stream = self._streams.get(run_id)
         if stream is None:
             stream = self._streams[run_id] = Stream(run_id)
             self._seen[run_id] = None
         stream.readers += 1
-        self._looking.wake()
+        self._polling.wake()
         try:
             yield stream
         finally:
@@ -50,36 +53,36 @@ class Watching:
                 del self._streams[run_id], self._seen[run_id]
 
     def wake(self) -> None:
-        """Let every reader say that it lives."""
+        """Let every reader that waits send a heartbeat."""
         for stream in self._streams.values():
             stream.wake()
 
     async def start(self) -> None:
-        """Begin to look, wherever somebody follows a stream; nothing happens when it has begun."""
-        await self._looking.start()
+        """Start to poll the store while streams have readers; a no-op if it has been started."""
+        await self._polling.start()
 
     async def close(self) -> None:
-        """Let the readers go, to resume elsewhere, and stop."""
+        """Stop polling and end all streams; their readers may resume at another process."""
         for stream in self._streams.values():
             stream.end(None)
-        await self._looking.stop()
+        await self._polling.stop()
 
-    async def _look(self) -> timedelta:
-        """Push what is new to the streams that are followed."""
+    async def _poll(self) -> timedelta:
+        """Push the new events of the followed runs to their streams."""
         watched = {run: self._seen[run] for run, s in self._streams.items() if not s.ended}
         if not watched:
             return FOREVER
         found = await self._store.run_news(watched, limit=PAGE)
         for run_id in watched.keys() - {news.record.run_id for news in found}:
-            # It went with its session.
+            # The run was deleted with its session.
             self._end(run_id, None)
         full = False
         for news in found:
-            full |= self._show(news)
-        return timedelta(0) if full else _PAUSE
+            full |= self._push(news)
+        return timedelta(0) if full else _POLL_INTERVAL
 
-    def _show(self, news: RunNews) -> bool:
-        """Push what is new; return whether there may be more already."""
+    def _push(self, news: RunNews) -> bool:
+        """Push new events to a stream; return whether the store may have more of them."""
         run_id = news.record.run_id
         stream = self._streams.get(run_id)
         if stream is None:

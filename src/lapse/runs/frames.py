@@ -1,4 +1,4 @@
-"""Frames: what goes over the wire of a run, as ADK's `/run_sse` writes it, with ids."""
+"""Frames: the server-sent events of a run's stream, as ADK's `/run_sse` writes them, plus ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from lapse.adk.events import read_event
 from lapse.adk.private import public_fields
-from lapse.runs.cursor import place_at_end, place_within
+from lapse.runs.cursor import cursor_at_end, cursor_within
 from lapse.runs.store import RunStatus
 from lapse.store.records import EventRecord
 
@@ -24,14 +24,20 @@ HEARTBEAT: Final = b": alive\n\n"
 _ERRORS: Final = {
     RunStatus.FAILED: ("RunFailedError", "the run failed"),
     RunStatus.CANCELLED: ("RunCancelledError", "the run was cancelled"),
-    RunStatus.TIMED_OUT: ("RunTimedOutError", "the run took longer than it may"),
-    RunStatus.INTERRUPTED: ("RunInterruptedError", "the process that ran it died"),
+    RunStatus.TIMED_OUT: ("RunTimedOutError", "the run took longer than allowed"),
+    RunStatus.INTERRUPTED: ("RunInterruptedError", "the process of the run died"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame of a stream: its id, its bytes, and the stored event that is whole with it."""
+    """One frame of a stream.
+
+    Attributes:
+        id: its cursor.
+        data: its bytes.
+        event_id: the stored event of which this is the last frame; None for any other frame.
+    """
 
     id: str
     data: bytes
@@ -39,24 +45,24 @@ class Frame:
 
     @classmethod
     def of(cls, frame_id: str, data: str, event_id: str | None = None) -> Frame:
-        """Put an id before `data`, a frame as ADK writes it."""
+        """Make a frame of `data`, which is a frame of ADK's, by putting an id before it."""
         return cls(frame_id, f"id: {frame_id}\n{data}".encode(), event_id)
 
 
 def stored_frames(record: EventRecord, anchor: str) -> list[Frame]:
-    """Return a stored event's frames, as `/run_sse` sent them when it was new.
+    """Return the frames of a stored event as `/run_sse` sent them when the event was new.
 
-    `anchor` is the stored event before it, or the run.
+    `anchor` is the id of the stored event before this one, or of the run if this is the first.
     """
     *first, last = _public(read_event(record))
     return [
-        *(Frame.of(place_within(anchor), text) for text in first),
+        *(Frame.of(cursor_within(anchor), text) for text in first),
         Frame.of(record.id, last, record.id),
     ]
 
 
 def is_split(event: Event) -> bool:
-    """Return whether ADK sends an event in two frames, its artifacts in the second."""
+    """Return whether ADK sends an event in two frames, with the artifacts in the second."""
     return bool(event.actions.artifact_delta and event.content and event.content.parts)
 
 
@@ -72,18 +78,18 @@ def _public(event: Event) -> list[str]:
 
 
 def read_frame(data: str) -> Mapping[str, Any]:
-    """Return what a frame of ADK's says."""
+    """Return the JSON object of a frame of ADK's."""
     said: Mapping[str, Any] = json.loads(data.removeprefix("data:"))
     return said
 
 
 def is_error(said: Mapping[str, Any]) -> bool:
-    """Return whether a frame of ADK's is no event but says what went wrong."""
+    """Return whether the object of a frame of ADK's is an error and not an event."""
     return "error_details" in said and "id" not in said
 
 
 def error_of(status: RunStatus, reason: str | None = None) -> Mapping[str, Any] | None:
-    """Return what a run's end says, in ADK's shape; None for a good one."""
+    """Return the error of a run that ended with `status`, in ADK's shape; None for DONE."""
     if status not in _ERRORS:
         return None
     kind, text = _ERRORS[status]
@@ -103,6 +109,6 @@ def ending(run_id: str, status: RunStatus, error: Mapping[str, Any] | None) -> F
         name, said = "done", {"runId": run_id, "status": str(status)}
     else:
         name, said = "error", dict(error or error_of(status) or {})
-    frame_id = place_at_end(run_id)
+    frame_id = cursor_at_end(run_id)
     text = f"event: {name}\nid: {frame_id}\ndata: {json.dumps(said)}\n\n"
     return Frame(frame_id, text.encode(), None)

@@ -1,4 +1,4 @@
-"""Prometheus metrics of runs, in the registry of the process's other metrics."""
+"""Prometheus metrics of runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DURATIONS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600,
 
 
 class RunMetrics:
-    """What is counted of the runs of one process, and of their readers."""
+    """The metrics of one process's runs and of their readers."""
 
     def __init__(self, registry: CollectorRegistry, apps: AppLabels) -> None:
         self._apps = apps
@@ -24,33 +24,37 @@ class RunMetrics:
         )
         self._durations = Histogram(
             "lapse_run_duration_seconds",
-            "From a run's start to its end.",
+            "Time from a run's start to its end.",
             ("app",),
             buckets=_DURATIONS,
             registry=registry,
         )
         self._plain = Counter(
             "lapse_plain_runs",
-            "Requests to ADK's own run routes, not detached.",
+            "Requests to ADK's own run routes that were not detached.",
             ("app", "route"),
             registry=registry,
         )
-        self.in_flight = Gauge("lapse_runs_in_flight", "Runs in this process.", registry=registry)
-        self.readers = Gauge("lapse_run_readers", "Streams that are read.", registry=registry)
+        self.in_flight = Gauge(
+            "lapse_runs_in_flight", "Runs in flight in this process.", registry=registry
+        )
+        self.readers = Gauge("lapse_run_readers", "Readers of streams of runs.", registry=registry)
         self.dropped = Counter(
-            "lapse_run_readers_dropped", "Readers that were too slow.", registry=registry
+            "lapse_run_readers_dropped",
+            "Readers that were disconnected because they were too slow.",
+            registry=registry,
         )
         self._resumes = Counter(
             "lapse_run_resumes", "Streams that were resumed.", ("app",), registry=registry
         )
 
     def count_start(self, app_name: str) -> None:
-        """Count a run that began."""
+        """Count the start of a run, which is in flight until `count_end`."""
         self._started.labels(self._apps.of(app_name)).inc()
         self.in_flight.inc()
 
     def count_end(self, app_name: str, outcome: RunStatus, duration: timedelta) -> None:
-        """Count a run that ended."""
+        """Count the end of a run that `count_start` counted."""
         self._ended.labels(self._apps.of(app_name), str(outcome)).inc()
         self._durations.labels(self._apps.of(app_name)).observe(duration.total_seconds())
         self.in_flight.dec()
@@ -60,5 +64,5 @@ class RunMetrics:
         self._plain.labels(self._apps.of(app_name), route).inc()
 
     def count_resume(self, app_name: str) -> None:
-        """Count a stream that goes on where an earlier one broke off."""
+        """Count a stream that a reader resumes after a cursor."""
         self._resumes.labels(self._apps.of(app_name)).inc()

@@ -1,9 +1,10 @@
--- The runs of the PostgreSQL store. :stale is how old the last heartbeat of a living run can be.
--- Beginnings and heartbeats mean nothing without their process: their commits wait for no disk
--- (set_config is local to the one statement that is the transaction).
+-- Runs on PostgreSQL. :stale is the age of a heartbeat from which on a run is interrupted.
+-- Beginnings and heartbeats do not wait for the disk: set_config turns synchronous_commit off for the
+-- one statement, which is the transaction. If a crash loses a beginning, the next heartbeat ends the
+-- run.
 --
 -- Types of parameters:
--- :most_of_user bigint
+-- :max_per_user bigint
 -- :stale interval
 -- :error jsonb
 -- :until timestamp
@@ -11,9 +12,9 @@
 -- :afters, :run_ids varchar[]
 
 -- name: begin_run
--- A run whose process died gives way. The row it leaves in the index of runs in flight is deleted
--- by this very statement, and so does not stand in the way of the new one: the join with `freed`
--- makes that happen first.
+-- A stale run of the session is interrupted, and the new run is inserted in the same statement. The
+-- unique index of runs in flight accepts the new run because the join with `freed` makes the update
+-- happen first.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 freed AS (
   UPDATE lapse_runs AS r SET status = 'interrupted', ended_at = r.heartbeat_at + :stale
@@ -33,14 +34,15 @@ begun AS (
     SELECT count(*) FROM lapse_runs AS r
     WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.status = 'running'
       AND r.heartbeat_at > now - :stale
-  ) < :most_of_user
+  ) < :max_per_user
   ON CONFLICT DO NOTHING
   RETURNING *
 )
 SELECT begun.*, now FROM begun, clock;
 
 -- name: run_in_flight
--- Why a run could not begin; nothing of both when what was in its way has ended meanwhile.
+-- Why a run could not begin: the run in flight, and the number of the user's runs. Neither may be
+-- a reason any more if a run has ended since.
 SELECT r.*, clock.now, (
     SELECT count(*) FROM lapse_runs AS u
     WHERE u.app_name = :app_name AND u.user_id = :user_id AND u.status = 'running'
@@ -76,8 +78,8 @@ WHERE r.run_id = :run_id AND r.status = 'running'
   AND r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id;
 
 -- name: find_run
--- By its id, by an event of its agent, or by both; without either, the latest. Runs that resume one
--- invocation share its id, and are told apart by when they ran.
+-- A session's run by its id, by an event of its agent or by both; without either, the latest. Runs
+-- that resume one invocation share its id; the timestamps of their events tell them apart.
 SELECT r.*, coalesce(:now, clock_timestamp()) AS now FROM lapse_runs AS r
 WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
   AND (:run_id IS NULL OR r.run_id = :run_id)
@@ -91,12 +93,13 @@ WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :sessio
 ORDER BY r.started_at DESC LIMIT 1;
 
 -- name: run_news
--- What the agents said in some runs, each after one of its events: their users' words are no part
--- of a stream. Timestamps grow in the order of a run's events. A run without news has one row.
+-- The agent's events in each of some runs, after one of its events; users' messages are not part of a
+-- stream. Within a run, events are stored in the order of their timestamps. A run without such events
+-- has one row, without an event.
 SELECT r.*, coalesce(:now, clock_timestamp()) AS now, e.id AS event_id,
   e.invocation_id AS event_invocation, e.timestamp AS event_time, e.event_data AS event_data
-FROM unnest(:run_ids, :afters) AS place (run_id, after)
-JOIN lapse_runs AS r ON r.run_id = place.run_id
+FROM unnest(:run_ids, :afters) AS asked (run_id, after)
+JOIN lapse_runs AS r ON r.run_id = asked.run_id
 LEFT JOIN LATERAL (
   SELECT e.id, e.invocation_id, e.timestamp, e.event_data::text FROM events AS e
   WHERE e.app_name = r.app_name AND e.user_id = r.user_id AND e.session_id = r.session_id
@@ -104,7 +107,7 @@ LEFT JOIN LATERAL (
     AND e.timestamp >= r.since AND (r.until IS NULL OR e.timestamp <= r.until)
     AND e.timestamp > coalesce((
       SELECT s.timestamp FROM events AS s
-      WHERE s.id = place.after AND s.app_name = r.app_name AND s.user_id = r.user_id
+      WHERE s.id = asked.after AND s.app_name = r.app_name AND s.user_id = r.user_id
         AND s.session_id = r.session_id
     ), '-infinity')
     AND e.event_data ->> 'author' <> 'user'

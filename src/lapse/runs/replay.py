@@ -1,11 +1,11 @@
-"""What one reader gets of a run: first what is stored after its place, then the live rest."""
+"""The stream of one reader: stored events after its cursor first, then live frames."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from itertools import dropwhile
 
-from lapse.runs.cursor import Place
+from lapse.runs.cursor import Cursor
 from lapse.runs.follow import PAGE
 from lapse.runs.frames import ending, stored_frames
 from lapse.runs.store import RunRecord, RunStore
@@ -14,20 +14,21 @@ from lapse.store.records import EventRecord
 
 
 async def frames_after(
-    store: RunStore, stream: Stream, record: RunRecord, place: Place | None
+    store: RunStore, stream: Stream, record: RunRecord, cursor: Cursor | None
 ) -> AsyncIterator[bytes]:
-    """Yield a run in flight after a place.
+    """Yield the stream of a run in flight after a cursor, or from its start.
 
-    Where the ring does not hold the place, stored events are sent until it holds the last of
-    them. A reader from another replica may have seen an event before this stream has it.
+    If the ring buffer does not hold the cursor, stored events are sent until it holds the last
+    one that was sent. A reader that comes from another replica may have an event that this
+    stream does not have yet.
     """
     await stream.caught_up.wait()
-    while (index := stream.index_after(place)) is None:
+    while (index := stream.index_after(cursor)) is None:
         arrived = stream.next_frame()
-        page = await _page(store, record, place)
+        page = await _page(store, record, cursor)
         if page:
-            yield _bytes(record, page, place)
-            place = Place.of_event(page[-1].id)
+            yield _bytes(record, page, cursor)
+            cursor = Cursor.of_event(page[-1].id)
         elif stream.ended:
             index = stream.newest
             break
@@ -38,28 +39,28 @@ async def frames_after(
 
 
 async def stored_after(
-    store: RunStore, record: RunRecord, place: Place | None
+    store: RunStore, record: RunRecord, cursor: Cursor | None
 ) -> AsyncIterator[bytes]:
-    """Yield a run that has ended after a place."""
-    while page := await _page(store, record, place):
-        yield _bytes(record, page, place)
-        place = Place.of_event(page[-1].id)
+    """Yield the stream of an ended run after a cursor, or from its start."""
+    while page := await _page(store, record, cursor):
+        yield _bytes(record, page, cursor)
+        cursor = Cursor.of_event(page[-1].id)
     yield ending(record.run_id, record.status, record.error).data
 
 
-async def _page(store: RunStore, record: RunRecord, place: Place | None) -> Sequence[EventRecord]:
-    after = None if place is None or place.anchor == record.run_id else place.anchor
+async def _page(store: RunStore, record: RunRecord, cursor: Cursor | None) -> Sequence[EventRecord]:
+    after = None if cursor is None or cursor.anchor == record.run_id else cursor.anchor
     found = await store.run_news({record.run_id: after}, limit=PAGE)
     return found[0].events if found else ()
 
 
-def _bytes(record: RunRecord, events: Sequence[EventRecord], place: Place | None) -> bytes:
-    anchors = [record.run_id if place is None else place.anchor, *(event.id for event in events)]
+def _bytes(record: RunRecord, events: Sequence[EventRecord], cursor: Cursor | None) -> bytes:
+    anchors = [record.run_id if cursor is None else cursor.anchor, *(event.id for event in events)]
     frames = [
         frame
         for event, anchor in zip(events, anchors, strict=False)
         for frame in stored_frames(event, anchor)
     ]
-    if place is not None and place.is_half:
+    if cursor is not None and cursor.is_within_event:
         frames = list(dropwhile(lambda frame: frame.event_id is None, frames))
     return b"".join(frame.data for frame in frames)

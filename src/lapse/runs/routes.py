@@ -1,4 +1,4 @@
-"""The routes of runs that outlive their connection."""
+"""The routes of detached runs, at `…/sessions/{session_id}/run`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fastapi.responses import JSONResponse
 from lapse.adk.run_sse import Opener
 from lapse.adk.service import LapseSessionService
 from lapse.core.keys import SessionKey, check_key
-from lapse.runs.beginning import RUN_HEADER, unless_gone, validated
+from lapse.runs.beginning import RUN_HEADER, unless_disconnected, validated
 from lapse.runs.bodies import IfBusy, RunBody, RunBodyOut, RunStarted
-from lapse.runs.cursor import Place
+from lapse.runs.cursor import Cursor
 from lapse.runs.run import Run
 from lapse.runs.runs import Runs
 from lapse.runs.sse import EventStream
@@ -32,7 +32,7 @@ _REFUSALS: Final = {
     "OutcomeUnknownError": 503,
     "RunCancelledError": 503,
 }
-"""What to answer when the message could not be stored, by the error that ADK's stream tells."""
+"""The status of the answer if the message could not be stored, by the type of ADK's error."""
 
 _SSE_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {_EVENT_STREAM: {}}}}
 
@@ -45,7 +45,7 @@ Key = Annotated[SessionKey, Depends(_key)]
 
 
 def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIRouter:
-    """Return the routes under a session."""
+    """Return a router with the routes of runs."""
     router = APIRouter(
         prefix="/apps/{app_name}/users/{user_id}/sessions/{session_id}/run", tags=["runs"]
     )
@@ -54,14 +54,14 @@ def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIR
     async def run(
         key: Key, body: RunBody, request: Request, accept: Annotated[str, Header()] = ""
     ) -> Any:
-        """Post a message and start a run; with `Accept: text/event-stream`, stream it."""
+        """Post a message and start a run; `Accept: text/event-stream` asks for its stream."""
         asked = _asked(key, body)
 
         async def begin() -> Run:
             await service.ensure_legacy_session(key)
             return await runs.begin(key, lambda: opener(asked), queue=body.if_busy is IfBusy.QUEUE)
 
-        started = await unless_gone(request, begin)
+        started = await unless_disconnected(request, begin)
         if started is None:
             return Response(status_code=499)
         headers = {RUN_HEADER: started.record.run_id}
@@ -76,13 +76,13 @@ def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIR
         run_id: Annotated[str | None, Query(alias="runId")] = None,
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> Response:
-        """Stream a run, the latest or the one named; `Last-Event-ID` resumes."""
-        place = None if not last_event_id else Place.parse(_utf8(last_event_id))
-        record = await runs.find(key, run_id, place)
-        if place is not None and place.is_end:
-            # It has had everything: a browser stops to reconnect.
+        """Stream the latest run or the run `runId`; with `Last-Event-ID`, resume its stream."""
+        cursor = None if not last_event_id else Cursor.parse(_utf8(last_event_id))
+        record = await runs.find(key, run_id, cursor)
+        if cursor is not None and cursor.is_end:
+            # The client has everything. A 204 tells a browser to stop reconnecting.
             return Response(status_code=204)
-        return EventStream(runs.follow(record, place), {RUN_HEADER: record.run_id})
+        return EventStream(runs.follow(record, cursor), {RUN_HEADER: record.run_id})
 
     @router.get("/{run_id}")
     async def read(key: Key, run_id: str) -> RunBodyOut:
@@ -91,7 +91,7 @@ def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIR
 
     @router.delete("/{run_id}")
     async def cancel(key: Key, run_id: str, response: Response) -> RunBodyOut:
-        """End a run early; one that has ended is left as it is."""
+        """Cancel a run; a run that has ended is left as it is."""
         record = await runs.cancel(key, run_id)
         if record.in_flight:
             response.status_code = 202
@@ -101,7 +101,7 @@ def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIR
 
 
 def _asked(key: SessionKey, body: RunBody) -> RunAgentRequest:
-    """Return what is asked of ADK."""
+    """Return the body of the `/run_sse` that this request stands for."""
     asked: dict[str, Any] = {
         "appName": key.app_name,
         "userId": key.user_id,
@@ -115,9 +115,9 @@ def _asked(key: SessionKey, body: RunBody) -> RunAgentRequest:
 
 
 def _started(run: Run) -> Response:
-    """Answer at once: the message is stored, or it could not be."""
+    """Return the answer to a message that has been stored, or could not be stored."""
     headers = {RUN_HEADER: run.record.run_id}
-    if not run.heard and run.error is not None:
+    if not run.message_stored and run.error is not None:
         kind = run.error["error_details"]["error_type"]
         return JSONResponse({"detail": run.error["error"]}, _REFUSALS.get(kind, 500), headers)
     told = RunStarted(
@@ -136,7 +136,7 @@ def _stream_path(record: RunRecord) -> str:
 
 
 def _utf8(header: str) -> str:
-    """Read a header that a browser writes in UTF-8."""
+    """Decode a header that browsers send as UTF-8 and Starlette reads as Latin-1."""
     try:
         return header.encode("latin-1").decode()
     except UnicodeDecodeError:

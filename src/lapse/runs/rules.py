@@ -1,4 +1,4 @@
-"""How much of running one process does."""
+"""The limits of runs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """How much of running one process does.
+    """The limits of runs.
 
     Attributes:
-        per_process: runs in flight in one process, at most.
-        per_user: runs in flight of one user in one app, in all processes, at most.
-        duration: a run that takes longer is ended.
-        grace: how long runs may take to finish when their process is to stop.
-        queue: requests per session that wait for their turn in one process, at most.
+        per_process: the most runs in flight in one process.
+        per_user: the most runs in flight of one user in one app, in all processes together.
+        duration: the time after which a run is ended.
+        grace: how long a process that shuts down waits for its runs to finish.
+        queue: the most requests that wait in the queue of one session in one process.
     """
 
     per_process: int = 100

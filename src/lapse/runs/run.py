@@ -1,4 +1,4 @@
-"""One run in this process: what ADK says in it, and what of that is stored."""
+"""One run in this process: turns what ADK sends into the frames of its stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from lapse.core.errors import ShuttingDownError
-from lapse.runs.cursor import place_after, place_within
+from lapse.runs.cursor import cursor_after, cursor_within
 from lapse.runs.frames import Frame, is_error, is_split, read_frame
 from lapse.runs.store import RunRecord, RunStatus, RunStore
 from lapse.runs.stream import Stream
@@ -20,16 +20,18 @@ Chunks = AsyncIterator[str | bytes | memoryview]
 
 
 class Run:
-    """A run that this process drives, and the watcher of what it stores.
+    """A run that this process drives. It observes the appends of its own events.
 
     Attributes:
-        record: as it was begun.
+        record: the run's record from when it began.
         stream: its frames.
-        begun: set once the message that it answers is stored, or it has ended.
-        heard: whether the message is stored.
-        stop: settled with how, and why, it is to end early.
-        events: how many stored events it had.
-        until: the timestamp of the last of them.
+        begun: set once the user's message is stored, or the run has ended.
+        message_stored: whether the user's message is stored.
+        stop: a future of the status, and the reason, with which the run has to end early.
+        events: how many stored events the stream has had.
+        until: the timestamp of the last stored event.
+        error: ADK's error object, if the run failed.
+        status: RUNNING, or how the run ended.
     """
 
     def __init__(self, record: RunRecord, store: RunStore) -> None:
@@ -37,7 +39,7 @@ class Run:
         self.stream = Stream(record.run_id)
         self.stream.caught_up.set()
         self.begun = asyncio.Event()
-        self.heard = False
+        self.message_stored = False
         self.stop: asyncio.Future[tuple[RunStatus, str | None]] = (
             asyncio.get_running_loop().create_future()
         )
@@ -52,18 +54,22 @@ class Run:
         self._since_anchor = 0
 
     def end_early(self, status: RunStatus, reason: str | None = None) -> None:
-        """Ask it to end; the first one who asks says how."""
+        """Ask the run to end with a status and a reason; the first call wins."""
         if not self.stop.done():
             self.stop.set_result((status, reason))
 
     async def before_append(self, event: Event) -> None:
-        """Give an event its place: timestamps grow in the order in which a run's events are stored.
+        """Make an event's timestamp later than those of the run's earlier events.
 
-        ADK orders events by their timestamps, and so does whoever resumes the stream; those of
-        parallel branches, or of one microsecond, would not tell which was stored first.
+        ADK orders events by their timestamps, and resuming a stream relies on that order. Without
+        this, the timestamps of parallel branches, or of one microsecond, would not tell which
+        event was stored first.
+
+        Raises:
+            ShuttingDownError: the run has ended.
         """
         if self.status is not RunStatus.RUNNING:
-            # What would not end when it was told to has no say any more.
+            # An agent that ignored its cancellation must not store anything any more.
             raise ShuttingDownError("the run of this event has ended")
         moment = datetime.fromtimestamp(event.timestamp, UTC)
         if self.until is not None and moment <= self.until:
@@ -75,23 +81,23 @@ class Run:
                 self._store.note_run(self.record.run_id, event.invocation_id, moment)
             )
             if event.author == "user":
-                # Nobody looks for the user's words in the stream; they need not wait.
+                # Streams do not contain the user's message, so it need not wait for the note.
                 return
         await self._noted
 
     def after_append(self, event: Event) -> None:
-        """Remember that an event is stored: its frame's id says so."""
-        self.heard = True
+        """Remember that an event is stored: its frame gets the event's id."""
+        self.message_stored = True
         self.begun.set()
         self._unsent[event.id] = is_split(event)
 
     async def settle(self) -> None:
-        """Wait for what is on its way to the store."""
+        """Wait until the run's invocation is recorded, if it is being recorded."""
         if self._noted is not None:
             await asyncio.wait([self._noted])
 
     async def consume(self, chunks: Chunks) -> None:
-        """Take all that ADK sends, in a task of its own that may be cancelled."""
+        """Push every chunk that ADK sends to the stream; runs in a task that may be cancelled."""
         async for chunk in chunks:
             self._take(chunk if isinstance(chunk, str) else bytes(chunk).decode())
 
@@ -103,11 +109,11 @@ class Run:
         event_id = str(said.get("id"))
         if self._unsent.get(event_id):
             self._unsent[event_id] = False
-            self.stream.push(Frame.of(place_within(self._anchor), data))
+            self.stream.push(Frame.of(cursor_within(self._anchor), data))
             return
         if event_id not in self._unsent:
             self._since_anchor += 1
-            self.stream.push(Frame.of(place_after(self._anchor, self._since_anchor), data))
+            self.stream.push(Frame.of(cursor_after(self._anchor, self._since_anchor), data))
             return
         del self._unsent[event_id]
         self._anchor, self._since_anchor = event_id, 0

@@ -1,4 +1,4 @@
-"""The runs of this process: begun, driven each by a task of its own, followed, and ended."""
+"""The runs of this process. Each is driven by a task of its own; readers follow its stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from lapse.adk.context import reviving, watching
+from lapse.adk.context import observing_appends, reviving
 from lapse.adk.service import LapseSessionService
 from lapse.auth.principals import is_foreign
 from lapse.core.background import Background
@@ -27,8 +27,8 @@ from lapse.core.errors import (
     TooManyRunsError,
 )
 from lapse.core.keys import SHOWN_ID, SessionKey
-from lapse.runs.cursor import Place
-from lapse.runs.follow import Watching
+from lapse.runs.cursor import Cursor
+from lapse.runs.follow import RemoteStreams
 from lapse.runs.frames import ending, error_of
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.replay import frames_after, stored_after
@@ -38,29 +38,30 @@ from lapse.runs.store import HEARTBEAT, RunRecord, RunStatus, RunStore
 from lapse.runs.stream import LaggedError
 from lapse.telemetry.logs import shortening
 
-_UNWIND: Final = timedelta(seconds=5)
-"""How long an agent has to end when it is told to; then it is left to itself, without a say."""
+_CANCEL_TIMEOUT: Final = timedelta(seconds=5)
+"""How long an agent may take to end after its cancellation. Then it is abandoned: it may go on, but
+what it appends is refused."""
 
-_ALIVE: Final = timedelta(seconds=15)
-"""How often a stream without news says that it lives."""
+_STREAM_HEARTBEAT: Final = timedelta(seconds=15)
+"""How often a stream without new frames sends a heartbeat comment."""
 
-_LOOK: Final = timedelta(milliseconds=250)
-"""How often one who waits for another process looks."""
+_POLL_INTERVAL: Final = timedelta(milliseconds=250)
+"""How often the store is polled for the end of another process's run."""
 
-_ATTEMPTS: Final = 5
+_END_ATTEMPTS: Final = 5
 
 _log = logging.getLogger("lapse.runs")
 
 
 class Runs:
-    """Drives runs in this process, and lets anybody follow the runs of all processes.
+    """Drives runs in this process, and streams the runs of all processes to readers.
 
-    It is open from `start` to `drain`; both may be called more than once.
+    It accepts runs from `start` to `drain`; both may be called more than once.
 
     Args:
-        service: whose sessions the runs use.
-        limits: how much of running this process does.
-        metrics: where it is counted.
+        service: the service of the runs' sessions.
+        limits: the limits of runs.
+        metrics: the metrics of runs.
     """
 
     def __init__(
@@ -72,57 +73,63 @@ class Runs:
         self.metrics = metrics
         self._live: dict[str, Run] = {}
         self._owners: dict[str, asyncio.Task[None]] = {}
-        self._left: set[asyncio.Task[None]] = set()
-        self._admissions: set[asyncio.Task[Run]] = set()
-        self._watching = Watching(self._store)
-        self._turns: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
+        self._abandoned: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[Run]] = set()
+        self._remote_streams = RemoteStreams(self._store)
+        self._queue_locks: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
         self._queued: Counter[SessionKey] = Counter()
         self._draining = False
-        self._heart = Background(
+        self._heartbeat = Background(
             "the heartbeat of runs",
             self._tick,
             first_retry=HEARTBEAT / 2,
             longest_retry=HEARTBEAT,
         )
-        self._alive_at = 0.0
+        self._stream_heartbeat_at = 0.0
 
     async def start(self) -> None:
-        """Begin to keep the runs of this process alive."""
-        if not self._heart.is_running:
+        """Accept runs, and start the heartbeat of this process's runs."""
+        if not self._heartbeat.is_running:
             self._draining = False
-            self._alive_at = time.monotonic()
-            await self._heart.start()
+            self._stream_heartbeat_at = time.monotonic()
+            await self._heartbeat.start()
 
     async def drain(self, grace: timedelta | None = None) -> None:
-        """Begin nothing new, let runs finish for the grace, cancel the rest, and tell readers."""
+        """Refuse new runs, wait for those in flight, then cancel the rest and end all streams.
+
+        It waits for `grace`, by default that of the limits.
+        """
         self._draining = True
         if self._owners:
             allowed = self.limits.grace if grace is None else grace
             await asyncio.wait(self._owners.values(), timeout=allowed.total_seconds())
-        while self._owners or self._admissions:
+        while self._owners or self._starting:
             for run in self._live.values():
                 run.end_early(RunStatus.CANCELLED, "the server shut down")
             await asyncio.wait(
-                {*self._owners.values(), *self._admissions}, return_when=asyncio.FIRST_COMPLETED
+                {*self._owners.values(), *self._starting}, return_when=asyncio.FIRST_COMPLETED
             )
-        await self._watching.close()
-        await self._heart.stop()
+        await self._remote_streams.close()
+        await self._heartbeat.stop()
 
-    # What is asked of runs.
+    # Requests.
 
     async def begin(
         self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]], *, queue: bool = False
     ) -> Run:
-        """Begin a run, detached from whoever asks for it.
+        """Begin a run. Once it has begun it goes on even if the caller is cancelled.
 
-        `open_chunks` checks the request and returns what `/run_sse` would send; nothing of the
-        agent happens before that is iterated. With `queue` a run in flight is waited for.
+        `open_chunks` checks the request and returns the chunks that `/run_sse` would send; the
+        agent does not start before they are iterated. With `queue` this waits, at most as long as
+        a run may take, while another run is in flight in the session; a caller that is cancelled
+        meanwhile leaves the queue.
 
         Raises:
-            RunInFlightError: a run is in flight, and there is no waiting, or no more of it.
-            TooManyRunsError: this process, or this user, has as many runs as there may be.
-            ShuttingDownError: this process is about to stop.
-            NoSuchSessionError: it is another user's.
+            RunInFlightError: another run is in flight, and `queue` is false, the queue is full or
+                the wait was too long.
+            TooManyRunsError: this process or this user has the most runs that the limits allow.
+            ShuttingDownError: this process shuts down.
+            NoSuchSessionError: the session is another user's.
         """
         if is_foreign(key.user_id):
             raise NoSuchSessionError(f"session {key.short}… does not exist")
@@ -130,55 +137,55 @@ class Runs:
             return await self._begin(key, open_chunks)
         if self._queued[key] >= self.limits.queue:
             raise await self._in_flight(key)
-        turn = self._turns.setdefault(key, asyncio.Lock())
+        lock = self._queue_locks.setdefault(key, asyncio.Lock())
         give_up = time.monotonic() + self.limits.duration.total_seconds()
         self._queued[key] += 1
         try:
             try:
-                await asyncio.wait_for(turn.acquire(), self.limits.duration.total_seconds())
+                await asyncio.wait_for(lock.acquire(), self.limits.duration.total_seconds())
             except TimeoutError:
                 raise await self._in_flight(key) from None
             try:
-                return await self._begin_in_turn(key, open_chunks, give_up)
+                return await self._begin_when_free(key, open_chunks, give_up)
             finally:
-                turn.release()
+                lock.release()
         finally:
             self._queued[key] -= 1
-            self._queued += Counter()  # drops what is zero
+            self._queued += Counter()  # removes keys whose count is zero
 
     async def find(
-        self, key: SessionKey, run_id: str | None = None, place: Place | None = None
+        self, key: SessionKey, run_id: str | None = None, cursor: Cursor | None = None
     ) -> RunRecord:
-        """Return a session's run: the one named, or that of a place in its stream, or the latest.
+        """Return a session's run by its id, by a cursor of its stream or by both; else the latest.
 
         Raises:
-            NoSuchRunError: there is none.
-            InvalidValueError: the place is in no stream of it.
+            NoSuchRunError: there is no such run.
+            InvalidValueError: the cursor belongs to no run of this session, or not to `run_id`.
         """
         if is_foreign(key.user_id):
             raise NoSuchRunError("no such run in this session")
-        if place is None:
+        if cursor is None:
             record = await self._store.find_run(key, run_id)
             if record is None:
                 raise NoSuchRunError("no such run in this session")
             return record
-        record = await self._store.find_run(key, run_id, event_id=place.anchor)
-        if record is None and run_id in {None, place.anchor}:
-            record = await self._store.find_run(key, place.anchor)
+        record = await self._store.find_run(key, run_id, event_id=cursor.anchor)
+        if record is None and run_id in {None, cursor.anchor}:
+            record = await self._store.find_run(key, cursor.anchor)
         if record is None:
-            reason = f"is of no run of this session: {place.text!r:.40}"
+            reason = f"belongs to no run of this session: {cursor.text!r:.40}"
             raise InvalidValueError("Last-Event-ID", reason)
         return record
 
     async def follow(
-        self, record: RunRecord, place: Place | None = None
+        self, record: RunRecord, cursor: Cursor | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """Yield a run's stream after a place, or from its start, to its end.
+        """Yield a run's stream to its end, from its start or after a cursor.
 
         Raises:
             LaggedError: the reader was too slow; it may resume.
         """
-        if place is not None:
+        if cursor is not None:
             self.metrics.count_resume(record.key.app_name)
             _log.info("run resumed", extra=_facts(record))
         self.metrics.readers.inc()
@@ -186,13 +193,13 @@ class Runs:
             stack.callback(self.metrics.readers.dec)
             run = self._live.get(record.run_id)
             if run is not None:
-                chunks = frames_after(self._store, run.stream, record, place)
+                chunks = frames_after(self._store, run.stream, record, cursor)
             elif record.in_flight:
-                await self._watching.start()
-                stream = stack.enter_context(self._watching.stream(record.run_id))
-                chunks = frames_after(self._store, stream, record, place)
+                await self._remote_streams.start()
+                stream = stack.enter_context(self._remote_streams.stream(record.run_id))
+                chunks = frames_after(self._store, stream, record, cursor)
             else:
-                chunks = stored_after(self._store, record, place)
+                chunks = stored_after(self._store, record, cursor)
             try:
                 async for chunk in chunks:
                     yield chunk
@@ -202,10 +209,10 @@ class Runs:
                 raise
 
     async def cancel(self, key: SessionKey, run_id: str) -> RunRecord:
-        """Have a run end early and return its record, ended; one that has ended is left.
+        """Cancel a run, wait for its end and return its record; a no-op if it has ended.
 
-        A run of another process hears of it with its next heartbeat; when it does not end in
-        time, the record still says that it runs.
+        A run of another process is cancelled with its next heartbeat. If it does not end in time,
+        the record that is returned is still in flight.
 
         Raises:
             NoSuchRunError: there is no such run.
@@ -221,40 +228,42 @@ class Runs:
             run.end_early(RunStatus.CANCELLED)
             await asyncio.wait([owner])
             return await self.find(key, run_id)
-        end = time.monotonic() + (2 * HEARTBEAT + 2 * _UNWIND).total_seconds()
+        end = time.monotonic() + (2 * HEARTBEAT + 2 * _CANCEL_TIMEOUT).total_seconds()
         while record.in_flight and time.monotonic() < end:
-            await asyncio.sleep(_LOOK.total_seconds())
+            await asyncio.sleep(_POLL_INTERVAL.total_seconds())
             record = await self.find(key, run_id)
         return record
 
-    # Driving.
+    # Driving runs.
 
     async def _begin(self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]]) -> Run:
-        if self._draining or not self._heart.is_running:
+        if self._draining or not self._heartbeat.is_running:
             raise ShuttingDownError("this server is shutting down; ask another one")
-        if len(self._live) + len(self._admissions) >= self.limits.per_process:
-            raise TooManyRunsError(f"there are {self.limits.per_process} runs in this process")
-        # To its end, whatever becomes of the caller: no record without somebody who drives it.
-        admission = asyncio.create_task(self._admit(key, open_chunks))
-        self._admissions.add(admission)
-        admission.add_done_callback(self._admissions.discard)
-        return await asyncio.shield(admission)
+        if len(self._live) + len(self._starting) >= self.limits.per_process:
+            raise TooManyRunsError(f"this process has its {self.limits.per_process} runs in flight")
+        # Shielded from the caller's cancellation: a run that is recorded has to be driven.
+        starting = asyncio.create_task(self._start_run(key, open_chunks))
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
+        return await asyncio.shield(starting)
 
-    async def _admit(self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]]) -> Run:
+    async def _start_run(
+        self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]]
+    ) -> Run:
         with reviving(key):
             chunks = await open_chunks()
         record = await self._store.begin_run(
-            key, str(uuid.uuid4()), most_of_user=self.limits.per_user
+            key, str(uuid.uuid4()), max_per_user=self.limits.per_user
         )
         run = self._live[record.run_id] = Run(record, self._store)
         owner = asyncio.create_task(self._own(run, chunks), name=f"lapse-run-{record.run_id}")
         self._owners[record.run_id] = owner
         return run
 
-    async def _begin_in_turn(
+    async def _begin_when_free(
         self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]], give_up: float
     ) -> Run:
-        """Begin as soon as no run is in flight."""
+        """Begin as soon as no other run is in flight; after `give_up`, raise RunInFlightError."""
         while True:
             try:
                 return await self._begin(key, open_chunks)
@@ -262,7 +271,7 @@ class Runs:
                 if time.monotonic() > give_up:
                     raise
                 owner = self._owners.get(error.run_id)
-                pause = _LOOK.total_seconds()
+                pause = _POLL_INTERVAL.total_seconds()
                 await (asyncio.wait([owner]) if owner else asyncio.sleep(pause))
 
     async def _in_flight(self, key: SessionKey) -> RunInFlightError:
@@ -270,7 +279,7 @@ class Runs:
         return RunInFlightError(running.run_id if running is not None else "")
 
     async def _own(self, run: Run, chunks: Chunks) -> None:
-        """Drive a run to its end, whatever becomes of it, and record how it ended."""
+        """Drive a run to its end, and record how it ended."""
         record, began = run.record, time.monotonic()
         self.metrics.count_start(record.key.app_name)
         _log.info("run started", extra=_facts(record))
@@ -278,7 +287,7 @@ class Runs:
         try:
             with (
                 reviving(record.key),
-                watching(record.key, run),
+                observing_appends(record.key, run),
                 shortening(record.key.session_id),
             ):
                 work = asyncio.create_task(run.consume(chunks))
@@ -301,15 +310,15 @@ class Runs:
     async def _outcome(
         self, run: Run, work: asyncio.Task[None]
     ) -> tuple[RunStatus, Mapping[str, Any] | None]:
-        """Return how a run ended; end it first if it is time."""
+        """Return how a run ended; cancel its agent first if that has not ended."""
         if not work.done():
             status, reason = run.stop.result() if run.stop.done() else (RunStatus.TIMED_OUT, None)
             work.cancel()
-            await asyncio.wait([work], timeout=_UNWIND.total_seconds())
+            await asyncio.wait([work], timeout=_CANCEL_TIMEOUT.total_seconds())
             if not work.done():
                 _log.warning("an agent does not end; it is left alone", extra=_facts(run.record))
-                self._left.add(work)
-                work.add_done_callback(self._forget_left)
+                self._abandoned.add(work)
+                work.add_done_callback(self._forget_abandoned)
             elif not work.cancelled():
                 work.exception()
             return status, error_of(status, reason)
@@ -321,25 +330,25 @@ class Runs:
             return RunStatus.FAILED, error_of(RunStatus.FAILED, type(fault).__name__)
         return (RunStatus.FAILED, run.error) if run.error is not None else (RunStatus.DONE, None)
 
-    def _forget_left(self, work: asyncio.Task[None]) -> None:
-        self._left.discard(work)
+    def _forget_abandoned(self, work: asyncio.Task[None]) -> None:
+        self._abandoned.discard(work)
         if not work.cancelled():
             work.exception()
 
     async def _record_end(
         self, run: Run, status: RunStatus, error: Mapping[str, Any] | None
     ) -> RunStatus:
-        """Record how a run ended; return how it ended for everybody."""
+        """Record how a run ended; return the status that its record has."""
         await run.settle()
         run.status = status
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(_END_ATTEMPTS):
             try:
                 return await self._stored_end(run, status, error)
             except StoreUnavailableError as fault:
                 if attempt == 0:
                     _log.warning("the end of a run cannot be recorded now: %s", fault)
                 await asyncio.sleep(HEARTBEAT.total_seconds() * 2**attempt / 16)
-        # It is soon taken for dead.
+        # Without heartbeats other processes soon treat the run as interrupted.
         return RunStatus.INTERRUPTED
 
     async def _stored_end(
@@ -348,18 +357,18 @@ class Runs:
         run_id = run.record.run_id
         if await self._store.end_run(run_id, status, error=error, until=run.until):
             return status
-        # Taken for dead, gone with its session, or done by an attempt that was broken off.
+        # The run went stale or was deleted, or an earlier attempt has recorded its end.
         stored = await self._store.find_run(run.record.key, run_id)
         return RunStatus.INTERRUPTED if stored is None else stored.status
 
-    # Keeping alive.
+    # Heartbeats.
 
     async def _tick(self) -> timedelta:
-        """Say of the runs in flight that they live, and of their streams."""
+        """Send the heartbeats of the runs in flight and, less often, those of their streams."""
         now = time.monotonic()
-        if now - self._alive_at >= _ALIVE.total_seconds():
-            self._alive_at = now
-            self._watching.wake()
+        if now - self._stream_heartbeat_at >= _STREAM_HEARTBEAT.total_seconds():
+            self._stream_heartbeat_at = now
+            self._remote_streams.wake()
             for run in self._live.values():
                 run.stream.wake()
         if self._live:
@@ -372,7 +381,7 @@ class Runs:
         for run_id, run in asked.items():
             if run_id not in alive:
                 run.end_early(
-                    RunStatus.INTERRUPTED, "the run was taken for dead, or its session is gone"
+                    RunStatus.INTERRUPTED, "the run missed its heartbeats, or its session is gone"
                 )
             elif alive[run_id]:
                 run.end_early(RunStatus.CANCELLED)

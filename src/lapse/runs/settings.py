@@ -1,4 +1,4 @@
-"""The settings of runs."""
+"""The settings of detached runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DEFAULTS: Final = RunLimits()
 
 
 class RunSettings(SliceSettings):
-    """The settings of runs."""
+    """The settings of detached runs; docs/settings.md explains each."""
 
     runs_per_process: int = Field(
         default=_DEFAULTS.per_process, ge=1, le=10_000, validation_alias="LAPSE_RUNS_PER_PROCESS"
@@ -31,7 +31,7 @@ class RunSettings(SliceSettings):
 
     @property
     def run_limits(self) -> RunLimits:
-        """Return how much of running one process does."""
+        """Return the limits of runs."""
         return RunLimits(
             per_process=self.runs_per_process,
             per_user=self.runs_per_user,

@@ -1,11 +1,11 @@
--- The runs of the SQLite store. :stale is how old the last heartbeat of a living run can be.
+-- Runs on SQLite. :stale is the age of a heartbeat from which on a run is interrupted.
 --
 -- Types of parameters and columns:
 -- :started_at, :heartbeat_at, :ended_at moment
 -- :since, :until adk_time
 
 -- name: begin_run
--- A run whose process died gives way to the new one.
+-- A stale run of the session is interrupted; then the new run is inserted.
 UPDATE lapse_runs SET status = 'interrupted', ended_at = heartbeat_at + :stale
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND status = 'running' AND heartbeat_at <= :now - :stale;
@@ -17,12 +17,13 @@ WHERE (
   SELECT count(*) FROM lapse_runs
   WHERE app_name = :app_name AND user_id = :user_id AND status = 'running'
     AND heartbeat_at > :now - :stale
-) < :most_of_user
+) < :max_per_user
 ON CONFLICT DO NOTHING
 RETURNING *;
 
 -- name: run_in_flight
--- Why a run could not begin. There is always a row.
+-- Why a run could not begin: the run in flight, and the number of the user's runs. There is always
+-- one row.
 SELECT r.*, (
     SELECT count(*) FROM lapse_runs
     WHERE app_name = :app_name AND user_id = :user_id AND status = 'running'
@@ -53,8 +54,8 @@ WHERE run_id = :run_id AND status = 'running'
   AND app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
 
 -- name: find_run
--- By its id, by an event of its agent, or by both; without either, the latest. Runs that resume one
--- invocation share its id, and are told apart by when they ran.
+-- A session's run by its id, by an event of its agent or by both; without either, the latest. Runs
+-- that resume one invocation share its id; the timestamps of their events tell them apart.
 SELECT r.* FROM lapse_runs AS r
 WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
   AND (:run_id IS NULL OR r.run_id = :run_id)
@@ -71,8 +72,8 @@ ORDER BY r.started_at DESC, r.rowid DESC LIMIT 1;
 SELECT * FROM lapse_runs WHERE run_id = :run_id;
 
 -- name: read_run_events
--- What the agent said in one run, after one of its events: its user's words are no part of a
--- stream. Timestamps grow in the order of a run's events.
+-- The agent's events in one run, after one of its events; users' messages are not part of a stream.
+-- Within a run, events are stored in the order of their timestamps.
 SELECT e.id AS event_id, e.invocation_id AS event_invocation, e.timestamp AS event_time,
   e.event_data
 FROM lapse_runs AS r

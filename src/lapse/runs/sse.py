@@ -1,4 +1,4 @@
-"""Server-sent events to one connection, which is let go when it is too slow."""
+"""Sends server-sent events to one connection and closes it if the client is too slow."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from starlette.types import Receive, Scope, Send
 
 from lapse.runs.stream import LaggedError
 
-_PATIENCE: Final = timedelta(seconds=30)
-"""How long a connection may take for what was written to it before it is let go."""
+_WRITE_TIMEOUT: Final = timedelta(seconds=30)
+"""How long one write may take before the connection is closed."""
 
 _RETRY: Final = b"retry: 1000\n\n"
 
 
 class EventStream(Response):
-    """A response that sends chunks as they come, until they end or the client is gone.
+    """A response that sends chunks as they come, until they end or the client disconnects.
 
-    Each chunk is written as it is; nothing is kept for a client that does not read.
+    Each chunk is written unchanged; nothing is buffered for a client that does not read.
     """
 
     media_type = "text/event-stream"
@@ -36,7 +36,7 @@ class EventStream(Response):
         self._chunks = chunks
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream."""
+        """Send the stream; raise what the chunks raise, unless the client has disconnected."""
         start = {
             "type": "http.response.start",
             "status": self.status_code,
@@ -55,19 +55,19 @@ class EventStream(Response):
             raise error
 
     async def _send(self, send: Send) -> None:
-        patience = _PATIENCE.total_seconds()
+        timeout = _WRITE_TIMEOUT.total_seconds()
         try:
             await send({"type": "http.response.body", "body": _RETRY, "more_body": True})
             async with aclosing(self._chunks) as chunks:
                 async for chunk in chunks:
-                    async with asyncio.timeout(patience):
+                    async with asyncio.timeout(timeout):
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except LaggedError:
-            # An end in good order: it resumes with the last id it had.
+            # End the response in good order; the client resumes after the last id it had.
             pass
         except TimeoutError:
             return
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -1,8 +1,8 @@
-"""What a store keeps of runs: a record with a heartbeat, beside the events that ADK stores.
+"""The records of runs in a store, each with a heartbeat, beside the events that ADK stores.
 
-A run in flight is one whose record says so and whose heartbeat is fresh. The record of a process
-that died grows stale, reads as interrupted from then on, and stands in nobody's way. Time is the
-store's own clock, as in `lapse.store.sessions`.
+A run is in flight while its record says so and its heartbeat is fresh. If the process of a run
+dies, the record grows stale: from then on it reads as interrupted, and another run may begin in the
+session. All times are by the store's clock.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from lapse.store.operation import (
 from lapse.store.records import EventRecord
 
 HEARTBEAT: Final = timedelta(seconds=2)
-"""How often a process says of its runs that they live."""
+"""How often a process refreshes the heartbeats of its runs."""
 
 STALE: Final = timedelta(seconds=8)
-"""A run whose last heartbeat is older was interrupted: its process died."""
+"""The age of a heartbeat from which on a run reads as interrupted: its process has died."""
 
-KEPT: Final = timedelta(days=1)
-"""How long the record of an ended run is kept, for readers that come back."""
+RETENTION: Final = timedelta(days=1)
+"""How long the record of an ended run is kept for readers that come back."""
 
-_FORGOTTEN_TOGETHER: Final = 500
+_DELETE_BATCH: Final = 500
 
 
 class RunStatus(StrEnum):
-    """How a run stands, or how it ended."""
+    """Whether a run is in flight, or how it ended."""
 
     RUNNING = "running"
     DONE = "done"
@@ -59,15 +59,17 @@ class RunRecord:
     """A run as stored.
 
     Attributes:
-        run_id: unique among all sessions.
-        key: the session it runs in.
-        status: as it reads: one with a stale heartbeat is INTERRUPTED.
-        started_at: by the store's clock.
-        ended_at: None while it runs.
-        cancel_requested: somebody wants it to end; its process sees that at its next heartbeat.
-        invocation_id: what ADK calls it in its events; None before the first of them.
-        since: the timestamp of its first event, the user's message.
-        until: the timestamp of its last event, once it has ended.
+        run_id: unique among the runs of all sessions.
+        key: the session of the run.
+        status: INTERRUPTED also if the stored status is RUNNING and the heartbeat is stale.
+        started_at: when the run began.
+        heartbeat_at: when its process last refreshed it.
+        ended_at: None while the run is in flight.
+        cancel_requested: whether somebody has cancelled the run; its process learns of that with
+            its next heartbeat.
+        invocation_id: ADK's id of the run in its events; None before the first event.
+        since: the timestamp of the run's first event, the user's message.
+        until: the timestamp of the run's last event, once the run has ended.
         error: what went wrong, in ADK's shape.
     """
 
@@ -84,67 +86,69 @@ class RunRecord:
     error: Mapping[str, Any] | None = None
 
     def at(self, now: datetime) -> RunRecord:
-        """Return the record as it reads at a moment."""
+        """Return the record as it reads at `now`: a stale run is interrupted."""
         if self.status is RunStatus.RUNNING and self.heartbeat_at <= now - STALE:
             return replace(self, status=RunStatus.INTERRUPTED, ended_at=self.heartbeat_at + STALE)
         return self
 
     @property
     def in_flight(self) -> bool:
-        """Return whether it runs."""
+        """Return whether the run goes on."""
         return self.status is RunStatus.RUNNING
 
 
 @dataclass(frozen=True, slots=True)
 class RunNews:
-    """A run's record and the events of the agent that were stored after some event of it."""
+    """A run's record, and the agent's events that were stored after one of the run's events."""
 
     record: RunRecord
     events: Sequence[EventRecord]
 
 
 class RunStore(Part):
-    """The runs of a store: their records, their heartbeats, and what was stored of them.
+    """The operations on runs: their records, their heartbeats and their stored events.
 
-    A crash may undo a beginning or a heartbeat: they mean nothing without their process.
+    A crash of the database may lose a beginning or a heartbeat, because neither is flushed. The
+    next heartbeat ends a run whose beginning was lost.
     """
 
     @operation(flushed=False)
-    def begin_run(self, key: SessionKey, run_id: str, *, most_of_user: int) -> Asking[RunRecord]:
-        """Record that a run begins, the only one in flight in its session.
+    def begin_run(self, key: SessionKey, run_id: str, *, max_per_user: int) -> Asking[RunRecord]:
+        """Record that a run begins; a session has at most one run in flight.
 
-        A stale one gives way: it is recorded as interrupted.
+        A stale run of the session is recorded as interrupted.
 
         Raises:
-            RunInFlightError: another run is in flight in the session; it names it.
-            TooManyRunsError: the user has `most_of_user` runs in flight. They are counted as
-                the run begins: of two that begin at one instant, both may be let in.
+            RunInFlightError: another run is in flight in the session; the error names it.
+            TooManyRunsError: the user has `max_per_user` runs in flight in the app. They are
+                counted when a run begins, so two runs that begin at one instant may both be
+                accepted.
         """
         while True:
             row = yield from first(
-                "begin_run", key, run_id=run_id, most_of_user=most_of_user, stale=STALE
+                "begin_run", key, run_id=run_id, max_per_user=max_per_user, stale=STALE
             )
             if row is not None:
                 return _record(key, row)
             found = yield from only("run_in_flight", key, stale=STALE)
             if found["run_id"] == run_id:
-                # A broken-off attempt of this very call had begun it.
+                # An earlier attempt of this call recorded the run before its connection broke.
                 return _record(key, found)
             if found["run_id"] is not None:
                 raise RunInFlightError(found["run_id"])
-            if found["of_user"] >= most_of_user:
-                raise TooManyRunsError(f"there are {most_of_user} runs of this user in flight")
+            if found["of_user"] >= max_per_user:
+                raise TooManyRunsError(f"this user has {max_per_user} runs in flight")
 
     @operation(flushed=False)
     def note_run(self, run_id: str, invocation_id: str, since: datetime) -> Asking[None]:
-        """Record by which invocation, and from when on, a run's events are known."""
+        """Record the invocation of a run, and the timestamp of its first event."""
         yield from rows("note_run", run_id=run_id, invocation_id=invocation_id, since=since)
 
     @operation(flushed=False)
     def beat_runs(self, run_ids: Sequence[str]) -> Asking[Mapping[str, bool]]:
-        """Refresh the heartbeat of runs; return those still in flight, and if to be cancelled.
+        """Refresh heartbeats; return for each run still in flight whether it has been cancelled.
 
-        One that is not returned was taken for dead, or went with its session.
+        A run that is not returned has gone stale before, or was deleted with its session.
         """
         found = yield from rows("beat_runs", run_ids=list(run_ids), stale=STALE)
         return {row["run_id"]: bool(row["cancel_requested"]) for row in found}
@@ -158,7 +162,7 @@ class RunStore(Part):
         error: Mapping[str, Any] | None = None,
         until: datetime | None = None,
     ) -> Asking[bool]:
-        """Record how a run ended; False when its record says already that it did."""
+        """Record how a run ended; return False, and change nothing, if it had ended before."""
         row = yield from first(
             "end_run",
             run_id=run_id,
@@ -170,7 +174,7 @@ class RunStore(Part):
 
     @operation()
     def cancel_run(self, key: SessionKey, run_id: str) -> Asking[RunRecord | None]:
-        """Ask for the end of a run in flight and return its record; None where it is unknown."""
+        """Mark a run in flight as cancelled and return its record; None if the run is unknown."""
         yield from rows("cancel_run", key, run_id=run_id)
         row = yield from first("find_run", key, run_id=run_id, event_id=None)
         return None if row is None else _record(key, row)
@@ -179,44 +183,45 @@ class RunStore(Part):
     def find_run(
         self, key: SessionKey, run_id: str | None = None, *, event_id: str | None = None
     ) -> Asking[RunRecord | None]:
-        """Return a session's run by its id, or by one of its events, or both; else its latest."""
+        """Return a session's run by its id, by an agent's event or by both; else the latest."""
         row = yield from first("find_run", key, run_id=run_id, event_id=event_id)
         return None if row is None else _record(key, row)
 
     @operation(writes=False)
     def run_news(
-        self, places: Mapping[str, str | None], *, limit: int
+        self, last_seen: Mapping[str, str | None], *, limit: int
     ) -> Asking[Sequence[RunNews]]:
-        """Return of each run what was stored after the event named, or with None from its start.
+        """Return each run's record and the agent's events after the last seen one.
 
-        At most `limit` events of each, in the order they were stored; from one snapshot, so
-        that no event is missing before one that is there, and none comes after a record that
-        says the run has ended. Runs that are unknown are left out.
+        `last_seen` maps the id of a run to the id of an event, or to None for its start. At most
+        `limit` events of each run are returned, in the order in which they were stored, without
+        gaps. All is one snapshot: if a record says that its run has ended, no later events will
+        come. Unknown runs are left out.
         """
         if (yield from dialect()) is Dialect.SQLITE:
-            return (yield from _news_of_each(places, limit))
+            return (yield from _news_of_each(last_seen, limit))
         # One statement is one snapshot and one round trip.
         found = yield from rows(
-            "run_news", run_ids=list(places), afters=list(places.values()), limit=limit
+            "run_news", run_ids=list(last_seen), afters=list(last_seen.values()), limit=limit
         )
         of_runs = (list(one) for _, one in groupby(found, key=lambda row: str(row["run_id"])))
         return [_news(one[0], one) for one in of_runs]
 
     @operation()
     def forget_runs(self, limit: int) -> Asking[int]:
-        """Delete at most `limit` records of runs that ended longer than KEPT ago; how many."""
-        return len((yield from rows("forget_runs", limit=limit, kept=KEPT)))
+        """Delete at most `limit` records of runs that ended RETENTION ago; return their number."""
+        return len((yield from rows("forget_runs", limit=limit, kept=RETENTION)))
 
     async def maintain(self) -> None:
-        """Delete every record of a run that ended longer than KEPT ago, some at a time."""
-        while await self.forget_runs(_FORGOTTEN_TOGETHER) == _FORGOTTEN_TOGETHER:
+        """Delete all records of runs that ended RETENTION ago, in batches."""
+        while await self.forget_runs(_DELETE_BATCH) == _DELETE_BATCH:
             pass
 
 
-def _news_of_each(places: Mapping[str, str | None], limit: int) -> Asking[Sequence[RunNews]]:
-    """Return what `run_news` does, a run at a time: the transaction is the snapshot."""
+def _news_of_each(last_seen: Mapping[str, str | None], limit: int) -> Asking[Sequence[RunNews]]:
+    """Do what `run_news` does with two statements per run; the transaction is the snapshot."""
     found = []
-    for run_id, after in places.items():
+    for run_id, after in last_seen.items():
         run = yield from first("read_run", run_id=run_id)
         if run is not None:
             events = yield from rows("read_run_events", run_id=run_id, event_id=after, limit=limit)
@@ -225,7 +230,7 @@ def _news_of_each(places: Mapping[str, str | None], limit: int) -> Asking[Sequen
 
 
 def _news(run: Row, events: Iterable[Row]) -> RunNews:
-    """Return a run's news; a row without an event stands for none."""
+    """Return a run's record and events; a row without an event says that there are none."""
     told = [
         EventRecord(event_id, row["event_invocation"], row["event_time"], row["event_data"])
         for row in events

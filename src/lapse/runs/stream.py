@@ -1,7 +1,8 @@
-"""One stream, many readers: the last frames of a run, which each reader follows at its own pace.
+"""A ring buffer of a run's newest frames, which any number of readers follow.
 
-The frames are kept once, whatever the number of readers. Those that are stored as events may leave
-the ring when it is full: a reader that comes later has them from the store.
+The frames are kept once, whatever the number of readers, and each reader has its own position. When
+the ring is full, the oldest frames leave it. A reader that needs a stored event which has left the
+ring gets it from the store.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from itertools import islice
 from typing import Final
 
-from lapse.runs.cursor import Place
+from lapse.runs.cursor import Cursor
 from lapse.runs.frames import HEARTBEAT, Frame
 
 FRAMES_KEPT: Final = 2048
@@ -21,15 +22,15 @@ _WRITTEN_TOGETHER: Final = 64
 
 
 class LaggedError(Exception):
-    """A reader was so slow that frames it had not had yet are gone; it may resume."""
+    """A reader was so slow that frames which it has not had have left the ring; it may resume."""
 
 
 class Stream:
-    """The ring of one run's newest frames.
+    """The ring buffer of one run's newest frames.
 
     Attributes:
-        caught_up: set once everything that was stored when the stream was made is in it.
-        readers: how many follow it.
+        caught_up: set once the ring has had every event that was stored before it was made.
+        readers: how many readers follow a stream of another process; see `RemoteStreams`.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -46,14 +47,14 @@ class Stream:
 
     @property
     def ended(self) -> bool:
-        """Return whether nothing will come any more."""
+        """Return whether no frame will come any more."""
         return self._ended
 
     def push(self, frame: Frame) -> None:
-        """Add a frame, and let the oldest ones go."""
+        """Add a frame, and remove the oldest ones if the ring is full."""
         self._frames.append(frame)
         self._bytes += len(frame.data)
-        # The newest stays, whatever its size.
+        # The newest frame stays, whatever its size.
         while len(self._frames) > 1 and (
             len(self._frames) > FRAMES_KEPT or self._bytes > BYTES_KEPT
         ):
@@ -64,36 +65,36 @@ class Stream:
         self.wake()
 
     def end(self, last: Frame | None) -> None:
-        """Say that nothing comes after `last`; None leaves the readers to resume elsewhere."""
+        """End the stream with the frame `last`, or, with None, without one: readers then resume."""
         if not self._ended:
             self._ended, self._last = True, last
             self.caught_up.set()
             self.wake()
 
     def wake(self) -> None:
-        """Let every reader that waits look; one that finds nothing says that it lives."""
+        """Wake every waiting reader; a reader that finds no new frame sends a heartbeat."""
         news, self._news = self._news, asyncio.Event()
         news.set()
 
     def next_frame(self) -> asyncio.Event:
-        """Return what is set when something more has happened."""
+        """Return an event that is set by the next `push`, `end` or `wake`."""
         return self._news
 
-    def index_after(self, place: Place | None) -> int | None:
-        """Return where to go on after a place; None where the ring does not hold it."""
-        if place is None or place.anchor == self._run_id:
-            # What has left the ring without being stored was partial.
+    def index_after(self, cursor: Cursor | None) -> int | None:
+        """Return the index after a cursor, or None if the ring does not hold the cursor."""
+        if cursor is None or cursor.anchor == self._run_id:
+            # While no stored event has left the ring, only partial frames are missing.
             index = self._base if self._evicted is None else None
-        elif place.anchor == self._evicted:
+        elif cursor.anchor == self._evicted:
             index = self._base
         else:
-            index = self._after(lambda frame: frame.event_id == place.anchor)
-        if place is None or index is None:
+            index = self._after(lambda frame: frame.event_id == cursor.anchor)
+        if cursor is None or index is None:
             return index
-        if place.is_half:
+        if cursor.is_within_event:
             rest = islice(self._frames, index - self._base, None)
             return next((n for n, one in enumerate(rest, index) if one.event_id), None)
-        exact = self._after(lambda frame: frame.id == place.text)
+        exact = self._after(lambda frame: frame.id == cursor.text)
         return index if exact is None else exact
 
     def _after(self, is_it: Callable[[Frame], bool]) -> int | None:
@@ -106,7 +107,7 @@ class Stream:
         return self._base + len(self._frames)
 
     async def follow(self, index: int) -> AsyncIterator[bytes]:
-        """Yield what is there from an index on, as much as fits together, then the live rest.
+        """Yield the frames from an index on, several at a time, and then live frames.
 
         Raises:
             LaggedError: the frame at the index has left the ring.

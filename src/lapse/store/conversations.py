@@ -24,7 +24,7 @@ from lapse.store.operation import Asking, Part, Row, first, native, only, operat
 from lapse.store.records import (
     Appended,
     EventWindow,
-    Glimpse,
+    LastSeen,
     NewEvent,
     Result,
     Revision,
@@ -74,7 +74,7 @@ class Conversations(Part):
 
     @operation()
     def append(
-        self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse
+        self, key: SessionKey, event: NewEvent, seen: Revision | LastSeen
     ) -> Asking[Result[Appended]]:
         """Append one event and apply its change of state.
 
@@ -101,7 +101,7 @@ class Conversations(Part):
             raise OutcomeUnknownError(str(error)) from error
 
     def _not_appended(
-        self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse
+        self, key: SessionKey, event: NewEvent, seen: Revision | LastSeen
     ) -> Asking[Appended]:
         """Find out why nothing was appended: the event is stored, the session gone or changed."""
         new = event.record

@@ -59,8 +59,8 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True)
-class Glimpse:
-    """What a writer knows of a session without a revision, such as one read back from JSON."""
+class LastSeen:
+    """The version of a session object without a revision, such as one that was read from JSON."""
 
     update_time: datetime
     last_event_id: str | None

@@ -19,7 +19,7 @@ from lapse.dashboard.options import OperatorOptions
 from lapse.dashboard.routes import add_operators
 from lapse.limits.middleware import BoundsInFront
 from lapse.notices.metrics import NoticeMetrics
-from lapse.notices.routes import StreamsInFront, notice_routes
+from lapse.notices.routes import NoticeStreamMiddleware, notice_routes
 from lapse.notices.watcher import Watcher
 from lapse.overview.metrics import StoreMetrics
 from lapse.quotas.metrics import QuotaMetrics
@@ -34,8 +34,8 @@ from lapse.ttl.metrics import TtlMetrics
 from lapse.web.client import add_client
 from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
-from lapse.web.middleware.address import AddressInFront
-from lapse.web.middleware.session import SessionInFront
+from lapse.web.middleware.address import ClientAddressMiddleware
+from lapse.web.middleware.session import RunSessionMiddleware
 
 if TYPE_CHECKING:
     from lapse.adk.run_sse import Runner
@@ -124,14 +124,16 @@ def _add_middleware(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) 
             Middleware(Gate, authentication=parts.authentication, look_up=parts.service.lifecycle)
         )
     app.user_middleware.append(
-        Middleware(SessionInFront, default_app=parts.default_app, on_run=runs.metrics.count_plain)
+        Middleware(
+            RunSessionMiddleware, default_app=parts.default_app, on_run=runs.metrics.count_plain
+        )
     )
     app.add_middleware(
-        AddressInFront,
+        ClientAddressMiddleware,
         proxies=settings.proxies,
         counted=parts.service.admission.quotas.by_address,
     )
-    app.add_middleware(StreamsInFront)
+    app.add_middleware(NoticeStreamMiddleware)
     app.add_middleware(BoundsInFront, bounds=settings.bounds)
 
 

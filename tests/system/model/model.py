@@ -22,7 +22,7 @@ from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.store.records import (
     Appended,
     EventRecord,
-    Glimpse,
+    LastSeen,
     NewEvent,
     Result,
     Revision,
@@ -166,7 +166,7 @@ class Model:
         self.app.setdefault(key.app_name, {}).update(delta.app)
         self.user.setdefault(key[:2], {}).update(delta.user)
 
-    def append(self, key: SessionKey, event: NewEvent, seen: Revision | Glimpse) -> Result:
+    def append(self, key: SessionKey, event: NewEvent, seen: Revision | LastSeen) -> Result:
         session, record = self._known(key)
         is_gone = record.status is Status.EXPIRED and self.enforced
         if is_gone and not event.is_message:
@@ -189,7 +189,7 @@ class Model:
         return Result(Appended(session.revision), changes)
 
     @staticmethod
-    def _has_seen(session: Session, seen: Revision | Glimpse) -> bool:
+    def _has_seen(session: Session, seen: Revision | LastSeen) -> bool:
         if isinstance(seen, Revision) and seen.number is not None:
             return seen == session.revision
         return seen.update_time == session.revision.update_time

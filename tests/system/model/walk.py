@@ -14,14 +14,14 @@ from lapse.core.documents import split_state
 from lapse.core.errors import LapseError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Status
-from lapse.store.records import Glimpse, NewEvent, Result, Revision, SessionRecord
+from lapse.store.records import LastSeen, NewEvent, Result, Revision, SessionRecord
 from parts import Store
 
 KEYS = (key("s1"), key("s2"), key("s1", user="bob"), key("s1", app="other"))
 KINDS = {"message": message, "note": note}
 TTLS = (TICK, timedelta(minutes=30), timedelta(hours=20), timedelta(hours=30))
 JUMPS = (TICK, timedelta(minutes=29), timedelta(hours=1), timedelta(hours=23))
-SEEN = ("exact", "time", "glimpse", "old")
+SEEN = ("exact", "time", "last_seen", "old")
 STATES = ({}, {"a": 1}, {"a": None, "box": {"x": 1}}, {"app:tone": "dry"}, {"user:b": 2, "c": 3})
 METADATA = ({}, {"m": 1}, {"m": None, "n": {"x": 1}}, {"n": {"y": 2}})
 
@@ -81,7 +81,7 @@ class Walk:
         marks = {
             "exact": revision,
             "time": Revision(revision.update_time, None),
-            "glimpse": Glimpse(revision.update_time, last),
+            "last_seen": LastSeen(revision.update_time, last),
             "old": replace(revision, number=revision.number - 1),
         }
         await self._append(where, event, marks[seen])
@@ -92,7 +92,7 @@ class Walk:
         for event, revision in self._sent.get(where, [])[-1 - back :][:1]:
             await self._append(where, event, revision)
 
-    async def _append(self, where: SessionKey, event: NewEvent, seen: Revision | Glimpse) -> None:
+    async def _append(self, where: SessionKey, event: NewEvent, seen: Revision | LastSeen) -> None:
         real = self.store.at(self.model.now).append(where, event, seen)
         answer, expected = await self._both(real, self.model.append, where, event, seen)
         assert answer == expected

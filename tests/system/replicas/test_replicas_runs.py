@@ -22,7 +22,7 @@ async def test_a_run_that_ends_while_the_next_one_asks_what_is_in_its_way_is_in_
 ):
     """Seen to fail with a store that takes whatever it cannot find for the user's limit."""
     one, other = pair
-    await one.begin_run(key(), "first", most_of_user=9)
+    await one.begin_run(key(), "first", max_per_user=9)
     real = Call.run
 
     async def run(call, name, **params):
@@ -32,4 +32,4 @@ async def test_a_run_that_ends_while_the_next_one_asks_what_is_in_its_way_is_in_
         return found
 
     monkeypatch.setattr(Call, "run", run)
-    assert (await other.begin_run(key(), "second", most_of_user=9)).run_id == "second"
+    assert (await other.begin_run(key(), "second", max_per_user=9)).run_id == "second"

@@ -1,4 +1,4 @@
-// Numbers refresh in place while somebody can see them; the page says so when they no longer do.
+// Refreshes the numbers while the page is visible, and shows a note when that fails.
 const live = document.getElementById("live");
 const stale = document.getElementById("stale");
 let open = false;

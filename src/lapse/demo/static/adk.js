@@ -1,4 +1,4 @@
-/** ADK's routes, as far as a chat page needs them. */
+/** The routes of ADK and Lapse that a chat page needs. */
 
 import { LapseError, serverSentEvents } from "../client.js";
 
@@ -17,7 +17,7 @@ export class Adk {
     return (await this.#ask("POST", this.#sessions(), {})).json();
   }
 
-  /** The session with its events; null where ADK knows none, or knows it no more. */
+  /** Returns a session with its events, or null if it does not exist or has expired. */
   async read(id) {
     return this.#unlessGone(this.#ask("GET", this.#sessions(id)));
   }
@@ -26,12 +26,12 @@ export class Adk {
     return (await this.#ask("GET", this.#sessions())).json();
   }
 
-  /** The record of a session's life; null where there is none. */
+  /** Returns the lifecycle record of a session, or null if there is none. */
   async lifecycle(id) {
     return this.#unlessGone(this.#ask("GET", `${this.#sessions(id)}/lifecycle`));
   }
 
-  /** Say something, and yield the events of the answer as they come. */
+  /** Sends a message, and yields the events of the answer as they come. */
   async *run(id, text, stateDelta) {
     const response = await this.#ask("POST", "/run_sse", {
       appName: this.#app,

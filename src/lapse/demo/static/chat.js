@@ -1,4 +1,4 @@
-/** The page: one session is open, its id stands in the address, and all parts follow it. */
+/** The chat page: opens the session whose id is in the address, and connects all its parts. */
 
 import { LapseError, watchSession } from "../client.js";
 import { Adk } from "./adk.js";
@@ -20,24 +20,24 @@ const composer = new Composer(find("composer"), { onDraft: () => watch?.draft(),
 
 let sessionId = null;
 let watch = null;
-let turn = 0; // of those who open or read, only the last shows what it found
+let latest = 0; // number of the latest open or read; earlier ones that end later show nothing
 
 const addressed = () => decodeURIComponent(location.hash.slice(1));
 
-/** Open a session and follow its life; without an id, or where it is gone, a new one. */
+/** Opens a session and follows its life; creates one if there is no id or no such session. */
 async function open(id) {
   closeChats();
-  const mine = ++turn;
+  const mine = ++latest;
   const record = id ? await adk.lifecycle(id) : null;
   if (!record) id = (await adk.create()).id;
   const session = record?.status === "used" ? await adk.read(id) : null;
-  if (mine !== turn) return;
+  if (mine !== latest) return;
   take(id);
   conversation.show(session?.events ?? []);
   await chats.refresh(id);
 }
 
-/** From here on the page is about this session. */
+/** Makes this session the current one of the page. */
 function take(id) {
   sessionId = id;
   history.replaceState(null, "", `#${encodeURIComponent(id)}`);
@@ -50,15 +50,15 @@ function take(id) {
   for (const kind of ["expired", "resurrected", "used", "deleted"]) {
     watch.addEventListener(kind, () => attempt(() => chats.refresh(sessionId)));
   }
-  // Somebody spoke elsewhere: show what was said.
+  // A message was sent from another page: show it.
   watch.addEventListener("used", () => attempt(readAgain));
 }
 
 async function readAgain() {
   if (composer.isBusy) return;
-  const mine = ++turn;
+  const mine = ++latest;
   const session = await adk.read(sessionId);
-  if (session && mine === turn && !composer.isBusy) conversation.show(session.events);
+  if (session && mine === latest && !composer.isBusy) conversation.show(session.events);
 }
 
 async function send(text) {
@@ -72,7 +72,7 @@ async function send(text) {
   } catch (error) {
     conversation.end();
     if (error instanceof LapseError) {
-      unsay(); // it did not arrive
+      unsay(); // the message did not arrive
       if (!composer.draft) composer.put(text);
     }
     conversation.fault(explained(error));
@@ -91,15 +91,15 @@ async function hear(text) {
     for await (const event of adk.run(sessionId, text, stateDelta)) conversation.hear(event);
   } catch (error) {
     if (!(error instanceof LapseError && error.status === 404)) throw error;
-    // Nobody can have it back any more: what was written begins a new one.
+    // The session was purged or deleted: send the message to a new one.
     take((await adk.create()).id);
     for await (const event of adk.run(sessionId, text, title)) conversation.hear(event);
   }
 }
 
 function explained(error) {
-  if (error instanceof LapseError) return `That was not sent: ${error.message}. Send it again in a moment.`;
-  if (error instanceof TypeError) return "The answer broke off. Reload the page to see what there is of it.";
+  if (error instanceof LapseError) return `Your message was not sent: ${error.message}. Send it again in a moment.`;
+  if (error instanceof TypeError) return "The connection broke during the answer. Reload the page to see what has arrived.";
   return error.message;
 }
 
@@ -108,7 +108,7 @@ async function attempt(action) {
     await action();
   } catch (error) {
     if (!(error instanceof LapseError)) throw error;
-    if (!sessionId) conversation.fault(`This page could not begin: ${error.message}.`);
+    if (!sessionId) conversation.fault(`The page could not be loaded: ${error.message}.`);
   }
 }
 
@@ -120,7 +120,7 @@ otherTabs.addEventListener("message", ({ data }) => {
   });
 });
 
-// The list of chats is a drawer where the screen is narrow.
+// On a narrow screen the list of chats is a drawer.
 
 function closeChats() {
   document.body.classList.remove("with-chats");

@@ -1,4 +1,4 @@
-/** The user's sessions, the most recent one first, with what has become of each. */
+/** The list of the user's sessions with their statuses, the most recent one first. */
 
 import { make } from "./dom.js";
 
@@ -9,32 +9,32 @@ const WORDS = { waiting: "waiting", used: "kept", expired: "set aside", orphan: 
 export class Chats {
   #list;
   #adk;
-  #turn = 0;
+  #latest = 0; // number of the latest refresh; earlier ones that end later show nothing
 
   constructor(list, adk) {
     this.#list = list;
     this.#adk = adk;
   }
 
-  /** Remember a session: once it has expired ADK lists it no more, but it can be had back. */
+  /** Remembers a session in this browser: ADK does not list expired ones, which can be restored. */
   remember(id) {
     const kept = [id, ...remembered().filter((other) => other !== id)].slice(0, MOST);
     localStorage.setItem(REMEMBERED, JSON.stringify(kept));
   }
 
   async refresh(current) {
-    const turn = ++this.#turn;
+    const mine = ++this.#latest;
     const listed = new Map((await this.#adk.list()).map((session) => [session.id, session]));
     const ids = new Set([...remembered(), ...[...listed.keys()].reverse()]);
     const known = await Promise.all([...ids].slice(0, MOST).map((id) => this.#describe(id, listed.get(id))));
-    if (turn !== this.#turn) return;
+    if (mine !== this.#latest) return;
     const rows = known.filter(Boolean);
     localStorage.setItem(REMEMBERED, JSON.stringify(rows.map((row) => row.id)));
     rows.sort((one, other) => other.at - one.at);
     this.#list.replaceChildren(...rows.map((row) => item(row, row.id === current)));
   }
 
-  /** A title tells that it was spoken to; of the others their record tells more. */
+  /** Describes a session: by its title if it has a message, else by its lifecycle record. */
   async #describe(id, session) {
     const title = session?.state?.title;
     if (title) return { id, title, status: "used", at: session.lastUpdateTime * 1000 };

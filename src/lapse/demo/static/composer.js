@@ -1,4 +1,4 @@
-/** Where one writes: Enter sends, a draft survives a reload. */
+/** The text field of a message: Enter sends, and a draft survives a reload. */
 
 export class Composer {
   #form;
@@ -13,7 +13,7 @@ export class Composer {
       if (this.#text.value) onDraft();
     });
     this.#text.addEventListener("keydown", (event) => {
-      // On a phone Enter is a new line: there is a button to send with.
+      // On a touch screen Enter makes a new line; the button sends.
       const isTouch = matchMedia("(pointer: coarse)").matches;
       if (event.key !== "Enter" || event.shiftKey || event.isComposing || isTouch) return;
       event.preventDefault();
@@ -36,7 +36,7 @@ export class Composer {
     this.#form.setAttribute("aria-busy", String(isBusy));
   }
 
-  /** Write for one session from now on; its draft is found again. */
+  /** Switches to a session and restores its draft. */
   open(sessionId) {
     this.#key = `lapse.draft.${sessionId}`;
     this.#text.value = sessionStorage.getItem(this.#key) ?? "";

@@ -1,14 +1,14 @@
-/** What was said: shown whole from a session's events, and word by word as it comes. */
+/** The messages of a session: all stored ones at once, and new ones as they are streamed. */
 
 import { make } from "./dom.js";
 
-const NEAR_END = 80; // pixels within which a reader counts as being at the end
+const NEAR_END = 80; // pixels from the end within which new messages keep scrolling
 
 export class Conversation {
   #list;
   #scroll;
   #welcome;
-  #answer = null; // the agent's words that are still coming
+  #answer = null; // the element of the answer that is being streamed
 
   constructor(list, scroll, welcome) {
     this.#list = list;
@@ -24,7 +24,7 @@ export class Conversation {
     this.#scroll.scrollTop = this.#scroll.scrollHeight;
   }
 
-  /** Show an event of ADK's: partial words, whole words, a call of a tool, an error. */
+  /** Shows an event of ADK's: partial text, whole text, a tool call or an error. */
   hear(event) {
     if (event.error) throw new Error(`The agent could not answer: ${event.error}`);
     const text = (event.content?.parts ?? []).filter((part) => !part.thought).map((part) => part.text ?? "").join("");
@@ -41,7 +41,7 @@ export class Conversation {
     });
   }
 
-  /** Show the user's own words at once, before the server has them; returns a way back. */
+  /** Shows the user's message before the server has it; returns a function that removes it. */
   say(text) {
     let said;
     this.#following(() => {
@@ -56,7 +56,7 @@ export class Conversation {
     };
   }
 
-  /** The answer is complete, or will not be. */
+  /** Ends the answer, whether it is complete or not. */
   end() {
     this.#list.removeAttribute("aria-busy");
     if (this.#answer && !this.#answer.textContent) this.#answer.remove();
@@ -88,7 +88,7 @@ export class Conversation {
     return message;
   }
 
-  /** Change what is shown, and stay at the end if that is where the reader is. */
+  /** Changes the list, and keeps it scrolled to its end if it was there. */
   #following(change, always = false) {
     const { scrollHeight, scrollTop, clientHeight } = this.#scroll;
     const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END;

@@ -1,4 +1,4 @@
-/** The one way in which these modules make elements: text is text, never markup. */
+/** Creates an element. Strings among the children become text, never markup. */
 
 export function make(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);

@@ -1,13 +1,13 @@
-/** The life of the session, shown as it happens: a ring that empties, a sentence, its past. */
+/** Shows the life of the session: a ring for the time left, a sentence and the history. */
 
 import { make } from "./dom.js";
 
 const SHOWN = {
-  waiting: ["Waiting", "Nobody has spoken yet. Say a word and it is kept."],
-  used: ["Kept", "Somebody spoke: it is kept for good."],
-  expired: ["Set aside", "It heard nothing in time."],
-  orphan: ["Waiting", "It has no deadline."],
-  gone: ["Gone", "It does not exist any more. What you write begins another."],
+  waiting: ["Waiting", "There is no message yet. Send one and the chat is kept."],
+  used: ["Kept", "The chat has a message and is kept for good."],
+  expired: ["Set aside", "No message came in time."],
+  orphan: ["Waiting", "This chat has no deadline."],
+  gone: ["Gone", "This chat does not exist any more. A message starts a new one."],
 };
 const HAPPENED = {
   expiring: "closes soon",
@@ -74,7 +74,7 @@ export class Life {
     const [title, sentence] = SHOWN[status];
     this.#put("status", isExpiring ? "Closes soon" : title);
     this.#put("sentence", status === "expired" && record.restorableUntil
-      ? `${sentence} You can have it back until ${whenever(record.restorableUntil)}.` : sentence);
+      ? `${sentence} You can bring it back until ${whenever(record.restorableUntil)}.` : sentence);
     this.#put("clock", status === "waiting" && timeLeft !== null ? clock(timeLeft) : "");
     const whole = (record?.ttlMinutes ?? 0) * 60_000;
     const share = status === "waiting" && whole ? Math.min(1, timeLeft / whole) : Number(status === "used");

@@ -10,13 +10,13 @@ import asyncpg
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind
 from lapse.store.postgres import values
 from lapse.store.postgres.call import Call
-from lapse.store.records import Appended, Glimpse, NewEvent, Result, Revision, lifecycle_of
+from lapse.store.records import Appended, LastSeen, NewEvent, Result, Revision, lifecycle_of
 
 _Step = Callable[[Call, NewEvent, dict[str, Any]], Awaitable[Result[Appended] | None]]
 
 
-async def append(call: Call, event: NewEvent, seen: Revision | Glimpse) -> Result[Appended] | None:
-    """Append one event; None if no place takes it. See `Conversations.append`.
+async def append(call: Call, event: NewEvent, seen: Revision | LastSeen) -> Result[Appended] | None:
+    """Append one event; None where no place takes it. See `Conversations.append`.
 
     `seen` tells where the session is, so that one statement is usually enough.
     """
@@ -28,8 +28,8 @@ async def append(call: Call, event: NewEvent, seen: Revision | Glimpse) -> Resul
     return None
 
 
-def _steps(seen: Revision | Glimpse) -> tuple[_Step, ...]:
-    """Return the places to try, in order.
+def _steps(seen: Revision | LastSeen) -> tuple[_Step, ...]:
+    """Return where to try, in order.
 
     A message moves a session out of the lobby, and an adoption moves it in: trying the lobby first
     and last cannot miss it. A session whose revision is the lobby's is there, or has changed.

@@ -10,7 +10,7 @@ from typing import Any
 from asyncpg import Record
 
 from lapse.core.documents import StateDelta
-from lapse.store.records import EventRecord, Glimpse, NewEvent, Revision
+from lapse.store.records import EventRecord, LastSeen, NewEvent, Revision
 
 
 def to_naive(moment: datetime) -> datetime:
@@ -49,7 +49,7 @@ def text_of(delta: Mapping[str, Any]) -> str | None:
     return json.dumps(delta) if delta else None
 
 
-def append_params(event: NewEvent, seen: Revision | Glimpse) -> dict[str, Any]:
+def append_params(event: NewEvent, seen: Revision | LastSeen) -> dict[str, Any]:
     """Return the statement parameters that hold an event and what its writer has seen."""
     record = event.record
     return state_params(event.delta) | {
@@ -60,7 +60,7 @@ def append_params(event: NewEvent, seen: Revision | Glimpse) -> dict[str, Any]:
         "exact": isinstance(seen, Revision),
         "seen_time": seen.update_time,
         "seen_number": seen.number if isinstance(seen, Revision) else None,
-        "seen_event": seen.last_event_id if isinstance(seen, Glimpse) else None,
+        "seen_event": seen.last_event_id if isinstance(seen, LastSeen) else None,
     }
 
 

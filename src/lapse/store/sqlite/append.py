@@ -9,7 +9,7 @@ from typing import Any
 
 from lapse.core.documents import StateDelta, update_document
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Status
-from lapse.store.records import Appended, Glimpse, NewEvent, Result, Revision, lifecycle_of
+from lapse.store.records import Appended, LastSeen, NewEvent, Result, Revision, lifecycle_of
 from lapse.store.sqlite import values
 from lapse.store.sqlite.transaction import Transaction
 
@@ -26,15 +26,15 @@ class Append:
     """The event as the lobby would hold it; empty for a message."""
 
     @classmethod
-    def of(cls, event: NewEvent, seen: Revision | Glimpse) -> Append:
-        """Return the append of an event to a session that the writer saw as `seen`."""
+    def of(cls, event: NewEvent, seen: Revision | LastSeen) -> Append:
+        """Prepare an append."""
         record = event.record
         params = values.event_params(record) | {
             "delta": _text(event.delta.session),
             "exact": isinstance(seen, Revision),
             "seen_time": values.to_text(seen.update_time),
             "seen_number": seen.number if isinstance(seen, Revision) else None,
-            "seen_event": seen.last_event_id if isinstance(seen, Glimpse) else None,
+            "seen_event": seen.last_event_id if isinstance(seen, LastSeen) else None,
         }
         waiting = isinstance(seen, Revision) and seen.waiting
         return cls(event, waiting, params, "" if event.is_message else values.held_text(record))
@@ -45,7 +45,7 @@ class Append:
 
 
 def append(
-    transaction: Transaction, event: NewEvent, seen: Revision | Glimpse
+    transaction: Transaction, event: NewEvent, seen: Revision | LastSeen
 ) -> Result[Appended] | None:
     """Append one event; None if no place takes it. See `Conversations.append`.
 

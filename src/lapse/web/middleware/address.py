@@ -1,4 +1,4 @@
-"""The ASGI layer that knows from where a request comes."""
+"""Middleware that finds out from which address a request comes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _FORWARDED: Final = b"x-forwarded-for"
 _log = logging.getLogger(__name__)
 
 
-class AddressInFront:
-    """Has a request's work done in the name of its address: its peer's, or what proxies say.
+class ClientAddressMiddleware:
+    """Sets the client's address for a request's work: the peer's, or the one that a proxy names.
 
-    The peer must be the real one: a server that rewrites it (uvicorn does, with its
-    `proxy_headers`) leaves nothing to tell a proxy by.
+    The scope must hold the real peer. A server that replaces it (uvicorn with `proxy_headers`)
+    makes it impossible to recognise a proxy.
     """
 
     def __init__(self, app: ASGIApp, *, proxies: Sequence[Network] = (), counted: bool) -> None:
@@ -28,7 +28,7 @@ class AddressInFront:
         self._to_tell = counted and not proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Pass the request on, with its client's address in `coming_from`."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return

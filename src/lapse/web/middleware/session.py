@@ -1,4 +1,4 @@
-"""The ASGI layer in front of ADK's routes: it looks at which session a request is about."""
+"""Middleware that reads from a request to ADK's routes which session it is about."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _RUNS: Final = {"/run", "/run_sse"}
 _LIVE: Final = "/run_live"
 
 
-class SessionInFront:
-    """Resurrects the session of a run first, and keeps session ids out of the log.
+class RunSessionMiddleware:
+    """Lets runs resurrect their session, and keeps session ids out of the log.
 
-    ADK's runs read their session before the message that would resurrect it, so they would
-    answer 404. Here they may bring it back. `on_run` is called with the app and the route of each
-    run that is not detached.
+    ADK's runs read their session before they append the message that would resurrect it, so
+    without this they would answer 404. `on_run` is called with the app and the route of each run
+    that is not detached.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SessionInFront:
             body, receive = await read_body(receive)
             key = self._key_of(parsed(body))
         elif scope["type"] == "websocket" and scope["path"] == _LIVE:
-            # Of a name that comes twice the last counts, as for ADK.
+            # If a parameter comes twice, the last one counts, as for ADK.
             key = self._key_of(dict(QueryParams(scope["query_string"])))
         with ExitStack() as stack:
             if key is not None:

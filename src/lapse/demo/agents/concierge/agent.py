@@ -1,6 +1,6 @@
-"""A concierge that shows an agent's whole path without a language model.
+"""A concierge that shows all steps of an agent without a language model.
 
-It is a real ADK agent, with streaming, a tool and state; only its model is a script.
+It is a real ADK agent with streaming, a tool and state; only its model is scripted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from google.genai import types
 
 _NOTICE: Final = "(I am a scripted demo, not a language model.)"
 _PER_WORD: Final = timedelta(milliseconds=25)
-"""How fast it speaks when it is streamed: as a model would, to be seen streaming."""
+"""The pause after each streamed word, which makes the streaming visible."""
 
 _TABLE: Final = re.compile(r"\btable\b.*?\b(\d{1,2})\b", re.IGNORECASE | re.DOTALL)
 
@@ -42,14 +42,14 @@ def reserve_table(guests: int, tool_context: ToolContext) -> dict[str, int | str
 
 
 class ScriptedModel(BaseLlm):
-    """Answers by rule: it books tables, says what it is asked for, and admits to be a demo."""
+    """Answers by rules: it books tables, repeats other messages, and says that it is a demo."""
 
     model: str = "scripted-demo"
 
     async def generate_content_async(
         self, llm_request: LlmRequest, stream: bool = False
     ) -> AsyncGenerator[LlmResponse, None]:
-        """Yield a call of the tool, or an answer: word by word when streaming, then whole."""
+        """Yield a call of the tool or an answer; with `stream`, each word first, then the whole."""
         last = llm_request.contents[-1] if llm_request.contents else types.Content(parts=[])
         parts = last.parts or []
         results = [part.function_response for part in parts if part.function_response]

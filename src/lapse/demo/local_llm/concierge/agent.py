@@ -1,6 +1,6 @@
 """The concierge on SmolLM2-135M: an ADK agent whose model answers on this machine.
 
-ADK speaks to it as it would to any server of OpenAI's protocol.
+ADK uses it like any other server of OpenAI's protocol.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from google.adk.models.llm_request import LlmRequest
 from lapse.demo.local_llm.model import MODEL, server
 
 _LONGEST_ANSWER: Final = 160
-"""Tokens."""
+"""The most tokens of an answer."""
 
 _LONGEST_PROMPT: Final = 6000
-"""Characters of the conversation that the model is shown: the newest."""
+"""The most characters of the conversation that are sent to the model."""
 
 
 def _shorten(callback_context: CallbackContext, llm_request: LlmRequest) -> None:  # noqa: ARG001 - ADK's names
-    """Leave out the oldest of a conversation that the model has no room for."""
+    """Remove the oldest parts of a conversation that is longer than _LONGEST_PROMPT."""
     room, kept = _LONGEST_PROMPT, 0
     for content in reversed(llm_request.contents):
         room -= sum(len(part.text or "") for part in content.parts or [])

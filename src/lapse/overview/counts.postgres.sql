@@ -1,4 +1,4 @@
--- What operators look at: counts and levels.
+-- Counts of changes by app, kind and time, and levels: the number of sessions by app and status.
 --
 -- Types of parameters:
 -- :fine interval
