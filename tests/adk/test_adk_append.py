@@ -26,7 +26,7 @@ async def test_the_same_event_is_returned_and_stored(service, make):
 
 
 @both
-async def test_the_sessions_time_is_that_of_its_newest_append(service, make):
+async def test_the_update_time_of_a_session_is_that_of_its_newest_append(service, make):
     session = await created(service)
     for moment in (1763800000.123456, 1000.5):
         await service.append_event(session, make(timestamp=moment))
@@ -44,14 +44,14 @@ async def test_a_partial_event_changes_nothing_anywhere(service):
     assert await got(service, session.id) == before
 
 
-async def test_a_partial_event_is_let_through_for_a_session_that_is_not_there(service):
+async def test_a_partial_event_for_an_unknown_session_is_accepted(service):
     session = Session(app_name=APP, user_id=USER, id="never was")
     event = spoken(partial=True)
     assert await service.append_event(session, event) is event
 
 
 @both
-async def test_an_append_to_a_session_that_is_not_there_is_refused(service, make):
+async def test_an_append_to_an_unknown_session_is_refused(service, make):
     session = Session(app_name=APP, user_id=USER, id="never was")
     with pytest.raises(SessionNotFoundError):
         await service.append_event(session, make(delta={"app:a": 1}))
@@ -60,7 +60,7 @@ async def test_an_append_to_a_session_that_is_not_there_is_refused(service, make
 
 
 @both
-async def test_temporary_state_stays_with_the_callers_session(service, make):
+async def test_temporary_state_stays_in_the_callers_session_object(service, make):
     session = await created(service)
     event = make(delta={"k": 1, "temp:t": 2})
     await service.append_event(session, event)
@@ -72,7 +72,7 @@ async def test_temporary_state_stays_with_the_callers_session(service, make):
 
 
 @both
-async def test_a_delta_goes_to_the_scope_its_prefix_names(service, make):
+async def test_a_state_delta_goes_to_the_scope_that_its_prefix_names(service, make):
     session = await created(service, state={"k": 0, "app:a": 0, "user:u": 0})
     other = await created(service, session_id="other")
     delta = {"k": 1, "app:a": 1, "user:u": 1}
@@ -84,7 +84,7 @@ async def test_a_delta_goes_to_the_scope_its_prefix_names(service, make):
 
 
 @both
-async def test_state_is_replaced_key_by_key_and_none_is_a_value(service, make):
+async def test_state_is_replaced_key_by_key_and_none_is_stored_as_a_value(service, make):
     initial = {"k": {"old": 1}, "l": 1, "app:a": {"old": 1}, "user:u": {"old": 1}}
     session = await created(service, state=initial)
     delta = {"k": {"new": 2}, "l": None, "app:a": {"new": 2}, "user:u": None}
@@ -94,7 +94,7 @@ async def test_state_is_replaced_key_by_key_and_none_is_a_value(service, make):
     assert after.events[0].actions.state_delta == delta
 
 
-async def test_events_and_state_from_before_the_first_message_move_along_with_it(service):
+async def test_the_first_message_moves_earlier_events_and_state_into_adks_tables(service):
     session = await created(service, state={"k": 0, "kept": True})
     await service.append_event(session, noted({"k": 1, "app:a": 1}, id="n1"))
     await service.append_event(session, noted({"l": 2}, id="n2"))
@@ -105,13 +105,13 @@ async def test_events_and_state_from_before_the_first_message_move_along_with_it
     assert after == session
 
 
-async def test_a_message_of_the_agent_alone_makes_a_session_used(lapse):
+async def test_a_message_of_the_agent_makes_a_session_used(lapse):
     session = await created(lapse)
     await lapse.append_event(session, spoken("welcome", author="concierge"))
     assert await status_of(lapse, session.id) is Status.USED
 
 
-async def test_more_events_than_the_lobby_holds_count_as_use(lapse):
+async def test_more_events_than_the_lobby_may_hold_make_the_session_used(lapse):
     session = await created(lapse)
     for number in range(HELD_EVENTS):
         await lapse.append_event(session, noted({"n": number}))
@@ -128,7 +128,7 @@ class Guest(BaseModel):
 
 
 @both
-async def test_rich_values_of_state_are_stored_as_json_says_them(durable, make):
+async def test_state_values_are_stored_as_json(durable, make):
     rich = {
         "model": Guest(name="Ada"),
         "moment": datetime(2026, 11, 22, 8, 30, tzinfo=UTC),
@@ -158,7 +158,7 @@ def greet():
 
 
 @both
-async def test_what_json_cannot_say_is_stored_as_its_repr(durable, make):
+async def test_a_value_that_json_cannot_represent_is_stored_as_its_repr(durable, make):
     session = await created(durable, state={"f": greet})
     await durable.append_event(session, make(delta={"g": greet, "l": 1}))
     after = await got(durable, session.id)
@@ -177,7 +177,7 @@ async def test_parallel_appends_through_one_session_are_all_stored(service):
     assert sorted(texts(session), key=int) == texts(after)
 
 
-async def test_parallel_appends_from_the_lobby_on_make_one_first_message(lapse):
+async def test_parallel_first_appends_make_one_first_message(lapse):
     session = await created(lapse)
     changes = []
     lapse.feed.subscribe(changes.append)
@@ -189,7 +189,7 @@ async def test_parallel_appends_from_the_lobby_on_make_one_first_message(lapse):
     assert [str(change.kind) for change in changes] == ["used"]
 
 
-async def test_an_append_whose_caller_gave_up_is_stored_once(lapse):
+async def test_an_append_whose_caller_is_cancelled_is_stored_once(lapse):
     session = await created(lapse)
     event = spoken()
     waiting = asyncio.create_task(lapse.append_event(session, event))
@@ -213,7 +213,9 @@ async def test_an_append_whose_caller_gave_up_is_stored_once(lapse):
         ("event", {"delta": {"nul\0": 1}}),
     ],
 )
-async def test_an_event_that_no_store_could_keep_is_refused_by_name(lapse, make, field, fields):
+async def test_an_event_that_no_store_can_hold_is_refused_and_the_value_named(
+    lapse, make, field, fields
+):
     session = await created(lapse, state={"k": 1})
     before = await got(lapse, session.id)
     with pytest.raises(ValueError, match=field):

@@ -28,11 +28,11 @@ async def test_a_session_keeps_the_id_it_is_given(service):
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"])
-async def test_a_blank_id_lets_the_service_choose(trimming, blank):
+async def test_the_service_chooses_the_id_if_the_given_one_is_blank(trimming, blank):
     assert uuid.UUID((await created(trimming, session_id=blank)).id)
 
 
-async def test_an_id_is_stripped_of_white_space_around_it(trimming):
+async def test_white_space_around_an_id_is_stripped(trimming):
     assert (await created(trimming, session_id="  s-1 ")).id == "s-1"
     assert (await got(trimming, "s-1")) is not None
     assert (await got(trimming, " s-1  ")).id == "s-1"
@@ -46,7 +46,7 @@ async def test_a_new_session_has_no_events_and_the_time_of_its_creation(service)
     assert (session.app_name, session.user_id) == (APP, USER)
 
 
-async def test_initial_state_takes_effect_in_the_scope_its_prefix_names(service):
+async def test_initial_state_goes_to_the_scope_that_its_prefix_names(service):
     state = {"own": 1, "app:shared": 2, "user:mine": 3, "temp:gone": 4}
     session = await created(service, state=state)
     assert session.state == {"own": 1, "app:shared": 2, "user:mine": 3}
@@ -65,13 +65,13 @@ async def test_later_initial_state_replaces_values_key_by_key(service):
     assert session.state == {"app:a": {"other": 2}, "app:b": 1, "user:u": None}
 
 
-async def test_none_is_a_value_of_state_like_any_other(service):
+async def test_none_is_stored_as_a_value_of_state(service):
     session = await created(service, state={"k": None, "app:k": None, "user:k": None})
     assert session.state == {"k": None, "app:k": None, "user:k": None}
     assert (await got(service, session.id)).state == session.state
 
 
-async def test_the_session_returned_is_no_window_into_the_store(service):
+async def test_changing_a_returned_session_does_not_change_the_store(service):
     session = await created(service, state={"list": [1], "app:list": [1], "user:list": [1]})
     for key in ("list", "app:list", "user:list"):
         session.state[key].append(2)
@@ -110,7 +110,7 @@ async def test_the_same_id_may_be_used_by_other_users_and_apps(service):
     assert (await got(service, "s-1", app_name="other")).state == {"whose": "other"}
 
 
-async def test_of_many_creations_of_one_id_exactly_one_wins(lapse):
+async def test_exactly_one_of_many_concurrent_creations_of_one_id_succeeds(lapse):
     attempts = [created(lapse, session_id="s-1", state={"n": n}) for n in range(20)]
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     losers = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
@@ -164,7 +164,9 @@ async def test_metadata_says_that_the_caller_chose_the_id(lapse):
         ("state", {"state": {"user:half\udfff": 1}}),
     ],
 )
-async def test_what_no_store_could_keep_is_refused_by_name(lapse, field, arguments):
+async def test_a_creation_with_a_value_that_no_store_can_hold_is_refused_and_the_value_named(
+    lapse, field, arguments
+):
     with pytest.raises(ValueError, match=field):
         await created(lapse, **{"session_id": "s-1", "state": {"app:a": 1}} | arguments)
     assert await got(lapse, "s-1") is None

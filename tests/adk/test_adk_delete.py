@@ -26,14 +26,14 @@ async def test_a_deleted_session_is_gone_for_every_reader(service, make):
     assert len((await got(service, "s-2")).events) == (make is not None)
 
 
-async def test_deleting_twice_or_nothing_is_no_error(service):
+async def test_deleting_twice_or_deleting_an_unknown_session_is_no_error(service):
     session = await created(service)
     await deleted(service, session.id)
     await deleted(service, session.id)
     await deleted(service, "never was")
 
 
-async def test_only_the_session_of_the_whole_key_is_deleted(service):
+async def test_a_delete_leaves_the_same_id_of_other_users_and_apps(service):
     for user in ("ada", "bob"):
         await created(service, session_id="s-1", user_id=user)
     await deleted(service, "s-1")
@@ -68,13 +68,13 @@ async def test_the_arguments_may_be_given_by_position(durable):
     assert await got(durable, session.id) is None
 
 
-async def test_a_padded_id_deletes_the_session_of_the_stripped_one(trimming):
+async def test_a_delete_strips_white_space_around_the_id(trimming):
     await created(trimming, session_id="s-1")
     await deleted(trimming, " s-1 ")
     assert await got(trimming, "s-1") is None
 
 
-async def test_the_record_of_its_life_goes_too(lapse):
+async def test_a_delete_removes_the_lifecycle_record_too(lapse):
     session = await created(lapse)
     await lapse.append_event(session, spoken())
     await deleted(lapse, session.id)
@@ -82,7 +82,7 @@ async def test_the_record_of_its_life_goes_too(lapse):
         await lapse.lifecycle(SessionKey(APP, USER, session.id))
 
 
-async def test_flush_may_come_at_any_time_also_after_close(lapse):
+async def test_flush_may_be_called_at_any_time_even_after_close(lapse):
     await lapse.flush()
     await created(lapse)
     await lapse.flush()
@@ -91,7 +91,7 @@ async def test_flush_may_come_at_any_time_also_after_close(lapse):
     await lapse.close()
 
 
-async def test_after_close_nothing_is_accepted_and_nothing_is_lost(tmp_path):
+async def test_a_closed_service_refuses_calls_and_keeps_what_is_stored(tmp_path):
     url = f"sqlite:///{tmp_path}/lapse.db"
     service = LapseSessionService(store_with_parts(url))
     session = await created(service)

@@ -8,7 +8,7 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from adk_builders import APP, USER, created, deleted, got, noted, spoken, texts
 
 
-async def test_there_is_no_session_that_was_not_created(service):
+async def test_a_session_that_was_never_created_reads_as_none(service):
     await created(service, session_id="s-1")
     assert await got(service, "s-2") is None
     assert await got(service, "s-1", user_id="bob") is None
@@ -22,7 +22,7 @@ async def test_a_session_reads_back_equal_to_what_create_returned(service):
 
 
 @pytest.mark.parametrize("message", [False, True])
-async def test_a_session_reads_back_equal_to_the_one_appended_through(service, message):
+async def test_a_session_reads_back_equal_to_the_object_that_was_appended_to(service, message):
     session = await created(service, state={"k": 1})
     make = spoken if message else noted
     await service.append_event(session, make(delta={"k": 2, "app:a": 1, "user:u": 1}))
@@ -71,7 +71,7 @@ def test_a_negative_number_of_events_is_refused():
 
 
 @pytest.mark.parametrize("make", [spoken, noted], ids=["in ADK's tables", "in the lobby"])
-async def test_events_come_in_the_order_of_their_time_then_their_id(durable, make):
+async def test_events_are_ordered_by_time_then_id(durable, make):
     session = await created(durable)
     for name, timestamp in [("b", 1002.0), ("c", 1002.0), ("a", 1002.0), ("early", 1001.0)]:
         await durable.append_event(session, make(id=name, timestamp=timestamp))
@@ -81,7 +81,7 @@ async def test_events_come_in_the_order_of_their_time_then_their_id(durable, mak
     assert [event.id for event in last.events] == ["b", "c"]
 
 
-async def test_timestamps_read_back_exact_to_the_last_bit(service):
+async def test_timestamps_read_back_exactly(service):
     session = await created(service)
     moments = [1763800000.1234567, 1761444000.0000001, 0.1]
     for moment in moments:
@@ -90,7 +90,7 @@ async def test_timestamps_read_back_exact_to_the_last_bit(service):
     assert sorted(event.timestamp for event in after.events) == sorted(moments)
 
 
-async def test_an_event_reads_back_as_it_was_with_all_its_parts(service):
+async def test_an_event_reads_back_with_all_its_parts(service):
     session = await created(service)
     event = spoken(
         "h\u00e9llo 🙂", author="concierge", branch="a.b", turn_complete=True, delta={"k": None}
@@ -103,14 +103,14 @@ async def test_an_event_reads_back_as_it_was_with_all_its_parts(service):
     assert (await got(service, session.id)).events == [event]
 
 
-async def test_more_events_than_the_loop_reads_itself_come_back_all(lapse):
+async def test_a_long_history_that_a_thread_parses_reads_back_whole(lapse):
     session = await created(lapse)
     for number in range(502):
         await lapse.append_event(session, spoken(str(number), timestamp=1000.0 + number))
     assert texts(await got(lapse, session.id)) == [str(number) for number in range(502)]
 
 
-async def test_the_list_has_merged_state_and_no_events(service):
+async def test_the_listed_sessions_have_merged_state_and_no_events(service):
     session = await created(service, session_id="old", state={"k": 1, "app:a": 1, "user:u": 1})
     await service.append_event(session, spoken(delta={"k": 2, "app:a": 2}))
     await created(service, session_id="new", state={"l": 1})
@@ -133,7 +133,7 @@ async def test_the_list_puts_the_most_recent_session_last(service):
     assert listed[-1].last_update_time == newest.last_update_time
 
 
-async def test_a_list_is_of_one_user_or_with_none_of_all_users(service):
+async def test_a_list_has_the_sessions_of_one_user_or_of_all_if_no_user_is_named(service):
     for user in ("ada", "bob"):
         session = await created(service, user_id=user, session_id=user, state={"user:name": user})
         await service.append_event(session, spoken(timestamp=1000.0))
@@ -152,7 +152,7 @@ async def test_a_list_is_of_one_user_or_with_none_of_all_users(service):
     assert await ids("nobody") == {}
 
 
-async def test_of_all_users_the_list_is_ordered_by_time_then_user_then_id(service):
+async def test_a_list_of_all_users_is_ordered_by_time_then_user_then_id(service):
     for user, name in [("bob", "a"), ("ada", "b"), ("ada", "a")]:
         session = await created(service, user_id=user, session_id=name)
         await service.append_event(session, spoken(timestamp=1000.0))
@@ -160,12 +160,12 @@ async def test_of_all_users_the_list_is_ordered_by_time_then_user_then_id(servic
     assert [(s.user_id, s.id) for s in listed] == [("ada", "a"), ("ada", "b"), ("bob", "a")]
 
 
-async def test_an_app_without_sessions_lists_none(service):
+async def test_the_list_of_an_app_without_sessions_is_empty(service):
     assert (await service.list_sessions(app_name="none", user_id=USER)).sessions == []
     assert (await service.list_sessions(app_name="none")).sessions == []
 
 
-async def test_a_users_state_has_its_keys_without_prefix(service):
+async def test_the_keys_of_user_state_have_no_prefix(service):
     session = await created(service, state={"user:a": 1, "app:b": 2, "c": 3})
     await service.append_event(session, noted({"user:d": [4]}))
     assert await service.get_user_state(app_name=APP, user_id=USER) == {"a": 1, "d": [4]}
@@ -193,7 +193,7 @@ async def test_a_users_state_outlives_their_sessions(service):
 
 
 @pytest.mark.parametrize("odd", ["x" * 129, "nul\0", "half\ud800", ""])
-async def test_what_cannot_exist_is_absent_and_no_error(lapse, odd):
+async def test_an_impossible_id_reads_as_absent_without_an_error(lapse, odd):
     await created(lapse)
     assert await got(lapse, odd) is None
     assert await got(lapse, "s-1", user_id=odd) is None

@@ -89,7 +89,7 @@ async def write(service):
         await service.append_event(session, event)
 
 
-async def test_the_tables_and_rows_are_those_that_adk_writes(tmp_path):
+async def test_tables_and_rows_are_the_same_as_those_that_adk_writes(tmp_path):
     ours, theirs = tmp_path / "ours.db", tmp_path / "theirs.db"
     async with LapseSessionService(store_with_parts(f"sqlite:///{ours}")) as service:
         await write(service)
@@ -121,7 +121,7 @@ def without_moments(row):
     return kept
 
 
-async def test_the_first_message_is_stored_like_any_other_whatever_waited_before_it(tmp_path):
+async def test_the_first_message_is_stored_like_any_other_whatever_the_lobby_held(tmp_path):
     files = {"ours": tmp_path / "ours.db", "theirs": tmp_path / "theirs.db"}
     for name, file in files.items():
         service = (
@@ -159,7 +159,7 @@ async def test_stock_adk_sees_exactly_the_used_sessions(lapse, stock):
     assert await stock.get_user_state(app_name=APP, user_id=USER) == {"u": 1}
 
 
-async def test_what_stock_adk_appends_lapse_reads_and_goes_on_from(lapse, stock):
+async def test_lapse_reads_what_stock_adk_appended_and_appends_after_it(lapse, stock):
     session = await created(lapse, session_id="s-1")
     await lapse.append_event(session, spoken("one", timestamp=1000.0))
     theirs = await got(stock, "s-1")
@@ -185,7 +185,7 @@ async def test_a_session_object_may_go_from_one_service_to_the_other(lapse, stoc
     assert texts(await got(stock, "s-1")) == ["one", "two"]
 
 
-async def test_a_session_that_stock_adk_deletes_is_gone_with_its_record(file, lapse, stock):
+async def test_a_delete_by_stock_adk_removes_the_lifecycle_record_too(file, lapse, stock):
     session = await created(lapse, session_id="s-1", metadata={"page": "home"})
     await lapse.append_event(session, spoken())
     await deleted(stock, "s-1")
@@ -197,7 +197,7 @@ async def test_a_session_that_stock_adk_deletes_is_gone_with_its_record(file, la
     assert again.events == []
 
 
-async def test_a_session_deleted_without_foreign_keys_leaves_no_ghost(file, lapse):
+async def test_rows_of_a_session_deleted_without_foreign_keys_leave_no_visible_session(file, lapse):
     session = await created(lapse, session_id="s-1", metadata={"page": "home"})
     await lapse.append_event(session, spoken())
     with closing(sqlite3.connect(file)) as connection, connection:
@@ -226,7 +226,7 @@ async def test_a_session_of_stock_adk_is_used_once_it_has_a_message(lapse, stock
     assert (record.ttl, record.expires_at, record.restorable_until) == (None, None, None)
 
 
-async def test_an_orphan_reads_lists_and_takes_appends(lapse, stock):
+async def test_an_orphan_can_be_read_listed_and_appended_to(lapse, stock):
     await created(stock, session_id="s-1", state={"k": 1, "app:a": 1})
     orphan = await got(lapse, "s-1")
     assert orphan.state == {"k": 1, "app:a": 1}
@@ -247,7 +247,7 @@ async def test_an_id_that_stock_adk_has_taken_cannot_be_created_again(lapse, sto
         await created(lapse, session_id="s-1")
 
 
-async def test_a_padded_id_of_stock_adk_is_found_as_it_is(lapse, stock):
+async def test_a_session_of_stock_adk_whose_id_is_padded_is_found_by_that_id(lapse, stock):
     await created(stock, session_id=" s-1 ", state={"which": "padded"})
     await created(stock, session_id="s-1", state={"which": "bare"})
     assert (await got(lapse, " s-1 ")).state == {"which": "padded"}
@@ -258,7 +258,7 @@ async def test_a_padded_id_of_stock_adk_is_found_as_it_is(lapse, stock):
     assert await got(stock, "s-1") is not None
 
 
-async def test_a_file_that_stock_adk_made_is_taken_over_as_it_is(tmp_path):
+async def test_a_file_that_stock_adk_made_is_opened_without_a_change(tmp_path):
     file = tmp_path / "old.db"
     async with DatabaseSessionService(f"sqlite+aiosqlite:///{file}") as stock:
         await write(stock)
@@ -271,7 +271,7 @@ async def test_a_file_that_stock_adk_made_is_taken_over_as_it_is(tmp_path):
     assert {table: dump(file, table) for table in ADK_TABLES} == before
 
 
-async def test_a_session_that_stock_adk_made_beside_a_waiting_one_wins(lapse, stock):
+async def test_a_session_that_stock_adk_made_hides_a_waiting_one_of_the_same_key(lapse, stock):
     await created(lapse, session_id="s-1", state={"whose": "lobby"})
     theirs = await created(stock, session_id="s-1", state={"whose": "adk"})
     await stock.append_event(theirs, spoken("kept"))

@@ -65,7 +65,7 @@ async def test_a_uri_behind_the_scheme_names_the_store(registered, tmp_path):
 
 
 @pytest.mark.parametrize("uri", ["lapse:", "lapse://"])
-async def test_without_a_store_in_the_uri_the_settings_name_it(
+async def test_the_settings_name_the_store_if_the_uri_does_not(
     registered, tmp_path, monkeypatch, uri
 ):
     monkeypatch.setenv("LAPSE_STORE_URL", "sqlite:///from-settings.db")
@@ -113,7 +113,7 @@ async def test_the_sweeper_of_the_service_has_the_brakes_of_the_settings(monkeyp
     assert (brake.reason, brake.sessions) == (BrakeReason.SHARE, 4)
 
 
-def test_a_store_that_there_is_not_is_refused_by_name(registered):
+def test_an_unknown_store_is_refused_by_name(registered):
     with pytest.raises(InvalidValueError, match="store URL"):
         registered.create_session_service("lapse:mysql://somewhere/db")
 

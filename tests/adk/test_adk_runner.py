@@ -115,7 +115,7 @@ async def test_a_run_that_only_changes_state_holds_its_event_until_the_agent_ans
     assert statuses == [Status.USED]
 
 
-async def test_a_runner_makes_the_session_it_is_allowed_to_make(lapse):
+async def test_a_runner_with_auto_create_creates_its_session(lapse):
     runner = runner_on(lapse, auto_create_session=True)
     async for _event in runner.run_async(user_id=USER, session_id="new", new_message=words("hi")):
         pass
@@ -124,7 +124,7 @@ async def test_a_runner_makes_the_session_it_is_allowed_to_make(lapse):
     assert await got(lapse, "new") is not None
 
 
-async def test_a_run_on_a_session_that_is_not_there_is_refused(lapse):
+async def test_a_run_on_an_unknown_session_is_refused(lapse):
     with pytest.raises(SessionNotFoundError):
         await run(lapse, "never was", "hi")
 
@@ -175,7 +175,7 @@ def compaction():
         "partial",
     ],
 )
-async def test_bookkeeping_is_no_message(lapse, event):
+async def test_an_event_without_content_is_not_a_message(lapse, event):
     session = await created(lapse)
     await lapse.append_event(session, event.model_copy(deep=True))
     assert await status_of(lapse, session.id) is Status.WAITING
@@ -193,7 +193,7 @@ async def test_bookkeeping_is_no_message(lapse, event):
     ],
     ids=["empty-text", "agent", "user-voice", "agent-voice", "error", "output"],
 )
-async def test_what_user_or_agent_said_is_a_message(lapse, event):
+async def test_an_event_with_content_of_user_or_agent_is_a_message(lapse, event):
     session = await created(lapse)
     await lapse.append_event(session, event.model_copy(deep=True))
     assert await status_of(lapse, session.id) is Status.USED
@@ -211,7 +211,7 @@ async def expired(service):
     return session_of(made.value)
 
 
-async def test_an_expired_session_is_absent_for_adk(lapse):
+async def test_adk_does_not_find_an_expired_session(lapse):
     session = await expired(lapse)
     assert await got(lapse, session.id) is None
     assert (await lapse.list_sessions(app_name=APP, user_id=USER)).sessions == []
@@ -233,21 +233,21 @@ async def test_a_message_to_an_expired_session_that_a_runner_holds_resurrects_it
     assert (record.status, record.resurrections) == (Status.USED, 1)
 
 
-async def test_a_run_that_may_revive_its_session_brings_it_back(lapse):
+async def test_a_run_that_may_resurrect_its_session_does_so(lapse):
     session = await expired(lapse)
     with lapse.reviving(SessionKey(APP, USER, session.id)):
         await run(lapse, session.id, "hi")
     assert texts(await got(lapse, session.id)) == ["hi", "heard hi"]
 
 
-async def test_an_expired_session_gives_way_to_a_new_one_of_its_id(lapse):
+async def test_a_new_session_replaces_an_expired_one_of_the_same_id(lapse):
     old = await expired(lapse)
     new = await created(lapse, session_id=old.id, state={"fresh": True})
     assert await got(lapse, old.id) == new
     assert new.state == {"fresh": True}
 
 
-async def test_a_service_told_to_sweep_does_so_by_itself(tmp_path):
+async def test_a_service_made_with_sweep_true_sweeps_by_itself(tmp_path):
     store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     service = LapseSessionService(store, ttl=timedelta(milliseconds=20), sweep=True)
     changes = []

@@ -33,7 +33,7 @@ async def test_a_writer_that_missed_an_append_is_refused_until_it_reads_again(du
     assert (await got(durable, session.id)).state == {"k": 3}
 
 
-async def test_a_stale_writer_is_told_so_by_a_value_error(durable):
+async def test_a_stale_writer_gets_a_value_error(durable):
     session = await created(durable)
     outdated = await got(durable, session.id)
     await durable.append_event(session, spoken(timestamp=1000.0))
@@ -42,7 +42,7 @@ async def test_a_stale_writer_is_told_so_by_a_value_error(durable):
 
 
 @both
-async def test_a_copy_of_the_session_object_is_as_good_as_the_session(durable, make):
+async def test_a_copy_of_a_session_object_can_be_appended_to(durable, make):
     session = await created(durable)
     await durable.append_event(session, make(timestamp=1000.0))
     copy = session.model_copy(deep=True)
@@ -53,7 +53,7 @@ async def test_a_copy_of_the_session_object_is_as_good_as_the_session(durable, m
 
 
 @both
-async def test_a_session_that_went_through_json_can_go_on(service, make):
+async def test_a_session_that_went_through_json_can_be_appended_to(service, make):
     session = await created(service)
     await service.append_event(session, make(delta={"n": 1}, timestamp=1763800000.123456))
     back = through_json(session)
@@ -74,7 +74,9 @@ async def test_a_session_that_went_through_json_is_refused_once_it_is_outdated(d
     assert len((await got(durable, session.id)).events) == 2
 
 
-async def test_without_a_marker_the_newest_event_decides_not_a_drifted_time(durable):
+async def test_without_a_revision_the_newest_event_decides_what_is_stale_not_a_drifted_time(
+    durable,
+):
     session = await created(durable)
     await durable.append_event(session, spoken(id="e1", timestamp=1763800000.5))
     drifted = through_json(session)
@@ -94,7 +96,7 @@ async def test_two_events_of_one_timestamp_do_not_hide_a_stale_writer(lapse, mak
     assert len((await got(lapse, session.id)).events) == 2
 
 
-async def test_of_two_writers_with_a_copy_each_one_is_refused(lapse):
+async def test_only_one_of_several_writers_with_copies_of_a_session_succeeds(lapse):
     session = await created(lapse)
     copies = [await got(lapse, session.id) for _ in range(8)]
     outcomes = await asyncio.gather(
@@ -133,7 +135,7 @@ async def test_a_retry_by_a_writer_that_never_got_the_answer_is_stored_once(laps
 
 
 @both
-async def test_a_retry_after_others_have_appended_leaves_the_writer_outdated(lapse, make):
+async def test_a_writer_that_retries_after_another_append_stays_stale(lapse, make):
     session = await created(lapse)
     unanswered = await got(lapse, session.id)
     event = make(timestamp=1000.0)
@@ -146,7 +148,7 @@ async def test_a_retry_after_others_have_appended_leaves_the_writer_outdated(lap
 
 
 @both
-async def test_another_event_with_an_id_that_is_taken_is_refused(lapse, make):
+async def test_a_different_event_with_a_taken_id_is_refused(lapse, make):
     session = await created(lapse)
     await lapse.append_event(session, make(id="e1", delta={"k": 1}))
     with pytest.raises(ValueError, match="event id"):
@@ -165,7 +167,7 @@ async def test_a_message_with_the_id_of_a_held_event_is_refused(lapse):
     assert texts(await got(lapse, session.id)) == ["mine"]
 
 
-async def test_the_same_event_id_may_stand_in_other_sessions(service):
+async def test_other_sessions_may_have_an_event_of_the_same_id(service):
     for user in ("ada", "bob"):
         session = await created(service, user_id=user, session_id="s-1")
         await service.append_event(session, spoken(user, id="e1"))

@@ -104,7 +104,7 @@ def begun(url, query):
     return None
 
 
-def test_killed_at_any_point_both_ways_it_goes_on_and_nothing_is_lost(many):
+def test_adopt_and_undo_killed_at_any_point_resume_and_lose_nothing(many):
     before = all_of_adk(many)
     kill_once(
         many,
@@ -141,7 +141,7 @@ def test_killed_at_any_point_both_ways_it_goes_on_and_nothing_is_lost(many):
 
 
 @pytest.mark.parametrize("stocked", ["adk-web"], indirect=True)
-def test_a_file_of_adk_web_is_refused_with_the_way_out(stocked):
+def test_a_database_file_of_adk_web_is_refused_with_advice(stocked):
     before = contents(stocked)
     told = run("adopt", stocked, "--yes")
     assert told.returncode == 1
@@ -150,7 +150,7 @@ def test_a_file_of_adk_web_is_refused_with_the_way_out(stocked):
 
 
 @pytest.mark.parametrize("stocked", ["sqlite", "postgres"], indirect=True)
-def test_it_asks_first_and_a_no_changes_nothing(stocked):
+def test_adopt_asks_first_and_changes_nothing_if_the_answer_is_no(stocked):
     before = contents(stocked)
     told = subprocess.run(
         [LAPSE, "adopt", stocked],
@@ -165,7 +165,7 @@ def test_it_asks_first_and_a_no_changes_nothing(stocked):
 
 
 @pytest.mark.parametrize("stocked", ["sqlite"], indirect=True)
-def test_what_it_says_is_what_it_does(stocked):
+def test_adopt_and_undo_print_the_counts_of_what_they_did(stocked):
     told = run("adopt", stocked, "--yes", "--app", "zoo")
     assert "adopted 1 of" in told.stdout
     old = run("adopt", stocked, "--yes", "--older-than", "1h", "--json")
@@ -184,14 +184,14 @@ def test_what_it_says_is_what_it_does(stocked):
 
 
 @pytest.mark.parametrize("span", ["soon", "-1d", "1w", "", "9" * 400])
-def test_a_wrong_age_is_told(tmp_path, span):
+def test_a_wrong_age_is_refused(tmp_path, span):
     told = run("adopt", f"sqlite:///{tmp_path}/x.db", "--older-than", span)
     assert told.returncode == 1
     assert "--older-than" in told.stderr
     assert not list(tmp_path.iterdir())
 
 
-async def test_a_rate_is_kept_to():
+async def test_adopt_keeps_to_its_rate():
     throttle, began = Throttle(1000), time.monotonic()
     for _ in range(5):
         await throttle.spent(10)

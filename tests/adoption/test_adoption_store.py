@@ -70,7 +70,7 @@ async def mixed(stock):
     return stock
 
 
-async def test_only_bare_sessions_are_taken_unless_asked(store, mixed):
+async def test_only_sessions_without_state_and_events_are_adopted_by_default(store, mixed):
     adopted = await store.at(soon()).adopt(batch())
     assert {change.record.key.session_id for change in adopted.changes} == {"bare", "other"}
     assert {change.kind for change in adopted.changes} == {ChangeKind.ADOPTED}
@@ -121,7 +121,7 @@ async def test_a_message_brings_an_adopted_session_back_with_all_it_had(store, m
 
 
 @pytest.mark.parametrize("age", [timedelta(seconds=1), timedelta(days=400)])
-async def test_an_undo_puts_everything_back_to_the_letter(store, mixed, age):
+async def test_an_undo_restores_every_row_exactly(store, mixed, age):
     before = await tables(mixed)
     now = datetime.now(UTC) + age
     adopted = await store.at(now).adopt(batch(EVERYTHING))
@@ -133,7 +133,7 @@ async def test_an_undo_puts_everything_back_to_the_letter(store, mixed, age):
     assert [(run.sessions, run.remaining) for run in await store.adoptions()] == [(4, 0)]
 
 
-async def test_what_changed_in_the_lobby_is_put_back_as_it_is_now(store, mixed):
+async def test_an_undo_puts_back_a_session_as_it_stands_in_the_lobby(store, mixed):
     now = soon()
     await store.at(now).adopt(batch(EVERYTHING))
     seen = await store.at(now).read(key("patched"))
@@ -145,7 +145,7 @@ async def test_what_changed_in_the_lobby_is_put_back_as_it_is_now(store, mixed):
     assert (found.state["late"], found.state["theme"], len(found.events)) == (True, "light", 3)
 
 
-async def test_nothing_past_restoring_is_put_back(store, mixed):
+async def test_an_undo_does_not_put_back_a_session_that_is_past_restoring(store, mixed):
     now = soon(days=2)
     await store.at(now).adopt(batch())
     gone = now + store.rules.horizon
@@ -154,7 +154,7 @@ async def test_nothing_past_restoring_is_put_back(store, mixed):
     assert [(run.sessions, run.remaining) for run in await store.adoptions()] == [(2, 0)]
 
 
-async def test_a_new_session_of_the_same_key_is_not_the_adopted_one(store, mixed):
+async def test_an_undo_leaves_a_new_session_of_an_adopted_key(store, mixed):
     now = soon(days=2)
     await store.at(now).adopt(batch())
     await create(store, "bare", now=now)
@@ -162,7 +162,7 @@ async def test_a_new_session_of_the_same_key_is_not_the_adopted_one(store, mixed
     assert (await store.at(now).lifecycle(key("bare"))).created_at == now
 
 
-async def test_batches_go_on_by_key_and_end(store, mixed):
+async def test_batches_of_adopt_and_undo_continue_by_key_until_none_is_left(store, mixed):
     seen, after = [], None
     while True:
         part = await store.at(soon()).adopt(batch(EVERYTHING, after=after, limit=3))
@@ -180,7 +180,7 @@ async def test_batches_go_on_by_key_and_end(store, mixed):
     assert back == 4
 
 
-async def test_the_selection_is_kept_to(store, mixed):
+async def test_only_selected_sessions_are_adopted(store, mixed):
     await mixed.create_session(app_name="zoo", user_id="bob", session_id="far")
     now = soon()
     assert not (await store.at(now).adopt(batch(Selection(older_than=HOUR)))).changes
@@ -189,7 +189,7 @@ async def test_the_selection_is_kept_to(store, mixed):
     assert change.record.key == ("zoo", "bob", "far")
 
 
-async def test_sessions_that_lapse_knows_are_left_alone(store, mixed):
+async def test_sessions_with_a_lifecycle_record_are_not_adopted(store, mixed):
     revision = await create(store, "mine", now=soon())
     await store.at(soon()).append(key("mine"), message(at=soon()), revision)
     await store.at(soon()).adopt(batch(EVERYTHING))
@@ -197,21 +197,21 @@ async def test_sessions_that_lapse_knows_are_left_alone(store, mixed):
     assert (await mixed.get_session(**OWNER, session_id="mine")).events
 
 
-async def test_more_events_than_the_lobby_holds_count_as_use(store, stock):
+async def test_a_session_with_more_events_than_the_lobby_may_hold_is_not_adopted(store, stock):
     session = await stock.create_session(**OWNER, session_id="busy")
     for number in range(HELD_EVENTS + 1):
         await stock.append_event(session, patch(n=number))
     assert not (await store.at(soon()).adopt(batch(EVERYTHING))).changes
 
 
-async def test_while_clean_up_is_off_an_old_session_waits(open_store, mixed):
+async def test_an_old_session_waits_while_clean_up_is_disabled(open_store, mixed):
     store = await open_store(enforced=False)
     (change, *_) = (await store.at(soon(days=400)).adopt(batch())).changes
     assert change.record.status is Status.WAITING
     assert "bare" in await ids(store, soon(days=400))
 
 
-async def test_a_stock_writer_that_comes_after_is_told_and_nothing_is_half_stored(store, stock):
+async def test_a_write_of_stock_adk_after_adoption_fails_and_stores_nothing(store, stock):
     session = await stock.create_session(**OWNER, session_id="bare")
     await store.at(soon()).adopt(batch())
     with pytest.raises(SessionNotFoundError):

@@ -32,7 +32,7 @@ async def acted(tmp_path):
     return tmp_path
 
 
-def test_the_table_tells_who_did_what_and_no_whole_id(acted):
+def test_the_table_says_who_did_what_and_has_no_whole_session_id(acted):
     done = audit(acted)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if "│" in line]
@@ -45,7 +45,7 @@ def test_the_table_tells_who_did_what_and_no_whole_id(acted):
     assert "\x1b[2J" not in done.stdout
 
 
-def test_a_line_of_json_for_each_record_the_latest_first(acted):
+def test_json_output_has_a_line_for_each_record_the_latest_first(acted):
     records = [json.loads(line) for line in audit(acted, "--json").stdout.splitlines()]
     assert [record["action"] for record in records] == ["swept", "deleted", "expired"]
     assert records[0]["detail"] == {"expired": 3}
@@ -55,7 +55,7 @@ def test_a_line_of_json_for_each_record_the_latest_first(acted):
     assert [json.loads(line) for line in rest.stdout.splitlines()] == [records[1]]
 
 
-def test_a_spreadsheet_runs_nothing(acted):
+def test_the_csv_has_no_formula_that_a_spreadsheet_would_run(acted):
     """Seen to fail with the cells as they are."""
     rows = list(csv.DictReader(audit(acted, "--csv").stdout.splitlines(keepends=True)))
     assert [row["action"] for row in rows] == ["swept", "deleted", "expired"]
@@ -63,7 +63,7 @@ def test_a_spreadsheet_runs_nothing(acted):
     assert rows[0]["detail"] == '{"expired": 3}'
 
 
-def test_an_empty_record_and_wrong_options_are_told(tmp_path):
+def test_an_empty_record_is_reported_and_wrong_options_are_refused(tmp_path):
     assert "the store is empty" in audit(tmp_path).stderr
     assert lapse(tmp_path, "migrate").returncode == 0
     assert "nothing is recorded" in audit(tmp_path).stdout

@@ -94,7 +94,7 @@ async def refused(accept, token):
     return str(caught.value)
 
 
-async def test_a_new_key_is_read_when_a_token_names_it_and_an_old_one_is_forgotten(
+async def test_keys_are_read_again_if_a_token_names_an_unknown_one_and_old_ones_are_forgotten(
     published, accepts
 ):
     """Seen to fail: no reading again for an unknown id."""
@@ -110,7 +110,7 @@ async def test_a_new_key_is_read_when_a_token_names_it_and_an_old_one_is_forgott
     assert await refused(accept, FIRST.token()) == "the token is not valid"
 
 
-async def test_a_key_that_was_withdrawn_serves_no_longer_than_keys_are_fresh(published, accepts):
+async def test_a_withdrawn_key_is_accepted_only_until_the_cached_keys_are_old(published, accepts):
     accept = accepts(fresh=NOTHING)
     published.keys(FIRST, SECOND)
     assert await accept(FIRST.token()) == Principal("ann")
@@ -118,7 +118,7 @@ async def test_a_key_that_was_withdrawn_serves_no_longer_than_keys_are_fresh(pub
     await refused(accept, FIRST.token())
 
 
-async def test_invented_key_ids_do_not_make_it_ask_again_and_again(published, accepts):
+async def test_invented_key_ids_do_not_cause_request_after_request_for_keys(published, accepts):
     """Seen to fail: no pause between two questions."""
     accept = accepts(pause=LONG)
     published.keys(FIRST)
@@ -132,7 +132,7 @@ def _with_kid(kid):
     return jwt.encode({}, FIRST.private, "ES256", {"kid": kid})
 
 
-async def test_while_the_url_is_down_the_last_good_keys_hold(published, accepts):
+async def test_the_last_good_keys_are_used_while_the_url_is_down(published, accepts):
     """Seen to fail: keys dropped when they cannot be read again."""
     accept = accepts(fresh=NOTHING)
     published.keys(FIRST)
@@ -147,7 +147,7 @@ async def test_while_the_url_is_down_the_last_good_keys_hold(published, accepts)
     ("status", "body"),
     [(503, b""), (200, b"<html>"), (200, b"[]"), (200, b"x" * 600_000), (302, b""), (200, b"\xff")],
 )
-async def test_where_no_keys_were_ever_read_nobody_is_let_in(published, accepts, status, body):
+async def test_nobody_is_accepted_if_no_keys_were_ever_read(published, accepts, status, body):
     accept = accepts()
     published.status, published.body = status, body
     published.more = {"Location": published.url}
@@ -158,7 +158,7 @@ async def test_where_no_keys_were_ever_read_nobody_is_let_in(published, accepts,
     assert await accept(FIRST.token()) == Principal("ann")
 
 
-async def test_a_server_that_never_answers_holds_nobody_up_for_long(
+async def test_a_key_server_that_never_answers_delays_a_request_by_a_bounded_time(
     accepts, published, monkeypatch
 ):
     let_go = threading.Event()
@@ -174,7 +174,7 @@ async def test_a_server_that_never_answers_holds_nobody_up_for_long(
         let_go.set()
 
 
-async def test_only_public_keys_for_signatures_are_taken(published, accepts):
+async def test_only_public_keys_for_signatures_are_accepted(published, accepts):
     """Seen to fail: a symmetric key taken, and then one for encryption."""
     accept = accepts(algorithms=("ES256", "HS256"))
     text = "secret-secret-secret-secret-secret"
@@ -188,7 +188,7 @@ async def test_only_public_keys_for_signatures_are_taken(published, accepts):
     await refused(accept, FIRST.token())
 
 
-async def test_a_key_serves_its_own_algorithm_only(published, accepts):
+async def test_a_key_verifies_tokens_of_its_own_algorithm_only(published, accepts):
     """Seen to fail: `fits` always true, for the last one."""
     accept = accepts()
     published.keys(THIRD)
@@ -200,7 +200,7 @@ async def test_a_key_serves_its_own_algorithm_only(published, accepts):
     await refused(accept, bound.token())
 
 
-async def test_a_token_without_a_key_id_is_fine_where_there_is_one_key(published, accepts):
+async def test_a_token_without_a_key_id_is_accepted_if_there_is_one_key(published, accepts):
     accept = accepts(fresh=NOTHING)
     published.keys(FIRST)
     without = jwt.encode(

@@ -106,7 +106,7 @@ def _websocket(served, headers, app, session_id):
         return response.status_code, response.body, response.headers
 
 
-def test_every_route_has_a_row(served):
+def test_every_route_has_a_row_in_the_matrix(served):
     """Seen to fail: a route that is added, and a row that is taken away."""
     listed = {
         f"{method.upper()} {path}"
@@ -128,7 +128,7 @@ def test_every_route_has_a_row(served):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_who_is_not_known_gets_nowhere(row, ask):
+def test_an_unauthenticated_caller_is_refused_on_every_route(row, ask):
     """Seen to fail: with `verify_aud`, then `verify_exp`, then the whole gate off."""
     answers = [ask(row, caller) for caller in REFUSED]
     if row.reach == "open":
@@ -145,7 +145,7 @@ def test_who_is_not_known_gets_nowhere(row, ask):
 
 
 @pytest.mark.parametrize("row", by_reach["owner"], ids=lambda row: row.name)
-def test_what_is_ones_own_is_there_for_its_owner_and_who_acts_for_them(row, ask, session):
+def test_a_users_routes_answer_the_user_and_those_who_may_act_for_them_only(row, ask, session):
     """Seen to fail: another user is let through, for the path, the body and the query each."""
     victim = session()
     before = ask(_READ, "owner", victim)[1]
@@ -164,7 +164,7 @@ def test_what_is_ones_own_is_there_for_its_owner_and_who_acts_for_them(row, ask,
 @pytest.mark.parametrize(
     "row", by_reach["services"] + by_reach["operators"], ids=lambda row: row.name
 )
-def test_what_is_of_many_users_is_for_those_who_may_see_it(row, ask):
+def test_routes_about_many_users_answer_those_who_may_see_all_users_only(row, ask):
     """Seen to fail: `/dev` for everybody who is known."""
     assert ask(row, "owner")[:2] == (403, b'{"detail":"users may not call this"}')
     service = ask(row, "service")[0]
@@ -173,7 +173,7 @@ def test_what_is_of_many_users_is_for_those_who_may_see_it(row, ask):
 
 
 @pytest.mark.parametrize("row", by_reach["admission"], ids=lambda row: row.name)
-def test_what_is_of_operators_alone_is_not_there_for_others(row, ask, session):
+def test_routes_for_operators_answer_others_with_404(row, ask, session):
     session_id = session()
     for caller in ("owner", "other user", "service"):
         assert ask(row, caller, session_id)[:2] == (404, NOTHING_HERE)
@@ -181,7 +181,7 @@ def test_what_is_of_operators_alone_is_not_there_for_others(row, ask, session):
 
 
 @pytest.mark.parametrize("row", by_reach["principals"], ids=lambda row: row.name)
-def test_what_is_nobodys_is_for_all_who_are_known(row, ask):
+def test_routes_that_concern_no_user_answer_every_authenticated_caller(row, ask):
     for caller in ("owner", "other user", "service", "operator"):
         assert ask(row, caller)[0] == row.owner_status
 

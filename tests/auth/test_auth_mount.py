@@ -65,7 +65,7 @@ def get(served, path, badge=""):
     return served.client.get(path, headers={"badge": badge} if badge else {})
 
 
-def test_a_route_its_tasks_and_its_threads_know_who_asks(served, told):
+def test_the_current_principal_is_known_in_a_route_its_tasks_and_its_threads(served, told):
     answer = get(served, "/mine/whoami", "ann")
     expected = Principal("ann")
     assert answer.json() == f"{expected} True"
@@ -73,24 +73,24 @@ def test_a_route_its_tasks_and_its_threads_know_who_asks(served, told):
     assert heard == expected
 
 
-def test_who_has_no_badge_is_told_what_is_needed(served):
+def test_a_caller_without_credentials_is_told_which_are_needed(served):
     answer = get(served, "/mine/whoami")
     assert (answer.status_code, answer.json()) == (401, {"detail": "show your badge"})
     assert answer.headers["WWW-Authenticate"] == "Badge"
 
 
-def test_where_anybody_may_nobody_acts(served):
+def test_an_open_route_has_a_principal_without_a_name(served):
     assert get(served, "/open").json() == str(Principal(""))
 
 
-def test_a_route_that_nobody_thought_of_is_the_operators(served):
+def test_a_route_that_the_application_did_not_declare_is_for_operators_only(served):
     assert get(served, "/forgotten").status_code == 401
     assert get(served, "/forgotten", "ann").status_code == 403
     assert get(served, "/forgotten", "bot:service").status_code == 403
     assert get(served, "/nowhere", "root:operator").status_code == 404
 
 
-def test_lapses_own_routes_stand_behind_the_same_gate(served):
+def test_lapses_own_routes_are_behind_the_same_gate(served):
     path = "/apps/a/users/ann/sessions/s/lifecycle"
     unknown, foreign = get(served, path, "ann"), get(served, path, "bob")
     assert unknown.status_code == foreign.status_code == 404
@@ -110,7 +110,9 @@ def test_lapses_own_routes_stand_behind_the_same_gate(served):
         (None, 401),
     ],
 )
-def test_what_a_browser_adds_by_itself_counts_from_this_server_only(served, origin, status):
+def test_credentials_that_a_browser_adds_by_itself_count_from_this_origin_only(
+    served, origin, status
+):
     headers = {"badge": "ann", "cookie": "a=b"}
     if origin is not None:
         host = served.url.removeprefix("http")

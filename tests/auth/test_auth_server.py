@@ -47,7 +47,7 @@ def run_of(user, session_id):
 
 @pytest.mark.parametrize("path", ["/run", "/run_sse"])
 @pytest.mark.parametrize("detach", ["true", "false"])
-def test_however_a_body_names_somebody_else_it_is_not_found(as_, path, detach):
+def test_a_body_that_names_another_user_in_any_way_answers_404(as_, path, detach):
     """Seen to fail: only `userId`, or only the first of the two names, compared."""
     ann, bob = as_("ann"), as_("bob")
     session_id, own = create(ann), create(bob, "bob")
@@ -77,7 +77,7 @@ def test_however_a_body_names_somebody_else_it_is_not_found(as_, path, detach):
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"[]", b"{}", b'{"userId": 7}', b"[" * 100_000])
-def test_a_body_that_names_nobody_is_refused_as_ever(as_, body):
+def test_a_body_that_names_no_user_is_refused_as_adk_does(as_, body):
     answer = as_("bob").post("/run", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in {400, 413, 422}
 
@@ -99,7 +99,7 @@ def test_a_body_that_names_nobody_is_refused_as_ever(as_, body):
         "/dev/apps/parrot/users/ann/sessions/{id}/events/e/graph",
     ],
 )
-def test_no_way_to_write_a_path_reaches_what_is_anothers(guarded, as_, path):
+def test_no_spelling_of_a_path_reaches_another_users_session(guarded, as_, path):
     session_id = create(as_("ann"), state={"told": "only-for-ann"})
     raw = path.replace("{id}", session_id)
     url = httpx.URL(guarded.url).copy_with(raw_path=raw.encode())
@@ -108,7 +108,7 @@ def test_no_way_to_write_a_path_reaches_what_is_anothers(guarded, as_, path):
     assert "only-for-ann" not in answer.text
 
 
-def test_foreign_unknown_and_purged_sessions_answer_alike(as_):
+def test_foreign_unknown_and_purged_sessions_have_the_same_answer(as_):
     """Every byte of status, headers and body, for ids that exist and that never did."""
     ann, bob = as_("ann"), as_("bob")
     existing = [create(ann, state={"n": n}) for n in range(40)]
@@ -144,7 +144,7 @@ def cookie(issuer):
     return {"Cookie": f"token={issuer.token('ann')}"}
 
 
-def test_a_cookie_serves_where_no_header_can_be_set(guarded, as_, cookie):
+def test_a_cookie_is_accepted_where_a_browser_can_set_no_header(guarded, as_, cookie):
     session_id = create(as_("ann"))
     path = f"{guarded.url}/apps/parrot/users/ann/sessions/{session_id}"
     assert httpx.get(path, headers=cookie, trust_env=False).status_code == 200
@@ -164,7 +164,9 @@ def test_a_cookie_serves_where_no_header_can_be_set(guarded, as_, cookie):
         (None, 401),
     ],
 )
-def test_what_a_cookie_changes_it_changes_from_known_pages_only(guarded, cookie, origin, status):
+def test_a_change_with_a_cookie_is_accepted_from_allowed_origins_only(
+    guarded, cookie, origin, status
+):
     """Seen to fail: without the gate's check, for the last one."""
     headers = cookie | ({"Origin": origin.replace("{url}", guarded.url)} if origin else {})
     url = f"{guarded.url}/apps/parrot/users/ann/sessions"
@@ -175,7 +177,9 @@ def test_what_a_cookie_changes_it_changes_from_known_pages_only(guarded, cookie,
     ("origin", "status"),
     [("{url}", 101), ("http://page.test", 101), ("http://evil.test", 401), (None, 401)],
 )
-def test_a_websocket_by_cookie_is_opened_by_known_pages_only(guarded, as_, cookie, origin, status):
+def test_a_websocket_with_a_cookie_is_accepted_from_allowed_origins_only(
+    guarded, as_, cookie, origin, status
+):
     query = f"app_name=parrot&user_id=ann&session_id={create(as_('ann'))}&modalities=TEXT"
     url = f"{guarded.url.replace('http', 'ws')}/run_live?{query}"
     headers = cookie | ({"Origin": origin.replace("{url}", guarded.url)} if origin else {})
@@ -194,7 +198,7 @@ def test_a_websocket_that_names_two_users_is_refused(guarded, issuer, who):
     assert caught.value.response.body == NOT_FOUND
 
 
-def test_a_page_that_may_call_reads_refusals_and_gets_its_preflight(guarded):
+def test_a_page_of_an_allowed_origin_gets_its_preflight_and_can_read_refusals(guarded):
     """Seen to fail: the gate outside of CORS."""
     headers = {"Origin": "http://page.test"}
     refused = guarded.client.get("/list-apps", headers=headers)
@@ -209,7 +213,7 @@ def test_a_page_that_may_call_reads_refusals_and_gets_its_preflight(guarded):
     assert "authorization" in preflight.headers["Access-Control-Allow-Headers"].lower()
 
 
-def test_metrics_are_open_where_it_is_said(guarded):
+def test_metrics_are_open_if_the_settings_say_so(guarded):
     assert guarded.client.get("/metrics").status_code == 200
 
 
@@ -263,14 +267,14 @@ PROXY, OTHER = "127.0.0.2", "127.0.0.3"
         (PROXY, [("X-User", "ann"), ("X-Forwarded-For", OTHER)], 200),
     ],
 )
-def test_a_header_is_believed_from_the_proxy_alone(proxied, address, headers, status):
+def test_the_user_header_is_accepted_from_the_proxy_only(proxied, address, headers, status):
     """Seen to fail: uvicorn's `proxy_headers` on; the first of two headers taken."""
     answer = by(proxied, address, headers)
     assert answer.status_code == status
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)
 
 
-def test_a_user_of_any_script_may_be_named(proxied):
+def test_a_user_name_may_be_in_any_script(proxied):
     name = "Ünal 王"
     answer = by(proxied, PROXY, [(b"X-User", name.encode())])
     assert answer.status_code == 404
@@ -282,7 +286,7 @@ def test_a_user_of_any_script_may_be_named(proxied):
     assert own.json() == []
 
 
-def test_a_password_is_no_token(guarded):
+def test_basic_authentication_is_not_read_as_a_token(guarded):
     basic = base64.b64encode(b"ann:secret").decode()
     assert (
         guarded.client.get("/list-apps", headers={"Authorization": f"Basic {basic}"}).status_code

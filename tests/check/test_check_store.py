@@ -24,7 +24,7 @@ def spoil(place, *commands):
             connection.execute(command)
 
 
-async def test_a_store_that_is_as_it_should_be_has_no_faults(store):
+async def test_a_healthy_store_has_no_faults(store):
     await create(store, now=None)
     found = await store.inspect()
     assert found.version == found.newest > 0
@@ -32,7 +32,7 @@ async def test_a_store_that_is_as_it_should_be_has_no_faults(store):
     assert (found.expire, found.purge) == (0, 0)
 
 
-async def test_it_counts_what_the_next_sweep_does(store):
+async def test_an_inspection_counts_what_the_next_sweep_would_take(store):
     await create(store, "old", now=T0 - timedelta(days=9999))
     await store.at(T0 - timedelta(days=9998)).expire_due(10)
     await create(store, "due", ttl=MOMENT, now=None)
@@ -67,14 +67,14 @@ def in_folder(folder):
     return list(folder.iterdir())
 
 
-async def test_to_look_at_no_file_creates_none(tmp_path):
+async def test_inspecting_a_missing_file_does_not_create_it(tmp_path):
     assert (await store_with_parts(f"sqlite:///{tmp_path}/none.db").inspect()).version == 0
     assert in_folder(tmp_path) == []
     with pytest.raises(StoreRefusedError, match="its directory does not exist"):
         await store_with_parts(f"sqlite:///{tmp_path}/no/such.db").inspect()
 
 
-async def test_to_look_at_an_empty_database_creates_nothing():
+async def test_inspecting_an_empty_database_creates_no_table():
     with postgres.blank() as url:
         store = store_with_parts(url)
         assert (await store.inspect()).version == 0

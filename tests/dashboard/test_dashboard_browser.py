@@ -82,7 +82,7 @@ def shows(page, *ids):
     expect(page.locator(".rows .id")).to_have_text(list(ids))
 
 
-def test_a_log_in_leads_where_one_wanted_to_go_and_a_log_out_ends_it(browser, running):
+def test_a_log_in_leads_to_the_page_first_asked_for_and_a_log_out_ends_it(browser, running):
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(f"{running.url}/lapse/sessions?status=used")
@@ -97,7 +97,7 @@ def test_a_log_in_leads_where_one_wanted_to_go_and_a_log_out_ends_it(browser, ru
         expect(page.get_by_label("Token")).to_be_visible()
 
 
-def test_an_amber_verdict_leads_to_its_reason_and_its_remedy(visit, running):
+def test_an_amber_verdict_links_to_its_reason_and_its_remedy(visit, running):
     running.create("overdue", ago=timedelta(hours=1))
     page = visit()
     amber = page.get_by_role("link", name=re.compile("A session is overdue by"))
@@ -114,7 +114,9 @@ def test_an_amber_verdict_leads_to_its_reason_and_its_remedy(visit, running):
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_every_action_is_asked_for_confirmed_told_and_recorded(visit, running, scripts):
+def test_every_action_asks_for_confirmation_reports_its_result_and_is_recorded(
+    visit, running, scripts
+):
     key = running.create(f"acted on {scripts}")
     page = visit(f"/lapse/session?{query(key)}", java_script_enabled=scripts)
     timeline = page.locator(".timeline li")
@@ -141,7 +143,7 @@ def test_every_action_is_asked_for_confirmed_told_and_recorded(visit, running, s
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_sessions_are_found_by_status_app_user_and_the_beginning_of_an_id(visit, running, scripts):
+def test_sessions_are_found_by_status_app_user_and_prefix_of_the_id(visit, running, scripts):
     own = f"found-{scripts}"
     running.create(f"{own}-waiting", app=own, user="ann")
     running.expired(f"{own}-expired", app=own, user="ann")
@@ -165,7 +167,7 @@ def test_sessions_are_found_by_status_app_user_and_the_beginning_of_an_id(visit,
     expect(page.get_by_role("status")).to_have_text("The session has a fresh TTL.")
 
 
-def test_a_list_goes_on_over_pages_and_back(visit, running):
+def test_a_list_can_be_paged_forward_and_back(visit, running):
     for number in range(53):
         running.create(f"page-{number:02}", app="long")
     page = visit("/lapse/sessions?app=long", java_script_enabled=False)
@@ -176,7 +178,7 @@ def test_a_list_goes_on_over_pages_and_back(visit, running):
     shows(page, *(f"page-{number:02}" for number in range(50)))
 
 
-def test_numbers_refresh_in_place_while_somebody_looks_and_the_table_stays_open(visit, running):
+def test_numbers_refresh_in_place_and_an_opened_table_stays_open(visit, running):
     asked = []
     running.create("before one looks")
     page = visit("/lapse/sessions")
@@ -201,9 +203,7 @@ def test_numbers_refresh_in_place_while_somebody_looks_and_the_table_stays_open(
     expect(waiting).to_contain_text(str(before + 2))
 
 
-def test_numbers_that_are_no_longer_refreshed_say_so_and_a_log_in_that_ended_is_asked_for(
-    visit, running
-):
+def test_stale_numbers_are_marked_and_an_ended_log_in_is_asked_for_again(visit, running):
     page = visit("/lapse/sessions")
     page.clock.install()
     page.goto(f"{running.url}/lapse/")
@@ -220,7 +220,7 @@ def test_numbers_that_are_no_longer_refreshed_say_so_and_a_log_in_that_ended_is_
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_colour_schemes_can_be_read(visit, running, scheme):
+def test_both_colour_schemes_have_enough_contrast(visit, running, scheme):
     running.create(f"seen in {scheme}", ago=timedelta(hours=1))
     key = running.expired(f"expired in {scheme}")
     page = visit(color_scheme=scheme)
@@ -234,7 +234,7 @@ def test_both_colour_schemes_can_be_read(visit, running, scheme):
         assert page.locator("main").count() == 1
 
 
-def test_on_a_phone_nothing_is_cut_off(visit, running):
+def test_no_page_is_cut_off_on_a_phone(visit, running):
     key = running.expired("a-rather-long-id-" + "0123456789" * 10, user="u" * 128)
     page = visit(**PHONE)
     for path in ("", "sessions", f"session?{query(key)}", "sweep", "brake", "acts"):
@@ -246,7 +246,7 @@ def test_on_a_phone_nothing_is_cut_off(visit, running):
     expect(page.get_by_role("status")).to_have_text("The session waits again.")
 
 
-def test_on_postgresql_the_pages_are_the_same(visit, browser):
+def test_the_pages_are_the_same_on_postgresql(visit, browser):
     (postgres,) = [backend for backend in BACKENDS if backend.name == "postgres"]
     with postgres.empty(None) as place, operated(place) as found:
         key = found.create("one")

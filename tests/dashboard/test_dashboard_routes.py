@@ -45,7 +45,7 @@ def all_routes(app):
             yield from ((method, f"{path}?{KEY}") for method in sorted(route.methods))
 
 
-def test_the_tables_above_name_every_route(running):
+def test_the_tables_of_this_module_name_every_route(running):
     named = {
         path.partition("?")[0] for path in [*PAGES, *CHANGES, "/login", "/static/x/operators.css"]
     }
@@ -56,7 +56,7 @@ def test_the_tables_above_name_every_route(running):
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_leads_whoever_may_log_in_there_and_tells_others_nothing(running, path):
+def test_a_page_redirects_to_the_log_in_and_answers_other_principals_with_404(running, path):
     client = running.served.client
     answer = client.get(f"/lapse{path}")
     assert answer.status_code == 303
@@ -69,7 +69,7 @@ def test_a_page_leads_whoever_may_log_in_there_and_tells_others_nothing(running,
 
 
 @pytest.mark.parametrize("path", CHANGES)
-def test_a_change_by_page_needs_a_log_in_its_own_form_and_our_origin(running, path):
+def test_a_change_by_page_needs_a_log_in_a_form_token_and_the_same_origin(running, path):
     client, form_token = running.logged_in()
     _, of_another_log_in = running.logged_in("bob")
     own, form = running.own_origin(), {"form_token": form_token}
@@ -93,7 +93,7 @@ def test_a_change_by_page_needs_a_log_in_its_own_form_and_our_origin(running, pa
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", path) for path in API] + [("POST", path) for path in API_CHANGES]
 )
-def test_the_api_is_for_the_token_and_operators_alone(running, method, path):
+def test_the_api_answers_the_token_and_operators_only(running, method, path):
     logged_in, _ = running.logged_in()
     asked = (method, f"/lapse/api{path}")
     for headers in (
@@ -115,7 +115,7 @@ def test_the_api_is_for_the_token_and_operators_alone(running, method, path):
         assert running.served.client.request(*asked, headers=foreign).status_code == 403
 
 
-def test_without_a_token_there_is_nothing_but_for_operators(tmp_path):
+def test_without_a_token_every_route_of_the_dashboard_answers_404(tmp_path):
     app = FastAPI()
     mount(app, LapseSessionService(store_with_parts(f"sqlite:///{tmp_path}/lapse.db")))
     with Served(app) as served:
@@ -125,14 +125,14 @@ def test_without_a_token_there_is_nothing_but_for_operators(tmp_path):
                 assert nothing_here(answer), (method, path)
 
 
-def test_with_a_port_of_its_own_nothing_is_on_any_other(tmp_path):
+def test_with_a_port_of_its_own_the_dashboard_is_not_on_the_main_port(tmp_path):
     with operated(f"sqlite:///{tmp_path}/lapse.db", admin_port=1) as found:
         for method, path in all_routes(found.served.app):
             answer = found.served.client.request(method, path, headers=BEARER)
             assert nothing_here(answer), (method, path)
 
 
-def test_the_pages_load_nothing_from_elsewhere_and_cannot_be_framed(running):
+def test_the_pages_load_nothing_from_other_origins_and_cannot_be_framed(running):
     client, _ = running.logged_in()
     page = client.get("/lapse/")
     policy = page.headers["Content-Security-Policy"]
@@ -146,7 +146,7 @@ def test_the_pages_load_nothing_from_elsewhere_and_cannot_be_framed(running):
     assert running.client().get("/lapse/static/x/htmx.md").status_code == 404
 
 
-def test_htmx_is_the_file_that_its_note_says():
+def test_the_bundled_htmx_has_the_digest_in_its_note():
     folder = Path(__file__).parents[2] / "src/lapse/dashboard/static"
     (script,) = folder.glob("htmx-*.js")
     note = (folder / "htmx.md").read_text("utf-8")
@@ -158,7 +158,7 @@ def test_htmx_is_the_file_that_its_note_says():
 
 
 @pytest.mark.parametrize("running", ["sqlite", "postgres"], indirect=True)
-def test_every_act_on_a_session_by_page_and_by_api(running):
+def test_every_act_on_a_session_works_by_page_and_by_api(running):
     client, form_token = running.logged_in()
     form, own = {"form_token": form_token}, running.own_origin()
 
@@ -209,7 +209,7 @@ def test_every_act_on_a_session_by_page_and_by_api(running):
 
 
 @pytest.mark.parametrize("running", ["sqlite", "postgres"], indirect=True)
-def test_the_overview_the_list_and_the_sweep(running):
+def test_the_overview_the_list_and_the_sweep_page_show_their_figures(running):
     client, form_token = running.logged_in()
     api = running.served.client
     own = running.own_origin()
@@ -254,7 +254,7 @@ def test_the_overview_the_list_and_the_sweep(running):
     assert done == {"expired": 0, "purged": 0, "kept": 0, "ended": True}
 
 
-def test_a_brake_is_told_and_let_go_of(running):
+def test_a_brake_is_shown_and_can_be_released(running):
     client, form_token = running.logged_in()
     now = datetime.now(UTC).replace(microsecond=0)
 
@@ -300,7 +300,7 @@ def test_acts_are_shown_and_exported(running):
     assert (asked["acts"][0]["by"], asked["next"]) == ("=1+1", asked["acts"][0]["number"])
 
 
-def test_while_the_store_does_not_answer_the_page_says_so(running, monkeypatch):
+def test_the_page_says_so_while_the_store_does_not_answer(running, monkeypatch):
     async def down(*_, **__):
         raise StoreUnavailableError("it is down")
 
@@ -312,7 +312,7 @@ def test_while_the_store_does_not_answer_the_page_says_so(running, monkeypatch):
     assert running.served.client.get("/lapse/api/stats", headers=BEARER).status_code == 503
 
 
-def test_ids_and_names_from_outside_are_text_on_the_page(running):
+def test_ids_and_names_from_outside_are_escaped_on_the_page(running):
     nasty = SessionKey("shop", '"><img src=x onerror=alert(1)>', "<script>alert(1)</script>")
     running.create(nasty.session_id, user=nasty.user_id)
     client, _ = running.logged_in("<b>ann</b>")

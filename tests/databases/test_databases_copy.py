@@ -43,7 +43,9 @@ async def seen(service) -> list:
     return sorted(found, key=lambda session: session["id"])
 
 
-async def test_stock_adk_reads_in_the_copy_what_it_wrote_and_goes_on(stocked, target, tmp_path):
+async def test_stock_adk_reads_the_copy_of_its_sessions_and_appends_to_it(
+    stocked, target, tmp_path
+):
     before = contents(stocked)
     done = {part.table: part.rows for part in await copy_database(stocked, target)}
     assert done["sessions"] == 11
@@ -62,7 +64,7 @@ async def test_stock_adk_reads_in_the_copy_what_it_wrote_and_goes_on(stocked, ta
         await copied.append_event(session, words())
 
 
-async def test_the_lobby_comes_along(tmp_path, target):
+async def test_a_copy_includes_the_lobby(tmp_path, target):
     source = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     revision = await create(source, "held", state={"a": 1}, metadata={"tag": "é"})
     await source.at(T0).append(key("held"), note(at=T0), revision)
@@ -84,7 +86,7 @@ async def test_the_lobby_comes_along(tmp_path, target):
     assert {part.table: part.rows for part in done}["lapse_lobby"] == 3
 
 
-async def test_a_copy_that_was_stopped_goes_on(stocked, target):
+async def test_a_copy_that_was_stopped_resumes(stocked, target):
     class StoppedError(Exception):
         pass
 
@@ -98,7 +100,7 @@ async def test_a_copy_that_was_stopped_goes_on(stocked, target):
     assert (done["sessions"], done["events"]) == (11, 11)
 
 
-async def test_a_target_that_held_something_else_is_told(stocked, target):
+async def test_a_target_whose_rows_differ_is_refused(stocked, target):
     async with stock_of(target) as other:
         await other.create_session(**OWNER, session_id="another")
         await other.create_session(**OWNER, session_id="e1", state={"other": True})
@@ -106,7 +108,7 @@ async def test_a_target_that_held_something_else_is_told(stocked, target):
         await copy_database(stocked, target)
 
 
-async def test_a_value_that_postgresql_cannot_hold_is_named(tmp_path):
+async def test_a_value_that_postgresql_cannot_hold_is_refused_by_name(tmp_path):
     with place_of("sqlite", tmp_path) as (url, opened):
         async with opened() as stock:
             await stock.create_session(**OWNER, session_id="fine")
@@ -115,7 +117,7 @@ async def test_a_value_that_postgresql_cannot_hold_is_named(tmp_path):
         await copy_database(url, target)
 
 
-async def test_from_and_to_are_checked(tmp_path):
+async def test_wrong_urls_for_source_and_target_are_refused(tmp_path):
     url = f"sqlite:///{tmp_path}/x.db"
     with pytest.raises(InvalidValueError, match="another database"):
         await copy_database(url, url)
@@ -126,7 +128,7 @@ async def test_from_and_to_are_checked(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-async def test_the_command_says_what_it_compared(tmp_path):
+async def test_the_copy_command_prints_what_it_compared(tmp_path):
     with place_of("adk-web", tmp_path) as (url, opened):
         service = opened()
         await fill(service)
@@ -142,7 +144,7 @@ async def test_the_command_says_what_it_compared(tmp_path):
     assert "events" in again.stderr
 
 
-def test_a_checksum_sees_through_how_a_database_writes_and_nothing_else():
+def test_a_checksum_ignores_how_a_database_writes_a_value_and_nothing_else():
     def of(text):
         found = Checksum([("state", Type.JSON)])
         found.add([(text,)])

@@ -40,7 +40,7 @@ def lifecycle(page, served):
     return served.client.get(f"{path}/lifecycle").json()
 
 
-def test_the_notice_comes_before_the_deadline_and_keep_it_extends(visit, served):
+def test_the_warning_comes_before_the_deadline_and_its_button_extends_the_session(visit, served):
     page = visit()
     text(page).focus()
     expect(button(page, "Keep it")).to_be_visible()
@@ -67,7 +67,7 @@ def test_typing_extends_the_deadline(visit, served):
     past(page, "deadline moved on")
 
 
-def test_expiry_in_mid_typing_is_resurrected_by_sending(visit, served):
+def test_sending_a_message_resurrects_a_session_that_expired_while_typing(visit, served):
     page = visit()
     status(page, "waiting")
     session = page.url
@@ -81,7 +81,7 @@ def test_expiry_in_mid_typing_is_resurrected_by_sending(visit, served):
     assert (page.url, lifecycle(page, served)["resurrections"]) == (session, 1)
 
 
-def test_two_tabs_agree_and_a_reload_finds_it_all(visit, served):
+def test_two_tabs_show_the_same_and_a_reload_shows_the_whole_conversation(visit, served):
     one = visit()
     status(one, "waiting")
     other = visit("/" + "#" + one.url.partition("#")[2])
@@ -100,7 +100,7 @@ def test_two_tabs_agree_and_a_reload_finds_it_all(visit, served):
     assert one.url == other.url
 
 
-def test_a_restart_of_the_server_is_survived(visit, served):
+def test_the_page_survives_a_restart_of_the_server(visit, served):
     visit.expected += ["net::ERR_"]
     page = visit()
     connection(page, "live")
@@ -118,7 +118,7 @@ def test_a_restart_of_the_server_is_survived(visit, served):
     assert page.url == session
 
 
-def test_where_streams_do_not_come_through_it_polls(visit, served):
+def test_the_page_polls_if_streams_do_not_come_through(visit, served):
     """Seen to fail with a watch that only tries to stream again."""
     visit.context.route(
         "**/lifecycle/events", lambda route: route.fulfill(content_type="text/plain", body="")
@@ -131,7 +131,7 @@ def test_where_streams_do_not_come_through_it_polls(visit, served):
     status(page, "waiting")
 
 
-def test_a_hidden_page_pauses_and_catches_up(visit, served):
+def test_a_hidden_page_pauses_and_catches_up_when_shown(visit, served):
     page = visit()
     connection(page, "live")
     page.evaluate(HIDE, True)
@@ -144,7 +144,7 @@ def test_a_hidden_page_pauses_and_catches_up(visit, served):
     status(page, "expired")
 
 
-def test_what_is_written_to_a_session_that_is_gone_begins_another(visit, served):
+def test_a_message_to_a_purged_session_begins_a_new_one(visit, served):
     visit.expected += ["status of 404"]
     page = visit()
     connection(page, "live")
@@ -159,7 +159,7 @@ def test_what_is_written_to_a_session_that_is_gone_begins_another(visit, served)
     assert page.url != gone
 
 
-def test_the_notice_speaks_the_words_and_the_language_it_is_given(visit):
+def test_the_warning_uses_the_words_and_the_language_that_it_is_given(visit):
     page = visit()
     status(page, "waiting")
     page.evaluate(
@@ -177,7 +177,7 @@ def test_the_notice_speaks_the_words_and_the_language_it_is_given(visit):
     expect(page.locator("#mine button")).to_have_text("Bleib")
 
 
-def test_the_page_trusts_no_other_and_names_its_guest_once(served):
+def test_the_page_has_a_strict_policy_and_keeps_the_name_of_its_guest(served):
     with httpx.Client(base_url=served.url, trust_env=False) as client:
         page = client.get("/")
         guest = client.cookies["lapse_demo_user"]

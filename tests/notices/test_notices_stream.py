@@ -39,7 +39,7 @@ def listening(replica):
         eventually(lambda: replica.do(listens) >= 2)
 
 
-def test_a_life_is_told_whichever_replica_changes_it(pair):
+def test_a_stream_reports_every_change_whichever_replica_makes_it(pair):
     # Seen to fail with a store that announces nothing (PostgreSQL), and with a watcher that
     # does not look at the heartbeat (SQLite).
     one, two = pair
@@ -71,7 +71,7 @@ def test_a_life_is_told_whichever_replica_changes_it(pair):
     assert one.client.get(one.path("s1") + "/events").status_code == 404
 
 
-def test_deadlines_are_told_at_their_time_though_nobody_says_a_word(shared_place, replica):
+def test_a_stream_reports_deadlines_in_time_without_an_announcement(shared_place, replica):
     # The watching replica neither sweeps nor hears of a change: it knows the instants.
     # Seen to fail with a watcher that plans no instant.
     one, two = replica(shared_place), replica(shared_place, sweep=False)
@@ -87,7 +87,7 @@ def test_deadlines_are_told_at_their_time_though_nobody_says_a_word(shared_place
         assert expired["restorableUntil"] > expired["expiresAt"]
 
 
-def test_who_comes_back_is_told_what_still_matters_by_whichever_replica(pair):
+def test_a_reader_that_reconnects_to_any_replica_gets_what_it_missed(pair):
     # Seen to fail when the id is ignored, and when it does not carry the warning.
     one, two = pair
     one.create("s1", minutes=BRIEF)
@@ -105,7 +105,7 @@ def test_who_comes_back_is_told_what_still_matters_by_whichever_replica(pair):
         assert idle.heard()[0] == "deleted"
 
 
-def test_who_comes_late_is_warned_at_once_and_nobody_twice(alone, replica):
+def test_a_reader_that_comes_after_the_warning_time_is_warned_at_once_and_only_once(alone, replica):
     one = replica(alone, warn_before=timedelta(hours=2), heartbeat=SOON)
     one.create("s1", minutes=2 * BRIEF)
     with one.watch("s1") as early:
@@ -122,7 +122,7 @@ def test_who_comes_late_is_warned_at_once_and_nobody_twice(alone, replica):
         assert early.names(2) == ["extended", "expiring"]
 
 
-def test_without_notifications_the_heartbeat_brings_it(shared_place, replica):
+def test_without_notifications_a_change_arrives_with_the_heartbeat(shared_place, replica):
     one, two = (replica(shared_place, heartbeat=SOON) for _ in range(2))
     one.create("s1")
     two.store.is_silent = True
@@ -132,7 +132,7 @@ def test_without_notifications_the_heartbeat_brings_it(shared_place, replica):
         assert stream.heard()[0] == "used"
 
 
-def test_all_streams_take_one_read_for_each_heartbeat(alone, replica):
+def test_all_streams_share_one_read_for_each_heartbeat(alone, replica):
     one = replica(alone, heartbeat=SOON)
     with ExitStack() as stack:
         streams = []
@@ -179,14 +179,14 @@ def test_more_streams_than_allowed_are_refused_until_one_is_closed(alone, replic
         assert eventually(allowed)
 
 
-def test_unknown_sessions_have_no_stream(alone, replica):
+def test_the_stream_of_an_unknown_session_answers_404(alone, replica):
     one = replica(alone)
     for name in ("never-was", "x" * 200):
         answer = one.client.get(one.path(name) + "/events")
         assert (answer.status_code, answer.json()) == (404, {"detail": "Session not found"})
 
 
-def test_with_nothing_to_restore_a_deadline_ends_the_stream(alone, replica):
+def test_without_a_horizon_the_deadline_ends_the_stream(alone, replica):
     one = replica(alone, rules=Rules(horizon=timedelta(0)))
     one.create("s1", minutes=BRIEF)
     with one.watch("s1") as stream:
@@ -194,7 +194,7 @@ def test_with_nothing_to_restore_a_deadline_ends_the_stream(alone, replica):
         assert stream.heard() is None
 
 
-def test_with_clean_up_disabled_nobody_is_warned(alone, replica):
+def test_no_warning_is_sent_while_clean_up_is_disabled(alone, replica):
     one = replica(alone, rules=Rules(enforced=False), heartbeat=SOON)
     one.create("s1", minutes=0.0001)
     with one.watch("s1") as stream:
@@ -204,7 +204,7 @@ def test_with_clean_up_disabled_nobody_is_warned(alone, replica):
         assert stream.heard()[0] == "used"
 
 
-def test_a_session_that_takes_the_id_of_an_expired_one_is_shown(alone, replica):
+def test_a_stream_shows_the_new_session_that_takes_an_expired_ones_id(alone, replica):
     one = replica(alone)
     one.create("s1", minutes=BRIEF)
     with one.watch("s1") as stream:
@@ -214,7 +214,7 @@ def test_a_session_that_takes_the_id_of_an_expired_one_is_shown(alone, replica):
         assert (name, record["status"]) == ("lifecycle", "waiting")
 
 
-def test_a_reader_that_takes_nothing_is_dropped(alone, replica):
+def test_a_reader_that_reads_nothing_is_disconnected(alone, replica):
     one = replica(alone)
     one.create("s1")
     host, port = one.url.removeprefix("http://").split(":")
@@ -249,7 +249,7 @@ def test_streams_outlive_an_outage_of_the_store(alone, replica, caplog):
     assert "works again" in last
 
 
-def test_a_server_that_stops_ends_its_streams_first(tmp_path):
+def test_a_server_ends_its_streams_before_it_stops(tmp_path):
     # Seen to fail (a request is cancelled, and logged) when the server waits for the streams.
     server = Server(tmp_path, str(AGENTS))
     try:

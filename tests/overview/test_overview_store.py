@@ -104,7 +104,7 @@ async def test_every_change_is_counted_once_and_the_levels_are_exact(open_store,
 
 
 @pytest.mark.parametrize("swept", [True, False], ids=["swept", "not yet swept"])
-async def test_a_message_that_resurrects_is_two_changes(store, swept):
+async def test_a_message_that_resurrects_counts_as_two_changes(store, swept):
     """Seen to fail with either of them left out."""
     revision = await create(store)
     if swept:
@@ -117,7 +117,7 @@ async def test_a_message_that_resurrects_is_two_changes(store, swept):
     assert await levels(store) == {("app", Status.USED): 1}
 
 
-async def test_adoption_and_its_undoing_move_the_levels(store, stock):
+async def test_adoption_and_its_undo_change_the_levels(store, stock):
     """Seen to fail with the undoing left out."""
     await stock.create_session(app_name="app", user_id="ann", session_id="theirs")
     now = utc_now() + HOUR
@@ -129,7 +129,7 @@ async def test_adoption_and_its_undoing_move_the_levels(store, stock):
     assert await levels(store) == {}
 
 
-async def test_whoever_folds_at_the_same_time_nothing_is_lost_or_counted_twice(pair):
+async def test_concurrent_folds_lose_no_count_and_count_nothing_twice(pair):
     one, other = pair
     for number in range(20):
         await create(one, f"before{number}")
@@ -149,7 +149,7 @@ async def test_whoever_folds_at_the_same_time_nothing_is_lost_or_counted_twice(p
     assert await levels(one) == {("app", Status.WAITING): 60}
 
 
-async def test_old_counts_become_hours_and_very_old_ones_are_forgotten(store):
+async def test_old_counts_are_folded_into_hours_and_very_old_ones_deleted(store):
     for number in range(4):
         await create(store, f"s{number}", now=T0 + number * 20 * BUCKET / 2)
 
@@ -166,7 +166,7 @@ async def test_old_counts_become_hours_and_very_old_ones_are_forgotten(store):
     assert await levels(store) == {("app", Status.WAITING): 4}
 
 
-async def test_an_overview_tells_of_one_moment(store):
+async def test_an_overview_shows_one_consistent_moment(store):
     empty = await store.at(T0).overview(since=HOUR)
     assert (empty.now, empty.tallies, empty.counts, empty.brake) == (T0, [], [], None)
     assert (empty.next_expiry, empty.next_purge, empty.swept_at) == (None, None, None)
@@ -186,7 +186,7 @@ async def test_an_overview_tells_of_one_moment(store):
     assert (found.swept_at, found.brake) == (T0 + TICK, brake_at(sessions=3))
 
 
-async def test_what_stock_adk_deletes_is_counted_once_as_what_we_delete(store, stock):
+async def test_a_delete_by_stock_adk_is_counted_once_like_one_by_lapse(store, stock):
     await use(store, "ours")
     await use(store, "theirs")
     await store.at(T0).delete(key("ours"))
@@ -195,7 +195,7 @@ async def test_what_stock_adk_deletes_is_counted_once_as_what_we_delete(store, s
     assert (await counted(store))["app", ChangeKind.DELETED] == 2
 
 
-async def test_dues_are_counted_up_to_a_bound_and_change_nothing(store):
+async def test_due_sessions_are_counted_up_to_a_bound_without_a_change(store):
     for number in range(4):
         await create(store, f"s{number}")
     await store.at(DUE).expire_due(1)
@@ -208,7 +208,7 @@ async def test_dues_are_counted_up_to_a_bound_and_change_nothing(store):
     assert (await store.at(DUE - TICK).dues(most=10)).expire == 0
 
 
-async def test_while_clean_up_is_switched_off_nothing_is_due(open_store):
+async def test_nothing_is_due_while_clean_up_is_disabled(open_store):
     store = await open_store(enforced=False)
     await create(store)
     found = await store.at(T0 + DAY).dues(most=10)
@@ -237,7 +237,7 @@ async def test_a_brake_holds_every_purge_until_it_is_released(pair):
     assert (await other.at(late).purge_due(10)).value == 1
 
 
-async def test_with_nothing_restorable_a_brake_holds_expiry_too(open_store):
+async def test_without_a_horizon_a_brake_holds_expiry_too(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store)
     assert await store.set_brake(brake_at(DUE))
@@ -247,7 +247,7 @@ async def test_with_nothing_restorable_a_brake_holds_expiry_too(open_store):
     assert (await store.at(DUE).expire_due(10)).value == 1
 
 
-async def test_what_was_let_go_of_is_not_held_for_its_share_within_the_hour(store):
+async def test_a_released_backlog_is_not_braked_for_its_share_again_within_the_hour(store):
     async def released(at):
         return await store.set_brake(brake_at(at)) and await store.at(at).release_brake(since=at)
 
@@ -260,7 +260,7 @@ async def test_what_was_let_go_of_is_not_held_for_its_share_within_the_hour(stor
     assert await released(T0)
 
 
-async def test_a_recount_sets_the_levels_to_what_the_records_are(store, stock):
+async def test_a_recount_sets_the_levels_from_the_records(store, stock):
     await create(store, "s1")
     await use(store, "s2")
     await stock.rows("INSERT INTO lapse_levels VALUES ('app', 'expired', 5), ('gone', 'used', 2)")

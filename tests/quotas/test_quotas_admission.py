@@ -43,13 +43,13 @@ async def created(service, times, user="ann"):
     return len(let_in)
 
 
-async def test_without_quotas_nothing_is_limited(serve):
+async def test_creations_are_not_limited_without_quotas(serve):
     service = serve()
     with coming_from(HOME):
         assert await created(service, 40) == 40
 
 
-async def test_a_user_is_refused_and_others_are_not(serve):
+async def test_a_user_over_the_rate_limit_is_refused_and_others_are_not(serve):
     service = serve(creates_per_user=4)
     assert await created(service, 9) == 4
     with pytest.raises(TooManyCreatesError, match=r"this user has .* 4 a minute") as refused:
@@ -59,7 +59,7 @@ async def test_a_user_is_refused_and_others_are_not(serve):
     assert service.admission.refused == {Drawer.USER: 11}
 
 
-async def test_an_address_is_refused_whoever_asks(serve):
+async def test_an_address_over_the_rate_limit_is_refused_for_every_user(serve):
     service = serve(creates_per_address=4)
     with coming_from(HOME):
         assert await created(service, 3) + await created(service, 3, "bob") == 4
@@ -69,28 +69,30 @@ async def test_an_address_is_refused_whoever_asks(serve):
     assert service.admission.refused == {Drawer.ADDRESS: 2}
 
 
-async def test_all_are_refused_at_the_ceiling(serve):
+async def test_every_user_is_refused_over_the_total_rate_limit(serve):
     service = serve(creates=4)
     assert await created(service, 3) + await created(service, 3, "bob") == 4
     assert service.admission.refused == {Drawer.ALL: 2}
 
 
 @pytest.mark.parametrize(("role", "let_in"), [(Role.USER, 2), (Role.SERVICE, 5)])
-async def test_the_address_of_a_service_is_not_counted(serve, role, let_in):
+async def test_creations_by_a_service_do_not_count_for_its_address(serve, role, let_in):
     service = serve(creates_per_address=2, waiting_per_address=2)
     with coming_from(HOME), acting(Principal("pat", role)):
         assert await created(service, 5, "pat") == let_in
     assert len(await service.store.list("app", "pat")) == let_in
 
 
-async def test_replicas_share_what_is_allowed(serve, pair):
+async def test_replicas_share_one_rate_limit(serve, pair):
     """Seen to fail with turns that each replica keeps for itself."""
     one, other = (serve(store, creates_per_user=3) for store in pair)
     counts = await asyncio.gather(created(one, 20), created(other, 20))
     assert sum(counts) == 3
 
 
-async def test_who_was_refused_is_refused_again_without_a_word_to_the_store(serve, monkeypatch):
+async def test_a_caller_that_was_refused_is_refused_again_without_asking_the_store(
+    serve, monkeypatch
+):
     service = serve(creates_per_user=1)
     assert await created(service, 2) == 1
 
@@ -101,7 +103,7 @@ async def test_who_was_refused_is_refused_again_without_a_word_to_the_store(serv
     assert await created(service, 5) == 0
 
 
-async def test_what_exceeds_the_quota_expires_and_is_told(serve):
+async def test_waiting_sessions_over_the_quota_expire_and_the_change_is_published(serve):
     service = serve(waiting_per_user=2)
     ids = [await create(service) for _ in range(4)]
     await create(service, "bob")
@@ -110,7 +112,7 @@ async def test_what_exceeds_the_quota_expires_and_is_told(serve):
     assert service.admission.exceeded == 2
 
 
-async def test_what_an_address_exceeds_its_quota_by_expires(serve):
+async def test_waiting_sessions_over_the_quota_of_an_address_expire(serve):
     service = serve(waiting_per_address=2)
     with coming_from(HOME):
         for user in ("u1", "u2", "u3", "u4"):
@@ -123,7 +125,7 @@ async def test_what_an_address_exceeds_its_quota_by_expires(serve):
     ]
 
 
-async def test_a_creation_stands_where_what_exceeds_cannot_be_expired(serve, monkeypatch):
+async def test_a_creation_succeeds_even_if_expiring_the_excess_fails(serve, monkeypatch):
     service = serve(waiting_per_user=1)
 
     async def fails(*_args, **_kwargs):
@@ -138,7 +140,7 @@ async def test_a_creation_stands_where_what_exceeds_cannot_be_expired(serve, mon
     assert len(await service.store.list("app", "ann")) == 1
 
 
-async def test_a_creation_of_the_legacy_endpoint_counts_and_one_it_finds_does_not(serve):
+async def test_the_legacy_endpoint_counts_a_creation_and_not_a_session_that_it_finds(serve):
     service = serve(creates_per_user=2, waiting_per_user=1)
     for name in ("s1", "s1", "s2", "s2"):
         await service.ensure_legacy_session(SessionKey("app", "ann", name))
@@ -154,7 +156,7 @@ async def test_a_creation_of_the_legacy_endpoint_counts_and_one_it_finds_does_no
 # Reuse.
 
 
-async def test_a_creation_that_asks_for_it_comes_to_the_newest_empty_session(serve):
+async def test_a_creation_with_reuse_returns_the_newest_empty_session(serve):
     service = serve(creates_per_user=2)
     await create(service)
     newest = await create(service)
@@ -163,7 +165,7 @@ async def test_a_creation_that_asks_for_it_comes_to_the_newest_empty_session(ser
     assert [change.kind for change in service.seen[2:]] == [ChangeKind.EXTENDED] * 5
 
 
-async def test_reuse_may_be_the_rule_and_be_refused(serve):
+async def test_reuse_may_be_the_default_and_a_creation_may_decline_it(serve):
     service = serve(reuse=True)
     one = await create(service)
     assert await create(service) == one
@@ -171,7 +173,7 @@ async def test_reuse_may_be_the_rule_and_be_refused(serve):
     assert await create(service, reuse=False) != one
 
 
-async def test_who_names_an_id_or_state_gets_a_session_of_their_own(serve):
+async def test_a_creation_with_an_id_or_state_reuses_no_session(serve):
     service = serve(reuse=True)
     one = await create(service)
     assert await create(service, session_id="mine") == "mine"
@@ -182,7 +184,7 @@ async def test_who_names_an_id_or_state_gets_a_session_of_their_own(serve):
     assert await create(service, state={}, session_id=" ") == one
 
 
-async def test_a_reused_session_is_the_same_to_adk(serve):
+async def test_a_reused_session_looks_new_to_adk(serve):
     service = serve(reuse=True)
     made = await service.create_session(app_name="app", user_id="ann")
     await create(service, "bob", state={"app:tone": "dry"}, session_id="x")
@@ -193,6 +195,6 @@ async def test_a_reused_session_is_the_same_to_adk(serve):
     assert record.ttl == timedelta(minutes=90)
 
 
-async def test_reuse_is_true_or_false(serve):
+async def test_a_value_for_reuse_that_is_not_a_boolean_is_refused(serve):
     with pytest.raises(InvalidValueError, match="reuse: must be true or false"):
         await create(serve(), reuse="yes")

@@ -54,12 +54,12 @@ def test_every_way_to_create_a_session_is_limited(limited, way):
         assert "created as many sessions as are allowed" in answer.json()["detail"]
 
 
-def test_of_mixed_ways_one_limit_counts(limited):
+def test_one_limit_counts_creations_by_every_route_together(limited):
     statuses = [way(9).status_code for way in ways(limited, "mixed")]
     assert sorted(statuses) == [200, 200, 200, 429, 429]
 
 
-def test_a_session_that_is_there_can_be_run_whatever_was_created(limited):
+def test_a_run_on_an_existing_session_is_not_limited_by_creations(limited):
     base = limited.path(user="full")
     ids = [limited.client.post(base).json().get("id") for _ in range(4)]
     assert ids[3] is None
@@ -77,7 +77,7 @@ def test_over_the_quota_the_oldest_empty_session_expires(limited):
     assert limited.metric("lapse_sessions_over_quota_total") >= 1
 
 
-def test_a_create_may_come_to_the_newest_empty_session(limited):
+def test_a_create_request_with_reuse_returns_the_newest_empty_session(limited):
     base = limited.path(user="again")
     made = limited.client.post(base).json()["id"]
     reuse = {"options": {"reuse": True}}
@@ -86,7 +86,7 @@ def test_a_create_may_come_to_the_newest_empty_session(limited):
     assert (wrong.status_code, "reuse" in wrong.json()["detail"]) == (400, True)
 
 
-def test_a_flood_leaves_no_more_than_is_allowed_and_no_memory(limited):
+def test_a_flood_of_creations_leaves_only_what_the_quota_allows_and_no_memory_growth(limited):
     """Also no log: seen to fail, by a traceback for each, with an error that ADK does not know."""
     base = limited.path(user="flood")
     for _ in range(100):
@@ -151,7 +151,7 @@ async def own_app():
         await service.close()
 
 
-async def test_creations_are_counted_by_the_peers_address(own_app):
+async def test_creations_are_counted_by_the_address_of_the_peer(own_app):
     app = own_app()
     assert [await created_from(app, "203.0.113.9") for _ in range(3)] == [200, 200, 429]
     assert await created_from(app, "203.0.113.8") == 200
@@ -159,7 +159,7 @@ async def test_creations_are_counted_by_the_peers_address(own_app):
     assert await created_from(app, "2001:db8:0:1::") == 200
 
 
-async def test_a_forged_header_buys_nothing(own_app):
+async def test_a_forged_forwarding_header_does_not_evade_the_limit(own_app):
     """Seen to fail with the leftmost address of the header."""
     app = own_app()
     statuses = [await created_from(app, "203.0.113.9", f"198.51.100.{n}") for n in range(3)]
@@ -177,7 +177,7 @@ async def test_behind_a_trusted_proxy_each_client_has_its_own_limit(own_app):
     assert statuses == [200] * 4
 
 
-async def test_an_operator_is_told_once_of_a_proxy_that_is_not_trusted(own_app, caplog):
+async def test_a_warning_about_an_untrusted_proxy_is_logged_once(own_app, caplog):
     app = own_app()
     for number in range(3):
         await created_from(app, "10.0.0.1", f"198.51.100.{number}")

@@ -14,7 +14,7 @@ def cancel(server, session, run_id):
     assert server.client.delete(f"{path(session)}/{run_id}").status_code == 200
 
 
-def test_of_posts_at_once_one_runs_and_the_others_are_told_which(servers, tmp_path):
+def test_one_of_many_concurrent_posts_runs_and_the_others_are_told_which(servers, tmp_path):
     """Seen to fail without the unique index of runs in flight."""
     session = fresh()
     with ThreadPoolExecutor(6) as pool:
@@ -64,7 +64,7 @@ def test_the_queue_is_bounded(strict, tmp_path):
     assert sorted(answer.result() for answer in answers) == [200, 409]
 
 
-def test_a_user_and_a_process_have_so_many_runs(strict):
+def test_the_runs_of_a_user_and_of_a_process_are_bounded(strict):
     sessions = [fresh() for _ in range(4)]
     runs = [(one, begin(strict, one, "never")) for one in sessions[:2]]
     try:
@@ -180,12 +180,12 @@ def test_malformed_and_foreign_ids_are_refused(servers):
 @pytest.mark.parametrize(
     ("session", "field"), [("x" * 129, "session id"), ("%00", "path"), ("%20", "session id")]
 )
-def test_an_id_that_no_store_can_hold_is_refused(strict, session, field):
+def test_a_run_on_a_session_id_that_no_store_can_hold_is_refused(strict, session, field):
     answer = strict.client.post(path(session), json={"message": "walk 1"})
     assert answer.status_code == 400
     assert field in json.dumps(answer.json())
 
 
-def test_an_app_that_is_not_there_is_refused(strict):
+def test_a_run_of_an_unknown_app_is_refused(strict):
     answer = strict.client.post(path("s", app="no-such"), json={"message": "hello"})
     assert answer.status_code in {400, 404}, answer.text

@@ -92,7 +92,7 @@ async def until(page, condition):
 
 
 @pytest.mark.parametrize("replicas", ["sqlite"], indirect=True)
-async def test_a_browser_reads_a_run_is_cut_and_resumes(servers, tmp_path):
+async def test_a_browser_whose_stream_is_cut_resumes_the_run(servers, tmp_path):
     """Seen to fail when the frames carry no ids: the browser then has the first step twice."""
     session = fresh()
     run_id = begin(servers[0], session, f"gated 3 {tmp_path}")

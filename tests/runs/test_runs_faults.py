@@ -67,7 +67,7 @@ def test_a_run_that_takes_too_long_is_ended(strict, order):
 
 
 @pytest.mark.parametrize("where", ["same", "other"])
-def test_a_cancelled_run_ends_for_all_and_leaves_the_session_consistent(servers, where):
+def test_a_cancelled_run_ends_for_every_reader_and_leaves_the_session_consistent(servers, where):
     """Seen to fail without the look at what the heartbeat brings back."""
     session = fresh()
     run_id = begin(servers[0], session, "never")
@@ -84,7 +84,7 @@ def test_a_cancelled_run_ends_for_all_and_leaves_the_session_consistent(servers,
     assert says_again(servers[1], session)
 
 
-def test_a_run_ends_with_its_session(servers, tmp_path):
+def test_deleting_a_session_ends_its_run(servers, tmp_path):
     session = fresh()
     begin(servers[0], session, f"gated 2 {tmp_path}")
     with reading(servers[0], session) as events:
@@ -116,7 +116,7 @@ def test_shutdown_lets_a_run_finish_and_cancels_what_does_not(replicas, servers,
     assert says_again(servers[0], endless)
 
 
-def test_what_runs_do_is_counted_and_logged_without_their_words(tmp_path):
+def test_runs_are_counted_and_logged_without_their_content(tmp_path):
     with serving(tmp_path, str(AGENTS)) as server:
         session = "a-session-with-a-long-name"
         begin(server, session, "walk 2")

@@ -39,7 +39,7 @@ def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(server
 
 
 @pytest.mark.parametrize("field", ["query", "newMessage"])
-def test_older_names_of_a_message_and_adks_own_will_do(servers, field):
+def test_older_names_for_a_message_and_adks_own_are_accepted(servers, field):
     server, session = servers[0], fresh()
     message = {"parts": [{"text": "walk 1"}]} if field == "newMessage" else "walk 1"
     assert server.client.post(path(session), json={field: message}).status_code == 200
@@ -47,7 +47,7 @@ def test_older_names_of_a_message_and_adks_own_will_do(servers, field):
 
 
 @pytest.mark.parametrize("order", ["walk 2", "artifact", "fail"])
-def test_frames_are_those_of_run_sse_to_the_byte(servers, order):
+def test_frames_equal_those_of_run_sse_byte_for_byte(servers, order):
     """ADK's own stream, the detached one, and the one that is read back from the store."""
     server, session = servers[0], fresh()
     server.create("walker", sessionId=session)
@@ -88,7 +88,7 @@ def _without_accidents(said, frame):
 
 
 @wherever
-def test_a_cut_stream_goes_on_where_it_was_cut(servers, where, tmp_path):
+def test_a_resumed_stream_continues_after_the_last_frame_received(servers, where, tmp_path):
     """Seen to fail when a resume begins at the run's start, or with the live rest."""
     session = fresh()
     begin(servers[0], session, f"gated 4 {tmp_path}")
@@ -129,7 +129,7 @@ def test_a_stream_cut_in_the_middle_of_partial_text_loses_no_event(servers, wher
 
 
 @wherever
-def test_a_run_is_read_and_resumed_after_its_end(servers, where):
+def test_a_run_can_be_read_and_resumed_after_its_end(servers, where):
     session = fresh()
     begin(servers[0], session, "walk 5")
     whole = read(servers[0], session)
@@ -146,7 +146,7 @@ def test_a_run_is_read_and_resumed_after_its_end(servers, where):
 
 
 @wherever
-def test_events_of_one_instant_and_of_earlier_ones_keep_their_order(servers, where):
+def test_events_with_equal_or_earlier_timestamps_keep_their_order(servers, where):
     """Seen to fail when the timestamps of a run's events are left as they are."""
     session = fresh()
     begin(servers[0], session, "twins 6")
@@ -157,7 +157,7 @@ def test_events_of_one_instant_and_of_earlier_ones_keep_their_order(servers, whe
     assert steps(read(server, session, whole[2].id)) == walked(6, 4)
 
 
-def test_a_resume_between_the_two_frames_of_an_event_gives_the_second(servers):
+def test_a_resume_between_the_two_frames_of_an_event_begins_with_the_second(servers):
     session = fresh()
     begin(servers[0], session, "artifact")
     # The stream of the live run, and that of the stored one.
@@ -170,7 +170,7 @@ def test_a_resume_between_the_two_frames_of_an_event_gives_the_second(servers):
             assert [one.id for one in read(server, session, words.id)] == [artifacts.id, *rest]
 
 
-def test_ten_thousand_events_are_all_there_for_readers_of_every_kind(servers):
+def test_readers_of_every_kind_get_all_of_ten_thousand_events(servers):
     session = fresh()
     number = 10_000 if "sqlite" in str(servers[0].folder) else 2_500
     begin(servers[0], session, f"flood {number}")
@@ -184,7 +184,7 @@ def test_ten_thousand_events_are_all_there_for_readers_of_every_kind(servers):
 
 
 @pytest.mark.parametrize("replicas", ["sqlite"], indirect=True)
-def test_a_reader_that_does_not_read_is_let_go_and_resumes(servers, tmp_path):
+def test_a_slow_reader_is_disconnected_and_can_resume(servers, tmp_path):
     """Seen to fail when the ring keeps everything for it."""
     server, session, gate = servers[0], fresh(), tmp_path / "gate"
     begin(server, session, f"flood 1000 20000 {gate}")
@@ -225,7 +225,7 @@ def test_the_latest_run_is_streamed_unless_one_is_named(servers):
     assert steps(read(servers[1], session, run_id=first)) == walked(1)
 
 
-def test_a_post_that_accepts_events_is_the_stream(servers):
+def test_a_post_that_accepts_event_streams_is_answered_with_the_stream(servers):
     session = fresh()
     with servers[0].client.stream(
         "POST",
@@ -238,7 +238,7 @@ def test_a_post_that_accepts_events_is_the_stream(servers):
     assert response.headers["Lapse-Run"] == events[-1].said["runId"]
 
 
-def test_a_detached_run_outlives_its_connection_and_a_plain_one_does_not(servers, tmp_path):
+def test_a_detached_run_outlives_its_connection_and_a_plain_run_does_not(servers, tmp_path):
     """Seen to fail when the header is not looked at."""
     server = servers[0]
     for header, outlives in (({"Lapse-Detach": "true"}, True), ({}, False)):
@@ -261,7 +261,7 @@ def test_a_detached_run_outlives_its_connection_and_a_plain_one_does_not(servers
             assert server.client.get(path(session)).status_code == 404
 
 
-def test_an_expired_session_is_resurrected_by_a_run(servers):
+def test_a_detached_run_resurrects_its_expired_session(servers):
     server = servers[0]
     session = server.create("walker", options={"ttl_minutes": 0.0005})
     eventually(lambda: server.lifecycle(session, "walker")["status"] == "expired")

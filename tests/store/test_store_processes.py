@@ -84,7 +84,7 @@ async def test_a_process_that_sweeps_loses_no_message_of_another(full, place):
     assert (await full.at(GONE).purge_due(999)).value == 0
 
 
-async def test_of_two_processes_that_speak_to_a_session_one_is_first(full, place):
+async def test_one_of_two_processes_that_write_to_a_session_has_the_first_message(full, place):
     one, other = await run_together(
         place,
         ["speak", "m1", BEFORE, *SESSIONS],

@@ -92,7 +92,7 @@ async def test_a_message_at_the_deadline_survives_every_sweep(pair, before):
         assert (await pair[0].at(GONE + TTL).purge_due(99)).value == 0
 
 
-async def test_a_message_survives_whoever_expires_its_session_by_hand(pair):
+async def test_a_message_survives_a_concurrent_expiry_by_hand(pair):
     """The message wins, before the expiry or after it.
 
     Seen to fail with an `expire` that reads the status first and does not repeat the condition.
@@ -119,7 +119,7 @@ async def test_a_message_survives_whoever_expires_its_session_by_hand(pair):
             assert (await pair[1].at(T0).lifecycle(key(name))).status is Status.USED
 
 
-async def test_every_expiry_is_returned_by_one_of_many_sweeps(pair):
+async def test_each_expiry_is_returned_by_exactly_one_of_many_sweeps(pair):
     for number in range(ROUNDS):
         names = await prepare(pair[0], number)
         swept = await at_once(number, *(sweep(store) for store in pair * 3))
@@ -127,7 +127,7 @@ async def test_every_expiry_is_returned_by_one_of_many_sweeps(pair):
         assert Counter(name for one in swept for name in one) == Counter(names)
 
 
-async def test_every_purge_is_returned_by_one_of_many_sweeps(pair):
+async def test_each_purge_is_returned_by_exactly_one_of_many_sweeps(pair):
     names = await prepare(pair[0], 0)
     await sweep(pair[0])
     swept = await at_once(1, *(store.at(GONE).purge_due(4) for store in pair * 4))
@@ -136,7 +136,7 @@ async def test_every_purge_is_returned_by_one_of_many_sweeps(pair):
     assert Counter(purged) == Counter(names)
 
 
-async def test_of_two_first_messages_one_is_first_and_both_are_stored(pair):
+async def test_one_of_two_concurrent_messages_is_the_first_and_both_are_stored(pair):
     for number in range(ROUNDS):
         where = key(f"s{number}")
         await create(pair[0], where)
@@ -153,7 +153,7 @@ async def test_of_two_first_messages_one_is_first_and_both_are_stored(pair):
         assert found.revision.number == 4
 
 
-async def test_of_two_writers_with_one_revision_one_is_outdated(pair):
+async def test_one_of_two_writers_with_the_same_revision_is_stale(pair):
     for number in range(ROUNDS):
         where = key(f"s{number}")
         revision = await create(pair[0], where)
@@ -169,7 +169,7 @@ async def test_of_two_writers_with_one_revision_one_is_outdated(pair):
         assert len((await pair[0].at(T0).read(where)).events) == 3
 
 
-async def test_one_event_sent_many_times_at_once_is_stored_once(pair):
+async def test_an_event_sent_many_times_at_once_is_stored_once(pair):
     for kind in (note, message):
         for number in range(ROUNDS):
             where = key(f"{kind.__name__}{number}")
@@ -197,7 +197,7 @@ async def test_a_held_event_is_never_lost_to_the_first_message(pair):
 
 
 @pytest.mark.parametrize("now", [T0, DUE], ids=["waiting", "expired"])
-async def test_a_message_and_a_delete_come_in_one_order_or_the_other(pair, now):
+async def test_a_concurrent_message_and_delete_take_effect_one_after_the_other(pair, now):
     for number in range(ROUNDS):
         where = key(f"s{number}")
         revision = await create(pair[0], where)
@@ -216,7 +216,7 @@ async def test_a_message_and_a_delete_come_in_one_order_or_the_other(pair, now):
         assert [event.id for event in found.events] == ["new"]
 
 
-async def test_of_many_creates_of_one_key_one_wins(pair):
+async def test_one_of_many_concurrent_creates_of_one_key_succeeds(pair):
     for number in range(ROUNDS):
         where = key(f"s{number}")
         calls = (
@@ -232,7 +232,7 @@ async def test_of_many_creates_of_one_key_one_wins(pair):
 
 
 @pytest.mark.parametrize("swept", [True, False], ids=["swept", "unswept"])
-async def test_a_create_takes_the_place_of_a_tombstone_whatever_else_happens_to_it(pair, swept):
+async def test_a_create_replaces_a_tombstone_whatever_else_happens_to_it(pair, swept):
     for number in range(ROUNDS):
         where = key(f"s{number}")
         await create(pair[0], where, state={"old": True})
@@ -272,7 +272,7 @@ async def test_a_message_and_a_create_on_one_tombstone_never_both_win(pair):
             assert (record.status, record.created_at) == (Status.WAITING, DUE)
 
 
-async def test_a_session_is_resurrected_or_purged_and_never_half_of_each(pair):
+async def test_a_session_is_either_resurrected_or_purged(pair):
     for number in range(ROUNDS):
         names = await prepare(pair[0], number)
         await sweep(pair[0])
@@ -289,7 +289,7 @@ async def test_a_session_is_resurrected_or_purged_and_never_half_of_each(pair):
             await pair[0].at(GONE).delete(key(name))
 
 
-async def test_many_resurrections_at_once_are_one(pair):
+async def test_concurrent_resurrections_count_as_one(pair):
     for number in range(ROUNDS):
         where = key(f"s{number}")
         await create(pair[0], where)
@@ -300,7 +300,7 @@ async def test_many_resurrections_at_once_are_one(pair):
         assert {outcome.value.resurrections for outcome in outcomes} == {1}
 
 
-async def test_a_session_is_extended_or_expired_at_its_deadline_and_not_both(pair):
+async def test_a_session_is_either_extended_or_expired_at_its_deadline(pair):
     for number in range(ROUNDS):
         names = await prepare(pair[0], number)
         asks = (pair[0].at(DUE - TICK).extend(key(name)) for name in names)
@@ -312,7 +312,7 @@ async def test_a_session_is_extended_or_expired_at_its_deadline_and_not_both(pai
             await pair[0].at(DUE).delete(key(name))
 
 
-async def test_no_change_of_outer_state_or_metadata_is_lost(pair):
+async def test_no_concurrent_change_of_app_state_user_state_or_metadata_is_lost(pair):
     await create(pair[0], "s1")
     calls = []
     for place in range(24):

@@ -53,13 +53,15 @@ def purged(reports):
 
 
 @pytest.mark.parametrize(("due", "living"), [(3, 0), (5, 5), (4, 40)])
-async def test_a_backlog_that_is_small_or_a_small_share_is_purged(store, due, living):
+async def test_a_backlog_that_is_small_or_a_small_share_of_all_sessions_is_purged(
+    store, due, living
+):
     await backlog(store, due=due, living=living)
     (report,) = await sweeps(store, Brakes(OPTIONS))
     assert (report.purged, report.braking.brake) == (due, None)
 
 
-async def test_a_backlog_that_is_most_of_everything_is_held_on_every_replica(pair):
+async def test_a_backlog_over_the_share_is_held_on_every_replica(pair):
     """Seen to fail with the brake left out of the purge's condition, and with no look."""
     one, other = pair
     await backlog(one, due=6, living=5)
@@ -83,7 +85,7 @@ async def test_a_backlog_that_is_most_of_everything_is_held_on_every_replica(pai
     assert {report.braking.let_go for report in reports[1:]} == {None}
 
 
-async def test_of_two_sweepers_that_come_at_once_one_sets_the_brake(pair):
+async def test_one_of_two_concurrent_sweepers_sets_the_brake(pair):
     one, other = pair
     await backlog(one, due=6, living=0)
     reports = await asyncio.gather(
@@ -94,7 +96,7 @@ async def test_of_two_sweepers_that_come_at_once_one_sets_the_brake(pair):
     assert len({report.braking.brake for report in reports}) == 1
 
 
-async def test_the_next_hour_confirms_it(store):
+async def test_a_released_brake_is_not_set_again_for_an_hour(store):
     """Seen to fail with a release that does not hold for an hour."""
     clocked, brakes = Ahead(store), Brakes(OPTIONS)
     await backlog(store, due=6, living=0)
@@ -107,7 +109,7 @@ async def test_the_next_hour_confirms_it(store):
     assert [report.braking.brake for report in reports] == [None] * 7
 
 
-async def test_another_backlog_after_the_hour_is_held_again(store):
+async def test_a_backlog_after_that_hour_is_held_again(store):
     clocked, brakes = Ahead(store), Brakes(OPTIONS)
     await backlog(store, due=6, living=0)
     await sweeps(clocked, brakes)
@@ -119,7 +121,7 @@ async def test_another_backlog_after_the_hour_is_held_again(store):
     assert (report.purged, report.braking.brake.sessions) == (0, 6)
 
 
-async def test_a_clock_that_jumps_ahead_purges_nothing_and_expires_what_can_be_had_back(store):
+async def test_a_sweep_after_a_clock_jump_expires_restorable_sessions_and_purges_none(store):
     """Seen to fail without the comparison with the process's own clock."""
     clocked, brakes = Ahead(store), Brakes(BrakeOptions())
     await create(store, "waiting", now=utc_now())
@@ -136,7 +138,7 @@ async def test_a_clock_that_jumps_ahead_purges_nothing_and_expires_what_can_be_h
     assert purged(await sweeps(clocked, Brakes())) == 2  # the hour to come back is over, too
 
 
-async def test_a_clock_that_comes_back_lets_go(store):
+async def test_the_brake_is_released_when_the_clock_comes_back(store):
     clocked, brakes = Ahead(store), Brakes()
     await sweeps(clocked, brakes)
     clocked.ahead = 2 * DAY
@@ -148,7 +150,7 @@ async def test_a_clock_that_comes_back_lets_go(store):
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=4), -2 * DAY], ids=str)
-async def test_a_little_ahead_or_behind_is_no_jump(store, ahead):
+async def test_a_clock_a_little_ahead_or_behind_sets_no_brake(store, ahead):
     clocked, brakes = Ahead(store), Brakes()
     await sweeps(clocked, brakes)
     clocked.ahead = ahead
@@ -156,7 +158,7 @@ async def test_a_little_ahead_or_behind_is_no_jump(store, ahead):
     assert report.braking.brake is None
 
 
-async def test_a_jump_takes_the_place_of_a_brake_for_the_share(store):
+async def test_a_brake_for_a_clock_jump_replaces_one_for_the_share(store):
     clocked, brakes = Ahead(store), Brakes(OPTIONS)
     await backlog(store, due=6, living=0)
     await sweeps(clocked, brakes)
@@ -166,7 +168,7 @@ async def test_a_jump_takes_the_place_of_a_brake_for_the_share(store):
     assert report.braking.let_go.reason is BrakeReason.SHARE
 
 
-async def test_a_second_jump_does_not_end_the_time_of_the_first(store):
+async def test_a_second_clock_jump_does_not_release_the_brake_of_the_first(store):
     """Seen to fail with a brake that another jump cannot replace."""
     clocked, brakes = Ahead(store), Brakes()
     await create(store, "expired", now=utc_now() - 2 * TTL)
@@ -176,7 +178,7 @@ async def test_a_second_jump_does_not_end_the_time_of_the_first(store):
         assert (report.purged, report.braking.brake.reason) == (0, BrakeReason.CLOCK)
 
 
-async def test_a_jump_that_a_fault_came_between_is_seen_again(store, monkeypatch):
+async def test_a_clock_jump_is_noticed_again_if_setting_the_brake_failed(store, monkeypatch):
     """Seen to fail with the clocks remembered before the brake is set."""
     clocked, brakes = Ahead(store), Brakes()
     await create(store, "expired", now=utc_now() - 2 * TTL)
@@ -194,7 +196,7 @@ async def test_a_jump_that_a_fault_came_between_is_seen_again(store, monkeypatch
     assert (report.purged, report.braking.brake.reason) == (0, BrakeReason.CLOCK)
 
 
-async def test_with_nothing_restorable_expiry_is_held_as_well(open_store):
+async def test_without_a_horizon_the_brake_holds_expiries_as_well(open_store):
     """Seen to fail with expiries left out of what is lost for good."""
     store = await open_store(horizon=timedelta(0))
     await backlog(store, due=6, living=0)
@@ -205,7 +207,7 @@ async def test_with_nothing_restorable_expiry_is_held_as_well(open_store):
     assert (report.expired, report.purged) == (6, 6)
 
 
-async def test_sweepers_say_so_once_and_go_on_when_it_is_confirmed(pair, caplog):
+async def test_sweepers_log_a_brake_once_and_go_on_when_it_is_confirmed(pair, caplog):
     await backlog(pair[0], due=6, living=0)
     metrics = Metrics()
     sweeps_counted, stored = SweepMetrics(metrics), StoreMetrics(pair[0], metrics)

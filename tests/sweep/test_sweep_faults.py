@@ -78,7 +78,7 @@ def lines(caplog):
 BEGIN, END = (logging.ERROR, False), (logging.WARNING, False)
 
 
-async def test_an_outage_is_said_once_when_it_begins_and_once_when_it_ends(
+async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(
     faulty, sweeper, caplog, heard
 ):
     faulty.fault = StoreUnavailableError("the disk is away")
@@ -95,7 +95,7 @@ async def test_an_outage_is_said_once_when_it_begins_and_once_when_it_ends(
     assert [change.kind for change in heard.changes.seen] == [ChangeKind.EXPIRED]
 
 
-async def test_a_second_outage_is_said_again(faulty, sweeper, caplog, heard):
+async def test_a_second_outage_is_logged_again(faulty, sweeper, caplog, heard):
     await sweeper.start()
     for turn in (1, 2):
         faulty.fault = StoreUnavailableError("away")
@@ -105,7 +105,7 @@ async def test_a_second_outage_is_said_again(faulty, sweeper, caplog, heard):
         assert lines(caplog) == [BEGIN, END] * turn
 
 
-async def test_a_fault_that_nobody_thought_of_is_outlived_and_shown_whole(
+async def test_an_unforeseen_fault_is_outlived_and_logged_with_its_traceback(
     faulty, sweeper, caplog, heard
 ):
     faulty.fault = RuntimeError("unthought of")
@@ -117,7 +117,7 @@ async def test_a_fault_that_nobody_thought_of_is_outlived_and_shown_whole(
     assert lines(caplog)[0] == (logging.ERROR, True)
 
 
-async def test_a_store_that_never_answers_is_a_fault_too(faulty, sweeper, heard):
+async def test_a_store_that_never_answers_counts_as_a_fault(faulty, sweeper, heard):
     sweeper._work.timeout = BRIEF
     faulty.gate.clear()
     await sweeper.start()
@@ -128,7 +128,7 @@ async def test_a_store_that_never_answers_is_a_fault_too(faulty, sweeper, heard)
     await heard.changes.count(1)
 
 
-async def test_a_consumer_that_raises_disturbs_neither_the_sweeper_nor_the_others(
+async def test_a_consumer_that_raises_stops_neither_the_sweeper_nor_other_consumers(
     store, feed, sweeper, caplog, heard
 ):
     def careless(change):
@@ -148,7 +148,7 @@ async def test_a_consumer_that_raises_disturbs_neither_the_sweeper_nor_the_other
 
 
 @pytest.mark.parametrize("which", ["on_report", "on_fault"])
-async def test_a_listener_of_the_sweeper_that_raises_does_not_stop_it(
+async def test_a_report_listener_that_raises_does_not_stop_the_sweeper(
     faulty, feed, which, caplog, heard
 ):
     def careless(_):
@@ -166,7 +166,7 @@ async def test_a_listener_of_the_sweeper_that_raises_does_not_stop_it(
         assert sweeper.is_alive
 
 
-async def test_starting_and_stopping_may_come_in_any_order_and_number(store, sweeper, heard):
+async def test_start_and_stop_may_be_called_in_any_order_and_number(store, sweeper, heard):
     await sweeper.stop()
     await sweeper.stop()
     assert not sweeper.is_alive
@@ -182,7 +182,7 @@ async def test_starting_and_stopping_may_come_in_any_order_and_number(store, swe
     await heard.changes.count(1)
 
 
-async def test_many_tasks_that_start_and_stop_it_leave_one_sweeper_or_none(faulty, sweeper, heard):
+async def test_concurrent_starts_and_stops_leave_one_sweeper_or_none(faulty, sweeper, heard):
     def running():
         return [task for task in asyncio.all_tasks() if task.get_name() == "lapse-sweeper"]
 
@@ -203,7 +203,7 @@ async def test_many_tasks_that_start_and_stop_it_leave_one_sweeper_or_none(fault
     await heard.changes.count(1)
 
 
-async def test_stopping_does_not_wait_for_deadlines_however_many(store, feed, heard):
+async def test_stopping_does_not_wait_for_waiting_sessions_however_many(store, feed, heard):
     await asyncio.gather(
         *(
             store.create(key(f"s{number}"), state=NO_STATE, ttl=NEVER, metadata={})
@@ -218,7 +218,7 @@ async def test_stopping_does_not_wait_for_deadlines_however_many(store, feed, he
     assert not sweeper.is_alive
 
 
-async def test_stopping_finishes_the_batch_in_hand_and_publishes_it(faulty, sweeper, heard):
+async def test_stopping_finishes_and_publishes_the_current_batch(faulty, sweeper, heard):
     await create(faulty, now=LONG_AGO)
     faulty.gate.clear()
     await sweeper.start()
@@ -252,7 +252,7 @@ async def test_stopping_wakes_a_sweeper_that_waits_out_an_outage(feed, faulty, h
     assert not sweeper.is_alive
 
 
-async def test_a_sweeper_that_stopped_hears_no_changes_any_more(store, feed, sweeper, heard):
+async def test_a_stopped_sweeper_gets_no_changes(store, feed, sweeper, heard):
     before = feed._consumers
     await sweeper.start()
     await heard.reports.count(1)

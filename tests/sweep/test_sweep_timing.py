@@ -76,7 +76,7 @@ async def test_a_deadline_that_was_brought_nearer_wakes_the_sweeper(store, sweep
     await heard.changes.until(expired)
 
 
-async def test_a_deadline_told_during_a_sweep_is_not_forgotten(store, feed, heard):
+async def test_a_deadline_announced_during_a_sweep_is_not_forgotten(store, feed, heard):
     """The one sweep in hand looked at the deadlines before this one was made."""
 
     class Slow(Intercepted):
@@ -90,14 +90,16 @@ async def test_a_deadline_told_during_a_sweep_is_not_forgotten(store, feed, hear
         await heard.changes.until(expired)
 
 
-async def test_a_deadline_that_nobody_told_of_is_found_within_the_longest_sleep(store, feed, heard):
+async def test_a_deadline_that_was_not_announced_is_found_within_the_longest_sleep(
+    store, feed, heard
+):
     async with Sweeper(store, feed, on_report=heard.reports, longest_sleep=SOON):
         await heard.reports.count(1)
         await waiting(store)
         await heard.changes.until(expired)
 
 
-async def test_what_fell_due_while_no_sweeper_ran_goes_with_the_first_sweep(store, sweeper, heard):
+async def test_the_first_sweep_takes_what_fell_due_while_no_sweeper_ran(store, sweeper, heard):
     for number in range(5):
         await create(store, f"s{number}", now=LONG_AGO)
     await sweeper.start()
@@ -105,7 +107,7 @@ async def test_what_fell_due_while_no_sweeper_ran_goes_with_the_first_sweep(stor
     assert heard.reports.seen[0].expired == 5
 
 
-async def test_full_batches_follow_each_other_until_nothing_is_due(store, sweeper, heard):
+async def test_a_sweep_takes_full_batches_until_nothing_is_due(store, sweeper, heard):
     names = [f"s{number}" for number in range(2 * BATCH + 7)]
     await asyncio.gather(*(create(store, name, now=LONG_AGO) for name in names))
     await sweeper.start()
@@ -134,7 +136,7 @@ async def test_a_used_session_is_left_alone(store, sweeper, heard):
     assert expired(heard.changes.seen) == ["empty"]
 
 
-async def test_switched_off_the_sweeper_changes_nothing(open_store, feed, heard):
+async def test_the_sweeper_changes_nothing_while_clean_up_is_disabled(open_store, feed, heard):
     store = await open_store(enforced=False)
     await create(store, now=LONG_AGO)
     async with Sweeper(store, feed, on_report=heard.reports, longest_sleep=SOON):
@@ -157,7 +159,9 @@ async def test_a_sweep_reports_what_it_did(store, feed, heard):
     assert report.latest == timedelta(0)
 
 
-async def test_with_no_horizon_one_sweep_expires_and_purges(open_store, feed, heard):
+async def test_without_a_horizon_the_sweeper_expires_and_purges_in_one_sweep(
+    open_store, feed, heard
+):
     store = await open_store(horizon=timedelta(0))
     await create(store, now=LONG_AGO)
     report = await sweep_once(store, feed)

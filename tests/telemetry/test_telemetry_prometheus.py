@@ -50,7 +50,7 @@ def names(text):
     return {PARTS.sub("", name) for name in METRIC.findall(text)}
 
 
-def test_alerts_and_dashboard_ask_for_metrics_that_there_are():
+def test_alerts_and_dashboard_use_existing_metrics_only():
     page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     documented = set(re.findall(r"^\| `(lapse_\w+)` \|", page, re.MULTILINE))
     asked = names(ALERTS.read_text("utf-8")) | names(" ".join(expr for _, expr in queries()))
@@ -58,7 +58,7 @@ def test_alerts_and_dashboard_ask_for_metrics_that_there_are():
     assert asked <= documented
 
 
-def test_each_alert_is_documented_and_tried():
+def test_each_alert_is_documented_and_tested():
     alerts = set(re.findall(r"- alert: (\w+)", ALERTS.read_text("utf-8")))
     page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     assert set(re.findall(r"^\| (Lapse\w+) \|", page, re.MULTILINE)) == alerts
@@ -67,7 +67,7 @@ def test_each_alert_is_documented_and_tried():
         assert re.search(rf"alertname: {alert}\n +exp_alerts:\n", tried), f"{alert} never fires"
 
 
-def test_the_alerts_fire_when_they_should_and_only_then():
+def test_the_alerts_fire_exactly_when_they_should():
     """Seen to fail with the second window of LapseLatenessBurning left out."""
     done = subprocess.run(
         ["promtool", "test", "rules", ALERTS.with_name("alerts_test.yml")],

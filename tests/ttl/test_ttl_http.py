@@ -65,7 +65,7 @@ def lived(tmp_path_factory):
         yield server
 
 
-def test_a_new_session_has_the_ttl_that_was_learnt_unless_it_brings_its_own(lived):
+def test_a_new_session_has_the_learnt_ttl_unless_it_has_its_own(lived):
     made = lived.create(sessionId=PLAIN)
     minutes = lived.lifecycle(made)["ttlMinutes"]
     assert 120 <= minutes < 132
@@ -75,7 +75,7 @@ def test_a_new_session_has_the_ttl_that_was_learnt_unless_it_brings_its_own(live
     assert lived.lifecycle(lived.create(sessionId=control))["ttlMinutes"] == 20 * 60
 
 
-def test_metrics_tell_the_ttl_its_bound_and_why(lived):
+def test_metrics_show_the_ttl_its_bound_and_its_reason(lived):
     labels = '{app="parrot",segment=""}'
     assert 7200 <= lived.metric(f"lapse_ttl_seconds{labels}") < 7900
     assert 0 < lived.metric(f"lapse_ttl_bound{labels}") <= 0.05
@@ -98,7 +98,7 @@ def test_a_run_on_a_purged_session_counts_as_a_hard_miss(lived):
     assert asyncio.run(refused()) == 1
 
 
-def test_show_and_explain_tell_operators(lived):
+def test_ttl_show_and_ttl_explain_print_the_decision(lived):
     shown = lapse(lived.folder, "ttl", "show", "--png", "curves.png", LAPSE_TTL_POLICY="shadow")
     assert shown.returncode == 0, shown.stderr
     assert re.search(
@@ -110,7 +110,7 @@ def test_show_and_explain_tell_operators(lived):
     assert re.search(r"parrot/new\n  \S+ \S+ \d+\.\d min: chosen, 60 first messages of", told)
 
 
-def test_reset_window_forgets_the_days_and_keeps_the_ttl(lived, tmp_path):
+def test_ttl_reset_window_forgets_the_days_before_and_keeps_the_ttl(lived, tmp_path):
     copy(lived, tmp_path)
     reset = lapse(tmp_path, "ttl", "reset-window", "--app", "parrot")
     assert "parrot/new: days before" in reset.stdout
@@ -120,26 +120,26 @@ def test_reset_window_forgets_the_days_and_keeps_the_ttl(lived, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["explain", "reset-window"])
-def test_where_nothing_was_decided_it_says_what_to_do(tmp_path, command):
+def test_ttl_explain_and_reset_window_without_a_decision_say_what_to_do(tmp_path, command):
     done = lapse(tmp_path, "ttl", command)
     assert done.returncode == 1
     assert "nothing was decided yet" in done.stderr
 
 
-def test_an_empty_store_has_nothing_to_show(tmp_path):
+def test_ttl_show_on_an_empty_store_shows_the_policy_only(tmp_path):
     done = lapse(tmp_path, "ttl", "show")
     assert done.returncode == 0
     assert "policy: fixed" in done.stdout
 
 
-def test_serve_refuses_to_learn_where_nothing_is_restorable(tmp_path):
+def test_serve_refuses_a_learning_policy_without_a_horizon(tmp_path):
     done = lapse(tmp_path, "serve", LAPSE_TTL_POLICY="adaptive", LAPSE_RESTORE_HOURS="0")
     assert done.returncode == 1
     assert "LAPSE_TTL_POLICY='adaptive': needs LAPSE_RESTORE_HOURS above 0" in done.stderr
 
 
 @pytest.mark.parametrize("mark", ["store", "trace"])
-def test_the_commands_of_the_page_run_as_printed(lived, tmp_path, mark):
+def test_the_commands_on_the_page_about_the_ttl_run_as_printed(lived, tmp_path, mark):
     if mark == "store":
         copy(lived, tmp_path)
     blocks = re.findall(rf"<!-- {mark} -->\n```sh\n(.*?)```", DOCUMENT, re.DOTALL)

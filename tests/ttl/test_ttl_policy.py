@@ -51,7 +51,7 @@ def policy(store, mode=Policy.ADAPTIVE, feed=None):
     return Replica(store, feed or Feed(), mode)
 
 
-async def test_one_replica_makes_a_round_and_all_follow_it(pair):
+async def test_one_replica_decides_and_all_replicas_follow(pair):
     """Seen to fail when a round did not move the slot."""
     await heard(pair[0], 60, timedelta(minutes=2), segment="new")
     now = NOON + 3 * DAY
@@ -70,7 +70,7 @@ async def test_one_replica_makes_a_round_and_all_follow_it(pair):
     assert EDGES[23] < timedelta(minutes=2) <= EDGES[24]
 
 
-async def test_each_day_has_one_decision_with_what_it_was_made_from(store):
+async def test_each_day_has_one_decision_with_the_figures_it_is_based_on(store):
     await heard(store, 60, timedelta(minutes=2))
     replica = policy(store)
     for hours in range(0, 49, 6):
@@ -100,7 +100,7 @@ async def test_the_guard_raises_the_ttl_within_the_hour_and_once(store):
     assert len(await store.ttl_decisions(newest=9)) == 1
 
 
-async def test_shadow_decides_and_applies_nothing_fixed_decides_nothing(store):
+async def test_shadow_mode_applies_no_decision_and_fixed_mode_makes_none(store):
     await heard(store, 60, timedelta(minutes=2))
     now = NOON + 3 * DAY
     fixed = policy(store, Policy.FIXED)
@@ -113,13 +113,13 @@ async def test_shadow_decides_and_applies_nothing_fixed_decides_nothing(store):
             assert replica.ttl_for(key(name), {}) == TTL
 
 
-async def test_the_control_group_gets_the_cap_in_every_segment(store):
+async def test_the_control_group_of_every_segment_gets_the_cap(store):
     adaptive = policy(store)
     assert adaptive.ttl_for(key(CONTROL), {}) == TARGETS.cap
     assert adaptive.ttl_for(key(PLAIN), {"segment": "x"}) == TTL
 
 
-async def test_a_decrease_shortens_nobody_who_lives(store):
+async def test_a_decrease_shortens_no_waiting_session(store):
     replica = policy(store)
     await heard(store, 60, timedelta(minutes=2))
     now = NOON + 3 * DAY
@@ -152,7 +152,7 @@ def told(changes):
     return [(change.kind, change.record.key.session_id) for change in changes]
 
 
-async def test_an_increase_lengthens_the_wait_of_those_who_wait_already(store):
+async def test_an_increase_lengthens_sessions_that_wait_already(store):
     feed, changes = Feed(), []
     feed.subscribe(changes.append)
     replica = policy(store, feed=feed)
@@ -174,7 +174,7 @@ def by_the_registry(place):
 
 
 @pytest.mark.parametrize("made", [by_default, by_the_registry])
-async def test_the_feed_of_a_service_has_what_its_policy_lengthens(place, made, monkeypatch):
+async def test_the_feed_of_a_service_gets_the_extensions_of_its_policy(place, made, monkeypatch):
     """Seen to fail with a policy that has a feed of its own."""
     monkeypatch.setenv("LAPSE_TTL_POLICY", "adaptive")
     changes = []
@@ -184,7 +184,7 @@ async def test_the_feed_of_a_service_has_what_its_policy_lengthens(place, made, 
     assert told(changes) == [(ChangeKind.EXTENDED, "waits")]
 
 
-async def test_a_replica_that_has_started_follows_by_itself_until_it_is_stopped(pair, monkeypatch):
+async def test_a_started_policy_follows_decisions_until_it_is_stopped(pair, monkeypatch):
     monkeypatch.setattr("lapse.ttl.policy._LOOKS", timedelta(milliseconds=10))
     decider, follower = pair[0], policy(pair[1])
     for _ in range(2):
@@ -199,7 +199,7 @@ async def test_a_replica_that_has_started_follows_by_itself_until_it_is_stopped(
         await follower.stop()
 
 
-async def test_an_outage_is_told_once_and_its_end(store, monkeypatch, caplog):
+async def test_an_outage_is_logged_by_the_policy_once_and_so_is_its_end(store, monkeypatch, caplog):
     monkeypatch.setattr("lapse.ttl.policy._LOOKS", timedelta(milliseconds=1))
     monkeypatch.setattr("lapse.core.background._FIRST_RETRY", timedelta(milliseconds=1))
     replica, looks, real = policy(store), asyncio.Queue(), TtlStore.ttl_round
@@ -233,7 +233,7 @@ async def test_complete_days_are_folded_whatever_the_mode(store):
 
 
 @pytest.mark.parametrize("mode", [Policy.SHADOW, Policy.ADAPTIVE])
-async def test_where_nothing_is_restorable_nothing_is_learnt(open_store, mode):
+async def test_nothing_is_learnt_without_a_horizon(open_store, mode):
     store = await open_store(horizon=timedelta(0))
     with pytest.raises(InvalidValueError, match="LAPSE_RESTORE_HOURS"):
         policy(store, mode)

@@ -77,7 +77,7 @@ async def test_the_sweeper_runs_for_the_applications_lifetime(service, app):
         await eventually(expired)
 
 
-async def test_without_a_sweeper_deadlines_hold_and_it_is_ready_all_the_same(service):
+async def test_without_a_sweeper_deadlines_hold_and_the_application_is_ready(service):
     app = FastAPI()
     mount(app, service, Settings(sweeper=False))
     async with serving(app) as client:
@@ -124,7 +124,7 @@ async def test_the_applications_own_lifespan_and_routes_go_on_working(service):
     assert steps == ["store open at start", "store open at end"]
 
 
-async def test_routes_of_ones_own_answer_for_lapses_errors(service, app):
+async def test_an_applications_own_routes_answer_lapses_errors(service, app):
     @app.post("/chat/{session_id}")
     async def chat(session_id: str):
         session = await got(service, session_id)
@@ -146,7 +146,7 @@ async def test_routes_of_ones_own_answer_for_lapses_errors(service, app):
         assert (await client.post(f"/chat/{session['id']}")).status_code == 200
 
 
-async def test_a_store_that_does_not_answer_is_said_with_a_503(service, app):
+async def test_a_store_that_does_not_answer_is_a_503(service, app):
     async with serving(app) as client:
         session = await created(service)
         await service.store.close()
@@ -159,7 +159,7 @@ async def test_a_store_that_does_not_answer_is_said_with_a_503(service, app):
         assert "store" in ready.json()
 
 
-async def test_a_ttl_of_the_service_is_that_of_its_sessions(tmp_path):
+async def test_sessions_get_the_ttl_of_their_service(tmp_path):
     store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     service = LapseSessionService(store, ttl=timedelta(minutes=7))
     app = FastAPI()
@@ -169,7 +169,7 @@ async def test_a_ttl_of_the_service_is_that_of_its_sessions(tmp_path):
         assert (await client.get(lifecycle_of(session))).json()["ttlMinutes"] == 7
 
 
-async def test_with_runners_an_application_of_ones_own_has_runs(service):
+async def test_an_application_with_runners_has_the_routes_of_runs(service):
     runner = Runner(app_name="concierge", agent=root_agent, session_service=service)
     app = FastAPI()
     mount(app, service, runners=[runner])
@@ -184,7 +184,7 @@ async def test_with_runners_an_application_of_ones_own_has_runs(service):
         assert (await client.post(other, json={"message": "hi"})).status_code == 404
 
 
-async def test_without_agents_there_are_no_runs(app):
+async def test_an_application_without_runners_has_no_routes_of_runs(app):
     async with serving(app) as client:
         run = f"/apps/{APP}/users/{USER}/sessions/tea/run"
         assert (await client.post(run, json={"message": "hi"})).status_code == 404

@@ -79,7 +79,7 @@ def talked(tmp_path_factory):
 
 
 @pytest.mark.parametrize("style", FORMATS)
-def test_no_line_of_a_log_has_anything_of_what_users_sent(talked, style):
+def test_no_log_line_has_anything_that_users_sent(talked, style):
     """Broken on purpose: with the quotations of exceptions left in, the text is there."""
     log = talked[style].log
     assert "session" in log
@@ -87,7 +87,7 @@ def test_no_line_of_a_log_has_anything_of_what_users_sent(talked, style):
     assert set(SECRETS.findall(log)) == set()
 
 
-def test_a_line_of_the_console_stays_one_line(talked):
+def test_text_from_outside_cannot_break_a_console_log_line(talked):
     """Broken on purpose: with `visible` taken out of the formatter a forged line is there."""
     log = talked["console"].log
     assert "\x1b" not in log
@@ -95,7 +95,7 @@ def test_a_line_of_the_console_stays_one_line(talked):
         assert BEGINS.match(line), line
 
 
-def test_a_line_of_json_stays_one_object(talked):
+def test_text_from_outside_cannot_break_a_json_log_line(talked):
     log = talked["json"].log
     for line in log.split("\n"):
         if line and not line.startswith(("Lapse serves", "lapse: ")):
@@ -103,7 +103,7 @@ def test_a_line_of_json_stays_one_object(talked):
     assert not set(log) & set("\x1b\u2028\u2029\x85")
 
 
-def test_no_answer_has_a_secret_or_a_trace(talked):
+def test_no_answer_has_a_secret_or_a_traceback(talked):
     secrets = {f"canary-of-the-{name}" for name in ("token", "cookie", "key", "signing")}
     for talk_ in talked.values():
         for told in talk_.answers:
@@ -111,7 +111,7 @@ def test_no_answer_has_a_secret_or_a_trace(talked):
             assert "Traceback" not in told
 
 
-def test_the_list_of_processes_shows_no_password(talked):
+def test_the_process_list_shows_no_password(talked):
     """Broken on purpose: with the title left alone `ps` shows it to every user of the machine."""
     assert canaries.PASSWORD not in talked["json"].shown
     assert "postgres:***@" in talked["json"].shown
@@ -158,7 +158,7 @@ async def test_no_error_about_a_store_has_its_password(url):
 
 
 @pytest.mark.parametrize("url", [URLS[0], URLS[3], URLS[9]])
-def test_no_command_says_a_password(tmp_path, url):
+def test_no_command_prints_a_password(tmp_path, url):
     arguments = [LAPSE, "report", url.replace("PW", canaries.PASSWORD)]
     done = subprocess.run(
         arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
@@ -167,7 +167,7 @@ def test_no_command_says_a_password(tmp_path, url):
     assert canaries.PASSWORD not in done.stdout + done.stderr
 
 
-def test_settings_show_no_secret(monkeypatch, tmp_path):
+def test_the_repr_of_settings_shows_no_secret(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     url = f"postgresql://u:{canaries.PASSWORD}@h/db"
     settings = load_settings(store_url=url)

@@ -8,12 +8,12 @@ pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_a_random_walk_finds_no_difference_from_the_model(backend, seed, tmp_path):
+async def test_random_steps_find_no_difference_between_store_and_model(backend, seed, tmp_path):
     with backend.empty(tmp_path) as url:
         await walk(seed, 150, url)
 
 
-async def test_a_seed_repeats_its_walk():
+async def test_the_same_seed_repeats_the_same_steps():
     one, again, other = [(await walk(seed, 40)).steps for seed in (7, 7, 8)]
     assert one == again
     assert one != other

@@ -20,7 +20,7 @@ FROM lapse_lobby GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2
 """
 
 
-async def test_no_session_expires_early_or_late_whatever_the_hosts_think(place):
+async def test_no_session_expires_early_or_late_whatever_the_clocks_of_the_hosts_say(place):
     """Each replica creates, speaks and sweeps, and meets the other's sessions.
 
     Seen to fail with a store that goes by the host's time where none is given.

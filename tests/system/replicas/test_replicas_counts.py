@@ -42,7 +42,7 @@ async def beside(place, work, *statements):
         await other.close()
 
 
-async def test_a_create_does_not_take_what_came_after_it_had_looked(place, store):
+async def test_a_create_does_not_replace_a_row_that_came_after_its_check(place, store):
     """Seen to fail with the status that it had seen left out of the condition."""
     ((columns,),) = rows(
         place,
@@ -63,7 +63,7 @@ async def test_a_create_does_not_take_what_came_after_it_had_looked(place, store
     assert isinstance(refused, SessionExistsError)
 
 
-async def test_a_fold_leaves_a_counter_that_somebody_is_at_work_with(place, store):
+async def test_a_fold_skips_a_counter_that_another_transaction_changes(place, store):
     """Seen to fail with counts that are read before they are deleted."""
     for number in range(3):
         await create(store, f"s{number}")

@@ -61,7 +61,7 @@ async def test_a_create_whose_answer_is_lost_is_reported_as_done(line):
     assert appended.value.revision.number == 1
 
 
-async def test_a_create_that_meets_an_older_session_after_a_break_never_takes_it(line):
+async def test_a_create_repeated_after_a_lost_connection_never_returns_an_older_session(line):
     """Seen to fail with a create that takes any untouched session of its content for its own."""
     store, proxy, beside = line
     await make(beside)
@@ -77,7 +77,7 @@ async def test_a_create_that_meets_an_older_session_after_a_break_never_takes_it
 @pytest.mark.parametrize(
     "other", [{"metadata": {"k": 2}}, {"state": StateDelta()}, {"ttl": 2 * HOUR}], ids=str
 )
-async def test_a_create_that_meets_another_session_after_a_break_never_takes_it(line, other):
+async def test_a_create_repeated_after_a_lost_connection_never_returns_another_session(line, other):
     store, proxy, beside = line
     proxy.open.clear()
     proxy.arm()
@@ -90,7 +90,7 @@ async def test_a_create_that_meets_another_session_after_a_break_never_takes_it(
         await asked
 
 
-async def test_a_create_whose_session_was_used_meanwhile_is_unknown(line):
+async def test_a_create_whose_session_was_used_meanwhile_has_an_unknown_outcome(line):
     store, proxy, beside = line
     proxy.open.clear()
     proxy.arm()
@@ -104,7 +104,7 @@ async def test_a_create_whose_session_was_used_meanwhile_is_unknown(line):
     assert (await beside.lifecycle(key())).status is Status.USED
 
 
-async def test_a_create_that_is_never_answered_is_unknown(line):
+async def test_a_create_that_is_never_answered_has_an_unknown_outcome(line):
     """Seen to fail with a store that calls it unavailable, as if nothing was done."""
     store, proxy, beside = line
     proxy.open.clear()
@@ -132,7 +132,7 @@ async def test_an_append_whose_answer_is_lost_is_stored_once(line, event):
     assert later.value.revision.number == 2
 
 
-async def test_a_later_message_whose_answer_is_lost_is_stored_once(line):
+async def test_a_second_message_whose_answer_is_lost_is_stored_once(line):
     store, proxy, beside = line
     seen = (await make(store)).value.revision
     seen = (await store.append(key(), message("m1"), seen)).value.revision
@@ -145,7 +145,7 @@ async def test_a_later_message_whose_answer_is_lost_is_stored_once(line):
     assert found.revision.number == 2
 
 
-async def test_an_append_whose_connection_is_terminated_is_done_after_all(place):
+async def test_an_append_whose_connection_is_terminated_is_repeated(place):
     """It waits for a lock when its backend is terminated: nothing was done, and it is repeated."""
     store = store_with_parts(place, Rules(), SMALL)
     seen = await create(store)

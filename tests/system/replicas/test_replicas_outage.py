@@ -34,7 +34,7 @@ def ask_all(server, session_id, other):
         return {name: answer.result() for name, answer in asked.items()}
 
 
-def test_an_outage_is_answered_for_logged_once_and_got_over(own, tmp_path):
+def test_an_outage_of_the_database_is_answered_with_503_logged_once_and_survived(own, tmp_path):
     """Requests are told to come back; the sweeper catches up; nobody restarts Lapse.
 
     Seen to fail with a server that leaves ADK's 500 as it is, with a store that keeps one

@@ -146,7 +146,9 @@ def lost(url):
     return count
 
 
-async def test_a_sweep_of_the_wrong_shape_expires_a_used_session(nothing, pair, misshape):
+async def test_a_sweep_that_does_not_repeat_its_condition_expires_a_used_session(
+    nothing, pair, misshape
+):
     """The table's own checks would stop it; here they are gone."""
     misshape("expire_due", WRONG_EXPIRE)
     for (command,) in rows(nothing, CHECKS):
@@ -157,7 +159,9 @@ async def test_a_sweep_of_the_wrong_shape_expires_a_used_session(nothing, pair, 
     assert lost(nothing) == 1
 
 
-async def test_the_tables_own_checks_stop_a_sweep_of_the_wrong_shape(nothing, pair, misshape):
+async def test_the_tables_constraints_stop_a_sweep_that_does_not_repeat_its_condition(
+    nothing, pair, misshape
+):
     misshape("expire_due", WRONG_EXPIRE)
     said, swept = await message_against_sweep(nothing, pair)
     assert said.changes
@@ -165,7 +169,9 @@ async def test_the_tables_own_checks_stop_a_sweep_of_the_wrong_shape(nothing, pa
     assert lost(nothing) == 0
 
 
-async def test_a_purge_of_the_wrong_shape_deletes_a_session_just_had_back(nothing, pair, misshape):
+async def test_a_purge_that_does_not_repeat_its_condition_deletes_a_resurrected_session(
+    nothing, pair, misshape
+):
     misshape("purge_due", WRONG_PURGE)
     back, swept = await resurrection_against_purge(nothing, pair)
     assert back.value.status is Status.WAITING
@@ -173,7 +179,7 @@ async def test_a_purge_of_the_wrong_shape_deletes_a_session_just_had_back(nothin
     assert await pair[0].at(GONE).lifecycle(key()) is None
 
 
-async def test_of_the_right_shape_the_sweep_passes_by_and_the_message_stands(nothing, pair):
+async def test_the_real_sweep_leaves_a_session_that_just_got_a_message(nothing, pair):
     said, swept = await message_against_sweep(nothing, pair)
     assert said.changes
     assert swept.value == 0
@@ -181,7 +187,7 @@ async def test_of_the_right_shape_the_sweep_passes_by_and_the_message_stands(not
     assert lost(nothing) == 0
 
 
-async def test_of_the_right_shape_the_purge_passes_by_and_the_session_is_back(nothing, pair):
+async def test_the_real_purge_leaves_a_session_that_was_just_resurrected(nothing, pair):
     back, swept = await resurrection_against_purge(nothing, pair)
     assert back.value.status is Status.WAITING
     assert swept.value == 0

@@ -17,7 +17,7 @@ async def pair(place):
     await other.close()
 
 
-async def test_a_run_that_ends_while_the_next_one_asks_what_is_in_its_way_is_in_nobodys(
+async def test_a_run_begins_even_if_the_run_before_it_ends_between_the_two_statements(
     pair, monkeypatch
 ):
     """Seen to fail with a store that takes whatever it cannot find for the user's limit."""

@@ -45,7 +45,7 @@ def clerk_of(url):
         run(url, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 
-async def test_eight_replicas_that_open_one_empty_database_at_once_all_come_up():
+async def test_eight_replicas_can_open_one_empty_database_at_once():
     """The schema is made once.
 
     Seen to fail without the advisory lock.
@@ -75,7 +75,7 @@ async def test_eight_replicas_that_open_one_empty_database_at_once_all_come_up()
     assert [opener.returncode for opener in openers] == [0] * 8
 
 
-async def test_a_role_that_may_create_nothing_works_on_a_prepared_schema(nothing):
+async def test_a_role_that_may_create_no_tables_works_on_a_prepared_schema(nothing):
     """Nothing is written where nothing is missing.
 
     Seen to fail with a store that says CREATE TABLE IF NOT EXISTS each time it opens.
@@ -99,7 +99,9 @@ async def test_a_role_that_may_create_nothing_works_on_a_prepared_schema(nothing
 
 
 @pytest.mark.parametrize("prepared", ["empty", "half"])
-async def test_on_an_unprepared_schema_such_a_role_is_told_of_migrate(nothing, prepared):
+async def test_a_role_that_may_create_no_tables_is_told_to_migrate_an_unprepared_schema(
+    nothing, prepared
+):
     if prepared == "half":
         prepare(nothing)
         run(nothing, "DROP TABLE lapse_lobby, lapse_schema CASCADE")
@@ -113,7 +115,7 @@ async def test_on_an_unprepared_schema_such_a_role_is_told_of_migrate(nothing, p
         assert rows(nothing, "SELECT relname FROM pg_class ORDER BY 1") == before
 
 
-def test_migrate_prints_what_it_would_run_and_runs_it(nothing):
+def test_migrate_prints_its_statements_or_runs_them(nothing):
     with clerk_of(nothing) as (url, name):
         refused = lapse("migrate", "--store", url)
         assert (refused.returncode, refused.stdout) == (1, "")

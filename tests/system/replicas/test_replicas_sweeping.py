@@ -84,7 +84,7 @@ def brief():
     return {"state": StateDelta(), "ttl": timedelta(seconds=1), "metadata": {}}
 
 
-async def test_a_sweeper_is_told_of_a_near_deadline_that_another_replica_makes(place, brief):
+async def test_a_sweeper_is_woken_by_a_near_deadline_of_another_replica(place, brief):
     """It sleeps for 15 seconds and is woken.
 
     Seen to fail without the NOTIFY, and with a sweeper that does not listen.
@@ -103,7 +103,7 @@ async def test_a_sweeper_is_told_of_a_near_deadline_that_another_replica_makes(p
     await here.close()
 
 
-async def test_a_sweeper_that_hears_nothing_finds_a_deadline_after_its_sleep(place, brief):
+async def test_a_sweeper_without_notifications_finds_a_deadline_after_its_sleep(place, brief):
     here = store_with_parts(place)
     await here.open()
     async with running(place, "sweep", "0", "deaf", "sleep=3") as other:

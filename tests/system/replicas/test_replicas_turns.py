@@ -49,17 +49,17 @@ async def at_one_instant(place, pair, held):
     return sum(not turn.wait for turn in turns)
 
 
-async def test_no_more_turns_are_given_than_there_are(place, pair):
+async def test_concurrent_draws_on_two_replicas_take_no_more_than_the_bucket_holds(place, pair):
     await pair[0].at(T0).draw([ANN, ALL])
     assert await at_one_instant(place, pair, THERE) == 3
 
 
-async def test_nor_where_nobody_has_drawn_before(place, pair):
+async def test_concurrent_first_draws_take_no_more_than_a_new_bucket_holds(place, pair):
     """Seen to let in all, with an insert of what is drawn from a bucket that was not there."""
     assert await at_one_instant(place, pair, NEW) == 4
 
 
-async def test_a_read_without_a_lock_would_give_more(place, pair, monkeypatch):
+async def test_a_draw_without_a_lock_takes_more_than_the_bucket_holds(place, pair, monkeypatch):
     wrong = read_statements("postgres")["draw"].replace("FOR UPDATE", "")
     monkeypatch.setitem(call.STATEMENTS, "draw", Positional.of(wrong, call._TYPES))
     await pair[0].at(T0).draw([ANN, ALL])
