@@ -118,7 +118,9 @@ async def _race_some(store, stock, url, names, chance) -> Counter:
             await store.expire_due(100)
             await store.purge_due(100)
 
-    speaking = [asyncio.create_task(speak(*pair)) for pair in zip(sessions, pauses, strict=True)]
+    speaking = [
+        asyncio.create_task(speak(*two_stores)) for two_stores in zip(sessions, pauses, strict=True)
+    ]
     adopting = asyncio.create_task(adopt())
     ready.set()
     outcomes = await asyncio.gather(*speaking)

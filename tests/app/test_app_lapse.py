@@ -87,12 +87,12 @@ def test_an_application_without_a_folder_of_agents_is_the_bundled_demo(tmp_path)
 
 
 async def test_artifacts_are_noted_only_if_the_server_deletes_them(tmp_path):
-    place = f"sqlite:///{tmp_path}/lapse.db"
-    assert not Lapse(place).sessions.store.rules.artifacts
-    lapse = Lapse(place)
+    store_url = f"sqlite:///{tmp_path}/lapse.db"
+    assert not Lapse(store_url).sessions.store.rules.artifacts
+    lapse = Lapse(store_url)
     lapse.app()
     assert lapse.store.rules.artifacts
-    assert Lapse(place, notes_artifacts=True).store.rules.artifacts
+    assert Lapse(store_url, notes_artifacts=True).store.rules.artifacts
 
 
 @pytest.mark.parametrize("turns", [3])

@@ -99,18 +99,18 @@ async def test_a_change_whose_record_cannot_be_written_is_not_made(store):
     assert await acts(store) == []
 
 
-async def test_the_store_refuses_to_change_a_record(store, reopen, place):
+async def test_the_store_refuses_to_change_a_record(store, reopen, store_url):
     await store.record_act("op", "swept", {})
     for statement in ("UPDATE lapse_audit SET principal = 'x'", "DELETE FROM lapse_audit"):
         with pytest.raises((sqlite3.IntegrityError, asyncpg.RaiseError), match="append-only"):
-            _run(place, statement)
+            _run(store_url, statement)
     assert await acts(store) == [("op", "swept", {})]
 
 
-def _run(place, statement):
-    scheme, _, path = place.partition(":///")
+def _run(store_url, statement):
+    scheme, _, path = store_url.partition(":///")
     if scheme != "sqlite":
-        postgres.run(place, statement)
+        postgres.run(store_url, statement)
         return
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement)

@@ -25,7 +25,7 @@ def issuer():
 
 
 @pytest.fixture(scope="session")
-def guarded(tmp_path_factory, issuer):
+def token_server(tmp_path_factory, issuer):
     """Return a server that accepts the issuer's tokens, from a cookie, too, and nothing else."""
     settings = {
         "LAPSE_AUTH": "jwt",
@@ -45,7 +45,7 @@ def guarded(tmp_path_factory, issuer):
 
 
 @pytest.fixture(scope="session")
-def proxied(tmp_path_factory):
+def proxy_server(tmp_path_factory):
     """Return a server that believes a proxy on this machine, at 127.0.0.2 and no other address."""
     settings = {
         "LAPSE_AUTH": "header",

@@ -42,7 +42,7 @@ def callers(issuer):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, issuer):
+def server(tmp_path_factory, issuer):
     """Serve ADK's application as `lapse serve --web` does, with everything that it can have."""
     unlimited = ("waiting_per_user", "waiting_per_address", "creates_per_user")
     settings = Settings(
@@ -62,13 +62,13 @@ def served(tmp_path_factory, issuer):
 
 
 @pytest.fixture
-def session(served, callers):
+def session(server, callers):
     """Return a new session of Ann's."""
 
     def create():
         path = "/apps/parrot/users/ann/sessions"
         body = {"state": {"told": CANARY}}
-        answer = served.client.post(path, json=body, headers=callers["owner"])
+        answer = server.client.post(path, json=body, headers=callers["owner"])
         assert answer.status_code == 200, answer.text
         return answer.json()["id"]
 
@@ -76,7 +76,7 @@ def session(served, callers):
 
 
 @pytest.fixture
-def ask(served, callers):
+def ask(server, callers):
     """Return a function that sends a row's request as a caller; status, body and headers."""
 
     def send(row, caller, session_id="s", app="parrot"):
@@ -84,10 +84,10 @@ def ask(served, callers):
         headers = callers[caller] | {"Connection": "close"}
         url = row.url(app, "ann", session_id)
         if row.method == "WS":
-            return _websocket(served, callers[caller], app, session_id)
+            return _websocket(server, callers[caller], app, session_id)
         method = "GET" if row.method == "MOUNT" else row.method
         body = row.body(app, "ann", session_id)
-        with served.client.stream(method, url, headers=headers, json=body) as answer:
+        with server.client.stream(method, url, headers=headers, json=body) as answer:
             endless = url.endswith("/events") and answer.status_code == 200
             content = b"" if endless else answer.read()
         return answer.status_code, content, answer.headers
@@ -95,8 +95,8 @@ def ask(served, callers):
     return send
 
 
-def _websocket(served, headers, app, session_id):
-    url = f"{served.url.replace('http', 'ws')}/run_live"
+def _websocket(server, headers, app, session_id):
+    url = f"{server.url.replace('http', 'ws')}/run_live"
     query = f"app_name={app}&user_id=ann&session_id={session_id}&modalities=TEXT"
     try:
         with connect(f"{url}?{query}", additional_headers=headers, proxy=None) as socket:
@@ -106,21 +106,21 @@ def _websocket(served, headers, app, session_id):
         return response.status_code, response.body, response.headers
 
 
-def test_every_route_has_a_row_in_the_matrix(served):
+def test_every_route_has_a_row_in_the_matrix(server):
     """Seen to fail: a route that is added, and a row that is taken away."""
     listed = {
         f"{method.upper()} {path}"
-        for path, one in served.app.openapi()["paths"].items()
+        for path, one in server.app.openapi()["paths"].items()
         for method in one
     }
-    for route in served.app.routes:
+    for route in server.app.routes:
         match route:
             case APIWebSocketRoute():
                 listed.add(f"WS {route.path}")
             case Mount():
                 listed.add(f"MOUNT {route.path}")
     # Also those that are in no schema, and those of routers that are included.
-    for route in iter_route_contexts(served.app.routes):
+    for route in iter_route_contexts(server.app.routes):
         methods = set(route.methods or ()) - {"HEAD"}
         listed |= {f"{method} {route.path}" for method in methods}
     plain = {re.sub(r":path}", "}", name) for name in listed}

@@ -23,7 +23,7 @@ SECRET = "a secret of thirty-two bytes or more"
 OPTIONS = JwtOptions(ISSUER, (AUDIENCE,), key=RSA.public_pem)
 
 
-def asked(*authorization, cookie=""):
+def connection_with(*authorization, cookie=""):
     headers = [(b"authorization", one.encode()) for one in authorization]
     if cookie:
         headers.append((b"cookie", cookie.encode()))
@@ -31,12 +31,14 @@ def asked(*authorization, cookie=""):
 
 
 async def principal(token, options=OPTIONS):
-    return await TokenAuthenticator(options).authenticate(asked(f"Bearer {token}"))
+    return await TokenAuthenticator(options).authenticate(connection_with(f"Bearer {token}"))
 
 
 async def refusal(*authorization, options=OPTIONS, cookie=""):
     with pytest.raises(NotAuthenticatedError) as caught:
-        await TokenAuthenticator(options).authenticate(asked(*authorization, cookie=cookie))
+        await TokenAuthenticator(options).authenticate(
+            connection_with(*authorization, cookie=cookie)
+        )
     assert caught.value.challenge.startswith('Bearer realm="lapse"')
     return str(caught.value)
 
@@ -85,7 +87,7 @@ async def test_a_public_key_is_not_used_as_an_hmac_secret():
         for keys in (OneKey(RSA.public_pem, ["RS256"]), GivenAsText()):
             confused = TokenAuthenticator(replace(OPTIONS, algorithms=("RS256", "HS256")), keys)
             with pytest.raises(NotAuthenticatedError):
-                await confused.authenticate(asked(f"Bearer {token}"))
+                await confused.authenticate(connection_with(f"Bearer {token}"))
 
 
 class GivenAsText:
@@ -197,7 +199,7 @@ async def test_only_a_single_bearer_token_is_read():
 async def test_a_cookie_is_read_if_one_is_named_and_the_header_comes_first():
     options = replace(OPTIONS, cookie="token")
     authenticator = TokenAuthenticator(options)
-    good = asked(cookie=f"a=b; token={RSA.token()}")
+    good = connection_with(cookie=f"a=b; token={RSA.token()}")
     assert await authenticator.authenticate(good) == Principal("ann")
     await refusal("Bearer x", options=options, cookie=f"token={RSA.token()}")
 

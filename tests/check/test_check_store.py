@@ -14,12 +14,12 @@ from parts import store_with_parts
 MOMENT = timedelta(microseconds=1)
 
 
-def spoil(place, *commands):
+def spoil(store_url, *commands):
     """Change a store behind Lapse's back."""
-    if place.startswith("postgresql"):
-        postgres.run(place, *commands)
+    if store_url.startswith("postgresql"):
+        postgres.run(store_url, *commands)
         return
-    with closing(sqlite3.connect(place.removeprefix("sqlite:///"))) as connection, connection:
+    with closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as connection, connection:
         for command in commands:
             connection.execute(command)
 
@@ -41,9 +41,9 @@ async def test_an_inspection_counts_what_the_next_sweep_would_take(store):
     assert (await store.inspect(most=9)).expire == 1, "to look changes nothing"
 
 
-async def test_a_missing_index_is_named(reopen, place):
+async def test_a_missing_index_is_named(reopen, store_url):
     store = await reopen()
-    if place.startswith("postgresql"):
+    if store_url.startswith("postgresql"):
         with postgres.blank() as own:
             postgres.prepare(own)
             spoil(own, "DROP INDEX lapse_lobby_deadline")
@@ -51,15 +51,15 @@ async def test_a_missing_index_is_named(reopen, place):
             assert (await other.inspect()).missing_indexes == ["lapse_lobby_deadline"]
             await other.close()
         return
-    spoil(place, "DROP INDEX lapse_lobby_deadline")
+    spoil(store_url, "DROP INDEX lapse_lobby_deadline")
     assert (await store.inspect()).missing_indexes == ["lapse_lobby_deadline"]
 
 
-async def test_a_used_session_that_counts_as_expired_is_found(reopen, place):
+async def test_a_used_session_that_counts_as_expired_is_found(reopen, store_url):
     store = await reopen()
     await create(store, ttl=MOMENT, now=None)
     await store.expire_due(10)
-    spoil(place, "UPDATE lapse_lobby SET first_message_at = created_at")
+    spoil(store_url, "UPDATE lapse_lobby SET first_message_at = created_at")
     assert (await store.inspect(most=9)).used_but_expired == 1
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from backends import by
+from backends import store_at
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from parts import store_with_parts
@@ -38,7 +38,7 @@ async def put(folder, count, *, now=None, ttl=timedelta(minutes=30), prefix="s")
     store = store_with_parts(f"sqlite:///{folder}/lapse.db")
     for number in range(count):
         key = SessionKey("app", "ada", f"{prefix}{number}")
-        await by(store, now).create(key, state=StateDelta(), ttl=ttl, metadata={})
+        await store_at(store, now).create(key, state=StateDelta(), ttl=ttl, metadata={})
     await store.close()
 
 

@@ -1,4 +1,4 @@
-"""What operators see and do on the command line, on each store that has a place."""
+"""What operators see and do on the command line, on each store that lasts."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ ID = "canary-session-of-ann"
 @pytest.fixture(
     params=[backend for backend in BACKENDS if backend.shared], ids=lambda one: one.name
 )
-def place(request, tmp_path):
+def store_url(request, tmp_path):
     with request.param.empty(tmp_path) as url:
         yield url
 
 
 @pytest.fixture
-def lapse(monkeypatch, capsys, tmp_path, place):
+def lapse(monkeypatch, capsys, tmp_path, store_url):
     """The command line on a store that is ready, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    caller = Caller(monkeypatch, capsys, place)
+    caller = Caller(monkeypatch, capsys, store_url)
     caller.do(lambda store: store.open())
     return caller
 
@@ -197,19 +197,19 @@ def test_a_check_of_a_good_store_finds_no_problem(lapse):
     assert says["next sweep"] == "1 would expire and 0 would be purged"
 
 
-def test_a_check_prints_all_problems_together_with_their_remedies(lapse, place):
+def test_a_check_prints_all_problems_together_with_their_remedies(lapse, store_url):
     long_ago = datetime.now(UTC) - timedelta(hours=3)
     lapse.create("overdue", now=long_ago)
     drop = "DROP INDEX lapse_lobby_purge"
     again = (
         "CREATE INDEX lapse_lobby_purge ON lapse_lobby (restorable_until) WHERE status = 'expired'"
     )
-    spoil(place, drop, "UPDATE lapse_lobby SET first_message_at = created_at")
-    spoil(place, "UPDATE lapse_lobby SET status = 'expired', restorable_until = expires_at")
+    spoil(store_url, drop, "UPDATE lapse_lobby SET first_message_at = created_at")
+    spoil(store_url, "UPDATE lapse_lobby SET status = 'expired', restorable_until = expires_at")
     try:
         found = lapse("check", "--json", LAPSE_SWEPER="on", SESSION_CLEANUP_TTL_MINUTES="soon")
     finally:
-        spoil(place, again)
+        spoil(store_url, again)
     problems = [one for one in found.json["findings"] if not one["ok"]]
     assert found.status == 3
     assert [one["check"] for one in problems] == [
@@ -222,12 +222,12 @@ def test_a_check_prints_all_problems_together_with_their_remedies(lapse, place):
     assert "lapse_lobby_purge" in problems[2]["says"]
 
 
-def spoil(place, *commands):
+def spoil(store_url, *commands):
     """Change a store behind Lapse's back."""
-    if place.startswith("postgresql"):
-        postgres.run(place, *commands)
+    if store_url.startswith("postgresql"):
+        postgres.run(store_url, *commands)
         return
-    with closing(sqlite3.connect(place.removeprefix("sqlite:///"))) as connection, connection:
+    with closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as connection, connection:
         for command in commands:
             connection.execute(command)
 
@@ -241,7 +241,7 @@ def test_a_session_that_is_overdue_because_no_sweeper_ran_is_a_problem(lapse):
 
 
 @pytest.fixture
-def alone(monkeypatch, capsys, tmp_path):
+def lapse_without_store(monkeypatch, capsys, tmp_path):
     """The command line in an empty folder, without a store."""
     monkeypatch.chdir(tmp_path)
     return Caller(monkeypatch, capsys, "sqlite:///none.db")
@@ -250,15 +250,15 @@ def alone(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     "arguments", [["stats"], ["sessions"], ["show", "x"], ["expire", "x"], ["sweep", "--dry-run"]]
 )
-def test_commands_that_only_read_create_no_store(alone, tmp_path, arguments):
-    refused = alone(*arguments)
+def test_commands_that_only_read_create_no_store(lapse_without_store, tmp_path, arguments):
+    refused = lapse_without_store(*arguments)
     assert refused.status == 1
     assert "is it the right one" in refused.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_check_before_the_first_start_is_no_problem(alone, tmp_path):
-    found = alone("check")
+def test_a_check_before_the_first_start_is_no_problem(lapse_without_store, tmp_path):
+    found = lapse_without_store("check")
     assert found.status == 0
     assert "the next start creates the tables" in found.out
     assert list(tmp_path.iterdir()) == []
@@ -272,8 +272,8 @@ def test_a_check_before_the_first_start_is_no_problem(alone, tmp_path):
         ("sqlite:///no/such/folder/lapse.db", "its directory does not exist"),
     ],
 )
-def test_a_check_of_a_store_that_cannot_be_reached_says_why(alone, url, says):
-    found = alone("check", "--store", url)
+def test_a_check_of_a_store_that_cannot_be_reached_says_why(lapse_without_store, url, says):
+    found = lapse_without_store("check", "--store", url)
     assert found.status == 3
     assert says in found.out
     assert "→" in found.out
@@ -309,9 +309,9 @@ def test_a_shell_completes_commands(tmp_path):
     assert done.stdout.split() == ["resurrect"]
 
 
-def test_a_long_sweep_shows_how_far_it_has_come_on_a_terminal(alone, tmp_path):
-    alone.url = f"sqlite:///{tmp_path}/lapse.db"
-    alone.create(*(f"s{number}" for number in range(1200)), ttl=MOMENT)
+def test_a_long_sweep_shows_how_far_it_has_come_on_a_terminal(lapse_without_store, tmp_path):
+    lapse_without_store.url = f"sqlite:///{tmp_path}/lapse.db"
+    lapse_without_store.create(*(f"s{number}" for number in range(1200)), ttl=MOMENT)
     terminal, other = pty.openpty()
     process = subprocess.Popen(
         [LAPSE, "sweep"], env=environment(TERM="xterm"), cwd=tmp_path, stderr=other,

@@ -107,9 +107,9 @@ def query(key):
 
 
 @contextmanager
-def operated(place, **options):
+def operated(store_url, **options):
     """Serve an application on a store; nobody sweeps it."""
-    service = LapseSessionService(store_with_parts(place))
+    service = LapseSessionService(store_with_parts(store_url))
     app = FastAPI()
     settings = Settings(
         sweeper=False, admin_token=SecretStr(TOKEN), store_url="somewhere", **options

@@ -11,10 +11,10 @@ from lapse.dashboard.cookies import Attempts, Signatures
 from lapse.dashboard.options import OperatorOptions, without_password
 
 
-def test_the_cookie_of_a_log_in_is_hidden_from_scripts_and_other_sites(running):
-    client = running.client()
+def test_the_cookie_of_a_log_in_is_hidden_from_scripts_and_other_sites(dashboard):
+    client = dashboard.client()
     sent = {"token": TOKEN, "name": "ann", "then": "/lapse/sessions?status=used"}
-    answer = client.post("/lapse/login", data=sent, headers=running.own_origin())
+    answer = client.post("/lapse/login", data=sent, headers=dashboard.own_origin())
     assert answer.headers["Location"] == "/lapse/sessions?status=used"
     cookie = answer.headers["Set-Cookie"]
     for part in ("HttpOnly", "SameSite=strict", "Path=/lapse/", "Max-Age=43200"):
@@ -23,7 +23,9 @@ def test_the_cookie_of_a_log_in_is_hidden_from_scripts_and_other_sites(running):
     page = client.get("/lapse/")
     assert "operator:ann" in page.text
     form = {"form_token": FORM.search(page.text)[1]}
-    assert client.post("/lapse/logout", data=form, headers=running.own_origin()).status_code == 303
+    assert (
+        client.post("/lapse/logout", data=form, headers=dashboard.own_origin()).status_code == 303
+    )
     assert client.get("/lapse/").status_code == 303
 
 
@@ -31,21 +33,21 @@ def test_the_cookie_of_a_log_in_is_hidden_from_scripts_and_other_sites(running):
     "elsewhere",
     ["https://evil.example", "//evil.example", "/lapse/\\evil", "/other", "/lapse/\n", ""],
 )
-def test_a_log_in_redirects_to_pages_of_the_dashboard_only(running, elsewhere):
+def test_a_log_in_redirects_to_pages_of_the_dashboard_only(dashboard, elsewhere):
     sent = {"token": TOKEN, "then": elsewhere}
-    answer = running.client().post("/lapse/login", data=sent, headers=running.own_origin())
+    answer = dashboard.client().post("/lapse/login", data=sent, headers=dashboard.own_origin())
     assert answer.headers["Location"] == "/lapse/"
 
 
-def test_a_log_in_from_another_origin_or_with_an_invalid_name_is_refused(running):
+def test_a_log_in_from_another_origin_or_with_an_invalid_name_is_refused(dashboard):
     foreign = {"Origin": "https://evil.example"}
-    client = running.client()
+    client = dashboard.client()
     assert client.post("/lapse/login", data={"token": TOKEN}, headers=foreign).status_code == 403
     for name in ("x" * 65, "a\nb"):
         sent = {"token": TOKEN, "name": name}
-        answer = client.post("/lapse/login", data=sent, headers=running.own_origin())
+        answer = client.post("/lapse/login", data=sent, headers=dashboard.own_origin())
         assert (answer.status_code, "printable" in answer.text) == (403, True)
-    long = client.post("/lapse/login", content=b"x" * 20_000, headers=running.own_origin())
+    long = client.post("/lapse/login", content=b"x" * 20_000, headers=dashboard.own_origin())
     assert long.status_code == 413
 
 

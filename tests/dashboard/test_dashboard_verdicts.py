@@ -37,7 +37,7 @@ CALM = Overview(
 READING = Reading(CALM, 2 * SECOND / 1000, Rules(), Policy.FIXED, Targets())
 
 
-def told(reading=READING, **overview):
+def verdicts_of(reading=READING, **overview):
     return verdicts(replace(reading, overview=replace(reading.overview, **overview)))
 
 
@@ -46,13 +46,13 @@ def amber(found):
 
 
 def test_every_verdict_of_a_healthy_service_is_green():
-    assert [verdict.sentence for verdict in told()] == [
+    assert [verdict.sentence for verdict in verdicts_of()] == [
         "Sweeper ran 4 s ago",
         "No session is overdue",
         "Store answers in 2 ms",
         "2.1 % of first messages found an expired session",
     ]
-    assert amber(told()) == []
+    assert amber(verdicts_of()) == []
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_every_verdict_of_a_healthy_service_is_green():
     ],
 )
 def test_an_amber_verdict_says_why_and_what_to_do(overview, name, sentence):
-    (verdict,) = [verdict for verdict in told(**overview) if not verdict.is_well]
+    (verdict,) = [verdict for verdict in verdicts_of(**overview) if not verdict.is_well]
     assert (verdict.name, verdict.sentence) == (name, sentence)
     assert verdict.reason
     assert verdict.remedies
@@ -98,14 +98,14 @@ def test_an_amber_verdict_says_why_and_what_to_do(overview, name, sentence):
     ],
 )
 def test_a_value_just_within_its_limit_is_green(overview):
-    assert amber(told(**overview)) == []
+    assert amber(verdicts_of(**overview)) == []
 
 
 def test_a_slow_store_and_disabled_clean_up_are_amber():
-    assert amber(told(replace(READING, took=timedelta(milliseconds=251)))) == ["store"]
+    assert amber(verdicts_of(replace(READING, took=timedelta(milliseconds=251)))) == ["store"]
     off = replace(READING, rules=Rules(enforced=False))
-    assert amber(told(off, next_expiry=T0 - HOUR, swept_at=None)) == ["sweeper"]
-    assert "switched off" in told(off)[0].sentence
+    assert amber(verdicts_of(off, next_expiry=T0 - HOUR, swept_at=None)) == ["sweeper"]
+    assert "switched off" in verdicts_of(off)[0].sentence
 
 
 def test_alarms_of_ttl_decisions_are_shown():
@@ -113,7 +113,7 @@ def test_alarms_of_ttl_decisions_are_shown():
         Scope("app"), T0, Reason.CHOSEN, observations=1000, refused=200, control_alarm=True,
         targets=Targets().as_document(),
     )  # fmt: skip
-    assert amber(told(replace(READING, standing={decision.scope: decision}))) == [
+    assert amber(verdicts_of(replace(READING, standing={decision.scope: decision}))) == [
         "horizon",
         "control",
     ]

@@ -44,18 +44,18 @@ async def seen(service) -> list:
 
 
 async def test_stock_adk_reads_the_copy_of_its_sessions_and_appends_to_it(
-    stocked, target, tmp_path
+    stock_database_url, target, tmp_path
 ):
-    before = contents(stocked)
-    done = {part.table: part.rows for part in await copy_database(stocked, target)}
+    before = contents(stock_database_url)
+    done = {part.table: part.rows for part in await copy_database(stock_database_url, target)}
     assert done["sessions"] == 11
-    assert contents(stocked) == before
-    if "session.db" in stocked:
+    assert contents(stock_database_url) == before
+    if "session.db" in stock_database_url:
         from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
-        source = SqliteSessionService(db_path=stocked.removeprefix("sqlite:///"))
+        source = SqliteSessionService(db_path=stock_database_url.removeprefix("sqlite:///"))
     else:
-        source = stock_of(stocked)
+        source = stock_of(stock_database_url)
     expected = await seen(source)
     await source.close()
     async with stock_of(target) as copied:
@@ -86,7 +86,7 @@ async def test_a_copy_includes_the_lobby(tmp_path, target):
     assert {part.table: part.rows for part in done}["lapse_lobby"] == 3
 
 
-async def test_a_copy_that_was_stopped_resumes(stocked, target):
+async def test_a_copy_that_was_stopped_resumes(stock_database_url, target):
     class StoppedError(Exception):
         pass
 
@@ -95,17 +95,17 @@ async def test_a_copy_that_was_stopped_resumes(stocked, target):
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        await copy_database(stocked, target, on_progress=stop)
-    done = {part.table: part.rows for part in await copy_database(stocked, target)}
+        await copy_database(stock_database_url, target, on_progress=stop)
+    done = {part.table: part.rows for part in await copy_database(stock_database_url, target)}
     assert (done["sessions"], done["events"]) == (11, 11)
 
 
-async def test_a_target_whose_rows_differ_is_refused(stocked, target):
+async def test_a_target_whose_rows_differ_is_refused(stock_database_url, target):
     async with stock_of(target) as other:
         await other.create_session(**OWNER, session_id="another")
         await other.create_session(**OWNER, session_id="e1", state={"other": True})
     with pytest.raises(StoreRefusedError, match="differs from what was copied"):
-        await copy_database(stocked, target)
+        await copy_database(stock_database_url, target)
 
 
 async def test_a_value_that_postgresql_cannot_hold_is_refused_by_name(tmp_path):

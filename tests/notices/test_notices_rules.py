@@ -22,7 +22,7 @@ def revived(record):
     return replace(record, resurrections=record.resurrections + 1)
 
 
-def told(before, after, at=T0):
+def kinds_of_news(before, after, at=T0):
     return [str(notice.kind) for notice in news(Known.of(before), after, at, FIVE)]
 
 
@@ -51,7 +51,7 @@ def told(before, after, at=T0):
     ],
 )
 def test_each_change_gives_its_notices_once(before, after, expected):
-    assert told(before, after) == expected
+    assert kinds_of_news(before, after) == expected
     last = news(Known.of(before), after, T0, FIVE)
     if last:
         assert news(last[-1].known, after, T0, FIVE) == []
@@ -59,7 +59,7 @@ def test_each_change_gives_its_notices_once(before, after, expected):
 
 def test_the_warning_comes_at_its_time_and_once_for_each_deadline():
     at = DUE - FIVE
-    assert told(WAITING, WAITING, at - TICK) == []
+    assert kinds_of_news(WAITING, WAITING, at - TICK) == []
     (warning,) = news(Known.of(WAITING), WAITING, at, FIVE)
     assert (warning.kind, warning.time_left) == (NoticeKind.EXPIRING, FIVE)
     assert news(warning.known, WAITING, DUE - TICK, FIVE) == []

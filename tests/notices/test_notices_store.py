@@ -6,13 +6,13 @@ from datetime import timedelta
 from google.adk.events.event import Event
 from google.genai import types
 
-from backends import DUE, HOUR, T0, TICK, by, create, key, use
+from backends import DUE, HOUR, T0, TICK, create, key, store_at, use
 from lapse.core.lifecycle import Cause, Status
 from lapse.notices.announcements import Announcements
 
 
 async def records(store, *names, now=T0):
-    return await by(store, now).records([key(name) for name in names])
+    return await store_at(store, now).records([key(name) for name in names])
 
 
 async def test_records_read_together_equal_those_read_one_by_one(store):
@@ -81,9 +81,9 @@ async def test_hundreds_of_keys_are_read_in_one_statement(store):
     assert [each.key for each in revived.values() if each.status is Status.WAITING] == [key("s7")]
 
 
-async def test_announcements_reach_the_other_replicas_and_not_their_sender(backend, pair):
+async def test_announcements_reach_the_other_replicas_and_not_their_sender(backend, two_stores):
     """Seen to fail: without the sender's name in the text; with all digests in one text."""
-    one, two = (Announcements(store) for store in pair)
+    one, two = (Announcements(store) for store in two_stores)
     heard = {one: asyncio.Queue(), two: asyncio.Queue()}
     names = [key(f"s{number}") for number in range(900)]
     async with one.listen(heard[one].put_nowait), two.listen(heard[two].put_nowait):

@@ -17,11 +17,11 @@ BRIEF = 0.03
 
 
 @pytest.fixture
-def pair(shared_place, replica):
+def two_replicas(shared_store_url, start_replica):
     """Two replicas; between those on PostgreSQL only a notification can be in time."""
-    heartbeat = SOON if shared_place.startswith("sqlite") else NEVER
-    return replica(shared_place, heartbeat=heartbeat), replica(
-        shared_place, heartbeat=heartbeat, sweep=False
+    heartbeat = SOON if shared_store_url.startswith("sqlite") else NEVER
+    return start_replica(shared_store_url, heartbeat=heartbeat), start_replica(
+        shared_store_url, heartbeat=heartbeat, sweep=False
     )
 
 
@@ -39,10 +39,10 @@ def listening(replica):
         eventually(lambda: replica.do(listens) >= 2)
 
 
-def test_a_stream_reports_every_change_whichever_replica_makes_it(pair):
+def test_a_stream_reports_every_change_whichever_replica_makes_it(two_replicas):
     # Seen to fail with a store that announces nothing (PostgreSQL), and with a watcher that
     # does not look at the heartbeat (SQLite).
-    one, two = pair
+    one, two = two_replicas
     listening(two)
     one.create("s1")
     with one.watch("s1") as mine, two.watch("s1") as other:
@@ -71,10 +71,12 @@ def test_a_stream_reports_every_change_whichever_replica_makes_it(pair):
     assert one.client.get(one.path("s1") + "/events").status_code == 404
 
 
-def test_a_stream_reports_deadlines_in_time_without_an_announcement(shared_place, replica):
+def test_a_stream_reports_deadlines_in_time_without_an_announcement(
+    shared_store_url, start_replica
+):
     # The watching replica neither sweeps nor hears of a change: it knows the instants.
     # Seen to fail with a watcher that plans no instant.
-    one, two = replica(shared_place), replica(shared_place, sweep=False)
+    one, two = start_replica(shared_store_url), start_replica(shared_store_url, sweep=False)
     one.create("s1", minutes=BRIEF)
     with two.watch("s1") as stream:
         assert stream.heard()[0] == "lifecycle"
@@ -87,9 +89,9 @@ def test_a_stream_reports_deadlines_in_time_without_an_announcement(shared_place
         assert expired["restorableUntil"] > expired["expiresAt"]
 
 
-def test_a_reader_that_reconnects_to_any_replica_gets_what_it_missed(pair):
+def test_a_reader_that_reconnects_to_any_replica_gets_what_it_missed(two_replicas):
     # Seen to fail when the id is ignored, and when it does not carry the warning.
-    one, two = pair
+    one, two = two_replicas
     one.create("s1", minutes=BRIEF)
     with one.watch("s1") as stream:
         assert stream.names(2) == ["lifecycle", "expiring"]
@@ -105,8 +107,10 @@ def test_a_reader_that_reconnects_to_any_replica_gets_what_it_missed(pair):
         assert idle.heard()[0] == "deleted"
 
 
-def test_a_reader_that_comes_after_the_warning_time_is_warned_at_once_and_only_once(alone, replica):
-    one = replica(alone, warn_before=timedelta(hours=2), heartbeat=SOON)
+def test_a_reader_that_comes_after_the_warning_time_is_warned_at_once_and_only_once(
+    sqlite_url, start_replica
+):
+    one = start_replica(sqlite_url, warn_before=timedelta(hours=2), heartbeat=SOON)
     one.create("s1", minutes=2 * BRIEF)
     with one.watch("s1") as early:
         assert early.names(2) == ["lifecycle", "expiring"]
@@ -122,8 +126,8 @@ def test_a_reader_that_comes_after_the_warning_time_is_warned_at_once_and_only_o
         assert early.names(2) == ["extended", "expiring"]
 
 
-def test_without_notifications_a_change_arrives_with_the_heartbeat(shared_place, replica):
-    one, two = (replica(shared_place, heartbeat=SOON) for _ in range(2))
+def test_without_notifications_a_change_arrives_with_the_heartbeat(shared_store_url, start_replica):
+    one, two = (start_replica(shared_store_url, heartbeat=SOON) for _ in range(2))
     one.create("s1")
     two.store.is_silent = True
     with one.watch("s1") as stream:
@@ -132,8 +136,8 @@ def test_without_notifications_a_change_arrives_with_the_heartbeat(shared_place,
         assert stream.heard()[0] == "used"
 
 
-def test_all_streams_share_one_read_for_each_heartbeat(alone, replica):
-    one = replica(alone, heartbeat=SOON)
+def test_all_streams_share_one_read_for_each_heartbeat(sqlite_url, start_replica):
+    one = start_replica(sqlite_url, heartbeat=SOON)
     with ExitStack() as stack:
         streams = []
         for number in range(20):
@@ -149,9 +153,9 @@ def test_all_streams_share_one_read_for_each_heartbeat(alone, replica):
         assert 4 <= one.store.reads - before <= 6
 
 
-def test_more_streams_than_allowed_are_refused_until_one_is_closed(alone, replica):
+def test_more_streams_than_allowed_are_refused_until_one_is_closed(sqlite_url, start_replica):
     # Seen to fail with a stream whose end gives no slot back.
-    one = replica(alone, streams_per_session=2, streams_per_user=3)
+    one = start_replica(sqlite_url, streams_per_session=2, streams_per_user=3)
     for name in ("s1", "s2"):
         one.create(name)
 
@@ -179,23 +183,23 @@ def test_more_streams_than_allowed_are_refused_until_one_is_closed(alone, replic
         assert eventually(allowed)
 
 
-def test_the_stream_of_an_unknown_session_answers_404(alone, replica):
-    one = replica(alone)
+def test_the_stream_of_an_unknown_session_answers_404(sqlite_url, start_replica):
+    one = start_replica(sqlite_url)
     for name in ("never-was", "x" * 200):
         answer = one.client.get(one.path(name) + "/events")
         assert (answer.status_code, answer.json()) == (404, {"detail": "Session not found"})
 
 
-def test_without_a_horizon_the_deadline_ends_the_stream(alone, replica):
-    one = replica(alone, rules=Rules(horizon=timedelta(0)))
+def test_without_a_horizon_the_deadline_ends_the_stream(sqlite_url, start_replica):
+    one = start_replica(sqlite_url, rules=Rules(horizon=timedelta(0)))
     one.create("s1", minutes=BRIEF)
     with one.watch("s1") as stream:
         assert stream.names(3) == ["lifecycle", "expiring", "deleted"]
         assert stream.heard() is None
 
 
-def test_no_warning_is_sent_while_clean_up_is_disabled(alone, replica):
-    one = replica(alone, rules=Rules(enforced=False), heartbeat=SOON)
+def test_no_warning_is_sent_while_clean_up_is_disabled(sqlite_url, start_replica):
+    one = start_replica(sqlite_url, rules=Rules(enforced=False), heartbeat=SOON)
     one.create("s1", minutes=0.0001)
     with one.watch("s1") as stream:
         assert stream.heard()[1]["status"] == "waiting"
@@ -204,8 +208,8 @@ def test_no_warning_is_sent_while_clean_up_is_disabled(alone, replica):
         assert stream.heard()[0] == "used"
 
 
-def test_a_stream_shows_the_new_session_that_takes_an_expired_ones_id(alone, replica):
-    one = replica(alone)
+def test_a_stream_shows_the_new_session_that_takes_an_expired_ones_id(sqlite_url, start_replica):
+    one = start_replica(sqlite_url)
     one.create("s1", minutes=BRIEF)
     with one.watch("s1") as stream:
         assert stream.names(3) == ["lifecycle", "expiring", "expired"]
@@ -214,8 +218,8 @@ def test_a_stream_shows_the_new_session_that_takes_an_expired_ones_id(alone, rep
         assert (name, record["status"]) == ("lifecycle", "waiting")
 
 
-def test_a_reader_that_reads_nothing_is_disconnected(alone, replica):
-    one = replica(alone)
+def test_a_reader_that_reads_nothing_is_disconnected(sqlite_url, start_replica):
+    one = start_replica(sqlite_url)
     one.create("s1")
     host, port = one.url.removeprefix("http://").split(":")
     with socket.socket() as idle, one.watch("s1") as reader:
@@ -233,8 +237,8 @@ def test_a_reader_that_reads_nothing_is_disconnected(alone, replica):
             assert sent < 800
 
 
-def test_streams_outlive_an_outage_of_the_store(alone, replica, caplog):
-    one = replica(alone, heartbeat=SOON)
+def test_streams_outlive_an_outage_of_the_store(sqlite_url, start_replica, caplog):
+    one = start_replica(sqlite_url, heartbeat=SOON)
     one.create("s1")
     with one.watch("s1") as stream, caplog.at_level(logging.WARNING, "lapse.core.background"):
         assert stream.heard()[0] == "lifecycle"

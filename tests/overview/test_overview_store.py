@@ -129,8 +129,8 @@ async def test_adoption_and_its_undo_change_the_levels(store, stock):
     assert await levels(store) == {}
 
 
-async def test_concurrent_folds_lose_no_count_and_count_nothing_twice(pair):
-    one, other = pair
+async def test_concurrent_folds_lose_no_count_and_count_nothing_twice(two_stores):
+    one, other = two_stores
     for number in range(20):
         await create(one, f"before{number}")
 
@@ -215,9 +215,9 @@ async def test_nothing_is_due_while_clean_up_is_disabled(open_store):
     assert (found.expire, found.purge, found.stored) == (0, 0, 1)
 
 
-async def test_a_brake_holds_every_purge_until_it_is_released(pair):
+async def test_a_brake_holds_every_purge_until_it_is_released(two_stores):
     """Seen to fail with the brake left out of the purge's condition."""
-    one, other = pair
+    one, other = two_stores
     await create(one, "s1")
     await create(one, "s2", ttl=DAY)
     await one.at(DUE).expire_due(10)

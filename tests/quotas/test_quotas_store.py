@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from backends import HOUR, NO_STATE, T0, TICK, TTL, by, create, ids, key, message, note, use
+from backends import HOUR, NO_STATE, T0, TICK, TTL, create, ids, key, message, note, store_at, use
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Status
 from lapse.quotas.rules import Bucket, Draw, Drawer
 
@@ -14,14 +14,14 @@ HOME = Bucket.of(Drawer.ADDRESS, "home", 30)
 ALL = Bucket.of(Drawer.ALL, "", 60)
 
 
-async def drawn(store, buckets, times, now=T0):
+async def count_draws(store, buckets, times, now=T0):
     """How often one may draw, of so many tries."""
     draws = [await store.at(now).draw(buckets) for _ in range(times)]
     return sum(not one.wait for one in draws)
 
 
 async def excess(store, *, user=None, site=None, name="s1", site_name="home", now=T0):
-    expired = await by(store, now).expire_excess(
+    expired = await store_at(store, now).expire_excess(
         key(name), site=site_name, per_user=user, per_site=site
     )
     return sorted(change.record.key.session_id for change in expired.changes)
@@ -35,23 +35,23 @@ async def create_at(store, where, *, now=T0, site="home", ttl=TTL):
 
 
 async def test_a_bucket_gives_its_burst_and_then_its_rate(store):
-    assert await drawn(store, [ANN], 15) == 10
+    assert await count_draws(store, [ANN], 15) == 10
     assert await store.at(T0).draw([ANN]) == Draw(6 * SECOND, ANN.name)
     assert await store.at(T0 + 6 * SECOND - TICK).draw([ANN]) == Draw(TICK, ANN.name)
-    assert await drawn(store, [ANN], 3, T0 + 6 * SECOND) == 1
-    assert await drawn(store, [ANN], 15, T0 + MINUTE) == 9
-    assert await drawn(store, [ANN], 15, T0 + 9 * MINUTE) == 10
+    assert await count_draws(store, [ANN], 3, T0 + 6 * SECOND) == 1
+    assert await count_draws(store, [ANN], 15, T0 + MINUTE) == 9
+    assert await count_draws(store, [ANN], 15, T0 + 9 * MINUTE) == 10
 
 
 async def test_no_bucket_is_drawn_from_if_one_of_them_is_empty(store):
     bob = Bucket.of(Drawer.USER, "bob", 10)
-    assert await drawn(store, [ANN, HOME, ALL], 15) == 10
-    assert await drawn(store, [bob, HOME, ALL], 5) == 5
+    assert await count_draws(store, [ANN, HOME, ALL], 15) == 10
+    assert await count_draws(store, [bob, HOME, ALL], 5) == 5
     eve = Bucket.of(Drawer.USER, "eve", 100)
-    assert await drawn(store, [eve, HOME, ALL], 99) == 15
+    assert await count_draws(store, [eve, HOME, ALL], 99) == 15
     assert await store.at(T0).draw([eve, HOME, ALL]) == Draw(2 * SECOND, HOME.name)
     elsewhere = Bucket.of(Drawer.ADDRESS, "elsewhere", 99)
-    assert await drawn(store, [eve, elsewhere, ALL], 99) == 30
+    assert await count_draws(store, [eve, elsewhere, ALL], 99) == 30
     assert (await store.at(T0).draw([ALL])).bucket == "all"
 
 
@@ -61,18 +61,18 @@ async def test_a_refusal_names_the_bucket_that_takes_longest_to_fill(store):
     assert await store.at(T0).draw([slow, ALL]) == Draw(MINUTE, slow.name)
 
 
-async def test_concurrent_draws_never_take_more_than_the_bucket_holds(pair):
-    calls = (pair[n % 2].at(T0).draw([ANN, ALL]) for n in range(60))
+async def test_concurrent_draws_never_take_more_than_the_bucket_holds(two_stores):
+    calls = (two_stores[n % 2].at(T0).draw([ANN, ALL]) for n in range(60))
     draws = await asyncio.gather(*calls)
     assert sum(not one.wait for one in draws) == 10
 
 
 async def test_full_buckets_are_forgotten_and_others_are_not(store):
-    await drawn(store, [ANN], 10)
+    await count_draws(store, [ANN], 10)
     await store.at(T0).draw([HOME])
     await store.at(T0 + 10 * SECOND).forget_buckets()
-    assert await drawn(store, [ANN], 10, T0 + 12 * SECOND) == 2
-    assert await drawn(store, [HOME], 99, T0 + 12 * SECOND) == 30
+    assert await count_draws(store, [ANN], 10, T0 + 12 * SECOND) == 2
+    assert await count_draws(store, [HOME], 99, T0 + 12 * SECOND) == 30
 
 
 # What exceeds a quota.
@@ -190,36 +190,37 @@ async def test_no_session_over_the_quota_expires_while_clean_up_is_disabled(open
     assert await excess(store, user=1, site=1) == []
 
 
-async def test_concurrent_creations_leave_as_many_waiting_sessions_as_allowed(pair):
+async def test_concurrent_creations_leave_as_many_waiting_sessions_as_allowed(two_stores):
     """Seen to fail when a creation looks for what exceeds before it is committed."""
 
     async def create_one(number):
-        store = pair[number % 2]
+        store = two_stores[number % 2]
         await create(store, f"s{number}", now=None)
         await store.expire_excess(key(), site=None, per_user=3, per_site=None)
 
     await asyncio.gather(*(create_one(number) for number in range(20)))
-    assert len(await pair[0].list("app", "ann")) == 3
+    assert len(await two_stores[0].list("app", "ann")) == 3
 
 
-async def test_a_message_survives_concurrent_creations_over_its_users_quota(pair):
+async def test_a_message_survives_concurrent_creations_over_its_users_quota(two_stores):
     """Seen to fail with an expiry that does not repeat the condition under the row's lock."""
     for number in range(6):
-        names = [f"{number}-{place}" for place in range(8)]
-        revisions = [await create(pair[0], name, now=None) for name in names]
+        names = [f"{number}-{position}" for position in range(8)]
+        revisions = [await create(two_stores[0], name, now=None) for name in names]
         calls = [
-            pair[place % 2].append(
+            two_stores[position % 2].append(
                 key(name), message(f"m{name}", at=revision.update_time), revision
             )
-            for place, (name, revision) in enumerate(zip(names, revisions, strict=True))
+            for position, (name, revision) in enumerate(zip(names, revisions, strict=True))
         ]
         over = [
-            store.expire_excess(key(), site=None, per_user=1, per_site=None) for store in pair * 2
+            store.expire_excess(key(), site=None, per_user=1, per_site=None)
+            for store in two_stores * 2
         ]
         mixed = [call for both in zip(calls[:4], over, strict=True) for call in both]
         await asyncio.gather(*mixed, *calls[4:])
         for name in names:
-            assert (await pair[1].lifecycle(key(name))).status is Status.USED
+            assert (await two_stores[1].lifecycle(key(name))).status is Status.USED
 
 
 async def tallied(store, moment):
@@ -291,15 +292,15 @@ async def test_a_session_too_old_for_a_whole_ttl_is_not_reused(store):
     assert await reuse(store, now=late + TICK) is None
 
 
-async def test_a_session_gets_reused_or_a_first_message_never_both(pair):
+async def test_a_session_gets_reused_or_a_first_message_never_both(two_stores):
     """Seen to fail when the condition is not repeated where the row is changed."""
     for number in range(6):
         where = key(f"s{number}")
-        revision = await create(pair[0], where, now=None)
+        revision = await create(two_stores[0], where, now=None)
         _, found = await asyncio.gather(
-            pair[0].append(where, message(at=revision.update_time), revision),
-            pair[1].reuse_waiting(key(), ttl=TTL, metadata={}),
+            two_stores[0].append(where, message(at=revision.update_time), revision),
+            two_stores[1].reuse_waiting(key(), ttl=TTL, metadata={}),
         )
-        record = await pair[0].lifecycle(where)
+        record = await two_stores[0].lifecycle(where)
         assert (record.status, record.expires_at) == (Status.USED, None)
         assert all(change.record.status is Status.WAITING for change in found.changes)

@@ -10,7 +10,7 @@ from serving import serving
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
-def replicas(request, tmp_path_factory):
+def start_replica(request, tmp_path_factory):
     """Start servers on one store: each call of the fixture's value gives one more."""
     folder = tmp_path_factory.mktemp(f"runs-{request.param}")
     with ExitStack() as stack:
@@ -25,13 +25,13 @@ def replicas(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def servers(replicas):
+def servers(start_replica):
     """Two servers on one store."""
-    return replicas(), replicas()
+    return start_replica(), start_replica()
 
 
 @pytest.fixture(scope="session")
-def strict(tmp_path_factory):
+def strict_server(tmp_path_factory):
     """A server whose runs are few and short."""
     limits = {
         "LAPSE_RUN_SECONDS": "2",

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from playwright.async_api import async_playwright
 
-from run_reading import begin, fresh, path
+from run_reading import begin, new_session_id, path
 
 CHROMIUM = shutil.which("chromium")
 
@@ -91,10 +91,10 @@ async def until(page, condition):
     await page.wait_for_function(f"window.seen.some(one => {condition})")
 
 
-@pytest.mark.parametrize("replicas", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("start_replica", ["sqlite"], indirect=True)
 async def test_a_browser_whose_stream_is_cut_resumes_the_run(servers, tmp_path):
     """Seen to fail when the frames carry no ids: the browser then has the first step twice."""
-    session = fresh()
+    session = new_session_id()
     run_id = begin(servers[0], session, f"gated 3 {tmp_path}")
     async with browsing(servers[0].url) as (page, line):
         await page.evaluate(READ, path(session))

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from backends import T0, TICK, by, create, key, message, use
+from backends import T0, TICK, create, key, message, store_at, use
 from lapse.core.documents import StateDelta
 from lapse.core.errors import RunInFlightError, TooManyRunsError
 from lapse.runs.store import KEPT, STALE, RunStatus
@@ -20,7 +20,9 @@ def said(event_id, *, at, invocation="e-m1", author="parrot"):
 
 
 async def begin(store, run_id="r1", session="s1", *, now=T0, most_of_user=MANY, user="ann"):
-    return await by(store, now).begin_run(key(session, user), run_id, most_of_user=most_of_user)
+    return await store_at(store, now).begin_run(
+        key(session, user), run_id, most_of_user=most_of_user
+    )
 
 
 async def test_a_run_begins_and_is_found(store):
@@ -41,9 +43,9 @@ async def test_a_session_has_one_run_at_a_time(store):
     await begin(store, "r2", "s2")
 
 
-async def test_one_of_many_runs_begun_at_once_is_accepted(pair):
+async def test_one_of_many_runs_begun_at_once_is_accepted(two_stores):
     """Seen to fail without the unique index of runs in flight."""
-    one, other = pair
+    one, other = two_stores
     begun = await asyncio.gather(
         *(begin(store, f"r{n}", now=None) for n, store in enumerate((one, other) * 5)),
         return_exceptions=True,
@@ -65,8 +67,8 @@ async def test_a_run_without_a_heartbeat_is_interrupted_and_the_next_may_begin(s
     assert (await store.at(T0 + STALE).find_run(key())).run_id == "r2"
 
 
-async def test_one_of_many_concurrent_runs_takes_the_place_of_a_dead_run(pair):
-    one, other = pair
+async def test_one_of_many_concurrent_runs_takes_the_place_of_a_dead_run(two_stores):
+    one, other = two_stores
     await begin(one, "dead")
     begun = await asyncio.gather(
         *(begin(store, f"r{n}", now=T0 + STALE) for n, store in enumerate((one, other) * 5)),

@@ -6,7 +6,17 @@ import socket
 
 import pytest
 
-from run_reading import begin, fresh, got, path, post, read, reading, steps, walked
+from run_reading import (
+    begin,
+    expected_steps,
+    new_session_id,
+    parse_events,
+    path,
+    post,
+    read,
+    reading,
+    steps_of,
+)
 from serving import eventually
 
 
@@ -18,7 +28,7 @@ wherever = pytest.mark.parametrize("where", ["same", "other"])
 
 
 def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(servers, tmp_path):
-    server, session = servers[0], fresh()
+    server, session = servers[0], new_session_id()
     answer = post(server, session, f"gated 2 {tmp_path}")
     told = answer.json()
     assert (told["success"], told["sessionId"], told["status"]) == (True, session, "running")
@@ -27,7 +37,7 @@ def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(server
     assert (record["status"], record["metadata"]["kind"]) == ("used", "legacy-session")
     with server.client.stream("GET", told["stream"]) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
-        events = got(response.iter_lines())
+        events = parse_events(response.iter_lines())
         assert next(events).text == "1a"
         (tmp_path / "1").touch()
         (tmp_path / "2").touch()
@@ -40,16 +50,16 @@ def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(server
 
 @pytest.mark.parametrize("field", ["query", "newMessage"])
 def test_older_names_for_a_message_and_adks_own_are_accepted(servers, field):
-    server, session = servers[0], fresh()
+    server, session = servers[0], new_session_id()
     message = {"parts": [{"text": "walk 1"}]} if field == "newMessage" else "walk 1"
     assert server.client.post(path(session), json={field: message}).status_code == 200
-    assert steps(read(server, session)) == walked(1)
+    assert steps_of(read(server, session)) == expected_steps(1)
 
 
 @pytest.mark.parametrize("order", ["walk 2", "artifact", "fail"])
 def test_frames_equal_those_of_run_sse_byte_for_byte(servers, order):
     """ADK's own stream, the detached one, and the one that is read back from the store."""
-    server, session = servers[0], fresh()
+    server, session = servers[0], new_session_id()
     server.create("walker", sessionId=session)
     body = {
         "appName": "walker",
@@ -67,7 +77,7 @@ def test_frames_equal_those_of_run_sse_byte_for_byte(servers, order):
 
     assert shape(detached) == shape(plain)
     # And what is stored reads as it was sent.
-    whole = [event for event in got(detached.splitlines()) if "content" in event.said]
+    whole = [event for event in parse_events(detached.splitlines()) if "content" in event.said]
     sent = [event.data for event in whole if not event.is_partial]
     again = read(servers[0], session)
     kept = [event.data for event in again if event.kind == "message" and not event.is_partial]
@@ -90,7 +100,7 @@ def _without_accidents(said, frame):
 @wherever
 def test_a_resumed_stream_continues_after_the_last_frame_received(servers, where, tmp_path):
     """Seen to fail when a resume begins at the run's start, or with the live rest."""
-    session = fresh()
+    session = new_session_id()
     begin(servers[0], session, f"gated 4 {tmp_path}")
     for gate in "12":
         (tmp_path / gate).touch()
@@ -108,13 +118,13 @@ def test_a_resumed_stream_continues_after_the_last_frame_received(servers, where
                 break
     (tmp_path / "4").touch()
     seen += read(replica(servers, where), session, seen[-1].id)
-    assert steps(seen) == walked(4)
+    assert steps_of(seen) == expected_steps(4)
     assert seen[-1].kind == "done"
 
 
 @wherever
 def test_a_stream_cut_in_the_middle_of_partial_text_loses_no_event(servers, where, tmp_path):
-    session = fresh()
+    session = new_session_id()
     begin(servers[0], session, f"gated 2 {tmp_path}")
     with reading(servers[0], session) as events:
         first = next(events)
@@ -123,42 +133,42 @@ def test_a_stream_cut_in_the_middle_of_partial_text_loses_no_event(servers, wher
         (tmp_path / "1").touch()
         (tmp_path / "2").touch()
         rest = list(events)
-    assert steps(rest) == walked(2)
+    assert steps_of(rest) == expected_steps(2)
     if where == "same":
         assert [event.text for event in rest[:2]] == ["1b", "step 1"]
 
 
 @wherever
 def test_a_run_can_be_read_and_resumed_after_its_end(servers, where):
-    session = fresh()
+    session = new_session_id()
     begin(servers[0], session, "walk 5")
     whole = read(servers[0], session)
     server = replica(servers, where)
     again = read(server, session)
-    assert steps(again) == walked(5)
+    assert steps_of(again) == expected_steps(5)
     for event in whole:
         if event.kind == "done":
             answer = server.client.get(path(session), headers={"Last-Event-ID": event.id})
             assert answer.status_code == 204
         elif not event.is_partial:
             number = int(event.text.removeprefix("step "))
-            assert steps(read(server, session, event.id)) == walked(5, number + 1)
+            assert steps_of(read(server, session, event.id)) == expected_steps(5, number + 1)
 
 
 @wherever
 def test_events_with_equal_or_earlier_timestamps_keep_their_order(servers, where):
     """Seen to fail when the timestamps of a run's events are left as they are."""
-    session = fresh()
+    session = new_session_id()
     begin(servers[0], session, "twins 6")
     whole = read(servers[0], session)
-    assert steps(whole) == walked(6)
+    assert steps_of(whole) == expected_steps(6)
     server = replica(servers, where)
-    assert steps(read(server, session)) == walked(6)
-    assert steps(read(server, session, whole[2].id)) == walked(6, 4)
+    assert steps_of(read(server, session)) == expected_steps(6)
+    assert steps_of(read(server, session, whole[2].id)) == expected_steps(6, 4)
 
 
 def test_a_resume_between_the_two_frames_of_an_event_begins_with_the_second(servers):
-    session = fresh()
+    session = new_session_id()
     begin(servers[0], session, "artifact")
     # The stream of the live run, and that of the stored one.
     for whole in (read(servers[0], session), read(servers[1], session)):
@@ -171,11 +181,11 @@ def test_a_resume_between_the_two_frames_of_an_event_begins_with_the_second(serv
 
 
 def test_readers_of_every_kind_get_all_of_ten_thousand_events(servers):
-    session = fresh()
+    session = new_session_id()
     number = 10_000 if "sqlite" in str(servers[0].folder) else 2_500
     begin(servers[0], session, f"flood {number}")
     here = _read_all(servers[0], session)
-    assert steps(here) == walked(number // 5)
+    assert steps_of(here) == expected_steps(number // 5)
     there = read(servers[1], session)
     stored = [event.id for event in here if event.kind == "done" or not event.is_partial]
     assert [event.id for event in there] == stored
@@ -183,10 +193,10 @@ def test_readers_of_every_kind_get_all_of_ten_thousand_events(servers):
     assert [event.id for event in read(servers[0], session, late)] == stored[235:]
 
 
-@pytest.mark.parametrize("replicas", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("start_replica", ["sqlite"], indirect=True)
 def test_a_slow_reader_is_disconnected_and_can_resume(servers, tmp_path):
     """Seen to fail when the ring keeps everything for it."""
-    server, session, gate = servers[0], fresh(), tmp_path / "gate"
+    server, session, gate = servers[0], new_session_id(), tmp_path / "gate"
     begin(server, session, f"flood 1000 20000 {gate}")
     dropped = server.metric("lapse_run_readers_dropped_total")
     with socket.socket() as slow:
@@ -196,7 +206,7 @@ def test_a_slow_reader_is_disconnected_and_can_resume(servers, tmp_path):
         slow.sendall(f"GET {path(session)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         assert slow.recv(12) == b"HTTP/1.1 200"
         gate.touch()
-        assert steps(_read_all(server, session)) == walked(200)
+        assert steps_of(_read_all(server, session)) == expected_steps(200)
         text = b""
         while not text.endswith(b"\r\n0\r\n\r\n"):
             text += slow.recv(1 << 16)
@@ -205,7 +215,7 @@ def test_a_slow_reader_is_disconnected_and_can_resume(servers, tmp_path):
     *_, last = re.findall(rb"^id: (\S+)\n", text, re.MULTILINE)
     had = re.findall(rb'"text":"(step \d+)"', text)
     rest = read(server, session, last)
-    assert [step.decode() for step in had] + steps(rest) == walked(200)
+    assert [step.decode() for step in had] + steps_of(rest) == expected_steps(200)
 
 
 def _read_all(server, session):
@@ -217,24 +227,24 @@ def _read_all(server, session):
 
 
 def test_the_latest_run_is_streamed_unless_one_is_named(servers):
-    session = fresh()
+    session = new_session_id()
     first = begin(servers[0], session, "walk 1")
     read(servers[0], session)
     begin(servers[0], session, "walk 3")
-    assert steps(read(servers[1], session)) == walked(3)
-    assert steps(read(servers[1], session, run_id=first)) == walked(1)
+    assert steps_of(read(servers[1], session)) == expected_steps(3)
+    assert steps_of(read(servers[1], session, run_id=first)) == expected_steps(1)
 
 
 def test_a_post_that_accepts_event_streams_is_answered_with_the_stream(servers):
-    session = fresh()
+    session = new_session_id()
     with servers[0].client.stream(
         "POST",
         path(session),
         json={"message": "walk 2"},
         headers={"Accept": "text/event-stream"},
     ) as response:
-        events = list(got(response.iter_lines()))
-    assert steps(events) == walked(2)
+        events = list(parse_events(response.iter_lines()))
+    assert steps_of(events) == expected_steps(2)
     assert response.headers["Lapse-Run"] == events[-1].said["runId"]
 
 
@@ -248,12 +258,12 @@ def test_a_detached_run_outlives_its_connection_and_a_plain_run_does_not(servers
         body = server.run_body(session, f"gated 2 {folder}") | {"appName": "walker"}
         with server.client.stream("POST", "/run_sse", json=body, headers=header) as response:
             (folder / "1").touch()
-            for event in got(response.iter_lines()):
+            for event in parse_events(response.iter_lines()):
                 if not event.is_partial:
                     break
         if outlives:
             (folder / "2").touch()
-            assert steps(read(servers[1], session, event.id)) == ["step 2"]
+            assert steps_of(read(servers[1], session, event.id)) == ["step 2"]
         else:
             # ADK seals the history of a run that its client has left.
             stored = server.path(session, "walker")
@@ -266,7 +276,7 @@ def test_a_detached_run_resurrects_its_expired_session(servers):
     session = server.create("walker", options={"ttl_minutes": 0.0005})
     eventually(lambda: server.lifecycle(session, "walker")["status"] == "expired")
     begin(server, session, "walk 1")
-    assert steps(read(server, session)) == walked(1)
+    assert steps_of(read(server, session)) == expected_steps(1)
     record = server.lifecycle(session, "walker")
     assert record["status"] == "used"
     assert record["resurrections"]

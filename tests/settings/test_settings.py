@@ -20,7 +20,7 @@ from lapse.ttl import Policy, Targets
 
 
 @pytest.fixture(autouse=True)
-def _bare(tmp_path, monkeypatch):
+def _no_settings(tmp_path, monkeypatch):
     """Start from no settings at all, in an empty directory."""
     for name in list(os.environ):
         if name.upper().startswith(("LAPSE_", "SESSION_CLEANUP_")):
@@ -29,7 +29,7 @@ def _bare(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def given(tmp_path, monkeypatch):
+def set_variable(tmp_path, monkeypatch):
     """Return a function that sets a variable in the environment or in `.env.local`."""
 
     def give(where, name, text):
@@ -107,8 +107,8 @@ def test_the_documented_defaults_hold_without_any_setting():
         ("LAPSE_TTL_DESIGN_EFFECT", "2", {"ttl_design_effect": 2}),
     ],
 )
-def test_a_setting_is_read(given, where, name, text, expected):
-    given(where, name, text)
+def test_a_setting_is_read(set_variable, where, name, text, expected):
+    set_variable(where, name, text)
     assert load_settings().model_dump().items() >= expected.items()
 
 
@@ -219,8 +219,10 @@ def test_a_wrong_value_is_refused_with_the_name_of_its_setting(monkeypatch, name
     ],
 )
 @pytest.mark.parametrize("where", ["environment", "file"])
-def test_an_unknown_setting_is_refused_with_the_nearest_known_name(given, where, wrong, right):
-    given(where, wrong, "1")
+def test_an_unknown_setting_is_refused_with_the_nearest_known_name(
+    set_variable, where, wrong, right
+):
+    set_variable(where, wrong, "1")
     assert problems() == (f"{wrong.upper()} is not a setting; did you mean {right}?",)
 
 

@@ -31,7 +31,7 @@ WITH_AUTHENTICATION = {
 
 
 @pytest.fixture(autouse=True)
-def _bare(tmp_path, monkeypatch):
+def _no_settings(tmp_path, monkeypatch):
     """Start from no settings at all, in an empty directory."""
     for name in list(os.environ):
         if name.upper().startswith(("LAPSE_", "SESSION_CLEANUP_")):

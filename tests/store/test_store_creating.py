@@ -205,9 +205,9 @@ async def test_a_store_pings_while_open_and_is_unavailable_once_closed(store):
             await call
 
 
-async def test_a_store_at_another_time_shares_and_closes_with_the_original(place):
+async def test_a_store_at_another_time_shares_and_closes_with_the_original(store_url):
     """Seen to fail with a view that had lanes, or connections, of its own."""
-    store = store_with_parts(place)
+    store = store_with_parts(store_url)
     later = store.at(DUE)
     await create(later.at(T0))
     assert (await store.at(T0).lifecycle(key())).status is Status.WAITING

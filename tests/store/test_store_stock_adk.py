@@ -1,4 +1,4 @@
-"""Beside stock ADK on one place: what it wrote, what it sees, and keys that both hold."""
+"""Lapse and stock ADK on one database: what it wrote, what it sees, and keys that both hold."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -10,7 +10,7 @@ BOUND = 30.0
 """Seconds until a wait gives up: far from what it takes, and a failure, never a measure."""
 
 
-class Watched:
+class Recorder:
     """Everything that came, and a way to wait for what has not come yet."""
 
     def __init__(self):
@@ -32,20 +32,20 @@ class Watched:
         await self.until(lambda seen: len(seen) >= number)
 
 
-class Heard:
+class Observed:
     """What a sweeper let the world know."""
 
     def __init__(self):
-        self.changes, self.reports, self.faults = Watched(), Watched(), Watched()
+        self.changes, self.reports, self.faults = Recorder(), Recorder(), Recorder()
 
 
 @pytest.fixture
-async def heard():
-    return Heard()
+async def observed():
+    return Observed()
 
 
 @pytest.fixture
-async def feed(heard):
+async def feed(observed):
     feed = Feed()
-    feed.subscribe(heard.changes)
+    feed.subscribe(observed.changes)
     return feed

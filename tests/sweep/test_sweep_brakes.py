@@ -61,9 +61,9 @@ async def test_a_backlog_that_is_small_or_a_small_share_of_all_sessions_is_purge
     assert (report.purged, report.braking.brake) == (due, None)
 
 
-async def test_a_backlog_over_the_share_is_held_on_every_replica(pair):
+async def test_a_backlog_over_the_share_is_held_on_every_replica(two_stores):
     """Seen to fail with the brake left out of the purge's condition, and with no look."""
-    one, other = pair
+    one, other = two_stores
     await backlog(one, due=6, living=5)
     mine, yours = Brakes(OPTIONS), Brakes(BrakeOptions(share=1))
     (first,) = await sweeps(one, mine)
@@ -85,8 +85,8 @@ async def test_a_backlog_over_the_share_is_held_on_every_replica(pair):
     assert {report.braking.let_go for report in reports[1:]} == {None}
 
 
-async def test_one_of_two_concurrent_sweepers_sets_the_brake(pair):
-    one, other = pair
+async def test_one_of_two_concurrent_sweepers_sets_the_brake(two_stores):
+    one, other = two_stores
     await backlog(one, due=6, living=0)
     reports = await asyncio.gather(
         *(sweep_once(store, Feed(), brakes=Brakes(OPTIONS)) for store in (one, other) * 3)
@@ -207,17 +207,17 @@ async def test_without_a_horizon_the_brake_holds_expiries_as_well(open_store):
     assert (report.expired, report.purged) == (6, 6)
 
 
-async def test_sweepers_log_a_brake_once_and_go_on_when_it_is_confirmed(pair, caplog):
-    await backlog(pair[0], due=6, living=0)
+async def test_sweepers_log_a_brake_once_and_go_on_when_it_is_confirmed(two_stores, caplog):
+    await backlog(two_stores[0], due=6, living=0)
     metrics = Metrics()
-    sweeps_counted, stored = SweepMetrics(metrics), StoreMetrics(pair[0], metrics)
+    sweeps_counted, stored = SweepMetrics(metrics), StoreMetrics(two_stores[0], metrics)
     metrics.registry.register(stored)
     metrics.refresh(stored.refresh)
     feed, gone, held, free = Feed(), [], asyncio.Event(), asyncio.Event()
     feed.subscribe(lambda change: change.kind is ChangeKind.PURGED and gone.append(change))
     reports = []
 
-    def heard(report):
+    def on_report(report):
         reports.append(report)
         log_sweep(report)
         sweeps_counted.count_sweep(report)
@@ -230,8 +230,8 @@ async def test_sweepers_log_a_brake_once_and_go_on_when_it_is_confirmed(pair, ca
     pause = timedelta(milliseconds=20)
     async with (
         asyncio.timeout(30),
-        Sweeper(pair[0], feed, on_report=heard, brakes=OPTIONS, longest_sleep=pause),
-        Sweeper(pair[1], feed, on_report=heard, brakes=OPTIONS, longest_sleep=pause),
+        Sweeper(two_stores[0], feed, on_report=on_report, brakes=OPTIONS, longest_sleep=pause),
+        Sweeper(two_stores[1], feed, on_report=on_report, brakes=OPTIONS, longest_sleep=pause),
     ):
         await held.wait()
         assert not gone
@@ -239,10 +239,10 @@ async def test_sweepers_log_a_brake_once_and_go_on_when_it_is_confirmed(pair, ca
         assert 'lapse_brake{reason="share"} 1.0' in text
         assert 'lapse_brake{reason="clock"} 0.0' in text
         assert 'lapse_brakes_total{reason="share"} 1.0' in text
-        assert await confirm(pair[0], "ann") is not None
+        assert await confirm(two_stores[0], "ann") is not None
         await free.wait()
     assert {change.record.key for change in gone} == {key(f"due{n}") for n in range(6)}
     said = [record.message for record in caplog.records]
     assert said.count("brake set: nothing is purged") == 2  # one line for each process
     assert said.count("brake confirmed") == 1
-    assert (await pair[0].overview(since=HOUR)).swept_at is not None
+    assert (await two_stores[0].overview(since=HOUR)).swept_at is not None

@@ -31,7 +31,7 @@ def change(kind, **facts):
 
 
 @pytest.fixture(autouse=True)
-def _everything(caplog):
+def _log_everything(caplog):
     caplog.set_level(logging.DEBUG, logger="lapse")
 
 

@@ -53,9 +53,11 @@ def names(text):
 def test_alerts_and_dashboard_use_existing_metrics_only():
     page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     documented = set(re.findall(r"^\| `(lapse_\w+)` \|", page, re.MULTILINE))
-    asked = names(ALERTS.read_text("utf-8")) | names(" ".join(expr for _, expr in queries()))
-    assert asked
-    assert asked <= documented
+    query_prometheus = names(ALERTS.read_text("utf-8")) | names(
+        " ".join(expr for _, expr in queries())
+    )
+    assert query_prometheus
+    assert query_prometheus <= documented
 
 
 def test_each_alert_is_documented_and_tested():
@@ -158,7 +160,7 @@ def load(server):
     assert not faults, faults
 
 
-def asked(client, expr):
+def query_prometheus(client, expr):
     """Return the values that a panel's query finds."""
     expr = expr.replace("$__rate_interval", "5s").replace("$app", ".*")
     answer = client.get("/query", params={"query": expr}).raise_for_status().json()
@@ -168,7 +170,7 @@ def asked(client, expr):
 def answers(client):
     """Return whether Prometheus is up and has seen a message that found an expired session."""
     try:
-        return asked(client, 'lapse_sessions_resurrected_total{cause="run"}')
+        return query_prometheus(client, 'lapse_sessions_resurrected_total{cause="run"}')
     except httpx.HTTPError:
         return False
 
@@ -186,7 +188,7 @@ def test_each_panel_of_the_dashboard_finds_data(tmp_path):
             if title == "Brakes":
                 continue  # annotations are there when a brake was set
             try:
-                eventually(lambda expr=expr: found(asked(client, expr)), within=20)
+                eventually(lambda expr=expr: found(query_prometheus(client, expr)), within=20)
             except AssertionError:
                 pytest.fail(f"{title}: no data for {expr}")
         groups = client.get("/rules").json()["data"]["groups"]

@@ -36,7 +36,7 @@ async def counted(store, since=DAY) -> Counter:
     return found
 
 
-async def hear(store, name, age, **options):
+async def use_at_age(store, name, age, **options):
     revision = await create(store, name, **options)
     at = options.get("now", T0) + age
     await store.at(at).append(key(name) if isinstance(name, str) else name, message(), revision)
@@ -51,8 +51,8 @@ async def fold(store, now=LATER, segments=()):
 async def test_a_first_message_is_counted_in_the_bucket_whose_upper_edge_includes_its_age(
     store, edge
 ):
-    await hear(store, PLAIN, EDGES[edge], ttl=timedelta(days=2))
-    await hear(store, CONTROL, EDGES[edge] + TICK, ttl=timedelta(days=2))
+    await use_at_age(store, PLAIN, EDGES[edge], ttl=timedelta(days=2))
+    await use_at_age(store, CONTROL, EDGES[edge] + TICK, ttl=timedelta(days=2))
     assert await counted(store) == {
         ("", DAY, Outcome.USED, edge - 1): 1,
         ("", DAY, Outcome.CONTROL, edge): 1,
@@ -80,7 +80,7 @@ async def test_a_message_that_resurrects_is_counted_at_its_age(store):
 
 
 async def test_a_session_that_is_created_by_its_first_message_is_not_observed(store):
-    await hear(store, PLAIN, TICK, metadata={"kind": "legacy-session"})
+    await use_at_age(store, PLAIN, TICK, metadata={"kind": "legacy-session"})
     assert not await counted(store)
 
 
@@ -182,9 +182,9 @@ async def test_a_recount_from_the_records_gives_the_same_numbers(store):
         await fold(store, segments=[Scope("a", "x"), Scope("b", "x")])
 
 
-async def test_concurrent_and_repeated_folds_count_nothing_twice(pair):
+async def test_concurrent_and_repeated_folds_count_nothing_twice(two_stores):
     """Seen to fail, on SQLite, when the rows that were counted stayed."""
-    one, other = pair
+    one, other = two_stores
     for turn in range(5):
         for number in range(10):
             await use(one, f"s{turn}-{number}")
@@ -201,7 +201,7 @@ async def test_concurrent_and_repeated_folds_count_nothing_twice(pair):
 
 async def test_a_fold_keeps_the_current_day_and_merges_segments_over_the_limit(store):
     for number, segment in enumerate(["x", "y", "x"]):
-        await hear(store, f"s{number}", TTL / 2, metadata={"segment": segment})
+        await use_at_age(store, f"s{number}", TTL / 2, metadata={"segment": segment})
     before = await counted(store)
     await fold(store, now=T0)
     assert await counted(store) == before
@@ -224,7 +224,7 @@ def test_at_most_eight_segments_are_distinguished_the_known_ones_first():
 
 async def test_the_newest_first_messages_of_each_segment_are_found(store):
     for number in range(5):
-        await hear(
+        await use_at_age(
             store,
             key(f"s{number}", user=f"u{number}"),
             number * TTL,
@@ -239,9 +239,9 @@ async def test_the_newest_first_messages_of_each_segment_are_found(store):
     }
 
 
-async def test_one_of_two_concurrent_rounds_counts(pair):
+async def test_one_of_two_concurrent_rounds_counts(two_stores):
     """Seen to fail without the version in the condition."""
-    one, other = pair
+    one, other = two_stores
     start = await one.at(T0).ttl_round()
     assert (start.now, start.slot, start.version) == (T0, None, 0)
     for slot in (7, 8):

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.runners import Runner
 
-from adk_builders import APP, USER, created, eventually, got, spoken
+from adk_builders import APP, USER, create_session, eventually, get_session, message_event
 from lapse import LapseSessionService, Settings, mount
 from lapse.core.errors import StoreUnavailableError
 from lapse.demo.agents.concierge.agent import root_agent
@@ -47,10 +47,10 @@ def lifecycle_of(session):
 
 async def test_the_lifecycle_routes_answer(service, app):
     async with serving(app) as client:
-        session = await created(service, metadata={"page": "home"})
+        session = await create_session(service, metadata={"page": "home"})
         record = (await client.get(lifecycle_of(session))).json()
         assert (record["status"], record["metadata"]["page"]) == ("waiting", "home")
-        await service.append_event(session, spoken())
+        await service.append_event(session, message_event())
         assert (await client.get(lifecycle_of(session))).json()["status"] == "used"
 
 
@@ -58,7 +58,7 @@ async def test_the_health_routes_answer(service, app):
     async with serving(app) as client:
         assert (await client.get("/livez")).status_code == 200
         assert (await client.get("/readyz")).json() == {"status": "ready"}
-        await created(service)
+        await create_session(service)
         assert (
             f'lapse_sessions_created_total{{app="{APP}"}} 1.0'
             in (await client.get("/metrics")).text
@@ -73,7 +73,7 @@ async def test_the_sweeper_runs_for_the_applications_lifetime(service, app):
         return [str(change.kind) for change in changes] == ["created", "expired"]
 
     async with serving(app):
-        await created(service, ttl_minutes=0.0005)
+        await create_session(service, ttl_minutes=0.0005)
         await eventually(expired)
 
 
@@ -81,23 +81,23 @@ async def test_without_a_sweeper_deadlines_hold_and_the_application_is_ready(ser
     app = FastAPI()
     mount(app, service, Settings(sweeper=False))
     async with serving(app) as client:
-        session = await created(service, ttl_minutes=0.0005)
+        session = await create_session(service, ttl_minutes=0.0005)
 
         async def expired():
             return (await client.get(lifecycle_of(session))).json()["status"] == "expired"
 
         await eventually(expired)
-        assert await got(service, session.id) is None
+        assert await get_session(service, session.id) is None
         assert (await service.store.expire_due(10)).value == 1
         assert (await client.get("/readyz")).status_code == 200
 
 
 async def test_the_service_is_closed_with_the_application(service, app):
     async with serving(app):
-        session = await created(service)
+        session = await create_session(service)
     await service.flush()
     with pytest.raises(StoreUnavailableError):
-        await created(service)
+        await create_session(service)
     assert session.id
 
 
@@ -106,10 +106,10 @@ async def test_the_applications_own_lifespan_and_routes_go_on_working(service):
 
     @asynccontextmanager
     async def own(_app):
-        session = await created(service)
+        session = await create_session(service)
         steps.append("store open at start")
         yield
-        assert await got(service, session.id) is not None
+        assert await get_session(service, session.id) is not None
         steps.append("store open at end")
 
     app = FastAPI(lifespan=own)
@@ -127,14 +127,14 @@ async def test_the_applications_own_lifespan_and_routes_go_on_working(service):
 async def test_an_applications_own_routes_answer_lapses_errors(service, app):
     @app.post("/chat/{session_id}")
     async def chat(session_id: str):
-        session = await got(service, session_id)
+        session = await get_session(service, session_id)
         if session is None:
             raise SessionNotFoundError(session_id)
-        return await service.append_event(session, spoken())
+        return await service.append_event(session, message_event())
 
     @app.post("/open")
     async def open_one(minutes: float):
-        return await created(service, ttl_minutes=minutes)
+        return await create_session(service, ttl_minutes=minutes)
 
     async with serving(app) as client:
         answer = await client.post("/chat/none")
@@ -148,7 +148,7 @@ async def test_an_applications_own_routes_answer_lapses_errors(service, app):
 
 async def test_a_store_that_does_not_answer_is_a_503(service, app):
     async with serving(app) as client:
-        session = await created(service)
+        session = await create_session(service)
         await service.store.close()
         answer = await client.get(lifecycle_of(session))
         assert answer.status_code == 503
@@ -165,7 +165,7 @@ async def test_sessions_get_the_ttl_of_their_service(tmp_path):
     app = FastAPI()
     mount(app, service)
     async with serving(app) as client:
-        session = await created(service)
+        session = await create_session(service)
         assert (await client.get(lifecycle_of(session))).json()["ttlMinutes"] == 7
 
 

@@ -33,10 +33,10 @@ def section(title: str) -> str:
     return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def table(title: str, place: int = 0) -> list[list[str]]:
+def table(title: str, position: int = 0) -> list[list[str]]:
     """Return the rows of a section's table, without its head."""
     tables = re.findall(r"(?:^\|.*\|\n)+", section(title), re.MULTILINE)
-    rows = tables[place].splitlines()[2:]
+    rows = tables[position].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split(" |")] for row in rows]
 
 
@@ -81,7 +81,7 @@ async def sessions() -> AsyncIterator[Sessions]:
 
 
 @pytest.fixture
-def ridden(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def riders_seen(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Collect the names of the riders that run."""
     found: set[str] = set()
     rows, run = Transaction._rows, Transaction.run
@@ -99,7 +99,9 @@ def ridden(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return found
 
 
-async def test_the_table_lists_the_riders_of_each_transition(sessions: Sessions, ridden: set[str]):
+async def test_the_table_lists_the_riders_of_each_transition(
+    sessions: Sessions, riders_seen: set[str]
+):
     """Seen to fail without `count` in the row of `extend`, and with `audit_change` in `create`."""
 
     def at(after: timedelta) -> Sessions:
@@ -112,12 +114,12 @@ async def test_the_table_lists_the_riders_of_each_transition(sessions: Sessions,
     seen: dict[str, set[str]] = {}
 
     def done(transition: str) -> None:
-        seen[transition] = set(ridden)
-        ridden.clear()
+        seen[transition] = set(riders_seen)
+        riders_seen.clear()
 
     for name in "bcd":
         await created(name, {})
-    ridden.clear()
+    riders_seen.clear()
     revision = await created("a", OUTER)
     done("`create`")
     held = await sessions.append(key("a"), note(at=T0 + TICK, state=OUTER), revision)

@@ -237,12 +237,12 @@ async def test_a_refused_write_does_not_undo_other_writes_of_its_batch(tmp_path)
         await store.at(T0).append(key(name), note("same"), revision)
     seen = {name: (await store.at(T0).read(key(name))).revision for name in names}
     calls = (
-        store.at(T0).append(key(name), message("same" if place % 3 == 0 else "m"), seen[name])
-        for place, name in enumerate(names)
+        store.at(T0).append(key(name), message("same" if position % 3 == 0 else "m"), seen[name])
+        for position, name in enumerate(names)
     )
     results = await asyncio.gather(*calls, return_exceptions=True)
-    for place, (name, result) in enumerate(zip(names, results, strict=True)):
-        refused = place % 3 == 0
+    for position, (name, result) in enumerate(zip(names, results, strict=True)):
+        refused = position % 3 == 0
         assert isinstance(result, ValueError) == refused
         events = (await store.at(T0).read(key(name))).events
         assert {event.id for event in events} == ({"same"} if refused else {"same", "m"})

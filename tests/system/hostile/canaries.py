@@ -13,7 +13,7 @@ import time
 import jwt
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
-from wire import asked, request
+from wire import answer_to, request
 
 PASSWORD = "canary-of-the-password"
 ID = "session-canary-of-the-id"
@@ -106,7 +106,7 @@ def provoke(server, identity, app="parrot"):
         f"GET /{TEXT} HTTP/9.9\r\n{TEXT}\r\n\r\n".encode(),
         request("GET", "/", b"", f"Upgrade: {TEXT}".encode(), b"Connection: upgrade"),
     )
-    told += [str(asked(server, raw)) for raw in raws]
+    told += [str(answer_to(server, raw)) for raw in raws]
     address = server.url.replace("http", "ws", 1)
     query = f"app_name={app}&user_id={USER}&session_id={ID}&modalities=TEXT"
     for said in (json.dumps({"content": {"parts": [{"text": TEXT}]}}), TEXT):

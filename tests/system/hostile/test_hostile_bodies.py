@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from wire import Wire, asked, request
+from wire import Wire, answer_to, request
 
 from serving import USER
 
@@ -71,11 +71,11 @@ def test_a_chunked_body_is_measured_while_read_and_its_rest_is_not_read_as_a_req
 def test_a_body_of_exactly_the_limit_is_accepted(server):
     # The session of the run is unknown: it was parsed, and looked for.
     filler = 256 * KIB - len(run_body(filler=""))
-    assert asked(server, request("POST", "/run", run_body(filler="x" * filler))).status == 404
+    assert answer_to(server, request("POST", "/run", run_body(filler="x" * filler))).status == 404
     state = 64 * KIB - len(b'{"state": {"k": ""}}')
     body = b'{"state": {"k": "%s"}}' % (b"x" * state)
-    assert asked(server, request("POST", SESSIONS, body)).status == 200
-    assert asked(server, request("POST", SESSIONS, body + b" ")).status == 413
+    assert answer_to(server, request("POST", SESSIONS, body)).status == 200
+    assert answer_to(server, request("POST", SESSIONS, body + b" ")).status == 413
 
 
 def test_a_connection_can_be_used_after_a_body_was_read_and_refused(server):
@@ -90,12 +90,12 @@ def test_a_connection_can_be_used_after_a_body_was_read_and_refused(server):
 def test_state_sent_with_a_message_has_the_same_limit_as_other_state(server):
     """Broken on purpose: without it a run takes 256 KiB of state where a create takes 64."""
     too_much = run_body(stateDelta={"k": "x" * 100 * KIB})
-    answer = asked(server, request("POST", "/run", too_much))
+    answer = answer_to(server, request("POST", "/run", too_much))
     assert answer.status == 413
     assert "stateDelta" in answer.detail
     file = {"inlineData": {"mimeType": "image/png", "data": "A" * 100 * KIB}}
     with_a_file = run_body(newMessage={"role": "user", "parts": [file]}, stateDelta={"k": 1})
-    assert asked(server, request("POST", "/run", with_a_file)).status == 404  # no such session
+    assert answer_to(server, request("POST", "/run", with_a_file)).status == 404  # no such session
 
 
 DEEP = [
@@ -111,7 +111,7 @@ DEEP = [
 @pytest.mark.parametrize(("method", "path", "body"), DEEP)
 def test_deep_json_is_refused_before_it_is_parsed(server, method, path, body, depth):
     """Broken on purpose: without it 250 is taken, and later ones fail in words of their own."""
-    answer = asked(server, request(method, path, body % nested(depth)))
+    answer = answer_to(server, request(method, path, body % nested(depth)))
     assert answer.status == 400
     assert answer.detail == "body: must not be nested more than 100 deep"
 
@@ -119,9 +119,9 @@ def test_deep_json_is_refused_before_it_is_parsed(server, method, path, body, de
 def test_brackets_in_a_string_do_not_count_as_depth(server):
     for text in ("[" * 5000, '\\"[' * 500, "\\\\"):
         body = b'{"state": {"k": "%s"}}' % text.encode()
-        assert asked(server, request("POST", SESSIONS, body)).status == 200
+        assert answer_to(server, request("POST", SESSIONS, body)).status == 200
     after = b'{"state": {"k": "\\\\", "j": %s}}' % nested(150)
-    assert asked(server, request("POST", SESSIONS, after)).status == 400
+    assert answer_to(server, request("POST", SESSIONS, after)).status == 400
 
 
 MANY = [
@@ -136,13 +136,13 @@ MANY = [
 @pytest.mark.parametrize("body", MANY, ids=range(len(MANY)))
 def test_json_of_very_many_values_is_refused_before_it_is_parsed(server, body):
     """Broken on purpose: without it a million keys keep everybody waiting for five seconds."""
-    answer = asked(server, request("POST", f"{SESSIONS}/s/run", body))
+    answer = answer_to(server, request("POST", f"{SESSIONS}/s/run", body))
     assert (answer.status, answer.detail) == (413, "body: must have at most 50000 values")
 
 
 def test_text_may_have_any_number_of_quotes_and_commas(server):
     body = run_body(newMessage={"role": "user", "parts": [{"text": '"a",[{' * 30_000}]})
-    assert asked(server, request("POST", "/run", body)).status == 404  # no such session
+    assert answer_to(server, request("POST", "/run", body)).status == 404  # no such session
 
 
 ODD = [
@@ -159,13 +159,13 @@ ODD = [
 
 @pytest.mark.parametrize("body", ODD, ids=range(len(ODD)))
 def test_invalid_json_and_values_that_no_store_can_hold_are_refused(server, body):
-    answer = asked(server, request("POST", SESSIONS, body))
+    answer = answer_to(server, request("POST", SESSIONS, body))
     assert answer.status in {400, 422}
     assert answer.detail
 
 
 def test_the_last_of_repeated_names_in_a_json_object_counts(server):
-    answer = asked(server, request("POST", SESSIONS, b'{"state": {"k": 1, "k": 2}}'))
+    answer = answer_to(server, request("POST", SESSIONS, b'{"state": {"k": 1, "k": 2}}'))
     assert json.loads(answer.body)["state"] == {"k": 2}
 
 
@@ -177,7 +177,7 @@ def test_a_run_whose_body_names_its_session_twice_is_refused(server, twice, firs
     """Broken on purpose: without it whoever checks `userId` runs as `user_id`, or the reverse."""
     whole = run_body().decode()
     body = "{" + twice + "," + whole[1:] if first else whole[:-1] + "," + twice + "}"
-    answer = asked(server, request("POST", "/run", body.encode()))
+    answer = answer_to(server, request("POST", "/run", body.encode()))
     assert answer.status == 400
     assert "once" in answer.detail
 
@@ -207,7 +207,7 @@ PATHS = {
 @pytest.mark.parametrize(("path", "status"), PATHS.items(), ids=range(len(PATHS)))
 def test_a_path_that_is_not_text_or_leads_elsewhere_is_refused(server, path, status):
     """Broken on purpose: of these, six were ADK's 500 and most of the rest its 200."""
-    answer = asked(server, request("GET", path))
+    answer = answer_to(server, request("GET", path))
     assert answer.status == status
     assert answer.detail.startswith("path: ")
 

@@ -9,7 +9,7 @@ import socket
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
-from wire import Wire, asked, request
+from wire import Wire, answer_to, request
 
 from serving import USER
 
@@ -91,7 +91,7 @@ def test_everything_before_and_around_a_body_is_bounded(server, head, filler, st
     ],
 )
 def test_the_number_and_size_of_headers_are_bounded(server, more, status):
-    assert asked(server, GET + more + b"\r\n").status == status
+    assert answer_to(server, GET + more + b"\r\n").status == status
 
 
 SMUGGLED = [
@@ -134,7 +134,7 @@ def test_a_trailer_is_not_read_as_a_header(server):
     for which ADK answers 403.
     """
     body = b"2\r\n{}\r\n0\r\nHost: evil\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"
-    assert asked(server, POST + b"Transfer-Encoding: chunked\r\n\r\n" + body).status == 422
+    assert answer_to(server, POST + b"Transfer-Encoding: chunked\r\n\r\n" + body).status == 422
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_host_header_that_names_loopback_is_accepted_and_others_are_refused(
     server, path, host, status
 ):
     """DNS rebinding: ADK's check stands before our routes as before its own."""
-    answer = asked(server, b"GET %s HTTP/1.1\r\n%s\r\n\r\n" % (path.encode(), host))
+    answer = answer_to(server, b"GET %s HTTP/1.1\r\n%s\r\n\r\n" % (path.encode(), host))
     assert answer.status == status or (status == 200 and answer.status == 404)
 
 

@@ -70,7 +70,7 @@ class Wire:
         return bool(data)
 
 
-def asked(server, data):
+def answer_to(server, data):
     """Send bytes on a connection of their own and return the answer."""
     with Wire(server) as wire:
         wire.send(data)
