@@ -1,4 +1,4 @@
-"""What a client is told when ADK fails: whose fault it was, and no folder of this server."""
+"""Errors of ADK reach the client as 4xx or 5xx, and name no folder of this server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lapse(tmp_path):
 
 
 class Fragile(BaseModel):
-    """A body whose validator fails as its sender likes."""
+    """A body whose validator raises the error that the test names."""
 
     @model_validator(mode="before")
     @classmethod
@@ -48,7 +48,7 @@ class Fragile(BaseModel):
 
 @pytest.fixture
 def app(lapse):
-    """Return an application of one's own, with routes that fail before, in and after them."""
+    """Return an application with routes that fail before, in and after the endpoint."""
     own = FastAPI()
 
     def failing(fault: int):
@@ -168,7 +168,7 @@ def test_only_sentences_that_quote_an_absolute_path_are_left_out():
 
 @pytest.mark.filterwarnings("ignore:Duplicate Operation ID")  # ADK's
 async def test_every_adk_route_that_takes_a_body_is_a_direct_route_of_the_application(lapse):
-    """Routes in other routers' routes are not; ADK has none."""
+    """Lapse sees a route of the application itself; ADK has no nested routers."""
     app = lapse.app(web=True)
     direct = {getattr(route, "path_format", "") for route in app.routes}
     takes_body = {

@@ -1,4 +1,4 @@
-"""Events read back: equal to what ADK validates, and nobody's but the reader's."""
+"""Events read back equal those that ADK validates, and share nothing with other readers."""
 
 from datetime import UTC, datetime
 

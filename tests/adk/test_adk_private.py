@@ -1,4 +1,4 @@
-"""The names of other packages that nobody has promised to keep: what each one is for.
+"""The private names of other packages that Lapse uses, and what each one is for.
 
 When a new version of ADK, FastAPI or uvicorn moves one, its sentence fails here; `adk/private.py`
 is then the place to mend.
@@ -202,7 +202,7 @@ def test_every_private_name_that_lapse_uses_still_exists(name):
 
 
 def test_sessions_still_have_the_private_attribute_for_the_revision():
-    """Stale sessions are refused by it; an attribute that pydantic does not know it refuses."""
+    """Lapse stores the revision there; pydantic refuses an unknown attribute."""
     session = Session(app_name="a", user_id="u", id="s")
     assert private.marker_of(session) is None
     private.set_marker(session, "7")
@@ -236,7 +236,7 @@ def test_the_gate_uses_the_path_that_routes_are_matched_with(root_path, path):
 
 
 def test_adk_still_uses_the_loaders_that_lapse_wraps(tmp_path, monkeypatch):
-    """What ADK would have chosen is made a class that says so; Lapse's must be one of them."""
+    """Lapse's loader must be a subclass of the loader that ADK chooses."""
     from google.adk.cli import fast_api
 
     class ChosenError(Exception):
@@ -271,7 +271,7 @@ def test_uvicorns_protocol_still_has_the_attributes_that_the_bounded_one_reads()
 
 
 def test_the_artifact_sweepers_protocol_still_fits_adks_artifact_services():
-    """artifacts/ stands below adk/: it describes what it needs, and this compares."""
+    """artifacts/ must not import adk/: it declares a protocol, compared here with ADK."""
     from google.adk.artifacts.base_artifact_service import BaseArtifactService
 
     for name in ("list_artifact_keys", "list_artifact_versions", "delete_artifact"):

@@ -36,7 +36,7 @@ services:
 
 @pytest.fixture(autouse=True)
 def _restore_registry(tmp_path, monkeypatch):
-    """Keep what is loaded, and the registry, as they were."""
+    """Restore the loaded modules and the registry after the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "services", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])

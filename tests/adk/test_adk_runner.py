@@ -49,7 +49,7 @@ def book(guests: int, tool_context: ToolContext) -> dict[str, int]:
 
 
 class Scripted(BaseLlm):
-    """Books a table when it hears of one, and repeats what it hears otherwise."""
+    """Books a table if the message names one, and repeats the message otherwise."""
 
     model: str = "scripted"
 

@@ -1,4 +1,4 @@
-"""Writers that hold an outdated session, and writers that repeat themselves."""
+"""Writers that hold a stale session, and writers that retry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ both = pytest.mark.parametrize("make", [message_event, state_event], ids=["messa
 
 
 def through_json(session):
-    """Return the session as a process reads it that got it as JSON: without its marker."""
+    """Return the session as another process reads it from JSON: without its revision."""
     return Session.model_validate_json(session.model_dump_json())
 
 

@@ -52,7 +52,7 @@ WITH used AS (
 INSERT INTO events SELECT 'e', app_name, user_id, id, 'i', create_time,
   '{"author": "user", "content": {"parts": [{"text": "hi"}]}}' FROM used
 """
-"""Used sessions that come first by key: an adoption is at work on them for a while."""
+"""Used sessions that come first by key, so that an adoption takes a while to skip them."""
 
 
 def leave_out_the_second_look() -> None:

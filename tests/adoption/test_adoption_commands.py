@@ -1,4 +1,4 @@
-"""`lapse adopt` and `lapse undo`: asked first, killed at any point, gone on with, and undone."""
+"""`lapse adopt` and `lapse undo`: they ask first, and they resume after a kill at any point."""
 
 import asyncio
 import contextlib

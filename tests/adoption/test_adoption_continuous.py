@@ -1,4 +1,4 @@
-"""Adopting for as long as a server runs: only where set, only what is old, round after round."""
+"""A server adopts old sessions round after round, if the settings say so."""
 
 import asyncio
 import sqlite3

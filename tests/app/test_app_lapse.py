@@ -1,4 +1,4 @@
-"""`Lapse` by itself: entered, it works as the settings say; left, it has stopped."""
+"""`Lapse` as a context manager: it works inside its block and has stopped after it."""
 
 from __future__ import annotations
 

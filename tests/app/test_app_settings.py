@@ -43,7 +43,7 @@ ITS_PORT = {"mount": "who serves the application listens"} | NO_ROUTES
 
 @dataclass
 class Row:
-    """How a setting is found: its text, what is to be found, where, and who does not use it."""
+    """A setting's text, the expected value, where it is found, and which ways ignore it."""
 
     text: str
     expected: Any

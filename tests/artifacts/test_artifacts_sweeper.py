@@ -1,4 +1,4 @@
-"""Artifacts of sessions that ended while nobody had spoken to them: deleted at least once."""
+"""Artifacts of sessions that ended before their first message are deleted at least once."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ async def names(service, session):
 
 
 def later(store, hours):
-    """Return a store so much later: what was tried before is due again."""
+    """Return the store at a later time, when failed deletions are due again."""
     return store.at(utc_now() + timedelta(hours=hours))
 
 

@@ -22,7 +22,7 @@ def audit(folder, *arguments):
 
 @pytest.fixture
 async def folder_with_acts(tmp_path):
-    """A store in which an operator did two things, and somebody with a wicked name a third."""
+    """A folder whose store has two acts of an operator, and one of a user with a hostile name."""
     store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     await store.create(KEY, state=StateDelta(), ttl=DEFAULT_TTL, metadata={})
     await store.expire(KEY, by="op")

@@ -1,4 +1,4 @@
-"""Who is recorded for what is asked of the service."""
+"""The service records the principal of each act."""
 
 from datetime import timedelta
 

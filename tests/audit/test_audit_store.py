@@ -1,4 +1,4 @@
-"""The records of acts: written with what was done, never without, and never changed."""
+"""Records of acts are written in the transaction of the act, and never changed."""
 
 import sqlite3
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""From where a request comes, whatever it says of itself."""
+"""The client's address, whatever the headers of the request say."""
 
 import pytest
 from hypothesis import given

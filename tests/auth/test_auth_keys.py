@@ -1,4 +1,4 @@
-"""Keys that an issuer publishes, on a real server, and changes."""
+"""Keys that an issuer publishes on a real server and rotates."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ LONG = timedelta(hours=1)
 
 
 class KeyServer:
-    """What the server answers, and how often it was asked."""
+    """What a key server answers, and how often it was asked."""
 
     def __init__(self):
         self.status = 200
@@ -70,7 +70,7 @@ def _serving(handler):
 
 @pytest.fixture
 def make_acceptor(key_server):
-    """Return a function that says whose token it is, with keys that are kept as told."""
+    """Return a function that makes one that authenticates a token by the published keys."""
 
     def made(*, fresh=LONG, pause=NOTHING, algorithms=("ES256", "RS256")):
         keys = PublishedKeys(key_server.url, fresh=fresh, pause=pause)

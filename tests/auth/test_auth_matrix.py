@@ -1,4 +1,4 @@
-"""Every route of the running application, asked by everybody."""
+"""Every route of the running application, called by every kind of caller."""
 
 import re
 
@@ -43,7 +43,7 @@ def callers(issuer):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, issuer):
-    """Serve ADK's application as `lapse serve --web` does, with everything that it can have."""
+    """Serve ADK's application as `lapse serve --web` does, with every optional route."""
     unlimited = ("waiting_per_user", "waiting_per_address", "creates_per_user")
     settings = Settings(
         auth="jwt",

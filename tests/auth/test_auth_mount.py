@@ -1,4 +1,4 @@
-"""An application of one's own, with an authenticator of one's own."""
+"""An application that brings its own authenticator."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from served import Served
 
 
 class Badges:
-    """Somebody's own authenticator: a badge is a name and a role."""
+    """An application's own authenticator: a badge is a name and a role."""
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         name, _, role = connection.headers.get("badge", "").partition(":")

@@ -18,7 +18,7 @@ NOT_FOUND = b'{"detail":"Session not found"}'
 
 @pytest.fixture
 def client_of(token_server, issuer):
-    """Return a function that makes a client of a user, by token."""
+    """Return a function that makes an HTTP client with the token of a user."""
     clients = []
 
     def make(user, **more):

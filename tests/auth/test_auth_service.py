@@ -1,4 +1,4 @@
-"""The second line: the session service itself knows no session of another user."""
+"""The second line of defence: the session service finds no session of another user."""
 
 import asyncio
 

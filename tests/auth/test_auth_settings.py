@@ -1,4 +1,4 @@
-"""The settings of authentication: what is accepted, and what is said of what is not."""
+"""The settings of authentication: which are accepted, and how others are refused."""
 
 import os
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Which tokens are accepted: forged, confused, old, meant for others."""
+"""Which tokens are accepted, and which are refused: forged, old, or for another audience."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""What a store says of itself before it is opened."""
+"""An inspection of a store before it is opened."""
 
 import sqlite3
 from contextlib import closing

@@ -33,7 +33,7 @@ class Done:
 
 
 class Caller:
-    """Calls commands on one store, and looks into it beside them."""
+    """Runs commands on one store, and reads the store directly."""
 
     def __init__(self, monkeypatch, capsys, url):
         self._monkeypatch = monkeypatch

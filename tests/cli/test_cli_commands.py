@@ -34,7 +34,7 @@ def run(folder, *arguments, **settings):
 
 
 async def put(folder, count, *, now=None, ttl=timedelta(minutes=30), prefix="s"):
-    """Create sessions, at a moment of one's own choice."""
+    """Create sessions at a given time."""
     store = store_with_parts(f"sqlite:///{folder}/lapse.db")
     for number in range(count):
         key = SessionKey("app", "ada", f"{prefix}{number}")
@@ -137,7 +137,7 @@ async def test_nothing_is_swept_while_clean_up_is_disabled(tmp_path):
 
 @contextmanager
 def watching(folder):
-    """Run a sweeper that goes on; what it says stands in `sweep.log`."""
+    """Run `lapse sweep --watch`; its output goes to `sweep.log`."""
     with (folder / "sweep.log").open("wb") as log:
         process = subprocess.Popen(
             [LAPSE, "sweep", "--watch"], cwd=folder, env=environment(), stdout=log, stderr=log

@@ -11,7 +11,7 @@ browser = chromium.browser
 
 @pytest.fixture(scope="module", params=["sqlite"])
 def dashboard(request, tmp_path_factory):
-    """Serve an application; a test names its own sessions."""
+    """Serve an application with the dashboard; each test uses session ids of its own."""
     (backend,) = [backend for backend in BACKENDS if backend.name == request.param]
     with (
         backend.empty(tmp_path_factory.mktemp("operated")) as store_url,

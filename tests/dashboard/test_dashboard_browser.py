@@ -31,7 +31,7 @@ READ_ALOUD = "h1, h2, p, a, small, dt, dd, label, summary, .status, footer, li"
 
 @pytest.fixture
 def open_page(browser, dashboard):
-    """Opens a page, logged in; whatever a page complains of fails the test."""
+    """Opens a page, logged in; an error in the browser's console fails the test."""
     contexts, complaints = [], []
 
     def open_page(path="/lapse/", *, base=dashboard.url, **how):

@@ -1,4 +1,4 @@
-"""What operators are told, from what a store tells: each amber case, numbers, charts, timeline."""
+"""Verdicts, numbers, charts and timelines, made from what a store reports."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Copies between all kinds of databases, compared, gone on with, and refused where they differ."""
+"""Copies between all kinds of databases: compared, resumed, and refused if rows differ."""
 
 import json
 import sqlite3

@@ -19,7 +19,7 @@ def demo_server(tmp_path_factory):
 
 @pytest.fixture
 def open_page(browser, demo_server):
-    """Opens pages of one guest; whatever a page complains of fails the test."""
+    """Opens pages of one guest; an error in the browser's console fails the test."""
     context = browser.new_context(viewport={"width": 1360, "height": 860}, locale="en-GB")
     context.set_default_timeout(15_000)
     complaints = []

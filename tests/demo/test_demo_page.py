@@ -1,4 +1,4 @@
-"""The life of a session in a real browser: noticed in time, kept, had back, alike in all tabs."""
+"""The life of a session in a real browser: warned of, extended, resurrected, in several tabs."""
 
 import re
 

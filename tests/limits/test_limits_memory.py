@@ -1,4 +1,4 @@
-"""What is bounded for all together: bodies while they arrive, and connections."""
+"""Limits for all requests together: bodies while they arrive, and connections."""
 
 from __future__ import annotations
 

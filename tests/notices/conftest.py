@@ -17,12 +17,12 @@ def shared_store_url(request, tmp_path):
 
 @pytest.fixture
 def sqlite_url(tmp_path):
-    """The URL of an empty store for what does not depend on the kind of store."""
+    """The URL of an empty SQLite store, for tests that do not depend on the kind of store."""
     return f"sqlite:///{tmp_path}/alone.db"
 
 
 @pytest.fixture
 def start_replica():
-    """Starts replicas; all are stopped in the end."""
+    """A function that starts a replica; all are stopped after the test."""
     with ExitStack() as stack:
         yield lambda url, **options: stack.enter_context(Replica(url, **options))

@@ -1,4 +1,4 @@
-"""What is told to whom, from what they know and what is so."""
+"""Which notices a stream sends, from what its reader knows and what the record says."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Many records from one read, and news of changes between processes."""
+"""Many records in one read, and announcements of changes between processes."""
 
 import asyncio
 from datetime import timedelta

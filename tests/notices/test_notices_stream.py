@@ -18,7 +18,7 @@ BRIEF = 0.03
 
 @pytest.fixture
 def two_replicas(shared_store_url, start_replica):
-    """Two replicas; between those on PostgreSQL only a notification can be in time."""
+    """Two replicas; on PostgreSQL their heartbeat is too slow for anything but a notification."""
     heartbeat = SOON if shared_store_url.startswith("sqlite") else NEVER
     return start_replica(shared_store_url, heartbeat=heartbeat), start_replica(
         shared_store_url, heartbeat=heartbeat, sweep=False

@@ -1,4 +1,4 @@
-"""Sessions by page: every filter, every order, and pages that end where they examined enough."""
+"""Pages of sessions: every filter, every order, and pages that stop after enough rows."""
 
 import base64
 import itertools

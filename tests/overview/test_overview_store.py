@@ -1,4 +1,4 @@
-"""What operators look at: counts and levels that are exact, and the brake of the sweepers."""
+"""Exact counts and levels for operators, and the brake of the sweepers."""
 
 import asyncio
 import random
@@ -32,7 +32,7 @@ async def counted(store, now=T0):
 
 
 class Life:
-    """Random requests about few sessions, and the changes that they were answered with."""
+    """Random requests on a few sessions, and the changes that they returned."""
 
     def __init__(self, store, seed):
         # Now, for deletions of used sessions are counted by the database's own clock.

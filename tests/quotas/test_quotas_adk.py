@@ -1,4 +1,4 @@
-"""Quotas where it is ADK itself that creates sessions: servers that do so for a run."""
+"""Quotas on ADK's own server, which creates sessions for runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may create a session through the service, and what a creation comes to, on every store."""
+"""Creations through the service: limits, quotas and reuse, on every store."""
 
 import asyncio
 from datetime import timedelta
@@ -18,7 +18,7 @@ HOME = parse_address("203.0.113.9")
 
 @pytest.fixture
 def make_service(store):
-    """Makes a service on the store, with quotas; its changes are its `seen`."""
+    """A function that makes a service with quotas; `seen` lists its changes."""
 
     def make(store=store, **quotas):
         service = LapseSessionService(store, quotas=Quotas(**quotas))
@@ -34,7 +34,7 @@ async def create(service, user="ann", **more):
 
 
 async def created(service, times, user="ann"):
-    """How many of so many creations were let in."""
+    """Return how many of so many creations succeeded."""
     asked = (create(service, user) for _ in range(times))
     results = await asyncio.gather(*asked, return_exceptions=True)
     refused = [error for error in results if isinstance(error, TooManyCreatesError)]

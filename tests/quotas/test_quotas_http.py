@@ -136,7 +136,7 @@ created_from.users = 0
 
 @pytest.fixture
 async def own_app():
-    """Makes an application that creates sessions, two a minute from each address."""
+    """A function that makes an application with two creations a minute for each address."""
     services = []
 
     def make(*proxies: str) -> FastAPI:

@@ -1,4 +1,4 @@
-"""Quotas of creation, on every store: turns, what exceeds the waiting ones, and reuse."""
+"""Rate limits, quotas of waiting sessions, and reuse, on every store."""
 
 import asyncio
 from datetime import timedelta
@@ -15,7 +15,7 @@ ALL = Bucket.of(Drawer.ALL, "", 60)
 
 
 async def count_draws(store, buckets, times, now=T0):
-    """How often one may draw, of so many tries."""
+    """Return how many of so many draws succeeded."""
     draws = [await store.at(now).draw(buckets) for _ in range(times)]
     return sum(not one.wait for one in draws)
 

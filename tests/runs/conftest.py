@@ -1,4 +1,4 @@
-"""Servers of an agent that walks as it is told: two replicas on each store, and a strict one."""
+"""Servers of the agent `walker`: two replicas on each store, and one with low limits."""
 
 from contextlib import ExitStack
 
@@ -11,7 +11,7 @@ from serving import serving
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def start_replica(request, tmp_path_factory):
-    """Start servers on one store: each call of the fixture's value gives one more."""
+    """A function that starts one more server on the same store."""
     folder = tmp_path_factory.mktemp(f"runs-{request.param}")
     with ExitStack() as stack:
         settings = {"LAPSE_RUNS_PER_USER": "1000"}  # all tests are of one user
@@ -32,7 +32,7 @@ def servers(start_replica):
 
 @pytest.fixture(scope="session")
 def strict_server(tmp_path_factory):
-    """A server whose runs are few and short."""
+    """A server with low limits for the number and the length of runs."""
     limits = {
         "LAPSE_RUN_SECONDS": "2",
         "LAPSE_RUNS_PER_PROCESS": "3",

@@ -1,4 +1,4 @@
-"""How much may run at once, whose turn it is, and what is refused."""
+"""Limits of concurrent runs, the queue, and requests that are refused."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""An EventSource in a real browser: it reads a run, is cut, and resumes on another replica."""
+"""An EventSource in a real browser reads a run, loses its stream and resumes on another replica."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ READ = """path => {
 
 
 class Line:
-    """A line between the browser and a server that can be cut, and led elsewhere."""
+    """A proxy between the browser and a server that can cut the connection or change the server."""
 
     def __init__(self, target):
         self.target = target
@@ -69,7 +69,7 @@ class Line:
 
 @asynccontextmanager
 async def browsing(target):
-    """Give a page of a server, and the line to it."""
+    """Yield a page of a server, and the proxy between them."""
     line = Line(target)
     listening = await asyncio.start_server(line.serve, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""Runs that do not end well: processes that die, agents that fail, never end, or will not end."""
+"""Runs that fail: the process dies, or the agent raises, never ends or ignores cancellation."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""Streams of runs: what they show, where they are cut, and that nothing is lost or doubled."""
+"""Streams of runs: their frames, and that a resumed stream loses and repeats nothing."""
 
 import json
 import re
@@ -219,7 +219,7 @@ def test_a_slow_reader_is_disconnected_and_can_resume(servers, tmp_path):
 
 
 def _read_all(server, session):
-    """Read to the end, coming back whenever the server finds us too slow."""
+    """Read to the end; resume whenever the server disconnects the slow reader."""
     events = []
     while not events or events[-1].kind == "message":
         events += read(server, session, events[-1].id if events else None)

@@ -1,4 +1,4 @@
-"""Every setting: its default, its values, and what is said of wrong ones."""
+"""Every setting: its default, its values, and the errors of wrong ones."""
 
 from __future__ import annotations
 

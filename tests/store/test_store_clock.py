@@ -1,4 +1,4 @@
-"""The default path: no `now` is passed, the store's own clock decides."""
+"""The store's own clock decides unless `at` names another time."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

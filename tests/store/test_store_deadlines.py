@@ -9,7 +9,7 @@ from lapse.core.errors import NoSuchSessionError, SessionExistsError, WrongStatu
 from lapse.core.lifecycle import Cause, ChangeKind, Status
 
 GONE = T0 + timedelta(hours=24)
-"""When a session created at T0 can no longer be had back, with the default horizon."""
+"""When a session created at T0 is past restoring, with the default horizon."""
 
 
 async def test_read_finds_a_session_until_its_deadline_and_not_at_it(store):

@@ -1,4 +1,4 @@
-"""Two things at once, on two replicas of one store.
+"""Concurrent operations on two replicas of one store.
 
 Every race runs many times in a shuffled order, and each outcome that the design allows is
 accepted, but nothing between them.

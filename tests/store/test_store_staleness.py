@@ -1,4 +1,4 @@
-"""Repeated events, and writers who have not seen the newest version of a session."""
+"""Retried events, and writers that have not read the newest version of a session."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The stores under test, and short words for what tests say to them."""
+"""The stores under test, and short functions for what tests often ask of them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -93,7 +93,7 @@ def store_at(store: Store, now: datetime | None) -> Store:
 
 
 class Clocked:
-    """A store whose clock a test moves, under what was built on it.
+    """A store whose clock a test moves while other objects use the store.
 
     `clock` returns what the time is now; None for the store's own.
     """

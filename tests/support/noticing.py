@@ -19,7 +19,7 @@ from served import Served
 
 MINUTES = 30
 NEVER = timedelta(hours=1)
-"""A heartbeat that no test waits for: what comes was told."""
+"""A heartbeat that no test waits for: what arrives was announced."""
 
 SOON = timedelta(milliseconds=200)
 
@@ -77,7 +77,7 @@ class Replica(Served):
         )
 
     def say(self, name):
-        """Append a message, as a run does that had read the session before."""
+        """Append a message, as a run does."""
 
         async def append(service):
             with service.reviving(key(name)):

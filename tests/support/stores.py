@@ -31,7 +31,7 @@ def store_url(backend, tmp_path):
 
 @pytest.fixture
 async def open_store(store_url):
-    """Opens a store with the rules given; all are closed in the end."""
+    """A function that opens a store with given rules; all are closed after the test."""
     stores = []
 
     async def open_one(**rules):

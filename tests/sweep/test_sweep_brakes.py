@@ -1,4 +1,4 @@
-"""The brakes: a sweep stops before what cannot be undone, on every store and every replica."""
+"""The brakes stop a sweep before it loses too much, on every store and every replica."""
 
 import asyncio
 import logging

@@ -29,7 +29,7 @@ async def waiting(store, name="s1", ttl=SOON):
 
 
 async def asleep(sweeper):
-    """Return once the sweeper waits for what it knows of."""
+    """Return once the sweeper sleeps."""
     async with asyncio.timeout(BOUND):
         while sweeper._work._run.wakes_at == math.inf:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
@@ -77,7 +77,7 @@ async def test_a_deadline_that_was_brought_nearer_wakes_the_sweeper(store, sweep
 
 
 async def test_a_deadline_announced_during_a_sweep_is_not_forgotten(store, feed, observed):
-    """The one sweep in hand looked at the deadlines before this one was made."""
+    """The sweep under way has read the deadlines before this one was set."""
 
     class Slow(Intercepted):
         async def around(self, name, do):

@@ -1,4 +1,4 @@
-"""What is counted, how it is bounded, and what is shown while the store does not answer."""
+"""What metrics count, how their labels are bounded, and what they show without a store."""
 
 from __future__ import annotations
 

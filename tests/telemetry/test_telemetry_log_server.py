@@ -1,4 +1,4 @@
-"""What a server writes to its log: the promised lines, and nobody's conversation."""
+"""A server's log has the documented lines, and nothing of conversations."""
 
 from __future__ import annotations
 

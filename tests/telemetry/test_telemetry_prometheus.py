@@ -134,7 +134,7 @@ def decide(folder):
 
 @contextmanager
 def load(server):
-    """Do all the while what users do."""
+    """Send the requests of users until cancelled."""
     stop = threading.Event()
     faults = []
 

@@ -174,7 +174,7 @@ def test_a_longer_horizon_begins_a_new_window():
 
 
 def test_a_control_group_with_more_late_messages_decides_alone():
-    """As where clients hide the composer of an expired session from all but the control group."""
+    """For example if clients hide the input of an expired session except in the control group."""
     sample = days({MINUTE: 5000}, control=ages({MINUTE: 60, 3 * HOUR: 30}))
     decision = decide(SCOPE, sample, last(TTL), TARGETS, NOW)
     assert decision.control_alarm

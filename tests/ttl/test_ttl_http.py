@@ -28,7 +28,7 @@ PLAIN = next(f"p{number}" for number in range(999) if not in_control(f"p{number}
 
 
 async def fill_store(folder):
-    """Let 120 users hear their first message after two hours, three days ago."""
+    """Give 120 sessions a first message after two hours, three days ago."""
     store = store_with_parts(f"sqlite:///{folder / 'lapse.db'}")
     born = datetime.now(UTC).replace(hour=3) - timedelta(days=3)
     for number in range(120):
@@ -57,7 +57,7 @@ def copy(server, folder):
 
 @pytest.fixture(scope="module")
 def learnt_server(tmp_path_factory):
-    """A folder with a store that has lived, served once with the policy in force."""
+    """A server on a store with observations, whose policy applies what it has learnt."""
     folder = tmp_path_factory.mktemp("ttl")
     asyncio.run(fill_store(folder))
     settings = {"LAPSE_TTL_POLICY": "adaptive", "LAPSE_TTL_CAP_HOURS": "20"}

@@ -1,4 +1,4 @@
-"""The TTL policy on every store: rounds, who follows them, and what they do to living sessions."""
+"""The TTL policy on every store: rounds, replicas that follow them, and waiting sessions."""
 
 import asyncio
 from datetime import timedelta
@@ -25,7 +25,7 @@ CONTROL = next(f"a{number}" for number in range(999) if key(f"a{number}").in_con
 
 
 async def add_first_messages(store, count, age, *, at=NOON, prefix="s", segment=""):
-    """Create sessions of as many users, and let each hear its first message at an age."""
+    """Create a session for each of `count` users, and give it a first message at that age."""
     for number in range(count):
         name = key(f"{prefix}{number}", user=f"{prefix}{number}")
         made = await store.at(at).create(

@@ -24,7 +24,7 @@ def refused(answer, *words):
 
 
 def send(server, method, path, text):
-    """Send a body to the letter: JSON libraries would not write what these tests are about."""
+    """Send the body as it is: JSON libraries would not write these bodies."""
     headers = {"content-type": "application/json"}
     return server.client.request(method, path, content=text.encode(), headers=headers)
 

@@ -1,4 +1,4 @@
-"""What a browser is given: the client wherever Lapse is, the chat page where the demo is."""
+"""Every server serves the client module; only the demo serves the chat page."""
 
 from pathlib import Path
 

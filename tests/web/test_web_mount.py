@@ -1,4 +1,4 @@
-"""`lapse.mount`: Lapse's routes in one's own FastAPI application."""
+"""`lapse.mount`: Lapse's routes in an existing FastAPI application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operators' pages: to look at. What changes something stands in `changes.py`."""
+"""The operators' pages that only read. Those that change something stand in `forms.py`."""
 
 # No `from __future__ import annotations`: FastAPI reads those of functions within functions.
 

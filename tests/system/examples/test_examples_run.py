@@ -22,7 +22,7 @@ ADK = str(Path(sys.executable).with_name("adk"))
 
 @contextmanager
 def example(name):
-    """Serve an example's application, from a module of its own."""
+    """Serve an example's application."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / name / "app.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

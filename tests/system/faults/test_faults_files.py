@@ -228,7 +228,7 @@ async def test_a_write_waits_for_a_short_lock(tmp_path):
 
 
 async def test_a_refused_write_does_not_undo_other_writes_of_its_batch(tmp_path):
-    """Writes that wait together share one transaction; one that fails half-way is alone in it."""
+    """Queued writes share one transaction; only the one that fails half-way is rolled back."""
     store = store_with_parts(f"sqlite:///{tmp_path / 'lapse.db'}")
     await store.open()
     names = [f"s{number}" for number in range(30)]

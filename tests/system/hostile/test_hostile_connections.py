@@ -1,4 +1,4 @@
-"""Connections that say nothing, or say it slowly, and bytes that two parsers read differently."""
+"""Connections that send nothing or send slowly, and bytes that parsers could read differently."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_trailer_is_not_read_as_a_header(server):
 def test_a_host_header_that_names_loopback_is_accepted_and_others_are_refused(
     server, path, host, status
 ):
-    """DNS rebinding: ADK's check stands before our routes as before its own."""
+    """DNS rebinding: ADK's check covers Lapse's routes as well as its own."""
     answer = answer_to(server, b"GET %s HTTP/1.1\r\n%s\r\n\r\n" % (path.encode(), host))
     assert answer.status == status or (status == 200 and answer.status == 404)
 

@@ -1,4 +1,4 @@
-"""What nobody may read: not in a log of any format, not in an answer, not in `ps`."""
+"""Secrets are in no log of any format, in no answer, and not in `ps`."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def agents(folder):
 
 @dataclass(frozen=True)
 class ServerOutput:
-    """What a server has said."""
+    """A server's log, its answers, and its title in the list of processes."""
 
     log: str
     answers: list[str]
     process_title: str
-    """How it stood in the list of processes."""
+    """The server's line in the list of processes."""
 
 
 def process_title(server):
@@ -59,7 +59,7 @@ def run_server(folder, identity, *arguments, store_ends=None, **settings):
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
-    """Return what two servers said: an open one on SQLite, and a guarded one on PostgreSQL.
+    """Return the output of an open server on SQLite and of one with tokens on PostgreSQL.
 
     The second one loses its store, whose password stood on its command line.
     """

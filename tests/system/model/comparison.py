@@ -49,7 +49,7 @@ class Comparison:
     async def _both(
         self, real: Awaitable[Any], ideal: Callable[..., Any], *arguments: Any
     ) -> tuple[Any, Any]:
-        """Return what store and model answer; an error is an answer, told by its class."""
+        """Return the answers of store and model; an error counts as an answer, by its class."""
         try:
             expected = ideal(*arguments)
         except LapseError as error:

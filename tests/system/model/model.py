@@ -1,4 +1,4 @@
-"""What a store ought to do, in memory and one step at a time: the rules said a second time.
+"""A model of a store in memory: a second implementation of the rules.
 
 It shares the vocabulary of `lapse.core.lifecycle` and none of its arithmetic.
 """

@@ -1,4 +1,4 @@
-"""Databases of these tests' own, and a server to stop and to start."""
+"""Databases on PostgreSQL, and a database server that tests stop and start."""
 
 import pytest
 
@@ -21,6 +21,6 @@ def empty_database_url():
 
 @pytest.fixture
 def own_database_server() -> OwnServer:
-    """A server of one's own, to stop and to start."""
+    """A database server that the test may stop and start."""
     with own_server() as server:
         yield server

@@ -1,4 +1,4 @@
-"""The connection breaks at the commit: what may have been done is not reported as failed."""
+"""The connection breaks at the commit: a write that may have been done is not called failed."""
 
 import asyncio
 from datetime import timedelta
@@ -26,7 +26,7 @@ WHERE wait_event_type = 'Lock' AND datname = current_database()
 
 @pytest.fixture
 async def behind_proxy(store_url):
-    """A store, the line to it that can be cut, and another store beside it.
+    """A store behind a proxy that can lose answers, the proxy, and a store on the same database.
 
     The statements of a session's life have been used once, so that each is one answer.
     """
@@ -150,7 +150,7 @@ async def test_a_second_message_whose_answer_is_lost_is_stored_once(behind_proxy
 
 
 async def test_an_append_whose_connection_is_terminated_is_repeated(store_url):
-    """It waits for a lock when its backend is terminated: nothing was done, and it is repeated."""
+    """The append waits for a lock when its backend is terminated, so it can be repeated."""
     store = store_with_parts(store_url, Rules(), SMALL)
     seen = await create(store)
     async with asyncio.TaskGroup() as group:

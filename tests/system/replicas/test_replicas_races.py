@@ -79,7 +79,7 @@ GONE = T0 + timedelta(hours=24)
 
 @pytest.fixture
 async def two_stores(empty_database_url):
-    """Two replicas on one database whose winners pass a gate."""
+    """Two stores on one database; a gate holds each winner before its commit."""
     prepare(empty_database_url)
     run(empty_database_url, *GATED)
     one, other = store_with_parts(empty_database_url), store_with_parts(empty_database_url)
@@ -90,7 +90,7 @@ async def two_stores(empty_database_url):
 
 @pytest.fixture
 def replace_statement(monkeypatch):
-    """Puts a statement of another shape in the place of the right one."""
+    """Replaces a named statement for the test."""
 
     def replace(name, sql):
         monkeypatch.setitem(call.STATEMENTS, name, Positional.of(sql, call._TYPES))
@@ -149,7 +149,7 @@ def lost(url):
 async def test_a_sweep_that_does_not_repeat_its_condition_expires_a_used_session(
     empty_database_url, two_stores, replace_statement
 ):
-    """The table's own checks would stop it; here they are gone."""
+    """The table's constraints would stop it; this test drops them."""
     replace_statement("expire_due", WRONG_EXPIRE)
     for (command,) in rows(empty_database_url, CHECKS):
         run(empty_database_url, command)

@@ -10,7 +10,7 @@ from parts import store_with_parts
 
 @pytest.fixture
 async def two_stores(store_url):
-    """Two replicas on one database."""
+    """Two stores on one database."""
     one, other = store_with_parts(store_url), store_with_parts(store_url)
     yield one, other
     await one.close()

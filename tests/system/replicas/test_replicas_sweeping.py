@@ -87,7 +87,7 @@ def one_second_session():
 async def test_a_sweeper_is_woken_by_a_near_deadline_of_another_replica(
     store_url, one_second_session
 ):
-    """It sleeps for 15 seconds and is woken.
+    """The sweeper would sleep for 15 seconds.
 
     Seen to fail without the NOTIFY, and with a sweeper that does not listen.
     """

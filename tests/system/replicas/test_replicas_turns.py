@@ -1,4 +1,4 @@
-"""Turns that replicas take at one instant, in the orders that a read without a lock loses."""
+"""Draws of two replicas at one instant, in the orders in which a read without a lock fails."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ async def two_stores(store_url):
 
 
 async def at_one_instant(store_url, two_stores, held):
-    """Take eight turns that all wait for what a keeper has; return how many were let in."""
+    """Draw eight times while a transaction holds the lock; return how many draws succeeded."""
     keeper, looking = await asyncpg.connect(store_url), await asyncpg.connect(store_url)
     try:
         async with asyncio.timeout(BOUND):
