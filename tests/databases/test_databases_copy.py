@@ -30,7 +30,7 @@ def target(request, tmp_path):
         yield url
 
 
-async def seen(service) -> list:
+async def read_all(service) -> list:
     """Return everything that ADK reads through a service."""
     found = []
     for app in ("shop", "zoo"):
@@ -56,10 +56,10 @@ async def test_stock_adk_reads_the_copy_of_its_sessions_and_appends_to_it(
         source = SqliteSessionService(db_path=stock_database_url.removeprefix("sqlite:///"))
     else:
         source = stock_of(stock_database_url)
-    expected = await seen(source)
+    expected = await read_all(source)
     await source.close()
     async with stock_of(target) as copied:
-        assert await seen(copied) == expected
+        assert await read_all(copied) == expected
         session = await copied.get_session(app_name="zoo", user_id="bob", session_id="e4")
         await copied.append_event(session, words())
 

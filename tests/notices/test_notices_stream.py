@@ -48,26 +48,26 @@ def test_a_stream_reports_every_change_whichever_replica_makes_it(two_replicas):
     with one.watch("s1") as mine, two.watch("s1") as other:
         assert mine.response.headers["content-type"].startswith("text/event-stream")
         for stream in (mine, other):
-            name, record = stream.heard()
+            name, record = stream.next_event()
             assert (name, record["status"]) == ("lifecycle", "waiting")
         assert record.keys() == one.client.get(one.path("s1")).json().keys()
 
         two.post("s1", "extend")
         for stream in (mine, other):
-            name, extended = stream.heard()
+            name, extended = stream.next_event()
             assert name == "extended"
             assert extended["expiresAt"] > record["expiresAt"]
 
         one.say("s1")
         for stream in (mine, other):
-            name, used = stream.heard()
+            name, used = stream.next_event()
             assert (name, used["status"], used["expiresAt"]) == ("used", "used", None)
 
         two.do(lambda service: service.delete_session("app", "ann", "s1"))
         for stream in (mine, other):
-            name, last = stream.heard()
+            name, last = stream.next_event()
             assert (name, last["status"]) == ("deleted", "used")
-            assert stream.heard() is None
+            assert stream.next_event() is None
     assert one.client.get(one.path("s1") + "/events").status_code == 404
 
 
@@ -79,11 +79,11 @@ def test_a_stream_reports_deadlines_in_time_without_an_announcement(
     one, two = start_replica(shared_store_url), start_replica(shared_store_url, sweep=False)
     one.create("s1", minutes=BRIEF)
     with two.watch("s1") as stream:
-        assert stream.heard()[0] == "lifecycle"
-        name, expiring = stream.heard()
+        assert stream.next_event()[0] == "lifecycle"
+        name, expiring = stream.next_event()
         assert name == "expiring"
         assert 0 < expiring["timeLeftSeconds"] <= BRIEF * 60 / 2
-        name, expired = stream.heard()
+        name, expired = stream.next_event()
         assert (name, expired["status"]) == ("expired", "expired")
         assert expired["serverTime"] >= expired["expiresAt"]
         assert expired["restorableUntil"] > expired["expiresAt"]
@@ -102,9 +102,9 @@ def test_a_reader_that_reconnects_to_any_replica_gets_what_it_missed(two_replica
     with two.watch("s1", last=again.last) as back:
         assert back.names(3) == ["lifecycle", "resurrected", "used"]
     with one.watch("s1", last=back.last) as idle:
-        assert idle.heard()[0] == "lifecycle"
+        assert idle.next_event()[0] == "lifecycle"
         one.do(lambda service: service.delete_session("app", "ann", "s1"))
-        assert idle.heard()[0] == "deleted"
+        assert idle.next_event()[0] == "deleted"
 
 
 def test_a_reader_that_comes_after_the_warning_time_is_warned_at_once_and_only_once(
@@ -117,7 +117,7 @@ def test_a_reader_that_comes_after_the_warning_time_is_warned_at_once_and_only_o
         with one.watch("s1") as late:
             assert late.names(2) == ["lifecycle", "expiring"]
         with one.watch("s1", last=early.last) as again:
-            assert again.heard()[0] == "lifecycle"
+            assert again.next_event()[0] == "lifecycle"
             again.beat()
         with one.watch("s1", last="something else") as stranger:
             assert stranger.names(2) == ["lifecycle", "expiring"]
@@ -131,9 +131,9 @@ def test_without_notifications_a_change_arrives_with_the_heartbeat(shared_store_
     one.create("s1")
     two.store.is_silent = True
     with one.watch("s1") as stream:
-        assert stream.heard()[0] == "lifecycle"
+        assert stream.next_event()[0] == "lifecycle"
         two.say("s1")
-        assert stream.heard()[0] == "used"
+        assert stream.next_event()[0] == "used"
 
 
 def test_all_streams_share_one_read_for_each_heartbeat(sqlite_url, start_replica):
@@ -144,7 +144,7 @@ def test_all_streams_share_one_read_for_each_heartbeat(sqlite_url, start_replica
             one.create(f"s{number}", user=f"u{number}")
             streams.append(stack.enter_context(one.watch(f"s{number}", user=f"u{number}")))
         for stream in streams:
-            assert stream.heard()[0] == "lifecycle"
+            assert stream.next_event()[0] == "lifecycle"
         streams[-1].beat()
         before = one.store.reads
         for _ in range(5):
@@ -167,12 +167,12 @@ def test_more_streams_than_allowed_are_refused_until_one_is_closed(sqlite_url, s
     with ExitStack() as stack:
         streams = [stack.enter_context(one.watch("s1")) for _ in range(2)]
         for stream in streams:
-            assert stream.heard()[0] == "lifecycle"
+            assert stream.next_event()[0] == "lifecycle"
         assert "session is watched by 2 streams" in refused("s1")
-        stack.enter_context(one.watch("s2")).heard()
+        stack.enter_context(one.watch("s2")).next_event()
         assert "user has 3 streams" in refused("s2")
         one.create("s1", user="bob")
-        stack.enter_context(one.watch("s1", user="bob")).heard()
+        stack.enter_context(one.watch("s1", user="bob")).next_event()
 
         streams[0].__exit__()
 
@@ -195,17 +195,17 @@ def test_without_a_horizon_the_deadline_ends_the_stream(sqlite_url, start_replic
     one.create("s1", minutes=BRIEF)
     with one.watch("s1") as stream:
         assert stream.names(3) == ["lifecycle", "expiring", "deleted"]
-        assert stream.heard() is None
+        assert stream.next_event() is None
 
 
 def test_no_warning_is_sent_while_clean_up_is_disabled(sqlite_url, start_replica):
     one = start_replica(sqlite_url, rules=Rules(enforced=False), heartbeat=SOON)
     one.create("s1", minutes=0.0001)
     with one.watch("s1") as stream:
-        assert stream.heard()[1]["status"] == "waiting"
+        assert stream.next_event()[1]["status"] == "waiting"
         stream.beat()
         one.say("s1")
-        assert stream.heard()[0] == "used"
+        assert stream.next_event()[0] == "used"
 
 
 def test_a_stream_shows_the_new_session_that_takes_an_expired_ones_id(sqlite_url, start_replica):
@@ -214,7 +214,7 @@ def test_a_stream_shows_the_new_session_that_takes_an_expired_ones_id(sqlite_url
     with one.watch("s1") as stream:
         assert stream.names(3) == ["lifecycle", "expiring", "expired"]
         one.create("s1")
-        name, record = stream.heard()
+        name, record = stream.next_event()
         assert (name, record["status"]) == ("lifecycle", "waiting")
 
 
@@ -226,13 +226,13 @@ def test_a_reader_that_reads_nothing_is_disconnected(sqlite_url, start_replica):
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         idle.connect((host, int(port)))
         idle.sendall(f"GET {one.path('s1')}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        assert reader.heard()[0] == "lifecycle"
+        assert reader.next_event()[0] == "lifecycle"
         body = {"metadata": {"note": "x" * 16_000}}
         one.client.patch(one.path("s1"), json=body).raise_for_status()
         sent = 0
         while len(one.app.state.lapse_watcher._sessions[key("s1")].watches) > 1 or sent < 2:
             one.client.patch(one.path("s1"), json={"ttlMinutes": 30}).raise_for_status()
-            assert reader.heard()[0] == "extended"
+            assert reader.next_event()[0] == "extended"
             sent += 1
             assert sent < 800
 
@@ -241,13 +241,13 @@ def test_streams_outlive_an_outage_of_the_store(sqlite_url, start_replica, caplo
     one = start_replica(sqlite_url, heartbeat=SOON)
     one.create("s1")
     with one.watch("s1") as stream, caplog.at_level(logging.WARNING, "lapse.core.background"):
-        assert stream.heard()[0] == "lifecycle"
+        assert stream.next_event()[0] == "lifecycle"
         one.store.fault = StoreUnavailableError("gone fishing")
         for _ in range(5):
             stream.beat()
         one.say("s1")
         one.store.fault = None
-        assert stream.heard()[0] == "used"
+        assert stream.next_event()[0] == "used"
     first, last = (line.message for line in caplog.records if line.name == "lapse.core.background")
     assert "gone fishing" in first
     assert "works again" in last

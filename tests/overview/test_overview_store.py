@@ -31,7 +31,7 @@ async def counted(store, now=T0):
     return found
 
 
-class Life:
+class RandomRequests:
     """Random requests on a few sessions, and the changes that they returned."""
 
     def __init__(self, store, seed):
@@ -43,7 +43,9 @@ class Life:
     async def step(self):
         where = key(self.chance.choice("abc"), app=self.chance.choice(("app", "other")))
         self.now += self.chance.choice((TICK, TTL / 2, TTL, 6 * HOUR))
-        act = self.chance.choice((self.born, self.said, self.said, self.asked, self.swept))
+        act = self.chance.choice(
+            (self.create, self.send_message, self.send_message, self.request_change, self.sweep)
+        )
         try:
             self.take(await act(where))
         except LapseError:
@@ -54,11 +56,11 @@ class Life:
             if change is not None:
                 self.changes[change.record.key.app_name, change.kind] += 1
 
-    async def born(self, where):
+    async def create(self, where):
         made = await self.store.at(self.now).create(where, state=note().delta, ttl=TTL, metadata={})
         return [made.changes[0]]
 
-    async def said(self, where):
+    async def send_message(self, where):
         found = await self.store.at(self.now).lifecycle(where)
         read = await self.store.at(self.now).read(where)
         if found is None or found.status is Status.USED:
@@ -71,7 +73,7 @@ class Life:
         self.now += self.chance.choice((TICK, TICK, TTL))  # it may have expired by then
         return (await self.store.at(self.now).append(where, event, read.revision)).changes
 
-    async def asked(self, where):
+    async def request_change(self, where):
         match self.chance.randrange(4):
             case 0:
                 return (await self.store.at(self.now).extend(where)).changes
@@ -83,7 +85,7 @@ class Life:
             case _:
                 return (await self.store.at(self.now).delete(where)).changes
 
-    async def swept(self, _):
+    async def sweep(self, _):
         expired = await self.store.at(self.now).expire_due(2)
         return [*expired.changes, *(await self.store.at(self.now).purge_due(2)).changes]
 
@@ -92,12 +94,12 @@ class Life:
 async def test_every_change_is_counted_once_and_the_levels_are_exact(open_store, rules):
     """Seen to fail without the count of an extension, and with `was` always 'waiting'."""
     store = await open_store(**rules)
-    life = Life(store, seed=7)
+    requests = RandomRequests(store, seed=7)
     for number in range(150):
-        await life.step()
+        await requests.step()
         if number % 30 == 0:
-            await store.at(life.now).fold_counts()
-    assert await counted(store, life.now) == life.changes
+            await store.at(requests.now).fold_counts()
+    assert await counted(store, requests.now) == requests.changes
     found = await levels(store)
     await store.recount()
     assert await levels(store) == found

@@ -170,16 +170,16 @@ def test_malformed_and_foreign_ids_are_refused(servers):
     last = read(server, other)[-2].id
     own = next(event for event in read(server, session) if not event.is_partial).id
 
-    def asked(last_event_id=None, **params):
+    def status_of(last_event_id=None, **params):
         headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
         return server.client.get(path(session), headers=headers, params=params).status_code
 
     for bad in ("never", last, f"{foreign}~1", "~", "~3", "x" * 500, "é~1", f"{own}~x"):
-        assert asked(bad.encode()) == 400, bad
-    assert asked(runId="never") == asked(runId=foreign) == 404
-    assert asked(own, runId=run_id) == 200
-    assert asked(last, runId=run_id) == 400
-    assert asked(f"{run_id}~end") == 204
+        assert status_of(bad.encode()) == 400, bad
+    assert status_of(runId="never") == status_of(runId=foreign) == 404
+    assert status_of(own, runId=run_id) == 200
+    assert status_of(last, runId=run_id) == 400
+    assert status_of(f"{run_id}~end") == 204
     for way in (server.client.get, server.client.delete):
         assert way(f"{path(session)}/{foreign}").status_code == 404
         assert way(f"{path(session)}/never").status_code == 404

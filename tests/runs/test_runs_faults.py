@@ -41,7 +41,7 @@ def test_a_run_whose_process_died_is_interrupted_and_the_session_goes_on(
         assert (refused.status_code, refused.json()["runId"]) == (409, run_id)
         # Whoever reads is told, without asking again.
         (last,) = list(events)
-    assert (last.kind, last.said["error_details"]["error_type"]) == (
+    assert (last.kind, last.document["error_details"]["error_type"]) == (
         "error",
         "RunInterruptedError",
     )
@@ -59,8 +59,8 @@ def test_an_agent_that_raises_ends_its_run_with_adks_error(servers):
         *_, last = events = read(server, session)
         assert steps_of(events) == expected_steps(1)
         assert last.kind == "error"
-        assert last.said["error"] == "RuntimeError: the walker fell"
-        assert last.said["error_details"]["error_type"] == "RuntimeError"
+        assert last.document["error"] == "RuntimeError: the walker fell"
+        assert last.document["error_details"]["error_type"] == "RuntimeError"
         assert status(server, session, run_id) == "failed"
     assert says_again(servers[1], session)
 
@@ -72,7 +72,7 @@ def test_a_run_that_takes_too_long_is_ended(strict_server, order):
     run_id = begin(strict_server, session, order)
     events = read(strict_server, session)
     assert steps_of(events) == expected_steps(1)
-    assert events[-1].said["error_details"]["error_type"] == "RunTimedOutError"
+    assert events[-1].document["error_details"]["error_type"] == "RunTimedOutError"
     assert status(strict_server, session, run_id) == "timed_out"
     assert says_again(strict_server, session)
 
@@ -88,7 +88,7 @@ def test_a_cancelled_run_ends_for_every_reader_and_leaves_the_session_consistent
         answer = server.client.delete(f"{path(session)}/{run_id}")
         assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
         *_, last = events
-    assert last.said["error_details"]["error_type"] == "RunCancelledError"
+    assert last.document["error_details"]["error_type"] == "RunCancelledError"
     assert server.client.delete(f"{path(session)}/{run_id}").json()["status"] == "cancelled"
     stored = server.client.get(server.path(session, "walker")).json()["events"]
     assert stored[0]["content"]["parts"] == [{"text": "never"}]
@@ -120,10 +120,12 @@ def test_shutdown_lets_a_run_finish_and_cancels_what_does_not(start_replica, ser
         (tmp_path / "1").touch()
         assert [event.kind for event in events] == ["message", "message", "done"]
         (last,) = others
-        assert last.said["error"] == "RunCancelledError: the server shut down"
+        assert last.document["error"] == "RunCancelledError: the server shut down"
     leaving.process.wait(timeout=20)
     assert status(servers[0], session, run_id) == "done"
-    assert read(servers[0], endless)[-1].said["error_details"]["error_type"] == "RunCancelledError"
+    assert (
+        read(servers[0], endless)[-1].document["error_details"]["error_type"] == "RunCancelledError"
+    )
     assert says_again(servers[0], endless)
 
 

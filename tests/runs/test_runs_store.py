@@ -14,7 +14,7 @@ from lapse.store.records import EventRecord, NewEvent
 MANY = 99
 
 
-def said(event_id, *, at, invocation="e-m1", author="parrot"):
+def agent_event(event_id, *, at, invocation="e-m1", author="parrot"):
     data = f'{{"author": "{author}", "content": {{"parts": [{{"text": "x"}}]}}}}'
     return NewEvent(EventRecord(event_id, invocation, at, data), StateDelta(), is_message=True)
 
@@ -126,7 +126,7 @@ async def test_the_news_of_a_run_are_its_agents_events_after_a_given_one(store):
     revision = await create(store)
     await begin(store)
     at = [T0 + timedelta(seconds=n) for n in range(6)]
-    words = [message(at=at[0]), *(said(f"a{n}", at=at[n]) for n in (1, 2, 3))]
+    words = [message(at=at[0]), *(agent_event(f"a{n}", at=at[n]) for n in (1, 2, 3))]
     for event in words:
         revision = (await store.at(T0).append(key(), event, revision)).value.revision
     (none,) = await store.at(T0).run_news({"r1": None}, limit=9)
@@ -135,7 +135,7 @@ async def test_the_news_of_a_run_are_its_agents_events_after_a_given_one(store):
     await store.note_run("r1", "e-m1", at[0])
     await store.at(T0).end_run("r1", RunStatus.DONE, until=at[3])
     # A later run that resumes the invocation is another one.
-    await store.at(T0).append(key(), said("a4", at=at[4]), revision)
+    await store.at(T0).append(key(), agent_event("a4", at=at[4]), revision)
     await begin(store, "r2", now=T0 + TICK)
     await store.note_run("r2", "e-m1", at[4])
 

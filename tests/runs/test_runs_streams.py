@@ -43,7 +43,7 @@ def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(server
         (tmp_path / "2").touch()
         rest = list(events)
     assert [event.text for event in rest[:-1]] == ["1b", "step 1", "2a", "2b", "step 2"]
-    assert (rest[-1].kind, rest[-1].said["runId"]) == ("done", told["runId"])
+    assert (rest[-1].kind, rest[-1].document["runId"]) == ("done", told["runId"])
     assert all(event.id for event in rest)
     assert server.client.get(f"{path(session)}/{told['runId']}").json()["endedAt"]
 
@@ -77,7 +77,7 @@ def test_frames_equal_those_of_run_sse_byte_for_byte(servers, order):
 
     assert shape(detached) == shape(plain)
     # And what is stored reads as it was sent.
-    whole = [event for event in parse_events(detached.splitlines()) if "content" in event.said]
+    whole = [event for event in parse_events(detached.splitlines()) if "content" in event.document]
     sent = [event.data for event in whole if not event.is_partial]
     again = read(servers[0], session)
     kept = [event.data for event in again if event.kind == "message" and not event.is_partial]
@@ -173,7 +173,7 @@ def test_a_resume_between_the_two_frames_of_an_event_begins_with_the_second(serv
     # The stream of the live run, and that of the stored one.
     for whole in (read(servers[0], session), read(servers[1], session)):
         words, artifacts, done, end = whole
-        assert words.said["id"] == artifacts.said["id"] == artifacts.id != words.id
+        assert words.document["id"] == artifacts.document["id"] == artifacts.id != words.id
         for server in servers:
             rest = [one.id for one in read(server, session, artifacts.id)]
             assert rest == [done.id, end.id]
@@ -245,7 +245,7 @@ def test_a_post_that_accepts_event_streams_is_answered_with_the_stream(servers):
     ) as response:
         events = list(parse_events(response.iter_lines()))
     assert steps_of(events) == expected_steps(2)
-    assert response.headers["Lapse-Run"] == events[-1].said["runId"]
+    assert response.headers["Lapse-Run"] == events[-1].document["runId"]
 
 
 def test_a_detached_run_outlives_its_connection_and_a_plain_run_does_not(servers, tmp_path):

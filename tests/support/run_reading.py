@@ -20,16 +20,16 @@ class StreamEvent:
     data: str
 
     @property
-    def said(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         return json.loads(self.data)
 
     @property
     def is_partial(self) -> bool:
-        return bool(self.said.get("partial"))
+        return bool(self.document.get("partial"))
 
     @property
     def text(self) -> str:
-        return self.said["content"]["parts"][0]["text"]
+        return self.document["content"]["parts"][0]["text"]
 
 
 def parse_events(lines):

@@ -140,7 +140,7 @@ async def resurrection_against_purge(url, two_stores):
     return await overtake(url, back, two_stores[1].at(GONE).purge_due(9))
 
 
-def lost(url):
+def count_lost(url):
     """Return how many used sessions were expired."""
     ((count,),) = rows(url, LOST)
     return count
@@ -156,7 +156,7 @@ async def test_a_sweep_that_does_not_repeat_its_condition_expires_a_used_session
     said, swept = await message_against_sweep(empty_database_url, two_stores)
     assert said.changes
     assert swept.value == 1
-    assert lost(empty_database_url) == 1
+    assert count_lost(empty_database_url) == 1
 
 
 async def test_the_tables_constraints_stop_a_sweep_that_does_not_repeat_its_condition(
@@ -166,7 +166,7 @@ async def test_the_tables_constraints_stop_a_sweep_that_does_not_repeat_its_cond
     said, swept = await message_against_sweep(empty_database_url, two_stores)
     assert said.changes
     assert isinstance(swept, asyncpg.CheckViolationError)
-    assert lost(empty_database_url) == 0
+    assert count_lost(empty_database_url) == 0
 
 
 async def test_a_purge_that_does_not_repeat_its_condition_deletes_a_resurrected_session(
@@ -186,7 +186,7 @@ async def test_the_real_sweep_leaves_a_session_that_just_got_a_message(
     assert said.changes
     assert swept.value == 0
     assert (await two_stores[1].at(GONE).lifecycle(key())).status is Status.USED
-    assert lost(empty_database_url) == 0
+    assert count_lost(empty_database_url) == 0
 
 
 async def test_the_real_purge_leaves_a_session_that_was_just_resurrected(
