@@ -64,7 +64,7 @@ FROM (
 
 @contextmanager
 def serving(url: str, folder: Path) -> Iterator[str]:
-    """Serve a store, unswept, with the pages open; yield the URL."""
+    """Serve a store, with the dashboard and without a sweeper; yield the URL."""
     log_file = folder / "serve.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(

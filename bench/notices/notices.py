@@ -87,7 +87,7 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def reads(self, start: float, end: float) -> list[int]:
-        """Return of how many sessions each read in an interval was."""
+        """Return how many sessions each read in an interval asked for."""
         lines = [line.split() for line in self.reads_file.read_text().splitlines()]
         return [int(count) for at, count in lines if start <= float(at) < end]
 

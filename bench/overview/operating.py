@@ -97,7 +97,7 @@ async def timed(ask: Ask, rounds: int) -> tuple[list[float], Any]:
 
 
 async def measured(store: Database, rounds: int) -> dict[str, tuple[list[float], str]]:
-    """Return, by what was asked, how long it took, and a word about it."""
+    """Return, for each query, the times in milliseconds and a remark."""
     found = dict[str, tuple[list[float], str]]()
     times, overview = await timed(lambda _: OverviewStore(store).overview(since=DAY), 5 * rounds)
     found["`overview` of a day"] = times, f"{len(overview.counts)} numbers"

@@ -54,7 +54,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Flood:
-    """Who creates, and with which settings."""
+    """One flood: its users, its addresses and its settings."""
 
     title: str
     user: Callable[[int], str]

@@ -1,4 +1,4 @@
-"""Processes of the benchmark: each measures in peace and answers requests, a line of JSON each."""
+"""Processes of the benchmark, which answer requests, each a line of JSON."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ _ARGUMENTS: Final[dict[str, Any]] = {
 def plans(server: Server, database: str) -> dict[str, str]:
     """Return, by statement, how a sweep reads the table: the node, its rows, its pages."""
     return {
-        name: "; ".join(_told(_explained(server, database, name)))
+        name: "; ".join(_scans(_explained(server, database, name)))
         for name in ("expire_due", "time_to_next")
     }
 
@@ -94,7 +94,7 @@ def _literal(value: Any) -> str:
     return str(value)
 
 
-def _told(plan: dict[str, Any]) -> Iterator[str]:
+def _scans(plan: dict[str, Any]) -> Iterator[str]:
     """Yield the scans of lapse_lobby that were run."""
     is_scan = plan.get("Relation Name") == "lapse_lobby" and "Scan" in plan["Node Type"]
     if is_scan and plan["Actual Loops"]:
@@ -102,4 +102,4 @@ def _told(plan: dict[str, Any]) -> Iterator[str]:
         using = f" using {plan['Index Name']}" if "Index Name" in plan else ""
         yield f"{plan['Node Type']}{using}: {plan['Actual Rows']:.0f} rows, {pages} pages"
     for part in plan.get("Plans", ()):
-        yield from _told(part)
+        yield from _scans(part)

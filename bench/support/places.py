@@ -20,7 +20,7 @@ class Places(Protocol):
     store: str
 
     def fresh(self) -> AbstractContextManager[str]:
-        """Yield the URL of a database with nothing in it."""
+        """Yield the URL of an empty database."""
         ...
 
     def filled(self, name: str, stored: int) -> str:

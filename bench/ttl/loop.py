@@ -1,4 +1,4 @@
-"""The policy in a closed loop, day after day, and rules that cannot see what they cause."""
+"""The policy in a closed loop, day after day, beside rules that see only messages in time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Rule = Callable[[np.ndarray, np.ndarray, float], float]
 
 @dataclass(frozen=True)
 class Looped:
-    """Of one history and policy: soft misses in the phases of the history, and the cost."""
+    """The soft misses in each phase of a history under one policy, and the cost."""
 
     name: str
     policy: str
@@ -120,7 +120,7 @@ def missed(
     history: Sequence[Arrival], start: float, ttl_at: Callable[[float], float],
     days: tuple[int, int],
 ) -> float:  # fmt: skip
-    """The share of soft misses; of one heavy user, all other users'."""
+    """Return the share of soft misses; without one heavy user, if there is one."""
     late = heard = 0
     for arrival in history:
         if (

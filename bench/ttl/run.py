@@ -1,4 +1,4 @@
-"""The evaluation of the TTL that learns: writes README.md beside this file.
+"""Evaluates the TTL that learns, and writes README.md beside this file.
 
 nice -n 10 .venv/bin/python -m bench.ttl.run
 """

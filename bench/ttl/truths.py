@@ -16,7 +16,7 @@ HORIZON = Targets().horizon.total_seconds()
 LAST = edge_at_most(Targets().horizon)
 EDGE_SECONDS = np.array([edge.total_seconds() for edge in EDGES[: LAST + 1]])
 USED = 0.35
-"""The share of sessions that ever hear a message, but where another is given."""
+"""The share of sessions that ever get a message, unless a distribution has its own."""
 
 
 def log_normal(median: float, sigma: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -58,7 +58,7 @@ class Truth:
         return float(1 - self.within(ttl))
 
     def oracle(self, soft: float) -> float:
-        """The shortest TTL that meets the target, in seconds."""
+        """Return the shortest TTL that meets the target, in seconds."""
         low, high = 0.0, HORIZON
         for _ in range(60):
             middle = (low + high) / 2
@@ -66,7 +66,7 @@ class Truth:
         return high
 
     def cost(self, ttl: float) -> float:
-        """Mean seconds for which a session is kept without a message."""
+        """Return the mean seconds for which a session is kept without a message."""
         t = np.concatenate([[0.0], np.geomspace(0.01, ttl, 2000)])
         return float(np.trapezoid(1 - self.used * self.cdf(t), t))
 

@@ -10,115 +10,124 @@ from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.sessions.session import Session
 from pydantic import BaseModel
 
-from adk_builders import APP, USER, created, got, noted, spoken, status_of, texts
+from adk_builders import (
+    APP,
+    USER,
+    create_session,
+    get_session,
+    message_event,
+    state_event,
+    status_of,
+    texts,
+)
 from lapse.core.lifecycle import HELD_EVENTS, Status
 
-both = pytest.mark.parametrize("make", [spoken, noted], ids=["message", "state only"])
+both = pytest.mark.parametrize("make", [message_event, state_event], ids=["message", "state only"])
 
 
 @both
 async def test_the_same_event_is_returned_and_stored(service, make):
-    session = await created(service)
+    session = await create_session(service)
     event = make(delta={"k": 1})
     assert await service.append_event(session, event) is event
     assert session.events == [event]
-    assert (await got(service, session.id)).events == [event]
+    assert (await get_session(service, session.id)).events == [event]
 
 
 @both
-async def test_the_sessions_time_is_that_of_its_newest_append(service, make):
-    session = await created(service)
+async def test_the_update_time_of_a_session_is_that_of_its_newest_append(service, make):
+    session = await create_session(service)
     for moment in (1763800000.123456, 1000.5):
         await service.append_event(session, make(timestamp=moment))
         assert session.last_update_time == moment
-        assert (await got(service, session.id)).last_update_time == moment
+        assert (await get_session(service, session.id)).last_update_time == moment
 
 
 async def test_a_partial_event_changes_nothing_anywhere(service):
-    session = await created(service, state={"k": 1})
+    session = await create_session(service, state={"k": 1})
     before = session.model_copy(deep=True)
-    event = spoken("hel", partial=True, delta={"k": 2, "temp:t": 1, "app:a": 1})
+    event = message_event("hel", partial=True, delta={"k": 2, "temp:t": 1, "app:a": 1})
     assert await service.append_event(session, event) is event
     assert event.actions.state_delta == {"k": 2, "temp:t": 1, "app:a": 1}
     assert session == before
-    assert await got(service, session.id) == before
+    assert await get_session(service, session.id) == before
 
 
-async def test_a_partial_event_is_let_through_for_a_session_that_is_not_there(service):
+async def test_a_partial_event_for_an_unknown_session_is_accepted(service):
     session = Session(app_name=APP, user_id=USER, id="never was")
-    event = spoken(partial=True)
+    event = message_event(partial=True)
     assert await service.append_event(session, event) is event
 
 
 @both
-async def test_an_append_to_a_session_that_is_not_there_is_refused(service, make):
+async def test_an_append_to_an_unknown_session_is_refused(service, make):
     session = Session(app_name=APP, user_id=USER, id="never was")
     with pytest.raises(SessionNotFoundError):
         await service.append_event(session, make(delta={"app:a": 1}))
     assert session.events == []
-    assert (await created(service)).state == {}
+    assert (await create_session(service)).state == {}
 
 
 @both
-async def test_temporary_state_stays_with_the_callers_session(service, make):
-    session = await created(service)
+async def test_temporary_state_stays_in_the_callers_session_object(service, make):
+    session = await create_session(service)
     event = make(delta={"k": 1, "temp:t": 2})
     await service.append_event(session, event)
     assert session.state == {"k": 1, "temp:t": 2}
     assert event.actions.state_delta == {"k": 1}
-    after = await got(service, session.id)
+    after = await get_session(service, session.id)
     assert after.state == {"k": 1}
     assert after.events[0].actions.state_delta == {"k": 1}
 
 
 @both
-async def test_a_delta_goes_to_the_scope_its_prefix_names(service, make):
-    session = await created(service, state={"k": 0, "app:a": 0, "user:u": 0})
-    other = await created(service, session_id="other")
+async def test_a_state_delta_goes_to_the_scope_that_its_prefix_names(service, make):
+    session = await create_session(service, state={"k": 0, "app:a": 0, "user:u": 0})
+    other = await create_session(service, session_id="other")
     delta = {"k": 1, "app:a": 1, "user:u": 1}
     await service.append_event(session, make(delta=delta))
     assert session.state == delta
-    assert (await got(service, session.id)).state == delta
-    assert (await got(service, other.id)).state == {"app:a": 1, "user:u": 1}
-    assert (await created(service, user_id="bob")).state == {"app:a": 1}
+    assert (await get_session(service, session.id)).state == delta
+    assert (await get_session(service, other.id)).state == {"app:a": 1, "user:u": 1}
+    assert (await create_session(service, user_id="bob")).state == {"app:a": 1}
 
 
 @both
-async def test_state_is_replaced_key_by_key_and_none_is_a_value(service, make):
+async def test_state_is_replaced_key_by_key_and_none_is_stored_as_a_value(service, make):
     initial = {"k": {"old": 1}, "l": 1, "app:a": {"old": 1}, "user:u": {"old": 1}}
-    session = await created(service, state=initial)
+    session = await create_session(service, state=initial)
     delta = {"k": {"new": 2}, "l": None, "app:a": {"new": 2}, "user:u": None}
     await service.append_event(session, make(delta=delta))
-    after = await got(service, session.id)
+    after = await get_session(service, session.id)
     assert after.state == delta
     assert after.events[0].actions.state_delta == delta
 
 
-async def test_events_and_state_from_before_the_first_message_move_along_with_it(service):
-    session = await created(service, state={"k": 0, "kept": True})
-    await service.append_event(session, noted({"k": 1, "app:a": 1}, id="n1"))
-    await service.append_event(session, noted({"l": 2}, id="n2"))
-    await service.append_event(session, spoken(delta={"k": 3}, id="m1"))
-    after = await got(service, session.id)
+async def test_the_first_message_moves_earlier_events_and_state_into_adks_tables(service):
+    session = await create_session(service, state={"k": 0, "kept": True})
+    await service.append_event(session, state_event({"k": 1, "app:a": 1}, id="n1"))
+    await service.append_event(session, state_event({"l": 2}, id="n2"))
+    await service.append_event(session, message_event(delta={"k": 3}, id="m1"))
+    after = await get_session(service, session.id)
     assert [event.id for event in after.events] == ["n1", "n2", "m1"]
     assert after.state == {"k": 3, "l": 2, "kept": True, "app:a": 1}
     assert after == session
 
 
-async def test_a_message_of_the_agent_alone_makes_a_session_used(lapse):
-    session = await created(lapse)
-    await lapse.append_event(session, spoken("welcome", author="concierge"))
+async def test_a_message_of_the_agent_makes_a_session_used(lapse):
+    session = await create_session(lapse)
+    await lapse.append_event(session, message_event("welcome", author="concierge"))
     assert await status_of(lapse, session.id) is Status.USED
 
 
-async def test_more_events_than_the_lobby_holds_count_as_use(lapse):
-    session = await created(lapse)
+async def test_more_events_than_the_lobby_may_hold_make_the_session_used(lapse):
+    session = await create_session(lapse)
     for number in range(HELD_EVENTS):
-        await lapse.append_event(session, noted({"n": number}))
+        await lapse.append_event(session, state_event({"n": number}))
     assert await status_of(lapse, session.id) is Status.WAITING
-    await lapse.append_event(session, noted({"n": HELD_EVENTS}))
+    await lapse.append_event(session, state_event({"n": HELD_EVENTS}))
     assert await status_of(lapse, session.id) is Status.USED
-    after = await got(lapse, session.id)
+    after = await get_session(lapse, session.id)
     assert [event.actions.state_delta["n"] for event in after.events] == [*range(HELD_EVENTS + 1)]
 
 
@@ -128,7 +137,7 @@ class Guest(BaseModel):
 
 
 @both
-async def test_rich_values_of_state_are_stored_as_json_says_them(durable, make):
+async def test_state_values_are_stored_as_json(database_service, make):
     rich = {
         "model": Guest(name="Ada"),
         "moment": datetime(2026, 11, 22, 8, 30, tzinfo=UTC),
@@ -145,9 +154,13 @@ async def test_rich_values_of_state_are_stored_as_json_says_them(durable, make):
         "tuple": [1, 2],
         "bytes": "abc",
     }
-    session = await created(durable, state={f"initial-{key}": rich[key] for key in rich})
-    await durable.append_event(session, make(delta=rich | {"app:guest": Guest(name="Bob")}))
-    after = await got(durable, session.id)
+    session = await create_session(
+        database_service, state={f"initial-{key}": rich[key] for key in rich}
+    )
+    await database_service.append_event(
+        session, make(delta=rich | {"app:guest": Guest(name="Bob")})
+    )
+    after = await get_session(database_service, session.id)
     assert after.state == {f"initial-{key}": plain[key] for key in plain} | plain | {
         "app:guest": {"name": "Bob", "seats": 2}
     }
@@ -158,46 +171,46 @@ def greet():
 
 
 @both
-async def test_what_json_cannot_say_is_stored_as_its_repr(durable, make):
-    session = await created(durable, state={"f": greet})
-    await durable.append_event(session, make(delta={"g": greet, "l": 1}))
-    after = await got(durable, session.id)
+async def test_a_value_that_json_cannot_represent_is_stored_as_its_repr(database_service, make):
+    session = await create_session(database_service, state={"f": greet})
+    await database_service.append_event(session, make(delta={"g": greet, "l": 1}))
+    after = await get_session(database_service, session.id)
     assert "greet" in after.state["f"]
     assert "greet" in after.state["g"]
     assert after.state["l"] == 1
 
 
 async def test_parallel_appends_through_one_session_are_all_stored(service):
-    session = await created(service)
-    events = [spoken(str(n), delta={f"k{n}": n}, timestamp=1000.0 + n) for n in range(25)]
+    session = await create_session(service)
+    events = [message_event(str(n), delta={f"k{n}": n}, timestamp=1000.0 + n) for n in range(25)]
     await asyncio.gather(*(service.append_event(session, event) for event in events))
-    after = await got(service, session.id)
+    after = await get_session(service, session.id)
     assert texts(after) == [str(n) for n in range(25)]
     assert after.state == session.state == {f"k{n}": n for n in range(25)}
     assert sorted(texts(session), key=int) == texts(after)
 
 
-async def test_parallel_appends_from_the_lobby_on_make_one_first_message(lapse):
-    session = await created(lapse)
+async def test_parallel_first_appends_make_one_first_message(lapse):
+    session = await create_session(lapse)
     changes = []
     lapse.feed.subscribe(changes.append)
-    makers = [spoken if n % 2 else noted for n in range(20)]
+    makers = [message_event if n % 2 else state_event for n in range(20)]
     await asyncio.gather(
         *(lapse.append_event(session, make(timestamp=1000.0 + n)) for n, make in enumerate(makers))
     )
-    assert len((await got(lapse, session.id)).events) == 20
+    assert len((await get_session(lapse, session.id)).events) == 20
     assert [str(change.kind) for change in changes] == ["used"]
 
 
-async def test_an_append_whose_caller_gave_up_is_stored_once(lapse):
-    session = await created(lapse)
-    event = spoken()
+async def test_an_append_whose_caller_is_cancelled_is_stored_once(lapse):
+    session = await create_session(lapse)
+    event = message_event()
     waiting = asyncio.create_task(lapse.append_event(session, event))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    await lapse.append_event(await got(lapse, session.id), event)
-    assert (await got(lapse, session.id)).events == [event]
+    await lapse.append_event(await get_session(lapse, session.id), event)
+    assert (await get_session(lapse, session.id)).events == [event]
 
 
 @both
@@ -213,11 +226,13 @@ async def test_an_append_whose_caller_gave_up_is_stored_once(lapse):
         ("event", {"delta": {"nul\0": 1}}),
     ],
 )
-async def test_an_event_that_no_store_could_keep_is_refused_by_name(lapse, make, field, fields):
-    session = await created(lapse, state={"k": 1})
-    before = await got(lapse, session.id)
+async def test_an_event_that_no_store_can_hold_is_refused_and_the_value_named(
+    lapse, make, field, fields
+):
+    session = await create_session(lapse, state={"k": 1})
+    before = await get_session(lapse, session.id)
     with pytest.raises(ValueError, match=field):
         await lapse.append_event(session, make(**fields))
-    assert await got(lapse, session.id) == before
+    assert await get_session(lapse, session.id) == before
     await lapse.append_event(session, make(delta={"k": 2}))
-    assert (await got(lapse, session.id)).state == {"k": 2}
+    assert (await get_session(lapse, session.id)).state == {"k": 2}

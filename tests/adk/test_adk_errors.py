@@ -1,4 +1,4 @@
-"""What a client is told when ADK fails: whose fault it was, and no folder of this server."""
+"""Errors of ADK reach the client as 4xx or 5xx, and name no folder of this server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lapse(tmp_path):
 
 
 class Fragile(BaseModel):
-    """A body whose validator fails as its sender likes."""
+    """A body whose validator raises the error that the test names."""
 
     @model_validator(mode="before")
     @classmethod
@@ -48,7 +48,7 @@ class Fragile(BaseModel):
 
 @pytest.fixture
 def app(lapse):
-    """Return an application of one's own, with routes that fail before, in and after them."""
+    """Return an application with routes that fail before, in and after the endpoint."""
     own = FastAPI()
 
     def failing(fault: int):
@@ -77,7 +77,7 @@ def app(lapse):
 
 
 @pytest.mark.parametrize("fault", range(len(FAULTS)))
-async def test_the_same_error_is_the_clients_before_the_endpoint_and_a_fault_in_it(app, fault):
+async def test_an_error_before_the_endpoint_is_a_422_and_the_same_error_in_it_a_500(app, fault):
     """Broken on purpose: with the note that the endpoint has begun left out, all answer 422."""
     async with asking(app) as client:
         for _ in range(2):  # what one request did is not remembered of the next
@@ -89,14 +89,14 @@ async def test_the_same_error_is_the_clients_before_the_endpoint_and_a_fault_in_
             assert (await client.post(f"/thread?fault={fault}")).status_code == 500
 
 
-async def test_an_answer_that_cannot_be_written_is_a_fault(app):
+async def test_an_answer_that_cannot_be_serialized_is_a_500(app):
     async with asking(app) as client:
         assert (await client.post("/answer")).status_code == 500
 
 
 @pytest.mark.parametrize("detach", ["false", "true"])
 @pytest.mark.parametrize("path", ["/run", "/run_sse", f"{SESSIONS}/s/run"])
-async def test_a_body_that_adks_models_fall_over_is_refused_on_every_way_to_a_run(
+async def test_a_body_that_makes_adks_models_raise_is_refused_by_every_route_that_runs(
     lapse, path, detach
 ):
     body = {"appName": "concierge", "userId": USER, "sessionId": "s"} | UNREADABLE
@@ -118,7 +118,7 @@ def agents(tmp_path):
 
 @pytest.mark.parametrize("web", [False, True])
 @pytest.mark.parametrize("name", ["nobody", "no-where", "nameless", "a/b", "."])
-def test_the_loader_says_that_there_is_no_such_agent_and_names_no_folder(agents, web, name):
+def test_the_error_of_an_unknown_agent_names_no_folder(agents, web, name):
     """Broken on purpose: with ADK's own text its last sentence names the folder."""
     with pytest.raises(NoSuchAgentError) as refused:
         agent_loader(agents, web=web).load_agent(name)
@@ -127,15 +127,13 @@ def test_the_loader_says_that_there_is_no_such_agent_and_names_no_folder(agents,
 
 
 @pytest.mark.parametrize("web", [False, True])
-def test_an_agent_that_fails_while_it_is_loaded_is_not_an_unknown_one(agents, web):
+def test_an_agent_that_fails_to_load_is_not_reported_as_unknown(agents, web):
     with pytest.raises(RuntimeError):
         agent_loader(agents, web=web).load_agent("broken")
 
 
 @pytest.mark.parametrize("name", ["nobody", "nameless"])
-async def test_every_route_of_an_agent_that_cannot_be_found_answers_404(
-    lapse, tmp_path, agents, name
-):
+async def test_every_route_of_an_unknown_agent_answers_404(lapse, tmp_path, agents, name):
     """Broken on purpose: without the answer to NoSuchAgentError ADK's developer routes say 500."""
     run = {"appName": name, "userId": USER, "sessionId": "s", "newMessage": {"parts": []}}
     async with asking(lapse.app(agents, web=True, artifact_uri="memory://")) as client:
@@ -149,7 +147,7 @@ async def test_every_route_of_an_agent_that_cannot_be_found_answers_404(
             assert str(tmp_path) not in told.text
 
 
-async def test_another_loader_than_lapses_names_no_folder_either(lapse, agents):
+async def test_an_application_with_a_loader_of_its_own_names_no_folder_either(lapse, agents):
     """Broken on purpose: without it an application that Lapse is only mounted in names it."""
     from google.adk.cli.fast_api import get_fast_api_app
 
@@ -160,7 +158,7 @@ async def test_another_loader_than_lapses_names_no_folder_either(lapse, agents):
     assert (told.status_code, told.json()["detail"]) == (404, "Agent not found: 'nobody'.")
 
 
-def test_a_sentence_that_quotes_an_absolute_path_is_left_out_and_no_other():
+def test_only_sentences_that_quote_an_absolute_path_are_left_out():
     assert without_paths("Not found: 'a.b'. It is not in '/srv/a'. Say so.") == (
         "Not found: 'a.b'. Say so."
     )
@@ -169,8 +167,8 @@ def test_a_sentence_that_quotes_an_absolute_path_is_left_out_and_no_other():
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate Operation ID")  # ADK's
-async def test_every_route_of_adks_that_takes_a_body_is_told_apart(lapse):
-    """Routes in other routers' routes are not; ADK has none."""
+async def test_every_adk_route_that_takes_a_body_is_a_direct_route_of_the_application(lapse):
+    """Lapse sees a route of the application itself; ADK has no nested routers."""
     app = lapse.app(web=True)
     direct = {getattr(route, "path_format", "") for route in app.routes}
     takes_body = {

@@ -1,4 +1,4 @@
-"""Events read back: equal to what ADK validates, and nobody's but the reader's."""
+"""Events read back equal those that ADK validates, and share nothing with other readers."""
 
 from datetime import UTC, datetime
 
@@ -77,7 +77,7 @@ def parts_of(value: object) -> list[object]:
 
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
-def test_an_event_reads_as_adk_reads_it_the_first_time_and_the_next(event):
+def test_an_event_is_read_as_adk_reads_it_the_first_time_and_from_the_cache(event):
     record = record_of(event)
     as_adk = Event.model_validate_json(record.data)
     for _ in range(2):
@@ -89,7 +89,7 @@ def test_an_event_reads_as_adk_reads_it_the_first_time_and_the_next(event):
 
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
-def test_two_readings_share_nothing_that_can_change(event):
+def test_two_readings_of_an_event_share_no_mutable_object(event):
     record = record_of(event)
     one, other = ({id(part) for part in parts_of(events.read_event(record))} for _ in range(2))
     # Kept alive, so that no identity is used twice.
@@ -101,7 +101,7 @@ def test_two_readings_share_nothing_that_can_change(event):
     assert not shared
 
 
-def test_what_an_agent_does_to_its_event_stays_there():
+def test_changing_a_read_event_does_not_change_the_cached_one():
     record = record_of(EVENTS["words"])
     mine = events.read_event(record)
     mine.content.parts[0].text = "changed"
@@ -111,21 +111,21 @@ def test_what_an_agent_does_to_its_event_stays_there():
     assert events.read_event(record) == Event.model_validate_json(record.data)
 
 
-def test_the_columns_win_for_the_ids_and_the_json_for_the_time():
+def test_ids_are_read_from_the_columns_and_the_time_from_the_json():
     text = '{"id": "in-json", "invocation_id": "in-json", "author": "user", "timestamp": 1.25}'
     read = events.read_event(EventRecord("e", "i", datetime(2030, 1, 1, tzinfo=UTC), text))
 
     assert (read.id, read.invocation_id, read.timestamp) == ("e", "i", 1.25)
 
 
-def test_an_event_without_data_has_the_time_of_its_column():
+def test_an_event_without_data_takes_its_time_from_the_column():
     moment = datetime(2030, 1, 1, tzinfo=UTC)
     read = events.read_event(EventRecord("e", "i", moment, ""))
 
     assert read.timestamp == moment.timestamp()
 
 
-def test_a_long_event_is_not_remembered():
+def test_a_long_event_is_not_cached():
     event = Event(author="user", content=types.Content(parts=[types.Part(text="x" * 20_000)]))
     before = events._remembered.cache_info().currsize
     assert events.read_event(record_of(event)) == event

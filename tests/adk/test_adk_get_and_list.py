@@ -5,40 +5,51 @@ from __future__ import annotations
 import pytest
 from google.adk.sessions.base_session_service import GetSessionConfig
 
-from adk_builders import APP, USER, created, deleted, got, noted, spoken, texts
+from adk_builders import (
+    APP,
+    USER,
+    create_session,
+    delete_session,
+    get_session,
+    message_event,
+    state_event,
+    texts,
+)
 
 
-async def test_there_is_no_session_that_was_not_created(service):
-    await created(service, session_id="s-1")
-    assert await got(service, "s-2") is None
-    assert await got(service, "s-1", user_id="bob") is None
-    assert await got(service, "s-1", app_name="other") is None
+async def test_a_session_that_was_never_created_reads_as_none(service):
+    await create_session(service, session_id="s-1")
+    assert await get_session(service, "s-2") is None
+    assert await get_session(service, "s-1", user_id="bob") is None
+    assert await get_session(service, "s-1", app_name="other") is None
 
 
 async def test_a_session_reads_back_equal_to_what_create_returned(service):
     state = {"k": {"deep": [1, 2.5, None, "é"]}, "app:a": True, "user:u": "x"}
-    session = await created(service, state=state)
-    assert await got(service, session.id) == session
+    session = await create_session(service, state=state)
+    assert await get_session(service, session.id) == session
 
 
 @pytest.mark.parametrize("message", [False, True])
-async def test_a_session_reads_back_equal_to_the_one_appended_through(service, message):
-    session = await created(service, state={"k": 1})
-    make = spoken if message else noted
+async def test_a_session_reads_back_equal_to_the_object_that_was_appended_to(service, message):
+    session = await create_session(service, state={"k": 1})
+    make = message_event if message else state_event
     await service.append_event(session, make(delta={"k": 2, "app:a": 1, "user:u": 1}))
     await service.append_event(session, make(delta={"l": [3]}))
-    assert await got(service, session.id) == session
+    assert await get_session(service, session.id) == session
 
 
 async def conversation(service, make):
-    session = await created(service)
+    session = await create_session(service)
     for number in range(1, 6):
         event = make(delta={"n": number}, id=f"e{number}", timestamp=1000.0 + number)
         await service.append_event(session, event)
     return session.id
 
 
-@pytest.mark.parametrize("make", [spoken, noted], ids=["in ADK's tables", "in the lobby"])
+@pytest.mark.parametrize(
+    "make", [message_event, state_event], ids=["in ADK's tables", "in the lobby"]
+)
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
@@ -59,7 +70,7 @@ async def conversation(service, make):
 async def test_the_config_chooses_events_and_never_changes_the_state(
     service, make, config, expected
 ):
-    session = await got(service, await conversation(service, make), config=config)
+    session = await get_session(service, await conversation(service, make), config=config)
     assert " ".join(event.id for event in session.events) == expected
     assert session.state == {"n": 5}
     assert session.last_update_time == 1005.0
@@ -70,29 +81,33 @@ def test_a_negative_number_of_events_is_refused():
         GetSessionConfig(num_recent_events=-1)
 
 
-@pytest.mark.parametrize("make", [spoken, noted], ids=["in ADK's tables", "in the lobby"])
-async def test_events_come_in_the_order_of_their_time_then_their_id(durable, make):
-    session = await created(durable)
+@pytest.mark.parametrize(
+    "make", [message_event, state_event], ids=["in ADK's tables", "in the lobby"]
+)
+async def test_events_are_ordered_by_time_then_id(database_service, make):
+    session = await create_session(database_service)
     for name, timestamp in [("b", 1002.0), ("c", 1002.0), ("a", 1002.0), ("early", 1001.0)]:
-        await durable.append_event(session, make(id=name, timestamp=timestamp))
-    after = await got(durable, session.id)
+        await database_service.append_event(session, make(id=name, timestamp=timestamp))
+    after = await get_session(database_service, session.id)
     assert [event.id for event in after.events] == ["early", "a", "b", "c"]
-    last = await got(durable, session.id, config=GetSessionConfig(num_recent_events=2))
+    last = await get_session(
+        database_service, session.id, config=GetSessionConfig(num_recent_events=2)
+    )
     assert [event.id for event in last.events] == ["b", "c"]
 
 
-async def test_timestamps_read_back_exact_to_the_last_bit(service):
-    session = await created(service)
+async def test_timestamps_read_back_exactly(service):
+    session = await create_session(service)
     moments = [1763800000.1234567, 1761444000.0000001, 0.1]
     for moment in moments:
-        await service.append_event(session, spoken(timestamp=moment))
-    after = await got(service, session.id)
+        await service.append_event(session, message_event(timestamp=moment))
+    after = await get_session(service, session.id)
     assert sorted(event.timestamp for event in after.events) == sorted(moments)
 
 
-async def test_an_event_reads_back_as_it_was_with_all_its_parts(service):
-    session = await created(service)
-    event = spoken(
+async def test_an_event_reads_back_with_all_its_parts(service):
+    session = await create_session(service)
+    event = message_event(
         "h\u00e9llo 🙂", author="concierge", branch="a.b", turn_complete=True, delta={"k": None}
     )
     event.custom_metadata = {"deep": {"list": [1, None]}}
@@ -100,20 +115,22 @@ async def test_an_event_reads_back_as_it_was_with_all_its_parts(service):
     event.actions.artifact_delta = {"file": 3}
     event.content.parts[0].thought_signature = b"\xfb\xff\xfe\x00"
     await service.append_event(session, event)
-    assert (await got(service, session.id)).events == [event]
+    assert (await get_session(service, session.id)).events == [event]
 
 
-async def test_more_events_than_the_loop_reads_itself_come_back_all(lapse):
-    session = await created(lapse)
+async def test_a_long_history_that_a_thread_parses_reads_back_whole(lapse):
+    session = await create_session(lapse)
     for number in range(502):
-        await lapse.append_event(session, spoken(str(number), timestamp=1000.0 + number))
-    assert texts(await got(lapse, session.id)) == [str(number) for number in range(502)]
+        await lapse.append_event(session, message_event(str(number), timestamp=1000.0 + number))
+    assert texts(await get_session(lapse, session.id)) == [str(number) for number in range(502)]
 
 
-async def test_the_list_has_merged_state_and_no_events(service):
-    session = await created(service, session_id="old", state={"k": 1, "app:a": 1, "user:u": 1})
-    await service.append_event(session, spoken(delta={"k": 2, "app:a": 2}))
-    await created(service, session_id="new", state={"l": 1})
+async def test_the_listed_sessions_have_merged_state_and_no_events(service):
+    session = await create_session(
+        service, session_id="old", state={"k": 1, "app:a": 1, "user:u": 1}
+    )
+    await service.append_event(session, message_event(delta={"k": 2, "app:a": 2}))
+    await create_session(service, session_id="new", state={"l": 1})
     listed = (await service.list_sessions(app_name=APP, user_id=USER)).sessions
     assert [found.events for found in listed] == [[], []]
     states = {found.id: found.state for found in listed}
@@ -124,21 +141,23 @@ async def test_the_list_has_merged_state_and_no_events(service):
 
 
 async def test_the_list_puts_the_most_recent_session_last(service):
-    sessions = [await created(service, session_id=name) for name in "abcd"]
+    sessions = [await create_session(service, session_id=name) for name in "abcd"]
     for session, moment in zip(sessions, [4000.0, 1000.0, 3000.0, 1000.0], strict=True):
-        await service.append_event(session, spoken(timestamp=moment))
-    newest = await created(service, session_id="0")
+        await service.append_event(session, message_event(timestamp=moment))
+    newest = await create_session(service, session_id="0")
     listed = (await service.list_sessions(app_name=APP, user_id=USER)).sessions
     assert [found.id for found in listed] == ["b", "d", "c", "a", "0"]
     assert listed[-1].last_update_time == newest.last_update_time
 
 
-async def test_a_list_is_of_one_user_or_with_none_of_all_users(service):
+async def test_a_list_has_the_sessions_of_one_user_or_of_all_if_no_user_is_named(service):
     for user in ("ada", "bob"):
-        session = await created(service, user_id=user, session_id=user, state={"user:name": user})
-        await service.append_event(session, spoken(timestamp=1000.0))
-        await created(service, user_id=user, session_id=f"{user}-waits")
-    await created(service, app_name="other", session_id="elsewhere")
+        session = await create_session(
+            service, user_id=user, session_id=user, state={"user:name": user}
+        )
+        await service.append_event(session, message_event(timestamp=1000.0))
+        await create_session(service, user_id=user, session_id=f"{user}-waits")
+    await create_session(service, app_name="other", session_id="elsewhere")
 
     async def ids(user_id):
         response = await service.list_sessions(app_name=APP, user_id=user_id)
@@ -152,33 +171,33 @@ async def test_a_list_is_of_one_user_or_with_none_of_all_users(service):
     assert await ids("nobody") == {}
 
 
-async def test_of_all_users_the_list_is_ordered_by_time_then_user_then_id(service):
+async def test_a_list_of_all_users_is_ordered_by_time_then_user_then_id(service):
     for user, name in [("bob", "a"), ("ada", "b"), ("ada", "a")]:
-        session = await created(service, user_id=user, session_id=name)
-        await service.append_event(session, spoken(timestamp=1000.0))
+        session = await create_session(service, user_id=user, session_id=name)
+        await service.append_event(session, message_event(timestamp=1000.0))
     listed = (await service.list_sessions(app_name=APP)).sessions
     assert [(s.user_id, s.id) for s in listed] == [("ada", "a"), ("ada", "b"), ("bob", "a")]
 
 
-async def test_an_app_without_sessions_lists_none(service):
+async def test_the_list_of_an_app_without_sessions_is_empty(service):
     assert (await service.list_sessions(app_name="none", user_id=USER)).sessions == []
     assert (await service.list_sessions(app_name="none")).sessions == []
 
 
-async def test_a_users_state_has_its_keys_without_prefix(service):
-    session = await created(service, state={"user:a": 1, "app:b": 2, "c": 3})
-    await service.append_event(session, noted({"user:d": [4]}))
+async def test_the_keys_of_user_state_have_no_prefix(service):
+    session = await create_session(service, state={"user:a": 1, "app:b": 2, "c": 3})
+    await service.append_event(session, state_event({"user:d": [4]}))
     assert await service.get_user_state(app_name=APP, user_id=USER) == {"a": 1, "d": [4]}
 
 
 async def test_an_unknown_users_state_is_empty(service):
-    await created(service, state={"user:a": 1})
+    await create_session(service, state={"user:a": 1})
     assert await service.get_user_state(app_name=APP, user_id="bob") == {}
     assert await service.get_user_state(app_name="other", user_id=USER) == {}
 
 
 async def test_a_users_state_is_a_fresh_dict_each_time(service):
-    await created(service, state={"user:a": [1]})
+    await create_session(service, state={"user:a": [1]})
     state = await service.get_user_state(app_name=APP, user_id=USER)
     state["b"] = 1
     state["a"].append(2)
@@ -186,18 +205,18 @@ async def test_a_users_state_is_a_fresh_dict_each_time(service):
 
 
 async def test_a_users_state_outlives_their_sessions(service):
-    session = await created(service, state={"user:a": 1, "app:b": 2})
-    await deleted(service, session.id)
+    session = await create_session(service, state={"user:a": 1, "app:b": 2})
+    await delete_session(service, session.id)
     assert await service.get_user_state(app_name=APP, user_id=USER) == {"a": 1}
-    assert (await created(service)).state == {"user:a": 1, "app:b": 2}
+    assert (await create_session(service)).state == {"user:a": 1, "app:b": 2}
 
 
 @pytest.mark.parametrize("odd", ["x" * 129, "nul\0", "half\ud800", ""])
-async def test_what_cannot_exist_is_absent_and_no_error(lapse, odd):
-    await created(lapse)
-    assert await got(lapse, odd) is None
-    assert await got(lapse, "s-1", user_id=odd) is None
+async def test_an_impossible_id_reads_as_absent_without_an_error(lapse, odd):
+    await create_session(lapse)
+    assert await get_session(lapse, odd) is None
+    assert await get_session(lapse, "s-1", user_id=odd) is None
     assert (await lapse.list_sessions(app_name=APP, user_id=odd)).sessions == []
     assert (await lapse.list_sessions(app_name=odd)).sessions == []
     assert await lapse.get_user_state(app_name=APP, user_id=odd) == {}
-    await deleted(lapse, odd)
+    await delete_session(lapse, odd)

@@ -17,7 +17,7 @@ def moment(text):
     return datetime.fromisoformat(text)
 
 
-def test_a_session_is_created_by_adks_own_request(server):
+def test_adks_create_request_creates_a_session(server):
     answer = server.client.post(server.path(), json={"state": {"k": 1}})
     assert answer.status_code == 200
     session = answer.json()
@@ -27,7 +27,7 @@ def test_a_session_is_created_by_adks_own_request(server):
     assert server.client.get(server.path(session["id"])).json() == session
 
 
-def test_a_session_is_created_without_a_body_too(server):
+def test_a_session_can_be_created_without_a_body(server):
     answer = server.client.post(server.path())
     assert answer.status_code == 200
     record = server.lifecycle(answer.json()["id"])
@@ -35,7 +35,7 @@ def test_a_session_is_created_without_a_body_too(server):
     assert record["metadata"] == {"kind": "canonical-session", "backend_created": True}
 
 
-def test_the_older_request_with_the_id_in_its_path_works_too(server):
+def test_the_older_create_request_with_the_id_in_its_path_works_too(server):
     answer = server.client.post(server.path("by-path"), json={"k": 1})
     assert (answer.status_code, answer.json()["state"]) == (200, {"k": 1})
     assert server.client.post(server.path("by-path"), json={}).status_code == 409
@@ -43,7 +43,7 @@ def test_the_older_request_with_the_id_in_its_path_works_too(server):
 
 
 @pytest.mark.parametrize("name", ["ttl_minutes", "ttlMinutes"])
-def test_the_options_of_the_request_choose_ttl_and_metadata(server, name):
+def test_the_lapse_options_of_a_create_request_choose_ttl_and_metadata(server, name):
     options = {name: 5, "metadata": {"page": "home", "deep": {"a": [1, None]}}}
     record = server.lifecycle(server.create(options=options))
     assert record["ttlMinutes"] == 5
@@ -86,7 +86,7 @@ def test_the_record_of_a_used_session_says_when_it_was_first_used_and_no_deadlin
     assert record["ttlMinutes"] == 30
 
 
-def test_the_first_message_is_noted_once(server):
+def test_later_messages_do_not_change_the_time_of_the_first_message(server):
     session_id = server.create()
     server.run(session_id)
     first = server.lifecycle(session_id)["firstMessageAt"]
@@ -95,7 +95,7 @@ def test_the_first_message_is_noted_once(server):
     assert server.lifecycle(session_id)["firstMessageAt"] == first
 
 
-def test_an_expired_session_is_gone_for_adk_and_restorable_for_its_owner(server):
+def test_adk_does_not_find_an_expired_session_and_its_owner_can_restore_it(server):
     session_id = server.short_lived(state={"k": 1})
     assert server.client.get(server.path(session_id)).status_code == 404
     listed = server.client.get(server.path()).json()
@@ -109,7 +109,7 @@ def test_an_expired_session_is_gone_for_adk_and_restorable_for_its_owner(server)
     assert moment(record["createdAt"]) < expired_at <= moment(record["serverTime"]) < restorable
 
 
-def test_adks_patch_of_state_is_no_message(server):
+def test_a_patch_of_state_by_adks_route_is_not_a_message(server):
     session_id = server.create(state={"k": 1})
     answer = server.client.patch(server.path(session_id), json={"stateDelta": {"k": 2}})
     assert answer.json()["state"] == {"k": 2}
@@ -125,7 +125,7 @@ def test_a_session_created_with_a_message_is_used_from_the_start(server):
     assert stored["content"]["parts"] == [{"text": "restored"}]
 
 
-def test_a_deleted_session_is_gone_also_for_its_owner(server):
+def test_the_owner_of_a_deleted_session_does_not_find_it_either(server):
     session_id = server.create()
     assert server.client.delete(server.path(session_id)).status_code == 200
     assert server.client.delete(server.path(session_id)).status_code == 200
@@ -168,7 +168,7 @@ def test_metadata_of_used_and_of_expired_sessions_may_change_too(server):
 
 
 @pytest.mark.parametrize("name", ["ttlMinutes", "ttl_minutes"])
-def test_a_new_ttl_counts_from_now(server, name):
+def test_a_new_ttl_counts_from_the_request(server, name):
     session_id = server.create(options={"ttl_minutes": 30})
     record = patch(server, session_id, **{name: 2}).json()
     assert record["ttlMinutes"] == 2
@@ -176,7 +176,7 @@ def test_a_new_ttl_counts_from_now(server, name):
     assert moment(record["expiresAt"]) > moment(record["createdAt"]) + timedelta(minutes=2)
 
 
-def test_a_ttl_is_refused_for_sessions_that_do_not_wait(server):
+def test_a_ttl_is_refused_for_sessions_that_are_not_waiting(server):
     used, expired = server.create(), server.short_lived()
     server.run(used)
     for session_id, status in ((used, "used"), (expired, "expired")):
@@ -241,6 +241,6 @@ def test_resurrecting_a_living_session_changes_nothing(server):
         ("POST", "/lifecycle/resurrect", None),
     ],
 )
-def test_of_a_session_that_never_was_every_route_says_not_found(server, method, path, body):
+def test_every_route_answers_404_for_an_unknown_session(server, method, path, body):
     answer = server.client.request(method, server.path("never-was") + path, json=body)
     assert (answer.status_code, answer.json()) == (404, {"detail": "Session not found"})

@@ -12,7 +12,17 @@ from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.sessions.database_session_service import DatabaseSessionService
 from google.genai import types
 
-from adk_builders import APP, USER, created, deleted, got, noted, spoken, status_of, texts
+from adk_builders import (
+    APP,
+    USER,
+    create_session,
+    delete_session,
+    get_session,
+    message_event,
+    state_event,
+    status_of,
+    texts,
+)
 from lapse import LapseSessionService
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.keys import SessionKey
@@ -57,25 +67,29 @@ def dump(file, table):
 
 def events():
     """Return a conversation that has everything an event can bring to storage."""
-    yield spoken(
+    yield message_event(
         "h\u00e9llo \U0001f642",
         id="ev-1",
         timestamp=1763800000.123456,
         delta={"k": {"b": 1, "a": [None, True, 2.5]}, "app:b": None, "user:ü": "ü", "temp:t": 1},
     )
-    answer = spoken("Done.", author="concierge", id="ev-2", timestamp=1763800001.0, branch="a.b")
+    answer = message_event(
+        "Done.", author="concierge", id="ev-2", timestamp=1763800001.0, branch="a.b"
+    )
     answer.long_running_tool_ids = {"z", "a"}
     answer.content.parts[0].thought_signature = b"\xfb\xff\xfe"
     answer.actions.artifact_delta = {"file.txt": 0}
     answer.custom_metadata = {"model": "scripted"}
     yield answer
-    call = spoken("", author="concierge", id="ev-3", timestamp=1763800002.5, invocation_id="")
+    call = message_event(
+        "", author="concierge", id="ev-3", timestamp=1763800002.5, invocation_id=""
+    )
     call.content.parts = [
         types.Part.from_function_call(name="book", args={"guests": 4}),
         types.Part.from_bytes(data=b"\x00\x01", mime_type="image/png"),
     ]
     yield call
-    yield noted({"k": None, "last": "\u2028"}, id="ev-4", timestamp=1763800001.75)
+    yield state_event({"k": None, "last": "\u2028"}, id="ev-4", timestamp=1763800001.75)
 
 
 async def write(service):
@@ -89,7 +103,7 @@ async def write(service):
         await service.append_event(session, event)
 
 
-async def test_the_tables_and_rows_are_those_that_adk_writes(tmp_path):
+async def test_tables_and_rows_are_the_same_as_those_that_adk_writes(tmp_path):
     ours, theirs = tmp_path / "ours.db", tmp_path / "theirs.db"
     async with LapseSessionService(store_with_parts(f"sqlite:///{ours}")) as service:
         await write(service)
@@ -121,7 +135,7 @@ def without_moments(row):
     return kept
 
 
-async def test_the_first_message_is_stored_like_any_other_whatever_waited_before_it(tmp_path):
+async def test_the_first_message_is_stored_like_any_other_whatever_the_lobby_held(tmp_path):
     files = {"ours": tmp_path / "ours.db", "theirs": tmp_path / "theirs.db"}
     for name, file in files.items():
         service = (
@@ -130,94 +144,96 @@ async def test_the_first_message_is_stored_like_any_other_whatever_waited_before
             else DatabaseSessionService(f"sqlite+aiosqlite:///{file}")
         )
         async with service:
-            session = await created(service, session_id="s-1", state={"a": 1, "user:u": 1})
+            session = await create_session(service, session_id="s-1", state={"a": 1, "user:u": 1})
             for number in range(3):
                 delta = {"a": number, "ä": "\u2028", "app:n": number}
-                event = noted(delta, id=f"n{number}", timestamp=1000.25 + number)
+                event = state_event(delta, id=f"n{number}", timestamp=1000.25 + number)
                 await service.append_event(session, event)
-            await service.append_event(session, spoken(id="m", timestamp=1003.0, delta={"a": 9}))
+            await service.append_event(
+                session, message_event(id="m", timestamp=1003.0, delta={"a": 9})
+            )
     for table in ADK_TABLES:
         own, expected = dump(files["ours"], table), dump(files["theirs"], table)
         assert [without_moments(row) for row in own] == [without_moments(row) for row in expected]
 
 
 async def test_stock_adk_sees_exactly_the_used_sessions(lapse, stock):
-    used = await created(lapse, session_id="used", state={"k": 1, "app:a": 1, "user:u": 1})
-    await lapse.append_event(used, noted({"before": True}))
-    await lapse.append_event(used, spoken("hello", delta={"k": 2}))
-    waits = await created(lapse, session_id="waits", state={"k": 1})
-    await lapse.append_event(waits, noted({"k": 2}))
+    used = await create_session(lapse, session_id="used", state={"k": 1, "app:a": 1, "user:u": 1})
+    await lapse.append_event(used, state_event({"before": True}))
+    await lapse.append_event(used, message_event("hello", delta={"k": 2}))
+    waits = await create_session(lapse, session_id="waits", state={"k": 1})
+    await lapse.append_event(waits, state_event({"k": 2}))
 
     listed = (await stock.list_sessions(app_name=APP)).sessions
     assert [found.id for found in listed] == ["used"]
-    assert await got(stock, "waits") is None
-    seen = await got(stock, "used")
-    own = await got(lapse, "used")
+    assert await get_session(stock, "waits") is None
+    seen = await get_session(stock, "used")
+    own = await get_session(lapse, "used")
     assert seen.events == own.events
     assert seen.state == own.state == {"k": 2, "before": True, "app:a": 1, "user:u": 1}
     assert seen.last_update_time == own.last_update_time
     assert await stock.get_user_state(app_name=APP, user_id=USER) == {"u": 1}
 
 
-async def test_what_stock_adk_appends_lapse_reads_and_goes_on_from(lapse, stock):
-    session = await created(lapse, session_id="s-1")
-    await lapse.append_event(session, spoken("one", timestamp=1000.0))
-    theirs = await got(stock, "s-1")
+async def test_lapse_reads_what_stock_adk_appended_and_appends_after_it(lapse, stock):
+    session = await create_session(lapse, session_id="s-1")
+    await lapse.append_event(session, message_event("one", timestamp=1000.0))
+    theirs = await get_session(stock, "s-1")
     delta = {"k": 1, "app:a": 1, "user:u": 1}
-    await stock.append_event(theirs, spoken("two", timestamp=1001.0, delta=delta))
+    await stock.append_event(theirs, message_event("two", timestamp=1001.0, delta=delta))
 
     with pytest.raises(StaleSessionError):
-        await lapse.append_event(session, spoken("lost", timestamp=1002.0))
-    fresh = await got(lapse, "s-1")
+        await lapse.append_event(session, message_event("lost", timestamp=1002.0))
+    fresh = await get_session(lapse, "s-1")
     assert texts(fresh) == ["one", "two"]
     assert fresh.state == delta
-    await lapse.append_event(fresh, spoken("three", timestamp=1003.0))
+    await lapse.append_event(fresh, message_event("three", timestamp=1003.0))
     with pytest.raises(StaleSessionError):
-        await stock.append_event(theirs, spoken("lost", timestamp=1004.0))
-    assert texts(await got(stock, "s-1")) == ["one", "two", "three"]
+        await stock.append_event(theirs, message_event("lost", timestamp=1004.0))
+    assert texts(await get_session(stock, "s-1")) == ["one", "two", "three"]
 
 
 async def test_a_session_object_may_go_from_one_service_to_the_other(lapse, stock):
-    session = await created(lapse, session_id="s-1")
-    await lapse.append_event(session, spoken("one", timestamp=1000.0))
-    theirs = await got(stock, "s-1")
-    await lapse.append_event(theirs, spoken("two", timestamp=1001.0))
-    assert texts(await got(stock, "s-1")) == ["one", "two"]
+    session = await create_session(lapse, session_id="s-1")
+    await lapse.append_event(session, message_event("one", timestamp=1000.0))
+    theirs = await get_session(stock, "s-1")
+    await lapse.append_event(theirs, message_event("two", timestamp=1001.0))
+    assert texts(await get_session(stock, "s-1")) == ["one", "two"]
 
 
-async def test_a_session_that_stock_adk_deletes_is_gone_with_its_record(file, lapse, stock):
-    session = await created(lapse, session_id="s-1", metadata={"page": "home"})
-    await lapse.append_event(session, spoken())
-    await deleted(stock, "s-1")
-    assert await got(lapse, "s-1") is None
+async def test_a_delete_by_stock_adk_removes_the_lifecycle_record_too(file, lapse, stock):
+    session = await create_session(lapse, session_id="s-1", metadata={"page": "home"})
+    await lapse.append_event(session, message_event())
+    await delete_session(stock, "s-1")
+    assert await get_session(lapse, "s-1") is None
     with pytest.raises(NoSuchSessionError):
         await lapse.lifecycle(SessionKey(APP, USER, "s-1"))
     assert rows(file, "SELECT count(*) FROM lapse_lobby") == [(0,)]
-    again = await created(lapse, session_id="s-1")
+    again = await create_session(lapse, session_id="s-1")
     assert again.events == []
 
 
-async def test_a_session_deleted_without_foreign_keys_leaves_no_ghost(file, lapse):
-    session = await created(lapse, session_id="s-1", metadata={"page": "home"})
-    await lapse.append_event(session, spoken())
+async def test_rows_of_a_session_deleted_without_foreign_keys_leave_no_visible_session(file, lapse):
+    session = await create_session(lapse, session_id="s-1", metadata={"page": "home"})
+    await lapse.append_event(session, message_event())
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("DELETE FROM events")
         connection.execute("DELETE FROM sessions")
-    assert await got(lapse, "s-1") is None
+    assert await get_session(lapse, "s-1") is None
     with pytest.raises(NoSuchSessionError):
         await lapse.lifecycle(SessionKey(APP, USER, "s-1"))
-    again = await created(lapse, session_id="s-1", metadata={"page": "cart"})
-    await lapse.append_event(again, spoken("anew"))
-    assert texts(await got(lapse, "s-1")) == ["anew"]
+    again = await create_session(lapse, session_id="s-1", metadata={"page": "cart"})
+    await lapse.append_event(again, message_event("anew"))
+    assert texts(await get_session(lapse, "s-1")) == ["anew"]
     assert (await lapse.lifecycle(SessionKey(APP, USER, "s-1"))).metadata["page"] == "cart"
 
 
 async def test_a_session_of_stock_adk_is_used_once_it_has_a_message(lapse, stock):
-    session = await created(stock, session_id="s-1", state={"k": 1})
+    session = await create_session(stock, session_id="s-1", state={"k": 1})
     assert await status_of(lapse, "s-1") is Status.ORPHAN
-    await stock.append_event(session, noted({"k": 2}, timestamp=1000.0))
+    await stock.append_event(session, state_event({"k": 2}, timestamp=1000.0))
     assert await status_of(lapse, "s-1") is Status.ORPHAN
-    await stock.append_event(session, spoken(timestamp=1001.0))
+    await stock.append_event(session, message_event(timestamp=1001.0))
 
     record = await lapse.lifecycle(SessionKey(APP, USER, "s-1"))
     assert record.status is Status.USED
@@ -226,55 +242,55 @@ async def test_a_session_of_stock_adk_is_used_once_it_has_a_message(lapse, stock
     assert (record.ttl, record.expires_at, record.restorable_until) == (None, None, None)
 
 
-async def test_an_orphan_reads_lists_and_takes_appends(lapse, stock):
-    await created(stock, session_id="s-1", state={"k": 1, "app:a": 1})
-    orphan = await got(lapse, "s-1")
+async def test_an_orphan_can_be_read_listed_and_appended_to(lapse, stock):
+    await create_session(stock, session_id="s-1", state={"k": 1, "app:a": 1})
+    orphan = await get_session(lapse, "s-1")
     assert orphan.state == {"k": 1, "app:a": 1}
     assert (await lapse.lifecycle(SessionKey(APP, USER, "s-1"))).metadata == {}
     listed = (await lapse.list_sessions(app_name=APP)).sessions
     assert [found.id for found in listed] == ["s-1"]
 
-    await lapse.append_event(orphan, noted({"k": 2}))
+    await lapse.append_event(orphan, state_event({"k": 2}))
     assert await status_of(lapse, "s-1") is Status.ORPHAN
-    await lapse.append_event(orphan, spoken("hello"))
+    await lapse.append_event(orphan, message_event("hello"))
     assert await status_of(lapse, "s-1") is Status.USED
-    assert texts(await got(stock, "s-1")) == ["hello"]
+    assert texts(await get_session(stock, "s-1")) == ["hello"]
 
 
 async def test_an_id_that_stock_adk_has_taken_cannot_be_created_again(lapse, stock):
-    await created(stock, session_id="s-1")
+    await create_session(stock, session_id="s-1")
     with pytest.raises(AlreadyExistsError):
-        await created(lapse, session_id="s-1")
+        await create_session(lapse, session_id="s-1")
 
 
-async def test_a_padded_id_of_stock_adk_is_found_as_it_is(lapse, stock):
-    await created(stock, session_id=" s-1 ", state={"which": "padded"})
-    await created(stock, session_id="s-1", state={"which": "bare"})
-    assert (await got(lapse, " s-1 ")).state == {"which": "padded"}
-    assert (await got(lapse, "s-1")).state == {"which": "bare"}
-    assert (await got(lapse, "  s-1")).state == {"which": "bare"}
-    await deleted(lapse, " s-1 ")
-    assert await got(stock, " s-1 ") is None
-    assert await got(stock, "s-1") is not None
+async def test_a_session_of_stock_adk_whose_id_is_padded_is_found_by_that_id(lapse, stock):
+    await create_session(stock, session_id=" s-1 ", state={"which": "padded"})
+    await create_session(stock, session_id="s-1", state={"which": "bare"})
+    assert (await get_session(lapse, " s-1 ")).state == {"which": "padded"}
+    assert (await get_session(lapse, "s-1")).state == {"which": "bare"}
+    assert (await get_session(lapse, "  s-1")).state == {"which": "bare"}
+    await delete_session(lapse, " s-1 ")
+    assert await get_session(stock, " s-1 ") is None
+    assert await get_session(stock, "s-1") is not None
 
 
-async def test_a_file_that_stock_adk_made_is_taken_over_as_it_is(tmp_path):
+async def test_a_file_that_stock_adk_made_is_opened_without_a_change(tmp_path):
     file = tmp_path / "old.db"
     async with DatabaseSessionService(f"sqlite+aiosqlite:///{file}") as stock:
         await write(stock)
-        expected = await got(stock, "s-1")
+        expected = await get_session(stock, "s-1")
     before = {table: dump(file, table) for table in ADK_TABLES}
     async with LapseSessionService(store_with_parts(f"sqlite+aiosqlite:///{file}")) as lapse:
-        found = await got(lapse, "s-1")
+        found = await get_session(lapse, "s-1")
         assert (found.events, found.state) == (expected.events, expected.state)
         assert await status_of(lapse, "s-1") is Status.USED
     assert {table: dump(file, table) for table in ADK_TABLES} == before
 
 
-async def test_a_session_that_stock_adk_made_beside_a_waiting_one_wins(lapse, stock):
-    await created(lapse, session_id="s-1", state={"whose": "lobby"})
-    theirs = await created(stock, session_id="s-1", state={"whose": "adk"})
-    await stock.append_event(theirs, spoken("kept"))
-    assert texts(await got(lapse, "s-1")) == ["kept"]
+async def test_a_session_that_stock_adk_made_hides_a_waiting_one_of_the_same_key(lapse, stock):
+    await create_session(lapse, session_id="s-1", state={"whose": "lobby"})
+    theirs = await create_session(stock, session_id="s-1", state={"whose": "adk"})
+    await stock.append_event(theirs, message_event("kept"))
+    assert texts(await get_session(lapse, "s-1")) == ["kept"]
     assert await status_of(lapse, "s-1") is Status.USED
     assert len((await lapse.list_sessions(app_name=APP)).sessions) == 1

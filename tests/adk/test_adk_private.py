@@ -1,4 +1,4 @@
-"""The names of other packages that nobody has promised to keep: what each one is for.
+"""The private names of other packages that Lapse uses, and what each one is for.
 
 When a new version of ADK, FastAPI or uvicorn moves one, its sentence fails here; `adk/private.py`
 is then the place to mend.
@@ -187,7 +187,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=str)
-def test_what_nobody_has_promised_is_still_there(name):
+def test_every_private_name_that_lapse_uses_still_exists(name):
     """Broken on purpose: each row fails once its name is deleted, or has another parameter."""
     try:
         found = import_module(name.module)
@@ -201,8 +201,8 @@ def test_what_nobody_has_promised_is_still_there(name):
         assert not missing, f"{name} takes no {missing} any more; {name.use}"
 
 
-def test_sessions_still_have_a_place_for_the_mark_of_the_version_they_were_read_at():
-    """Stale sessions are refused by it; an attribute that pydantic does not know it refuses."""
+def test_sessions_still_have_the_private_attribute_for_the_revision():
+    """Lapse stores the revision there; pydantic refuses an unknown attribute."""
     session = Session(app_name="a", user_id="u", id="s")
     assert private.marker_of(session) is None
     private.set_marker(session, "7")
@@ -210,7 +210,7 @@ def test_sessions_still_have_a_place_for_the_mark_of_the_version_they_were_read_
     assert "7" not in session.model_dump_json()
 
 
-def test_what_is_sent_of_an_event_still_has_neither_secrets_nor_what_is_adks_own():
+def test_sent_events_still_have_neither_secrets_nor_internal_fields_of_adk():
     credential = {"authConfig": {"rawAuthCredential": {"authType": "apiKey", "apiKey": "secret"}}}
     call = types.FunctionCall(name="adk_request_credential", args=credential)
     event = Event(
@@ -226,7 +226,7 @@ def test_what_is_sent_of_an_event_still_has_neither_secrets_nor_what_is_adks_own
 
 @pytest.mark.parametrize("root_path", ["", "/", "/a", "/a/", "/a/b", "a"])
 @pytest.mark.parametrize("path", ["", "/", "*", "/a", "/a/", "/ab", "/a/b", "/a/b/c", "/c/a/b"])
-def test_the_gate_goes_by_the_path_that_the_routes_are_matched_with(root_path, path):
+def test_the_gate_uses_the_path_that_routes_are_matched_with(root_path, path):
     """Broken on purpose: where `/ab` counts as below `/a`, the gate opens what it should not."""
     from starlette._utils import get_route_path
 
@@ -235,8 +235,8 @@ def test_the_gate_goes_by_the_path_that_the_routes_are_matched_with(root_path, p
     assert route_path({"path": path}) == path
 
 
-def test_adk_still_chooses_the_loaders_that_lapse_puts_its_own_in_front_of(tmp_path, monkeypatch):
-    """What ADK would have chosen is made a class that says so; Lapse's must be one of them."""
+def test_adk_still_uses_the_loaders_that_lapse_wraps(tmp_path, monkeypatch):
+    """Lapse's loader must be a subclass of the loader that ADK chooses."""
     from google.adk.cli import fast_api
 
     class ChosenError(Exception):
@@ -254,7 +254,7 @@ def test_adk_still_chooses_the_loaders_that_lapse_puts_its_own_in_front_of(tmp_p
             fast_api.get_fast_api_app(agents_dir=str(tmp_path), web=web)
 
 
-def test_uvicorns_protocol_still_has_what_the_bounded_one_reads():
+def test_uvicorns_protocol_still_has_the_attributes_that_the_bounded_one_reads():
     import uvicorn
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
     from uvicorn.server import ServerState
@@ -270,8 +270,8 @@ def test_uvicorns_protocol_still_has_what_the_bounded_one_reads():
         assert f"self.{attribute}" in read, f"limits/protocol.py reads {attribute} of a cycle"
 
 
-def test_what_deletes_artifacts_still_asks_as_adks_services_answer():
-    """artifacts/ stands below adk/: it describes what it needs, and this compares."""
+def test_the_artifact_sweepers_protocol_still_fits_adks_artifact_services():
+    """artifacts/ must not import adk/: it declares a protocol, compared here with ADK."""
     from google.adk.artifacts.base_artifact_service import BaseArtifactService
 
     for name in ("list_artifact_keys", "list_artifact_versions", "delete_artifact"):
@@ -328,14 +328,14 @@ def test_no_other_module_uses_a_private_name_of_another_package():
     assert {file: names for file, names in taken.items() if names} == {}
 
 
-def test_nobody_reads_the_names_of_functions_off_tracebacks():
+def test_no_module_reads_function_names_off_tracebacks():
     read = {"f_code", "co_name", "tb_frame"}
     for file, tree in TREES.items():
         found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & read
         assert not found, file
 
 
-def test_only_adk_and_the_server_and_the_demos_agents_import_adk():
+def test_only_the_adk_folder_the_server_and_the_demos_agents_import_adk():
     """Broken on purpose: with ADK's Event imported for a type in runs/run.py, it names the file."""
     others = {file: tree for file, tree in TREES.items() if not file.startswith(MAY_IMPORT_ADK)}
     for file, tree in others.items():
@@ -343,7 +343,7 @@ def test_only_adk_and_the_server_and_the_demos_agents_import_adk():
     assert others.keys() >= {"runs/run.py", "artifacts/sweeper.py", "web/errors.py"}
 
 
-def test_the_module_of_private_names_loads_none_of_them():
+def test_importing_the_module_of_private_names_imports_no_adk():
     program = (
         "import sys, lapse.adk.private\n"
         "sys.exit(any(name.startswith(('google', 'fastapi')) for name in sys.modules))"

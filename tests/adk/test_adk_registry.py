@@ -9,7 +9,7 @@ import pytest
 from google.adk.cli.service_registry import get_service_registry, load_services_module
 from google.adk.sessions.base_session_service import BaseSessionService
 
-from adk_builders import APP, USER, created, eventually, got, spoken
+from adk_builders import APP, USER, create_session, eventually, get_session, message_event
 from backends import TTL, create, levels, use
 from lapse import LapseSessionService, session_service
 from lapse.core.clock import utc_now
@@ -35,8 +35,8 @@ services:
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    """Keep what is loaded, and the registry, as they were."""
+def _restore_registry(tmp_path, monkeypatch):
+    """Restore the loaded modules and the registry after the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "services", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -45,41 +45,41 @@ def _alone(tmp_path, monkeypatch):
 
 
 @pytest.fixture(params=SERVICES)
-def registered(request, tmp_path):
+def registry(request, tmp_path):
     (tmp_path / request.param).write_text(SERVICES[request.param], encoding="utf-8")
     load_services_module(str(tmp_path))
     sys.modules.pop("services", None)
     return get_service_registry()
 
 
-async def test_a_uri_behind_the_scheme_names_the_store(registered, tmp_path):
+async def test_a_uri_behind_the_scheme_names_the_store(registry, tmp_path):
     uri = f"lapse:sqlite:///{tmp_path}/chats.db"
-    service = registered.create_session_service(uri, agents_dir=str(tmp_path))
+    service = registry.create_session_service(uri, agents_dir=str(tmp_path))
     assert isinstance(service, LapseSessionService)
     assert isinstance(service, BaseSessionService)
-    session = await created(service)
-    await service.append_event(session, spoken())
-    assert (await got(service, session.id)).events == session.events
+    session = await create_session(service)
+    await service.append_event(session, message_event())
+    assert (await get_session(service, session.id)).events == session.events
     await service.close()
     assert (tmp_path / "chats.db").exists()
 
 
 @pytest.mark.parametrize("uri", ["lapse:", "lapse://"])
-async def test_without_a_store_in_the_uri_the_settings_name_it(
-    registered, tmp_path, monkeypatch, uri
+async def test_the_settings_name_the_store_if_the_uri_does_not(
+    registry, tmp_path, monkeypatch, uri
 ):
     monkeypatch.setenv("LAPSE_STORE_URL", "sqlite:///from-settings.db")
-    service = registered.create_session_service(uri, agents_dir=str(tmp_path))
-    await created(service)
+    service = registry.create_session_service(uri, agents_dir=str(tmp_path))
+    await create_session(service)
     await service.close()
     assert (tmp_path / "from-settings.db").exists()
 
 
-async def test_the_service_sweeps_by_itself_and_closes_promptly(registered, monkeypatch):
+async def test_the_service_sweeps_by_itself_and_closes_promptly(registry, monkeypatch):
     monkeypatch.setenv("SESSION_CLEANUP_TTL_MINUTES", "0.0005")
     monkeypatch.setenv("LAPSE_RESTORE_HOURS", "0")
-    service = registered.create_session_service("lapse:sqlite:///:memory:")
-    session = await created(service)
+    service = registry.create_session_service("lapse:sqlite:///:memory:")
+    session = await create_session(service)
 
     async def purged():
         return await levels(Store(service.store)) == {}
@@ -106,19 +106,19 @@ async def test_the_sweeper_of_the_service_has_the_brakes_of_the_settings(monkeyp
         async def swept():
             return (await store.overview(since=timedelta(0))).swept_at is not None
 
-        await created(service)  # the first write starts the sweeper
+        await create_session(service)  # the first write starts the sweeper
         await eventually(swept)
         brake = await store.brake()
     assert brake is not None
     assert (brake.reason, brake.sessions) == (BrakeReason.SHARE, 4)
 
 
-def test_a_store_that_there_is_not_is_refused_by_name(registered):
+def test_an_unknown_store_is_refused_by_name(registry):
     with pytest.raises(InvalidValueError, match="store URL"):
-        registered.create_session_service("lapse:mysql://somewhere/db")
+        registry.create_session_service("lapse:mysql://somewhere/db")
 
 
-def test_wrong_settings_stop_the_registration(registered, monkeypatch):
+def test_wrong_settings_stop_the_registration(registry, monkeypatch):
     monkeypatch.setenv("SESSION_CLEANUP_TTL_MINUTES", "soon")
     with pytest.raises(SettingsError, match="SESSION_CLEANUP_TTL_MINUTES"):
-        registered.create_session_service("lapse:sqlite:///:memory:")
+        registry.create_session_service("lapse:sqlite:///:memory:")

@@ -16,7 +16,17 @@ from google.adk.runners import Runner
 from google.adk.tools.tool_context import ToolContext
 from google.genai import types
 
-from adk_builders import APP, USER, created, eventually, got, noted, spoken, status_of, texts
+from adk_builders import (
+    APP,
+    USER,
+    create_session,
+    eventually,
+    get_session,
+    message_event,
+    state_event,
+    status_of,
+    texts,
+)
 from lapse import LapseSessionService
 from lapse.adk.translation import session_of
 from lapse.core.clock import utc_now
@@ -39,7 +49,7 @@ def book(guests: int, tool_context: ToolContext) -> dict[str, int]:
 
 
 class Scripted(BaseLlm):
-    """Books a table when it hears of one, and repeats what it hears otherwise."""
+    """Books a table if the message names one, and repeats the message otherwise."""
 
     model: str = "scripted"
 
@@ -73,10 +83,10 @@ async def run(service, session_id, text=None, **arguments):
 
 
 async def test_a_conversation_is_kept_with_the_state_its_tool_changed(lapse):
-    session = await created(lapse, state={"user:visits": 1})
+    session = await create_session(lapse, state={"user:visits": 1})
     await run(lapse, session.id, "a table please")
     await run(lapse, session.id, "thanks")
-    after = await got(lapse, session.id)
+    after = await get_session(lapse, session.id)
     assert [text for text in texts(after) if text] == [
         "a table please",
         "booked",
@@ -88,49 +98,49 @@ async def test_a_conversation_is_kept_with_the_state_its_tool_changed(lapse):
 
 
 async def test_partial_answers_of_a_stream_reach_the_caller_and_not_the_store(lapse):
-    session = await created(lapse)
+    session = await create_session(lapse)
     config = RunConfig(streaming_mode=StreamingMode.SSE)
     events = await run(lapse, session.id, "hi", run_config=config)
     assert sum(bool(event.partial) for event in events) == len("heard hi")
-    assert texts(await got(lapse, session.id)) == ["hi", "heard hi"]
+    assert texts(await get_session(lapse, session.id)) == ["hi", "heard hi"]
 
 
 async def test_the_first_message_may_be_the_agents_own(lapse):
-    session = await created(lapse)
+    session = await create_session(lapse)
     await run(lapse, session.id)
-    after = await got(lapse, session.id)
+    after = await get_session(lapse, session.id)
     assert {event.author for event in after.events} == {"waiter"}
     assert await status_of(lapse, session.id) is Status.USED
 
 
 async def test_a_run_that_only_changes_state_holds_its_event_until_the_agent_answers(lapse):
-    session = await created(lapse)
+    session = await create_session(lapse)
     run_state = runner_on(lapse).run_async(
         user_id=USER, session_id=session.id, state_delta={"page": "cart"}
     )
     statuses = [await status_of(lapse, session.id) async for _event in run_state]
-    after = await got(lapse, session.id)
+    after = await get_session(lapse, session.id)
     assert after.state == {"page": "cart"}
     assert [event.author for event in after.events] == ["user", "waiter"]
     assert statuses == [Status.USED]
 
 
-async def test_a_runner_makes_the_session_it_is_allowed_to_make(lapse):
+async def test_a_runner_with_auto_create_creates_its_session(lapse):
     runner = runner_on(lapse, auto_create_session=True)
     async for _event in runner.run_async(user_id=USER, session_id="new", new_message=words("hi")):
         pass
-    assert texts(await got(lapse, "new")) == ["hi", "heard hi"]
+    assert texts(await get_session(lapse, "new")) == ["hi", "heard hi"]
     await runner.close()
-    assert await got(lapse, "new") is not None
+    assert await get_session(lapse, "new") is not None
 
 
-async def test_a_run_on_a_session_that_is_not_there_is_refused(lapse):
+async def test_a_run_on_an_unknown_session_is_refused(lapse):
     with pytest.raises(SessionNotFoundError):
         await run(lapse, "never was", "hi")
 
 
 async def test_a_rewound_conversation_stays_used_and_goes_on(lapse):
-    session = await created(lapse)
+    session = await create_session(lapse)
     first = await run(lapse, session.id, "one")
     await runner_on(lapse).rewind_async(
         user_id=USER,
@@ -138,7 +148,7 @@ async def test_a_rewound_conversation_stays_used_and_goes_on(lapse):
         rewind_before_invocation_id=first[0].invocation_id,
     )
     await run(lapse, session.id, "two")
-    assert "two" in texts(await got(lapse, session.id))
+    assert "two" in texts(await get_session(lapse, session.id))
     assert await status_of(lapse, session.id) is Status.USED
 
 
@@ -153,7 +163,7 @@ def compaction():
 @pytest.mark.parametrize(
     "event",
     [
-        noted({"k": 1}),
+        state_event({"k": 1}),
         Event(author="user", invocation_id="e", actions=compaction()),
         Event(author="user", actions=EventActions(rewind_before_invocation_id="e-0")),
         Event(author="user", content=words("summary"), actions=compaction()),
@@ -161,7 +171,7 @@ def compaction():
         Event(author="waiter", actions=EventActions(end_of_agent=True)),
         Event(author="user", content=types.Content(role="user", parts=[])),
         Event(author="user", input_transcription=types.Transcription(text="")),
-        spoken(partial=True),
+        message_event(partial=True),
     ],
     ids=[
         "state",
@@ -175,8 +185,8 @@ def compaction():
         "partial",
     ],
 )
-async def test_bookkeeping_is_no_message(lapse, event):
-    session = await created(lapse)
+async def test_an_event_without_content_is_not_a_message(lapse, event):
+    session = await create_session(lapse)
     await lapse.append_event(session, event.model_copy(deep=True))
     assert await status_of(lapse, session.id) is Status.WAITING
 
@@ -184,8 +194,8 @@ async def test_bookkeeping_is_no_message(lapse, event):
 @pytest.mark.parametrize(
     "event",
     [
-        spoken(""),
-        spoken("hi", author="waiter"),
+        message_event(""),
+        message_event("hi", author="waiter"),
         Event(author="user", input_transcription=types.Transcription(text="spoken aloud")),
         Event(author="waiter", output_transcription=types.Transcription(text="spoken aloud")),
         Event(author="waiter", error_code="SAFETY"),
@@ -193,11 +203,11 @@ async def test_bookkeeping_is_no_message(lapse, event):
     ],
     ids=["empty-text", "agent", "user-voice", "agent-voice", "error", "output"],
 )
-async def test_what_user_or_agent_said_is_a_message(lapse, event):
-    session = await created(lapse)
+async def test_an_event_with_content_of_user_or_agent_is_a_message(lapse, event):
+    session = await create_session(lapse)
     await lapse.append_event(session, event.model_copy(deep=True))
     assert await status_of(lapse, session.id) is Status.USED
-    assert len((await got(lapse, session.id)).events) == 1
+    assert len((await get_session(lapse, session.id)).events) == 1
 
 
 async def expired(service):
@@ -211,9 +221,9 @@ async def expired(service):
     return session_of(made.value)
 
 
-async def test_an_expired_session_is_absent_for_adk(lapse):
+async def test_adk_does_not_find_an_expired_session(lapse):
     session = await expired(lapse)
-    assert await got(lapse, session.id) is None
+    assert await get_session(lapse, session.id) is None
     assert (await lapse.list_sessions(app_name=APP, user_id=USER)).sessions == []
     with pytest.raises(SessionNotFoundError):
         await run(lapse, session.id, "hi")
@@ -225,34 +235,34 @@ async def test_a_message_to_an_expired_session_that_a_runner_holds_resurrects_it
     session = await expired(lapse)
     if swept:
         await lapse.store.expire_due(10)
-    await lapse.append_event(session, spoken("still here"))
-    after = await got(lapse, session.id)
+    await lapse.append_event(session, message_event("still here"))
+    after = await get_session(lapse, session.id)
     assert texts(after) == ["still here"]
     assert after.state == {"k": 1}
     record = await lapse.lifecycle(SessionKey(APP, USER, session.id))
     assert (record.status, record.resurrections) == (Status.USED, 1)
 
 
-async def test_a_run_that_may_revive_its_session_brings_it_back(lapse):
+async def test_a_run_that_may_resurrect_its_session_does_so(lapse):
     session = await expired(lapse)
     with lapse.reviving(SessionKey(APP, USER, session.id)):
         await run(lapse, session.id, "hi")
-    assert texts(await got(lapse, session.id)) == ["hi", "heard hi"]
+    assert texts(await get_session(lapse, session.id)) == ["hi", "heard hi"]
 
 
-async def test_an_expired_session_gives_way_to_a_new_one_of_its_id(lapse):
+async def test_a_new_session_replaces_an_expired_one_of_the_same_id(lapse):
     old = await expired(lapse)
-    new = await created(lapse, session_id=old.id, state={"fresh": True})
-    assert await got(lapse, old.id) == new
+    new = await create_session(lapse, session_id=old.id, state={"fresh": True})
+    assert await get_session(lapse, old.id) == new
     assert new.state == {"fresh": True}
 
 
-async def test_a_service_told_to_sweep_does_so_by_itself(tmp_path):
+async def test_a_service_made_with_sweep_true_sweeps_by_itself(tmp_path):
     store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     service = LapseSessionService(store, ttl=timedelta(milliseconds=20), sweep=True)
     changes = []
     service.feed.subscribe(changes.append)
-    await created(service)
+    await create_session(service)
 
     async def swept():
         return len(changes) == 2

@@ -2,4 +2,4 @@
 
 import stock_databases
 
-stocked = stock_databases.stocked
+stock_database_url = stock_databases.stock_database_url

@@ -52,7 +52,7 @@ WITH used AS (
 INSERT INTO events SELECT 'e', app_name, user_id, id, 'i', create_time,
   '{"author": "user", "content": {"parts": [{"text": "hi"}]}}' FROM used
 """
-"""Used sessions that come first by key: an adoption is at work on them for a while."""
+"""Used sessions that come first by key, so that an adoption takes a while to skip them."""
 
 
 def leave_out_the_second_look() -> None:
@@ -118,7 +118,9 @@ async def _race_some(store, stock, url, names, chance) -> Counter:
             await store.expire_due(100)
             await store.purge_due(100)
 
-    speaking = [asyncio.create_task(speak(*pair)) for pair in zip(sessions, pauses, strict=True)]
+    speaking = [
+        asyncio.create_task(speak(*two_stores)) for two_stores in zip(sessions, pauses, strict=True)
+    ]
     adopting = asyncio.create_task(adopt())
     ready.set()
     outcomes = await asyncio.gather(*speaking)

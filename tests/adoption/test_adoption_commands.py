@@ -1,4 +1,4 @@
-"""`lapse adopt` and `lapse undo`: asked first, killed at any point, gone on with, and undone."""
+"""`lapse adopt` and `lapse undo`: they ask first, and they resume after a kill at any point."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ INSERT INTO events SELECT 'e', 'shop', 'ada', 's' || (n * 10), 'i',
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def many(request, tmp_path):
+def many_sessions_url(request, tmp_path):
     """The URL of a database of ADK with many old sessions, each tenth of them used."""
     with place_of(request.param, tmp_path) as (url, opened):
         make(url, opened, [MANY_SESSIONS, SOME_MESSAGES])
@@ -104,94 +104,95 @@ def begun(url, query):
     return None
 
 
-def test_killed_at_any_point_both_ways_it_goes_on_and_nothing_is_lost(many):
-    before = all_of_adk(many)
+def test_adopt_and_undo_killed_at_any_point_resume_and_lose_nothing(many_sessions_url):
+    before = all_of_adk(many_sessions_url)
     kill_once(
-        many,
+        many_sessions_url,
         "adopt",
-        many,
+        many_sessions_url,
         "--yes",
         "--run",
         "mine",
         seen="SELECT sum(sessions) FROM lapse_adoptions",
     )
     taken, left = (
-        rows(many, f"SELECT count(*) FROM {table}")[0][0] for table in ("lapse_lobby", "sessions")
+        rows(many_sessions_url, f"SELECT count(*) FROM {table}")[0][0]
+        for table in ("lapse_lobby", "sessions")
     )
     assert taken
     assert taken + left == SESSIONS, "each session is in one place"
-    assert rows(many, "SELECT sessions FROM lapse_adoptions") == [(taken,)]
+    assert rows(many_sessions_url, "SELECT sessions FROM lapse_adoptions") == [(taken,)]
 
-    done = json.loads(run("adopt", many, "--yes", "--run", "mine", "--json").stdout)
+    done = json.loads(run("adopt", many_sessions_url, "--yes", "--run", "mine", "--json").stdout)
     assert done["adopted"] == SESSIONS * 9 // 10 - taken
-    assert rows(many, "SELECT count(*) FROM sessions") == [(SESSIONS // 10,)]
-    told = run("report", many, "--json")
+    assert rows(many_sessions_url, "SELECT count(*) FROM sessions") == [(SESSIONS // 10,)]
+    told = run("report", many_sessions_url, "--json")
     assert (json.loads(told.stdout)["empty"], json.loads(told.stdout)["used"]) == (
         0,
         SESSIONS // 10,
     )
 
     kill_once(
-        many, "undo", many, "--run", "mine",
+        many_sessions_url, "undo", many_sessions_url, "--run", "mine",
         seen=f"SELECT count(*) > {SESSIONS // 10} FROM sessions",
     )  # fmt: skip
-    undone = json.loads(run("undo", many, "--run", "mine", "--json").stdout)
+    undone = json.loads(run("undo", many_sessions_url, "--run", "mine", "--json").stdout)
     assert undone["remaining"] == undone["in_the_way"] == 0
-    assert all_of_adk(many) == before
+    assert all_of_adk(many_sessions_url) == before
 
 
-@pytest.mark.parametrize("stocked", ["adk-web"], indirect=True)
-def test_a_file_of_adk_web_is_refused_with_the_way_out(stocked):
-    before = contents(stocked)
-    told = run("adopt", stocked, "--yes")
+@pytest.mark.parametrize("stock_database_url", ["adk-web"], indirect=True)
+def test_a_database_file_of_adk_web_is_refused_with_advice(stock_database_url):
+    before = contents(stock_database_url)
+    told = run("adopt", stock_database_url, "--yes")
     assert told.returncode == 1
     assert "lapse copy" in told.stderr
-    assert contents(stocked) == before
+    assert contents(stock_database_url) == before
 
 
-@pytest.mark.parametrize("stocked", ["sqlite", "postgres"], indirect=True)
-def test_it_asks_first_and_a_no_changes_nothing(stocked):
-    before = contents(stocked)
+@pytest.mark.parametrize("stock_database_url", ["sqlite", "postgres"], indirect=True)
+def test_adopt_asks_first_and_changes_nothing_if_the_answer_is_no(stock_database_url):
+    before = contents(stock_database_url)
     told = subprocess.run(
-        [LAPSE, "adopt", stocked],
+        [LAPSE, "adopt", stock_database_url],
         env=environment(), input="n\n", capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert told.returncode == 1
     assert "Adopt 4 sessions?" in told.stderr
     assert "1 have state but no message: with --with-state" in told.stdout
-    dry = run("adopt", stocked, "--dry-run", "--json", "--with-state", "--with-events")
+    dry = run("adopt", stock_database_url, "--dry-run", "--json", "--with-state", "--with-events")
     assert json.loads(dry.stdout)["adopted"] == 6
-    assert contents(stocked) == before
+    assert contents(stock_database_url) == before
 
 
-@pytest.mark.parametrize("stocked", ["sqlite"], indirect=True)
-def test_what_it_says_is_what_it_does(stocked):
-    told = run("adopt", stocked, "--yes", "--app", "zoo")
+@pytest.mark.parametrize("stock_database_url", ["sqlite"], indirect=True)
+def test_adopt_and_undo_print_the_counts_of_what_they_did(stock_database_url):
+    told = run("adopt", stock_database_url, "--yes", "--app", "zoo")
     assert "adopted 1 of" in told.stdout
-    old = run("adopt", stocked, "--yes", "--older-than", "1h", "--json")
+    old = run("adopt", stock_database_url, "--yes", "--older-than", "1h", "--json")
     assert json.loads(old.stdout)["adopted"] == 0
-    rest = run("adopt", stocked, "--yes", "--with-state", "--with-events", "--json")
+    rest = run("adopt", stock_database_url, "--yes", "--with-state", "--with-events", "--json")
     assert json.loads(rest.stdout)["waiting"] == 5
     (run_id,) = re.findall(r"^run (\S+)$", told.stdout, re.MULTILINE)
-    assert "put back 1 sessions" in run("undo", stocked, "--run", run_id).stdout
-    again = run("undo", stocked, "--run", run_id)
+    assert "put back 1 sessions" in run("undo", stock_database_url, "--run", run_id).stdout
+    again = run("undo", stock_database_url, "--run", run_id)
     assert "1 had been put back, used, deleted or purged before" in again.stdout
-    wrong = run("undo", stocked, "--run", "nope")
+    wrong = run("undo", stock_database_url, "--run", "nope")
     assert wrong.returncode == 4
     assert run_id in wrong.stderr
-    runs = json.loads(run("undo", stocked, "--json").stdout)["runs"]
+    runs = json.loads(run("undo", stock_database_url, "--json").stdout)["runs"]
     assert [(found["sessions"], found["remaining"]) for found in runs] == [(1, 0), (5, 5)]
 
 
 @pytest.mark.parametrize("span", ["soon", "-1d", "1w", "", "9" * 400])
-def test_a_wrong_age_is_told(tmp_path, span):
+def test_a_wrong_age_is_refused(tmp_path, span):
     told = run("adopt", f"sqlite:///{tmp_path}/x.db", "--older-than", span)
     assert told.returncode == 1
     assert "--older-than" in told.stderr
     assert not list(tmp_path.iterdir())
 
 
-async def test_a_rate_is_kept_to():
+async def test_adopt_keeps_to_its_rate():
     throttle, began = Throttle(1000), time.monotonic()
     for _ in range(5):
         await throttle.spent(10)

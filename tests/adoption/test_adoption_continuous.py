@@ -1,4 +1,4 @@
-"""Adopting for as long as a server runs: only where set, only what is old, round after round."""
+"""A server adopts old sessions round after round, if the settings say so."""
 
 import asyncio
 import sqlite3
@@ -22,7 +22,9 @@ TTL = timedelta(minutes=30)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-async def test_new_takes_what_came_after_lapse_and_all_what_was_before(kind, tmp_path):
+async def test_scope_new_adopts_sessions_made_after_lapse_came_and_scope_all_every_session(
+    kind, tmp_path
+):
     with place_of(kind, tmp_path) as (url, opened):
         seen = []
         feed = Feed()
@@ -44,7 +46,9 @@ async def test_new_takes_what_came_after_lapse_and_all_what_was_before(kind, tmp
         await store.close()
 
 
-async def test_a_background_outlives_faults_and_says_so_twice(caplog, monkeypatch):
+async def test_a_background_loop_outlives_faults_and_logs_their_beginning_and_end(
+    caplog, monkeypatch
+):
     taken = []
 
     async def step():
@@ -61,7 +65,7 @@ async def test_a_background_outlives_faults_and_says_so_twice(caplog, monkeypatc
     assert caplog.text.count("adoption works again, after 2 failures") == 1
 
 
-async def test_a_real_server_adopts_what_stock_adk_left(tmp_path):
+async def test_a_real_server_adopts_the_empty_sessions_of_stock_adk(tmp_path):
     file = tmp_path / "lapse.db"
     parrot = {"app_name": "parrot", "user_id": USER}
     async with DatabaseSessionService(f"sqlite+aiosqlite:///{file}") as stock:

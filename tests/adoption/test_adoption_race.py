@@ -16,14 +16,14 @@ from stock_databases import words
 pytestmark = pytest.mark.long
 
 
-async def test_a_message_that_stock_adk_acknowledges_survives():
+async def test_a_message_that_stock_adk_acknowledges_survives_adoption():
     """Tried with a break: without the look under the lock (`race.py --wrong`) it fails."""
     with postgres.database() as url:
         ended = await race(url, 160, seed=5)
     assert set(ended) == {"stored", "told that it is gone"}
 
 
-async def test_a_session_that_a_writer_has_in_hand_is_passed_over():
+async def test_a_session_that_a_writer_has_locked_is_skipped():
     """Tried with a break: without SKIP LOCKED it waits for the writer."""
     with postgres.database() as url:
         store = store_with_parts(url)
@@ -39,7 +39,7 @@ async def test_a_session_that_a_writer_has_in_hand_is_passed_over():
     assert [change.record.key.session_id for change in adopted.changes] == ["free"]
 
 
-async def test_on_sqlite_what_is_acknowledged_survives_too(tmp_path):
+async def test_a_message_acknowledged_on_sqlite_survives_adoption(tmp_path):
     """Stock ADK reads the session before its transaction begins: its INSERT must fail then."""
     store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     await store.open()

@@ -47,7 +47,7 @@ async def tables(stock) -> dict[str, list]:
 
 
 @pytest.fixture
-async def mixed(stock):
+async def stock_with_sessions(stock):
     """Sessions of every kind, all by stock ADK."""
     for name in ("bare", "other"):
         await stock.create_session(**OWNER, session_id=name)
@@ -70,7 +70,9 @@ async def mixed(stock):
     return stock
 
 
-async def test_only_bare_sessions_are_taken_unless_asked(store, mixed):
+async def test_only_sessions_without_state_and_events_are_adopted_by_default(
+    store, stock_with_sessions
+):
     adopted = await store.at(soon()).adopt(batch())
     assert {change.record.key.session_id for change in adopted.changes} == {"bare", "other"}
     assert {change.kind for change in adopted.changes} == {ChangeKind.ADOPTED}
@@ -79,13 +81,13 @@ async def test_only_bare_sessions_are_taken_unless_asked(store, mixed):
     assert [change.record.key.session_id for change in seeded.changes] == ["seeded"]
     patched = await store.at(soon()).adopt(batch(EVERYTHING))
     assert [change.record.key.session_id for change in patched.changes] == ["patched"]
-    left = await mixed.list_sessions(**OWNER)
+    left = await stock_with_sessions.list_sessions(**OWNER)
     assert sorted(session.id for session in left.sessions) == [
         "___eval___session___1", "adk-eval-session-1", "asked", "used",
     ]  # fmt: skip
 
 
-async def test_a_young_session_waits_for_the_rest_of_its_ttl(store, mixed):
+async def test_a_young_session_waits_for_the_rest_of_its_ttl(store, stock_with_sessions):
     now = soon()
     (change, _) = (await store.at(now).adopt(batch())).changes
     record = change.record
@@ -95,7 +97,9 @@ async def test_a_young_session_waits_for_the_rest_of_its_ttl(store, mixed):
     assert "bare" in await ids(store, now)
 
 
-async def test_an_old_session_is_expired_and_restorable_for_a_whole_horizon(store, mixed):
+async def test_an_old_session_is_expired_and_restorable_for_a_whole_horizon(
+    store, stock_with_sessions
+):
     now = soon(days=400)
     (change, *_) = (await store.at(now).adopt(batch())).changes
     record = change.record
@@ -104,7 +108,7 @@ async def test_an_old_session_is_expired_and_restorable_for_a_whole_horizon(stor
     assert await store.at(now).read(key("bare")) is None
 
 
-async def test_a_message_brings_an_adopted_session_back_with_all_it_had(store, mixed):
+async def test_a_message_brings_an_adopted_session_back_with_all_it_had(store, stock_with_sessions):
     later = soon(hours=2)
     before = await store.read(key("patched"))
     await store.at(later).adopt(batch(EVERYTHING))
@@ -113,7 +117,7 @@ async def test_a_message_brings_an_adopted_session_back_with_all_it_had(store, m
     assert [change.kind for change in appended.changes] == [
         ChangeKind.RESURRECTED, ChangeKind.USED,
     ]  # fmt: skip
-    found = await mixed.get_session(**OWNER, session_id="patched")
+    found = await stock_with_sessions.get_session(**OWNER, session_id="patched")
     assert found.state["theme"] == "light"
     assert [event.author for event in found.events] == ["user"] * 3
     assert [run.remaining for run in await store.adoptions()] == [3]
@@ -121,19 +125,19 @@ async def test_a_message_brings_an_adopted_session_back_with_all_it_had(store, m
 
 
 @pytest.mark.parametrize("age", [timedelta(seconds=1), timedelta(days=400)])
-async def test_an_undo_puts_everything_back_to_the_letter(store, mixed, age):
-    before = await tables(mixed)
+async def test_an_undo_restores_every_row_exactly(store, stock_with_sessions, age):
+    before = await tables(stock_with_sessions)
     now = datetime.now(UTC) + age
     adopted = await store.at(now).adopt(batch(EVERYTHING))
     assert len(adopted.changes) == 4
-    assert await tables(mixed) != before
+    assert await tables(stock_with_sessions) != before
     done = await store.at(now).put_back("r1", after=None, limit=100)
     assert (done.put_back, done.taken) == (4, 4)
-    assert await tables(mixed) == before
+    assert await tables(stock_with_sessions) == before
     assert [(run.sessions, run.remaining) for run in await store.adoptions()] == [(4, 0)]
 
 
-async def test_what_changed_in_the_lobby_is_put_back_as_it_is_now(store, mixed):
+async def test_an_undo_puts_back_a_session_as_it_stands_in_the_lobby(store, stock_with_sessions):
     now = soon()
     await store.at(now).adopt(batch(EVERYTHING))
     seen = await store.at(now).read(key("patched"))
@@ -141,11 +145,13 @@ async def test_what_changed_in_the_lobby_is_put_back_as_it_is_now(store, mixed):
         key("patched"), note("n9", at=now, state={"late": True}), seen.revision
     )
     await store.at(now).put_back("r1", after=None, limit=100)
-    found = await mixed.get_session(**OWNER, session_id="patched")
+    found = await stock_with_sessions.get_session(**OWNER, session_id="patched")
     assert (found.state["late"], found.state["theme"], len(found.events)) == (True, "light", 3)
 
 
-async def test_nothing_past_restoring_is_put_back(store, mixed):
+async def test_an_undo_does_not_put_back_a_session_that_is_past_restoring(
+    store, stock_with_sessions
+):
     now = soon(days=2)
     await store.at(now).adopt(batch())
     gone = now + store.rules.horizon
@@ -154,7 +160,7 @@ async def test_nothing_past_restoring_is_put_back(store, mixed):
     assert [(run.sessions, run.remaining) for run in await store.adoptions()] == [(2, 0)]
 
 
-async def test_a_new_session_of_the_same_key_is_not_the_adopted_one(store, mixed):
+async def test_an_undo_leaves_a_new_session_of_an_adopted_key(store, stock_with_sessions):
     now = soon(days=2)
     await store.at(now).adopt(batch())
     await create(store, "bare", now=now)
@@ -162,7 +168,9 @@ async def test_a_new_session_of_the_same_key_is_not_the_adopted_one(store, mixed
     assert (await store.at(now).lifecycle(key("bare"))).created_at == now
 
 
-async def test_batches_go_on_by_key_and_end(store, mixed):
+async def test_batches_of_adopt_and_undo_continue_by_key_until_none_is_left(
+    store, stock_with_sessions
+):
     seen, after = [], None
     while True:
         part = await store.at(soon()).adopt(batch(EVERYTHING, after=after, limit=3))
@@ -180,8 +188,8 @@ async def test_batches_go_on_by_key_and_end(store, mixed):
     assert back == 4
 
 
-async def test_the_selection_is_kept_to(store, mixed):
-    await mixed.create_session(app_name="zoo", user_id="bob", session_id="far")
+async def test_only_selected_sessions_are_adopted(store, stock_with_sessions):
+    await stock_with_sessions.create_session(app_name="zoo", user_id="bob", session_id="far")
     now = soon()
     assert not (await store.at(now).adopt(batch(Selection(older_than=HOUR)))).changes
     assert not (await store.at(now).adopt(batch(Selection(since=now)))).changes
@@ -189,29 +197,29 @@ async def test_the_selection_is_kept_to(store, mixed):
     assert change.record.key == ("zoo", "bob", "far")
 
 
-async def test_sessions_that_lapse_knows_are_left_alone(store, mixed):
+async def test_sessions_with_a_lifecycle_record_are_not_adopted(store, stock_with_sessions):
     revision = await create(store, "mine", now=soon())
     await store.at(soon()).append(key("mine"), message(at=soon()), revision)
     await store.at(soon()).adopt(batch(EVERYTHING))
     assert (await store.lifecycle(key("mine"))).status is Status.USED
-    assert (await mixed.get_session(**OWNER, session_id="mine")).events
+    assert (await stock_with_sessions.get_session(**OWNER, session_id="mine")).events
 
 
-async def test_more_events_than_the_lobby_holds_count_as_use(store, stock):
+async def test_a_session_with_more_events_than_the_lobby_may_hold_is_not_adopted(store, stock):
     session = await stock.create_session(**OWNER, session_id="busy")
     for number in range(HELD_EVENTS + 1):
         await stock.append_event(session, patch(n=number))
     assert not (await store.at(soon()).adopt(batch(EVERYTHING))).changes
 
 
-async def test_while_clean_up_is_off_an_old_session_waits(open_store, mixed):
+async def test_an_old_session_waits_while_clean_up_is_disabled(open_store, stock_with_sessions):
     store = await open_store(enforced=False)
     (change, *_) = (await store.at(soon(days=400)).adopt(batch())).changes
     assert change.record.status is Status.WAITING
     assert "bare" in await ids(store, soon(days=400))
 
 
-async def test_a_stock_writer_that_comes_after_is_told_and_nothing_is_half_stored(store, stock):
+async def test_a_write_of_stock_adk_after_adoption_fails_and_stores_nothing(store, stock):
     session = await stock.create_session(**OWNER, session_id="bare")
     await store.at(soon()).adopt(batch())
     with pytest.raises(SessionNotFoundError):

@@ -1,4 +1,4 @@
-"""`Lapse` by itself: entered, it works as the settings say; left, it has stopped."""
+"""`Lapse` as a context manager: it works inside its block and has stopped after it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def created(service, **more):
     return await service.create_session(app_name="app", user_id="ann", **more)
 
 
-async def test_entered_it_sweeps_and_what_is_used_stays(tmp_path):
+async def test_a_running_lapse_sweeps_and_leaves_used_sessions(tmp_path):
     expired, seen = asyncio.Event(), []
 
     def hear(change):
@@ -43,7 +43,7 @@ async def test_entered_it_sweeps_and_what_is_used_stays(tmp_path):
     assert seen.count(ChangeKind.EXPIRED) == 1
 
 
-async def test_the_url_wins_over_the_settings(tmp_path, monkeypatch):
+async def test_the_url_of_the_store_wins_over_the_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = Settings(store_url="sqlite:///other.db", sweeper=False)
     async with Lapse("sqlite:///mine.db", settings) as lapse:
@@ -52,21 +52,21 @@ async def test_the_url_wins_over_the_settings(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.glob("*.db")] == ["mine.db"]
 
 
-async def test_it_runs_once_at_a_time(tmp_path):
+async def test_a_lapse_cannot_be_entered_twice_at_once(tmp_path):
     async with Lapse(f"sqlite:///{tmp_path}/lapse.db") as lapse:
         with pytest.raises(RuntimeError, match="runs already"):
             await lapse.__aenter__()
         await created(lapse.sessions)
 
 
-def test_wrong_settings_and_urls_are_told_at_once():
+def test_wrong_settings_and_urls_are_refused_at_once():
     with pytest.raises(InvalidValueError, match="store URL"):
         Lapse("mysql://somewhere/db")
     with pytest.raises(SettingsError, match="LAPSE_TTL_POLICY"):
         Lapse(settings=Settings(ttl_policy="adaptive", horizon=timedelta(0)))
 
 
-def test_an_application_runs_it_in_its_lifespan(tmp_path):
+def test_the_lifespan_of_an_application_starts_and_stops_its_lapse(tmp_path):
     lapse = Lapse(f"sqlite:///{tmp_path}/lapse.db")
     app = FastAPI()
     lapse.mount(app)
@@ -76,7 +76,7 @@ def test_an_application_runs_it_in_its_lifespan(tmp_path):
     assert not lapse.sweeper.is_alive
 
 
-def test_without_a_folder_its_application_is_the_bundled_demo(tmp_path):
+def test_an_application_without_a_folder_of_agents_is_the_bundled_demo(tmp_path):
     with Served(Lapse(f"sqlite:///{tmp_path}/lapse.db").app()) as served:
         assert "concierge" in served.client.get("/list-apps").json()
         made = served.client.post("/apps/concierge/users/ann/sessions", json={})
@@ -86,17 +86,17 @@ def test_without_a_folder_its_application_is_the_bundled_demo(tmp_path):
         assert served.client.get("/").status_code == 200
 
 
-async def test_artifacts_are_noted_only_where_somebody_deletes_them(tmp_path):
-    place = f"sqlite:///{tmp_path}/lapse.db"
-    assert not Lapse(place).sessions.store.rules.artifacts
-    lapse = Lapse(place)
+async def test_artifacts_are_noted_only_if_the_server_deletes_them(tmp_path):
+    store_url = f"sqlite:///{tmp_path}/lapse.db"
+    assert not Lapse(store_url).sessions.store.rules.artifacts
+    lapse = Lapse(store_url)
     lapse.app()
     assert lapse.store.rules.artifacts
-    assert Lapse(place, notes_artifacts=True).store.rules.artifacts
+    assert Lapse(store_url, notes_artifacts=True).store.rules.artifacts
 
 
 @pytest.mark.parametrize("turns", [3])
-def test_its_work_follows_the_event_loop(tmp_path, turns):
+def test_the_sweeper_and_the_policy_start_again_on_a_new_event_loop(tmp_path, turns):
     """Seen to fail with an event of the sweeper that was bound to its first loop."""
     lapse = Lapse(f"sqlite:///{tmp_path}/lapse.db")
 

@@ -23,18 +23,18 @@ def test_these_names_are_public_and_no_others():
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_a_public_name_can_be_imported_and_no_module_is_called_so(name):
+def test_every_public_name_can_be_imported_and_no_module_has_the_same_name(name):
     found = getattr(lapse, name)
     assert callable(found)
     assert importlib.util.find_spec(f"lapse.{name}") is None
 
 
-def test_a_name_that_there_is_not_is_told():
+def test_an_unknown_public_name_raises_an_attribute_error():
     with pytest.raises(AttributeError, match="'Lapze'"):
         _ = lapse.Lapze
 
 
-def test_lapse_and_its_settings_load_no_adk():
+def test_importing_lapse_and_its_settings_imports_no_adk():
     program = (
         "import sys\n"
         "from lapse import Lapse, Settings, mount, session_service\n"

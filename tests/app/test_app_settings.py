@@ -43,7 +43,7 @@ ITS_PORT = {"mount": "who serves the application listens"} | NO_ROUTES
 
 @dataclass
 class Row:
-    """How a setting is found: its text, what is to be found, where, and who does not use it."""
+    """A setting's text, the expected value, where it is found, and which ways ignore it."""
 
     text: str
     expected: Any
@@ -246,13 +246,13 @@ def whole_of(tmp_path_factory):
     return make
 
 
-def test_every_setting_has_a_row_and_no_row_is_of_none():
+def test_every_setting_has_a_row_and_every_row_a_setting():
     """Seen to fail with a setting more, and with a row more."""
     assert ROWS.keys() == Settings.model_fields.keys()
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_a_row_says_something_else_than_the_default(name, monkeypatch, tmp_path):
+def test_the_value_in_a_row_differs_from_the_default(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     default = getattr(Settings(), name)
     monkeypatch.setenv(variable(name), ROWS[name].text)

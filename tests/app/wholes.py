@@ -1,4 +1,4 @@
-"""What `lapse serve`, `mount`, ADK's registry and `lapse sweep --watch` put together, laid open."""
+"""The objects that `lapse serve`, `mount`, ADK's registry and `lapse sweep --watch` make."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _logged(monkeypatch):
 
 
 def serve(monkeypatch) -> Whole:
-    """Return what `lapse serve` is about to serve."""
+    """Return the objects of `lapse serve`."""
     pages, formats = _pages(monkeypatch), _logged(monkeypatch)
     listens, served = [], []
 
@@ -143,14 +143,14 @@ def serve(monkeypatch) -> Whole:
 
 
 def mounted(monkeypatch) -> Whole:
-    """Return what an application of one's own has."""
+    """Return the objects of an application that Lapse is mounted in."""
     pages, app = _pages(monkeypatch), FastAPI()
     mount(app, LapseSessionService(store_with_parts("sqlite:///:memory:")))
     return _of_app(app, pages)
 
 
 def registry(_monkeypatch) -> Whole:
-    """Return what ADK's own server gets."""
+    """Return the objects of ADK's own server."""
     service = session_service("lapse:")
     works = [
         work._step.__self__ if isinstance(work, Background) else work for work in service._beside
@@ -168,7 +168,7 @@ class _Entered(Exception):  # noqa: N818 - it ends a command, and is no error
 
 
 def sweep(monkeypatch) -> Whole:
-    """Return what `lapse sweep --watch` is about to run."""
+    """Return the objects of `lapse sweep --watch`."""
     formats, entered = _logged(monkeypatch), []
 
     async def enter(self):

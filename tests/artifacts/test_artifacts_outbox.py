@@ -6,7 +6,7 @@ from backends import GONE, HOUR, T0, create, key, message
 from lapse.artifacts.outbox import Outbox
 
 
-async def test_who_ends_unspoken_to_stands_in_the_outbox(open_store):
+async def test_a_session_that_ends_without_a_message_is_in_the_outbox(open_store):
     store = await open_store(artifacts=True)
     for name in ("purged", "deleted", "used"):
         revision = await create(store, name)
@@ -28,7 +28,7 @@ async def test_who_ends_unspoken_to_stands_in_the_outbox(open_store):
     assert (again.key.session_id, again.attempts, again.lives) == ("purged", 2, True)
 
 
-async def test_what_ended_again_is_not_settled_by_its_first_end(open_store):
+async def test_settling_the_first_end_of_a_key_leaves_its_second_end_in_the_outbox(open_store):
     """Seen to fail when `settle_outbox` does not compare when the session ended."""
     store = await open_store(artifacts=True)
     for ended_at in (T0, T0 + HOUR):

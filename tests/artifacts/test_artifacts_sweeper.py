@@ -1,4 +1,4 @@
-"""Artifacts of sessions that ended while nobody had spoken to them: deleted at least once."""
+"""Artifacts of sessions that ended before their first message are deleted at least once."""
 
 import json
 import shutil
@@ -50,11 +50,11 @@ async def names(service, session):
 
 
 def later(store, hours):
-    """Return a store so much later: what was tried before is due again."""
+    """Return the store at a later time, when failed deletions are due again."""
     return store.at(utc_now() + timedelta(hours=hours))
 
 
-async def test_they_go_with_the_session_and_a_user_s_own_stay(store):
+async def test_artifacts_of_an_ended_session_are_deleted_and_those_of_the_user_stay(store):
     service = InMemoryArtifactService()
     for name in ("s1", "s2"):
         await create(store, name)
@@ -67,7 +67,7 @@ async def test_they_go_with_the_session_and_a_user_s_own_stay(store):
     assert not await later(store, 2).take_outbox(10), "it is settled"
 
 
-async def test_what_fails_is_tried_again_and_no_id_is_logged(store, caplog):
+async def test_a_failed_deletion_is_tried_again_and_logged_without_an_id(store, caplog):
     service = Flaky()
     await create(store, "canary-session-1")
     await save(service, "canary-session-1")
@@ -81,7 +81,7 @@ async def test_what_fails_is_tried_again_and_no_id_is_logged(store, caplog):
     assert "canary-session-1" not in caplog.text
 
 
-async def test_a_new_session_of_the_same_id_keeps_what_is_there(store):
+async def test_a_new_session_of_the_same_id_keeps_its_artifacts(store):
     service = InMemoryArtifactService()
     await create(store, "s1")
     await save(service, "s1")
@@ -91,7 +91,7 @@ async def test_a_new_session_of_the_same_id_keeps_what_is_there(store):
     assert await names(service, "s1") == ["photo.png"]
 
 
-async def test_what_was_saved_after_the_end_stays(store):
+async def test_artifacts_saved_after_the_end_of_the_session_stay(store):
     service = InMemoryArtifactService()
     await create(store, "s1")
     await store.delete(key("s1"))
@@ -100,7 +100,7 @@ async def test_what_was_saved_after_the_end_stays(store):
     assert await names(service, "s1") == ["photo.png"]
 
 
-async def test_apps_of_others_are_left_to_others(store):
+async def test_artifacts_of_apps_that_another_server_serves_are_left(store):
     service = InMemoryArtifactService()
     await create(store, "s1")
     await save(service, "s1")
@@ -110,7 +110,7 @@ async def test_apps_of_others_are_left_to_others(store):
     assert len(await later(store, 2).take_outbox(10)) == 1
 
 
-async def test_the_report_counts_those_without_a_session(tmp_path):
+async def test_the_report_counts_artifacts_without_a_session(tmp_path):
     url = f"sqlite:///{tmp_path}/lapse.db"
     store = store_with_parts(url)
     await create(store, "there")
@@ -138,7 +138,7 @@ def upload(server, session):
     assert answer.status_code == 200, answer.text
 
 
-def test_a_real_server_deletes_what_a_sweep_without_one_has_left(tmp_path):
+def test_a_real_server_deletes_the_artifacts_that_lapse_sweep_has_left(tmp_path):
     agents = tmp_path / "agents"
     shutil.copytree(AGENTS, agents, ignore=shutil.ignore_patterns("__pycache__", ".adk"))
 

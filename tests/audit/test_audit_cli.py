@@ -21,8 +21,8 @@ def audit(folder, *arguments):
 
 
 @pytest.fixture
-async def acted(tmp_path):
-    """A store in which an operator did two things, and somebody with a wicked name a third."""
+async def folder_with_acts(tmp_path):
+    """A folder whose store has two acts of an operator, and one of a user with a hostile name."""
     store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     await store.create(KEY, state=StateDelta(), ttl=DEFAULT_TTL, metadata={})
     await store.expire(KEY, by="op")
@@ -32,8 +32,8 @@ async def acted(tmp_path):
     return tmp_path
 
 
-def test_the_table_tells_who_did_what_and_no_whole_id(acted):
-    done = audit(acted)
+def test_the_table_says_who_did_what_and_has_no_whole_session_id(folder_with_acts):
+    done = audit(folder_with_acts)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if "│" in line]
     assert [
@@ -45,25 +45,25 @@ def test_the_table_tells_who_did_what_and_no_whole_id(acted):
     assert "\x1b[2J" not in done.stdout
 
 
-def test_a_line_of_json_for_each_record_the_latest_first(acted):
-    records = [json.loads(line) for line in audit(acted, "--json").stdout.splitlines()]
+def test_json_output_has_a_line_for_each_record_the_latest_first(folder_with_acts):
+    records = [json.loads(line) for line in audit(folder_with_acts, "--json").stdout.splitlines()]
     assert [record["action"] for record in records] == ["swept", "deleted", "expired"]
     assert records[0]["detail"] == {"expired": 3}
     assert (records[0]["appName"], records[0]["session"]) == (None, None)
     assert (records[2]["by"], records[2]["session"]) == ("op", "01234567")
-    rest = audit(acted, "--json", "--newest", "1", "--before", str(records[0]["number"]))
+    rest = audit(folder_with_acts, "--json", "--newest", "1", "--before", str(records[0]["number"]))
     assert [json.loads(line) for line in rest.stdout.splitlines()] == [records[1]]
 
 
-def test_a_spreadsheet_runs_nothing(acted):
+def test_the_csv_has_no_formula_that_a_spreadsheet_would_run(folder_with_acts):
     """Seen to fail with the cells as they are."""
-    rows = list(csv.DictReader(audit(acted, "--csv").stdout.splitlines(keepends=True)))
+    rows = list(csv.DictReader(audit(folder_with_acts, "--csv").stdout.splitlines(keepends=True)))
     assert [row["action"] for row in rows] == ["swept", "deleted", "expired"]
     assert rows[1]["by"] == "'=cmd()\n"
     assert rows[0]["detail"] == '{"expired": 3}'
 
 
-def test_an_empty_record_and_wrong_options_are_told(tmp_path):
+def test_an_empty_record_is_reported_and_wrong_options_are_refused(tmp_path):
     assert "the store is empty" in audit(tmp_path).stderr
     assert lapse(tmp_path, "migrate").returncode == 0
     assert "nothing is recorded" in audit(tmp_path).stdout

@@ -1,4 +1,4 @@
-"""Who is recorded for what is asked of the service."""
+"""The service records the principal of each act."""
 
 from datetime import timedelta
 
@@ -29,14 +29,14 @@ async def test_a_principals_acts_are_recorded_by_name(lapse, role):
 
 
 @pytest.mark.parametrize("role", list(Role))
-async def test_typing_is_no_act_of_a_user(lapse, role):
+async def test_an_extension_by_a_user_is_not_recorded_and_one_by_an_operator_is(lapse, role):
     await lapse.create_session(**NAMED)
     with acting(Principal("ann", role)):
         await lapse.extend(KEY)
     assert await acts(lapse) == [("ann", "extended")] * (role is Role.OPERATOR)
 
 
-async def test_a_run_that_resurrects_its_session_is_no_act(lapse):
+async def test_a_resurrection_by_a_run_is_not_recorded(lapse):
     await lapse.create_session(**NAMED)
     with acting(Principal("ann")):
         await lapse.expire(KEY)
@@ -44,7 +44,7 @@ async def test_a_run_that_resurrects_its_session_is_no_act(lapse):
     assert await acts(lapse) == [("ann", "expired")]
 
 
-async def test_nobody_is_recorded_where_nobody_is_authenticated(lapse):
+async def test_nothing_is_recorded_without_authentication(lapse):
     await lapse.create_session(**NAMED)
     await lapse.expire(KEY)
     await lapse.delete_session(**NAMED)

@@ -1,4 +1,4 @@
-"""The records of acts: written with what was done, never without, and never changed."""
+"""Records of acts are written in the transaction of the act, and never changed."""
 
 import sqlite3
 from contextlib import closing
@@ -21,7 +21,7 @@ async def acts(store):
     return [(act.by, act.action, dict(act.detail)) for act in await store.acts(newest=99)][::-1]
 
 
-async def test_what_somebody_does_to_a_session_is_recorded_in_order(store):
+async def test_acts_on_a_session_are_recorded_in_order(store):
     where = key(LONG)
     await create(store, where)
     await store.at(LATER).extend(where, by="op")
@@ -53,7 +53,7 @@ async def test_the_delete_of_a_session_that_stock_adk_made_is_recorded(store, st
     assert await acts(store) == [("ann", "deleted", {"status": "orphan"})]
 
 
-async def test_what_changes_nothing_leaves_no_record(store):
+async def test_a_call_that_changes_nothing_is_not_recorded(store):
     await create(store, "living")
     await store.at(LATER).resurrect(key("living"), cause=Cause.REQUEST, by="ann")
     await create(store, "gone")
@@ -70,7 +70,7 @@ async def test_what_changes_nothing_leaves_no_record(store):
     assert await acts(store) == []
 
 
-async def test_an_act_about_no_session_is_recorded(store):
+async def test_an_act_on_no_particular_session_is_recorded(store):
     await store.at(LATER).record_act("cli:root@host", "swept", {"expired": 3})
     (act,) = await store.acts(newest=9)
     assert act == Act(act.number, LATER, "cli:root@host", "swept", detail={"expired": 3})
@@ -99,18 +99,18 @@ async def test_a_change_whose_record_cannot_be_written_is_not_made(store):
     assert await acts(store) == []
 
 
-async def test_the_store_refuses_to_change_a_record(store, reopen, place):
+async def test_the_store_refuses_to_change_a_record(store, reopen, store_url):
     await store.record_act("op", "swept", {})
     for statement in ("UPDATE lapse_audit SET principal = 'x'", "DELETE FROM lapse_audit"):
         with pytest.raises((sqlite3.IntegrityError, asyncpg.RaiseError), match="append-only"):
-            _run(place, statement)
+            _run(store_url, statement)
     assert await acts(store) == [("op", "swept", {})]
 
 
-def _run(place, statement):
-    scheme, _, path = place.partition(":///")
+def _run(store_url, statement):
+    scheme, _, path = store_url.partition(":///")
     if scheme != "sqlite":
-        postgres.run(place, statement)
+        postgres.run(store_url, statement)
         return
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement)

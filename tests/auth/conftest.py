@@ -1,4 +1,4 @@
-"""Servers that know their callers: by tokens, and by a proxy's header."""
+"""Servers that authenticate callers by tokens, and by a proxy's header."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def issuer():
 
 
 @pytest.fixture(scope="session")
-def guarded(tmp_path_factory, issuer):
-    """Return a server that accepts the issuer's tokens, from a cookie, too, and nothing else."""
+def token_server(tmp_path_factory, issuer):
+    """Return a server that accepts the issuer's tokens only, from a header or a cookie."""
     settings = {
         "LAPSE_AUTH": "jwt",
         "LAPSE_JWT_KEY": issuer.public_pem.replace("\n", "\\n"),
@@ -45,8 +45,8 @@ def guarded(tmp_path_factory, issuer):
 
 
 @pytest.fixture(scope="session")
-def proxied(tmp_path_factory):
-    """Return a server that believes a proxy on this machine, at 127.0.0.2 and no other address."""
+def proxy_server(tmp_path_factory):
+    """Return a server that trusts a proxy at 127.0.0.2 and no other address."""
     settings = {
         "LAPSE_AUTH": "header",
         "LAPSE_AUTH_HEADER": "X-User",

@@ -1,7 +1,7 @@
 """Who may call which route of the running application: one row for each of its routes.
 
 A row is a method, a path, who may call it, and what its owner is answered. A route without a row
-fails `test_every_route_has_a_row`, and so does a row without a route.
+fails `test_every_route_has_a_row_in_the_matrix`, and so does a row without a route.
 
 open        anybody, known or not
 admission   the operators' pages: operators only, and to all others there is nothing, known or not

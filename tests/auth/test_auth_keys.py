@@ -1,4 +1,4 @@
-"""Keys that an issuer publishes, on a real server, and changes."""
+"""Keys that an issuer publishes on a real server and rotates."""
 
 import json
 import threading
@@ -22,8 +22,8 @@ NOTHING = timedelta(0)
 LONG = timedelta(hours=1)
 
 
-class Published:
-    """What the server answers, and how often it was asked."""
+class KeyServer:
+    """What a key server answers, and how often it was asked."""
 
     def __init__(self):
         self.status = 200
@@ -36,23 +36,23 @@ class Published:
 
 
 @pytest.fixture
-def published():
-    told = Published()
+def key_server():
+    key_server = KeyServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            told.asked += 1
-            self.send_response(told.status)
-            for name, value in told.more.items():
+            key_server.asked += 1
+            self.send_response(key_server.status)
+            for name, value in key_server.more.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(told.body)
+            self.wfile.write(key_server.body)
 
         def log_message(self, *_):
             pass
 
-    with _serving(Handler) as told.url:
-        yield told
+    with _serving(Handler) as key_server.url:
+        yield key_server
 
 
 @contextmanager
@@ -69,12 +69,12 @@ def _serving(handler):
 
 
 @pytest.fixture
-def accepts(published):
-    """Return a function that says whose token it is, with keys that are kept as told."""
+def make_acceptor(key_server):
+    """Return a function that makes one that authenticates a token by the published keys."""
 
     def made(*, fresh=LONG, pause=NOTHING, algorithms=("ES256", "RS256")):
-        keys = PublishedKeys(published.url, fresh=fresh, pause=pause)
-        options = JwtOptions(ISSUER, (AUDIENCE,), algorithms, jwks_url=published.url)
+        keys = PublishedKeys(key_server.url, fresh=fresh, pause=pause)
+        options = JwtOptions(ISSUER, (AUDIENCE,), algorithms, jwks_url=key_server.url)
         authenticator = TokenAuthenticator(options, keys)
 
         async def accept(token):
@@ -94,37 +94,41 @@ async def refused(accept, token):
     return str(caught.value)
 
 
-async def test_a_new_key_is_read_when_a_token_names_it_and_an_old_one_is_forgotten(
-    published, accepts
+async def test_keys_are_read_again_if_a_token_names_an_unknown_one_and_old_ones_are_forgotten(
+    key_server, make_acceptor
 ):
     """Seen to fail: no reading again for an unknown id."""
-    accept = accepts()
-    published.keys(FIRST)
+    accept = make_acceptor()
+    key_server.keys(FIRST)
     assert await accept(FIRST.token()) == Principal("ann")
     assert await accept(FIRST.token()) == Principal("ann")
-    assert published.asked == 1
-    published.keys(SECOND, THIRD)
+    assert key_server.asked == 1
+    key_server.keys(SECOND, THIRD)
     assert await accept(SECOND.token()) == Principal("ann")
     assert await accept(THIRD.token()) == Principal("ann")
-    assert published.asked == 2
+    assert key_server.asked == 2
     assert await refused(accept, FIRST.token()) == "the token is not valid"
 
 
-async def test_a_key_that_was_withdrawn_serves_no_longer_than_keys_are_fresh(published, accepts):
-    accept = accepts(fresh=NOTHING)
-    published.keys(FIRST, SECOND)
+async def test_a_withdrawn_key_is_accepted_only_until_the_cached_keys_are_old(
+    key_server, make_acceptor
+):
+    accept = make_acceptor(fresh=NOTHING)
+    key_server.keys(FIRST, SECOND)
     assert await accept(FIRST.token()) == Principal("ann")
-    published.keys(SECOND)
+    key_server.keys(SECOND)
     await refused(accept, FIRST.token())
 
 
-async def test_invented_key_ids_do_not_make_it_ask_again_and_again(published, accepts):
+async def test_invented_key_ids_do_not_cause_request_after_request_for_keys(
+    key_server, make_acceptor
+):
     """Seen to fail: no pause between two questions."""
-    accept = accepts(pause=LONG)
-    published.keys(FIRST)
+    accept = make_acceptor(pause=LONG)
+    key_server.keys(FIRST)
     for number in range(50):
         await refused(accept, _with_kid(f"k{number}"))
-    assert published.asked == 1
+    assert key_server.asked == 1
     assert await accept(FIRST.token()) == Principal("ann")
 
 
@@ -132,13 +136,13 @@ def _with_kid(kid):
     return jwt.encode({}, FIRST.private, "ES256", {"kid": kid})
 
 
-async def test_while_the_url_is_down_the_last_good_keys_hold(published, accepts):
+async def test_the_last_good_keys_are_used_while_the_url_is_down(key_server, make_acceptor):
     """Seen to fail: keys dropped when they cannot be read again."""
-    accept = accepts(fresh=NOTHING)
-    published.keys(FIRST)
+    accept = make_acceptor(fresh=NOTHING)
+    key_server.keys(FIRST)
     assert await accept(FIRST.token()) == Principal("ann")
     for status, body in ((503, b""), (200, b"<html>"), (200, b"{}"), (200, b'{"keys": []}')):
-        published.status, published.body = status, body
+        key_server.status, key_server.body = status, body
         assert await accept(FIRST.token()) == Principal("ann")
         await refused(accept, SECOND.token())
 
@@ -147,19 +151,21 @@ async def test_while_the_url_is_down_the_last_good_keys_hold(published, accepts)
     ("status", "body"),
     [(503, b""), (200, b"<html>"), (200, b"[]"), (200, b"x" * 600_000), (302, b""), (200, b"\xff")],
 )
-async def test_where_no_keys_were_ever_read_nobody_is_let_in(published, accepts, status, body):
-    accept = accepts()
-    published.status, published.body = status, body
-    published.more = {"Location": published.url}
+async def test_nobody_is_accepted_if_no_keys_were_ever_read(
+    key_server, make_acceptor, status, body
+):
+    accept = make_acceptor()
+    key_server.status, key_server.body = status, body
+    key_server.more = {"Location": key_server.url}
     assert await refused(accept, FIRST.token()) == "tokens cannot be verified now"
-    assert published.asked == 1
-    published.status, published.more = 200, {}
-    published.keys(FIRST)
+    assert key_server.asked == 1
+    key_server.status, key_server.more = 200, {}
+    key_server.keys(FIRST)
     assert await accept(FIRST.token()) == Principal("ann")
 
 
-async def test_a_server_that_never_answers_holds_nobody_up_for_long(
-    accepts, published, monkeypatch
+async def test_a_key_server_that_never_answers_delays_a_request_by_a_bounded_time(
+    make_acceptor, key_server, monkeypatch
 ):
     let_go = threading.Event()
 
@@ -168,44 +174,44 @@ async def test_a_server_that_never_answers_holds_nobody_up_for_long(
             let_go.wait(30)
 
     monkeypatch.setattr("lapse.auth.keys._TIMEOUT", timedelta(seconds=0.2))
-    with _serving(Silent) as published.url:
-        accept = accepts()
+    with _serving(Silent) as key_server.url:
+        accept = make_acceptor()
         assert await refused(accept, FIRST.token()) == "tokens cannot be verified now"
         let_go.set()
 
 
-async def test_only_public_keys_for_signatures_are_taken(published, accepts):
+async def test_only_public_keys_for_signatures_are_accepted(key_server, make_acceptor):
     """Seen to fail: a symmetric key taken, and then one for encryption."""
-    accept = accepts(algorithms=("ES256", "HS256"))
+    accept = make_acceptor(algorithms=("ES256", "HS256"))
     text = "secret-secret-secret-secret-secret"
     secret = {"kty": "oct", "kid": "1", "k": base64url_encode(text.encode()).decode()}
     odd = {"kty": "XYZ", "kid": "odd"}
-    published.body = json.dumps({"keys": [secret, odd, 7, SECOND.jwk]}).encode()
+    key_server.body = json.dumps({"keys": [secret, odd, 7, SECOND.jwk]}).encode()
     claims = jwt.decode(SECOND.token(), options={"verify_signature": False})
     await refused(accept, jwt.encode(claims, text, "HS256", {"kid": "1"}))
     assert await accept(SECOND.token()) == Principal("ann")
-    published.keys(FIRST, use="enc")
+    key_server.keys(FIRST, use="enc")
     await refused(accept, FIRST.token())
 
 
-async def test_a_key_serves_its_own_algorithm_only(published, accepts):
+async def test_a_key_verifies_tokens_of_its_own_algorithm_only(key_server, make_acceptor):
     """Seen to fail: `fits` always true, for the last one."""
-    accept = accepts()
-    published.keys(THIRD)
+    accept = make_acceptor()
+    key_server.keys(THIRD)
     assert await accept(THIRD.token()) == Principal("ann")
     other = Issuer("ES256", kid="3")
     await refused(accept, other.token())
     bound = Issuer("RS256", kid="4")
-    published.keys(bound, alg="RS512")
+    key_server.keys(bound, alg="RS512")
     await refused(accept, bound.token())
 
 
-async def test_a_token_without_a_key_id_is_fine_where_there_is_one_key(published, accepts):
-    accept = accepts(fresh=NOTHING)
-    published.keys(FIRST)
+async def test_a_token_without_a_key_id_is_accepted_if_there_is_one_key(key_server, make_acceptor):
+    accept = make_acceptor(fresh=NOTHING)
+    key_server.keys(FIRST)
     without = jwt.encode(
         jwt.decode(FIRST.token(), options={"verify_signature": False}), FIRST.private, "ES256"
     )
     assert await accept(without) == Principal("ann")
-    published.keys(FIRST, SECOND)
+    key_server.keys(FIRST, SECOND)
     await refused(accept, without)

@@ -1,4 +1,4 @@
-"""Every route of the running application, asked by everybody."""
+"""Every route of the running application, called by every kind of caller."""
 
 import re
 
@@ -42,8 +42,8 @@ def callers(issuer):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, issuer):
-    """Serve ADK's application as `lapse serve --web` does, with everything that it can have."""
+def server(tmp_path_factory, issuer):
+    """Serve ADK's application as `lapse serve --web` does, with every optional route."""
     unlimited = ("waiting_per_user", "waiting_per_address", "creates_per_user")
     settings = Settings(
         auth="jwt",
@@ -62,13 +62,13 @@ def served(tmp_path_factory, issuer):
 
 
 @pytest.fixture
-def session(served, callers):
+def session(server, callers):
     """Return a new session of Ann's."""
 
     def create():
         path = "/apps/parrot/users/ann/sessions"
         body = {"state": {"told": CANARY}}
-        answer = served.client.post(path, json=body, headers=callers["owner"])
+        answer = server.client.post(path, json=body, headers=callers["owner"])
         assert answer.status_code == 200, answer.text
         return answer.json()["id"]
 
@@ -76,7 +76,7 @@ def session(served, callers):
 
 
 @pytest.fixture
-def ask(served, callers):
+def ask(server, callers):
     """Return a function that sends a row's request as a caller; status, body and headers."""
 
     def send(row, caller, session_id="s", app="parrot"):
@@ -84,10 +84,10 @@ def ask(served, callers):
         headers = callers[caller] | {"Connection": "close"}
         url = row.url(app, "ann", session_id)
         if row.method == "WS":
-            return _websocket(served, callers[caller], app, session_id)
+            return _websocket(server, callers[caller], app, session_id)
         method = "GET" if row.method == "MOUNT" else row.method
         body = row.body(app, "ann", session_id)
-        with served.client.stream(method, url, headers=headers, json=body) as answer:
+        with server.client.stream(method, url, headers=headers, json=body) as answer:
             endless = url.endswith("/events") and answer.status_code == 200
             content = b"" if endless else answer.read()
         return answer.status_code, content, answer.headers
@@ -95,8 +95,8 @@ def ask(served, callers):
     return send
 
 
-def _websocket(served, headers, app, session_id):
-    url = f"{served.url.replace('http', 'ws')}/run_live"
+def _websocket(server, headers, app, session_id):
+    url = f"{server.url.replace('http', 'ws')}/run_live"
     query = f"app_name={app}&user_id=ann&session_id={session_id}&modalities=TEXT"
     try:
         with connect(f"{url}?{query}", additional_headers=headers, proxy=None) as socket:
@@ -106,21 +106,21 @@ def _websocket(served, headers, app, session_id):
         return response.status_code, response.body, response.headers
 
 
-def test_every_route_has_a_row(served):
+def test_every_route_has_a_row_in_the_matrix(server):
     """Seen to fail: a route that is added, and a row that is taken away."""
     listed = {
         f"{method.upper()} {path}"
-        for path, one in served.app.openapi()["paths"].items()
+        for path, one in server.app.openapi()["paths"].items()
         for method in one
     }
-    for route in served.app.routes:
+    for route in server.app.routes:
         match route:
             case APIWebSocketRoute():
                 listed.add(f"WS {route.path}")
             case Mount():
                 listed.add(f"MOUNT {route.path}")
     # Also those that are in no schema, and those of routers that are included.
-    for route in iter_route_contexts(served.app.routes):
+    for route in iter_route_contexts(server.app.routes):
         methods = set(route.methods or ()) - {"HEAD"}
         listed |= {f"{method} {route.path}" for method in methods}
     plain = {re.sub(r":path}", "}", name) for name in listed}
@@ -128,7 +128,7 @@ def test_every_route_has_a_row(served):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_who_is_not_known_gets_nowhere(row, ask):
+def test_an_unauthenticated_caller_is_refused_on_every_route(row, ask):
     """Seen to fail: with `verify_aud`, then `verify_exp`, then the whole gate off."""
     answers = [ask(row, caller) for caller in REFUSED]
     if row.reach == "open":
@@ -145,7 +145,7 @@ def test_who_is_not_known_gets_nowhere(row, ask):
 
 
 @pytest.mark.parametrize("row", by_reach["owner"], ids=lambda row: row.name)
-def test_what_is_ones_own_is_there_for_its_owner_and_who_acts_for_them(row, ask, session):
+def test_a_users_routes_answer_the_user_and_those_who_may_act_for_them_only(row, ask, session):
     """Seen to fail: another user is let through, for the path, the body and the query each."""
     victim = session()
     before = ask(_READ, "owner", victim)[1]
@@ -164,7 +164,7 @@ def test_what_is_ones_own_is_there_for_its_owner_and_who_acts_for_them(row, ask,
 @pytest.mark.parametrize(
     "row", by_reach["services"] + by_reach["operators"], ids=lambda row: row.name
 )
-def test_what_is_of_many_users_is_for_those_who_may_see_it(row, ask):
+def test_routes_about_many_users_answer_those_who_may_see_all_users_only(row, ask):
     """Seen to fail: `/dev` for everybody who is known."""
     assert ask(row, "owner")[:2] == (403, b'{"detail":"users may not call this"}')
     service = ask(row, "service")[0]
@@ -173,7 +173,7 @@ def test_what_is_of_many_users_is_for_those_who_may_see_it(row, ask):
 
 
 @pytest.mark.parametrize("row", by_reach["admission"], ids=lambda row: row.name)
-def test_what_is_of_operators_alone_is_not_there_for_others(row, ask, session):
+def test_routes_for_operators_answer_others_with_404(row, ask, session):
     session_id = session()
     for caller in ("owner", "other user", "service"):
         assert ask(row, caller, session_id)[:2] == (404, NOTHING_HERE)
@@ -181,7 +181,7 @@ def test_what_is_of_operators_alone_is_not_there_for_others(row, ask, session):
 
 
 @pytest.mark.parametrize("row", by_reach["principals"], ids=lambda row: row.name)
-def test_what_is_nobodys_is_for_all_who_are_known(row, ask):
+def test_routes_that_concern_no_user_answer_every_authenticated_caller(row, ask):
     for caller in ("owner", "other user", "service", "operator"):
         assert ask(row, caller)[0] == row.owner_status
 

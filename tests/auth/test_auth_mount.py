@@ -1,4 +1,4 @@
-"""An application of one's own, with an authenticator of one's own."""
+"""An application that brings its own authenticator."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from served import Served
 
 
 class Badges:
-    """Somebody's own authenticator: a badge is a name and a role."""
+    """An application's own authenticator: a badge is a name and a role."""
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         name, _, role = connection.headers.get("badge", "").partition(":")
@@ -25,18 +25,18 @@ class Badges:
 
 
 @pytest.fixture(scope="module")
-def told():
+def background_principals():
     return asyncio.Queue()
 
 
 @pytest.fixture(scope="module")
-def served(told):
+def server(background_principals):
     app = FastAPI()
 
     @app.get("/mine/whoami")
     async def whoami(background: BackgroundTasks) -> str:
         async def tell():
-            await told.put(current_principal())
+            await background_principals.put(current_principal())
 
         background.add_task(tell)
         task = asyncio.create_task(asyncio.to_thread(current_principal))
@@ -61,41 +61,43 @@ def served(told):
         yield running
 
 
-def get(served, path, badge=""):
-    return served.client.get(path, headers={"badge": badge} if badge else {})
+def get(server, path, badge=""):
+    return server.client.get(path, headers={"badge": badge} if badge else {})
 
 
-def test_a_route_its_tasks_and_its_threads_know_who_asks(served, told):
-    answer = get(served, "/mine/whoami", "ann")
+def test_the_current_principal_is_known_in_a_route_its_tasks_and_its_threads(
+    server, background_principals
+):
+    answer = get(server, "/mine/whoami", "ann")
     expected = Principal("ann")
     assert answer.json() == f"{expected} True"
-    heard = asyncio.run_coroutine_threadsafe(told.get(), served.loop).result(10)
+    heard = asyncio.run_coroutine_threadsafe(background_principals.get(), server.loop).result(10)
     assert heard == expected
 
 
-def test_who_has_no_badge_is_told_what_is_needed(served):
-    answer = get(served, "/mine/whoami")
+def test_a_caller_without_credentials_is_told_which_are_needed(server):
+    answer = get(server, "/mine/whoami")
     assert (answer.status_code, answer.json()) == (401, {"detail": "show your badge"})
     assert answer.headers["WWW-Authenticate"] == "Badge"
 
 
-def test_where_anybody_may_nobody_acts(served):
-    assert get(served, "/open").json() == str(Principal(""))
+def test_an_open_route_has_a_principal_without_a_name(server):
+    assert get(server, "/open").json() == str(Principal(""))
 
 
-def test_a_route_that_nobody_thought_of_is_the_operators(served):
-    assert get(served, "/forgotten").status_code == 401
-    assert get(served, "/forgotten", "ann").status_code == 403
-    assert get(served, "/forgotten", "bot:service").status_code == 403
-    assert get(served, "/nowhere", "root:operator").status_code == 404
+def test_a_route_that_the_application_did_not_declare_is_for_operators_only(server):
+    assert get(server, "/forgotten").status_code == 401
+    assert get(server, "/forgotten", "ann").status_code == 403
+    assert get(server, "/forgotten", "bot:service").status_code == 403
+    assert get(server, "/nowhere", "root:operator").status_code == 404
 
 
-def test_lapses_own_routes_stand_behind_the_same_gate(served):
+def test_lapses_own_routes_are_behind_the_same_gate(server):
     path = "/apps/a/users/ann/sessions/s/lifecycle"
-    unknown, foreign = get(served, path, "ann"), get(served, path, "bob")
+    unknown, foreign = get(server, path, "ann"), get(server, path, "bob")
     assert unknown.status_code == foreign.status_code == 404
     assert unknown.content == foreign.content
-    assert get(served, path).status_code == 401
+    assert get(server, path).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -110,11 +112,13 @@ def test_lapses_own_routes_stand_behind_the_same_gate(served):
         (None, 401),
     ],
 )
-def test_what_a_browser_adds_by_itself_counts_from_this_server_only(served, origin, status):
+def test_credentials_that_a_browser_adds_by_itself_count_from_this_origin_only(
+    server, origin, status
+):
     headers = {"badge": "ann", "cookie": "a=b"}
     if origin is not None:
-        host = served.url.removeprefix("http")
-        headers["origin"] = origin.replace("{url}", served.url).replace("{host}", host)
-    assert served.client.post("/mine/change", headers=headers).status_code == status
+        host = server.url.removeprefix("http")
+        headers["origin"] = origin.replace("{url}", server.url).replace("{host}", host)
+    assert server.client.post("/mine/change", headers=headers).status_code == status
     bearer = headers | {"authorization": "Bearer x"}
-    assert served.client.post("/mine/change", headers=bearer).status_code == 200
+    assert server.client.post("/mine/change", headers=bearer).status_code == 200

@@ -17,13 +17,13 @@ NOT_FOUND = b'{"detail":"Session not found"}'
 
 
 @pytest.fixture
-def as_(guarded, issuer):
-    """Return a function that makes a client of a user, by token."""
+def client_of(token_server, issuer):
+    """Return a function that makes an HTTP client with the token of a user."""
     clients = []
 
     def make(user, **more):
         headers = bearer(issuer.token(user, **more))
-        clients.append(httpx.Client(base_url=guarded.url, headers=headers, trust_env=False))
+        clients.append(httpx.Client(base_url=token_server.url, headers=headers, trust_env=False))
         return clients[-1]
 
     yield make
@@ -47,9 +47,9 @@ def run_of(user, session_id):
 
 @pytest.mark.parametrize("path", ["/run", "/run_sse"])
 @pytest.mark.parametrize("detach", ["true", "false"])
-def test_however_a_body_names_somebody_else_it_is_not_found(as_, path, detach):
+def test_a_body_that_names_another_user_in_any_way_answers_404(client_of, path, detach):
     """Seen to fail: only `userId`, or only the first of the two names, compared."""
-    ann, bob = as_("ann"), as_("bob")
+    ann, bob = client_of("ann"), client_of("bob")
     session_id, own = create(ann), create(bob, "bob")
     before = ann.get(f"/apps/parrot/users/ann/sessions/{session_id}").content
     camel = run_of("bob", session_id)
@@ -77,8 +77,10 @@ def test_however_a_body_names_somebody_else_it_is_not_found(as_, path, detach):
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"[]", b"{}", b'{"userId": 7}', b"[" * 100_000])
-def test_a_body_that_names_nobody_is_refused_as_ever(as_, body):
-    answer = as_("bob").post("/run", content=body, headers={"Content-Type": "application/json"})
+def test_a_body_that_names_no_user_is_refused_as_adk_does(client_of, body):
+    answer = client_of("bob").post(
+        "/run", content=body, headers={"Content-Type": "application/json"}
+    )
     assert answer.status_code in {400, 413, 422}
 
 
@@ -99,18 +101,18 @@ def test_a_body_that_names_nobody_is_refused_as_ever(as_, body):
         "/dev/apps/parrot/users/ann/sessions/{id}/events/e/graph",
     ],
 )
-def test_no_way_to_write_a_path_reaches_what_is_anothers(guarded, as_, path):
-    session_id = create(as_("ann"), state={"told": "only-for-ann"})
+def test_no_spelling_of_a_path_reaches_another_users_session(token_server, client_of, path):
+    session_id = create(client_of("ann"), state={"told": "only-for-ann"})
     raw = path.replace("{id}", session_id)
-    url = httpx.URL(guarded.url).copy_with(raw_path=raw.encode())
-    answer = as_("bob").get(url, follow_redirects=True)
+    url = httpx.URL(token_server.url).copy_with(raw_path=raw.encode())
+    answer = client_of("bob").get(url, follow_redirects=True)
     assert answer.status_code in {400, 403, 404}
     assert "only-for-ann" not in answer.text
 
 
-def test_foreign_unknown_and_purged_sessions_answer_alike(as_):
+def test_foreign_unknown_and_purged_sessions_have_the_same_answer(client_of):
     """Every byte of status, headers and body, for ids that exist and that never did."""
-    ann, bob = as_("ann"), as_("bob")
+    ann, bob = client_of("ann"), client_of("bob")
     existing = [create(ann, state={"n": n}) for n in range(40)]
     deleted = [create(ann) for _ in range(40)]
     for session_id in deleted:
@@ -128,11 +130,11 @@ def test_foreign_unknown_and_purged_sessions_answer_alike(as_):
         assert next(iter(seen))[:2] == (404, NOT_FOUND)
 
 
-def test_a_service_acts_for_users_and_an_agent_acts_for_its_user(as_):
-    service = as_("bot", roles=["service"])
+def test_a_service_acts_for_users_and_an_agent_acts_for_its_user(client_of):
+    service = client_of("bot", roles=["service"])
     session_id = create(service, "ann")
     assert service.post("/run", json=run_of("ann", session_id)).status_code == 200
-    events = as_("ann").get(f"/apps/parrot/users/ann/sessions/{session_id}").json()["events"]
+    events = client_of("ann").get(f"/apps/parrot/users/ann/sessions/{session_id}").json()["events"]
     assert [event["author"] for event in events][-1] == "parrot"
 
 
@@ -144,9 +146,9 @@ def cookie(issuer):
     return {"Cookie": f"token={issuer.token('ann')}"}
 
 
-def test_a_cookie_serves_where_no_header_can_be_set(guarded, as_, cookie):
-    session_id = create(as_("ann"))
-    path = f"{guarded.url}/apps/parrot/users/ann/sessions/{session_id}"
+def test_a_cookie_is_accepted_where_a_browser_can_set_no_header(token_server, client_of, cookie):
+    session_id = create(client_of("ann"))
+    path = f"{token_server.url}/apps/parrot/users/ann/sessions/{session_id}"
     assert httpx.get(path, headers=cookie, trust_env=False).status_code == 200
     stream = httpx.stream("GET", f"{path}/lifecycle/events", headers=cookie, trust_env=False)
     with stream as answer:
@@ -164,10 +166,12 @@ def test_a_cookie_serves_where_no_header_can_be_set(guarded, as_, cookie):
         (None, 401),
     ],
 )
-def test_what_a_cookie_changes_it_changes_from_known_pages_only(guarded, cookie, origin, status):
+def test_a_change_with_a_cookie_is_accepted_from_allowed_origins_only(
+    token_server, cookie, origin, status
+):
     """Seen to fail: without the gate's check, for the last one."""
-    headers = cookie | ({"Origin": origin.replace("{url}", guarded.url)} if origin else {})
-    url = f"{guarded.url}/apps/parrot/users/ann/sessions"
+    headers = cookie | ({"Origin": origin.replace("{url}", token_server.url)} if origin else {})
+    url = f"{token_server.url}/apps/parrot/users/ann/sessions"
     assert httpx.post(url, headers=headers, json={}, trust_env=False).status_code == status
 
 
@@ -175,52 +179,54 @@ def test_what_a_cookie_changes_it_changes_from_known_pages_only(guarded, cookie,
     ("origin", "status"),
     [("{url}", 101), ("http://page.test", 101), ("http://evil.test", 401), (None, 401)],
 )
-def test_a_websocket_by_cookie_is_opened_by_known_pages_only(guarded, as_, cookie, origin, status):
-    query = f"app_name=parrot&user_id=ann&session_id={create(as_('ann'))}&modalities=TEXT"
-    url = f"{guarded.url.replace('http', 'ws')}/run_live?{query}"
-    headers = cookie | ({"Origin": origin.replace("{url}", guarded.url)} if origin else {})
+def test_a_websocket_with_a_cookie_is_accepted_from_allowed_origins_only(
+    token_server, client_of, cookie, origin, status
+):
+    query = f"app_name=parrot&user_id=ann&session_id={create(client_of('ann'))}&modalities=TEXT"
+    url = f"{token_server.url.replace('http', 'ws')}/run_live?{query}"
+    headers = cookie | ({"Origin": origin.replace("{url}", token_server.url)} if origin else {})
     expected = nullcontext() if status == 101 else pytest.raises(InvalidStatus, match=str(status))
     with expected, connect(url, additional_headers=headers, proxy=None) as socket:
         assert socket.response.status_code == 101
 
 
 @pytest.mark.parametrize("who", ["user_id=ann&user_id=bob", "user_id=bob&user_id=ann"])
-def test_a_websocket_that_names_two_users_is_refused(guarded, issuer, who):
+def test_a_websocket_that_names_two_users_is_refused(token_server, issuer, who):
     """Seen to fail: only the first of the two compared."""
-    url = f"{guarded.url.replace('http', 'ws')}/run_live?app_name=parrot&session_id=s&{who}"
+    url = f"{token_server.url.replace('http', 'ws')}/run_live?app_name=parrot&session_id=s&{who}"
     with pytest.raises(InvalidStatus) as caught:
         connect(url, additional_headers=bearer(issuer.token("ann")), proxy=None)
     assert caught.value.response.status_code == 404
     assert caught.value.response.body == NOT_FOUND
 
 
-def test_a_page_that_may_call_reads_refusals_and_gets_its_preflight(guarded):
+def test_a_page_of_an_allowed_origin_gets_its_preflight_and_can_read_refusals(token_server):
     """Seen to fail: the gate outside of CORS."""
     headers = {"Origin": "http://page.test"}
-    refused = guarded.client.get("/list-apps", headers=headers)
+    refused = token_server.client.get("/list-apps", headers=headers)
     assert refused.status_code == 401
     assert refused.headers["Access-Control-Allow-Origin"] == "http://page.test"
     asking = headers | {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization",
     }
-    preflight = guarded.client.options("/run_sse", headers=asking)
+    preflight = token_server.client.options("/run_sse", headers=asking)
     assert preflight.status_code == 200
     assert "authorization" in preflight.headers["Access-Control-Allow-Headers"].lower()
 
 
-def test_metrics_are_open_where_it_is_said(guarded):
-    assert guarded.client.get("/metrics").status_code == 200
+def test_metrics_are_open_if_the_settings_say_so(token_server):
+    assert token_server.client.get("/metrics").status_code == 200
 
 
-def test_no_token_is_in_the_log(guarded, as_, issuer, cookie):
+def test_no_token_is_in_the_log(token_server, client_of, issuer, cookie):
     tokens = [issuer.token("ann", exp=1), issuer.token("ann"), cookie["Cookie"][6:]]
     for token in tokens:
-        guarded.client.get("/list-apps", headers=bearer(token))
-        guarded.client.get("/list-apps", headers={"Cookie": f"token={token}"})
-        guarded.client.get(f"/list-apps?access_token={token}")
-    assert as_("ann").get("/list-apps").status_code == 200
-    log = guarded.log
+        token_server.client.get("/list-apps", headers=bearer(token))
+        token_server.client.get("/list-apps", headers={"Cookie": f"token={token}"})
+        token_server.client.get(f"/list-apps?access_token={token}")
+    assert client_of("ann").get("/list-apps").status_code == 200
+    log = token_server.log
     for token in tokens:
         assert token.split(".")[1] not in log
         assert token.split(".")[2] not in log
@@ -229,9 +235,9 @@ def test_no_token_is_in_the_log(guarded, as_, issuer, cookie):
 # A proxy's header.
 
 
-def by(proxied, address, headers):
+def send_from(proxy_server, address, headers):
     transport = httpx.HTTPTransport(local_address=address)
-    with httpx.Client(base_url=proxied.url, transport=transport, trust_env=False) as client:
+    with httpx.Client(base_url=proxy_server.url, transport=transport, trust_env=False) as client:
         return client.get("/apps/parrot/users/ann/sessions", headers=headers)
 
 
@@ -263,28 +269,30 @@ PROXY, OTHER = "127.0.0.2", "127.0.0.3"
         (PROXY, [("X-User", "ann"), ("X-Forwarded-For", OTHER)], 200),
     ],
 )
-def test_a_header_is_believed_from_the_proxy_alone(proxied, address, headers, status):
+def test_the_user_header_is_accepted_from_the_proxy_only(proxy_server, address, headers, status):
     """Seen to fail: uvicorn's `proxy_headers` on; the first of two headers taken."""
-    answer = by(proxied, address, headers)
+    answer = send_from(proxy_server, address, headers)
     assert answer.status_code == status
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)
 
 
-def test_a_user_of_any_script_may_be_named(proxied):
+def test_a_user_name_may_be_in_any_script(proxy_server):
     name = "Ünal 王"
-    answer = by(proxied, PROXY, [(b"X-User", name.encode())])
+    answer = send_from(proxy_server, PROXY, [(b"X-User", name.encode())])
     assert answer.status_code == 404
     transport = httpx.HTTPTransport(local_address=PROXY)
-    with httpx.Client(base_url=proxied.url, transport=transport, trust_env=False) as client:
+    with httpx.Client(base_url=proxy_server.url, transport=transport, trust_env=False) as client:
         own = client.get(
             f"/apps/parrot/users/{name}/sessions", headers=[(b"X-User", name.encode())]
         )
     assert own.json() == []
 
 
-def test_a_password_is_no_token(guarded):
+def test_basic_authentication_is_not_read_as_a_token(token_server):
     basic = base64.b64encode(b"ann:secret").decode()
     assert (
-        guarded.client.get("/list-apps", headers={"Authorization": f"Basic {basic}"}).status_code
+        token_server.client.get(
+            "/list-apps", headers={"Authorization": f"Basic {basic}"}
+        ).status_code
         == 401
     )

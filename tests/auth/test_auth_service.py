@@ -1,4 +1,4 @@
-"""The second line: the session service itself knows no session of another user."""
+"""The second line of defence: the session service finds no session of another user."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ async def session(service):
     )
 
 
-async def test_to_a_user_another_users_session_does_not_exist(service, session, monkeypatch):
+async def test_the_session_of_another_user_does_not_exist_for_a_user(service, session, monkeypatch):
     """Seen to fail: `is_foreign` always false; each check in turn taken away."""
     metrics = Metrics()
     runs = Runs(service, RunLimits(), RunMetrics(metrics.registry, metrics.apps))
@@ -73,7 +73,7 @@ async def test_to_a_user_another_users_session_does_not_exist(service, session, 
 @pytest.mark.parametrize(
     "who", [None, ANN, Principal("x", Role.SERVICE), Principal("x", Role.OPERATOR)], ids=str
 )
-async def test_to_its_owner_and_who_acts_for_them_it_does(service, session, who):
+async def test_a_session_exists_for_its_owner_and_those_who_act_for_them(service, session, who):
     with acting(who):
         assert await service.get_session(app_name="app", user_id="ann", session_id="s")
         assert (await service.lifecycle(KEY)).key == KEY
@@ -82,14 +82,14 @@ async def test_to_its_owner_and_who_acts_for_them_it_does(service, session, who)
             assert [one.id for one in listed.sessions] == ["s"]
 
 
-async def test_a_user_who_lists_all_users_sessions_gets_their_own(service, session):
+async def test_a_user_who_lists_the_sessions_of_all_users_gets_only_their_own(service, session):
     await service.create_session(app_name="app", user_id="bob", session_id="b")
     with acting(BOB):
         listed = await service.list_sessions(app_name="app")
     assert [one.id for one in listed.sessions] == ["b"]
 
 
-async def test_what_goes_on_beside_is_nobodys():
+async def test_background_work_that_a_request_started_has_no_principal():
     seen, heard = [], asyncio.Event()
 
     class Asked(Intercepted):

@@ -1,4 +1,4 @@
-"""The settings of authentication: what is accepted, and what is said of what is not."""
+"""The settings of authentication: which are accepted, and how others are refused."""
 
 import os
 from datetime import timedelta
@@ -37,11 +37,11 @@ def load(tmp_path, monkeypatch):
     return loaded
 
 
-def test_nobody_is_authenticated_unless_told(load):
+def test_authentication_is_off_by_default(load):
     assert load({}).authentication == AuthOptions()
 
 
-def test_tokens_as_they_are_told(load):
+def test_the_settings_of_tokens_reach_the_options(load):
     assert load(JWT).authentication == AuthOptions(
         JwtOptions(ISSUER, (AUDIENCE,), jwks_url="https://issuer.test/jwks.json")
     )
@@ -70,7 +70,7 @@ def test_tokens_as_they_are_told(load):
     assert load(JWT | more).authentication == AuthOptions(expected, metrics_open=True)
 
 
-def test_a_header_as_it_is_told(load):
+def test_the_settings_of_a_header_reach_the_options(load):
     proxies = parse_networks(["10.0.0.0/8", "127.0.0.1"], field="")
     options = HeaderOptions("X-Forwarded-User", proxies)
     assert load(HEADER).authentication == AuthOptions(options)
@@ -103,7 +103,7 @@ def test_a_header_as_it_is_told(load):
         (JWT | {"LAPSE_JWT_COOKIE": "a b"}, "LAPSE_JWT_COOKIE"),
     ],
 )
-def test_what_is_wrong_is_told_at_the_start(load, given, said):
+def test_a_wrong_setting_is_refused_at_the_start(load, given, said):
     with pytest.raises(SettingsError) as caught:
         load(given)
     assert said in str(caught.value)
@@ -119,7 +119,7 @@ def test_what_is_wrong_is_told_at_the_start(load, given, said):
         ("-----BEGIN PRIVATE KEY-----", "ES256", "is a private key"),
     ],
 )
-def test_a_key_that_does_not_fit_is_told_and_never_shown(load, key, algorithms, said):
+def test_a_key_that_does_not_fit_is_refused_and_not_shown(load, key, algorithms, said):
     given = JWT | {"LAPSE_JWT_KEY": key, "LAPSE_JWT_ALGORITHMS": algorithms}
     with pytest.raises(SettingsError) as caught:
         load(given | {"LAPSE_JWT_JWKS_URL": ""})
@@ -127,13 +127,13 @@ def test_a_key_that_does_not_fit_is_told_and_never_shown(load, key, algorithms, 
     assert key not in str(caught.value)
 
 
-def test_all_that_is_wrong_is_told_at_once(load):
+def test_all_wrong_settings_are_reported_together(load):
     with pytest.raises(SettingsError) as caught:
         load({"LAPSE_AUTH": "jwt", "LAPSE_TTL_POLICY": "shadow", "LAPSE_RESTORE_HOURS": "0"})
     assert len(caught.value.problems) == 4
 
 
-def test_a_key_does_not_show(load):
+def test_the_repr_of_the_settings_shows_no_key(load):
     more = {"LAPSE_JWT_KEY": SECRET, "LAPSE_JWT_ALGORITHMS": "HS256", "LAPSE_JWT_JWKS_URL": ""}
     settings = load(JWT | more)
     assert settings.jwt_key == SecretStr(SECRET)

@@ -1,4 +1,4 @@
-"""Which tokens are accepted: forged, confused, old, meant for others."""
+"""Which tokens are accepted, and which are refused: forged, old, or for another audience."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ SECRET = "a secret of thirty-two bytes or more"
 OPTIONS = JwtOptions(ISSUER, (AUDIENCE,), key=RSA.public_pem)
 
 
-def asked(*authorization, cookie=""):
+def connection_with(*authorization, cookie=""):
     headers = [(b"authorization", one.encode()) for one in authorization]
     if cookie:
         headers.append((b"cookie", cookie.encode()))
@@ -31,12 +31,14 @@ def asked(*authorization, cookie=""):
 
 
 async def principal(token, options=OPTIONS):
-    return await TokenAuthenticator(options).authenticate(asked(f"Bearer {token}"))
+    return await TokenAuthenticator(options).authenticate(connection_with(f"Bearer {token}"))
 
 
 async def refusal(*authorization, options=OPTIONS, cookie=""):
     with pytest.raises(NotAuthenticatedError) as caught:
-        await TokenAuthenticator(options).authenticate(asked(*authorization, cookie=cookie))
+        await TokenAuthenticator(options).authenticate(
+            connection_with(*authorization, cookie=cookie)
+        )
     assert caught.value.challenge.startswith('Bearer realm="lapse"')
     return str(caught.value)
 
@@ -58,12 +60,12 @@ async def test_a_good_token_names_its_user():
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "", "HS256", "ES256", "RS512", None, 7])
-async def test_no_algorithm_that_is_made_up_is_accepted(alg):
+async def test_an_unknown_algorithm_is_not_accepted(alg):
     assert await refusal(f"Bearer {unsigned({'alg': alg}, claims())}") == "the token is not valid"
 
 
 @pytest.mark.parametrize("alg", ["RS384", "RS512", "PS256"])
-async def test_of_one_keys_algorithms_only_the_pinned_are_accepted(alg):
+async def test_only_the_pinned_algorithms_of_a_key_are_accepted(alg):
     """Seen to fail: the algorithm taken from the token."""
     token = jwt.encode(claims(), RSA.private, alg)
     await refusal(f"Bearer {token}")
@@ -71,7 +73,7 @@ async def test_of_one_keys_algorithms_only_the_pinned_are_accepted(alg):
     assert await principal(token, pinned) == Principal("ann")
 
 
-async def test_a_public_key_is_not_taken_for_a_secret():
+async def test_a_public_key_is_not_used_as_an_hmac_secret():
     """The classic: HS256, signed with the public key that everybody has.
 
     Seen to fail: HS256 accepted with a PEM, PyJWT's own check of that off.
@@ -85,7 +87,7 @@ async def test_a_public_key_is_not_taken_for_a_secret():
         for keys in (OneKey(RSA.public_pem, ["RS256"]), GivenAsText()):
             confused = TokenAuthenticator(replace(OPTIONS, algorithms=("RS256", "HS256")), keys)
             with pytest.raises(NotAuthenticatedError):
-                await confused.authenticate(asked(f"Bearer {token}"))
+                await confused.authenticate(connection_with(f"Bearer {token}"))
 
 
 class GivenAsText:
@@ -107,12 +109,12 @@ class GivenAsText:
         ("", ("RS256",)),
     ],
 )
-def test_a_key_that_does_not_fit_its_algorithms_is_told_at_the_start(key, algorithms):
+def test_a_key_that_does_not_fit_its_algorithms_is_refused_at_the_start(key, algorithms):
     with pytest.raises(InvalidValueError, match="LAPSE_JWT_KEY"):
         TokenAuthenticator(replace(OPTIONS, key=key, algorithms=algorithms))
 
 
-async def test_a_secret_serves_where_it_is_said():
+async def test_an_hmac_secret_is_accepted_if_the_settings_name_it():
     options = replace(OPTIONS, key=SECRET, algorithms=("HS256",))
     assert await principal(jwt.encode(claims(), SECRET, "HS256"), options) == Principal("ann")
     await refusal(f"Bearer {jwt.encode(claims(), SECRET + 'x', 'HS256')}", options=options)
@@ -150,7 +152,7 @@ async def test_a_signed_token_with_a_wrong_claim_is_refused(said):
 
 
 @pytest.mark.parametrize("claim", ["exp", "iss", "aud", "sub"])
-async def test_a_token_without_a_claim_that_is_needed_is_refused(claim):
+async def test_a_token_without_a_required_claim_is_refused(claim):
     await refusal(f"Bearer {RSA.token(without=claim)}")
 
 
@@ -185,7 +187,7 @@ async def test_a_token_that_was_changed_is_refused():
         await refusal(f"Bearer {token}")
 
 
-async def test_only_a_bearer_token_that_comes_once_is_read():
+async def test_only_a_single_bearer_token_is_read():
     token = RSA.token()
     assert await refusal() == "a token is needed"
     assert await refusal("Bearer") == "a token is needed"
@@ -194,10 +196,10 @@ async def test_only_a_bearer_token_that_comes_once_is_read():
     assert await refusal(cookie=f"token={token}") == "a token is needed"
 
 
-async def test_a_cookie_is_read_where_one_is_named_and_a_header_goes_before():
+async def test_a_cookie_is_read_if_one_is_named_and_the_header_comes_first():
     options = replace(OPTIONS, cookie="token")
     authenticator = TokenAuthenticator(options)
-    good = asked(cookie=f"a=b; token={RSA.token()}")
+    good = connection_with(cookie=f"a=b; token={RSA.token()}")
     assert await authenticator.authenticate(good) == Principal("ann")
     await refusal("Bearer x", options=options, cookie=f"token={RSA.token()}")
 
@@ -214,7 +216,7 @@ async def test_a_cookie_is_read_where_one_is_named_and_a_header_goes_before():
         ({"roles": True}, Role.USER),
     ],
 )
-async def test_roles_are_what_a_claim_says(said, role):
+async def test_roles_come_from_the_named_claim(said, role):
     names = RoleNames(service="lapse-svc")
     options = replace(OPTIONS, role_claim="roles", roles=names)
     assert await principal(RSA.token(**said), options) == Principal("ann", role)
@@ -230,6 +232,6 @@ async def test_a_claim_of_roles_may_be_inside_another_or_have_dots_in_its_name()
     assert await principal(RSA.token(realm_access="x"), options) == Principal("ann")
 
 
-def test_no_key_and_no_token_shows():
+def test_no_repr_shows_a_key_or_a_token():
     options = replace(OPTIONS, key=SECRET, algorithms=("HS256",))
     assert SECRET not in repr(options) + repr(TokenAuthenticator(options).__dict__)

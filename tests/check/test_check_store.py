@@ -1,4 +1,4 @@
-"""What a store says of itself before it is opened."""
+"""An inspection of a store before it is opened."""
 
 import sqlite3
 from contextlib import closing
@@ -14,17 +14,17 @@ from parts import store_with_parts
 MOMENT = timedelta(microseconds=1)
 
 
-def spoil(place, *commands):
+def spoil(store_url, *commands):
     """Change a store behind Lapse's back."""
-    if place.startswith("postgresql"):
-        postgres.run(place, *commands)
+    if store_url.startswith("postgresql"):
+        postgres.run(store_url, *commands)
         return
-    with closing(sqlite3.connect(place.removeprefix("sqlite:///"))) as connection, connection:
+    with closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as connection, connection:
         for command in commands:
             connection.execute(command)
 
 
-async def test_a_store_that_is_as_it_should_be_has_no_faults(store):
+async def test_a_healthy_store_has_no_faults(store):
     await create(store, now=None)
     found = await store.inspect()
     assert found.version == found.newest > 0
@@ -32,7 +32,7 @@ async def test_a_store_that_is_as_it_should_be_has_no_faults(store):
     assert (found.expire, found.purge) == (0, 0)
 
 
-async def test_it_counts_what_the_next_sweep_does(store):
+async def test_an_inspection_counts_what_the_next_sweep_would_take(store):
     await create(store, "old", now=T0 - timedelta(days=9999))
     await store.at(T0 - timedelta(days=9998)).expire_due(10)
     await create(store, "due", ttl=MOMENT, now=None)
@@ -41,9 +41,9 @@ async def test_it_counts_what_the_next_sweep_does(store):
     assert (await store.inspect(most=9)).expire == 1, "to look changes nothing"
 
 
-async def test_a_missing_index_is_named(reopen, place):
+async def test_a_missing_index_is_named(reopen, store_url):
     store = await reopen()
-    if place.startswith("postgresql"):
+    if store_url.startswith("postgresql"):
         with postgres.blank() as own:
             postgres.prepare(own)
             spoil(own, "DROP INDEX lapse_lobby_deadline")
@@ -51,15 +51,15 @@ async def test_a_missing_index_is_named(reopen, place):
             assert (await other.inspect()).missing_indexes == ["lapse_lobby_deadline"]
             await other.close()
         return
-    spoil(place, "DROP INDEX lapse_lobby_deadline")
+    spoil(store_url, "DROP INDEX lapse_lobby_deadline")
     assert (await store.inspect()).missing_indexes == ["lapse_lobby_deadline"]
 
 
-async def test_a_used_session_that_counts_as_expired_is_found(reopen, place):
+async def test_a_used_session_that_counts_as_expired_is_found(reopen, store_url):
     store = await reopen()
     await create(store, ttl=MOMENT, now=None)
     await store.expire_due(10)
-    spoil(place, "UPDATE lapse_lobby SET first_message_at = created_at")
+    spoil(store_url, "UPDATE lapse_lobby SET first_message_at = created_at")
     assert (await store.inspect(most=9)).used_but_expired == 1
 
 
@@ -67,14 +67,14 @@ def in_folder(folder):
     return list(folder.iterdir())
 
 
-async def test_to_look_at_no_file_creates_none(tmp_path):
+async def test_inspecting_a_missing_file_does_not_create_it(tmp_path):
     assert (await store_with_parts(f"sqlite:///{tmp_path}/none.db").inspect()).version == 0
     assert in_folder(tmp_path) == []
     with pytest.raises(StoreRefusedError, match="its directory does not exist"):
         await store_with_parts(f"sqlite:///{tmp_path}/no/such.db").inspect()
 
 
-async def test_to_look_at_an_empty_database_creates_nothing():
+async def test_inspecting_an_empty_database_creates_no_table():
     with postgres.blank() as url:
         store = store_with_parts(url)
         assert (await store.inspect()).version == 0

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import pytest
 
-from backends import by
+from backends import store_at
 from lapse.cli import main as cli
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
@@ -33,7 +33,7 @@ class Done:
 
 
 class Caller:
-    """Calls commands on one store, and looks into it beside them."""
+    """Runs commands on one store, and reads the store directly."""
 
     def __init__(self, monkeypatch, capsys, url):
         self._monkeypatch = monkeypatch
@@ -78,7 +78,7 @@ class Caller:
         async def work(store):
             for session_id in ids:
                 key = SessionKey(app, user, session_id)
-                await by(store, now).create(key, state=StateDelta(), ttl=ttl, metadata={})
+                await store_at(store, now).create(key, state=StateDelta(), ttl=ttl, metadata={})
 
         self.do(work)
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from backends import by
+from backends import store_at
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from parts import store_with_parts
@@ -34,11 +34,11 @@ def run(folder, *arguments, **settings):
 
 
 async def put(folder, count, *, now=None, ttl=timedelta(minutes=30), prefix="s"):
-    """Create sessions, at a moment of one's own choice."""
+    """Create sessions at a given time."""
     store = store_with_parts(f"sqlite:///{folder}/lapse.db")
     for number in range(count):
         key = SessionKey("app", "ada", f"{prefix}{number}")
-        await by(store, now).create(key, state=StateDelta(), ttl=ttl, metadata={})
+        await store_at(store, now).create(key, state=StateDelta(), ttl=ttl, metadata={})
     await store.close()
 
 
@@ -86,13 +86,13 @@ def test_the_help_names_every_command(tmp_path):
         assert command in shown.stdout
 
 
-def test_an_unknown_command_is_told(tmp_path):
+def test_an_unknown_command_is_refused_by_name(tmp_path):
     told = run(tmp_path, "swep")
     assert told.returncode == 2
     assert "swep" in told.stderr
 
 
-async def test_one_sweep_expires_and_purges_what_is_due_and_says_so(tmp_path):
+async def test_one_sweep_expires_and_purges_what_is_due_and_reports_it(tmp_path):
     await put(tmp_path, 3, ttl=timedelta(milliseconds=1))
     await put(tmp_path, 2, prefix="waits")
     done = run(tmp_path, "sweep")
@@ -102,7 +102,7 @@ async def test_one_sweep_expires_and_purges_what_is_due_and_says_so(tmp_path):
     assert (again.stdout, again.stderr) == ("expired 0, purged 0, kept 0\n", "")
 
 
-async def test_one_sweep_does_all_of_it_however_much_is_due(tmp_path):
+async def test_one_sweep_takes_everything_that_is_due(tmp_path):
     store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     await put(tmp_path, 2, now=LONG_AGO, prefix="old")
     await store.at(LONG_AGO + timedelta(hours=1)).expire_due(10)
@@ -113,7 +113,7 @@ async def test_one_sweep_does_all_of_it_however_much_is_due(tmp_path):
     assert statuses(tmp_path) == {"expired": 1203}
 
 
-async def test_with_nothing_to_restore_a_sweep_deletes_what_is_due(tmp_path):
+async def test_without_a_horizon_a_sweep_deletes_what_is_due(tmp_path):
     await put(tmp_path, 3, ttl=timedelta(milliseconds=1))
     done = run(tmp_path, "sweep", LAPSE_RESTORE_HOURS="0")
     assert done.stdout == "expired 3, purged 3, kept 0\n"
@@ -137,7 +137,7 @@ async def test_nothing_is_swept_while_clean_up_is_disabled(tmp_path):
 
 @contextmanager
 def watching(folder):
-    """Run a sweeper that goes on; what it says stands in `sweep.log`."""
+    """Run `lapse sweep --watch`; its output goes to `sweep.log`."""
     with (folder / "sweep.log").open("wb") as log:
         process = subprocess.Popen(
             [LAPSE, "sweep", "--watch"], cwd=folder, env=environment(), stdout=log, stderr=log
@@ -150,7 +150,7 @@ def watching(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_watching_sweeper_goes_on_until_it_is_told_to_stop(tmp_path, number):
+async def test_sweep_with_watch_goes_on_until_it_is_stopped(tmp_path, number):
     await put(tmp_path, 2, ttl=timedelta(milliseconds=1))
     with watching(tmp_path) as process:
         eventually(lambda: statuses(tmp_path) == {"expired": 2})
@@ -178,7 +178,7 @@ def test_wrong_settings_stop_every_command_with_all_problems(tmp_path):
     assert not (tmp_path / "lapse.db").exists()
 
 
-def test_settings_come_from_the_file_in_the_working_directory_too(tmp_path):
+def test_settings_are_read_from_the_env_file_in_the_working_directory(tmp_path):
     (tmp_path / ".env.local").write_text("LAPSE_STORE_URL=sqlite:///mine.db\n", encoding="utf-8")
     assert run(tmp_path, "sweep").returncode == 0
     assert (tmp_path / "mine.db").exists()

@@ -1,4 +1,4 @@
-"""What operators see and do on the command line, on each store that has a place."""
+"""What operators see and do on the command line, on each store that lasts."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ ID = "canary-session-of-ann"
 @pytest.fixture(
     params=[backend for backend in BACKENDS if backend.shared], ids=lambda one: one.name
 )
-def place(request, tmp_path):
+def store_url(request, tmp_path):
     with request.param.empty(tmp_path) as url:
         yield url
 
 
 @pytest.fixture
-def lapse(monkeypatch, capsys, tmp_path, place):
+def lapse(monkeypatch, capsys, tmp_path, store_url):
     """The command line on a store that is ready, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    caller = Caller(monkeypatch, capsys, place)
+    caller = Caller(monkeypatch, capsys, store_url)
     caller.do(lambda store: store.open())
     return caller
 
@@ -99,7 +99,7 @@ def test_a_session_is_shown_by_its_key_or_by_the_beginning_of_its_id(lapse, text
     assert f"app/ann/{ID}: waiting" in lapse("show", text).out
 
 
-def test_keys_are_percent_encoded_both_ways(lapse):
+def test_keys_are_printed_and_read_percent_encoded(lapse):
     strange = "a/b%2F ü\x1b[31m"
     lapse.create("x", user=strange)
     listed = lapse("sessions").out.split("\t")[-1].strip()
@@ -107,7 +107,7 @@ def test_keys_are_percent_encoded_both_ways(lapse):
     assert lapse("show", listed, "--json").json["userId"] == strange
 
 
-def test_what_is_meant_must_be_clear(lapse):
+def test_an_ambiguous_or_unknown_session_id_is_refused(lapse):
     lapse.create("abc1", "abc2", "abc")
     assert lapse("show", "abc", "--json").json["sessionId"] == "abc", "the whole id is clear"
     unclear = lapse("show", "ab")
@@ -119,7 +119,7 @@ def test_what_is_meant_must_be_clear(lapse):
     assert lapse("show", "app//x").status == 2
 
 
-def test_to_expire_and_resurrect_by_hand_is_done_once_and_recorded(lapse):
+def test_expiring_and_resurrecting_by_hand_happen_once_and_are_recorded(lapse):
     lapse.create(ID)
     done = lapse("expire", ID, "--json")
     assert (done.json["changed"], done.json["session"]["status"]) == (True, "expired")
@@ -146,7 +146,7 @@ def test_a_used_session_cannot_be_expired(lapse):
     assert lapse("show", ID, "--json").json["status"] == "used"
 
 
-def test_a_dry_run_says_what_a_sweep_would_do_and_does_nothing(lapse):
+def test_a_dry_run_says_what_a_sweep_would_do_and_changes_nothing(lapse):
     lapse.create("one", "two", ttl=MOMENT)
     would = lapse("sweep", "--dry-run", "--json").json
     assert (would["dryRun"], would["expire"], would["purge"], would["stored"]) == (True, 2, 0, 2)
@@ -161,11 +161,11 @@ def test_a_dry_run_says_what_a_sweep_would_do_and_does_nothing(lapse):
 @pytest.mark.parametrize(
     "options", [["--once", "--watch"], ["--dry-run", "--confirm"], ["--watch", "--json"]]
 )
-def test_options_that_contradict_each_other_are_a_wrong_command_line(lapse, options):
+def test_contradicting_options_are_refused_as_a_usage_error(lapse, options):
     assert lapse("sweep", *options).status == 2
 
 
-def test_a_brake_holds_the_purge_until_it_is_confirmed(lapse):
+def test_a_brake_holds_the_purge_until_an_operator_confirms_it(lapse):
     """Seen to fail with a sweep that does not look at the brake's report."""
     long_ago = datetime.now(UTC) - timedelta(days=9)
     lapse.create("a", "b", "c", now=long_ago)
@@ -197,19 +197,19 @@ def test_a_check_of_a_good_store_finds_no_problem(lapse):
     assert says["next sweep"] == "1 would expire and 0 would be purged"
 
 
-def test_a_check_tells_all_problems_at_once_with_their_remedies(lapse, place):
+def test_a_check_prints_all_problems_together_with_their_remedies(lapse, store_url):
     long_ago = datetime.now(UTC) - timedelta(hours=3)
     lapse.create("overdue", now=long_ago)
     drop = "DROP INDEX lapse_lobby_purge"
     again = (
         "CREATE INDEX lapse_lobby_purge ON lapse_lobby (restorable_until) WHERE status = 'expired'"
     )
-    spoil(place, drop, "UPDATE lapse_lobby SET first_message_at = created_at")
-    spoil(place, "UPDATE lapse_lobby SET status = 'expired', restorable_until = expires_at")
+    spoil(store_url, drop, "UPDATE lapse_lobby SET first_message_at = created_at")
+    spoil(store_url, "UPDATE lapse_lobby SET status = 'expired', restorable_until = expires_at")
     try:
         found = lapse("check", "--json", LAPSE_SWEPER="on", SESSION_CLEANUP_TTL_MINUTES="soon")
     finally:
-        spoil(place, again)
+        spoil(store_url, again)
     problems = [one for one in found.json["findings"] if not one["ok"]]
     assert found.status == 3
     assert [one["check"] for one in problems] == [
@@ -222,17 +222,17 @@ def test_a_check_tells_all_problems_at_once_with_their_remedies(lapse, place):
     assert "lapse_lobby_purge" in problems[2]["says"]
 
 
-def spoil(place, *commands):
+def spoil(store_url, *commands):
     """Change a store behind Lapse's back."""
-    if place.startswith("postgresql"):
-        postgres.run(place, *commands)
+    if store_url.startswith("postgresql"):
+        postgres.run(store_url, *commands)
         return
-    with closing(sqlite3.connect(place.removeprefix("sqlite:///"))) as connection, connection:
+    with closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as connection, connection:
         for command in commands:
             connection.execute(command)
 
 
-def test_an_overdue_session_that_no_sweeper_met_is_a_problem(lapse):
+def test_a_session_that_is_overdue_because_no_sweeper_ran_is_a_problem(lapse):
     lapse.create("overdue", now=datetime.now(UTC) - timedelta(hours=1))
     told = lapse("check")
     assert told.status == 3
@@ -241,7 +241,7 @@ def test_an_overdue_session_that_no_sweeper_met_is_a_problem(lapse):
 
 
 @pytest.fixture
-def alone(monkeypatch, capsys, tmp_path):
+def lapse_without_store(monkeypatch, capsys, tmp_path):
     """The command line in an empty folder, without a store."""
     monkeypatch.chdir(tmp_path)
     return Caller(monkeypatch, capsys, "sqlite:///none.db")
@@ -250,15 +250,15 @@ def alone(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     "arguments", [["stats"], ["sessions"], ["show", "x"], ["expire", "x"], ["sweep", "--dry-run"]]
 )
-def test_who_only_looks_creates_no_store(alone, tmp_path, arguments):
-    refused = alone(*arguments)
+def test_commands_that_only_read_create_no_store(lapse_without_store, tmp_path, arguments):
+    refused = lapse_without_store(*arguments)
     assert refused.status == 1
     assert "is it the right one" in refused.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_check_before_the_first_start_is_no_problem(alone, tmp_path):
-    found = alone("check")
+def test_a_check_before_the_first_start_is_no_problem(lapse_without_store, tmp_path):
+    found = lapse_without_store("check")
     assert found.status == 0
     assert "the next start creates the tables" in found.out
     assert list(tmp_path.iterdir()) == []
@@ -272,14 +272,14 @@ def test_a_check_before_the_first_start_is_no_problem(alone, tmp_path):
         ("sqlite:///no/such/folder/lapse.db", "its directory does not exist"),
     ],
 )
-def test_a_check_of_a_store_that_cannot_be_reached_says_why(alone, url, says):
-    found = alone("check", "--store", url)
+def test_a_check_of_a_store_that_cannot_be_reached_says_why(lapse_without_store, url, says):
+    found = lapse_without_store("check", "--store", url)
     assert found.status == 3
     assert says in found.out
     assert "→" in found.out
 
 
-def test_the_help_imports_neither_settings_nor_a_store(tmp_path):
+def test_the_help_loads_neither_settings_nor_a_store(tmp_path):
     """What `lapse --help` costs is what it imports."""
     modules = imported(tmp_path, "--help")
     heavy = {
@@ -301,7 +301,7 @@ def test_the_help_imports_neither_settings_nor_a_store(tmp_path):
     assert not modules & (heavy | ours)
 
 
-def test_a_shell_can_complete_commands(tmp_path):
+def test_a_shell_completes_commands(tmp_path):
     asked = {"_LAPSE_COMPLETE": "complete_bash", "COMP_WORDS": "lapse res", "COMP_CWORD": "1"}
     done = subprocess.run(
         [LAPSE], env=environment(**asked), cwd=tmp_path, capture_output=True, text=True, check=False
@@ -309,9 +309,9 @@ def test_a_shell_can_complete_commands(tmp_path):
     assert done.stdout.split() == ["resurrect"]
 
 
-def test_a_long_sweep_shows_how_far_it_has_come_on_a_terminal(alone, tmp_path):
-    alone.url = f"sqlite:///{tmp_path}/lapse.db"
-    alone.create(*(f"s{number}" for number in range(1200)), ttl=MOMENT)
+def test_a_long_sweep_shows_how_far_it_has_come_on_a_terminal(lapse_without_store, tmp_path):
+    lapse_without_store.url = f"sqlite:///{tmp_path}/lapse.db"
+    lapse_without_store.create(*(f"s{number}" for number in range(1200)), ttl=MOMENT)
     terminal, other = pty.openpty()
     process = subprocess.Popen(
         [LAPSE, "sweep"], env=environment(TERM="xterm"), cwd=tmp_path, stderr=other,

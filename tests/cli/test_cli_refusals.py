@@ -60,7 +60,7 @@ WRONG_FILES = {
 
 
 @pytest.mark.parametrize("kind", WRONG_FILES)
-def test_a_wrong_store_file_is_refused_and_left_as_it_is(tmp_path, kind):
+def test_a_file_that_is_not_a_store_is_refused_and_left_unchanged(tmp_path, kind):
     content, reason = WRONG_FILES[kind]
     file = tmp_path / "wrong.db"
     if content is None:
@@ -90,7 +90,7 @@ async def test_a_session_file_of_adks_own_web_server_is_refused(tmp_path):
     assert dump(tmp_path / "session.db") == before
 
 
-def test_a_locked_file_is_told_and_left(tmp_path):
+def test_a_locked_file_is_refused_and_left_unchanged(tmp_path):
     file = tmp_path / "lapse.db"
     script(file, "CREATE TABLE mine (k); INSERT INTO mine VALUES (1)")
     with closing(sqlite3.connect(file, isolation_level=None)) as holder:
@@ -103,7 +103,7 @@ def test_a_locked_file_is_told_and_left(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["sqlite:///no/such/folder/lapse.db", "sqlite:///taken"])
-def test_a_place_that_cannot_hold_a_file_is_told(tmp_path, url):
+def test_a_store_file_in_an_impossible_place_is_refused(tmp_path, url):
     (tmp_path / "taken").mkdir()
     said = refusal(tmp_path, "serve", "--port", "0", "--store", url)
     assert url.removeprefix("sqlite:///") in said
@@ -111,16 +111,16 @@ def test_a_place_that_cannot_hold_a_file_is_told(tmp_path, url):
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "lapse.db", "sqlite://lapse.db", "sqlite:/x"])
-def test_a_store_that_there_is_not_is_told(tmp_path, url):
+def test_a_wrong_store_url_is_refused(tmp_path, url):
     assert "store URL" in refusal(tmp_path, "serve", "--port", "0", "--store", url)
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_missing_folder_of_agents_is_refused(tmp_path):
     assert "agentz" in refusal(tmp_path, "serve", "agentz")
     assert not (tmp_path / "lapse.db").exists()
 
 
-def test_a_folder_without_agents_is_told(tmp_path):
+def test_a_folder_without_agents_is_refused(tmp_path):
     (tmp_path / "empty" / "notes").mkdir(parents=True)
     said = refusal(tmp_path, "serve", "empty")
     assert "empty" in said
@@ -128,7 +128,7 @@ def test_a_folder_without_agents_is_told(tmp_path):
     assert not (tmp_path / "lapse.db").exists()
 
 
-def test_a_port_in_use_is_told(tmp_path):
+def test_a_port_in_use_is_refused(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -139,7 +139,7 @@ def test_a_port_in_use_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_nobody_else_is_served_without_authentication(tmp_path, host):
+def test_serve_refuses_other_hosts_than_loopback_without_authentication(tmp_path, host):
     # On a wrong store, so that not even a server that forgot to refuse would listen.
     script(tmp_path / "wrong.db", "CREATE TABLE events (id, what)")
     options = ["--port", "0", "--store", "sqlite:///wrong.db"]
@@ -149,7 +149,7 @@ def test_nobody_else_is_served_without_authentication(tmp_path, host):
     assert "wrong.db" not in said
 
 
-def test_told_to_be_insecure_it_goes_on_to_the_next_step(tmp_path):
+def test_serve_accepts_any_host_with_the_option_insecure(tmp_path):
     script(tmp_path / "wrong.db", "CREATE TABLE events (id, what)")
     options = ["--port", "0", "--store", "sqlite:///wrong.db"]
     said = refusal(tmp_path, "serve", "--host", "0.0.0.0", "--insecure", *options)
@@ -157,7 +157,7 @@ def test_told_to_be_insecure_it_goes_on_to_the_next_step(tmp_path):
     assert "wrong.db" in said
 
 
-def test_with_authentication_everybody_may_be_served(tmp_path):
+def test_serve_accepts_any_host_with_authentication(tmp_path):
     script(tmp_path / "wrong.db", "CREATE TABLE events (id, what)")
     arguments = ["serve", "--host", "0.0.0.0", "--port", "0", "--store", "sqlite:///wrong.db"]
     said = refusal(tmp_path, *arguments, LAPSE_AUTH="header", LAPSE_AUTH_PROXIES="192.0.2.1")
@@ -165,7 +165,7 @@ def test_with_authentication_everybody_may_be_served(tmp_path):
     assert "wrong.db" in said
 
 
-def test_a_key_that_is_none_is_told_without_being_shown(tmp_path):
+def test_a_key_that_is_no_key_is_refused_and_not_shown(tmp_path):
     key = "-----BEGIN PUBLIC KEY-----\nfoundation\n-----END PUBLIC KEY-----"
     jwt = {"AUTH": "jwt", "JWT_ISSUER": "https://i", "JWT_AUDIENCE": "a", "JWT_KEY": key}
     settings = {f"LAPSE_{name}": value for name, value in jwt.items()}
@@ -176,7 +176,7 @@ def test_a_key_that_is_none_is_told_without_being_shown(tmp_path):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
-def test_this_machine_is_served_without_more_words(tmp_path, host):
+def test_serve_accepts_loopback_without_authentication(tmp_path, host):
     script(tmp_path / "wrong.db", "CREATE TABLE events (id, what)")
     said = refusal(
         tmp_path, "serve", "--host", host, "--port", "0", "--store", "sqlite:///wrong.db"

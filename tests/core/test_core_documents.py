@@ -30,7 +30,7 @@ OBJECTS = st.dictionaries(TEXT, JSON, max_size=4)
 
 
 @given(JSON)
-def test_what_is_encoded_is_read_back_and_written_as_adk_writes_it(value):
+def test_a_document_reads_back_and_is_encoded_as_adk_encodes_it(value):
     text = encode(value, what="state")
     assert json.loads(text) == value
     assert text == json.dumps(value)
@@ -51,13 +51,13 @@ def test_what_is_encoded_is_read_back_and_written_as_adk_writes_it(value):
         ({"a": b"bytes"}, "cannot be stored"),
     ],
 )
-def test_what_not_every_store_can_hold_is_refused(value, reason):
+def test_a_value_that_not_every_store_can_hold_is_refused(value, reason):
     with pytest.raises(InvalidValueError, match=reason) as refused:
         encode(value, what="state")
     assert refused.value.field == "state"
 
 
-def test_a_value_that_holds_itself_is_refused():
+def test_a_value_that_contains_itself_is_refused():
     value = []
     value.append(value)
     with pytest.raises(InvalidValueError):
@@ -65,7 +65,7 @@ def test_a_value_that_holds_itself_is_refused():
 
 
 @pytest.mark.parametrize("value", ["\\u0000", "\\\\u0000", "😀", "\\ud800", "x\\"])
-def test_what_only_looks_dangerous_is_kept(value):
+def test_a_harmless_value_that_looks_dangerous_is_kept(value):
     assert json.loads(encode(value, what="state")) == value
 
 
@@ -76,7 +76,7 @@ def test_state_is_split_by_scope_and_temporary_keys_are_dropped():
 
 
 @given(OBJECTS, OBJECTS, OBJECTS)
-def test_merged_state_splits_into_its_scopes_again(session, app, user):
+def test_merged_state_can_be_split_into_its_scopes_again(session, app, user):
     session = {"own " + name: value for name, value in session.items()}
     assert split_state(merge_state(session, app, user)) == StateDelta(app, user, session)
 
@@ -95,7 +95,7 @@ def test_metadata_may_be_as_large_as_the_limit_and_no_larger():
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 7, {1: 2}, {"a": "\0"}, {"a": {1, 2}}])
-def test_metadata_that_is_no_object_of_json_is_refused(value):
+def test_metadata_that_is_not_a_json_object_is_refused(value):
     with pytest.raises(InvalidValueError) as refused:
         check_metadata(value)
     assert refused.value.field == "metadata"
@@ -110,12 +110,12 @@ def test_metadata_that_is_no_object_of_json_is_refused(value):
         (43_200, timedelta(days=30)),
     ],
 )
-def test_a_ttl_is_read_from_minutes_and_told_in_them(minutes, ttl):
+def test_a_ttl_is_read_and_written_in_minutes(minutes, ttl):
     assert ttl_from_minutes(minutes, field="ttl") == ttl
     assert minutes_of(ttl) == pytest.approx(minutes)
 
 
-def test_whole_minutes_are_told_as_such():
+def test_whole_minutes_are_written_as_integers():
     assert repr(minutes_of(timedelta(minutes=30))) == "30"
     assert repr(minutes_of(timedelta(seconds=90))) == "1.5"
 
@@ -125,7 +125,7 @@ def test_whole_minutes_are_told_as_such():
     [0, -1, 1e-9, 43_201, float("nan"), float("inf"), 10**400, True, None, "30", [30]],
     ids=lambda minutes: repr(minutes)[:9],
 )
-def test_minutes_that_make_no_ttl_are_refused_with_the_name_of_the_field(minutes):
+def test_minutes_that_are_no_valid_ttl_are_refused_with_the_name_of_the_field(minutes):
     with pytest.raises(InvalidValueError) as refused:
         ttl_from_minutes(minutes, field="ttlMinutes")
     assert refused.value.field == "ttlMinutes"

@@ -12,7 +12,7 @@ def change(name):
 CHANGES = [change(f"s{number}") for number in range(3)]
 
 
-def test_every_consumer_hears_every_change_in_order():
+def test_every_consumer_gets_every_change_in_order():
     feed, one, other = Feed(), [], []
     feed.subscribe(one.append)
     feed.subscribe(other.append)
@@ -20,7 +20,7 @@ def test_every_consumer_hears_every_change_in_order():
     assert one == other == CHANGES
 
 
-def test_a_consumer_that_left_hears_nothing_more():
+def test_a_consumer_that_unsubscribed_gets_no_more_changes():
     feed, one, other = Feed(), [], []
     leave = feed.subscribe(one.append)
     feed.subscribe(other.append)
@@ -30,7 +30,7 @@ def test_a_consumer_that_left_hears_nothing_more():
     assert (one, other) == ([], CHANGES)
 
 
-def test_a_consumer_may_leave_while_it_is_told():
+def test_a_consumer_may_unsubscribe_while_it_gets_a_change():
     feed, heard = Feed(), []
 
     def once(news):
@@ -42,7 +42,7 @@ def test_a_consumer_may_leave_while_it_is_told():
     assert heard == CHANGES[:1]
 
 
-def test_a_consumer_that_raises_is_reported_and_disturbs_nobody(caplog):
+def test_a_consumer_that_raises_is_logged_and_the_others_still_get_the_change(caplog):
     feed, heard = Feed(), []
 
     def careless(news):

@@ -31,7 +31,7 @@ def test_a_session_is_restorable_for_an_hour_whatever_its_age(age, horizon):
     assert until == (max(T0 + horizon, expired_at + HOUR) if horizon else expired_at)
 
 
-def test_without_a_horizon_nothing_is_restorable_but_a_draft_can_still_be_extended():
+def test_without_a_horizon_nothing_is_restorable_and_a_session_can_still_be_extended():
     rules = Rules(horizon=timedelta(0))
     assert rules.restorable_until(T0, DUE) == DUE
     assert rules.extensible == DAY
@@ -43,7 +43,7 @@ def test_a_horizon_out_of_bounds_is_refused(horizon):
         Rules(horizon=horizon)
 
 
-def test_lateness_is_known_of_expiries_only():
+def test_only_an_expiry_has_a_lateness():
     late = timedelta(seconds=2)
     expired = Change(ChangeKind.EXPIRED, DUE + late, record(expires_at=DUE))
     assert expired.lateness == late
@@ -62,7 +62,7 @@ def test_a_log_carries_eight_characters_of_a_session_id():
 
 @pytest.mark.parametrize("text", ["x", "é", "😀", " ", "a/b", "x" * LONGEST_ID, "é" * LONGEST_ID])
 @pytest.mark.parametrize("place", range(3))
-def test_a_key_of_any_text_up_to_its_length_is_good(text, place):
+def test_a_key_may_have_any_text_up_to_its_maximum_length(text, place):
     good = SessionKey(*(text if number == place else "ok" for number in range(3)))
     assert check_key(good) is good
 
@@ -72,7 +72,7 @@ def test_a_key_of_any_text_up_to_its_length_is_good(text, place):
     [("", "empty"), ("x" * 129, "128 characters"), ("a\0b", "NUL"), ("a\ud800b", "surrogate")],
 )
 @pytest.mark.parametrize(("place", "field"), [(0, "app name"), (1, "user id"), (2, "session id")])
-def test_a_bad_part_of_a_key_is_refused_by_its_name(text, reason, place, field):
+def test_an_invalid_part_of_a_key_is_refused_by_its_name(text, reason, place, field):
     bad = SessionKey(*(text if number == place else "ok" for number in range(3)))
     with pytest.raises(InvalidValueError, match=reason) as refused:
         check_key(bad)

@@ -58,10 +58,10 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("event", MESSAGES.values(), ids=MESSAGES)
-def test_it_is_a_message(event):
+def test_an_event_with_these_parts_is_a_message(event):
     assert is_message(event)
 
 
 @pytest.mark.parametrize("event", OTHERS.values(), ids=OTHERS)
-def test_it_is_no_message(event):
+def test_an_event_with_these_parts_is_not_a_message(event):
     assert not is_message(event)

@@ -10,8 +10,11 @@ browser = chromium.browser
 
 
 @pytest.fixture(scope="module", params=["sqlite"])
-def running(request, tmp_path_factory):
-    """Serve an application; a test names its own sessions."""
+def dashboard(request, tmp_path_factory):
+    """Serve an application with the dashboard; each test uses session ids of its own."""
     (backend,) = [backend for backend in BACKENDS if backend.name == request.param]
-    with backend.empty(tmp_path_factory.mktemp("operated")) as place, operated(place) as found:
+    with (
+        backend.empty(tmp_path_factory.mktemp("operated")) as store_url,
+        operated(store_url) as found,
+    ):
         yield found

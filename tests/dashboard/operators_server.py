@@ -25,7 +25,7 @@ FORM = re.compile(r'name="form_token" value="([^"]+)"')
 
 
 class KnownByHeader:
-    """Stands for authentication: a header says who asks."""
+    """An authenticator for tests: a header names the principal."""
 
     def __init__(self, app):
         self._app = app
@@ -39,7 +39,7 @@ class KnownByHeader:
 
 @dataclass
 class Operated:
-    """What a test asks, tells and looks at."""
+    """A served application, its store, and clients of its pages."""
 
     served: Served
     service: LapseSessionService
@@ -88,7 +88,7 @@ class Operated:
         return act
 
     def logged_in(self, name="ann"):
-        """Return a client with a log-in of its own, and what its forms carry."""
+        """Return a client that is logged in, and the token of its forms."""
         client = self.client()
         client.post("/lapse/login", data={"token": TOKEN, "name": name}, headers=self.own_origin())
         return client, FORM.search(client.get("/lapse/sweep").text)[1]
@@ -107,9 +107,9 @@ def query(key):
 
 
 @contextmanager
-def operated(place, **options):
-    """Serve an application on a store; nobody sweeps it."""
-    service = LapseSessionService(store_with_parts(place))
+def operated(store_url, **options):
+    """Serve an application on a store, without a sweeper."""
+    service = LapseSessionService(store_with_parts(store_url))
     app = FastAPI()
     settings = Settings(
         sweeper=False, admin_token=SecretStr(TOKEN), store_url="somewhere", **options

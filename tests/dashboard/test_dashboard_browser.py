@@ -30,11 +30,11 @@ READ_ALOUD = "h1, h2, p, a, small, dt, dd, label, summary, .status, footer, li"
 
 
 @pytest.fixture
-def visit(browser, running):
-    """Opens a page, logged in; whatever a page complains of fails the test."""
+def open_page(browser, dashboard):
+    """Opens a page, logged in; an error in the browser's console fails the test."""
     contexts, complaints = [], []
 
-    def visit(path="/lapse/", *, base=running.url, **how):
+    def open_page(path="/lapse/", *, base=dashboard.url, **how):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **how})
         context.set_default_timeout(15_000)
         contexts.append(context)
@@ -50,11 +50,13 @@ def visit(browser, running):
         log_in(page)
         return page
 
-    visit.expected = []
-    yield visit
+    open_page.expected = []
+    yield open_page
     for context in contexts:
         context.close()
-    assert [said for said in complaints if not any(told in said for told in visit.expected)] == []
+    assert [
+        said for said in complaints if not any(told in said for told in open_page.expected)
+    ] == []
 
 
 def log_in(page, token=TOKEN, name="ann"):
@@ -82,28 +84,28 @@ def shows(page, *ids):
     expect(page.locator(".rows .id")).to_have_text(list(ids))
 
 
-def test_a_log_in_leads_where_one_wanted_to_go_and_a_log_out_ends_it(browser, running):
+def test_a_log_in_leads_to_the_page_first_asked_for_and_a_log_out_ends_it(browser, dashboard):
     with browser.new_context() as context:
         page = context.new_page()
-        page.goto(f"{running.url}/lapse/sessions?status=used")
+        page.goto(f"{dashboard.url}/lapse/sessions?status=used")
         log_in(page, "not the token")
         expect(page.get_by_role("alert")).to_have_text("That is not the token.")
         log_in(page)
-        expect(page).to_have_url(f"{running.url}/lapse/sessions?status=used")
+        expect(page).to_have_url(f"{dashboard.url}/lapse/sessions?status=used")
         expect(page.locator("header")).to_contain_text("operator:ann")
         button(page, "Log out").click()
         expect(page.get_by_label("Token")).to_be_visible()
-        page.goto(f"{running.url}/lapse/")
+        page.goto(f"{dashboard.url}/lapse/")
         expect(page.get_by_label("Token")).to_be_visible()
 
 
-def test_an_amber_verdict_leads_to_its_reason_and_its_remedy(visit, running):
-    running.create("overdue", ago=timedelta(hours=1))
-    page = visit()
+def test_an_amber_verdict_links_to_its_reason_and_its_remedy(open_page, dashboard):
+    dashboard.create("overdue", ago=timedelta(hours=1))
+    page = open_page()
     amber = page.get_by_role("link", name=re.compile("A session is overdue by"))
     amber.focus()
     page.keyboard.press("Enter")
-    expect(page).to_have_url(f"{running.url}/lapse/#why-overdue")
+    expect(page).to_have_url(f"{dashboard.url}/lapse/#why-overdue")
     reason = page.locator("#why-overdue")
     expect(reason).to_be_in_viewport()
     expect(reason.get_by_role("listitem").first).to_be_visible()
@@ -114,9 +116,11 @@ def test_an_amber_verdict_leads_to_its_reason_and_its_remedy(visit, running):
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_every_action_is_asked_for_confirmed_told_and_recorded(visit, running, scripts):
-    key = running.create(f"acted on {scripts}")
-    page = visit(f"/lapse/session?{query(key)}", java_script_enabled=scripts)
+def test_every_action_asks_for_confirmation_reports_its_result_and_is_recorded(
+    open_page, dashboard, scripts
+):
+    key = dashboard.create(f"acted on {scripts}")
+    page = open_page(f"/lapse/session?{query(key)}", java_script_enabled=scripts)
     timeline = page.locator(".timeline li")
     expect(timeline).to_contain_text(["Created", "Now: waiting", "Expires", "Purged"])
     expect(timeline.nth(1).locator(".gap")).to_have_text(re.compile("min"))
@@ -127,26 +131,26 @@ def test_every_action_is_asked_for_confirmed_told_and_recorded(visit, running, s
     ):
         confirmed(page, name)
         expect(page.get_by_role("status")).to_have_text(told)
-        assert running.status(key) == status
+        assert dashboard.status(key) == status
         expect(timeline.filter(has_text="by operator:ann").last).to_be_visible()
     link(page, "Delete").click()
     link(page, "Cancel").click()
-    assert running.status(key) == "waiting"
+    assert dashboard.status(key) == "waiting"
     confirmed(page, "Delete")
     expect(page.get_by_role("status")).to_have_text("The session is deleted.")
-    assert running.status(key) is None
-    page.goto(f"{running.url}/lapse/acts")
+    assert dashboard.status(key) is None
+    page.goto(f"{dashboard.url}/lapse/acts")
     expect(page.locator("tbody tr").nth(0)).to_contain_text("deleted")
     expect(page.locator("tbody tr").nth(3)).to_contain_text("extended")
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_sessions_are_found_by_status_app_user_and_the_beginning_of_an_id(visit, running, scripts):
+def test_sessions_are_found_by_status_app_user_and_prefix_of_the_id(open_page, dashboard, scripts):
     own = f"found-{scripts}"
-    running.create(f"{own}-waiting", app=own, user="ann")
-    running.expired(f"{own}-expired", app=own, user="ann")
-    running.use(f"{own}-used", app=own, user="bob")
-    page = visit("/lapse/sessions", java_script_enabled=scripts)
+    dashboard.create(f"{own}-waiting", app=own, user="ann")
+    dashboard.expired(f"{own}-expired", app=own, user="ann")
+    dashboard.use(f"{own}-used", app=own, user="bob")
+    page = open_page("/lapse/sessions", java_script_enabled=scripts)
     page.get_by_label("App").select_option(own)
     button(page, "Filter").click()
     shows(page, f"{own}-expired", f"{own}-waiting", f"{own}-used")
@@ -165,10 +169,10 @@ def test_sessions_are_found_by_status_app_user_and_the_beginning_of_an_id(visit,
     expect(page.get_by_role("status")).to_have_text("The session has a fresh TTL.")
 
 
-def test_a_list_goes_on_over_pages_and_back(visit, running):
+def test_a_list_can_be_paged_forward_and_back(open_page, dashboard):
     for number in range(53):
-        running.create(f"page-{number:02}", app="long")
-    page = visit("/lapse/sessions?app=long", java_script_enabled=False)
+        dashboard.create(f"page-{number:02}", app="long")
+    page = open_page("/lapse/sessions?app=long", java_script_enabled=False)
     shows(page, *(f"page-{number:02}" for number in range(50)))
     link(page, "Next page").click()
     shows(page, *(f"page-{number:02}" for number in range(50, 53)))
@@ -176,17 +180,17 @@ def test_a_list_goes_on_over_pages_and_back(visit, running):
     shows(page, *(f"page-{number:02}" for number in range(50)))
 
 
-def test_numbers_refresh_in_place_while_somebody_looks_and_the_table_stays_open(visit, running):
+def test_numbers_refresh_in_place_and_an_opened_table_stays_open(open_page, dashboard):
     asked = []
-    running.create("before one looks")
-    page = visit("/lapse/sessions")
+    dashboard.create("before one looks")
+    page = open_page("/lapse/sessions")
     page.clock.install()
-    page.goto(f"{running.url}/lapse/")
+    page.goto(f"{dashboard.url}/lapse/")
     page.on("request", lambda sent: sent.resource_type == "xhr" and asked.append(sent.url))
     waiting = page.locator(".numbers dd").first
     before = int(waiting.text_content().split("for")[0].replace(",", ""))
     page.get_by_text("As a table").click()
-    running.create("while one looks")
+    dashboard.create("while one looks")
     page.clock.fast_forward(5_100)
     expect(waiting).to_contain_text(str(before + 1))
     expect(page.locator("details table")).to_be_visible()
@@ -195,19 +199,17 @@ def test_numbers_refresh_in_place_while_somebody_looks_and_the_table_stays_open(
     page.evaluate(HIDE, True)
     asked.clear()
     page.clock.fast_forward(60_000)
-    running.create("while nobody looks")
+    dashboard.create("while nobody looks")
     assert asked == []
     page.evaluate(HIDE, False)
     expect(waiting).to_contain_text(str(before + 2))
 
 
-def test_numbers_that_are_no_longer_refreshed_say_so_and_a_log_in_that_ended_is_asked_for(
-    visit, running
-):
-    page = visit("/lapse/sessions")
+def test_stale_numbers_are_marked_and_an_ended_log_in_is_asked_for_again(open_page, dashboard):
+    page = open_page("/lapse/sessions")
     page.clock.install()
-    page.goto(f"{running.url}/lapse/")
-    visit.expected += ["404 (Not Found)", "net::ERR_FAILED", "htmx:"]
+    page.goto(f"{dashboard.url}/lapse/")
+    open_page.expected += ["404 (Not Found)", "net::ERR_FAILED", "htmx:"]
     page.route("**/lapse/live", lambda route: route.abort())
     page.clock.fast_forward(5_100)
     expect(page.get_by_text("no longer refreshed")).to_be_visible()
@@ -220,37 +222,37 @@ def test_numbers_that_are_no_longer_refreshed_say_so_and_a_log_in_that_ended_is_
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_colour_schemes_can_be_read(visit, running, scheme):
-    running.create(f"seen in {scheme}", ago=timedelta(hours=1))
-    key = running.expired(f"expired in {scheme}")
-    page = visit(color_scheme=scheme)
+def test_both_colour_schemes_have_enough_contrast(open_page, dashboard, scheme):
+    dashboard.create(f"seen in {scheme}", ago=timedelta(hours=1))
+    key = dashboard.expired(f"expired in {scheme}")
+    page = open_page(color_scheme=scheme)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", paper)[:3])) > 3 * 128) is (scheme == "light")
     for path in ("", f"session?{query(key)}", f"session/delete?{query(key)}", "sweep", "acts"):
-        page.goto(f"{running.url}/lapse/{path}")
+        page.goto(f"{dashboard.url}/lapse/{path}")
         plain = f":is({READ_ALOUD}):not(.primary)"
         assert min(page.evaluate(CONTRAST, plain)) >= 4.5, path
         assert page.locator("h1").count() == 1
         assert page.locator("main").count() == 1
 
 
-def test_on_a_phone_nothing_is_cut_off(visit, running):
-    key = running.expired("a-rather-long-id-" + "0123456789" * 10, user="u" * 128)
-    page = visit(**PHONE)
+def test_no_page_is_cut_off_on_a_phone(open_page, dashboard):
+    key = dashboard.expired("a-rather-long-id-" + "0123456789" * 10, user="u" * 128)
+    page = open_page(**PHONE)
     for path in ("", "sessions", f"session?{query(key)}", "sweep", "brake", "acts"):
-        page.goto(f"{running.url}/lapse/{path}")
+        page.goto(f"{dashboard.url}/lapse/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") == 360, path
-    page.goto(f"{running.url}/lapse/sessions?prefix=a-rather")
+    page.goto(f"{dashboard.url}/lapse/sessions?prefix=a-rather")
     page.get_by_role("link", name="Resurrect").click()
     button(page, "Resurrect").tap()
     expect(page.get_by_role("status")).to_have_text("The session waits again.")
 
 
-def test_on_postgresql_the_pages_are_the_same(visit, browser):
+def test_the_pages_are_the_same_on_postgresql(open_page, browser):
     (postgres,) = [backend for backend in BACKENDS if backend.name == "postgres"]
-    with postgres.empty(None) as place, operated(place) as found:
+    with postgres.empty(None) as store_url, operated(store_url) as found:
         key = found.create("one")
-        page = visit(base=found.url)
+        page = open_page(base=found.url)
         expect(page.locator(".numbers dd").first).to_contain_text("1")
         link(page, "one").click()
         confirmed(page, "Expire now")

@@ -11,10 +11,10 @@ from lapse.dashboard.cookies import Attempts, Signatures
 from lapse.dashboard.options import OperatorOptions, without_password
 
 
-def test_a_log_in_gives_a_cookie_that_no_script_and_no_other_site_gets(running):
-    client = running.client()
+def test_the_cookie_of_a_log_in_is_hidden_from_scripts_and_other_sites(dashboard):
+    client = dashboard.client()
     sent = {"token": TOKEN, "name": "ann", "then": "/lapse/sessions?status=used"}
-    answer = client.post("/lapse/login", data=sent, headers=running.own_origin())
+    answer = client.post("/lapse/login", data=sent, headers=dashboard.own_origin())
     assert answer.headers["Location"] == "/lapse/sessions?status=used"
     cookie = answer.headers["Set-Cookie"]
     for part in ("HttpOnly", "SameSite=strict", "Path=/lapse/", "Max-Age=43200"):
@@ -23,7 +23,9 @@ def test_a_log_in_gives_a_cookie_that_no_script_and_no_other_site_gets(running):
     page = client.get("/lapse/")
     assert "operator:ann" in page.text
     form = {"form_token": FORM.search(page.text)[1]}
-    assert client.post("/lapse/logout", data=form, headers=running.own_origin()).status_code == 303
+    assert (
+        client.post("/lapse/logout", data=form, headers=dashboard.own_origin()).status_code == 303
+    )
     assert client.get("/lapse/").status_code == 303
 
 
@@ -31,21 +33,21 @@ def test_a_log_in_gives_a_cookie_that_no_script_and_no_other_site_gets(running):
     "elsewhere",
     ["https://evil.example", "//evil.example", "/lapse/\\evil", "/other", "/lapse/\n", ""],
 )
-def test_a_log_in_leads_to_our_own_pages_only(running, elsewhere):
+def test_a_log_in_redirects_to_pages_of_the_dashboard_only(dashboard, elsewhere):
     sent = {"token": TOKEN, "then": elsewhere}
-    answer = running.client().post("/lapse/login", data=sent, headers=running.own_origin())
+    answer = dashboard.client().post("/lapse/login", data=sent, headers=dashboard.own_origin())
     assert answer.headers["Location"] == "/lapse/"
 
 
-def test_a_log_in_from_elsewhere_or_with_a_strange_name_is_refused(running):
+def test_a_log_in_from_another_origin_or_with_an_invalid_name_is_refused(dashboard):
     foreign = {"Origin": "https://evil.example"}
-    client = running.client()
+    client = dashboard.client()
     assert client.post("/lapse/login", data={"token": TOKEN}, headers=foreign).status_code == 403
     for name in ("x" * 65, "a\nb"):
         sent = {"token": TOKEN, "name": name}
-        answer = client.post("/lapse/login", data=sent, headers=running.own_origin())
+        answer = client.post("/lapse/login", data=sent, headers=dashboard.own_origin())
         assert (answer.status_code, "printable" in answer.text) == (403, True)
-    long = client.post("/lapse/login", content=b"x" * 20_000, headers=running.own_origin())
+    long = client.post("/lapse/login", content=b"x" * 20_000, headers=dashboard.own_origin())
     assert long.status_code == 413
 
 
@@ -66,7 +68,7 @@ def test_after_five_wrong_tokens_an_address_has_to_wait(tmp_path):
         )
 
 
-def test_attempts_are_counted_for_each_address_and_not_for_ever():
+def test_failed_log_ins_are_counted_for_each_address_and_forgotten_later():
     attempts = Attempts()
     for number in range(10_005):
         attempts.failed(f"address {number}")
@@ -78,7 +80,7 @@ def test_attempts_are_counted_for_each_address_and_not_for_ever():
     assert len(attempts._failures) == 10_000
 
 
-def test_a_cookie_ends_with_its_time_and_with_its_token():
+def test_a_cookie_is_invalid_after_its_time_or_with_another_token():
     token, hours = SecretStr(TOKEN), timedelta(hours=12)
     cookie = Signatures(token, hours).cookie("ann")
     assert Signatures(token, hours).read_cookie(cookie).name == "operator:ann"
@@ -88,7 +90,7 @@ def test_a_cookie_ends_with_its_time_and_with_its_token():
     assert not Signatures(None, hours).is_token("")
 
 
-def test_a_token_that_could_be_guessed_or_sent_by_no_header_is_refused():
+def test_a_token_that_is_weak_or_cannot_be_sent_in_a_header_is_refused():
     for token in ("short", "x" * 23, "é" * 30, "with spaces in it, many of them"):
         with pytest.raises(InvalidValueError, match="LAPSE_ADMIN_TOKEN") as caught:
             OperatorOptions(token=SecretStr(token))
@@ -105,5 +107,5 @@ def test_a_token_that_could_be_guessed_or_sent_by_no_header_is_refused():
         ("postgresql://host/db?password=x", "postgresql://host/db"),
     ],
 )
-def test_a_stores_address_is_shown_without_secrets(url, shown):
+def test_the_url_of_the_store_is_shown_without_secrets(url, shown):
     assert without_password(url) == shown

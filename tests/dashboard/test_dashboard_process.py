@@ -18,7 +18,7 @@ def refuses_connections(url):
         return client.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0
 
 
-def test_a_port_of_their_own_is_the_only_one_and_both_end_together(tmp_path):
+def test_the_dashboard_answers_only_on_its_own_port_and_both_servers_end_together(tmp_path):
     server = Server(tmp_path, "--admin-port", "0", LAPSE_ADMIN_TOKEN=TOKEN)
     try:
         own = re.search(r"Operators' pages: (http://127\.0\.0\.1:\d+)/lapse/", server.log)[1]
@@ -42,14 +42,14 @@ def test_a_port_of_their_own_is_the_only_one_and_both_end_together(tmp_path):
 
 
 @pytest.fixture
-def bare(tmp_path, monkeypatch):
+def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return monkeypatch
 
 
-def test_a_weak_token_stops_the_start_and_is_not_repeated(bare):
-    bare.setenv("LAPSE_ADMIN_TOKEN", "hunter2")
-    bare.setenv("LAPSE_ADMIN_PORT", "70000")
+def test_a_weak_token_stops_the_start_and_is_not_repeated(empty_folder):
+    empty_folder.setenv("LAPSE_ADMIN_TOKEN", "hunter2")
+    empty_folder.setenv("LAPSE_ADMIN_PORT", "70000")
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert "hunter2" not in str(caught.value)
@@ -59,8 +59,8 @@ def test_a_weak_token_stops_the_start_and_is_not_repeated(bare):
     ]
 
 
-def test_the_token_is_in_no_repr(bare):
-    bare.setenv("LAPSE_ADMIN_TOKEN", TOKEN)
+def test_the_token_of_operators_is_in_no_repr(empty_folder):
+    empty_folder.setenv("LAPSE_ADMIN_TOKEN", TOKEN)
     settings = load_settings(store_url="postgresql://lapse:secret@db/lapse")
     assert settings.operators.token.get_secret_value() == TOKEN
     assert TOKEN not in repr(settings) + repr(settings.operators)

@@ -45,19 +45,19 @@ def all_routes(app):
             yield from ((method, f"{path}?{KEY}") for method in sorted(route.methods))
 
 
-def test_the_tables_above_name_every_route(running):
+def test_the_tables_of_this_module_name_every_route(dashboard):
     named = {
         path.partition("?")[0] for path in [*PAGES, *CHANGES, "/login", "/static/x/operators.css"]
     }
     named |= {f"/api{path.partition('?')[0]}" for path in [*API, *API_CHANGES]}
-    found = {path.partition("?")[0] for _, path in all_routes(running.served.app)}
+    found = {path.partition("?")[0] for _, path in all_routes(dashboard.served.app)}
     filled = re.sub(r"/session/(resurrect|extend|delete)", "/session/expire", "\n".join(named))
     assert {f"/lapse{path}" for path in filled.split("\n")} == found
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_leads_whoever_may_log_in_there_and_tells_others_nothing(running, path):
-    client = running.served.client
+def test_a_page_redirects_to_the_log_in_and_answers_other_principals_with_404(dashboard, path):
+    client = dashboard.served.client
     answer = client.get(f"/lapse{path}")
     assert answer.status_code == 303
     assert answer.headers["Location"].startswith("/lapse/login?then=%2Flapse%2F")
@@ -69,12 +69,12 @@ def test_a_page_leads_whoever_may_log_in_there_and_tells_others_nothing(running,
 
 
 @pytest.mark.parametrize("path", CHANGES)
-def test_a_change_by_page_needs_a_log_in_its_own_form_and_our_origin(running, path):
-    client, form_token = running.logged_in()
-    _, of_another_log_in = running.logged_in("bob")
-    own, form = running.own_origin(), {"form_token": form_token}
+def test_a_change_by_page_needs_a_log_in_a_form_token_and_the_same_origin(dashboard, path):
+    client, form_token = dashboard.logged_in()
+    _, of_another_log_in = dashboard.logged_in("bob")
+    own, form = dashboard.own_origin(), {"form_token": form_token}
     address = f"/lapse{path}"
-    assert nothing_here(running.client().post(address, data=form, headers=own))
+    assert nothing_here(dashboard.client().post(address, data=form, headers=own))
     for data, headers in (
         ({}, own),
         ({"form_token": of_another_log_in}, own),
@@ -93,8 +93,8 @@ def test_a_change_by_page_needs_a_log_in_its_own_form_and_our_origin(running, pa
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", path) for path in API] + [("POST", path) for path in API_CHANGES]
 )
-def test_the_api_is_for_the_token_and_operators_alone(running, method, path):
-    logged_in, _ = running.logged_in()
+def test_the_api_answers_the_token_and_operators_only(dashboard, method, path):
+    logged_in, _ = dashboard.logged_in()
     asked = (method, f"/lapse/api{path}")
     for headers in (
         {},
@@ -103,19 +103,19 @@ def test_the_api_is_for_the_token_and_operators_alone(running, method, path):
         {"X-Principal": "user ann", **BEARER},
         {"X-Principal": "service pay"},
     ):
-        assert nothing_here(running.served.client.request(*asked, headers=headers)), headers
+        assert nothing_here(dashboard.served.client.request(*asked, headers=headers)), headers
     # A cookie is no credential here: a page of others could use it.
-    assert nothing_here(logged_in.request(*asked, headers=running.own_origin()))
+    assert nothing_here(logged_in.request(*asked, headers=dashboard.own_origin()))
     for headers in (BEARER, OPERATOR):
-        answer = running.served.client.request(*asked, headers=headers)
+        answer = dashboard.served.client.request(*asked, headers=headers)
         assert answer.status_code in {200, 404}
         assert answer.json() != UNKNOWN
     if method == "POST":
         foreign = BEARER | {"Origin": "https://evil.example"}
-        assert running.served.client.request(*asked, headers=foreign).status_code == 403
+        assert dashboard.served.client.request(*asked, headers=foreign).status_code == 403
 
 
-def test_without_a_token_there_is_nothing_but_for_operators(tmp_path):
+def test_without_a_token_every_route_of_the_dashboard_answers_404(tmp_path):
     app = FastAPI()
     mount(app, LapseSessionService(store_with_parts(f"sqlite:///{tmp_path}/lapse.db")))
     with Served(app) as served:
@@ -125,15 +125,15 @@ def test_without_a_token_there_is_nothing_but_for_operators(tmp_path):
                 assert nothing_here(answer), (method, path)
 
 
-def test_with_a_port_of_its_own_nothing_is_on_any_other(tmp_path):
+def test_with_a_port_of_its_own_the_dashboard_is_not_on_the_main_port(tmp_path):
     with operated(f"sqlite:///{tmp_path}/lapse.db", admin_port=1) as found:
         for method, path in all_routes(found.served.app):
             answer = found.served.client.request(method, path, headers=BEARER)
             assert nothing_here(answer), (method, path)
 
 
-def test_the_pages_load_nothing_from_elsewhere_and_cannot_be_framed(running):
-    client, _ = running.logged_in()
+def test_the_pages_load_nothing_from_other_origins_and_cannot_be_framed(dashboard):
+    client, _ = dashboard.logged_in()
     page = client.get("/lapse/")
     policy = page.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
@@ -142,11 +142,11 @@ def test_the_pages_load_nothing_from_elsewhere_and_cannot_be_framed(running):
     assert page.headers["Cache-Control"] == "no-store"
     assert not re.search(r"<style|style=|<script>|onclick=|https?://", page.text)
     for file in re.findall(r'(?:href|src)="(/lapse/static/[^"]+)"', page.text):
-        assert running.client().get(file).status_code == 200
-    assert running.client().get("/lapse/static/x/htmx.md").status_code == 404
+        assert dashboard.client().get(file).status_code == 200
+    assert dashboard.client().get("/lapse/static/x/htmx.md").status_code == 404
 
 
-def test_htmx_is_the_file_that_its_note_says():
+def test_the_bundled_htmx_has_the_digest_in_its_note():
     folder = Path(__file__).parents[2] / "src/lapse/dashboard/static"
     (script,) = folder.glob("htmx-*.js")
     note = (folder / "htmx.md").read_text("utf-8")
@@ -157,65 +157,65 @@ def test_htmx_is_the_file_that_its_note_says():
 # What is done.
 
 
-@pytest.mark.parametrize("running", ["sqlite", "postgres"], indirect=True)
-def test_every_act_on_a_session_by_page_and_by_api(running):
-    client, form_token = running.logged_in()
-    form, own = {"form_token": form_token}, running.own_origin()
+@pytest.mark.parametrize("dashboard", ["sqlite", "postgres"], indirect=True)
+def test_every_act_on_a_session_works_by_page_and_by_api(dashboard):
+    client, form_token = dashboard.logged_in()
+    form, own = {"form_token": form_token}, dashboard.own_origin()
 
     def by_page(action, key):
         asked = client.get(f"/lapse/session/{action}?{query(key)}")
         assert (asked.status_code, 'method="post"' in asked.text) == (200, True)
         done = client.post(f"/lapse/session/{action}?{query(key)}", data=form, headers=own)
         assert done.status_code == 303, done.text
-        assert running.newest_act().by == "operator:ann"
+        assert dashboard.newest_act().by == "operator:ann"
         return client.get(done.headers["Location"])
 
     def by_api(action, key):
         path = f"/lapse/api/session/{action}?{query(key)}"
-        done = running.served.client.post(path, headers=BEARER)
+        done = dashboard.served.client.post(path, headers=BEARER)
         assert done.status_code == 200, done.text
-        assert running.newest_act().by == "operator"
+        assert dashboard.newest_act().by == "operator"
         return done
 
     for number, do in enumerate((by_page, by_api)):
-        key = running.create(f"s{number}/ä?&", ago=timedelta(minutes=10))
-        before = running.do(running.store.lifecycle(key)).expires_at
+        key = dashboard.create(f"s{number}/ä?&", ago=timedelta(minutes=10))
+        before = dashboard.do(dashboard.store.lifecycle(key)).expires_at
         do("extend", key)
-        assert running.do(running.store.lifecycle(key)).expires_at > before
-        assert running.newest_act().action == "extended"
+        assert dashboard.do(dashboard.store.lifecycle(key)).expires_at > before
+        assert dashboard.newest_act().action == "extended"
         do("expire", key)
-        assert (running.status(key), running.newest_act().action) == ("expired", "expired")
+        assert (dashboard.status(key), dashboard.newest_act().action) == ("expired", "expired")
         do("resurrect", key)
-        assert (running.status(key), running.newest_act().action) == ("waiting", "resurrected")
+        assert (dashboard.status(key), dashboard.newest_act().action) == ("waiting", "resurrected")
         told = do("delete", key)
-        assert (running.status(key), running.newest_act().action) == (None, "deleted")
+        assert (dashboard.status(key), dashboard.newest_act().action) == (None, "deleted")
         assert "deleted" in told.text
         assert client.get(f"/lapse/session?{query(key)}").status_code == 404
 
-    used = running.use("kept")
+    used = dashboard.use("kept")
     refused = client.post(f"/lapse/session/expire?{query(used)}", data=form, headers=own)
     assert (refused.status_code, "does not allow" in refused.text) == (409, True)
     path = f"/lapse/api/session/expire?{query(used)}"
-    assert running.served.client.post(path, headers=BEARER).status_code == 409
-    assert running.status(used) == "used"
+    assert dashboard.served.client.post(path, headers=BEARER).status_code == 409
+    assert dashboard.status(used) == "used"
 
     page = client.get(f"/lapse/session?{query(used)}")
     assert "hello" not in page.text  # what its message says
-    document = running.served.client.get(f"/lapse/api/session?{query(used)}", headers=OPERATOR)
+    document = dashboard.served.client.get(f"/lapse/api/session?{query(used)}", headers=OPERATOR)
     assert [step["title"] for step in document.json()["timeline"]][:2] == [
         "Created",
         "First message",
     ]
 
 
-@pytest.mark.parametrize("running", ["sqlite", "postgres"], indirect=True)
-def test_the_overview_the_list_and_the_sweep(running):
-    client, form_token = running.logged_in()
-    api = running.served.client
-    own = running.own_origin()
+@pytest.mark.parametrize("dashboard", ["sqlite", "postgres"], indirect=True)
+def test_the_overview_the_list_and_the_sweep_page_show_their_figures(dashboard):
+    client, form_token = dashboard.logged_in()
+    api = dashboard.served.client
+    own = dashboard.own_origin()
     for number in range(60):
-        running.create(f"many-{number:02}", app="crowd", user="bea")
-    due = running.create("due", app="crowd", ago=timedelta(minutes=31))
+        dashboard.create(f"many-{number:02}", app="crowd", user="bea")
+    due = dashboard.create("due", app="crowd", ago=timedelta(minutes=31))
 
     page = client.get("/lapse/").text
     assert "A session is overdue by" in page
@@ -241,27 +241,27 @@ def test_the_overview_the_list_and_the_sweep(running):
     assert client.get("/lapse/sessions?status=nonsense").status_code == 400
 
     dry = api.get("/lapse/api/sweep", headers=BEARER).json()
-    assert (dry["expire"], running.do(running.store.lifecycle(due)).expired_at is not None) == (
+    assert (dry["expire"], dashboard.do(dashboard.store.lifecycle(due)).expired_at is not None) == (
         1,
         True,
     )
     assert api.get("/lapse/api/sweep", headers=BEARER).json() == dry
     swept = client.post("/lapse/sweep", data={"form_token": form_token}, headers=own)
     assert "Swept: 1 expired, 0 purged, 0 kept." in swept.text
-    act = running.newest_act()
+    act = dashboard.newest_act()
     assert (act.by, act.action, act.detail["expired"]) == ("operator:ann", "swept", 1)
     done = api.post("/lapse/api/sweep", headers=BEARER).json()
     assert done == {"expired": 0, "purged": 0, "kept": 0, "ended": True}
 
 
-def test_a_brake_is_told_and_let_go_of(running):
-    client, form_token = running.logged_in()
+def test_a_brake_is_shown_and_can_be_released(dashboard):
+    client, form_token = dashboard.logged_in()
     now = datetime.now(UTC).replace(microsecond=0)
 
     def brake(since):
         until = since + timedelta(hours=1)
-        assert running.do(
-            running.store.set_brake(Brake(BrakeReason.CLOCK, since, until, jump=until - since))
+        assert dashboard.do(
+            dashboard.store.set_brake(Brake(BrakeReason.CLOCK, since, until, jump=until - since))
         )
 
     brake(now)
@@ -269,26 +269,29 @@ def test_a_brake_is_told_and_let_go_of(running):
     page = client.get("/lapse/brake").text
     since = re.search(r'name="since" value="([^"]+)"', page)[1].replace("&#43;", "+")
     stale = {"form_token": form_token, "since": "2020-01-01T00:00:00+00:00"}
-    client.post("/lapse/brake", data=stale, headers=running.own_origin())
-    assert running.do(running.store.brake()) is not None
+    client.post("/lapse/brake", data=stale, headers=dashboard.own_origin())
+    assert dashboard.do(dashboard.store.brake()) is not None
     form = {"form_token": form_token, "since": since}
-    client.post("/lapse/brake", data=form, headers=running.own_origin())
-    assert running.do(running.store.brake()) is None
-    assert (running.newest_act().by, running.newest_act().action) == ("operator:ann", "confirmed")
+    client.post("/lapse/brake", data=form, headers=dashboard.own_origin())
+    assert dashboard.do(dashboard.store.brake()) is None
+    assert (dashboard.newest_act().by, dashboard.newest_act().action) == (
+        "operator:ann",
+        "confirmed",
+    )
     assert "No brake is set" in client.get("/lapse/brake").text
 
     brake(now + timedelta(seconds=1))
     confirm = "/lapse/api/sweep/confirm"
-    assert running.served.client.post(confirm, headers=BEARER).json() == {"released": True}
-    assert running.served.client.post(confirm, headers=BEARER).json() == {"released": False}
+    assert dashboard.served.client.post(confirm, headers=BEARER).json() == {"released": True}
+    assert dashboard.served.client.post(confirm, headers=BEARER).json() == {"released": False}
 
 
-def test_acts_are_shown_and_exported(running):
-    client, _ = running.logged_in('=HYPERLINK("x")')
-    key = running.expired("exported", user="ann")
+def test_acts_are_shown_and_exported(dashboard):
+    client, _ = dashboard.logged_in('=HYPERLINK("x")')
+    key = dashboard.expired("exported", user="ann")
     for action in ("resurrect", "expire"):
         path = f"/lapse/api/session/{action}?{query(key)}"
-        running.served.client.post(path, headers={"X-Principal": "operator =1+1"})
+        dashboard.served.client.post(path, headers={"X-Principal": "operator =1+1"})
     assert "resurrected" in client.get("/lapse/acts").text
     lines = client.get("/lapse/acts.csv").text.splitlines()
     assert lines[0] == "number,at,by,action,appName,session,detail"
@@ -296,26 +299,26 @@ def test_acts_are_shown_and_exported(running):
     exported = [json.loads(line) for line in client.get("/lapse/acts.json").text.splitlines()]
     assert [act["action"] for act in exported[:2]] == ["expired", "resurrected"]
     assert len(exported) == len(lines) - 1
-    asked = running.served.client.get("/lapse/api/acts?newest=1", headers=BEARER).json()
+    asked = dashboard.served.client.get("/lapse/api/acts?newest=1", headers=BEARER).json()
     assert (asked["acts"][0]["by"], asked["next"]) == ("=1+1", asked["acts"][0]["number"])
 
 
-def test_while_the_store_does_not_answer_the_page_says_so(running, monkeypatch):
+def test_the_page_says_so_while_the_store_does_not_answer(dashboard, monkeypatch):
     async def down(*_, **__):
         raise StoreUnavailableError("it is down")
 
-    client, _ = running.logged_in()
+    client, _ = dashboard.logged_in()
     monkeypatch.setattr(OverviewStore, "overview", down)
     page = client.get("/lapse/")
     assert (page.status_code, "The store does not answer" in page.text) == (503, True)
     assert client.get("/lapse/sessions").status_code == 503
-    assert running.served.client.get("/lapse/api/stats", headers=BEARER).status_code == 503
+    assert dashboard.served.client.get("/lapse/api/stats", headers=BEARER).status_code == 503
 
 
-def test_ids_and_names_from_outside_are_text_on_the_page(running):
+def test_ids_and_names_from_outside_are_escaped_on_the_page(dashboard):
     nasty = SessionKey("shop", '"><img src=x onerror=alert(1)>', "<script>alert(1)</script>")
-    running.create(nasty.session_id, user=nasty.user_id)
-    client, _ = running.logged_in("<b>ann</b>")
+    dashboard.create(nasty.session_id, user=nasty.user_id)
+    client, _ = dashboard.logged_in("<b>ann</b>")
     for page in ("/lapse/sessions?prefix=%3Cscript", f"/lapse/session?{query(nasty)}"):
         text = client.get(page).text
         assert "&lt;script&gt;" in text

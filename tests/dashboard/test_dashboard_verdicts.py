@@ -1,4 +1,4 @@
-"""What operators are told, from what a store tells: each amber case, numbers, charts, timeline."""
+"""Verdicts, numbers, charts and timelines, made from what a store reports."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -37,7 +37,7 @@ CALM = Overview(
 READING = Reading(CALM, 2 * SECOND / 1000, Rules(), Policy.FIXED, Targets())
 
 
-def told(reading=READING, **overview):
+def verdicts_of(reading=READING, **overview):
     return verdicts(replace(reading, overview=replace(reading.overview, **overview)))
 
 
@@ -45,14 +45,14 @@ def amber(found):
     return [verdict.name for verdict in found if not verdict.is_well]
 
 
-def test_all_is_well():
-    assert [verdict.sentence for verdict in told()] == [
+def test_every_verdict_of_a_healthy_service_is_green():
+    assert [verdict.sentence for verdict in verdicts_of()] == [
         "Sweeper ran 4 s ago",
         "No session is overdue",
         "Store answers in 2 ms",
         "2.1 % of first messages found an expired session",
     ]
-    assert amber(told()) == []
+    assert amber(verdicts_of()) == []
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_all_is_well():
         ),
     ],
 )
-def test_what_is_not_well_says_why_and_what_to_do(overview, name, sentence):
-    (verdict,) = [verdict for verdict in told(**overview) if not verdict.is_well]
+def test_an_amber_verdict_says_why_and_what_to_do(overview, name, sentence):
+    (verdict,) = [verdict for verdict in verdicts_of(**overview) if not verdict.is_well]
     assert (verdict.name, verdict.sentence) == (name, sentence)
     assert verdict.reason
     assert verdict.remedies
@@ -97,29 +97,29 @@ def test_what_is_not_well_says_why_and_what_to_do(overview, name, sentence):
         {"counts": []},
     ],
 )
-def test_what_is_just_well_enough_is_green(overview):
-    assert amber(told(**overview)) == []
+def test_a_value_just_within_its_limit_is_green(overview):
+    assert amber(verdicts_of(**overview)) == []
 
 
-def test_a_slow_store_and_clean_up_switched_off_are_amber():
-    assert amber(told(replace(READING, took=timedelta(milliseconds=251)))) == ["store"]
+def test_a_slow_store_and_disabled_clean_up_are_amber():
+    assert amber(verdicts_of(replace(READING, took=timedelta(milliseconds=251)))) == ["store"]
     off = replace(READING, rules=Rules(enforced=False))
-    assert amber(told(off, next_expiry=T0 - HOUR, swept_at=None)) == ["sweeper"]
-    assert "switched off" in told(off)[0].sentence
+    assert amber(verdicts_of(off, next_expiry=T0 - HOUR, swept_at=None)) == ["sweeper"]
+    assert "switched off" in verdicts_of(off)[0].sentence
 
 
-def test_alarms_of_the_ttls_decisions_are_told():
+def test_alarms_of_ttl_decisions_are_shown():
     decision = Decision(
         Scope("app"), T0, Reason.CHOSEN, observations=1000, refused=200, control_alarm=True,
         targets=Targets().as_document(),
     )  # fmt: skip
-    assert amber(told(replace(READING, in_force={decision.scope: decision}))) == [
+    assert amber(verdicts_of(replace(READING, in_force={decision.scope: decision}))) == [
         "horizon",
         "control",
     ]
 
 
-def test_the_six_numbers():
+def test_the_overview_has_six_numbers():
     counts = [
         counted(ChangeKind.USED, 7, ago=11 * HOUR),
         counted(ChangeKind.USED, 5, ago=13 * HOUR),  # yesterday: T0 is noon
@@ -137,7 +137,7 @@ def test_the_six_numbers():
     ]
 
 
-def test_a_learnt_ttl_is_shown_as_a_range():
+def test_ttls_of_several_segments_are_shown_as_a_range():
     decisions = [
         Decision(Scope(app), T0, Reason.CHOSEN, ttl=ttl * MINUTE)
         for app, ttl in (("a", 12), ("b", 40))
@@ -147,7 +147,7 @@ def test_a_learnt_ttl_is_shown_as_a_range():
     assert (shown.value, shown.hint) == ("12 min", "adaptive, up to 40 min")
 
 
-def test_the_day_has_one_slot_for_each_hour_and_every_count_in_its_own():
+def test_the_chart_of_the_day_has_a_slot_for_each_hour_with_its_own_counts():
     now = T0 + 20 * MINUTE
     counts = [
         counted(ChangeKind.CREATED, 8),
@@ -164,7 +164,7 @@ def test_the_day_has_one_slot_for_each_hour_and_every_count_in_its_own():
     assert day_chart([], now).is_empty
 
 
-def test_the_curve_says_which_share_comes_within_the_ttl():
+def test_the_curve_shows_which_share_of_first_messages_comes_within_the_ttl():
     silent = tuple(1 - 0.4 * edge / 96 for edge in range(97))
     chart = curve_chart("app", Curve(silent), HOUR * 24)
     assert (chart.ttl_x, chart.ttl_y, chart.within) == (100, 0, 1)
@@ -183,7 +183,7 @@ def titles(record, acts=(), now=T0 + MINUTE):
     return [(step.title, step.tense, step.after) for step in timeline(record, acts, now)]
 
 
-def test_a_waiting_sessions_timeline_goes_on_into_the_future():
+def test_the_timeline_of_a_waiting_session_includes_its_future_deadlines():
     assert titles(WAITING) == [
         ("Created", Tense.PAST, None),
         ("Now: waiting", Tense.NOW, MINUTE),
@@ -192,7 +192,7 @@ def test_a_waiting_sessions_timeline_goes_on_into_the_future():
     ]
 
 
-def test_a_used_sessions_timeline_ends_with_now():
+def test_the_timeline_of_a_used_session_ends_at_the_present():
     used = replace(
         WAITING, status=Status.USED, first_message_at=T0 + 3 * SECOND, expires_at=None,
         restorable_until=None, resurrections=2,
@@ -202,7 +202,7 @@ def test_a_used_sessions_timeline_ends_with_now():
     assert steps[-1].note == "Resurrected 2 times"
 
 
-def test_acts_stand_in_the_timeline_of_their_own_session_only():
+def test_a_timeline_shows_acts_on_its_own_session_only():
     act = Act(1, T0 + SECOND, "operator:ann", "extended", "app", "01234567")
     others = [
         replace(act, session="abcdefgh"),
@@ -227,11 +227,11 @@ def test_acts_stand_in_the_timeline_of_their_own_session_only():
         (187_200, "2 d 4 h"),
     ],
 )
-def test_durations_are_told_in_two_units(seconds, words):
+def test_durations_are_shown_in_two_units(seconds, words):
     assert span(timedelta(seconds=seconds)) == words
 
 
-def test_moments_are_told_from_now():
+def test_moments_are_shown_relative_to_now():
     assert when(T0 - 4 * SECOND, T0) == "4 s ago"
     assert when(T0 + MINUTE, T0) == "in 1 min"
     assert when(T0 + SECOND / 2, T0) == "now"

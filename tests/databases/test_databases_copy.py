@@ -1,4 +1,4 @@
-"""Copies between all kinds of databases, compared, gone on with, and refused where they differ."""
+"""Copies between all kinds of databases: compared, resumed, and refused if rows differ."""
 
 import json
 import sqlite3
@@ -30,7 +30,7 @@ def target(request, tmp_path):
         yield url
 
 
-async def seen(service) -> list:
+async def read_all(service) -> list:
     """Return everything that ADK reads through a service."""
     found = []
     for app in ("shop", "zoo"):
@@ -43,26 +43,28 @@ async def seen(service) -> list:
     return sorted(found, key=lambda session: session["id"])
 
 
-async def test_stock_adk_reads_in_the_copy_what_it_wrote_and_goes_on(stocked, target, tmp_path):
-    before = contents(stocked)
-    done = {part.table: part.rows for part in await copy_database(stocked, target)}
+async def test_stock_adk_reads_the_copy_of_its_sessions_and_appends_to_it(
+    stock_database_url, target, tmp_path
+):
+    before = contents(stock_database_url)
+    done = {part.table: part.rows for part in await copy_database(stock_database_url, target)}
     assert done["sessions"] == 11
-    assert contents(stocked) == before
-    if "session.db" in stocked:
+    assert contents(stock_database_url) == before
+    if "session.db" in stock_database_url:
         from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
-        source = SqliteSessionService(db_path=stocked.removeprefix("sqlite:///"))
+        source = SqliteSessionService(db_path=stock_database_url.removeprefix("sqlite:///"))
     else:
-        source = stock_of(stocked)
-    expected = await seen(source)
+        source = stock_of(stock_database_url)
+    expected = await read_all(source)
     await source.close()
     async with stock_of(target) as copied:
-        assert await seen(copied) == expected
+        assert await read_all(copied) == expected
         session = await copied.get_session(app_name="zoo", user_id="bob", session_id="e4")
         await copied.append_event(session, words())
 
 
-async def test_the_lobby_comes_along(tmp_path, target):
+async def test_a_copy_includes_the_lobby(tmp_path, target):
     source = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     revision = await create(source, "held", state={"a": 1}, metadata={"tag": "é"})
     await source.at(T0).append(key("held"), note(at=T0), revision)
@@ -84,7 +86,7 @@ async def test_the_lobby_comes_along(tmp_path, target):
     assert {part.table: part.rows for part in done}["lapse_lobby"] == 3
 
 
-async def test_a_copy_that_was_stopped_goes_on(stocked, target):
+async def test_a_copy_that_was_stopped_resumes(stock_database_url, target):
     class StoppedError(Exception):
         pass
 
@@ -93,20 +95,20 @@ async def test_a_copy_that_was_stopped_goes_on(stocked, target):
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        await copy_database(stocked, target, on_progress=stop)
-    done = {part.table: part.rows for part in await copy_database(stocked, target)}
+        await copy_database(stock_database_url, target, on_progress=stop)
+    done = {part.table: part.rows for part in await copy_database(stock_database_url, target)}
     assert (done["sessions"], done["events"]) == (11, 11)
 
 
-async def test_a_target_that_held_something_else_is_told(stocked, target):
+async def test_a_target_whose_rows_differ_is_refused(stock_database_url, target):
     async with stock_of(target) as other:
         await other.create_session(**OWNER, session_id="another")
         await other.create_session(**OWNER, session_id="e1", state={"other": True})
     with pytest.raises(StoreRefusedError, match="differs from what was copied"):
-        await copy_database(stocked, target)
+        await copy_database(stock_database_url, target)
 
 
-async def test_a_value_that_postgresql_cannot_hold_is_named(tmp_path):
+async def test_a_value_that_postgresql_cannot_hold_is_refused_by_name(tmp_path):
     with place_of("sqlite", tmp_path) as (url, opened):
         async with opened() as stock:
             await stock.create_session(**OWNER, session_id="fine")
@@ -115,7 +117,7 @@ async def test_a_value_that_postgresql_cannot_hold_is_named(tmp_path):
         await copy_database(url, target)
 
 
-async def test_from_and_to_are_checked(tmp_path):
+async def test_wrong_urls_for_source_and_target_are_refused(tmp_path):
     url = f"sqlite:///{tmp_path}/x.db"
     with pytest.raises(InvalidValueError, match="another database"):
         await copy_database(url, url)
@@ -126,7 +128,7 @@ async def test_from_and_to_are_checked(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-async def test_the_command_says_what_it_compared(tmp_path):
+async def test_the_copy_command_prints_what_it_compared(tmp_path):
     with place_of("adk-web", tmp_path) as (url, opened):
         service = opened()
         await fill(service)
@@ -142,7 +144,7 @@ async def test_the_command_says_what_it_compared(tmp_path):
     assert "events" in again.stderr
 
 
-def test_a_checksum_sees_through_how_a_database_writes_and_nothing_else():
+def test_a_checksum_ignores_how_a_database_writes_a_value_and_nothing_else():
     def of(text):
         found = Checksum([("state", Type.JSON)])
         found.add([(text,)])

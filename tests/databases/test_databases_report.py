@@ -22,9 +22,9 @@ from stock_databases import COUNTS, OWNER, contents, shift_everything, words
 TTL = timedelta(minutes=30)
 
 
-async def test_every_kind_of_database_is_counted_and_left_as_it_is(stocked):
-    before = contents(stocked)
-    found = (await reader_of(stocked).report(TTL)).document()
+async def test_a_report_counts_every_kind_of_database_and_leaves_it_unchanged(stock_database_url):
+    before = contents(stock_database_url)
+    found = (await reader_of(stock_database_url).report(TTL)).document()
     assert {name: found[name] for name in COUNTS} == COUNTS
     assert (found["sessions"], found["due"], found["usedAfterTtl"]) == (11, 0, 0)
     assert found["apps"]["zoo"]["empty"] == 1
@@ -32,15 +32,15 @@ async def test_every_kind_of_database_is_counted_and_left_as_it_is(stocked):
     assert found["firstMessageWithinSeconds"]["0.9"] < 60
     assert found["databaseBytes"] > 10_000
     assert found["lobby"] == {}
-    assert contents(stocked) == before
+    assert contents(stock_database_url) == before
 
 
-@pytest.mark.parametrize("stocked", ["sqlite", "postgres"], indirect=True)
-async def test_the_slow_way_through_sqlalchemy_finds_the_same(stocked):
-    found = (await reader_of(stocked).report(TTL)).document()
-    if stocked.startswith("postgres"):
+@pytest.mark.parametrize("stock_database_url", ["sqlite", "postgres"], indirect=True)
+async def test_the_slow_reader_on_sqlalchemy_finds_the_same(stock_database_url):
+    found = (await reader_of(stock_database_url).report(TTL)).document()
+    if stock_database_url.startswith("postgres"):
         rows = postgres.rows(
-            stocked,
+            stock_database_url,
             "SELECT s.id, s.app_name, s.create_time, s.state::text, e.timestamp, e.event_data::text"
             " FROM sessions s LEFT JOIN events e ON e.session_id = s.id ORDER BY s.id",
         )
@@ -53,14 +53,14 @@ async def test_the_slow_way_through_sqlalchemy_finds_the_same(stocked):
         question = Question(moment, TTL)
         other = Report(question, "", None, group(question, seen.values()), {}).document()
     else:
-        other = (await SqlalchemyReader(stocked).report(TTL)).document()
+        other = (await SqlalchemyReader(stock_database_url).report(TTL)).document()
     for name in (*COUNTS, "apps", "emptyByAge", "usedByAge", "days", "firstMessageDelays"):
         assert other[name] == found[name], name
 
 
-async def test_ages_delays_and_what_a_sweep_would_take(stocked):
-    shift_everything(stocked, back=timedelta(days=3), first_messages=timedelta(hours=1))
-    found = await reader_of(stocked).report(TTL, timedelta(days=2))
+async def test_a_report_has_ages_delays_and_what_a_sweep_would_take(stock_database_url):
+    shift_everything(stock_database_url, back=timedelta(days=3), first_messages=timedelta(hours=1))
+    found = await reader_of(stock_database_url).report(TTL, timedelta(days=2))
     assert found.due == 4
     assert found.older_than(Kind.EMPTY, timedelta(days=2), "zoo") == 1
     assert found.sessions_of("zoo") == sum(found.by_app()["zoo"].values())
@@ -102,7 +102,7 @@ events = st.fixed_dictionaries(
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=st.lists(events, min_size=60, max_size=60))
-def test_what_is_a_message_is_one_rule_in_python_and_in_sql(documents):
+def test_the_rule_for_a_message_is_the_same_in_python_and_in_sql(documents):
     statements = read_statements("postgres")
     found = postgres.rows(
         postgres.server().format("postgres"),
@@ -113,19 +113,19 @@ def test_what_is_a_message_is_one_rule_in_python_and_in_sql(documents):
     assert found == [(is_message(document), awaits_answer(document)) for document in documents]
 
 
-@pytest.mark.parametrize("stocked", ["sqlite"], indirect=True)
-def test_it_is_printed_for_people_for_machines_and_drawn(stocked, tmp_path):
+@pytest.mark.parametrize("stock_database_url", ["sqlite"], indirect=True)
+def test_a_report_is_printed_as_a_table_as_json_and_as_a_chart(stock_database_url, tmp_path):
     picture = tmp_path / "report.png"
-    shown = run("report", stocked, "--png", str(picture), COLUMNS="120")
+    shown = run("report", stock_database_url, "--png", str(picture), COLUMNS="120")
     assert shown.returncode == 0, shown.stderr
     assert "4 of 11 sessions are empty (36%)" in shown.stdout
     assert "Nothing was changed." in shown.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
-    told = json.loads(run("report", stocked, "--json", "--ttl", "0.00002").stdout)
+    told = json.loads(run("report", stock_database_url, "--json", "--ttl", "0.00002").stdout)
     assert (told["empty"], told["used"], told["due"]) == (4, 3, 4)
 
 
-async def test_a_lobby_beside_it_is_told(tmp_path):
+async def test_a_report_counts_the_lobby_of_the_same_database(tmp_path):
     url = f"sqlite:///{tmp_path}/both.db"
     async with DatabaseSessionService(url.replace("://", "+aiosqlite://", 1)) as stock:
         await stock.create_session(**OWNER, session_id="e1")
@@ -135,7 +135,7 @@ async def test_a_lobby_beside_it_is_told(tmp_path):
     assert (found["empty"], found["used"], found["lobby"]) == (0, 1, {"waiting": 1})
 
 
-def test_version_0_is_refused_with_the_way_out(tmp_path):
+def test_a_database_of_adk_schema_version_0_is_refused_with_advice(tmp_path):
     with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
         connection.execute("CREATE TABLE events (id TEXT, actions BLOB)")
     for command in (["report"], ["adopt", "--yes"]):
@@ -155,7 +155,7 @@ def test_version_0_is_refused_with_the_way_out(tmp_path):
         ("chats.db", "must be sqlite"),
     ],
 )
-async def test_what_cannot_be_read_is_told(tmp_path, url, reason):
+async def test_a_database_that_cannot_be_read_is_refused_with_a_reason(tmp_path, url, reason):
     sqlite3.connect(tmp_path / "empty.db").close()
     (tmp_path / "text.db").write_text("hello " * 100)
     with pytest.raises(LapseError, match=reason) as caught:

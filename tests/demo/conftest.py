@@ -9,7 +9,7 @@ browser = chromium.browser
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def demo_server(tmp_path_factory):
     """The demo; its sessions live for four seconds."""
     settings = {"SESSION_CLEANUP_TTL_MINUTES": str(4 / 60)}
     with serving(tmp_path_factory.mktemp("page"), **settings) as server:
@@ -18,14 +18,14 @@ def served(tmp_path_factory):
 
 
 @pytest.fixture
-def visit(browser, served):
-    """Opens pages of one guest; whatever a page complains of fails the test."""
+def open_page(browser, demo_server):
+    """Opens pages of one guest; an error in the browser's console fails the test."""
     context = browser.new_context(viewport={"width": 1360, "height": 860}, locale="en-GB")
     context.set_default_timeout(15_000)
     complaints = []
     expected = []
 
-    def visit(address="/"):
+    def open_page(address="/"):
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
@@ -34,11 +34,11 @@ def visit(browser, served):
                 message.type in {"error", "warning"} and complaints.append(message.text)
             ),
         )
-        page.goto(served.url + address)
+        page.goto(demo_server.url + address)
         return page
 
-    visit.context = context
-    visit.expected = expected
-    yield visit
+    open_page.context = context
+    open_page.expected = expected
+    yield open_page
     context.close()
     assert [said for said in complaints if not any(told in said for told in expected)] == []

@@ -1,4 +1,4 @@
-"""The life of a session in a real browser: noticed in time, kept, had back, alike in all tabs."""
+"""The life of a session in a real browser: warned of, extended, resurrected, in several tabs."""
 
 import re
 
@@ -33,18 +33,20 @@ def text(page):
     return page.get_by_label("Your message")
 
 
-def lifecycle(page, served):
+def lifecycle(page, demo_server):
     """Ask the server what became of a page's session."""
     user = page.locator("body").get_attribute("data-user")
-    path = served.path(page.url.partition("#")[2], "concierge", user)
-    return served.client.get(f"{path}/lifecycle").json()
+    path = demo_server.path(page.url.partition("#")[2], "concierge", user)
+    return demo_server.client.get(f"{path}/lifecycle").json()
 
 
-def test_the_notice_comes_before_the_deadline_and_keep_it_extends(visit, served):
-    page = visit()
+def test_the_warning_comes_before_the_deadline_and_its_button_extends_the_session(
+    open_page, demo_server
+):
+    page = open_page()
     text(page).focus()
     expect(button(page, "Keep it")).to_be_visible()
-    before = lifecycle(page, served)
+    before = lifecycle(page, demo_server)
     assert before["status"] == "waiting"
     expect(page.locator("lapse-notice")).to_contain_text(re.compile(r"closes in \d seconds?"))
     # By keyboard, and back to where one was.
@@ -52,23 +54,23 @@ def test_the_notice_comes_before_the_deadline_and_keep_it_extends(visit, served)
     page.keyboard.press("Enter")
     expect(button(page, "Keep it")).to_be_hidden()
     expect(text(page)).to_be_focused()
-    assert lifecycle(page, served)["expiresAt"] > before["expiresAt"]
+    assert lifecycle(page, demo_server)["expiresAt"] > before["expiresAt"]
     expect(page.locator("lapse-notice [role=status]")).to_contain_text("stays open")
 
 
-def test_typing_extends_the_deadline(visit, served):
+def test_typing_extends_the_deadline(open_page, demo_server):
     """Seen to fail with a draft() that reads the record only."""
-    page = visit()
+    page = open_page()
     status(page, "waiting")
-    deadline = lifecycle(page, served)["expiresAt"]
-    while lifecycle(page, served)["serverTime"] <= deadline:
+    deadline = lifecycle(page, demo_server)["expiresAt"]
+    while lifecycle(page, demo_server)["serverTime"] <= deadline:
         text(page).press_sequentially("hm ", delay=50)
-    assert lifecycle(page, served)["status"] == "waiting"
+    assert lifecycle(page, demo_server)["status"] == "waiting"
     past(page, "deadline moved on")
 
 
-def test_expiry_in_mid_typing_is_resurrected_by_sending(visit, served):
-    page = visit()
+def test_sending_a_message_resurrects_a_session_that_expired_while_typing(open_page, demo_server):
+    page = open_page()
     status(page, "waiting")
     session = page.url
     text(page).fill("A table for 4, please")
@@ -78,13 +80,13 @@ def test_expiry_in_mid_typing_is_resurrected_by_sending(visit, served):
     expect(page.locator(".message.agent")).to_contain_text("reservation 1 for 4 guests")
     status(page, "used")
     past(page, "brought back")
-    assert (page.url, lifecycle(page, served)["resurrections"]) == (session, 1)
+    assert (page.url, lifecycle(page, demo_server)["resurrections"]) == (session, 1)
 
 
-def test_two_tabs_agree_and_a_reload_finds_it_all(visit, served):
-    one = visit()
+def test_two_tabs_show_the_same_and_a_reload_shows_the_whole_conversation(open_page, demo_server):
+    one = open_page()
     status(one, "waiting")
-    other = visit("/" + "#" + one.url.partition("#")[2])
+    other = open_page("/" + "#" + one.url.partition("#")[2])
     status(other, "expired")
     status(one, "expired")
     button(one, "Bring it back").click()
@@ -100,15 +102,17 @@ def test_two_tabs_agree_and_a_reload_finds_it_all(visit, served):
     assert one.url == other.url
 
 
-def test_a_restart_of_the_server_is_survived(visit, served):
-    visit.expected += ["net::ERR_"]
-    page = visit()
+def test_the_page_survives_a_restart_of_the_server(open_page, demo_server):
+    open_page.expected += ["net::ERR_"]
+    page = open_page()
     connection(page, "live")
     session = page.url
-    served.kill()
+    demo_server.kill()
     connection(page, "connecting")
-    again = Server(served.folder, "--port", served.url.rpartition(":")[2], **served.settings)
-    vars(served).update(vars(again))
+    again = Server(
+        demo_server.folder, "--port", demo_server.url.rpartition(":")[2], **demo_server.settings
+    )
+    vars(demo_server).update(vars(again))
     status(page, "expired")
     button(page, "Bring it back").click()
     past(page, "brought back")
@@ -118,12 +122,12 @@ def test_a_restart_of_the_server_is_survived(visit, served):
     assert page.url == session
 
 
-def test_where_streams_do_not_come_through_it_polls(visit, served):
+def test_the_page_polls_if_streams_do_not_come_through(open_page, demo_server):
     """Seen to fail with a watch that only tries to stream again."""
-    visit.context.route(
+    open_page.context.route(
         "**/lifecycle/events", lambda route: route.fulfill(content_type="text/plain", body="")
     )
-    page = visit()
+    page = open_page()
     connection(page, "polling")
     expect(button(page, "Keep it")).to_be_visible()
     status(page, "expired")
@@ -131,26 +135,26 @@ def test_where_streams_do_not_come_through_it_polls(visit, served):
     status(page, "waiting")
 
 
-def test_a_hidden_page_pauses_and_catches_up(visit, served):
-    page = visit()
+def test_a_hidden_page_pauses_and_catches_up_when_shown(open_page, demo_server):
+    page = open_page()
     connection(page, "live")
     page.evaluate(HIDE, True)
     connection(page, "paused")
     # Nobody looks, and nobody is told.
-    while lifecycle(page, served)["status"] == "waiting":
+    while lifecycle(page, demo_server)["status"] == "waiting":
         page.wait_for_timeout(100)
     expect(page.locator("#life")).not_to_have_attribute("data-status", "expired")
     page.evaluate(HIDE, False)
     status(page, "expired")
 
 
-def test_what_is_written_to_a_session_that_is_gone_begins_another(visit, served):
-    visit.expected += ["status of 404"]
-    page = visit()
+def test_a_message_to_a_purged_session_begins_a_new_one(open_page, demo_server):
+    open_page.expected += ["status of 404"]
+    page = open_page()
     connection(page, "live")
     gone = page.url
     user = page.locator("body").get_attribute("data-user")
-    served.client.delete(served.path(gone.partition("#")[2], "concierge", user))
+    demo_server.client.delete(demo_server.path(gone.partition("#")[2], "concierge", user))
     status(page, "gone")
     text(page).fill("A table for 2")
     text(page).press("Enter")
@@ -159,8 +163,8 @@ def test_what_is_written_to_a_session_that_is_gone_begins_another(visit, served)
     assert page.url != gone
 
 
-def test_the_notice_speaks_the_words_and_the_language_it_is_given(visit):
-    page = visit()
+def test_the_warning_uses_the_words_and_the_language_that_it_is_given(open_page):
+    page = open_page()
     status(page, "waiting")
     page.evaluate(
         """() => {
@@ -177,8 +181,8 @@ def test_the_notice_speaks_the_words_and_the_language_it_is_given(visit):
     expect(page.locator("#mine button")).to_have_text("Bleib")
 
 
-def test_the_page_trusts_no_other_and_names_its_guest_once(served):
-    with httpx.Client(base_url=served.url, trust_env=False) as client:
+def test_the_page_has_a_strict_policy_and_keeps_the_name_of_its_guest(demo_server):
+    with httpx.Client(base_url=demo_server.url, trust_env=False) as client:
         page = client.get("/")
         guest = client.cookies["lapse_demo_user"]
         again = client.get("/")

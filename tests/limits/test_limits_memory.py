@@ -1,4 +1,4 @@
-"""What is bounded for all together: bodies while they arrive, and connections."""
+"""Limits for all requests together: bodies while they arrive, and connections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def echo(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
-async def test_no_more_is_taken_in_than_all_bodies_may_have_together():
+async def test_all_bodies_together_take_no_more_memory_than_the_limit():
     """Broken on purpose: with the sum left out the last one is taken in like the others."""
     bounds = Bounds(body=10)
     layer = BoundsInFront(echo, bounds)
@@ -60,7 +60,7 @@ async def ask(port):
     return (await reader.readuntil(b"\r\n"))[9:12], reader, writer
 
 
-async def test_over_the_limit_who_has_rested_longest_makes_room():
+async def test_over_the_limit_the_connection_that_was_idle_longest_is_closed():
     """Broken on purpose: without the limit the first one is never closed."""
     protocol = bounded(Bounds(connections=5))
     server = uvicorn.Server(

@@ -9,20 +9,20 @@ from noticing import Replica
 
 
 @pytest.fixture(params=[each for each in BACKENDS if each.shared], ids=lambda each: each.name)
-def shared_place(request, tmp_path):
+def shared_store_url(request, tmp_path):
     """The URL of an empty store that replicas can share, on each kind of store."""
     with request.param.empty(tmp_path) as url:
         yield url
 
 
 @pytest.fixture
-def alone(tmp_path):
-    """The URL of an empty store for what does not depend on the kind of store."""
+def sqlite_url(tmp_path):
+    """The URL of an empty SQLite store, for tests that do not depend on the kind of store."""
     return f"sqlite:///{tmp_path}/alone.db"
 
 
 @pytest.fixture
-def replica():
-    """Starts replicas; all are stopped in the end."""
+def start_replica():
+    """A function that starts a replica; all are stopped after the test."""
     with ExitStack() as stack:
         yield lambda url, **options: stack.enter_context(Replica(url, **options))

@@ -1,4 +1,4 @@
-"""What is told to whom, from what they know and what is so."""
+"""Which notices a stream sends, from what its reader knows and what the record says."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -22,7 +22,7 @@ def revived(record):
     return replace(record, resurrections=record.resurrections + 1)
 
 
-def told(before, after, at=T0):
+def kinds_of_news(before, after, at=T0):
     return [str(notice.kind) for notice in news(Known.of(before), after, at, FIVE)]
 
 
@@ -50,16 +50,16 @@ def told(before, after, at=T0):
         (ORPHAN, USED, ["used"]),
     ],
 )
-def test_what_happened_is_told_once(before, after, expected):
-    assert told(before, after) == expected
+def test_each_change_gives_its_notices_once(before, after, expected):
+    assert kinds_of_news(before, after) == expected
     last = news(Known.of(before), after, T0, FIVE)
     if last:
         assert news(last[-1].known, after, T0, FIVE) == []
 
 
-def test_the_warning_comes_at_its_instant_once_for_each_deadline():
+def test_the_warning_comes_at_its_time_and_once_for_each_deadline():
     at = DUE - FIVE
-    assert told(WAITING, WAITING, at - TICK) == []
+    assert kinds_of_news(WAITING, WAITING, at - TICK) == []
     (warning,) = news(Known.of(WAITING), WAITING, at, FIVE)
     assert (warning.kind, warning.time_left) == (NoticeKind.EXPIRING, FIVE)
     assert news(warning.known, WAITING, DUE - TICK, FIVE) == []
@@ -68,14 +68,14 @@ def test_the_warning_comes_at_its_instant_once_for_each_deadline():
     assert kinds == [NoticeKind.EXTENDED, NoticeKind.EXPIRING]
 
 
-def test_a_warning_comes_at_most_half_the_ttl_ahead_and_never_with_none_wanted():
+def test_a_warning_comes_at_most_half_the_ttl_ahead_and_never_if_disabled():
     assert warning_at(WAITING, 2 * TTL) == DUE - TTL / 2
     assert warning_at(WAITING, timedelta(0)) is None
     for record in (EXPIRED, USED, ORPHAN):
         assert warning_at(record, FIVE) is None
 
 
-def test_the_next_look_is_at_the_warning_then_the_deadline_then_the_purge():
+def test_a_stream_wakes_at_the_warning_then_the_deadline_then_the_purge():
     known = Known.of(WAITING)
     assert next_moment(WAITING, known, FIVE) == DUE - FIVE
     assert next_moment(WAITING, replace(known, warned=True), FIVE) == DUE
@@ -83,7 +83,7 @@ def test_the_next_look_is_at_the_warning_then_the_deadline_then_the_purge():
     assert next_moment(USED, Known.of(USED), FIVE) is None
 
 
-def test_a_greeting_shows_how_it_stands_then_what_was_missed():
+def test_a_stream_begins_with_the_status_and_then_what_was_missed():
     def greeted(known, record):
         return [str(notice.kind) for notice in greeting(known, record, T0, FIVE)]
 
@@ -101,7 +101,9 @@ def test_a_greeting_shows_how_it_stands_then_what_was_missed():
     some.integers(0, 10**6),
     some.booleans(),
 )
-def test_what_is_known_survives_as_text(status, created_at, expires_at, resurrections, warned):
+def test_a_last_event_id_parses_back_to_what_was_known(
+    status, created_at, expires_at, resurrections, warned
+):
     known = Known(created_at, status, expires_at, resurrections, warned)
     assert Known.parse(known.text) == known
     assert known.text.isascii()
@@ -111,5 +113,5 @@ def test_what_is_known_survives_as_text(status, created_at, expires_at, resurrec
 @pytest.mark.parametrize(
     "text", ["", "7", "w", "w.1.2", "x.1.2.3", "w.a.2.3", f"w.{10**30}.2.3", "w.1.2.3.4", "é.1.2.3"]
 )
-def test_an_id_of_somebody_elses_is_as_none(text):
+def test_a_malformed_last_event_id_is_ignored(text):
     assert Known.parse(text) is None

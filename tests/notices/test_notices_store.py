@@ -1,4 +1,4 @@
-"""Many records from one read, and news of changes between processes."""
+"""Many records in one read, and announcements of changes between processes."""
 
 import asyncio
 from datetime import timedelta
@@ -6,16 +6,16 @@ from datetime import timedelta
 from google.adk.events.event import Event
 from google.genai import types
 
-from backends import DUE, HOUR, T0, TICK, by, create, key, use
+from backends import DUE, HOUR, T0, TICK, create, key, store_at, use
 from lapse.core.lifecycle import Cause, Status
 from lapse.notices.announcements import Announcements
 
 
 async def records(store, *names, now=T0):
-    return await by(store, now).records([key(name) for name in names])
+    return await store_at(store, now).records([key(name) for name in names])
 
 
-async def test_each_record_is_what_it_is_alone(store):
+async def test_records_read_together_equal_those_read_one_by_one(store):
     await create(store, "waits", metadata={"title": "one"})
     await use(store, "used")
     await create(store, "expires", now=T0 - HOUR)
@@ -33,12 +33,12 @@ async def test_each_record_is_what_it_is_alone(store):
     ]
 
 
-async def test_nothing_asked_is_nothing_found_but_the_time(store):
+async def test_a_read_of_no_keys_returns_the_time_alone(store):
     found = await store.at(T0).records([])
     assert (found.at, found.records) == (T0, {})
 
 
-async def test_a_deadline_holds_to_the_instant_whether_swept_or_not(store):
+async def test_a_record_reads_as_expired_at_the_deadline_before_any_sweep(store):
     await create(store)
     (before,) = (await records(store, "s1", now=DUE - TICK)).records.values()
     assert before.status is Status.WAITING
@@ -46,7 +46,7 @@ async def test_a_deadline_holds_to_the_instant_whether_swept_or_not(store):
     assert after.status is Status.EXPIRED
 
 
-async def test_what_is_past_restoring_or_deleted_is_gone(store):
+async def test_a_session_past_restoring_or_deleted_has_no_record(store):
     await create(store, "old", now=T0 - timedelta(days=3))
     await store.at(T0 - timedelta(days=2)).expire_due(10)
     await use(store, "gone")
@@ -54,7 +54,7 @@ async def test_what_is_past_restoring_or_deleted_is_gone(store):
     assert (await records(store, "old", "gone")).records == {}
 
 
-async def test_the_stores_clock_is_told_with_the_records(store):
+async def test_records_come_with_the_time_of_the_store(store):
     created = await create(store, now=None)
     found = await store.records([key()])
     assert timedelta(0) <= found.at - created.update_time < timedelta(minutes=1)
@@ -71,7 +71,7 @@ async def test_a_session_of_stock_adk_is_used_or_an_orphan(store, stock):
     assert found[key("silent")].status is Status.ORPHAN
 
 
-async def test_hundreds_of_keys_are_one_question(store):
+async def test_hundreds_of_keys_are_read_in_one_statement(store):
     names = [f"s{number}" for number in range(300)]
     await asyncio.gather(*(create(store, name, now=T0) for name in names))
     found = await records(store, *names)
@@ -81,9 +81,9 @@ async def test_hundreds_of_keys_are_one_question(store):
     assert [each.key for each in revived.values() if each.status is Status.WAITING] == [key("s7")]
 
 
-async def test_others_hear_what_is_announced_and_nobody_itself(backend, pair):
+async def test_announcements_reach_the_other_replicas_and_not_their_sender(backend, two_stores):
     """Seen to fail: without the sender's name in the text; with all digests in one text."""
-    one, two = (Announcements(store) for store in pair)
+    one, two = (Announcements(store) for store in two_stores)
     heard = {one: asyncio.Queue(), two: asyncio.Queue()}
     names = [key(f"s{number}") for number in range(900)]
     async with one.listen(heard[one].put_nowait), two.listen(heard[two].put_nowait):

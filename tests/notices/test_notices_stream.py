@@ -17,11 +17,11 @@ BRIEF = 0.03
 
 
 @pytest.fixture
-def pair(shared_place, replica):
-    """Two replicas; between those on PostgreSQL only a notification can be in time."""
-    heartbeat = SOON if shared_place.startswith("sqlite") else NEVER
-    return replica(shared_place, heartbeat=heartbeat), replica(
-        shared_place, heartbeat=heartbeat, sweep=False
+def two_replicas(shared_store_url, start_replica):
+    """Two replicas; on PostgreSQL their heartbeat is too slow for anything but a notification."""
+    heartbeat = SOON if shared_store_url.startswith("sqlite") else NEVER
+    return start_replica(shared_store_url, heartbeat=heartbeat), start_replica(
+        shared_store_url, heartbeat=heartbeat, sweep=False
     )
 
 
@@ -39,57 +39,59 @@ def listening(replica):
         eventually(lambda: replica.do(listens) >= 2)
 
 
-def test_a_life_is_told_whichever_replica_changes_it(pair):
+def test_a_stream_reports_every_change_whichever_replica_makes_it(two_replicas):
     # Seen to fail with a store that announces nothing (PostgreSQL), and with a watcher that
     # does not look at the heartbeat (SQLite).
-    one, two = pair
+    one, two = two_replicas
     listening(two)
     one.create("s1")
     with one.watch("s1") as mine, two.watch("s1") as other:
         assert mine.response.headers["content-type"].startswith("text/event-stream")
         for stream in (mine, other):
-            name, record = stream.heard()
+            name, record = stream.next_event()
             assert (name, record["status"]) == ("lifecycle", "waiting")
         assert record.keys() == one.client.get(one.path("s1")).json().keys()
 
         two.post("s1", "extend")
         for stream in (mine, other):
-            name, extended = stream.heard()
+            name, extended = stream.next_event()
             assert name == "extended"
             assert extended["expiresAt"] > record["expiresAt"]
 
         one.say("s1")
         for stream in (mine, other):
-            name, used = stream.heard()
+            name, used = stream.next_event()
             assert (name, used["status"], used["expiresAt"]) == ("used", "used", None)
 
         two.do(lambda service: service.delete_session("app", "ann", "s1"))
         for stream in (mine, other):
-            name, last = stream.heard()
+            name, last = stream.next_event()
             assert (name, last["status"]) == ("deleted", "used")
-            assert stream.heard() is None
+            assert stream.next_event() is None
     assert one.client.get(one.path("s1") + "/events").status_code == 404
 
 
-def test_deadlines_are_told_at_their_time_though_nobody_says_a_word(shared_place, replica):
+def test_a_stream_reports_deadlines_in_time_without_an_announcement(
+    shared_store_url, start_replica
+):
     # The watching replica neither sweeps nor hears of a change: it knows the instants.
     # Seen to fail with a watcher that plans no instant.
-    one, two = replica(shared_place), replica(shared_place, sweep=False)
+    one, two = start_replica(shared_store_url), start_replica(shared_store_url, sweep=False)
     one.create("s1", minutes=BRIEF)
     with two.watch("s1") as stream:
-        assert stream.heard()[0] == "lifecycle"
-        name, expiring = stream.heard()
+        assert stream.next_event()[0] == "lifecycle"
+        name, expiring = stream.next_event()
         assert name == "expiring"
         assert 0 < expiring["timeLeftSeconds"] <= BRIEF * 60 / 2
-        name, expired = stream.heard()
+        name, expired = stream.next_event()
         assert (name, expired["status"]) == ("expired", "expired")
         assert expired["serverTime"] >= expired["expiresAt"]
         assert expired["restorableUntil"] > expired["expiresAt"]
 
 
-def test_who_comes_back_is_told_what_still_matters_by_whichever_replica(pair):
+def test_a_reader_that_reconnects_to_any_replica_gets_what_it_missed(two_replicas):
     # Seen to fail when the id is ignored, and when it does not carry the warning.
-    one, two = pair
+    one, two = two_replicas
     one.create("s1", minutes=BRIEF)
     with one.watch("s1") as stream:
         assert stream.names(2) == ["lifecycle", "expiring"]
@@ -100,20 +102,22 @@ def test_who_comes_back_is_told_what_still_matters_by_whichever_replica(pair):
     with two.watch("s1", last=again.last) as back:
         assert back.names(3) == ["lifecycle", "resurrected", "used"]
     with one.watch("s1", last=back.last) as idle:
-        assert idle.heard()[0] == "lifecycle"
+        assert idle.next_event()[0] == "lifecycle"
         one.do(lambda service: service.delete_session("app", "ann", "s1"))
-        assert idle.heard()[0] == "deleted"
+        assert idle.next_event()[0] == "deleted"
 
 
-def test_who_comes_late_is_warned_at_once_and_nobody_twice(alone, replica):
-    one = replica(alone, warn_before=timedelta(hours=2), heartbeat=SOON)
+def test_a_reader_that_comes_after_the_warning_time_is_warned_at_once_and_only_once(
+    sqlite_url, start_replica
+):
+    one = start_replica(sqlite_url, warn_before=timedelta(hours=2), heartbeat=SOON)
     one.create("s1", minutes=2 * BRIEF)
     with one.watch("s1") as early:
         assert early.names(2) == ["lifecycle", "expiring"]
         with one.watch("s1") as late:
             assert late.names(2) == ["lifecycle", "expiring"]
         with one.watch("s1", last=early.last) as again:
-            assert again.heard()[0] == "lifecycle"
+            assert again.next_event()[0] == "lifecycle"
             again.beat()
         with one.watch("s1", last="something else") as stranger:
             assert stranger.names(2) == ["lifecycle", "expiring"]
@@ -122,25 +126,25 @@ def test_who_comes_late_is_warned_at_once_and_nobody_twice(alone, replica):
         assert early.names(2) == ["extended", "expiring"]
 
 
-def test_without_notifications_the_heartbeat_brings_it(shared_place, replica):
-    one, two = (replica(shared_place, heartbeat=SOON) for _ in range(2))
+def test_without_notifications_a_change_arrives_with_the_heartbeat(shared_store_url, start_replica):
+    one, two = (start_replica(shared_store_url, heartbeat=SOON) for _ in range(2))
     one.create("s1")
     two.store.is_silent = True
     with one.watch("s1") as stream:
-        assert stream.heard()[0] == "lifecycle"
+        assert stream.next_event()[0] == "lifecycle"
         two.say("s1")
-        assert stream.heard()[0] == "used"
+        assert stream.next_event()[0] == "used"
 
 
-def test_all_streams_take_one_read_for_each_heartbeat(alone, replica):
-    one = replica(alone, heartbeat=SOON)
+def test_all_streams_share_one_read_for_each_heartbeat(sqlite_url, start_replica):
+    one = start_replica(sqlite_url, heartbeat=SOON)
     with ExitStack() as stack:
         streams = []
         for number in range(20):
             one.create(f"s{number}", user=f"u{number}")
             streams.append(stack.enter_context(one.watch(f"s{number}", user=f"u{number}")))
         for stream in streams:
-            assert stream.heard()[0] == "lifecycle"
+            assert stream.next_event()[0] == "lifecycle"
         streams[-1].beat()
         before = one.store.reads
         for _ in range(5):
@@ -149,9 +153,9 @@ def test_all_streams_take_one_read_for_each_heartbeat(alone, replica):
         assert 4 <= one.store.reads - before <= 6
 
 
-def test_more_streams_than_allowed_are_refused_until_one_is_closed(alone, replica):
+def test_more_streams_than_allowed_are_refused_until_one_is_closed(sqlite_url, start_replica):
     # Seen to fail with a stream whose end gives no slot back.
-    one = replica(alone, streams_per_session=2, streams_per_user=3)
+    one = start_replica(sqlite_url, streams_per_session=2, streams_per_user=3)
     for name in ("s1", "s2"):
         one.create(name)
 
@@ -163,12 +167,12 @@ def test_more_streams_than_allowed_are_refused_until_one_is_closed(alone, replic
     with ExitStack() as stack:
         streams = [stack.enter_context(one.watch("s1")) for _ in range(2)]
         for stream in streams:
-            assert stream.heard()[0] == "lifecycle"
+            assert stream.next_event()[0] == "lifecycle"
         assert "session is watched by 2 streams" in refused("s1")
-        stack.enter_context(one.watch("s2")).heard()
+        stack.enter_context(one.watch("s2")).next_event()
         assert "user has 3 streams" in refused("s2")
         one.create("s1", user="bob")
-        stack.enter_context(one.watch("s1", user="bob")).heard()
+        stack.enter_context(one.watch("s1", user="bob")).next_event()
 
         streams[0].__exit__()
 
@@ -179,77 +183,77 @@ def test_more_streams_than_allowed_are_refused_until_one_is_closed(alone, replic
         assert eventually(allowed)
 
 
-def test_unknown_sessions_have_no_stream(alone, replica):
-    one = replica(alone)
+def test_the_stream_of_an_unknown_session_answers_404(sqlite_url, start_replica):
+    one = start_replica(sqlite_url)
     for name in ("never-was", "x" * 200):
         answer = one.client.get(one.path(name) + "/events")
         assert (answer.status_code, answer.json()) == (404, {"detail": "Session not found"})
 
 
-def test_with_nothing_to_restore_a_deadline_ends_the_stream(alone, replica):
-    one = replica(alone, rules=Rules(horizon=timedelta(0)))
+def test_without_a_horizon_the_deadline_ends_the_stream(sqlite_url, start_replica):
+    one = start_replica(sqlite_url, rules=Rules(horizon=timedelta(0)))
     one.create("s1", minutes=BRIEF)
     with one.watch("s1") as stream:
         assert stream.names(3) == ["lifecycle", "expiring", "deleted"]
-        assert stream.heard() is None
+        assert stream.next_event() is None
 
 
-def test_with_clean_up_disabled_nobody_is_warned(alone, replica):
-    one = replica(alone, rules=Rules(enforced=False), heartbeat=SOON)
+def test_no_warning_is_sent_while_clean_up_is_disabled(sqlite_url, start_replica):
+    one = start_replica(sqlite_url, rules=Rules(enforced=False), heartbeat=SOON)
     one.create("s1", minutes=0.0001)
     with one.watch("s1") as stream:
-        assert stream.heard()[1]["status"] == "waiting"
+        assert stream.next_event()[1]["status"] == "waiting"
         stream.beat()
         one.say("s1")
-        assert stream.heard()[0] == "used"
+        assert stream.next_event()[0] == "used"
 
 
-def test_a_session_that_takes_the_id_of_an_expired_one_is_shown(alone, replica):
-    one = replica(alone)
+def test_a_stream_shows_the_new_session_that_takes_an_expired_ones_id(sqlite_url, start_replica):
+    one = start_replica(sqlite_url)
     one.create("s1", minutes=BRIEF)
     with one.watch("s1") as stream:
         assert stream.names(3) == ["lifecycle", "expiring", "expired"]
         one.create("s1")
-        name, record = stream.heard()
+        name, record = stream.next_event()
         assert (name, record["status"]) == ("lifecycle", "waiting")
 
 
-def test_a_reader_that_takes_nothing_is_dropped(alone, replica):
-    one = replica(alone)
+def test_a_reader_that_reads_nothing_is_disconnected(sqlite_url, start_replica):
+    one = start_replica(sqlite_url)
     one.create("s1")
     host, port = one.url.removeprefix("http://").split(":")
     with socket.socket() as idle, one.watch("s1") as reader:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         idle.connect((host, int(port)))
         idle.sendall(f"GET {one.path('s1')}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        assert reader.heard()[0] == "lifecycle"
+        assert reader.next_event()[0] == "lifecycle"
         body = {"metadata": {"note": "x" * 16_000}}
         one.client.patch(one.path("s1"), json=body).raise_for_status()
         sent = 0
         while len(one.app.state.lapse_watcher._sessions[key("s1")].watches) > 1 or sent < 2:
             one.client.patch(one.path("s1"), json={"ttlMinutes": 30}).raise_for_status()
-            assert reader.heard()[0] == "extended"
+            assert reader.next_event()[0] == "extended"
             sent += 1
             assert sent < 800
 
 
-def test_streams_outlive_an_outage_of_the_store(alone, replica, caplog):
-    one = replica(alone, heartbeat=SOON)
+def test_streams_outlive_an_outage_of_the_store(sqlite_url, start_replica, caplog):
+    one = start_replica(sqlite_url, heartbeat=SOON)
     one.create("s1")
     with one.watch("s1") as stream, caplog.at_level(logging.WARNING, "lapse.core.background"):
-        assert stream.heard()[0] == "lifecycle"
+        assert stream.next_event()[0] == "lifecycle"
         one.store.fault = StoreUnavailableError("gone fishing")
         for _ in range(5):
             stream.beat()
         one.say("s1")
         one.store.fault = None
-        assert stream.heard()[0] == "used"
+        assert stream.next_event()[0] == "used"
     first, last = (line.message for line in caplog.records if line.name == "lapse.core.background")
     assert "gone fishing" in first
     assert "works again" in last
 
 
-def test_a_server_that_stops_ends_its_streams_first(tmp_path):
+def test_a_server_ends_its_streams_before_it_stops(tmp_path):
     # Seen to fail (a request is cancelled, and logged) when the server waits for the streams.
     server = Server(tmp_path, str(AGENTS))
     try:

@@ -1,4 +1,4 @@
-"""Sessions by page: every filter, every order, and pages that end where they examined enough."""
+"""Pages of sessions: every filter, every order, and pages that stop after enough rows."""
 
 import base64
 import itertools
@@ -52,7 +52,7 @@ def order_of(record, asked):
 
 
 @pytest.mark.parametrize("examined", [3, 1000])
-async def test_every_combination_of_filters_finds_what_fits_in_its_order(
+async def test_every_combination_of_filters_finds_the_matching_sessions_in_order(
     store, monkeypatch, examined
 ):
     """Seen to fail with pages that go on behind the last record that fits, not examined."""
@@ -81,7 +81,7 @@ async def test_every_combination_of_filters_finds_what_fits_in_its_order(
             assert flat == sorted(flat, key=lambda one: order_of(one, asked)), asked
 
 
-async def test_a_record_reads_as_it_stands(store):
+async def test_a_found_record_equals_the_lifecycle_record(store):
     await create(store)
     page = await store.at(DUE).find(Query(status=Status.WAITING))
     assert page.records == [await store.at(DUE).lifecycle(key())]
@@ -89,7 +89,7 @@ async def test_a_record_reads_as_it_stands(store):
     assert (await store.at(DUE).find(Query(status=Status.EXPIRED))).records == []
 
 
-async def test_a_cursor_is_of_its_query_and_of_no_other(store):
+async def test_a_cursor_is_valid_for_its_own_query_only(store):
     await fill(store)
     page = await store.at(DUE).find(Query(app_name="app", size=2))
     other = (await store.at(DUE).find(Query(size=2))).next
@@ -111,12 +111,12 @@ async def test_a_cursor_is_of_its_query_and_of_no_other(store):
 
 
 @pytest.mark.parametrize("size", [0, -1, LARGEST_PAGE + 1])
-async def test_a_page_has_a_size_that_can_be(store, size):
+async def test_an_impossible_page_size_is_refused(store, size):
     with pytest.raises(InvalidValueError, match="size"):
         await store.find(Query(size=size))
 
 
-async def test_what_no_session_can_have_finds_nothing(store):
+async def test_a_filter_that_no_session_can_match_finds_nothing(store):
     await create(store)
     for asked in (
         {"prefix": "\0"},
@@ -131,7 +131,7 @@ async def test_what_no_session_can_have_finds_nothing(store):
         assert (list(page.records), page.next) == ([], None)
 
 
-def test_the_end_of_a_prefix_is_behind_all_that_begin_with_it():
+def test_the_upper_bound_of_a_prefix_is_above_every_text_with_that_prefix():
     ends = [end_of(text) for text in ("a", "az", "\ud7ff", "a\U0010ffff")]
     assert ends == ["b", "a{", "\ue000", "b"]
     assert end_of("\U0010ffff") == end_of("") > "\U0010ffff" * 128

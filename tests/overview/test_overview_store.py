@@ -1,4 +1,4 @@
-"""What operators look at: counts and levels that are exact, and the brake of the sweepers."""
+"""Exact counts and levels for operators, and the brake of the sweepers."""
 
 import asyncio
 import random
@@ -31,8 +31,8 @@ async def counted(store, now=T0):
     return found
 
 
-class Life:
-    """Random requests about few sessions, and the changes that they were answered with."""
+class RandomRequests:
+    """Random requests on a few sessions, and the changes that they returned."""
 
     def __init__(self, store, seed):
         # Now, for deletions of used sessions are counted by the database's own clock.
@@ -43,7 +43,9 @@ class Life:
     async def step(self):
         where = key(self.chance.choice("abc"), app=self.chance.choice(("app", "other")))
         self.now += self.chance.choice((TICK, TTL / 2, TTL, 6 * HOUR))
-        act = self.chance.choice((self.born, self.said, self.said, self.asked, self.swept))
+        act = self.chance.choice(
+            (self.create, self.send_message, self.send_message, self.request_change, self.sweep)
+        )
         try:
             self.take(await act(where))
         except LapseError:
@@ -54,11 +56,11 @@ class Life:
             if change is not None:
                 self.changes[change.record.key.app_name, change.kind] += 1
 
-    async def born(self, where):
+    async def create(self, where):
         made = await self.store.at(self.now).create(where, state=note().delta, ttl=TTL, metadata={})
         return [made.changes[0]]
 
-    async def said(self, where):
+    async def send_message(self, where):
         found = await self.store.at(self.now).lifecycle(where)
         read = await self.store.at(self.now).read(where)
         if found is None or found.status is Status.USED:
@@ -71,7 +73,7 @@ class Life:
         self.now += self.chance.choice((TICK, TICK, TTL))  # it may have expired by then
         return (await self.store.at(self.now).append(where, event, read.revision)).changes
 
-    async def asked(self, where):
+    async def request_change(self, where):
         match self.chance.randrange(4):
             case 0:
                 return (await self.store.at(self.now).extend(where)).changes
@@ -83,7 +85,7 @@ class Life:
             case _:
                 return (await self.store.at(self.now).delete(where)).changes
 
-    async def swept(self, _):
+    async def sweep(self, _):
         expired = await self.store.at(self.now).expire_due(2)
         return [*expired.changes, *(await self.store.at(self.now).purge_due(2)).changes]
 
@@ -92,19 +94,19 @@ class Life:
 async def test_every_change_is_counted_once_and_the_levels_are_exact(open_store, rules):
     """Seen to fail without the count of an extension, and with `was` always 'waiting'."""
     store = await open_store(**rules)
-    life = Life(store, seed=7)
+    requests = RandomRequests(store, seed=7)
     for number in range(150):
-        await life.step()
+        await requests.step()
         if number % 30 == 0:
-            await store.at(life.now).fold_counts()
-    assert await counted(store, life.now) == life.changes
+            await store.at(requests.now).fold_counts()
+    assert await counted(store, requests.now) == requests.changes
     found = await levels(store)
     await store.recount()
     assert await levels(store) == found
 
 
 @pytest.mark.parametrize("swept", [True, False], ids=["swept", "not yet swept"])
-async def test_a_message_that_resurrects_is_two_changes(store, swept):
+async def test_a_message_that_resurrects_counts_as_two_changes(store, swept):
     """Seen to fail with either of them left out."""
     revision = await create(store)
     if swept:
@@ -117,7 +119,7 @@ async def test_a_message_that_resurrects_is_two_changes(store, swept):
     assert await levels(store) == {("app", Status.USED): 1}
 
 
-async def test_adoption_and_its_undoing_move_the_levels(store, stock):
+async def test_adoption_and_its_undo_change_the_levels(store, stock):
     """Seen to fail with the undoing left out."""
     await stock.create_session(app_name="app", user_id="ann", session_id="theirs")
     now = utc_now() + HOUR
@@ -129,8 +131,8 @@ async def test_adoption_and_its_undoing_move_the_levels(store, stock):
     assert await levels(store) == {}
 
 
-async def test_whoever_folds_at_the_same_time_nothing_is_lost_or_counted_twice(pair):
-    one, other = pair
+async def test_concurrent_folds_lose_no_count_and_count_nothing_twice(two_stores):
+    one, other = two_stores
     for number in range(20):
         await create(one, f"before{number}")
 
@@ -149,7 +151,7 @@ async def test_whoever_folds_at_the_same_time_nothing_is_lost_or_counted_twice(p
     assert await levels(one) == {("app", Status.WAITING): 60}
 
 
-async def test_old_counts_become_hours_and_very_old_ones_are_forgotten(store):
+async def test_old_counts_are_folded_into_hours_and_very_old_ones_deleted(store):
     for number in range(4):
         await create(store, f"s{number}", now=T0 + number * 20 * BUCKET / 2)
 
@@ -166,7 +168,7 @@ async def test_old_counts_become_hours_and_very_old_ones_are_forgotten(store):
     assert await levels(store) == {("app", Status.WAITING): 4}
 
 
-async def test_an_overview_tells_of_one_moment(store):
+async def test_an_overview_shows_one_consistent_moment(store):
     empty = await store.at(T0).overview(since=HOUR)
     assert (empty.now, empty.tallies, empty.counts, empty.brake) == (T0, [], [], None)
     assert (empty.next_expiry, empty.next_purge, empty.swept_at) == (None, None, None)
@@ -186,7 +188,7 @@ async def test_an_overview_tells_of_one_moment(store):
     assert (found.swept_at, found.brake) == (T0 + TICK, brake_at(sessions=3))
 
 
-async def test_what_stock_adk_deletes_is_counted_once_as_what_we_delete(store, stock):
+async def test_a_delete_by_stock_adk_is_counted_once_like_one_by_lapse(store, stock):
     await use(store, "ours")
     await use(store, "theirs")
     await store.at(T0).delete(key("ours"))
@@ -195,7 +197,7 @@ async def test_what_stock_adk_deletes_is_counted_once_as_what_we_delete(store, s
     assert (await counted(store))["app", ChangeKind.DELETED] == 2
 
 
-async def test_dues_are_counted_up_to_a_bound_and_change_nothing(store):
+async def test_due_sessions_are_counted_up_to_a_bound_without_a_change(store):
     for number in range(4):
         await create(store, f"s{number}")
     await store.at(DUE).expire_due(1)
@@ -208,16 +210,16 @@ async def test_dues_are_counted_up_to_a_bound_and_change_nothing(store):
     assert (await store.at(DUE - TICK).dues(most=10)).expire == 0
 
 
-async def test_while_clean_up_is_switched_off_nothing_is_due(open_store):
+async def test_nothing_is_due_while_clean_up_is_disabled(open_store):
     store = await open_store(enforced=False)
     await create(store)
     found = await store.at(T0 + DAY).dues(most=10)
     assert (found.expire, found.purge, found.stored) == (0, 0, 1)
 
 
-async def test_a_brake_holds_every_purge_until_it_is_released(pair):
+async def test_a_brake_holds_every_purge_until_it_is_released(two_stores):
     """Seen to fail with the brake left out of the purge's condition."""
-    one, other = pair
+    one, other = two_stores
     await create(one, "s1")
     await create(one, "s2", ttl=DAY)
     await one.at(DUE).expire_due(10)
@@ -237,7 +239,7 @@ async def test_a_brake_holds_every_purge_until_it_is_released(pair):
     assert (await other.at(late).purge_due(10)).value == 1
 
 
-async def test_with_nothing_restorable_a_brake_holds_expiry_too(open_store):
+async def test_without_a_horizon_a_brake_holds_expiry_too(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store)
     assert await store.set_brake(brake_at(DUE))
@@ -247,7 +249,7 @@ async def test_with_nothing_restorable_a_brake_holds_expiry_too(open_store):
     assert (await store.at(DUE).expire_due(10)).value == 1
 
 
-async def test_what_was_let_go_of_is_not_held_for_its_share_within_the_hour(store):
+async def test_a_released_backlog_is_not_braked_for_its_share_again_within_the_hour(store):
     async def released(at):
         return await store.set_brake(brake_at(at)) and await store.at(at).release_brake(since=at)
 
@@ -260,7 +262,7 @@ async def test_what_was_let_go_of_is_not_held_for_its_share_within_the_hour(stor
     assert await released(T0)
 
 
-async def test_a_recount_sets_the_levels_to_what_the_records_are(store, stock):
+async def test_a_recount_sets_the_levels_from_the_records(store, stock):
     await create(store, "s1")
     await use(store, "s2")
     await stock.rows("INSERT INTO lapse_levels VALUES ('app', 'expired', 5), ('gone', 'used', 2)")

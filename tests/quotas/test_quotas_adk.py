@@ -1,4 +1,4 @@
-"""Quotas where it is ADK itself that creates sessions: servers that do so for a run."""
+"""Quotas on ADK's own server, which creates sessions for runs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_a_run_that_creates_its_session_is_limited(client):
     assert [session["id"] for session in listed.json()] == ["s1"]
 
 
-async def test_a_stream_that_creates_its_session_tells_that_it_could_not(client):
+async def test_a_stream_that_may_not_create_its_session_ends_with_an_error_event(client):
     """ADK has sent the head of the answer by then."""
     assert "error" not in (await run(client, "/run_sse", "s1")).text
     refused = await run(client, "/run_sse", "s2")

@@ -1,4 +1,4 @@
-"""Who may create a session through the service, and what a creation comes to, on every store."""
+"""Creations through the service: limits, quotas and reuse, on every store."""
 
 import asyncio
 from datetime import timedelta
@@ -17,8 +17,8 @@ HOME = parse_address("203.0.113.9")
 
 
 @pytest.fixture
-def serve(store):
-    """Makes a service on the store, with quotas; its changes are its `seen`."""
+def make_service(store):
+    """A function that makes a service with quotas; `seen` lists its changes."""
 
     def make(store=store, **quotas):
         service = LapseSessionService(store, quotas=Quotas(**quotas))
@@ -34,7 +34,7 @@ async def create(service, user="ann", **more):
 
 
 async def created(service, times, user="ann"):
-    """How many of so many creations were let in."""
+    """Return how many of so many creations succeeded."""
     asked = (create(service, user) for _ in range(times))
     results = await asyncio.gather(*asked, return_exceptions=True)
     refused = [error for error in results if isinstance(error, TooManyCreatesError)]
@@ -43,14 +43,14 @@ async def created(service, times, user="ann"):
     return len(let_in)
 
 
-async def test_without_quotas_nothing_is_limited(serve):
-    service = serve()
+async def test_creations_are_not_limited_without_quotas(make_service):
+    service = make_service()
     with coming_from(HOME):
         assert await created(service, 40) == 40
 
 
-async def test_a_user_is_refused_and_others_are_not(serve):
-    service = serve(creates_per_user=4)
+async def test_a_user_over_the_rate_limit_is_refused_and_others_are_not(make_service):
+    service = make_service(creates_per_user=4)
     assert await created(service, 9) == 4
     with pytest.raises(TooManyCreatesError, match=r"this user has .* 4 a minute") as refused:
         await create(service)
@@ -59,8 +59,8 @@ async def test_a_user_is_refused_and_others_are_not(serve):
     assert service.admission.refused == {Drawer.USER: 11}
 
 
-async def test_an_address_is_refused_whoever_asks(serve):
-    service = serve(creates_per_address=4)
+async def test_an_address_over_the_rate_limit_is_refused_for_every_user(make_service):
+    service = make_service(creates_per_address=4)
     with coming_from(HOME):
         assert await created(service, 3) + await created(service, 3, "bob") == 4
     with coming_from(parse_address("203.0.113.8")):
@@ -69,29 +69,31 @@ async def test_an_address_is_refused_whoever_asks(serve):
     assert service.admission.refused == {Drawer.ADDRESS: 2}
 
 
-async def test_all_are_refused_at_the_ceiling(serve):
-    service = serve(creates=4)
+async def test_every_user_is_refused_over_the_total_rate_limit(make_service):
+    service = make_service(creates=4)
     assert await created(service, 3) + await created(service, 3, "bob") == 4
     assert service.admission.refused == {Drawer.ALL: 2}
 
 
 @pytest.mark.parametrize(("role", "let_in"), [(Role.USER, 2), (Role.SERVICE, 5)])
-async def test_the_address_of_a_service_is_not_counted(serve, role, let_in):
-    service = serve(creates_per_address=2, waiting_per_address=2)
+async def test_creations_by_a_service_do_not_count_for_its_address(make_service, role, let_in):
+    service = make_service(creates_per_address=2, waiting_per_address=2)
     with coming_from(HOME), acting(Principal("pat", role)):
         assert await created(service, 5, "pat") == let_in
     assert len(await service.store.list("app", "pat")) == let_in
 
 
-async def test_replicas_share_what_is_allowed(serve, pair):
+async def test_replicas_share_one_rate_limit(make_service, two_stores):
     """Seen to fail with turns that each replica keeps for itself."""
-    one, other = (serve(store, creates_per_user=3) for store in pair)
+    one, other = (make_service(store, creates_per_user=3) for store in two_stores)
     counts = await asyncio.gather(created(one, 20), created(other, 20))
     assert sum(counts) == 3
 
 
-async def test_who_was_refused_is_refused_again_without_a_word_to_the_store(serve, monkeypatch):
-    service = serve(creates_per_user=1)
+async def test_a_caller_that_was_refused_is_refused_again_without_asking_the_store(
+    make_service, monkeypatch
+):
+    service = make_service(creates_per_user=1)
     assert await created(service, 2) == 1
 
     async def never(*_args, **_kwargs):
@@ -101,8 +103,8 @@ async def test_who_was_refused_is_refused_again_without_a_word_to_the_store(serv
     assert await created(service, 5) == 0
 
 
-async def test_what_exceeds_the_quota_expires_and_is_told(serve):
-    service = serve(waiting_per_user=2)
+async def test_waiting_sessions_over_the_quota_expire_and_the_change_is_published(make_service):
+    service = make_service(waiting_per_user=2)
     ids = [await create(service) for _ in range(4)]
     await create(service, "bob")
     expired = [c.record.key.session_id for c in service.seen if c.kind is ChangeKind.EXPIRED]
@@ -110,8 +112,8 @@ async def test_what_exceeds_the_quota_expires_and_is_told(serve):
     assert service.admission.exceeded == 2
 
 
-async def test_what_an_address_exceeds_its_quota_by_expires(serve):
-    service = serve(waiting_per_address=2)
+async def test_waiting_sessions_over_the_quota_of_an_address_expire(make_service):
+    service = make_service(waiting_per_address=2)
     with coming_from(HOME):
         for user in ("u1", "u2", "u3", "u4"):
             await create(service, user)
@@ -123,8 +125,8 @@ async def test_what_an_address_exceeds_its_quota_by_expires(serve):
     ]
 
 
-async def test_a_creation_stands_where_what_exceeds_cannot_be_expired(serve, monkeypatch):
-    service = serve(waiting_per_user=1)
+async def test_a_creation_succeeds_even_if_expiring_the_excess_fails(make_service, monkeypatch):
+    service = make_service(waiting_per_user=1)
 
     async def fails(*_args, **_kwargs):
         raise StoreUnavailableError("away")
@@ -138,8 +140,8 @@ async def test_a_creation_stands_where_what_exceeds_cannot_be_expired(serve, mon
     assert len(await service.store.list("app", "ann")) == 1
 
 
-async def test_a_creation_of_the_legacy_endpoint_counts_and_one_it_finds_does_not(serve):
-    service = serve(creates_per_user=2, waiting_per_user=1)
+async def test_the_legacy_endpoint_counts_a_creation_and_not_a_session_that_it_finds(make_service):
+    service = make_service(creates_per_user=2, waiting_per_user=1)
     for name in ("s1", "s1", "s2", "s2"):
         await service.ensure_legacy_session(SessionKey("app", "ann", name))
     with pytest.raises(TooManyCreatesError):
@@ -154,8 +156,8 @@ async def test_a_creation_of_the_legacy_endpoint_counts_and_one_it_finds_does_no
 # Reuse.
 
 
-async def test_a_creation_that_asks_for_it_comes_to_the_newest_empty_session(serve):
-    service = serve(creates_per_user=2)
+async def test_a_creation_with_reuse_returns_the_newest_empty_session(make_service):
+    service = make_service(creates_per_user=2)
     await create(service)
     newest = await create(service)
     assert [await create(service, reuse=True) for _ in range(5)] == [newest] * 5
@@ -163,16 +165,16 @@ async def test_a_creation_that_asks_for_it_comes_to_the_newest_empty_session(ser
     assert [change.kind for change in service.seen[2:]] == [ChangeKind.EXTENDED] * 5
 
 
-async def test_reuse_may_be_the_rule_and_be_refused(serve):
-    service = serve(reuse=True)
+async def test_reuse_may_be_the_default_and_a_creation_may_decline_it(make_service):
+    service = make_service(reuse=True)
     one = await create(service)
     assert await create(service) == one
     assert await create(service, "bob") != one
     assert await create(service, reuse=False) != one
 
 
-async def test_who_names_an_id_or_state_gets_a_session_of_their_own(serve):
-    service = serve(reuse=True)
+async def test_a_creation_with_an_id_or_state_reuses_no_session(make_service):
+    service = make_service(reuse=True)
     one = await create(service)
     assert await create(service, session_id="mine") == "mine"
     assert await create(service, state={"a": 1}) not in {one, "mine"}
@@ -182,8 +184,8 @@ async def test_who_names_an_id_or_state_gets_a_session_of_their_own(serve):
     assert await create(service, state={}, session_id=" ") == one
 
 
-async def test_a_reused_session_is_the_same_to_adk(serve):
-    service = serve(reuse=True)
+async def test_a_reused_session_looks_new_to_adk(make_service):
+    service = make_service(reuse=True)
     made = await service.create_session(app_name="app", user_id="ann")
     await create(service, "bob", state={"app:tone": "dry"}, session_id="x")
     there = await service.create_session(app_name="app", user_id="ann", ttl_minutes=90)
@@ -193,6 +195,6 @@ async def test_a_reused_session_is_the_same_to_adk(serve):
     assert record.ttl == timedelta(minutes=90)
 
 
-async def test_reuse_is_true_or_false(serve):
+async def test_a_value_for_reuse_that_is_not_a_boolean_is_refused(make_service):
     with pytest.raises(InvalidValueError, match="reuse: must be true or false"):
-        await create(serve(), reuse="yes")
+        await create(make_service(), reuse="yes")

@@ -20,7 +20,7 @@ RSS_GROWTH = 24 * 1024
 
 
 @pytest.fixture(scope="module")
-def limited(tmp_path_factory) -> Server:
+def limited_server(tmp_path_factory) -> Server:
     """Return a server with quotas; its users are new in each test."""
     with serving(
         tmp_path_factory.mktemp("limited"),
@@ -44,9 +44,9 @@ def ways(server: Server, user: str) -> list:
 
 
 @pytest.mark.parametrize("way", range(5))
-def test_every_way_to_create_a_session_is_limited(limited, way):
+def test_every_way_to_create_a_session_is_limited(limited_server, way):
     """Seen to fail where a route creates in the store itself."""
-    create = ways(limited, f"way{way}")[way]
+    create = ways(limited_server, f"way{way}")[way]
     answers = [create(number) for number in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
     for answer in answers[3:]:
@@ -54,55 +54,61 @@ def test_every_way_to_create_a_session_is_limited(limited, way):
         assert "created as many sessions as are allowed" in answer.json()["detail"]
 
 
-def test_of_mixed_ways_one_limit_counts(limited):
-    statuses = [way(9).status_code for way in ways(limited, "mixed")]
+def test_one_limit_counts_creations_by_every_route_together(limited_server):
+    statuses = [way(9).status_code for way in ways(limited_server, "mixed")]
     assert sorted(statuses) == [200, 200, 200, 429, 429]
 
 
-def test_a_session_that_is_there_can_be_run_whatever_was_created(limited):
-    base = limited.path(user="full")
-    ids = [limited.client.post(base).json().get("id") for _ in range(4)]
+def test_a_run_on_an_existing_session_is_not_limited_by_creations(limited_server):
+    base = limited_server.path(user="full")
+    ids = [limited_server.client.post(base).json().get("id") for _ in range(4)]
     assert ids[3] is None
     for session_id in ids[:3]:
-        answer = limited.client.post(f"{base}/{session_id}/run", json={"message": "hello"})
+        answer = limited_server.client.post(f"{base}/{session_id}/run", json={"message": "hello"})
         assert answer.status_code == 200, answer.text
 
 
-def test_over_the_quota_the_oldest_empty_session_expires(limited):
-    base = limited.path(user="many")
-    ids = [limited.client.post(base).json()["id"] for _ in range(3)]
-    statuses = [limited.client.get(f"{base}/{name}/lifecycle").json()["status"] for name in ids]
+def test_over_the_quota_the_oldest_empty_session_expires(limited_server):
+    base = limited_server.path(user="many")
+    ids = [limited_server.client.post(base).json()["id"] for _ in range(3)]
+    statuses = [
+        limited_server.client.get(f"{base}/{name}/lifecycle").json()["status"] for name in ids
+    ]
     assert statuses == ["expired", "waiting", "waiting"]
-    assert [one["id"] for one in limited.client.get(base).json()] == ids[1:]
-    assert limited.metric("lapse_sessions_over_quota_total") >= 1
+    assert [one["id"] for one in limited_server.client.get(base).json()] == ids[1:]
+    assert limited_server.metric("lapse_sessions_over_quota_total") >= 1
 
 
-def test_a_create_may_come_to_the_newest_empty_session(limited):
-    base = limited.path(user="again")
-    made = limited.client.post(base).json()["id"]
+def test_a_create_request_with_reuse_returns_the_newest_empty_session(limited_server):
+    base = limited_server.path(user="again")
+    made = limited_server.client.post(base).json()["id"]
     reuse = {"options": {"reuse": True}}
-    assert [limited.client.post(base, json=reuse).json()["id"] for _ in range(5)] == [made] * 5
-    wrong = limited.client.post(base, json={"options": {"reuse": "yes"}})
+    assert [limited_server.client.post(base, json=reuse).json()["id"] for _ in range(5)] == [
+        made
+    ] * 5
+    wrong = limited_server.client.post(base, json={"options": {"reuse": "yes"}})
     assert (wrong.status_code, "reuse" in wrong.json()["detail"]) == (400, True)
 
 
-def test_a_flood_leaves_no_more_than_is_allowed_and_no_memory(limited):
+def test_a_flood_of_creations_leaves_only_what_the_quota_allows_and_no_memory_growth(
+    limited_server,
+):
     """Also no log: seen to fail, by a traceback for each, with an error that ADK does not know."""
-    base = limited.path(user="flood")
+    base = limited_server.path(user="flood")
     for _ in range(100):
-        limited.client.post(base)
-    before, logged = resident(limited), limited.log_file.stat().st_size
-    statuses = [limited.client.post(base).status_code for _ in range(FLOOD)]
+        limited_server.client.post(base)
+    before, logged = resident(limited_server), limited_server.log_file.stat().st_size
+    statuses = [limited_server.client.post(base).status_code for _ in range(FLOOD)]
     assert set(statuses) <= {200, 429}
     assert statuses.count(429) >= FLOOD - 20
-    assert resident(limited) - before < RSS_GROWTH
-    assert limited.log_file.stat().st_size - logged < 10_000
-    with closing(sqlite3.connect(limited.folder / "lapse.db")) as connection:
+    assert resident(limited_server) - before < RSS_GROWTH
+    assert limited_server.log_file.stat().st_size - logged < 10_000
+    with closing(sqlite3.connect(limited_server.folder / "lapse.db")) as connection:
         query = "SELECT status, count(*) FROM lapse_lobby WHERE user_id = 'flood' GROUP BY status"
         rows = dict(connection.execute(query).fetchall())
     assert rows["waiting"] == 2
     assert sum(rows.values()) < 40
-    assert limited.metric('lapse_creates_refused_total{limit="user"}') >= FLOOD - 20
+    assert limited_server.metric('lapse_creates_refused_total{limit="user"}') >= FLOOD - 20
 
 
 def resident(server: Server) -> int:
@@ -130,7 +136,7 @@ created_from.users = 0
 
 @pytest.fixture
 async def own_app():
-    """Makes an application that creates sessions, two a minute from each address."""
+    """A function that makes an application with two creations a minute for each address."""
     services = []
 
     def make(*proxies: str) -> FastAPI:
@@ -151,7 +157,7 @@ async def own_app():
         await service.close()
 
 
-async def test_creations_are_counted_by_the_peers_address(own_app):
+async def test_creations_are_counted_by_the_address_of_the_peer(own_app):
     app = own_app()
     assert [await created_from(app, "203.0.113.9") for _ in range(3)] == [200, 200, 429]
     assert await created_from(app, "203.0.113.8") == 200
@@ -159,7 +165,7 @@ async def test_creations_are_counted_by_the_peers_address(own_app):
     assert await created_from(app, "2001:db8:0:1::") == 200
 
 
-async def test_a_forged_header_buys_nothing(own_app):
+async def test_a_forged_forwarding_header_does_not_evade_the_limit(own_app):
     """Seen to fail with the leftmost address of the header."""
     app = own_app()
     statuses = [await created_from(app, "203.0.113.9", f"198.51.100.{n}") for n in range(3)]
@@ -177,7 +183,7 @@ async def test_behind_a_trusted_proxy_each_client_has_its_own_limit(own_app):
     assert statuses == [200] * 4
 
 
-async def test_an_operator_is_told_once_of_a_proxy_that_is_not_trusted(own_app, caplog):
+async def test_a_warning_about_an_untrusted_proxy_is_logged_once(own_app, caplog):
     app = own_app()
     for number in range(3):
         await created_from(app, "10.0.0.1", f"198.51.100.{number}")

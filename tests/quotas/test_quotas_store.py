@@ -1,9 +1,9 @@
-"""Quotas of creation, on every store: turns, what exceeds the waiting ones, and reuse."""
+"""Rate limits, quotas of waiting sessions, and reuse, on every store."""
 
 import asyncio
 from datetime import timedelta
 
-from backends import HOUR, NO_STATE, T0, TICK, TTL, by, create, ids, key, message, note, use
+from backends import HOUR, NO_STATE, T0, TICK, TTL, create, ids, key, message, note, store_at, use
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Status
 from lapse.quotas.rules import Bucket, Draw, Drawer
 
@@ -14,14 +14,14 @@ HOME = Bucket.of(Drawer.ADDRESS, "home", 30)
 ALL = Bucket.of(Drawer.ALL, "", 60)
 
 
-async def drawn(store, buckets, times, now=T0):
-    """How often one may draw, of so many tries."""
+async def count_draws(store, buckets, times, now=T0):
+    """Return how many of so many draws succeeded."""
     draws = [await store.at(now).draw(buckets) for _ in range(times)]
     return sum(not one.wait for one in draws)
 
 
 async def excess(store, *, user=None, site=None, name="s1", site_name="home", now=T0):
-    expired = await by(store, now).expire_excess(
+    expired = await store_at(store, now).expire_excess(
         key(name), site=site_name, per_user=user, per_site=site
     )
     return sorted(change.record.key.session_id for change in expired.changes)
@@ -34,51 +34,51 @@ async def create_at(store, where, *, now=T0, site="home", ttl=TTL):
 # Draws.
 
 
-async def test_a_bucket_gives_all_it_holds_and_then_as_fast_as_it_fills(store):
-    assert await drawn(store, [ANN], 15) == 10
+async def test_a_bucket_gives_its_burst_and_then_its_rate(store):
+    assert await count_draws(store, [ANN], 15) == 10
     assert await store.at(T0).draw([ANN]) == Draw(6 * SECOND, ANN.name)
     assert await store.at(T0 + 6 * SECOND - TICK).draw([ANN]) == Draw(TICK, ANN.name)
-    assert await drawn(store, [ANN], 3, T0 + 6 * SECOND) == 1
-    assert await drawn(store, [ANN], 15, T0 + MINUTE) == 9
-    assert await drawn(store, [ANN], 15, T0 + 9 * MINUTE) == 10
+    assert await count_draws(store, [ANN], 3, T0 + 6 * SECOND) == 1
+    assert await count_draws(store, [ANN], 15, T0 + MINUTE) == 9
+    assert await count_draws(store, [ANN], 15, T0 + 9 * MINUTE) == 10
 
 
-async def test_where_one_bucket_is_empty_none_is_drawn_from(store):
+async def test_no_bucket_is_drawn_from_if_one_of_them_is_empty(store):
     bob = Bucket.of(Drawer.USER, "bob", 10)
-    assert await drawn(store, [ANN, HOME, ALL], 15) == 10
-    assert await drawn(store, [bob, HOME, ALL], 5) == 5
+    assert await count_draws(store, [ANN, HOME, ALL], 15) == 10
+    assert await count_draws(store, [bob, HOME, ALL], 5) == 5
     eve = Bucket.of(Drawer.USER, "eve", 100)
-    assert await drawn(store, [eve, HOME, ALL], 99) == 15
+    assert await count_draws(store, [eve, HOME, ALL], 99) == 15
     assert await store.at(T0).draw([eve, HOME, ALL]) == Draw(2 * SECOND, HOME.name)
     elsewhere = Bucket.of(Drawer.ADDRESS, "elsewhere", 99)
-    assert await drawn(store, [eve, elsewhere, ALL], 99) == 30
+    assert await count_draws(store, [eve, elsewhere, ALL], 99) == 30
     assert (await store.at(T0).draw([ALL])).bucket == "all"
 
 
-async def test_the_bucket_that_takes_longest_is_told(store):
+async def test_a_refusal_names_the_bucket_that_takes_longest_to_fill(store):
     slow = Bucket.of(Drawer.USER, "ann", 1)
     await store.at(T0).draw([slow, ALL])
     assert await store.at(T0).draw([slow, ALL]) == Draw(MINUTE, slow.name)
 
 
-async def test_of_turns_taken_at_once_no_more_are_given_than_there_are(pair):
-    calls = (pair[n % 2].at(T0).draw([ANN, ALL]) for n in range(60))
+async def test_concurrent_draws_never_take_more_than_the_bucket_holds(two_stores):
+    calls = (two_stores[n % 2].at(T0).draw([ANN, ALL]) for n in range(60))
     draws = await asyncio.gather(*calls)
     assert sum(not one.wait for one in draws) == 10
 
 
 async def test_full_buckets_are_forgotten_and_others_are_not(store):
-    await drawn(store, [ANN], 10)
+    await count_draws(store, [ANN], 10)
     await store.at(T0).draw([HOME])
     await store.at(T0 + 10 * SECOND).forget_buckets()
-    assert await drawn(store, [ANN], 10, T0 + 12 * SECOND) == 2
-    assert await drawn(store, [HOME], 99, T0 + 12 * SECOND) == 30
+    assert await count_draws(store, [ANN], 10, T0 + 12 * SECOND) == 2
+    assert await count_draws(store, [HOME], 99, T0 + 12 * SECOND) == 30
 
 
 # What exceeds a quota.
 
 
-async def test_the_oldest_of_a_user_expire_and_the_newest_stay(store):
+async def test_over_a_users_quota_the_oldest_sessions_expire_and_the_newest_stay(store):
     for number in range(7):
         where = key(f"s{number}", app="app" if number > 1 else "made-up")
         await create(store, where, now=T0 + number * SECOND)
@@ -90,7 +90,9 @@ async def test_the_oldest_of_a_user_expire_and_the_newest_stay(store):
     assert await ids(store, now, "bob") == ["s1"]
 
 
-async def test_what_goes_is_an_expiry_without_lateness_restorable_for_an_hour(store):
+async def test_a_session_over_the_quota_expires_without_lateness_and_is_restorable_for_an_hour(
+    store,
+):
     await create(store, "old", state={"a": 1})
     await create(store, "new", now=T0 + SECOND)
     now = T0 + MINUTE
@@ -105,7 +107,7 @@ async def test_what_goes_is_an_expiry_without_lateness_restorable_for_an_hour(st
     assert (await store.at(now + HOUR - TICK).read(key("old"))).state == {"a": 1}
 
 
-async def test_without_a_horizon_what_goes_goes_for_good(open_store):
+async def test_without_a_horizon_a_session_over_the_quota_is_gone_for_good(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store, "old")
     await create(store, "new", now=T0 + SECOND)
@@ -113,7 +115,7 @@ async def test_without_a_horizon_what_goes_goes_for_good(open_store):
     assert (await store.at(T0 + MINUTE).purge_due(9)).value == 1
 
 
-async def test_used_sessions_never_go_and_do_not_count(store):
+async def test_used_sessions_do_not_count_for_a_quota_and_never_expire_by_it(store):
     for number in range(6):
         await use(store, f"used{number}")
     await create(store, "a")
@@ -123,7 +125,7 @@ async def test_used_sessions_never_go_and_do_not_count(store):
     assert len(await ids(store, T0 + MINUTE)) == 7
 
 
-async def test_a_session_with_activity_outlives_younger_ones_without(store):
+async def test_a_session_with_activity_outlives_younger_sessions_without(store):
     """Seen to fail when only the creation counts."""
     for number, name in enumerate(("typed", "noted", "given", "idle1", "idle2", "idle3")):
         await create(store, name, now=T0 + number * SECOND)
@@ -136,7 +138,7 @@ async def test_a_session_with_activity_outlives_younger_ones_without(store):
     assert await excess(store, user=1, now=later) == ["given", "typed"]
 
 
-async def test_the_oldest_from_one_address_expire_whoevers_they_are(store):
+async def test_over_the_quota_of_an_address_its_oldest_sessions_of_any_user_expire(store):
     for number in range(5):
         where = key(f"s{number}", user=f"u{number}", app=f"a{number % 2}")
         await create_at(store, where, now=T0 + number * SECOND)
@@ -148,7 +150,7 @@ async def test_the_oldest_from_one_address_expire_whoevers_they_are(store):
     assert await excess(store, user=9, site=1, site_name=None, now=now) == []
 
 
-async def test_the_address_is_forgotten_with_the_first_message(store):
+async def test_the_first_message_deletes_the_site_of_a_session(store):
     await create_at(store, key("s1"))
     await create_at(store, key("s2"), now=T0 + SECOND)
     revision = (await store.at(T0).read(key("s1"))).revision
@@ -156,7 +158,7 @@ async def test_the_address_is_forgotten_with_the_first_message(store):
     assert await excess(store, site=1, now=T0 + MINUTE) == []
 
 
-async def test_both_quotas_are_kept_at_once(store):
+async def test_the_quotas_of_user_and_address_hold_at_once(store):
     await create_at(store, key("mine-far"), site="away")
     await create_at(store, key("mine-home"), now=T0 + SECOND)
     await create_at(store, key("theirs-home", user="bob"), now=T0 + SECOND)
@@ -164,14 +166,14 @@ async def test_both_quotas_are_kept_at_once(store):
     assert await excess(store, user=2, site=2, now=T0 + MINUTE) == ["mine-far", "mine-home"]
 
 
-async def test_due_sessions_are_the_sweepers_and_do_not_count(store):
+async def test_due_sessions_do_not_count_for_a_quota(store):
     await create(store, "due", ttl=TICK)
     await create(store, "living", now=T0 + SECOND)
     assert await excess(store, user=1, now=T0 + SECOND) == []
     assert (await store.at(T0 + SECOND).expire_due(9)).value == 1
 
 
-async def test_a_session_that_stock_adk_made_as_well_is_kept(store, stock):
+async def test_a_session_that_stock_adk_also_made_does_not_expire_by_a_quota(store, stock):
     await create(store, "old", now=None)
     await create(store, "new", now=None)
     await stock.rows("UPDATE lapse_lobby SET app_name = 'x' WHERE session_id = 'old'")
@@ -181,43 +183,44 @@ async def test_a_session_that_stock_adk_made_as_well_is_kept(store, stock):
     assert (await store.lifecycle(key("old"))).status is Status.ORPHAN
 
 
-async def test_nothing_expires_while_clean_up_is_switched_off(open_store):
+async def test_no_session_over_the_quota_expires_while_clean_up_is_disabled(open_store):
     store = await open_store(enforced=False)
     for name in ("a", "b", "c"):
         await create(store, name)
     assert await excess(store, user=1, site=1) == []
 
 
-async def test_after_creations_at_once_as_many_are_left_as_are_allowed(pair):
+async def test_concurrent_creations_leave_as_many_waiting_sessions_as_allowed(two_stores):
     """Seen to fail when a creation looks for what exceeds before it is committed."""
 
     async def create_one(number):
-        store = pair[number % 2]
+        store = two_stores[number % 2]
         await create(store, f"s{number}", now=None)
         await store.expire_excess(key(), site=None, per_user=3, per_site=None)
 
     await asyncio.gather(*(create_one(number) for number in range(20)))
-    assert len(await pair[0].list("app", "ann")) == 3
+    assert len(await two_stores[0].list("app", "ann")) == 3
 
 
-async def test_a_message_survives_whoever_exceeds_its_users_quota(pair):
+async def test_a_message_survives_concurrent_creations_over_its_users_quota(two_stores):
     """Seen to fail with an expiry that does not repeat the condition under the row's lock."""
     for number in range(6):
-        names = [f"{number}-{place}" for place in range(8)]
-        revisions = [await create(pair[0], name, now=None) for name in names]
+        names = [f"{number}-{position}" for position in range(8)]
+        revisions = [await create(two_stores[0], name, now=None) for name in names]
         calls = [
-            pair[place % 2].append(
+            two_stores[position % 2].append(
                 key(name), message(f"m{name}", at=revision.update_time), revision
             )
-            for place, (name, revision) in enumerate(zip(names, revisions, strict=True))
+            for position, (name, revision) in enumerate(zip(names, revisions, strict=True))
         ]
         over = [
-            store.expire_excess(key(), site=None, per_user=1, per_site=None) for store in pair * 2
+            store.expire_excess(key(), site=None, per_user=1, per_site=None)
+            for store in two_stores * 2
         ]
         mixed = [call for both in zip(calls[:4], over, strict=True) for call in both]
         await asyncio.gather(*mixed, *calls[4:])
         for name in names:
-            assert (await pair[1].lifecycle(key(name))).status is Status.USED
+            assert (await two_stores[1].lifecycle(key(name))).status is Status.USED
 
 
 async def tallied(store, moment):
@@ -227,7 +230,7 @@ async def tallied(store, moment):
     return counts, {tally.status: tally.sessions for tally in overview.tallies if tally.sessions}
 
 
-async def test_what_exceeds_and_what_is_reused_is_counted_like_every_change(store):
+async def test_expiries_by_quota_and_reuses_are_counted_like_every_change(store):
     for number in range(4):
         await create(store, f"s{number}", now=T0 + number * SECOND)
     await excess(store, user=2, now=T0 + MINUTE)
@@ -246,7 +249,7 @@ async def reuse(store, *, now=T0, ttl=TTL, metadata=None):
     return None if found.value is None else (found.value.session_id, *found.changes)
 
 
-async def test_the_newest_session_as_good_as_new_is_given_a_fresh_ttl(store):
+async def test_reuse_gives_the_newest_untouched_session_a_fresh_ttl(store):
     for number in range(3):
         await create(store, f"s{number}", now=T0 + number * SECOND)
     now = T0 + MINUTE
@@ -257,7 +260,7 @@ async def test_the_newest_session_as_good_as_new_is_given_a_fresh_ttl(store):
     assert change.record.expires_at == now + TTL
 
 
-async def test_only_a_session_as_good_as_new_is_reused(store):
+async def test_only_an_untouched_session_is_reused(store):
     assert await reuse(store) is None
     await use(store, "used")
     await create(store, "stated", state={"a": 1})
@@ -274,7 +277,7 @@ async def test_only_a_session_as_good_as_new_is_reused(store):
     assert name == "described"
 
 
-async def test_a_reused_session_has_the_ttl_that_was_asked_for_and_no_nearer_deadline(store):
+async def test_a_reused_session_gets_the_requested_ttl_and_never_a_nearer_deadline(store):
     await create(store)
     _, change = await reuse(store, ttl=HOUR)
     assert (change.record.ttl, change.record.expires_at) == (HOUR, T0 + HOUR)
@@ -289,15 +292,15 @@ async def test_a_session_too_old_for_a_whole_ttl_is_not_reused(store):
     assert await reuse(store, now=late + TICK) is None
 
 
-async def test_a_session_is_reused_or_used_never_both(pair):
+async def test_a_session_gets_reused_or_a_first_message_never_both(two_stores):
     """Seen to fail when the condition is not repeated where the row is changed."""
     for number in range(6):
         where = key(f"s{number}")
-        revision = await create(pair[0], where, now=None)
+        revision = await create(two_stores[0], where, now=None)
         _, found = await asyncio.gather(
-            pair[0].append(where, message(at=revision.update_time), revision),
-            pair[1].reuse_waiting(key(), ttl=TTL, metadata={}),
+            two_stores[0].append(where, message(at=revision.update_time), revision),
+            two_stores[1].reuse_waiting(key(), ttl=TTL, metadata={}),
         )
-        record = await pair[0].lifecycle(where)
+        record = await two_stores[0].lifecycle(where)
         assert (record.status, record.expires_at) == (Status.USED, None)
         assert all(change.record.status is Status.WAITING for change in found.changes)

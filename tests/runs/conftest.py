@@ -1,4 +1,4 @@
-"""Servers of an agent that walks as it is told: two replicas on each store, and a strict one."""
+"""Servers of the agent `walker`: two replicas on each store, and one with low limits."""
 
 from contextlib import ExitStack
 
@@ -10,8 +10,8 @@ from serving import serving
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
-def replicas(request, tmp_path_factory):
-    """Start servers on one store: each call of the fixture's value gives one more."""
+def start_replica(request, tmp_path_factory):
+    """A function that starts one more server on the same store."""
     folder = tmp_path_factory.mktemp(f"runs-{request.param}")
     with ExitStack() as stack:
         settings = {"LAPSE_RUNS_PER_USER": "1000"}  # all tests are of one user
@@ -25,14 +25,14 @@ def replicas(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def servers(replicas):
+def servers(start_replica):
     """Two servers on one store."""
-    return replicas(), replicas()
+    return start_replica(), start_replica()
 
 
 @pytest.fixture(scope="session")
-def strict(tmp_path_factory):
-    """A server whose runs are few and short."""
+def strict_server(tmp_path_factory):
+    """A server with low limits for the number and the length of runs."""
     limits = {
         "LAPSE_RUN_SECONDS": "2",
         "LAPSE_RUNS_PER_PROCESS": "3",

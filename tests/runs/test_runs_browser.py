@@ -1,4 +1,4 @@
-"""An EventSource in a real browser: it reads a run, is cut, and resumes on another replica."""
+"""An EventSource in a real browser reads a run, loses its stream and resumes on another replica."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from playwright.async_api import async_playwright
 
-from run_reading import begin, fresh, path
+from run_reading import begin, new_session_id, path
 
 CHROMIUM = shutil.which("chromium")
 
@@ -34,7 +34,7 @@ READ = """path => {
 
 
 class Line:
-    """A line between the browser and a server that can be cut, and led elsewhere."""
+    """A proxy between the browser and a server that can cut the connection or change the server."""
 
     def __init__(self, target):
         self.target = target
@@ -69,7 +69,7 @@ class Line:
 
 @asynccontextmanager
 async def browsing(target):
-    """Give a page of a server, and the line to it."""
+    """Yield a page of a server, and the proxy between them."""
     line = Line(target)
     listening = await asyncio.start_server(line.serve, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
@@ -91,10 +91,10 @@ async def until(page, condition):
     await page.wait_for_function(f"window.seen.some(one => {condition})")
 
 
-@pytest.mark.parametrize("replicas", ["sqlite"], indirect=True)
-async def test_a_browser_reads_a_run_is_cut_and_resumes(servers, tmp_path):
+@pytest.mark.parametrize("start_replica", ["sqlite"], indirect=True)
+async def test_a_browser_whose_stream_is_cut_resumes_the_run(servers, tmp_path):
     """Seen to fail when the frames carry no ids: the browser then has the first step twice."""
-    session = fresh()
+    session = new_session_id()
     run_id = begin(servers[0], session, f"gated 3 {tmp_path}")
     async with browsing(servers[0].url) as (page, line):
         await page.evaluate(READ, path(session))

@@ -1,24 +1,35 @@
-"""Runs that do not end well: processes that die, agents that fail, never end, or will not end."""
+"""Runs that fail: the process dies, or the agent raises, never ends or ignores cancellation."""
 
 import signal
 
 import pytest
 
-from run_reading import AGENTS, begin, fresh, path, post, read, reading, status, steps, walked
+from run_reading import (
+    AGENTS,
+    begin,
+    expected_steps,
+    new_session_id,
+    path,
+    post,
+    read,
+    reading,
+    status,
+    steps_of,
+)
 from serving import eventually, serving
 
 
 def says_again(server, session):
     """Return whether the session takes the next message and answers it."""
     begin(server, session, "walk 2", ifBusy="queue")
-    return steps(read(server, session)) == walked(2)
+    return steps_of(read(server, session)) == expected_steps(2)
 
 
 def test_a_run_whose_process_died_is_interrupted_and_the_session_goes_on(
-    replicas, servers, tmp_path
+    start_replica, servers, tmp_path
 ):
     """Seen to fail when a stale run is not freed."""
-    survivor, victim, session = servers[0], replicas(), fresh()
+    survivor, victim, session = servers[0], start_replica(), new_session_id()
     run_id = begin(victim, session, f"gated 3 {tmp_path}")
     (tmp_path / "1").touch()
     with reading(survivor, session) as events:
@@ -30,46 +41,46 @@ def test_a_run_whose_process_died_is_interrupted_and_the_session_goes_on(
         assert (refused.status_code, refused.json()["runId"]) == (409, run_id)
         # Whoever reads is told, without asking again.
         (last,) = list(events)
-    assert (last.kind, last.said["error_details"]["error_type"]) == (
+    assert (last.kind, last.document["error_details"]["error_type"]) == (
         "error",
         "RunInterruptedError",
     )
     assert status(survivor, session, run_id) == "interrupted"
-    assert steps(read(survivor, session, run_id=run_id)) == walked(1)
+    assert steps_of(read(survivor, session, run_id=run_id)) == expected_steps(1)
     assert [event.kind for event in read(survivor, session, first.id)] == ["error"]
     assert says_again(survivor, session)
     assert survivor.lifecycle(session, "walker")["status"] == "used"
 
 
 def test_an_agent_that_raises_ends_its_run_with_adks_error(servers):
-    session = fresh()
+    session = new_session_id()
     run_id = begin(servers[0], session, "fail")
     for server in servers:
         *_, last = events = read(server, session)
-        assert steps(events) == walked(1)
+        assert steps_of(events) == expected_steps(1)
         assert last.kind == "error"
-        assert last.said["error"] == "RuntimeError: the walker fell"
-        assert last.said["error_details"]["error_type"] == "RuntimeError"
+        assert last.document["error"] == "RuntimeError: the walker fell"
+        assert last.document["error_details"]["error_type"] == "RuntimeError"
         assert status(server, session, run_id) == "failed"
     assert says_again(servers[1], session)
 
 
 @pytest.mark.parametrize("order", ["never", "stubborn"])
-def test_a_run_that_takes_too_long_is_ended(strict, order):
+def test_a_run_that_takes_too_long_is_ended(strict_server, order):
     """Seen to fail when an agent that will not end is waited for."""
-    session = fresh()
-    run_id = begin(strict, session, order)
-    events = read(strict, session)
-    assert steps(events) == walked(1)
-    assert events[-1].said["error_details"]["error_type"] == "RunTimedOutError"
-    assert status(strict, session, run_id) == "timed_out"
-    assert says_again(strict, session)
+    session = new_session_id()
+    run_id = begin(strict_server, session, order)
+    events = read(strict_server, session)
+    assert steps_of(events) == expected_steps(1)
+    assert events[-1].document["error_details"]["error_type"] == "RunTimedOutError"
+    assert status(strict_server, session, run_id) == "timed_out"
+    assert says_again(strict_server, session)
 
 
 @pytest.mark.parametrize("where", ["same", "other"])
-def test_a_cancelled_run_ends_for_all_and_leaves_the_session_consistent(servers, where):
+def test_a_cancelled_run_ends_for_every_reader_and_leaves_the_session_consistent(servers, where):
     """Seen to fail without the look at what the heartbeat brings back."""
-    session = fresh()
+    session = new_session_id()
     run_id = begin(servers[0], session, "never")
     with reading(servers[0], session) as events:
         assert next(events).text == "step 1"
@@ -77,15 +88,15 @@ def test_a_cancelled_run_ends_for_all_and_leaves_the_session_consistent(servers,
         answer = server.client.delete(f"{path(session)}/{run_id}")
         assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
         *_, last = events
-    assert last.said["error_details"]["error_type"] == "RunCancelledError"
+    assert last.document["error_details"]["error_type"] == "RunCancelledError"
     assert server.client.delete(f"{path(session)}/{run_id}").json()["status"] == "cancelled"
     stored = server.client.get(server.path(session, "walker")).json()["events"]
     assert stored[0]["content"]["parts"] == [{"text": "never"}]
     assert says_again(servers[1], session)
 
 
-def test_a_run_ends_with_its_session(servers, tmp_path):
-    session = fresh()
+def test_deleting_a_session_ends_its_run(servers, tmp_path):
+    session = new_session_id()
     begin(servers[0], session, f"gated 2 {tmp_path}")
     with reading(servers[0], session) as events:
         assert next(events).text == "1a"
@@ -96,10 +107,10 @@ def test_a_run_ends_with_its_session(servers, tmp_path):
     assert says_again(servers[0], session)
 
 
-def test_shutdown_lets_a_run_finish_and_cancels_what_does_not(replicas, servers, tmp_path):
+def test_shutdown_lets_a_run_finish_and_cancels_what_does_not(start_replica, servers, tmp_path):
     """Seen to fail without the drain: readers are cut without a word, the record says nothing."""
-    leaving = replicas(LAPSE_RUN_GRACE_SECONDS="1")
-    session, endless = fresh(), fresh()
+    leaving = start_replica(LAPSE_RUN_GRACE_SECONDS="1")
+    session, endless = new_session_id(), new_session_id()
     run_id = begin(leaving, session, f"gated 1 {tmp_path}")
     begin(leaving, endless, "never")
     with reading(leaving, session) as events, reading(leaving, endless) as others:
@@ -109,14 +120,16 @@ def test_shutdown_lets_a_run_finish_and_cancels_what_does_not(replicas, servers,
         (tmp_path / "1").touch()
         assert [event.kind for event in events] == ["message", "message", "done"]
         (last,) = others
-        assert last.said["error"] == "RunCancelledError: the server shut down"
+        assert last.document["error"] == "RunCancelledError: the server shut down"
     leaving.process.wait(timeout=20)
     assert status(servers[0], session, run_id) == "done"
-    assert read(servers[0], endless)[-1].said["error_details"]["error_type"] == "RunCancelledError"
+    assert (
+        read(servers[0], endless)[-1].document["error_details"]["error_type"] == "RunCancelledError"
+    )
     assert says_again(servers[0], endless)
 
 
-def test_what_runs_do_is_counted_and_logged_without_their_words(tmp_path):
+def test_runs_are_counted_and_logged_without_their_content(tmp_path):
     with serving(tmp_path, str(AGENTS)) as server:
         session = "a-session-with-a-long-name"
         begin(server, session, "walk 2")

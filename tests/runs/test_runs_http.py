@@ -85,7 +85,7 @@ def test_a_run_may_name_its_session_in_snake_case(server, route):
 
 
 @both
-def test_a_run_does_not_bring_back_what_is_gone_or_never_was(server, route):
+def test_a_run_does_not_resurrect_a_purged_or_unknown_session(server, route):
     deleted = server.short_lived()
     server.client.delete(server.path(deleted))
     assert answers(server, route, deleted) == 404
@@ -93,13 +93,13 @@ def test_a_run_does_not_bring_back_what_is_gone_or_never_was(server, route):
 
 
 @both
-def test_a_run_brings_back_only_its_own_session(server, route):
+def test_a_run_resurrects_only_its_own_session(server, route):
     own, other = server.short_lived(), server.short_lived()
     answers(server, route, own)
     assert server.lifecycle(other)["status"] == "expired"
 
 
-def test_a_streamed_run_shows_partial_answers_and_stores_the_whole(server):
+def test_a_streamed_run_shows_partial_answers_and_stores_the_whole_answer(server):
     session_id = server.create()
     body = server.run_body(session_id, "hey") | {"streaming": True}
     with server.client.stream("POST", "/run_sse", json=body) as response:
@@ -115,7 +115,7 @@ def test_a_streamed_run_shows_partial_answers_and_stores_the_whole(server):
     assert said == ["hey", "heard: hey"]
 
 
-def test_what_the_user_said_stays_when_the_agent_fails(server):
+def test_the_users_message_is_kept_when_the_agent_fails(server):
     session_id = server.short_lived()
     body = server.run_body(session_id, "fail please")
     response = server.client.post("/run_sse", json=body)
@@ -140,20 +140,20 @@ def test_a_live_run_resurrects_its_session_before_adk_looks_for_it(server):
     assert session["state"]["draft"] == "hel"
 
 
-def test_connecting_a_live_run_alone_resurrects_and_is_no_message(server):
+def test_connecting_a_live_run_resurrects_the_session_and_is_not_a_message(server):
     session_id = server.short_lived()
     with live(server, session_id):
         eventually(lambda: server.lifecycle(session_id)["resurrections"] == 1)
         assert server.lifecycle(session_id)["hasMessages"] is False
 
 
-def test_a_live_run_on_a_session_that_never_was_is_closed_with_the_reason(server):
+def test_a_live_run_on_an_unknown_session_is_closed_with_a_reason(server):
     with live(server, "never-was") as socket, pytest.raises(ConnectionClosedError) as caught:
         socket.recv(timeout=20)
     assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (1002, "Session not found")
 
 
-def test_many_first_messages_at_once_are_all_answered_and_stored(server):
+def test_concurrent_first_messages_are_all_answered_and_stored(server):
     with ThreadPoolExecutor(8) as pool:
         runs = [pool.submit(answers, server, "/run", server.create(), str(n)) for n in range(24)]
     assert [run.result() for run in runs] == [[f"heard: {n}"] for n in range(24)]

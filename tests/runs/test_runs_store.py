@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from backends import T0, TICK, by, create, key, message, use
+from backends import T0, TICK, create, key, message, store_at, use
 from lapse.core.documents import StateDelta
 from lapse.core.errors import RunInFlightError, TooManyRunsError
 from lapse.runs.store import RETENTION, STALE, RunStatus
@@ -14,13 +14,15 @@ from lapse.store.records import EventRecord, NewEvent
 MANY = 99
 
 
-def said(event_id, *, at, invocation="e-m1", author="parrot"):
+def agent_event(event_id, *, at, invocation="e-m1", author="parrot"):
     data = f'{{"author": "{author}", "content": {{"parts": [{{"text": "x"}}]}}}}'
     return NewEvent(EventRecord(event_id, invocation, at, data), StateDelta(), is_message=True)
 
 
 async def begin(store, run_id="r1", session="s1", *, now=T0, max_per_user=MANY, user="ann"):
-    return await by(store, now).begin_run(key(session, user), run_id, max_per_user=max_per_user)
+    return await store_at(store, now).begin_run(
+        key(session, user), run_id, max_per_user=max_per_user
+    )
 
 
 async def test_a_run_begins_and_is_found(store):
@@ -33,7 +35,7 @@ async def test_a_run_begins_and_is_found(store):
     assert await store.at(T0).find_run(key("s2"), "r1") is None
 
 
-async def test_one_run_at_a_time_per_session(store):
+async def test_a_session_has_one_run_at_a_time(store):
     await begin(store)
     with pytest.raises(RunInFlightError) as caught:
         await begin(store, "r2", now=T0 + STALE - TICK)
@@ -41,9 +43,9 @@ async def test_one_run_at_a_time_per_session(store):
     await begin(store, "r2", "s2")
 
 
-async def test_of_runs_begun_at_once_one_is_let_in(pair):
+async def test_one_of_many_runs_begun_at_once_is_accepted(two_stores):
     """Seen to fail without the unique index of runs in flight."""
-    one, other = pair
+    one, other = two_stores
     begun = await asyncio.gather(
         *(begin(store, f"r{n}", now=None) for n, store in enumerate((one, other) * 5)),
         return_exceptions=True,
@@ -53,7 +55,7 @@ async def test_of_runs_begun_at_once_one_is_let_in(pair):
     assert {error.run_id for error in refused} == {won.run_id}
 
 
-async def test_a_run_without_a_heartbeat_is_interrupted_and_gives_way(store):
+async def test_a_run_without_a_heartbeat_is_interrupted_and_the_next_may_begin(store):
     """Seen to fail when the stale run is not freed."""
     await begin(store)
     assert (await store.at(T0 + STALE - TICK).find_run(key())).in_flight
@@ -65,8 +67,8 @@ async def test_a_run_without_a_heartbeat_is_interrupted_and_gives_way(store):
     assert (await store.at(T0 + STALE).find_run(key())).run_id == "r2"
 
 
-async def test_of_many_at_once_one_takes_the_place_of_a_dead_run(pair):
-    one, other = pair
+async def test_one_of_many_concurrent_runs_takes_the_place_of_a_dead_run(two_stores):
+    one, other = two_stores
     await begin(one, "dead")
     begun = await asyncio.gather(
         *(begin(store, f"r{n}", now=T0 + STALE) for n, store in enumerate((one, other) * 5)),
@@ -75,7 +77,7 @@ async def test_of_many_at_once_one_takes_the_place_of_a_dead_run(pair):
     assert sum(isinstance(error, RunInFlightError) for error in begun) == 9
 
 
-async def test_heartbeats_keep_a_run_alive_and_tell_what_became_of_it(store):
+async def test_a_heartbeat_keeps_runs_alive_and_says_which_are_cancelled(store):
     for n in ("1", "2", "3"):
         await begin(store, f"r{n}", f"s{n}")
     await store.at(T0).end_run("r2", RunStatus.DONE)
@@ -87,7 +89,7 @@ async def test_heartbeats_keep_a_run_alive_and_tell_what_became_of_it(store):
     assert await store.at(almost + STALE).beat_runs(["r1"]) == {}
 
 
-async def test_a_run_ends_once(store):
+async def test_a_run_can_be_ended_once(store):
     await begin(store)
     error = {"error": "ValueError: no", "error_details": {"error_type": "ValueError"}}
     until = T0 + timedelta(seconds=3)
@@ -99,7 +101,7 @@ async def test_a_run_ends_once(store):
     await begin(store, "r2", now=until)
 
 
-async def test_cancelling_is_of_the_own_session_and_of_a_run_in_flight(store):
+async def test_only_a_run_in_flight_of_the_same_session_can_be_cancelled(store):
     await begin(store)
     assert await store.at(T0).cancel_run(key("s2"), "r1") is None
     assert await store.at(T0).cancel_run(key(), "never") is None
@@ -108,7 +110,7 @@ async def test_cancelling_is_of_the_own_session_and_of_a_run_in_flight(store):
     assert (await store.at(T0).cancel_run(key(), "r1")).status is RunStatus.DONE
 
 
-async def test_a_user_has_so_many_runs_in_flight(store):
+async def test_the_runs_in_flight_of_a_user_are_bounded(store):
     await begin(store, "r1", "s1", max_per_user=2)
     await begin(store, "r2", "s2", max_per_user=2)
     await begin(store, "r0", "s1", max_per_user=2, user="bob")
@@ -120,11 +122,11 @@ async def test_a_user_has_so_many_runs_in_flight(store):
     await begin(store, "r3", "s3", max_per_user=2, now=T0 + STALE)
 
 
-async def test_news_of_a_run_are_what_its_agent_said_after_an_event(store):
+async def test_the_news_of_a_run_are_its_agents_events_after_a_given_one(store):
     revision = await create(store)
     await begin(store)
     at = [T0 + timedelta(seconds=n) for n in range(6)]
-    words = [message(at=at[0]), *(said(f"a{n}", at=at[n]) for n in (1, 2, 3))]
+    words = [message(at=at[0]), *(agent_event(f"a{n}", at=at[n]) for n in (1, 2, 3))]
     for event in words:
         revision = (await store.at(T0).append(key(), event, revision)).value.revision
     (none,) = await store.at(T0).run_news({"r1": None}, limit=9)
@@ -133,7 +135,7 @@ async def test_news_of_a_run_are_what_its_agent_said_after_an_event(store):
     await store.note_run("r1", "e-m1", at[0])
     await store.at(T0).end_run("r1", RunStatus.DONE, until=at[3])
     # A later run that resumes the invocation is another one.
-    await store.at(T0).append(key(), said("a4", at=at[4]), revision)
+    await store.at(T0).append(key(), agent_event("a4", at=at[4]), revision)
     await begin(store, "r2", now=T0 + TICK)
     await store.note_run("r2", "e-m1", at[4])
 
@@ -155,7 +157,7 @@ async def test_news_of_a_run_are_what_its_agent_said_after_an_event(store):
     assert await store.at(T0).find_run(key(), event_id="never") is None
 
 
-async def test_records_go_with_their_session_and_a_day_after_their_end(store):
+async def test_run_records_are_deleted_with_their_session_or_a_day_after_their_end(store):
     await use(store)
     await begin(store, "r1")
     await store.at(T0).delete(key())

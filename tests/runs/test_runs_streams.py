@@ -1,4 +1,4 @@
-"""Streams of runs: what they show, where they are cut, and that nothing is lost or doubled."""
+"""Streams of runs: their frames, and that a resumed stream loses and repeats nothing."""
 
 import json
 import re
@@ -6,7 +6,17 @@ import socket
 
 import pytest
 
-from run_reading import begin, fresh, got, path, post, read, reading, steps, walked
+from run_reading import (
+    begin,
+    expected_steps,
+    new_session_id,
+    parse_events,
+    path,
+    post,
+    read,
+    reading,
+    steps_of,
+)
 from serving import eventually
 
 
@@ -18,7 +28,7 @@ wherever = pytest.mark.parametrize("where", ["same", "other"])
 
 
 def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(servers, tmp_path):
-    server, session = servers[0], fresh()
+    server, session = servers[0], new_session_id()
     answer = post(server, session, f"gated 2 {tmp_path}")
     told = answer.json()
     assert (told["success"], told["sessionId"], told["status"]) == (True, session, "running")
@@ -27,29 +37,29 @@ def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(server
     assert (record["status"], record["metadata"]["kind"]) == ("used", "legacy-session")
     with server.client.stream("GET", told["stream"]) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
-        events = got(response.iter_lines())
+        events = parse_events(response.iter_lines())
         assert next(events).text == "1a"
         (tmp_path / "1").touch()
         (tmp_path / "2").touch()
         rest = list(events)
     assert [event.text for event in rest[:-1]] == ["1b", "step 1", "2a", "2b", "step 2"]
-    assert (rest[-1].kind, rest[-1].said["runId"]) == ("done", told["runId"])
+    assert (rest[-1].kind, rest[-1].document["runId"]) == ("done", told["runId"])
     assert all(event.id for event in rest)
     assert server.client.get(f"{path(session)}/{told['runId']}").json()["endedAt"]
 
 
 @pytest.mark.parametrize("field", ["query", "newMessage"])
-def test_older_names_of_a_message_and_adks_own_will_do(servers, field):
-    server, session = servers[0], fresh()
+def test_older_names_for_a_message_and_adks_own_are_accepted(servers, field):
+    server, session = servers[0], new_session_id()
     message = {"parts": [{"text": "walk 1"}]} if field == "newMessage" else "walk 1"
     assert server.client.post(path(session), json={field: message}).status_code == 200
-    assert steps(read(server, session)) == walked(1)
+    assert steps_of(read(server, session)) == expected_steps(1)
 
 
 @pytest.mark.parametrize("order", ["walk 2", "artifact", "fail"])
-def test_frames_are_those_of_run_sse_to_the_byte(servers, order):
+def test_frames_equal_those_of_run_sse_byte_for_byte(servers, order):
     """ADK's own stream, the detached one, and the one that is read back from the store."""
-    server, session = servers[0], fresh()
+    server, session = servers[0], new_session_id()
     server.create("walker", sessionId=session)
     body = {
         "appName": "walker",
@@ -67,7 +77,7 @@ def test_frames_are_those_of_run_sse_to_the_byte(servers, order):
 
     assert shape(detached) == shape(plain)
     # And what is stored reads as it was sent.
-    whole = [event for event in got(detached.splitlines()) if "content" in event.said]
+    whole = [event for event in parse_events(detached.splitlines()) if "content" in event.document]
     sent = [event.data for event in whole if not event.is_partial]
     again = read(servers[0], session)
     kept = [event.data for event in again if event.kind == "message" and not event.is_partial]
@@ -88,9 +98,9 @@ def _without_accidents(said, frame):
 
 
 @wherever
-def test_a_cut_stream_goes_on_where_it_was_cut(servers, where, tmp_path):
+def test_a_resumed_stream_continues_after_the_last_frame_received(servers, where, tmp_path):
     """Seen to fail when a resume begins at the run's start, or with the live rest."""
-    session = fresh()
+    session = new_session_id()
     begin(servers[0], session, f"gated 4 {tmp_path}")
     for gate in "12":
         (tmp_path / gate).touch()
@@ -108,13 +118,13 @@ def test_a_cut_stream_goes_on_where_it_was_cut(servers, where, tmp_path):
                 break
     (tmp_path / "4").touch()
     seen += read(replica(servers, where), session, seen[-1].id)
-    assert steps(seen) == walked(4)
+    assert steps_of(seen) == expected_steps(4)
     assert seen[-1].kind == "done"
 
 
 @wherever
 def test_a_stream_cut_in_the_middle_of_partial_text_loses_no_event(servers, where, tmp_path):
-    session = fresh()
+    session = new_session_id()
     begin(servers[0], session, f"gated 2 {tmp_path}")
     with reading(servers[0], session) as events:
         first = next(events)
@@ -123,59 +133,59 @@ def test_a_stream_cut_in_the_middle_of_partial_text_loses_no_event(servers, wher
         (tmp_path / "1").touch()
         (tmp_path / "2").touch()
         rest = list(events)
-    assert steps(rest) == walked(2)
+    assert steps_of(rest) == expected_steps(2)
     if where == "same":
         assert [event.text for event in rest[:2]] == ["1b", "step 1"]
 
 
 @wherever
-def test_a_run_is_read_and_resumed_after_its_end(servers, where):
-    session = fresh()
+def test_a_run_can_be_read_and_resumed_after_its_end(servers, where):
+    session = new_session_id()
     begin(servers[0], session, "walk 5")
     whole = read(servers[0], session)
     server = replica(servers, where)
     again = read(server, session)
-    assert steps(again) == walked(5)
+    assert steps_of(again) == expected_steps(5)
     for event in whole:
         if event.kind == "done":
             answer = server.client.get(path(session), headers={"Last-Event-ID": event.id})
             assert answer.status_code == 204
         elif not event.is_partial:
             number = int(event.text.removeprefix("step "))
-            assert steps(read(server, session, event.id)) == walked(5, number + 1)
+            assert steps_of(read(server, session, event.id)) == expected_steps(5, number + 1)
 
 
 @wherever
-def test_events_of_one_instant_and_of_earlier_ones_keep_their_order(servers, where):
+def test_events_with_equal_or_earlier_timestamps_keep_their_order(servers, where):
     """Seen to fail when the timestamps of a run's events are left as they are."""
-    session = fresh()
+    session = new_session_id()
     begin(servers[0], session, "twins 6")
     whole = read(servers[0], session)
-    assert steps(whole) == walked(6)
+    assert steps_of(whole) == expected_steps(6)
     server = replica(servers, where)
-    assert steps(read(server, session)) == walked(6)
-    assert steps(read(server, session, whole[2].id)) == walked(6, 4)
+    assert steps_of(read(server, session)) == expected_steps(6)
+    assert steps_of(read(server, session, whole[2].id)) == expected_steps(6, 4)
 
 
-def test_a_resume_between_the_two_frames_of_an_event_gives_the_second(servers):
-    session = fresh()
+def test_a_resume_between_the_two_frames_of_an_event_begins_with_the_second(servers):
+    session = new_session_id()
     begin(servers[0], session, "artifact")
     # The stream of the live run, and that of the stored one.
     for whole in (read(servers[0], session), read(servers[1], session)):
         words, artifacts, done, end = whole
-        assert words.said["id"] == artifacts.said["id"] == artifacts.id != words.id
+        assert words.document["id"] == artifacts.document["id"] == artifacts.id != words.id
         for server in servers:
             rest = [one.id for one in read(server, session, artifacts.id)]
             assert rest == [done.id, end.id]
             assert [one.id for one in read(server, session, words.id)] == [artifacts.id, *rest]
 
 
-def test_ten_thousand_events_are_all_there_for_readers_of_every_kind(servers):
-    session = fresh()
+def test_readers_of_every_kind_get_all_of_ten_thousand_events(servers):
+    session = new_session_id()
     number = 10_000 if "sqlite" in str(servers[0].folder) else 2_500
     begin(servers[0], session, f"flood {number}")
     here = _read_all(servers[0], session)
-    assert steps(here) == walked(number // 5)
+    assert steps_of(here) == expected_steps(number // 5)
     there = read(servers[1], session)
     stored = [event.id for event in here if event.kind == "done" or not event.is_partial]
     assert [event.id for event in there] == stored
@@ -183,10 +193,10 @@ def test_ten_thousand_events_are_all_there_for_readers_of_every_kind(servers):
     assert [event.id for event in read(servers[0], session, late)] == stored[235:]
 
 
-@pytest.mark.parametrize("replicas", ["sqlite"], indirect=True)
-def test_a_reader_that_does_not_read_is_let_go_and_resumes(servers, tmp_path):
+@pytest.mark.parametrize("start_replica", ["sqlite"], indirect=True)
+def test_a_slow_reader_is_disconnected_and_can_resume(servers, tmp_path):
     """Seen to fail when the ring keeps everything for it."""
-    server, session, gate = servers[0], fresh(), tmp_path / "gate"
+    server, session, gate = servers[0], new_session_id(), tmp_path / "gate"
     begin(server, session, f"flood 1000 20000 {gate}")
     dropped = server.metric("lapse_run_readers_dropped_total")
     with socket.socket() as slow:
@@ -196,7 +206,7 @@ def test_a_reader_that_does_not_read_is_let_go_and_resumes(servers, tmp_path):
         slow.sendall(f"GET {path(session)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         assert slow.recv(12) == b"HTTP/1.1 200"
         gate.touch()
-        assert steps(_read_all(server, session)) == walked(200)
+        assert steps_of(_read_all(server, session)) == expected_steps(200)
         text = b""
         while not text.endswith(b"\r\n0\r\n\r\n"):
             text += slow.recv(1 << 16)
@@ -205,11 +215,11 @@ def test_a_reader_that_does_not_read_is_let_go_and_resumes(servers, tmp_path):
     *_, last = re.findall(rb"^id: (\S+)\n", text, re.MULTILINE)
     had = re.findall(rb'"text":"(step \d+)"', text)
     rest = read(server, session, last)
-    assert [step.decode() for step in had] + steps(rest) == walked(200)
+    assert [step.decode() for step in had] + steps_of(rest) == expected_steps(200)
 
 
 def _read_all(server, session):
-    """Read to the end, coming back whenever the server finds us too slow."""
+    """Read to the end; resume whenever the server disconnects the slow reader."""
     events = []
     while not events or events[-1].kind == "message":
         events += read(server, session, events[-1].id if events else None)
@@ -217,28 +227,28 @@ def _read_all(server, session):
 
 
 def test_the_latest_run_is_streamed_unless_one_is_named(servers):
-    session = fresh()
+    session = new_session_id()
     first = begin(servers[0], session, "walk 1")
     read(servers[0], session)
     begin(servers[0], session, "walk 3")
-    assert steps(read(servers[1], session)) == walked(3)
-    assert steps(read(servers[1], session, run_id=first)) == walked(1)
+    assert steps_of(read(servers[1], session)) == expected_steps(3)
+    assert steps_of(read(servers[1], session, run_id=first)) == expected_steps(1)
 
 
-def test_a_post_that_accepts_events_is_the_stream(servers):
-    session = fresh()
+def test_a_post_that_accepts_event_streams_is_answered_with_the_stream(servers):
+    session = new_session_id()
     with servers[0].client.stream(
         "POST",
         path(session),
         json={"message": "walk 2"},
         headers={"Accept": "text/event-stream"},
     ) as response:
-        events = list(got(response.iter_lines()))
-    assert steps(events) == walked(2)
-    assert response.headers["Lapse-Run"] == events[-1].said["runId"]
+        events = list(parse_events(response.iter_lines()))
+    assert steps_of(events) == expected_steps(2)
+    assert response.headers["Lapse-Run"] == events[-1].document["runId"]
 
 
-def test_a_detached_run_outlives_its_connection_and_a_plain_one_does_not(servers, tmp_path):
+def test_a_detached_run_outlives_its_connection_and_a_plain_run_does_not(servers, tmp_path):
     """Seen to fail when the header is not looked at."""
     server = servers[0]
     for header, outlives in (({"Lapse-Detach": "true"}, True), ({}, False)):
@@ -248,12 +258,12 @@ def test_a_detached_run_outlives_its_connection_and_a_plain_one_does_not(servers
         body = server.run_body(session, f"gated 2 {folder}") | {"appName": "walker"}
         with server.client.stream("POST", "/run_sse", json=body, headers=header) as response:
             (folder / "1").touch()
-            for event in got(response.iter_lines()):
+            for event in parse_events(response.iter_lines()):
                 if not event.is_partial:
                     break
         if outlives:
             (folder / "2").touch()
-            assert steps(read(servers[1], session, event.id)) == ["step 2"]
+            assert steps_of(read(servers[1], session, event.id)) == ["step 2"]
         else:
             # ADK seals the history of a run that its client has left.
             stored = server.path(session, "walker")
@@ -261,12 +271,12 @@ def test_a_detached_run_outlives_its_connection_and_a_plain_one_does_not(servers
             assert server.client.get(path(session)).status_code == 404
 
 
-def test_an_expired_session_is_resurrected_by_a_run(servers):
+def test_a_detached_run_resurrects_its_expired_session(servers):
     server = servers[0]
     session = server.create("walker", options={"ttl_minutes": 0.0005})
     eventually(lambda: server.lifecycle(session, "walker")["status"] == "expired")
     begin(server, session, "walk 1")
-    assert steps(read(server, session)) == walked(1)
+    assert steps_of(read(server, session)) == expected_steps(1)
     record = server.lifecycle(session, "walker")
     assert record["status"] == "used"
     assert record["resurrections"]

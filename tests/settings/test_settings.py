@@ -1,4 +1,4 @@
-"""Every setting: its default, its values, and what is said of wrong ones."""
+"""Every setting: its default, its values, and the errors of wrong ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lapse.ttl import Policy, Targets
 
 
 @pytest.fixture(autouse=True)
-def _bare(tmp_path, monkeypatch):
+def _no_settings(tmp_path, monkeypatch):
     """Start from no settings at all, in an empty directory."""
     for name in list(os.environ):
         if name.upper().startswith(("LAPSE_", "SESSION_CLEANUP_")):
@@ -29,7 +29,7 @@ def _bare(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def given(tmp_path, monkeypatch):
+def set_variable(tmp_path, monkeypatch):
     """Return a function that sets a variable in the environment or in `.env.local`."""
 
     def give(where, name, text):
@@ -47,7 +47,7 @@ def problems():
     return caught.value.problems
 
 
-def test_without_any_setting_the_documented_defaults_hold():
+def test_the_documented_defaults_hold_without_any_setting():
     settings = load_settings()
     assert settings.cleanup_enabled is True
     assert settings.ttl == timedelta(minutes=30)
@@ -107,12 +107,12 @@ def test_without_any_setting_the_documented_defaults_hold():
         ("LAPSE_TTL_DESIGN_EFFECT", "2", {"ttl_design_effect": 2}),
     ],
 )
-def test_a_setting_is_read(given, where, name, text, expected):
-    given(where, name, text)
+def test_a_setting_is_read(set_variable, where, name, text, expected):
+    set_variable(where, name, text)
     assert load_settings().model_dump().items() >= expected.items()
 
 
-def test_quotas_are_on_where_users_are_authenticated(monkeypatch):
+def test_quotas_are_on_if_users_are_authenticated(monkeypatch):
     assert load_settings().quotas == Quotas()
     monkeypatch.setenv("LAPSE_CREATES_PER_MINUTE", "50")
     assert load_settings().quotas == Quotas(creates=50)
@@ -147,7 +147,7 @@ def test_the_environment_wins_over_the_file_and_an_option_over_both(tmp_path, mo
     assert load_settings(store_url=None).store_url == "sqlite:///environment.db"
 
 
-def test_an_empty_value_is_no_value(monkeypatch):
+def test_an_empty_value_counts_as_unset(monkeypatch):
     monkeypatch.setenv("SESSION_CLEANUP_TTL_MINUTES", "")
     monkeypatch.setenv("LAPSE_STORE_URL", "")
     assert load_settings() == load_settings(store_url="sqlite:///lapse.db")
@@ -200,7 +200,7 @@ def test_an_empty_value_is_no_value(monkeypatch):
         ("LAPSE_TTL_DESIGN_EFFECT", "0.5"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_setting(monkeypatch, name, text):
+def test_a_wrong_value_is_refused_with_the_name_of_its_setting(monkeypatch, name, text):
     monkeypatch.setenv(name, text)
     (problem,) = problems()
     assert problem.startswith(f"{name}=")
@@ -219,12 +219,14 @@ def test_a_wrong_value_is_named_with_its_setting(monkeypatch, name, text):
     ],
 )
 @pytest.mark.parametrize("where", ["environment", "file"])
-def test_a_name_that_is_none_is_told_with_the_nearest_that_is(given, where, wrong, right):
-    given(where, wrong, "1")
+def test_an_unknown_setting_is_refused_with_the_nearest_known_name(
+    set_variable, where, wrong, right
+):
+    set_variable(where, wrong, "1")
     assert problems() == (f"{wrong.upper()} is not a setting; did you mean {right}?",)
 
 
-def test_the_usual_targets_are_the_documented_ones():
+def test_the_default_targets_are_the_documented_ones():
     assert load_settings().targets == Targets()
 
 
@@ -238,7 +240,7 @@ def test_the_usual_targets_are_the_documented_ones():
         ("LAPSE_TTL_FLOOR_MINUTES", "1441"),
     ],
 )
-def test_a_policy_that_learns_needs_room_and_late_messages(monkeypatch, policy, name, text):
+def test_a_learning_policy_needs_a_range_of_ttls_and_a_horizon(monkeypatch, policy, name, text):
     monkeypatch.setenv("LAPSE_TTL_POLICY", policy)
     monkeypatch.setenv(name, text)
     (problem,) = problems()
@@ -249,7 +251,7 @@ def test_a_policy_that_learns_needs_room_and_late_messages(monkeypatch, policy, 
     assert targets.floor <= targets.cap <= targets.horizon
 
 
-def test_every_problem_is_told_at_once(tmp_path, monkeypatch):
+def test_all_problems_of_the_settings_are_reported_together(tmp_path, monkeypatch):
     monkeypatch.setenv("SESSION_CLEANUP_TTL_MINUTES", "soon")
     monkeypatch.setenv("LAPSE_SWEPER", "off")
     monkeypatch.setenv("LAPSE_RESTORE_HOURS", "-1")
@@ -271,7 +273,7 @@ def test_every_problem_is_told_at_once(tmp_path, monkeypatch):
         assert name in message
 
 
-def test_what_belongs_to_other_programs_is_left_alone(tmp_path, monkeypatch):
+def test_variables_of_other_programs_are_ignored(tmp_path, monkeypatch):
     monkeypatch.setenv("LAPSED", "1")
     (tmp_path / ".env.local").write_text("GOOGLE_API_KEY=x\nPATH_TO=1\n", encoding="utf-8")
     assert load_settings() == load_settings()

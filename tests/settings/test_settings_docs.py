@@ -31,7 +31,7 @@ WITH_AUTHENTICATION = {
 
 
 @pytest.fixture(autouse=True)
-def _bare(tmp_path, monkeypatch):
+def _no_settings(tmp_path, monkeypatch):
     """Start from no settings at all, in an empty directory."""
     for name in list(os.environ):
         if name.upper().startswith(("LAPSE_", "SESSION_CLEANUP_")):
@@ -50,11 +50,11 @@ def slices() -> dict[str, set[str]]:
     }
 
 
-def test_the_page_has_every_setting_once_and_no_other():
+def test_the_page_lists_every_setting_once_and_no_other():
     assert sorted(name for name, _, _ in ROW.findall(PAGE)) == sorted(setting_names())
 
 
-def test_each_setting_stands_in_the_section_of_its_slice():
+def test_each_setting_is_in_the_section_of_its_slice():
     page = {
         folder: {name for name, _, _ in ROW.findall(body)} for folder, body in SECTION.findall(PAGE)
     }
@@ -62,7 +62,9 @@ def test_each_setting_stands_in_the_section_of_its_slice():
 
 
 @pytest.mark.parametrize("name", setting_names())
-def test_the_default_on_the_page_is_that_of_the_code(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_the_default_on_the_page_equals_that_in_the_code(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
     """Seen to fail with LAPSE_RUN_QUEUE=5 on the page, and with 4 s for LAPSE_BODY_SECONDS."""
     told = ROWS[name][0]
     own, field = FIELDS[name]

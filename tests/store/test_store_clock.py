@@ -1,4 +1,4 @@
-"""The default path: no `now` is passed, the store's own clock decides."""
+"""The store's own clock decides unless `at` names another time."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -35,7 +35,7 @@ async def test_a_session_is_created_at_the_present_moment(store):
     assert await store.lifecycle(key()) == record
 
 
-async def test_a_fresh_session_lives_through_a_sweep_and_counts_down(store):
+async def test_a_sweep_leaves_a_fresh_session_and_its_deadline_comes_nearer(store):
     await waiting(store)
     assert (await store.expire_due(10)).value == 0
     assert (await store.purge_due(10)).value == 0
@@ -43,7 +43,7 @@ async def test_a_fresh_session_lives_through_a_sweep_and_counts_down(store):
     assert TTL - timedelta(seconds=BOUND) < await store.time_to_next() <= TTL
 
 
-async def test_a_session_expires_by_the_clock_and_not_before_its_deadline(store):
+async def test_a_session_expires_by_the_stores_clock_and_not_before_its_deadline(store):
     created = await expired(store)
     assert datetime.now(UTC) >= created.changes[0].record.expires_at
     assert await store.list("app", "ann") == []
@@ -54,7 +54,7 @@ async def test_a_session_expires_by_the_clock_and_not_before_its_deadline(store)
     assert (await store.lifecycle(key())).status is Status.EXPIRED
 
 
-async def test_a_message_is_first_at_the_present_moment_whatever_its_own_timestamp(store):
+async def test_the_first_message_counts_at_the_present_moment_whatever_its_own_timestamp(store):
     created = await waiting(store)
     old = datetime(2001, 1, 1, tzinfo=UTC)
     held = await store.append(key(), note(at=old), created.value.revision)
@@ -64,7 +64,7 @@ async def test_a_message_is_first_at_the_present_moment_whatever_its_own_timesta
     assert appended.value.revision.update_time == old
 
 
-async def test_a_message_brings_a_session_back_by_the_clock(store):
+async def test_a_message_resurrects_a_session_by_the_stores_clock(store):
     created = await expired(store)
     appended = await store.append(key(), message(), created.value.revision)
     assert [change.kind for change in appended.changes] == [
@@ -93,7 +93,7 @@ async def test_resurrecting_counts_from_the_present_moment(store):
 
 
 @pytest.mark.parametrize("swept", [True, False], ids=["swept", "unswept"])
-async def test_deleting_an_expired_session_tells_when(store, swept):
+async def test_the_change_of_deleting_an_expired_session_says_when(store, swept):
     created = await expired(store)
     if swept:
         await store.expire_due(10)

@@ -37,7 +37,7 @@ async def test_create_returns_the_session_and_the_change_exactly(store):
     assert await store.at(T0).read(key()) == created.value
 
 
-async def test_create_shows_the_outer_state_that_others_set(store):
+async def test_create_returns_the_app_and_user_state_that_others_set(store):
     await create(store, "s1", state={"app:tone": "dry", "user:name": "Ann"})
     created = await store.at(T0).create(
         key("s2"), state=split_state({"app:tone": "wry"}), ttl=TTL, metadata={}
@@ -45,7 +45,7 @@ async def test_create_shows_the_outer_state_that_others_set(store):
     assert created.value.state == {"app:tone": "wry", "user:name": "Ann"}
 
 
-async def test_app_and_user_state_reach_the_others_at_once_and_nobody_else(store):
+async def test_app_and_user_state_reach_the_right_sessions_at_once_and_no_others(store):
     await create(store, "s1", state={"app:tone": "dry", "user:name": "Ann", "own": 1})
     await create(store, "s2")
     await create(store, key("s3", user="bob"))
@@ -61,7 +61,7 @@ async def test_app_and_user_state_reach_the_others_at_once_and_nobody_else(store
     assert await store.user_state("app", "bob") == {}
 
 
-async def test_outer_state_outlives_the_session_that_set_it(store):
+async def test_app_and_user_state_outlive_the_session_that_set_them(store):
     await create(store, state={"app:tone": "dry", "user:name": "Ann"})
     await store.at(DUE).expire_due(10)
     await store.at(T0 + timedelta(days=2)).purge_due(10)
@@ -70,7 +70,7 @@ async def test_outer_state_outlives_the_session_that_set_it(store):
     assert found.state == {"app:tone": "dry", "user:name": "Ann"}
 
 
-async def test_an_outer_state_value_is_replaced_whole_and_null_is_kept(store):
+async def test_a_value_of_app_or_user_state_is_replaced_whole_and_null_is_kept(store):
     await create(store, "s1", state={"user:box": {"a": 1}, "app:flag": True})
     await create(store, "s2", state={"user:box": {"b": 2}, "app:flag": None})
     assert await store.user_state("app", "ann") == {"box": {"b": 2}}
@@ -92,9 +92,7 @@ async def test_the_same_id_of_another_user_or_app_is_another_session(store):
 
 
 @pytest.mark.parametrize("swept", [True, False], ids=["swept", "unswept"])
-async def test_a_new_session_takes_the_place_of_an_expired_one_with_nothing_left_of_it(
-    store, swept
-):
+async def test_a_new_session_replaces_an_expired_one_and_keeps_nothing_of_it(store, swept):
     revision = await create(store, state={"old": 1}, metadata={"old": 1})
     await store.at(T0).append(key(), note(), revision)
     if swept:
@@ -108,7 +106,7 @@ async def test_a_new_session_takes_the_place_of_an_expired_one_with_nothing_left
     assert (await store.at(T0 + timedelta(days=2)).purge_due(10)).value == 0
 
 
-async def test_a_restored_count_does_not_pass_to_the_next_session_of_the_key(store):
+async def test_the_count_of_resurrections_does_not_pass_to_the_next_session_of_the_key(store):
     await create(store)
     await store.at(DUE).resurrect(key(), cause=Cause.REQUEST)
     await create(store, now=DUE + TTL)
@@ -162,7 +160,7 @@ async def test_a_list_holds_waiting_and_used_sessions_with_their_state_and_no_ev
     ],
     ids=["all", "none", "newest", "more than there are", "from a time", "both", "too late"],
 )
-async def test_a_window_takes_events_from_its_time_on_and_then_the_newest(
+async def test_a_window_selects_events_from_a_time_on_and_then_the_newest_of_them(
     store, kind, window, expected
 ):
     revision = await create(store)
@@ -207,9 +205,9 @@ async def test_a_store_pings_while_open_and_is_unavailable_once_closed(store):
             await call
 
 
-async def test_a_store_by_another_clock_is_the_same_store_and_closes_with_it(place):
+async def test_a_store_at_another_time_shares_and_closes_with_the_original(store_url):
     """Seen to fail with a view that had lanes, or connections, of its own."""
-    store = store_with_parts(place)
+    store = store_with_parts(store_url)
     later = store.at(DUE)
     await create(later.at(T0))
     assert (await store.at(T0).lifecycle(key())).status is Status.WAITING
@@ -220,7 +218,7 @@ async def test_a_store_by_another_clock_is_the_same_store_and_closes_with_it(pla
             await call
 
 
-async def test_another_store_on_the_same_place_sees_the_same_sessions(store, reopen):
+async def test_two_stores_on_the_same_url_see_the_same_sessions(store, reopen):
     revision = await use(store, "used")
     await create(store, "waiting")
     other = await reopen()

@@ -9,7 +9,7 @@ from lapse.core.errors import NoSuchSessionError, SessionExistsError, WrongStatu
 from lapse.core.lifecycle import Cause, ChangeKind, Status
 
 GONE = T0 + timedelta(hours=24)
-"""When a session created at T0 can no longer be had back, with the default horizon."""
+"""When a session created at T0 is past restoring, with the default horizon."""
 
 
 async def test_read_finds_a_session_until_its_deadline_and_not_at_it(store):
@@ -25,7 +25,7 @@ async def test_list_shows_a_session_until_its_deadline_and_not_at_it(store):
         assert await ids(store, DUE, user) == []
 
 
-async def test_the_record_reads_as_expired_at_the_deadline_though_no_sweep_came(store):
+async def test_the_record_reads_as_expired_at_the_deadline_without_a_sweep(store):
     await create(store)
     before = await store.at(DUE - TICK).lifecycle(key())
     at = await store.at(DUE).lifecycle(key())
@@ -83,7 +83,7 @@ async def test_resurrect_leaves_a_live_session_and_takes_one_that_is_due(store):
     assert taken.value.expires_at == DUE + TTL
 
 
-async def test_expire_due_leaves_a_session_a_microsecond_early_and_takes_it_in_time(store):
+async def test_expire_due_takes_a_session_at_its_deadline_and_not_a_microsecond_before(store):
     await create(store)
     assert (await store.at(DUE - TICK).expire_due(10)).changes == ()
     swept = await store.at(DUE).expire_due(10)
@@ -113,7 +113,7 @@ async def test_an_expired_session_is_restorable_until_the_last_moment_and_not_at
 
 
 @pytest.mark.parametrize("act", ["amend", "extend"])
-async def test_a_session_past_restoring_is_unknown_though_no_sweep_purged_it(store, act):
+async def test_a_session_past_restoring_is_unknown_without_a_sweep(store, act):
     await create(store)
     await store.at(DUE).expire_due(10)
     with pytest.raises(NoSuchSessionError):
@@ -124,7 +124,7 @@ async def test_a_session_past_restoring_is_unknown_though_no_sweep_purged_it(sto
         )
 
 
-async def test_purge_due_leaves_a_session_a_microsecond_early_and_takes_it_in_time(store):
+async def test_purge_due_takes_a_session_at_its_purge_time_and_not_a_microsecond_before(store):
     await create(store)
     await store.at(DUE).expire_due(10)
     assert (await store.at(GONE - TICK).purge_due(10)).changes == ()
@@ -133,7 +133,7 @@ async def test_purge_due_leaves_a_session_a_microsecond_early_and_takes_it_in_ti
     assert await levels(store) == {}
 
 
-async def test_one_hour_to_come_back_is_left_however_late_the_sweep(store):
+async def test_a_session_is_restorable_for_an_hour_however_late_the_sweep(store):
     revision = await create(store)
     late = T0 + timedelta(days=5)
     swept = await store.at(late).expire_due(10)
@@ -154,7 +154,7 @@ async def test_a_session_long_overdue_reads_the_same_before_the_sweep_as_after_i
     assert (swept.status, swept.restorable_until) == (Status.EXPIRED, late + HOUR)
 
 
-async def test_time_to_next_counts_down_to_the_deadline_and_stays_at_zero(store):
+async def test_time_to_next_falls_to_zero_at_the_deadline_and_stays_there(store):
     await create(store)
     assert await store.at(DUE - TICK).time_to_next() == TICK
     assert await store.at(DUE).time_to_next() == timedelta(0)

@@ -42,7 +42,7 @@ async def test_the_first_message_makes_the_session_used_and_says_so_exactly(stor
     assert await store.at(at).lifecycle(key()) == record
 
 
-async def test_later_messages_change_nothing_of_the_life(store):
+async def test_later_messages_change_nothing_in_the_lifecycle_record(store):
     revision = await use(store)
     before = await store.at(T0).lifecycle(key())
     appended = await store.at(T0 + TICK).append(key(), message("m2", at=T0 + TICK), revision)
@@ -65,7 +65,7 @@ def loaded(value):
     return json.loads(value) if isinstance(value, str) else value
 
 
-async def test_no_session_reaches_the_tables_of_adk_before_its_first_message(store, stock):
+async def test_no_session_is_in_adks_tables_before_its_first_message(store, stock):
     revision = await create(store, state={"a": 1})
     appended = await store.at(T0).append(key(), note(), revision)
     assert await stock.rows(SESSIONS) == []
@@ -76,7 +76,7 @@ async def test_no_session_reaches_the_tables_of_adk_before_its_first_message(sto
     assert loaded(session["state"]) == {"a": 1, "noted": "n1"}
 
 
-async def test_held_events_move_in_order_and_to_the_letter(backend, store, stock):
+async def test_held_events_move_to_adks_tables_in_order_and_unchanged(backend, store, stock):
     as_kept = str if backend.exact else json.loads
     revision = await create(store)
     texts = {
@@ -103,7 +103,7 @@ async def test_held_events_move_in_order_and_to_the_letter(backend, store, stock
     assert found.state == {"n1": 0, "n2": 1}
 
 
-async def test_state_of_a_held_event_is_seen_at_once(store):
+async def test_the_state_of_a_held_event_is_visible_at_once(store):
     revision = await create(store, state={"a": 1})
     delta = {"a": 2, "app:tone": "dry", "user:name": "Ann"}
     appended = await store.at(T0).append(key(), note(state=delta), revision)
@@ -120,7 +120,7 @@ async def test_a_held_event_moves_no_deadline(store):
     assert (await store.at(DUE - TICK).lifecycle(key())).expires_at == DUE
 
 
-async def test_as_many_events_as_may_be_are_held_and_one_more_counts_as_use(store):
+async def test_the_lobby_holds_events_up_to_a_limit_and_one_more_makes_the_session_used(store):
     revision = await create(store)
     for number in range(HELD_EVENTS):
         event = note(f"n{number:03}", at=T0 + number * TICK)
@@ -138,7 +138,7 @@ async def test_as_many_events_as_may_be_are_held_and_one_more_counts_as_use(stor
     assert (await store.at(DUE).lifecycle(key())).status is Status.USED
 
 
-async def test_more_bytes_of_events_than_may_be_held_count_as_use(store):
+async def test_held_events_over_the_limit_of_bytes_make_the_session_used(store):
     revision = await create(store)
     half = "x" * (HELD_BYTES // 2 - 1024)
     for name in ("n1", "n2"):
@@ -151,7 +151,7 @@ async def test_more_bytes_of_events_than_may_be_held_count_as_use(store):
     assert [event.id for event in (await store.at(T0).read(key())).events] == ["n1", "n2", "n3"]
 
 
-async def test_a_single_event_over_the_limit_counts_as_use(store):
+async def test_a_single_event_over_the_limit_makes_the_session_used(store):
     revision = await create(store)
     event = note(state={"big": "x" * HELD_BYTES})
     appended = await store.at(T0).append(key(), event, revision)
@@ -159,7 +159,7 @@ async def test_a_single_event_over_the_limit_counts_as_use(store):
     assert (await store.at(T0).read(key())).state == {"big": "x" * HELD_BYTES}
 
 
-async def test_an_expired_session_comes_back_with_a_message_and_keeps_what_it_held(store):
+async def test_a_message_resurrects_an_expired_session_with_its_held_events(store):
     revision = await create(store, state={"a": 1}, metadata={"m": 1})
     revision = (await store.at(T0).append(key(), note(), revision)).value.revision
     await store.at(DUE).expire_due(10)
@@ -183,7 +183,7 @@ async def test_an_expired_session_comes_back_with_a_message_and_keeps_what_it_he
     assert await ids(store, at) == ["s1"]
 
 
-async def test_a_state_event_brings_no_expired_session_back(store):
+async def test_a_state_event_does_not_resurrect_an_expired_session(store):
     revision = await create(store)
     await store.at(DUE).expire_due(10)
     with pytest.raises(NoSuchSessionError):
@@ -205,7 +205,7 @@ async def test_nothing_is_appended_to_an_unknown_or_deleted_session(store, kind)
     assert await ids(store, T0) == []
 
 
-async def test_a_refused_event_leaves_nothing_behind_not_even_what_it_began(store):
+async def test_a_refused_event_leaves_nothing_behind(store):
     revision = await create(store)
     revision = (await store.at(T0).append(key(), note("same"), revision)).value.revision
     before = await store.at(T0).read(key())

@@ -1,4 +1,4 @@
-"""The same races between real processes that share one place."""
+"""The same races between real processes that share one database."""
 
 import asyncio
 import json
@@ -20,11 +20,11 @@ BEFORE, AT = (DUE - TICK).isoformat(), DUE.isoformat()
 
 
 @asynccontextmanager
-async def replica(place, *arguments):
+async def replica(store_url, *arguments):
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         REPLICA,
-        place,
+        store_url,
         *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -37,7 +37,7 @@ async def replica(place, *arguments):
         await process.communicate()
 
 
-async def run_together(place, *works):
+async def run_together(store_url, *works):
     """Start one process for each work, let them all go at once, and return what they did."""
 
     async def finish(process):
@@ -49,7 +49,7 @@ async def run_together(place, *works):
         ready = asyncio.Barrier(len(works))
 
         async def one(work):
-            async with replica(place, *work) as process:
+            async with replica(store_url, *work) as process:
                 assert await process.stdout.readline() == b"ready\n"
                 await ready.wait()
                 process.stdin.write(b"go\n")
@@ -60,37 +60,43 @@ async def run_together(place, *works):
 
 
 @pytest.fixture
-async def full(reopen):
+async def store_with_due_sessions(reopen):
     """A store with sessions that are due at DUE."""
     store = await reopen()
     await asyncio.gather(*(create(store, name) for name in SESSIONS))
     return store
 
 
-async def test_processes_that_sweep_together_expire_each_session_once(full, place):
-    swept = await run_together(place, *[["sweep", "7", AT]] * 3)
+async def test_processes_that_sweep_together_expire_each_session_once(
+    store_with_due_sessions, store_url
+):
+    swept = await run_together(store_url, *[["sweep", "7", AT]] * 3)
     assert Counter(name for one in swept for name in one) == Counter(SESSIONS)
 
 
-async def test_a_process_that_sweeps_loses_no_message_of_another(full, place):
+async def test_a_process_that_sweeps_loses_no_message_of_another(
+    store_with_due_sessions, store_url
+):
     heard, expired = await run_together(
-        place, ["speak", "m", BEFORE, *SESSIONS], ["sweep", "3", AT]
+        store_url, ["speak", "m", BEFORE, *SESSIONS], ["sweep", "3", AT]
     )
     for name in SESSIONS:
         revived = [ChangeKind.RESURRECTED] * (name in expired)
         assert heard[name] == [*revived, ChangeKind.USED]
-        assert (await full.at(GONE).lifecycle(key(name))).status is Status.USED
-        assert len((await full.at(GONE).read(key(name))).events) == 1
-    assert (await full.at(GONE).purge_due(999)).value == 0
+        assert (await store_with_due_sessions.at(GONE).lifecycle(key(name))).status is Status.USED
+        assert len((await store_with_due_sessions.at(GONE).read(key(name))).events) == 1
+    assert (await store_with_due_sessions.at(GONE).purge_due(999)).value == 0
 
 
-async def test_of_two_processes_that_speak_to_a_session_one_is_first(full, place):
+async def test_one_of_two_processes_that_write_to_a_session_has_the_first_message(
+    store_with_due_sessions, store_url
+):
     one, other = await run_together(
-        place,
+        store_url,
         ["speak", "m1", BEFORE, *SESSIONS],
         ["speak", "m2", BEFORE, *SESSIONS],
     )
     for name in SESSIONS:
         assert sorted([one[name], other[name]]) == [[], [ChangeKind.USED]]
-        found = await full.at(T0).read(key(name))
+        found = await store_with_due_sessions.at(T0).read(key(name))
         assert [event.id for event in found.events] == ["m1", "m2"]

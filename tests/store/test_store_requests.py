@@ -46,7 +46,7 @@ async def test_extend_goes_no_further_than_the_horizon_from_the_creation(store):
     assert outcome.value.expires_at == T0 + DAY
 
 
-async def test_extend_brings_no_deadline_nearer(store):
+async def test_extend_never_brings_a_deadline_nearer(store):
     await create(store, ttl=timedelta(hours=30))
     assert (await store.at(LATER).extend(key())).value.expires_at == T0 + timedelta(hours=30)
 
@@ -69,7 +69,7 @@ async def test_only_a_waiting_session_can_be_extended_or_given_a_ttl(store, stat
     assert await store.at(LATER).lifecycle(key()) == before
 
 
-async def test_unknown_sessions_cannot_be_asked_for_anything(store):
+async def test_every_request_on_an_unknown_session_is_refused(store):
     for ask in (
         store.at(T0).extend(key()),
         store.at(T0).amend(key(), metadata={"a": 1}),
@@ -156,7 +156,7 @@ async def test_an_old_session_that_was_expired_by_hand_is_restorable_for_an_hour
     assert (await store.at(late).expire(key())).value.restorable_until == late + HOUR
 
 
-async def test_a_session_that_was_expired_by_hand_can_be_had_back(store):
+async def test_a_session_that_was_expired_by_hand_can_be_resurrected(store):
     revision = await create(store, state={"a": 1})
     await store.at(LATER).expire(key())
     back = await store.at(LATER).resurrect(key(), cause=Cause.REQUEST)
@@ -168,7 +168,7 @@ async def test_a_session_that_was_expired_by_hand_can_be_had_back(store):
 
 
 @pytest.mark.parametrize("status", ["expired", "due"])
-async def test_expire_leaves_an_expired_session_as_it_is(store, status):
+async def test_expire_leaves_an_expired_session_unchanged(store, status):
     await set_status(store, status)
     before = await store.at(LATER).lifecycle(key())
     outcome = await store.at(LATER).expire(key())
@@ -176,7 +176,7 @@ async def test_expire_leaves_an_expired_session_as_it_is(store, status):
     assert await store.at(LATER).lifecycle(key()) == before
 
 
-async def test_only_a_session_that_nobody_has_spoken_to_can_be_expired(store):
+async def test_a_used_session_cannot_be_expired_by_hand(store):
     await use(store)
     before = await store.at(LATER).lifecycle(key())
     with pytest.raises(WrongStatusError):
@@ -184,14 +184,14 @@ async def test_only_a_session_that_nobody_has_spoken_to_can_be_expired(store):
     assert await store.at(LATER).lifecycle(key()) == before
 
 
-async def test_a_session_that_stock_adk_made_cannot_be_expired(store, stock):
+async def test_a_session_that_stock_adk_made_cannot_be_expired_by_hand(store, stock):
     await stock.create_session(app_name="app", user_id="ann", session_id="s1")
     with pytest.raises(WrongStatusError):
         await store.expire(key())
     assert (await store.lifecycle(key())).status is Status.ORPHAN
 
 
-async def test_without_a_horizon_what_is_expired_goes_with_the_next_sweep(open_store):
+async def test_without_a_horizon_the_next_sweep_purges_a_session_expired_by_hand(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store)
     assert (await store.at(LATER).expire(key())).changes[0].kind is ChangeKind.EXPIRED
@@ -203,7 +203,7 @@ async def test_without_a_horizon_what_is_expired_goes_with_the_next_sweep(open_s
     ]
 
 
-async def test_nothing_can_be_expired_while_clean_up_is_switched_off(open_store):
+async def test_no_session_can_be_expired_by_hand_while_clean_up_is_disabled(open_store):
     store = await open_store(enforced=False)
     await create(store)
     with pytest.raises(WrongStatusError):
@@ -212,14 +212,14 @@ async def test_nothing_can_be_expired_while_clean_up_is_switched_off(open_store)
 
 
 @pytest.mark.parametrize("cause", list(Cause))
-async def test_a_resurrection_says_what_caused_it(store, cause):
+async def test_the_change_of_a_resurrection_says_what_caused_it(store, cause):
     await create(store)
     outcome = await store.at(DUE).resurrect(key(), cause=cause)
     assert outcome.changes[0].cause is cause
 
 
 @pytest.mark.parametrize("status", ["waiting", "used"])
-async def test_a_living_session_is_left_as_it_is_by_resurrect(store, status):
+async def test_resurrect_leaves_a_living_session_unchanged(store, status):
     await set_status(store, status)
     before = await store.at(LATER).lifecycle(key())
     outcome = await store.at(LATER).resurrect(key(), cause=Cause.REQUEST)
@@ -228,7 +228,7 @@ async def test_a_living_session_is_left_as_it_is_by_resurrect(store, status):
 
 
 @pytest.mark.parametrize("status", ["waiting", "used", "expired", "due"])
-async def test_delete_takes_a_session_of_any_status_with_all_that_is_its(store, status):
+async def test_delete_removes_a_session_of_any_status_with_all_its_data(store, status):
     await set_status(store, status)
     before = await store.at(LATER).lifecycle(key())
     assert await store.at(LATER).delete(key()) == Result(
@@ -247,7 +247,7 @@ async def test_delete_takes_a_session_of_any_status_with_all_that_is_its(store, 
     assert len((await store.at(LATER).read(key())).events) == 1
 
 
-async def test_delete_leaves_other_sessions_and_outer_state(store):
+async def test_delete_leaves_other_sessions_and_app_and_user_state(store):
     await create(store, state={"app:tone": "dry", "user:name": "Ann"})
     for other in (key("s2"), key(user="bob"), key(app="other")):
         await create(store, other)

@@ -1,4 +1,4 @@
-"""Repeated events, and writers who have not seen the newest version of a session."""
+"""Retried events, and writers that have not read the newest version of a session."""
 
 import pytest
 
@@ -25,7 +25,7 @@ async def test_the_same_event_is_stored_once_also_when_retried_with_the_old_revi
 
 
 @KINDS
-async def test_a_repeated_event_changes_no_state_again(store, kind):
+async def test_a_retried_event_does_not_change_state_again(store, kind):
     old = await create(store)
     event = kind("e", state={"a": 1, "app:tone": "dry"})
     first = await store.at(T0).append(key(), event, old)
@@ -37,7 +37,7 @@ async def test_a_repeated_event_changes_no_state_again(store, kind):
 
 @KINDS
 @pytest.mark.parametrize("apart", [TICK, 0 * TICK], ids=["later", "of the same time"])
-async def test_a_repeat_that_others_followed_gives_no_revision_to_go_on_with(store, kind, apart):
+async def test_a_retry_after_another_append_returns_no_revision(store, kind, apart):
     old = await create(store)
     first = await store.at(T0).append(key(), kind("e"), old)
     await store.at(T0).append(key(), kind("f", at=T0 + apart), first.value.revision)
@@ -45,14 +45,14 @@ async def test_a_repeat_that_others_followed_gives_no_revision_to_go_on_with(sto
     assert (again.value.repeated, again.value.revision) == (True, None)
 
 
-async def test_a_held_event_is_known_again_after_it_moved(store):
+async def test_a_retry_of_a_held_event_is_recognized_after_it_moved(store):
     old = await create(store)
     held = await store.at(T0).append(key(), note("n"), old)
     await store.at(T0).append(key(), message(at=T0 + TICK), held.value.revision)
     assert (await store.at(T0).append(key(), note("n"), old)).value.repeated
 
 
-async def test_a_repeated_message_is_known_again_past_the_deadline(store):
+async def test_a_retry_of_a_message_is_recognized_past_the_deadline(store):
     old = await create(store)
     await store.at(T0).append(key(), message(), old)
     again = await store.at(DUE).append(key(), message(), old)
@@ -60,7 +60,7 @@ async def test_a_repeated_message_is_known_again_past_the_deadline(store):
 
 
 @KINDS
-async def test_another_event_of_the_same_id_is_refused(store, kind):
+async def test_a_different_event_of_the_same_id_is_refused(store, kind):
     revision = await create(store)
     first = await store.at(T0).append(key(), kind("e", state={"a": 1}), revision)
     before = await store.at(T0).read(key())
@@ -70,7 +70,7 @@ async def test_another_event_of_the_same_id_is_refused(store, kind):
     assert await store.at(T0).read(key()) == before
 
 
-async def test_one_event_id_may_stand_in_several_sessions(store):
+async def test_several_sessions_may_have_an_event_of_the_same_id(store):
     for name in ("s1", "s2"):
         await use(store, name)
     for name in ("s1", "s2"):
@@ -79,7 +79,7 @@ async def test_one_event_id_may_stand_in_several_sessions(store):
 
 @KINDS
 @pytest.mark.parametrize("apart", [TICK, 0 * TICK, -TICK], ids=["later", "the same", "earlier"])
-async def test_a_writer_who_missed_an_event_is_refused_whatever_its_timestamp(store, kind, apart):
+async def test_a_writer_that_missed_an_event_is_refused_whatever_its_timestamp(store, kind, apart):
     revision = await create(store)
     first = await store.at(T0).append(key(), kind("e"), revision)
     second = await store.at(T0).append(key(), kind("f", at=T0 + apart), first.value.revision)
@@ -89,7 +89,7 @@ async def test_a_writer_who_missed_an_event_is_refused_whatever_its_timestamp(st
     await store.at(T0).append(key(), kind("g", at=T0 + apart), second.value.revision)
 
 
-async def test_a_writer_who_missed_a_held_event_cannot_send_the_first_message(store):
+async def test_a_writer_that_missed_a_held_event_cannot_send_the_first_message(store):
     old = await create(store)
     held = await store.at(T0).append(key(), note(), old)
     with pytest.raises(OutdatedSessionError):
@@ -98,7 +98,7 @@ async def test_a_writer_who_missed_a_held_event_cannot_send_the_first_message(st
     await store.at(T0).append(key(), message(), held.value.revision)
 
 
-async def test_a_writer_of_an_earlier_session_of_the_key_is_outdated(store):
+async def test_a_writer_of_an_earlier_session_of_the_same_key_is_stale(store):
     old = await create(store)
     await store.at(DUE).expire_due(10)
     await create(store, now=DUE)
@@ -106,7 +106,7 @@ async def test_a_writer_of_an_earlier_session_of_the_key_is_outdated(store):
         await store.at(DUE).append(key(), message(), old)
 
 
-async def test_a_revision_stays_good_over_changes_that_are_no_appends(store):
+async def test_a_revision_stays_valid_over_changes_that_are_not_appends(store):
     revision = await create(store)
     await store.at(T0).amend(key(), metadata={"a": 1})
     await store.at(T0 + TICK).extend(key())
@@ -115,7 +115,7 @@ async def test_a_revision_stays_good_over_changes_that_are_no_appends(store):
 
 
 @KINDS
-async def test_a_marker_without_a_number_is_compared_by_its_time_alone(store, kind):
+async def test_a_revision_without_a_number_is_compared_by_its_time(store, kind):
     revision = await create(store)
     first = await store.at(T0).append(key(), kind("e", at=T0 + TICK), revision)
     with pytest.raises(OutdatedSessionError):

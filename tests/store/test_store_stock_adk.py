@@ -1,4 +1,4 @@
-"""Beside stock ADK on one place: what it wrote, what it sees, and keys that both hold."""
+"""Lapse and stock ADK on one database: what it wrote, what it sees, and keys that both hold."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ async def test_stock_adk_sees_exactly_the_used_sessions_and_all_of_them(store, s
     assert await stock.get_session(**OWNER, session_id="waiting") is None
 
 
-async def test_stock_adk_goes_on_with_a_session_and_lapse_after_it(store, stock):
+async def test_stock_adk_and_lapse_append_to_one_session_in_turn(store, stock):
     revision = await use(store)
     session = await stock.get_session(**OWNER, session_id="s1")
     await stock.append_event(session, words("stock", topic="tea"))
@@ -58,7 +58,7 @@ async def test_stock_adk_goes_on_with_a_session_and_lapse_after_it(store, stock)
     assert [event.id for event in found.events] == ["m2"]
 
 
-async def test_a_session_that_stock_adk_wrote_is_read_listed_and_appended_to(store, stock):
+async def test_a_session_that_stock_adk_wrote_can_be_read_listed_and_appended_to(store, stock):
     session = await stock.create_session(**OWNER, session_id="s1", state={"a": 1, "app:b": 2})
     await stock.append_event(session, words("stock", user=1))
     found = await store.at(FAR).read(key())
@@ -73,7 +73,7 @@ async def test_a_session_that_stock_adk_wrote_is_read_listed_and_appended_to(sto
     assert [event.id for event in again.events] == ["stock", "m"]
 
 
-async def test_what_stock_adk_wrote_is_used_with_a_message_and_an_orphan_without(store, stock):
+async def test_a_session_of_stock_adk_is_used_if_it_has_a_message_and_else_an_orphan(store, stock):
     session = await stock.create_session(**OWNER, session_id="s1")
     orphan = await store.at(FAR).lifecycle(key())
     assert (orphan.status, orphan.first_message_at) == (Status.ORPHAN, None)
@@ -90,7 +90,7 @@ async def test_what_stock_adk_wrote_is_used_with_a_message_and_an_orphan_without
         assert (record.resurrections, record.metadata) == (0, {})
 
 
-async def test_an_orphan_is_never_swept_and_refuses_what_it_has_no_record_for(store, stock):
+async def test_an_orphan_is_never_swept_and_refuses_changes_of_its_lifecycle(store, stock):
     await stock.create_session(**OWNER, session_id="s1")
     assert (await store.at(FAR).expire_due(10)).value == 0
     assert (await store.at(FAR).purge_due(10)).value == 0
@@ -120,7 +120,7 @@ async def test_an_orphan_is_deleted_like_any_session(store, stock):
     assert await stock.get_session(**OWNER, session_id="s1") is None
 
 
-async def test_a_session_that_stock_adk_deletes_is_gone_with_its_record(store, stock):
+async def test_a_delete_by_stock_adk_removes_the_record_in_the_store(store, stock):
     revision = await use(store)
     await stock.delete_session(**OWNER, session_id="s1")
     assert await store.at(T0).read(key()) is None
@@ -130,7 +130,7 @@ async def test_a_session_that_stock_adk_deletes_is_gone_with_its_record(store, s
         await store.at(T0).append(key(), message("late"), revision)
 
 
-async def test_a_lobby_row_whose_key_stock_adk_created_too_is_kept_and_never_hidden(store, stock):
+async def test_a_lobby_row_whose_key_stock_adk_also_created_is_kept_and_visible(store, stock):
     await create(store)
     session = await stock.create_session(**OWNER, session_id="s1", state={"of": "stock"})
     await stock.append_event(session, words("stock"))
@@ -148,7 +148,7 @@ async def test_a_lobby_row_whose_key_stock_adk_created_too_is_kept_and_never_hid
     assert await ids(store, FAR) == ["s1"]
 
 
-async def test_rows_of_stock_adk_beyond_the_batch_are_not_expired_in_its_place(store, stock):
+async def test_a_batch_never_expires_more_rows_because_some_became_used(store, stock):
     for number in range(3):
         await create(store, f"s{number}", now=T0 + number * TICK)
         await stock.create_session(**OWNER, session_id=f"s{number}")

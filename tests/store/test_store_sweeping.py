@@ -44,7 +44,7 @@ async def test_a_purge_is_returned_exactly(store):
     assert await store.at(T0 + DAY).lifecycle(key()) is None
 
 
-async def test_a_sweep_takes_the_due_and_leaves_the_waiting_and_the_used(store):
+async def test_a_sweep_takes_due_sessions_and_leaves_waiting_and_used_ones(store):
     await create(store, "due")
     await use(store, "used")
     await create(store, "waiting", now=T0 + TICK)
@@ -52,7 +52,7 @@ async def test_a_sweep_takes_the_due_and_leaves_the_waiting_and_the_used(store):
     assert await ids(store, DUE) == ["used", "waiting"]
 
 
-async def test_batches_take_no_more_than_their_limit_and_the_longest_overdue_first(store):
+async def test_a_batch_of_expiries_has_the_longest_overdue_sessions_up_to_its_limit(store):
     for number in (3, 1, 4, 0, 2):
         await create(store, f"s{number}", now=T0 + number * TICK)
     taken = []
@@ -63,7 +63,7 @@ async def test_batches_take_no_more_than_their_limit_and_the_longest_overdue_fir
     assert taken == [["s0", "s1"], ["s2", "s3"], ["s4"], []]
 
 
-async def test_purges_come_in_batches_with_the_longest_overdue_first(store):
+async def test_a_batch_of_purges_has_the_longest_overdue_sessions_up_to_its_limit(store):
     for number in (2, 0, 1):
         await create(store, f"s{number}", now=T0 + number * TICK)
     await store.at(DUE + HOUR).expire_due(10)
@@ -73,7 +73,7 @@ async def test_purges_come_in_batches_with_the_longest_overdue_first(store):
     assert (await store.at(late).purge_due(2)).changes == ()
 
 
-async def test_time_to_next_is_that_of_the_nearest_deadline_of_either_kind(store):
+async def test_time_to_next_is_that_of_the_nearest_expiry_or_purge(store):
     assert await store.at(T0).time_to_next() is None
     await create(store, "s1")
     await create(store, "s2", ttl=HOUR)
@@ -101,7 +101,7 @@ async def test_the_levels_count_the_records_by_app_and_status(store):
     }
 
 
-async def test_an_extended_session_is_taken_at_its_new_deadline_only(store):
+async def test_an_extended_session_expires_at_its_new_deadline_only(store):
     await create(store)
     await store.at(DUE - TICK).extend(key())
     assert (await store.at(DUE).expire_due(10)).value == 0
@@ -118,7 +118,7 @@ async def test_a_resurrected_session_expires_again_and_stays_restorable_from_its
     assert change.record.restorable_until == again + HOUR
 
 
-async def test_an_expired_session_that_heard_a_message_is_never_purged(store):
+async def test_an_expired_session_that_got_a_message_is_never_purged(store):
     revision = await create(store)
     await store.at(DUE).expire_due(10)
     await store.at(DUE).append(key(), message(), revision)
@@ -126,7 +126,7 @@ async def test_an_expired_session_that_heard_a_message_is_never_purged(store):
     assert await ids(store, T0 + 9 * DAY) == ["s1"]
 
 
-async def test_with_no_horizon_a_session_is_gone_at_its_deadline_swept_or_not(open_store):
+async def test_without_a_horizon_a_session_is_gone_at_its_deadline_even_before_a_sweep(open_store):
     store = await open_store(horizon=timedelta(0))
     revision = await create(store)
     assert await store.at(DUE - TICK).lifecycle(key()) is not None
@@ -144,7 +144,7 @@ async def test_with_no_horizon_a_session_is_gone_at_its_deadline_swept_or_not(op
             await ask
 
 
-async def test_with_no_horizon_one_sweep_expires_and_purges(open_store):
+async def test_without_a_horizon_a_sweep_of_the_store_expires_and_purges(open_store):
     store = await open_store(horizon=timedelta(0))
     await create(store)
     await use(store, "used")
@@ -154,7 +154,7 @@ async def test_with_no_horizon_one_sweep_expires_and_purges(open_store):
     assert await ids(store, DUE) == ["used"]
 
 
-async def test_with_no_horizon_a_message_in_time_is_kept(open_store):
+async def test_without_a_horizon_a_session_with_a_message_before_its_deadline_is_kept(open_store):
     store = await open_store(horizon=timedelta(0))
     revision = await create(store)
     await store.at(DUE - TICK).append(key(), message(), revision)
@@ -169,7 +169,7 @@ async def test_a_longer_horizon_keeps_sessions_restorable_longer(open_store):
     await store.at(T0 + 3 * DAY - TICK).append(key(), message(), revision)
 
 
-async def test_switched_off_nothing_expires_and_nothing_is_hidden(open_store):
+async def test_with_clean_up_disabled_the_store_expires_and_hides_nothing(open_store):
     store = await open_store(enforced=False)
     revision = await create(store)
     far = T0 + 99 * DAY
@@ -188,14 +188,16 @@ async def test_switched_off_nothing_expires_and_nothing_is_hidden(open_store):
     assert appended.changes[0].record.resurrections == 0
 
 
-async def test_switched_off_a_session_past_its_deadline_can_be_extended_and_amended(open_store):
+async def test_with_clean_up_disabled_a_session_past_its_deadline_can_be_extended_and_amended(
+    open_store,
+):
     store = await open_store(enforced=False)
     await create(store)
     assert (await store.at(DUE).extend(key())).value.expires_at == DUE + TTL
     assert (await store.at(DUE + TTL).amend(key(), ttl=HOUR)).value.ttl == HOUR
 
 
-async def test_switched_off_what_had_expired_is_shown_and_takes_messages(store, reopen):
+async def test_with_clean_up_disabled_an_expired_session_is_shown_and_takes_messages(store, reopen):
     revision = await create(store, "said")
     other = await create(store, "noted")
     await store.at(DUE).expire_due(10)
@@ -207,7 +209,7 @@ async def test_switched_off_what_had_expired_is_shown_and_takes_messages(store, 
     assert (await off.at(far).lifecycle(key("said"))).status is Status.USED
 
 
-async def test_switched_on_again_deadlines_stand_as_they_were_recorded(open_store, reopen):
+async def test_with_clean_up_enabled_again_the_recorded_deadlines_hold(open_store, reopen):
     off = await reopen(enforced=False)
     await create(off)
     on = await reopen()
@@ -215,7 +217,7 @@ async def test_switched_on_again_deadlines_stand_as_they_were_recorded(open_stor
     assert (await on.at(DUE).expire_due(10)).changes[0].record.expires_at == DUE
 
 
-async def test_refusals_tell_the_status(store):
+async def test_the_error_of_a_refused_change_names_the_status(store):
     await use(store)
     with pytest.raises(WrongStatusError, match="used"):
         await store.at(T0).extend(key())

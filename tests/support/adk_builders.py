@@ -18,7 +18,7 @@ APP = "concierge"
 USER = "ada"
 
 
-def spoken(text: str = "hello", *, author: str = "user", **fields: Any) -> Event:
+def message_event(text: str = "hello", *, author: str = "user", **fields: Any) -> Event:
     """Return a message; the keyword `delta` is the change of state it carries."""
     delta = fields.pop("delta", {})
     role = "user" if author == "user" else "model"
@@ -31,7 +31,7 @@ def spoken(text: str = "hello", *, author: str = "user", **fields: Any) -> Event
     )
 
 
-def noted(delta: dict[str, Any] | None = None, **fields: Any) -> Event:
+def state_event(delta: dict[str, Any] | None = None, **fields: Any) -> Event:
     """Return an event that changes state and says nothing."""
     return Event(
         author="user",
@@ -41,16 +41,16 @@ def noted(delta: dict[str, Any] | None = None, **fields: Any) -> Event:
     )
 
 
-async def created(service: Any, **arguments: Any) -> Any:
+async def create_session(service: Any, **arguments: Any) -> Any:
     return await service.create_session(**{"app_name": APP, "user_id": USER} | arguments)
 
 
-async def got(service: Any, session_id: str, **arguments: Any) -> Any:
+async def get_session(service: Any, session_id: str, **arguments: Any) -> Any:
     arguments = {"app_name": APP, "user_id": USER, "session_id": session_id} | arguments
     return await service.get_session(**arguments)
 
 
-async def deleted(service: Any, session_id: str) -> None:
+async def delete_session(service: Any, session_id: str) -> None:
     await service.delete_session(app_name=APP, user_id=USER, session_id=session_id)
 
 

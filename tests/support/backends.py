@@ -1,4 +1,4 @@
-"""The stores under test, and short words for what tests say to them."""
+"""The stores under test, and short functions for what tests often ask of them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ DUE = T0 + TTL
 class Backend:
     """A kind of store: where an empty one is had, and what sets it apart.
 
-    `shared` tells that several stores, and stock ADK, can open one place; `exact` that the text
+    `shared` tells that several stores, and stock ADK, can open one database; `exact` that the text
     of an event is kept to the letter rather than as the same JSON value. `examples` is how
     many histories a test makes up.
     """
@@ -40,7 +40,7 @@ class Backend:
 
     @contextmanager
     def empty(self, folder: Path) -> Iterator[str]:
-        """Yield the URL of an empty place."""
+        """Yield the URL of an empty database."""
         match self.name:
             case "sqlite":
                 folder.mkdir(parents=True, exist_ok=True)
@@ -87,13 +87,13 @@ def _event(event_id: str, at: datetime, state: dict | None, **content: Any) -> N
     return NewEvent(record, split_state(state or {}), is_message(document))
 
 
-def by(store: Store, now: datetime | None) -> Store:
+def store_at(store: Store, now: datetime | None) -> Store:
     """Return the store at a moment; None leaves it its own clock."""
     return store if now is None else store.at(now)
 
 
 class Clocked:
-    """A store whose clock a test moves, under what was built on it.
+    """A store whose clock a test moves while other objects use the store.
 
     `clock` returns what the time is now; None for the store's own.
     """
@@ -102,7 +102,7 @@ class Clocked:
         self._store, self._clock = store, clock
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(by(self._store, self._clock()), name)
+        return getattr(store_at(self._store, self._clock()), name)
 
 
 async def create(
@@ -115,7 +115,7 @@ async def create(
     metadata: dict | None = None,
 ) -> Revision:
     """Create a session and return its revision."""
-    created = await by(store, now).create(
+    created = await store_at(store, now).create(
         key(name) if isinstance(name, str) else name,
         state=split_state(state or {}),
         ttl=ttl,

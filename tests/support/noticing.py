@@ -19,7 +19,7 @@ from served import Served
 
 MINUTES = 30
 NEVER = timedelta(hours=1)
-"""A heartbeat that no test waits for: what comes was told."""
+"""A heartbeat that no test waits for: what arrives was announced."""
 
 SOON = timedelta(milliseconds=200)
 
@@ -77,7 +77,7 @@ class Replica(Served):
         )
 
     def say(self, name):
-        """Append a message, as a run does that had read the session before."""
+        """Append a message, as a run does."""
 
         async def append(service):
             with service.reviving(key(name)):
@@ -99,7 +99,7 @@ class Replica(Served):
 
 
 class Stream(AbstractContextManager):
-    """An open stream; `heard()` waits for its next event."""
+    """An open stream; `next_event()` waits for its next event."""
 
     def __init__(self, replica, path, last):
         headers = {} if last is None else {"Last-Event-ID": last}
@@ -110,7 +110,7 @@ class Stream(AbstractContextManager):
         self.last = last
         self.beats = 0
 
-    def heard(self):
+    def next_event(self):
         """Return the next event's name and data; None when the stream has ended."""
         fields = {}
         for line in self._lines:
@@ -128,7 +128,7 @@ class Stream(AbstractContextManager):
 
     def names(self, count):
         """Return the names of the next events."""
-        return [self.heard()[0] for _ in range(count)]
+        return [self.next_event()[0] for _ in range(count)]
 
     def beat(self):
         """Return after the next heartbeat; there is no event before it."""

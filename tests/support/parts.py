@@ -32,7 +32,7 @@ class Store(
     SweepStore,
     HealthStore,
 ):
-    """All parts on one database, which it stands for, too, where one is asked for."""
+    """All parts on one database; it can also be passed where a database is expected."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -55,7 +55,7 @@ def store_with_parts(
 
 
 class Intercepted:
-    """A database on which a test steps in around operations, which it knows by their names."""
+    """A database that lets a test wrap operations by their names."""
 
     def __init__(self, database):
         self._database = database

@@ -12,7 +12,7 @@ _numbers = count(1)
 
 
 @dataclass(frozen=True)
-class Got:
+class StreamEvent:
     """One event of a stream; `data` as it was written."""
 
     id: str
@@ -20,19 +20,19 @@ class Got:
     data: str
 
     @property
-    def said(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         return json.loads(self.data)
 
     @property
     def is_partial(self) -> bool:
-        return bool(self.said.get("partial"))
+        return bool(self.document.get("partial"))
 
     @property
     def text(self) -> str:
-        return self.said["content"]["parts"][0]["text"]
+        return self.document["content"]["parts"][0]["text"]
 
 
-def got(lines):
+def parse_events(lines):
     """Yield the events of a stream's lines."""
     fields = {}
     for line in lines:
@@ -40,7 +40,7 @@ def got(lines):
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
         elif "data" in fields:
-            yield Got(fields.get("id", ""), fields.get("event", "message"), fields["data"])
+            yield StreamEvent(fields.get("id", ""), fields.get("event", "message"), fields["data"])
             fields = {}
         else:
             fields = {}
@@ -50,7 +50,7 @@ def path(session, app="walker", user="ada"):
     return f"/apps/{app}/users/{user}/sessions/{session}/run"
 
 
-def fresh():
+def new_session_id():
     """Return the name of a new session."""
     return f"walk-{next(_numbers)}"
 
@@ -73,7 +73,7 @@ def reading(server, session, last=None, run_id=None):
     params = {} if run_id is None else {"runId": run_id}
     with server.client.stream("GET", path(session), headers=headers, params=params) as response:
         assert response.status_code == 200, response.read()
-        yield got(response.iter_lines())
+        yield parse_events(response.iter_lines())
 
 
 def read(server, session, last=None, run_id=None):
@@ -82,12 +82,12 @@ def read(server, session, last=None, run_id=None):
         return list(events)
 
 
-def steps(events):
+def steps_of(events):
     """Return what the agent said in whole events."""
     return [event.text for event in events if event.kind == "message" and not event.is_partial]
 
 
-def walked(number, start=1):
+def expected_steps(number, start=1):
     return [f"step {step}" for step in range(start, number + 1)]
 
 

@@ -44,14 +44,14 @@ async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 
 @pytest.fixture(params=[*LAPSE, "adk-database"])
-async def durable(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+async def database_service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
     """Return a service on a database: what holds here, ADK's in-memory service does not do."""
     async with _running(request.param, tmp_path) as running:
         yield running
 
 
 @pytest.fixture(params=[*LAPSE, "adk-memory"])
-async def trimming(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+async def stripping_service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
     """Return a service that strips ids: what holds here, ADK's DatabaseSessionService differs."""
     async with _running(request.param, tmp_path) as running:
         yield running

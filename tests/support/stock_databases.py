@@ -56,7 +56,7 @@ COUNTS = {
 
 @contextmanager
 def place_of(kind: str, folder: Path):
-    """Yield the URL of an empty place, and how ADK's own service opens it."""
+    """Yield the URL of an empty database, and how ADK's own service opens it."""
     match kind:
         case "postgres":
             with blank() as url:
@@ -104,7 +104,7 @@ _filled: dict[str, Path] = {}
 
 
 @pytest.fixture(params=["sqlite", "postgres", "adk-web"])
-async def stocked(request, tmp_path, tmp_path_factory):
+async def stock_database_url(request, tmp_path, tmp_path_factory):
     """The URL of a database that stock ADK has filled."""
     if request.param == "postgres":
         if "postgres" not in _filled:

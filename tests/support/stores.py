@@ -1,7 +1,8 @@
 """One suite for every store: a test that asks for `store` runs once on each.
 
-A test that also asks for `stock` or `reopen` needs a place that can be opened twice and runs on
-those only that have one. A module or a folder with a `place` of its own has stores there.
+A test that also asks for `stock` or `reopen` needs a store that can be opened twice and runs on
+those only that have one. A module or a folder with a `store_url` of its own
+has stores there.
 """
 
 import pytest
@@ -22,19 +23,19 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture
-def place(backend, tmp_path):
+def store_url(backend, tmp_path):
     """The URL of an empty store."""
     with backend.empty(tmp_path) as url:
         yield url
 
 
 @pytest.fixture
-async def open_store(place):
-    """Opens a store with the rules given; all are closed in the end."""
+async def open_store(store_url):
+    """A function that opens a store with given rules; all are closed after the test."""
     stores = []
 
     async def open_one(**rules):
-        store = store_with_parts(place, Rules(**rules))
+        store = store_with_parts(store_url, Rules(**rules))
         stores.append(store)
         await store.open()
         return store
@@ -46,7 +47,7 @@ async def open_store(place):
 
 @pytest.fixture
 def reopen(open_store):
-    """Opens one more store on the same place, as another process would."""
+    """Opens the same database once more, as another process would."""
     return open_store
 
 
@@ -56,15 +57,15 @@ async def store(open_store):
 
 
 @pytest.fixture
-async def pair(backend, open_store):
-    """Two replicas on one place; the same one twice where a place cannot be shared."""
+async def two_stores(backend, open_store):
+    """Two stores on one database; the same store twice where a database cannot be shared."""
     one = await open_store()
     return one, await open_store() if backend.shared else one
 
 
 @pytest.fixture
-async def stock(place):
-    """ADK's own service on the same place, and a look into its tables."""
+async def stock(store_url):
+    """ADK's own service on the same database, with a method that reads its tables."""
     from google.adk.sessions.database_session_service import DatabaseSessionService
     from sqlalchemy import text
 
@@ -74,6 +75,6 @@ async def stock(place):
                 result = await connection.execute(text(statement), params)
                 return list(result.mappings()) if result.returns_rows else []
 
-    scheme, _, rest = place.partition("://")
+    scheme, _, rest = store_url.partition("://")
     async with Stock(f"{DRIVERS[scheme]}://{rest}") as service:
         yield service

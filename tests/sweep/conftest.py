@@ -1,4 +1,4 @@
-"""A feed with a memory, and ways to wait for what it brings."""
+"""A feed whose changes are recorded, and ways to wait for them."""
 
 import asyncio
 
@@ -7,11 +7,11 @@ import pytest
 from lapse.core.feed import Feed
 
 BOUND = 30.0
-"""Seconds until a wait gives up: far from what it takes, and a failure, never a measure."""
+"""Seconds until a wait fails: far more than any wait takes."""
 
 
-class Watched:
-    """Everything that came, and a way to wait for what has not come yet."""
+class Recorder:
+    """Records every call, and waits for calls that have not come yet."""
 
     def __init__(self):
         self.seen = []
@@ -32,20 +32,20 @@ class Watched:
         await self.until(lambda seen: len(seen) >= number)
 
 
-class Heard:
-    """What a sweeper let the world know."""
+class Observed:
+    """The changes, reports and faults that a sweeper published."""
 
     def __init__(self):
-        self.changes, self.reports, self.faults = Watched(), Watched(), Watched()
+        self.changes, self.reports, self.faults = Recorder(), Recorder(), Recorder()
 
 
 @pytest.fixture
-async def heard():
-    return Heard()
+async def observed():
+    return Observed()
 
 
 @pytest.fixture
-async def feed(heard):
+async def feed(observed):
     feed = Feed()
-    feed.subscribe(heard.changes)
+    feed.subscribe(observed.changes)
     return feed

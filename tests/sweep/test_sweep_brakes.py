@@ -1,4 +1,4 @@
-"""The brakes: a sweep stops before what cannot be undone, on every store and every replica."""
+"""The brakes stop a sweep before it loses too much, on every store and every replica."""
 
 import asyncio
 import logging
@@ -53,15 +53,17 @@ def purged(reports):
 
 
 @pytest.mark.parametrize(("due", "living"), [(3, 0), (5, 5), (4, 40)])
-async def test_a_backlog_that_is_small_or_a_small_share_is_purged(store, due, living):
+async def test_a_backlog_that_is_small_or_a_small_share_of_all_sessions_is_purged(
+    store, due, living
+):
     await backlog(store, due=due, living=living)
     (report,) = await sweeps(store, Brakes(OPTIONS))
     assert (report.purged, report.braking.brake) == (due, None)
 
 
-async def test_a_backlog_that_is_most_of_everything_is_held_on_every_replica(pair):
+async def test_a_backlog_over_the_share_is_held_on_every_replica(two_stores):
     """Seen to fail with the brake left out of the purge's condition, and with no look."""
-    one, other = pair
+    one, other = two_stores
     await backlog(one, due=6, living=5)
     mine, yours = Brakes(OPTIONS), Brakes(BrakeOptions(share=1))
     (first,) = await sweeps(one, mine)
@@ -83,8 +85,8 @@ async def test_a_backlog_that_is_most_of_everything_is_held_on_every_replica(pai
     assert {report.braking.let_go for report in reports[1:]} == {None}
 
 
-async def test_of_two_sweepers_that_come_at_once_one_sets_the_brake(pair):
-    one, other = pair
+async def test_one_of_two_concurrent_sweepers_sets_the_brake(two_stores):
+    one, other = two_stores
     await backlog(one, due=6, living=0)
     reports = await asyncio.gather(
         *(sweep_once(store, Feed(), brakes=Brakes(OPTIONS)) for store in (one, other) * 3)
@@ -94,7 +96,7 @@ async def test_of_two_sweepers_that_come_at_once_one_sets_the_brake(pair):
     assert len({report.braking.brake for report in reports}) == 1
 
 
-async def test_the_next_hour_confirms_it(store):
+async def test_a_released_brake_is_not_set_again_for_an_hour(store):
     """Seen to fail with a release that does not hold for an hour."""
     clocked, brakes = Ahead(store), Brakes(OPTIONS)
     await backlog(store, due=6, living=0)
@@ -107,7 +109,7 @@ async def test_the_next_hour_confirms_it(store):
     assert [report.braking.brake for report in reports] == [None] * 7
 
 
-async def test_another_backlog_after_the_hour_is_held_again(store):
+async def test_a_backlog_after_that_hour_is_held_again(store):
     clocked, brakes = Ahead(store), Brakes(OPTIONS)
     await backlog(store, due=6, living=0)
     await sweeps(clocked, brakes)
@@ -119,7 +121,7 @@ async def test_another_backlog_after_the_hour_is_held_again(store):
     assert (report.purged, report.braking.brake.sessions) == (0, 6)
 
 
-async def test_a_clock_that_jumps_ahead_purges_nothing_and_expires_what_can_be_had_back(store):
+async def test_a_sweep_after_a_clock_jump_expires_restorable_sessions_and_purges_none(store):
     """Seen to fail without the comparison with the process's own clock."""
     clocked, brakes = Ahead(store), Brakes(BrakeOptions())
     await create(store, "waiting", now=utc_now())
@@ -136,7 +138,7 @@ async def test_a_clock_that_jumps_ahead_purges_nothing_and_expires_what_can_be_h
     assert purged(await sweeps(clocked, Brakes())) == 2  # the hour to come back is over, too
 
 
-async def test_a_clock_that_comes_back_lets_go(store):
+async def test_the_brake_is_released_when_the_clock_comes_back(store):
     clocked, brakes = Ahead(store), Brakes()
     await sweeps(clocked, brakes)
     clocked.ahead = 2 * DAY
@@ -148,7 +150,7 @@ async def test_a_clock_that_comes_back_lets_go(store):
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=4), -2 * DAY], ids=str)
-async def test_a_little_ahead_or_behind_is_no_jump(store, ahead):
+async def test_a_clock_a_little_ahead_or_behind_sets_no_brake(store, ahead):
     clocked, brakes = Ahead(store), Brakes()
     await sweeps(clocked, brakes)
     clocked.ahead = ahead
@@ -156,7 +158,7 @@ async def test_a_little_ahead_or_behind_is_no_jump(store, ahead):
     assert report.braking.brake is None
 
 
-async def test_a_jump_takes_the_place_of_a_brake_for_the_share(store):
+async def test_a_brake_for_a_clock_jump_replaces_one_for_the_share(store):
     clocked, brakes = Ahead(store), Brakes(OPTIONS)
     await backlog(store, due=6, living=0)
     await sweeps(clocked, brakes)
@@ -166,7 +168,7 @@ async def test_a_jump_takes_the_place_of_a_brake_for_the_share(store):
     assert report.braking.let_go.reason is BrakeReason.SHARE
 
 
-async def test_a_second_jump_does_not_end_the_time_of_the_first(store):
+async def test_a_second_clock_jump_does_not_release_the_brake_of_the_first(store):
     """Seen to fail with a brake that another jump cannot replace."""
     clocked, brakes = Ahead(store), Brakes()
     await create(store, "expired", now=utc_now() - 2 * TTL)
@@ -176,7 +178,7 @@ async def test_a_second_jump_does_not_end_the_time_of_the_first(store):
         assert (report.purged, report.braking.brake.reason) == (0, BrakeReason.CLOCK)
 
 
-async def test_a_jump_that_a_fault_came_between_is_seen_again(store, monkeypatch):
+async def test_a_clock_jump_is_noticed_again_if_setting_the_brake_failed(store, monkeypatch):
     """Seen to fail with the clocks remembered before the brake is set."""
     clocked, brakes = Ahead(store), Brakes()
     await create(store, "expired", now=utc_now() - 2 * TTL)
@@ -194,7 +196,7 @@ async def test_a_jump_that_a_fault_came_between_is_seen_again(store, monkeypatch
     assert (report.purged, report.braking.brake.reason) == (0, BrakeReason.CLOCK)
 
 
-async def test_with_nothing_restorable_expiry_is_held_as_well(open_store):
+async def test_without_a_horizon_the_brake_holds_expiries_as_well(open_store):
     """Seen to fail with expiries left out of what is lost for good."""
     store = await open_store(horizon=timedelta(0))
     await backlog(store, due=6, living=0)
@@ -205,17 +207,17 @@ async def test_with_nothing_restorable_expiry_is_held_as_well(open_store):
     assert (report.expired, report.purged) == (6, 6)
 
 
-async def test_sweepers_say_so_once_and_go_on_when_it_is_confirmed(pair, caplog):
-    await backlog(pair[0], due=6, living=0)
+async def test_sweepers_log_a_brake_once_and_go_on_when_it_is_confirmed(two_stores, caplog):
+    await backlog(two_stores[0], due=6, living=0)
     metrics = Metrics()
-    sweeps_counted, stored = SweepMetrics(metrics), StoreMetrics(pair[0], metrics)
+    sweeps_counted, stored = SweepMetrics(metrics), StoreMetrics(two_stores[0], metrics)
     metrics.registry.register(stored)
     metrics.refresh(stored.refresh)
     feed, gone, held, free = Feed(), [], asyncio.Event(), asyncio.Event()
     feed.subscribe(lambda change: change.kind is ChangeKind.PURGED and gone.append(change))
     reports = []
 
-    def heard(report):
+    def on_report(report):
         reports.append(report)
         log_sweep(report)
         sweeps_counted.count_sweep(report)
@@ -228,8 +230,8 @@ async def test_sweepers_say_so_once_and_go_on_when_it_is_confirmed(pair, caplog)
     pause = timedelta(milliseconds=20)
     async with (
         asyncio.timeout(30),
-        Sweeper(pair[0], feed, on_report=heard, brakes=OPTIONS, longest_sleep=pause),
-        Sweeper(pair[1], feed, on_report=heard, brakes=OPTIONS, longest_sleep=pause),
+        Sweeper(two_stores[0], feed, on_report=on_report, brakes=OPTIONS, longest_sleep=pause),
+        Sweeper(two_stores[1], feed, on_report=on_report, brakes=OPTIONS, longest_sleep=pause),
     ):
         await held.wait()
         assert not gone
@@ -237,10 +239,10 @@ async def test_sweepers_say_so_once_and_go_on_when_it_is_confirmed(pair, caplog)
         assert 'lapse_brake{reason="share"} 1.0' in text
         assert 'lapse_brake{reason="clock"} 0.0' in text
         assert 'lapse_brakes_total{reason="share"} 1.0' in text
-        assert await confirm(pair[0], "ann") is not None
+        assert await confirm(two_stores[0], "ann") is not None
         await free.wait()
     assert {change.record.key for change in gone} == {key(f"due{n}") for n in range(6)}
     said = [record.message for record in caplog.records]
     assert said.count("brake set: nothing is purged") == 2  # one line for each process
     assert said.count("brake confirmed") == 1
-    assert (await pair[0].overview(since=HOUR)).swept_at is not None
+    assert (await two_stores[0].overview(since=HOUR)).swept_at is not None

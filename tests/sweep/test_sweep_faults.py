@@ -21,12 +21,12 @@ BOUND = 30.0
 
 
 @pytest.fixture
-def place():
+def store_url():
     """Stores in memory: what a fault does to the sweeper does not depend on the kind of store."""
     return "sqlite:///:memory:"
 
 
-class Faulty(Intercepted):
+class FaultyStore(Intercepted):
     """A store that fails, or waits, in `expire_due` when told to."""
 
     def __init__(self, store):
@@ -53,17 +53,21 @@ class Faulty(Intercepted):
 
 
 @pytest.fixture
-async def faulty(store):
-    return Faulty(store)
+async def faulty_store(store):
+    return FaultyStore(store)
 
 
 @pytest.fixture
-async def sweeper(faulty, feed, heard):
+async def sweeper(faulty_store, feed, observed):
     sweeper = Sweeper(
-        faulty, feed, on_report=heard.reports, on_fault=heard.faults, longest_sleep=BRIEF
+        faulty_store,
+        feed,
+        on_report=observed.reports,
+        on_fault=observed.faults,
+        longest_sleep=BRIEF,
     )
     yield sweeper
-    faulty.gate.set()
+    faulty_store.gate.set()
     await sweeper.stop()
 
 
@@ -78,58 +82,58 @@ def lines(caplog):
 BEGIN, END = (logging.ERROR, False), (logging.WARNING, False)
 
 
-async def test_an_outage_is_said_once_when_it_begins_and_once_when_it_ends(
-    faulty, sweeper, caplog, heard
+async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(
+    faulty_store, sweeper, caplog, observed
 ):
-    faulty.fault = StoreUnavailableError("the disk is away")
+    faulty_store.fault = StoreUnavailableError("the disk is away")
     await sweeper.start()
-    await heard.faults.count(4)
+    await observed.faults.count(4)
     assert lines(caplog) == [BEGIN]
     assert "the disk is away" in caplog.text
     assert sweeper.is_alive
-    await create(faulty, now=LONG_AGO)
-    faulty.fault = None
-    await heard.changes.count(1)
-    await heard.reports.count(3)
+    await create(faulty_store, now=LONG_AGO)
+    faulty_store.fault = None
+    await observed.changes.count(1)
+    await observed.reports.count(3)
     assert lines(caplog) == [BEGIN, END]
-    assert [change.kind for change in heard.changes.seen] == [ChangeKind.EXPIRED]
+    assert [change.kind for change in observed.changes.seen] == [ChangeKind.EXPIRED]
 
 
-async def test_a_second_outage_is_said_again(faulty, sweeper, caplog, heard):
+async def test_a_second_outage_is_logged_again(faulty_store, sweeper, caplog, observed):
     await sweeper.start()
     for turn in (1, 2):
-        faulty.fault = StoreUnavailableError("away")
-        await heard.faults.count(len(heard.faults.seen) + 3)
-        faulty.fault = None
-        await heard.reports.count(len(heard.reports.seen) + 3)
+        faulty_store.fault = StoreUnavailableError("away")
+        await observed.faults.count(len(observed.faults.seen) + 3)
+        faulty_store.fault = None
+        await observed.reports.count(len(observed.reports.seen) + 3)
         assert lines(caplog) == [BEGIN, END] * turn
 
 
-async def test_a_fault_that_nobody_thought_of_is_outlived_and_shown_whole(
-    faulty, sweeper, caplog, heard
+async def test_an_unforeseen_fault_is_outlived_and_logged_with_its_traceback(
+    faulty_store, sweeper, caplog, observed
 ):
-    faulty.fault = RuntimeError("unthought of")
+    faulty_store.fault = RuntimeError("unthought of")
     await sweeper.start()
-    await heard.faults.count(3)
-    await create(faulty, now=LONG_AGO)
-    faulty.fault = None
-    await heard.changes.count(1)
+    await observed.faults.count(3)
+    await create(faulty_store, now=LONG_AGO)
+    faulty_store.fault = None
+    await observed.changes.count(1)
     assert lines(caplog)[0] == (logging.ERROR, True)
 
 
-async def test_a_store_that_never_answers_is_a_fault_too(faulty, sweeper, heard):
+async def test_a_store_that_never_answers_counts_as_a_fault(faulty_store, sweeper, observed):
     sweeper._work.timeout = BRIEF
-    faulty.gate.clear()
+    faulty_store.gate.clear()
     await sweeper.start()
-    await heard.faults.count(2)
-    await create(faulty, now=LONG_AGO)
+    await observed.faults.count(2)
+    await create(faulty_store, now=LONG_AGO)
     sweeper._work.timeout = timedelta(seconds=BOUND)
-    faulty.gate.set()
-    await heard.changes.count(1)
+    faulty_store.gate.set()
+    await observed.changes.count(1)
 
 
-async def test_a_consumer_that_raises_disturbs_neither_the_sweeper_nor_the_others(
-    store, feed, sweeper, caplog, heard
+async def test_a_consumer_that_raises_stops_neither_the_sweeper_nor_other_consumers(
+    store, feed, sweeper, caplog, observed
 ):
     def careless(change):
         raise ValueError(change.kind)
@@ -140,33 +144,33 @@ async def test_a_consumer_that_raises_disturbs_neither_the_sweeper_nor_the_other
     for number in range(3):
         await create(store, f"s{number}", now=LONG_AGO)
     await sweeper.start()
-    await heard.changes.count(3)
-    await heard.reports.count(2)
-    assert late == heard.changes.seen
-    assert heard.faults.seen == []
+    await observed.changes.count(3)
+    await observed.reports.count(2)
+    assert late == observed.changes.seen
+    assert observed.faults.seen == []
     assert lines(caplog) == []
 
 
 @pytest.mark.parametrize("which", ["on_report", "on_fault"])
-async def test_a_listener_of_the_sweeper_that_raises_does_not_stop_it(
-    faulty, feed, which, caplog, heard
+async def test_a_report_listener_that_raises_does_not_stop_the_sweeper(
+    faulty_store, feed, which, caplog, observed
 ):
     def careless(_):
         raise ValueError(which)
 
-    faulty.fault = StoreUnavailableError("away") if which == "on_fault" else None
-    await create(faulty, now=LONG_AGO)
-    async with Sweeper(faulty, feed, **{which: careless}, longest_sleep=BRIEF) as sweeper:
+    faulty_store.fault = StoreUnavailableError("away") if which == "on_fault" else None
+    await create(faulty_store, now=LONG_AGO)
+    async with Sweeper(faulty_store, feed, **{which: careless}, longest_sleep=BRIEF) as sweeper:
         for _ in range(3):
-            faulty.entered.clear()
+            faulty_store.entered.clear()
             async with asyncio.timeout(BOUND):
-                await faulty.entered.wait()
-        faulty.fault = None
-        await heard.changes.count(1)
+                await faulty_store.entered.wait()
+        faulty_store.fault = None
+        await observed.changes.count(1)
         assert sweeper.is_alive
 
 
-async def test_starting_and_stopping_may_come_in_any_order_and_number(store, sweeper, heard):
+async def test_start_and_stop_may_be_called_in_any_order_and_number(store, sweeper, observed):
     await sweeper.stop()
     await sweeper.stop()
     assert not sweeper.is_alive
@@ -179,10 +183,12 @@ async def test_starting_and_stopping_may_come_in_any_order_and_number(store, swe
         assert not sweeper.is_alive
     await create(store, now=LONG_AGO)
     await sweeper.start()
-    await heard.changes.count(1)
+    await observed.changes.count(1)
 
 
-async def test_many_tasks_that_start_and_stop_it_leave_one_sweeper_or_none(faulty, sweeper, heard):
+async def test_concurrent_starts_and_stops_leave_one_sweeper_or_none(
+    faulty_store, sweeper, observed
+):
     def running():
         return [task for task in asyncio.all_tasks() if task.get_name() == "lapse-sweeper"]
 
@@ -197,65 +203,67 @@ async def test_many_tasks_that_start_and_stop_it_leave_one_sweeper_or_none(fault
     async with asyncio.timeout(BOUND):
         await asyncio.gather(*(worry(seed) for seed in range(10)))
         await sweeper.stop()
-    assert (running(), faulty.inside, faulty.most_inside) == ([], 0, 1)
-    await create(faulty, now=LONG_AGO)
+    assert (running(), faulty_store.inside, faulty_store.most_inside) == ([], 0, 1)
+    await create(faulty_store, now=LONG_AGO)
     await sweeper.start()
-    await heard.changes.count(1)
+    await observed.changes.count(1)
 
 
-async def test_stopping_does_not_wait_for_deadlines_however_many(store, feed, heard):
+async def test_stopping_does_not_wait_for_waiting_sessions_however_many(store, feed, observed):
     await asyncio.gather(
         *(
             store.create(key(f"s{number}"), state=NO_STATE, ttl=NEVER, metadata={})
             for number in range(2000)
         )
     )
-    sweeper = Sweeper(store, feed, on_report=heard.reports, longest_sleep=NEVER)
+    sweeper = Sweeper(store, feed, on_report=observed.reports, longest_sleep=NEVER)
     await sweeper.start()
-    await heard.reports.count(1)
+    await observed.reports.count(1)
     async with asyncio.timeout(BOUND):
         await sweeper.stop()
     assert not sweeper.is_alive
 
 
-async def test_stopping_finishes_the_batch_in_hand_and_publishes_it(faulty, sweeper, heard):
-    await create(faulty, now=LONG_AGO)
-    faulty.gate.clear()
+async def test_stopping_finishes_and_publishes_the_current_batch(faulty_store, sweeper, observed):
+    await create(faulty_store, now=LONG_AGO)
+    faulty_store.gate.clear()
     await sweeper.start()
     async with asyncio.timeout(BOUND):
-        await faulty.entered.wait()
+        await faulty_store.entered.wait()
     stopping = asyncio.create_task(sweeper.stop())
     await asyncio.sleep(0)
-    faulty.gate.set()
+    faulty_store.gate.set()
     await stopping
-    assert [change.kind for change in heard.changes.seen] == [ChangeKind.EXPIRED]
+    assert [change.kind for change in observed.changes.seen] == [ChangeKind.EXPIRED]
 
 
-async def test_stopping_does_not_wait_for_a_store_that_never_answers(faulty, sweeper, monkeypatch):
+async def test_stopping_does_not_wait_for_a_store_that_never_answers(
+    faulty_store, sweeper, monkeypatch
+):
     monkeypatch.setattr(background, "_STOP_TIMEOUT", BRIEF)
-    faulty.gate.clear()
+    faulty_store.gate.clear()
     await sweeper.start()
     async with asyncio.timeout(BOUND):
-        await faulty.entered.wait()
+        await faulty_store.entered.wait()
         await sweeper.stop()
     assert not sweeper.is_alive
-    assert faulty.inside == 0
+    assert faulty_store.inside == 0
 
 
-async def test_stopping_wakes_a_sweeper_that_waits_out_an_outage(feed, faulty, heard):
-    faulty.fault = StoreUnavailableError("away")
-    sweeper = Sweeper(faulty, feed, on_fault=heard.faults, longest_sleep=NEVER)
+async def test_stopping_wakes_a_sweeper_that_waits_out_an_outage(feed, faulty_store, observed):
+    faulty_store.fault = StoreUnavailableError("away")
+    sweeper = Sweeper(faulty_store, feed, on_fault=observed.faults, longest_sleep=NEVER)
     await sweeper.start()
-    await heard.faults.count(1)
+    await observed.faults.count(1)
     async with asyncio.timeout(BOUND):
         await sweeper.stop()
     assert not sweeper.is_alive
 
 
-async def test_a_sweeper_that_stopped_hears_no_changes_any_more(store, feed, sweeper, heard):
+async def test_a_stopped_sweeper_gets_no_changes(store, feed, sweeper, observed):
     before = feed._consumers
     await sweeper.start()
-    await heard.reports.count(1)
+    await observed.reports.count(1)
     assert len(feed._consumers) == len(before) + 1
     await sweeper.stop()
     assert feed._consumers == before

@@ -14,7 +14,7 @@ def lines(caplog):
     return [record.levelno for record in caplog.records if record.name == module.__name__]
 
 
-async def test_one_that_fails_does_not_stop_the_others_and_is_logged_once(caplog):
+async def test_a_failing_operation_does_not_stop_the_others_and_is_logged_once(caplog):
     """Seen to fail with no exception caught, and with each failure logged."""
     faults, done = [StoreUnavailableError("away")], []
 
@@ -37,7 +37,7 @@ async def test_one_that_fails_does_not_stop_the_others_and_is_logged_once(caplog
     assert lines(caplog) == [logging.ERROR, logging.WARNING]
 
 
-async def test_it_begins_at_once_and_ends_when_it_is_stopped():
+async def test_maintenance_begins_at_once_and_ends_when_it_is_stopped():
     ran = asyncio.Event()
 
     async def operation():
@@ -51,7 +51,7 @@ async def test_it_begins_at_once_and_ends_when_it_is_stopped():
         await ran.wait()
 
 
-async def test_an_operation_that_never_ends_is_given_up_and_the_next_one_runs(monkeypatch, caplog):
+async def test_an_operation_that_never_ends_times_out_and_the_next_one_runs(monkeypatch, caplog):
     """Seen to fail without the time-out."""
     monkeypatch.setattr(module, "_TIMEOUT", module.EVERY / 30_000)
     ran = []

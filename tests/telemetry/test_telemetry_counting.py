@@ -1,4 +1,4 @@
-"""What is counted, how it is bounded, and what is shown while the store does not answer."""
+"""What metrics count, how their labels are bounded, and what they show without a store."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def samples(metrics) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
-async def test_a_used_session_that_expires_is_counted_and_nothing_else_is(store):
+async def test_only_used_sessions_that_expire_count_as_used_sessions_expired(store):
     """Seen to fail with the record's status looked at, which is `expired` by then."""
     metrics = counting(store)
     name = "lapse_used_sessions_expired_total"
@@ -75,7 +75,7 @@ async def test_apps_beyond_the_first_fifty_are_counted_together(store):
     assert found[f'lapse_sessions_created_total{{app="{OTHER}"}}'] == 7
 
 
-async def test_how_long_a_session_is_overdue_and_since_when_nobody_sweeps(store):
+async def test_the_metrics_show_the_longest_overdue_session_and_the_last_sweep(store):
     await create(store, now=T0 - timedelta(days=9999))
     before = await samples(counting(store))
     assert before["lapse_overdue_seconds"] > 3600
@@ -86,7 +86,7 @@ async def test_how_long_a_session_is_overdue_and_since_when_nobody_sweeps(store)
     assert after['lapse_brake{reason="share"}'] == 0
 
 
-async def test_while_clean_up_is_switched_off_nothing_is_overdue():
+async def test_the_metrics_show_nothing_overdue_while_clean_up_is_disabled():
     store = store_with_parts("sqlite:///:memory:", Rules(enforced=False))
     await create(store, now=T0 - timedelta(days=9999))
     found = await samples(counting(store))
@@ -94,7 +94,9 @@ async def test_while_clean_up_is_switched_off_nothing_is_overdue():
     await store.close()
 
 
-async def test_a_store_that_does_not_answer_is_told_and_nothing_stale_is_shown(store, monkeypatch):
+async def test_if_the_store_does_not_answer_the_metrics_say_so_and_show_no_old_values(
+    store, monkeypatch
+):
     metrics = counting(store)
     await create(store, now=None)
     assert (await samples(metrics))["lapse_store_up"] == 1
@@ -106,7 +108,7 @@ async def test_a_store_that_does_not_answer_is_told_and_nothing_stale_is_shown(s
     assert not [name for name in found if re.match(r"lapse_(sessions\{|overdue|brake\{)", name)]
 
 
-async def test_a_request_that_the_store_does_not_answer_is_counted(store):
+async def test_a_request_that_fails_for_the_store_is_counted(store):
     app = FastAPI()
     mount(app, LapseSessionService(store), Settings(sweeper=False))
     await store.close()

@@ -31,7 +31,7 @@ def change(kind, **facts):
 
 
 @pytest.fixture(autouse=True)
-def _everything(caplog):
+def _log_everything(caplog):
     caplog.set_level(logging.DEBUG, logger="lapse")
 
 
@@ -67,12 +67,12 @@ def test_every_kind_of_change_has_a_line_with_8_characters_of_the_id(caplog, kin
         (ChangeKind.PURGED, "INFO", "session purged"),
     ],
 )
-def test_the_promised_lines_have_their_words_and_level(caplog, kind, level, line):
+def test_the_documented_log_lines_have_their_words_and_level(caplog, kind, level, line):
     log_change(change(kind))
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [(level, line)]
 
 
-def test_what_a_reader_wants_to_know_stands_beside_the_line(caplog):
+def test_log_lines_have_the_documented_fields(caplog):
     log_change(change(ChangeKind.USED))
     log_change(change(ChangeKind.EXPIRED, expires_at=NOON + timedelta(seconds=89.5)))
     log_change(change(ChangeKind.RESURRECTED, cause=Cause.MESSAGE))
@@ -82,7 +82,7 @@ def test_what_a_reader_wants_to_know_stands_beside_the_line(caplog):
     assert resurrected.cause == "message"
 
 
-def test_a_sweep_that_did_nothing_is_not_mentioned(caplog):
+def test_a_sweep_that_did_nothing_is_not_logged(caplog):
     nothing = SweepReport(0, 0, 0, timedelta(0), timedelta(0), full=False)
     log_sweep(nothing)
     assert caplog.records == []
@@ -91,7 +91,7 @@ def test_a_sweep_that_did_nothing_is_not_mentioned(caplog):
     assert (record.expired, record.purged, record.latest_s) == (2, 1, 3)
 
 
-def test_ids_are_shortened_by_their_shape_or_because_the_request_is_about_them():
+def test_uuids_and_the_session_id_of_the_request_are_shortened():
     uuid = "5f0c9a2e-7d3b-4c1a-9e8f-0123456789ab"
     assert shorten(f"Session {uuid} not found.") == "Session 5f0c9a2e not found."
     assert shorten("Session chosen-by-me not found.") == "Session chosen-by-me not found."
@@ -108,7 +108,7 @@ SEEN = r"a\nb\r\x1b[31mred\u2028c\x85d\u202ee\x00f\ud800"
 
 @pytest.mark.parametrize("style", LogFormat)
 @pytest.mark.parametrize("name", ["lapse.tried", "agent.of.somebody"])
-def test_a_line_stays_one_line_whatever_is_in_it(capsys, restored_logging, style, name):
+def test_a_log_line_stays_one_line_whatever_is_in_it(capsys, restored_logging, style, name):
     configure_logging(style, verbose=True)
     logging.getLogger(name).warning("said %s", ODD, extra={"app": ODD, "odd\nname": [ODD]})
     line, end = capsys.readouterr().err.split("\n")
@@ -119,7 +119,7 @@ def test_a_line_stays_one_line_whatever_is_in_it(capsys, restored_logging, style
 
 
 @pytest.mark.parametrize("style", LogFormat)
-def test_what_an_exception_says_stays_on_its_line(capsys, restored_logging, style):
+def test_the_message_of_an_exception_stays_on_one_line(capsys, restored_logging, style):
     configure_logging(style)
     try:
         raise ValueError(ODD)

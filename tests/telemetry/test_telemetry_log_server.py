@@ -1,4 +1,4 @@
-"""What a server writes to its log: the promised lines, and nobody's conversation."""
+"""A server's log has the documented lines, and nothing of conversations."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_an_error_that_quotes_the_conversation_is_logged_without_the_quotation(t
         assert TEXT not in server.log
 
 
-def test_no_session_id_is_in_the_log_beyond_its_first_8_characters(console_log, json_log):
+def test_the_log_has_at_most_8_characters_of_a_session_id(console_log, json_log):
     for log in (console_log, json_log):
         for session_id in IDS:
             assert session_id[:9] not in log

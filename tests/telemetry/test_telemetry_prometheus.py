@@ -50,15 +50,17 @@ def names(text):
     return {PARTS.sub("", name) for name in METRIC.findall(text)}
 
 
-def test_alerts_and_dashboard_ask_for_metrics_that_there_are():
+def test_alerts_and_dashboard_use_existing_metrics_only():
     page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     documented = set(re.findall(r"^\| `(lapse_\w+)` \|", page, re.MULTILINE))
-    asked = names(ALERTS.read_text("utf-8")) | names(" ".join(expr for _, expr in queries()))
-    assert asked
-    assert asked <= documented
+    query_prometheus = names(ALERTS.read_text("utf-8")) | names(
+        " ".join(expr for _, expr in queries())
+    )
+    assert query_prometheus
+    assert query_prometheus <= documented
 
 
-def test_each_alert_is_documented_and_tried():
+def test_each_alert_is_documented_and_tested():
     alerts = set(re.findall(r"- alert: (\w+)", ALERTS.read_text("utf-8")))
     page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     assert set(re.findall(r"^\| (Lapse\w+) \|", page, re.MULTILINE)) == alerts
@@ -67,7 +69,7 @@ def test_each_alert_is_documented_and_tried():
         assert re.search(rf"alertname: {alert}\n +exp_alerts:\n", tried), f"{alert} never fires"
 
 
-def test_the_alerts_fire_when_they_should_and_only_then():
+def test_the_alerts_fire_exactly_when_they_should():
     """Seen to fail with the second window of LapseLatenessBurning left out."""
     done = subprocess.run(
         ["promtool", "test", "rules", ALERTS.with_name("alerts_test.yml")],
@@ -132,7 +134,7 @@ def decide(folder):
 
 @contextmanager
 def load(server):
-    """Do all the while what users do."""
+    """Send the requests of users until cancelled."""
     stop = threading.Event()
     faults = []
 
@@ -158,7 +160,7 @@ def load(server):
     assert not faults, faults
 
 
-def asked(client, expr):
+def query_prometheus(client, expr):
     """Return the values that a panel's query finds."""
     expr = expr.replace("$__rate_interval", "5s").replace("$app", ".*")
     answer = client.get("/query", params={"query": expr}).raise_for_status().json()
@@ -168,7 +170,7 @@ def asked(client, expr):
 def answers(client):
     """Return whether Prometheus is up and has seen a message that found an expired session."""
     try:
-        return asked(client, 'lapse_sessions_resurrected_total{cause="run"}')
+        return query_prometheus(client, 'lapse_sessions_resurrected_total{cause="run"}')
     except httpx.HTTPError:
         return False
 
@@ -186,7 +188,7 @@ def test_each_panel_of_the_dashboard_finds_data(tmp_path):
             if title == "Brakes":
                 continue  # annotations are there when a brake was set
             try:
-                eventually(lambda expr=expr: found(asked(client, expr)), within=20)
+                eventually(lambda expr=expr: found(query_prometheus(client, expr)), within=20)
             except AssertionError:
                 pytest.fail(f"{title}: no data for {expr}")
         groups = client.get("/rules").json()["data"]["groups"]

@@ -78,7 +78,7 @@ async def test_a_refused_transition_is_traced_by_the_type_of_its_error(service, 
     )
 
 
-async def test_a_transition_is_a_part_of_the_trace_of_its_caller(service, spans):
+async def test_the_span_of_a_transition_is_a_child_of_its_callers_span(service, spans):
     with trace.get_tracer("test").start_as_current_span("lapse.caller") as caller:
         await service.create_session(app_name="app", user_id="ann", session_id=ID)
         assert trace.get_current_span() is caller
@@ -93,7 +93,7 @@ async def test_without_a_provider_nothing_is_recorded(service, monkeypatch):
     await service.create_session(app_name="app", user_id="ann", session_id=ID)
 
 
-def test_a_sweep_that_nobody_traces_imports_nothing_of_opentelemetry(tmp_path):
+def test_a_sweep_without_tracing_does_not_import_opentelemetry(tmp_path):
     program = (
         "import asyncio, json, sys\n"
         "from lapse.core.feed import Feed\n"

@@ -20,7 +20,7 @@ BUCKET_LISTS = st.lists(st.integers(0, BUCKETS - 1), max_size=50)
 
 
 @given(SAMPLES, DOUBTS)
-def test_the_bounds_are_clopper_and_pearsons(sample, doubt):
+def test_the_bounds_are_those_of_clopper_and_pearson(sample, doubt):
     count, trials = sample
     above = 1.0 if count == trials else stats.beta.ppf(1 - doubt, count + 1, trials - count)
     below = 0.0 if count == 0 else stats.beta.ppf(doubt, count, trials - count + 1)
@@ -29,7 +29,7 @@ def test_the_bounds_are_clopper_and_pearsons(sample, doubt):
 
 
 @given(SAMPLES, st.floats(1e-6, 1 - 1e-6))
-def test_the_tails_are_the_binomials(sample, share):
+def test_the_tails_are_those_of_the_binomial_distribution(sample, share):
     count, trials = sample
     assert at_most(count, trials, share) == pytest.approx(
         stats.binom.cdf(count, trials, share), abs=1e-9
@@ -51,7 +51,7 @@ def test_the_upper_bound_grows_with_the_count_and_falls_with_the_doubt(sample, d
 @pytest.mark.parametrize(
     "sample", [(0, 1, 0, 1), (3, 20, 40, 900), (20, 20, 0, 5), (9, 80, 200, 7000)]
 )
-def test_the_comparison_of_two_arms_is_fishers(sample):
+def test_two_groups_are_compared_by_fishers_exact_test(sample):
     count, trials, other, others = sample
     expected = stats.fisher_exact(
         [[count, trials - count], [other, others - other]], alternative="greater"
@@ -59,7 +59,7 @@ def test_the_comparison_of_two_arms_is_fishers(sample):
     assert excess(*sample) == pytest.approx(expected.pvalue, abs=1e-9)
 
 
-def test_edges_are_log_spaced_and_meet_a_day():
+def test_the_edges_of_buckets_are_log_spaced_and_one_is_a_day():
     assert EDGES[:2] == (timedelta(0), timedelta(seconds=15))
     assert EDGES[96] == timedelta(hours=24)
     assert EDGES[-1] >= timedelta(days=366)
@@ -68,7 +68,7 @@ def test_edges_are_log_spaced_and_meet_a_day():
 
 
 @given(st.integers(1, BUCKETS - 2))
-def test_a_bucket_has_its_upper_edge_and_not_its_lower(edge):
+def test_a_bucket_includes_its_upper_edge_and_not_its_lower(edge):
     assert bucket_of(EDGES[edge]) == edge - 1
     assert bucket_of(EDGES[edge] + TICK) == edge
     assert edge_at_most(EDGES[edge]) == edge
@@ -76,7 +76,7 @@ def test_a_bucket_has_its_upper_edge_and_not_its_lower(edge):
 
 
 @pytest.mark.parametrize("age", [timedelta(days=-1), -TICK, timedelta(0), TICK])
-def test_an_age_that_clocks_made_odd_counts_as_the_youngest(age):
+def test_an_age_of_almost_zero_or_less_counts_in_the_first_bucket(age):
     assert bucket_of(age) == 0
 
 
@@ -90,7 +90,7 @@ def test_histograms_merge_in_any_order(one, two, three):
 
 
 @given(BUCKET_LISTS, st.integers(1, BUCKETS - 1))
-def test_fewer_are_later_the_later_it_is_and_nothing_counts_beyond_the_horizon(buckets, edge):
+def test_the_count_of_later_messages_falls_with_the_age_and_stops_at_the_horizon(buckets, edge):
     later = Histogram.of(buckets).later_than(edge)
     assert list(later) == sorted(later, reverse=True)
     assert later == tuple(sum(j <= b < edge for b in buckets) for j in range(edge + 1))

@@ -40,7 +40,7 @@ def last(ttl, **more):
 @pytest.mark.parametrize(
     ("soft", "doubt", "least"), [(0.005, 0.05, 598), (0.05, 0.05, 59), (0.005, 0.01, 919)]
 )
-def test_as_many_observations_are_needed_as_a_sample_without_a_miss_needs(soft, doubt, least):
+def test_a_decision_needs_as_many_observations_as_a_sample_without_a_miss(soft, doubt, least):
     targets = replace(TARGETS, soft=soft, doubt=doubt)
     few = decide(SCOPE, days({MINUTE: least - 1}), None, targets, NOW)
     assert (few.reason, few.ttl, few.observations) == (Reason.TOO_FEW, None, least - 1)
@@ -49,7 +49,7 @@ def test_as_many_observations_are_needed_as_a_sample_without_a_miss_needs(soft, 
     assert enough.wanted == EDGES[bucket_of(MINUTE) + 1]
 
 
-def test_the_smallest_edge_is_chosen_whose_bound_is_within_the_target():
+def test_a_decision_takes_the_smallest_edge_whose_bound_is_within_the_target():
     sample = days({MINUTE: 900, 2 * HOUR: 60, 5 * HOUR: 40})
     decision = decide(SCOPE, sample, None, TARGETS, NOW)
     edge = EDGES.index(decision.ttl)
@@ -62,7 +62,7 @@ def test_the_smallest_edge_is_chosen_whose_bound_is_within_the_target():
 
 
 @given(st.lists(st.integers(0, 95), min_size=59, max_size=400), st.integers(0, 95))
-def test_a_decision_is_monotone_later_messages_never_make_it_shorter(buckets, moved):
+def test_later_messages_never_make_the_decided_ttl_shorter(buckets, moved):
     def wanted(sample):
         cohort = Cohort((NOW - 2 * DAY).date(), Histogram.of(sample))
         return decide(SCOPE, [cohort], None, TARGETS, NOW).wanted
@@ -91,7 +91,7 @@ def test_messages_beyond_the_horizon_do_not_count():
     assert decision.horizon_too_short
 
 
-def test_where_only_the_horizon_is_late_enough_it_is_infeasible():
+def test_a_target_that_only_a_ttl_over_the_cap_would_meet_is_infeasible():
     decision = decide(SCOPE, days({23.5 * HOUR: 100}), None, TARGETS, NOW)
     assert (decision.reason, decision.ttl) == (Reason.INFEASIBLE, TARGETS.cap)
     capped = replace(TARGETS, cap=HOUR)
@@ -108,14 +108,14 @@ def test_where_only_the_horizon_is_late_enough_it_is_infeasible():
         (30 * MINUTE, None, Reason.CHOSEN),  # up at once
     ],
 )
-def test_it_falls_slowly_and_rises_at_once(current, expected, reason):
+def test_the_decided_ttl_falls_slowly_and_rises_at_once(current, expected, reason):
     decision = decide(SCOPE, days({50 * MINUTE: 100}), last(current), TARGETS, NOW)
     wanted = EDGES[bucket_of(50 * MINUTE) + 1]
     assert decision.wanted == wanted
     assert (decision.ttl, decision.reason) == (expected or wanted, reason)
 
 
-def test_a_small_fall_is_not_worth_it_and_the_floor_holds():
+def test_a_small_decrease_is_not_applied_and_the_floor_holds():
     sample = days({MINUTE: 100})
     edge = EDGES[bucket_of(MINUTE) + 1]
     loose = replace(TARGETS, floor=timedelta(0))
@@ -125,7 +125,7 @@ def test_a_small_fall_is_not_worth_it_and_the_floor_holds():
     assert decide(SCOPE, sample, last(5.5 * MINUTE), TARGETS, NOW).reason is Reason.CHOSEN
 
 
-def test_dependent_observations_are_worth_less():
+def test_dependent_observations_count_less():
     sample = days({MINUTE: 100})
     doubled = replace(TARGETS, design_effect=2)
     assert decide(SCOPE, sample, None, doubled, NOW).reason is Reason.TOO_FEW
@@ -146,7 +146,7 @@ def test_the_guard_raises_only_on_strong_evidence():
     assert guard(SCOPE, alarmed, last(2 * HOUR), capped, NOW) is None
 
 
-def test_after_an_alarm_old_days_do_not_count_and_the_ttl_does_not_fall():
+def test_after_an_alarm_older_days_do_not_count_and_the_ttl_does_not_fall():
     raised = guard(SCOPE, ages({2 * HOUR: 400}), last(TTL), TARGETS, NOW)
     old = days({MINUTE: 3000}, many=3, newest=3)
     after = decide(SCOPE, old, raised, TARGETS, NOW + HOUR)
@@ -173,8 +173,8 @@ def test_a_longer_horizon_begins_a_new_window():
     assert decide(SCOPE, sample, decision, longer, NOW + DAY).reason is Reason.TOO_FEW
 
 
-def test_a_control_group_that_hears_more_takes_over():
-    """As where clients hide the composer of an expired session from all but the control group."""
+def test_a_control_group_with_more_late_messages_decides_alone():
+    """For example if clients hide the input of an expired session except in the control group."""
     sample = days({MINUTE: 5000}, control=ages({MINUTE: 60, 3 * HOUR: 30}))
     decision = decide(SCOPE, sample, last(TTL), TARGETS, NOW)
     assert decision.control_alarm
@@ -184,14 +184,14 @@ def test_a_control_group_that_hears_more_takes_over():
     assert not decide(SCOPE, calm, last(TTL), TARGETS, NOW).control_alarm
 
 
-def test_many_withdrawn_sessions_are_told():
+def test_many_withdrawn_sessions_raise_an_alarm():
     assert decide(
         SCOPE, days({MINUTE: 100}, withdrawn=ages({MINUTE: 2})), None, TARGETS, NOW
     ).withdrawn
     assert not decide(SCOPE, days({MINUTE: 100}), None, TARGETS, NOW).withdrawn
 
 
-def test_a_segment_with_too_few_data_follows_its_app_and_that_the_default():
+def test_a_segment_with_too_few_data_takes_the_ttl_of_its_app_or_the_default():
     segment = Scope("app", "new")
     cohorts = {segment: days({MINUTE: 20}), SCOPE: days({50 * MINUTE: 100})}
     decisions = {decision.scope: decision for decision in daily(cohorts, {}, TARGETS, NOW)}
@@ -213,7 +213,7 @@ def test_targets_out_of_order_are_refused():
         Targets(cap=2 * DAY)
 
 
-def test_the_curve_falls_with_messages_and_lets_withdrawn_sessions_go():
+def test_the_curve_falls_with_each_message_and_drops_withdrawn_sessions():
     sample = days({MINUTE: 30, HOUR: 10}, withdrawn=ages({10 * MINUTE: 20}), unused=40)
     curve = Curve.of(sample, TARGETS.horizon, NOW)
     assert curve.silent[0] == 1

@@ -27,8 +27,8 @@ def in_control(session_id):
 PLAIN = next(f"p{number}" for number in range(999) if not in_control(f"p{number}"))
 
 
-async def live(folder):
-    """Let 120 users hear their first message after two hours, three days ago."""
+async def fill_store(folder):
+    """Give 120 sessions a first message after two hours, three days ago."""
     store = store_with_parts(f"sqlite:///{folder / 'lapse.db'}")
     born = datetime.now(UTC).replace(hour=3) - timedelta(days=3)
     for number in range(120):
@@ -56,38 +56,38 @@ def copy(server, folder):
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory):
-    """A folder with a store that has lived, served once with the policy in force."""
+def learnt_server(tmp_path_factory):
+    """A server on a store with observations, whose policy applies what it has learnt."""
     folder = tmp_path_factory.mktemp("ttl")
-    asyncio.run(live(folder))
+    asyncio.run(fill_store(folder))
     settings = {"LAPSE_TTL_POLICY": "adaptive", "LAPSE_TTL_CAP_HOURS": "20"}
     with serving(folder, str(AGENTS), **settings) as server:
         yield server
 
 
-def test_a_new_session_has_the_ttl_that_was_learnt_unless_it_brings_its_own(lived):
-    made = lived.create(sessionId=PLAIN)
-    minutes = lived.lifecycle(made)["ttlMinutes"]
+def test_a_new_session_has_the_learnt_ttl_unless_it_has_its_own(learnt_server):
+    made = learnt_server.create(sessionId=PLAIN)
+    minutes = learnt_server.lifecycle(made)["ttlMinutes"]
     assert 120 <= minutes < 132
-    own = lived.create(options={"ttl_minutes": 7})
-    assert lived.lifecycle(own)["ttlMinutes"] == 7
+    own = learnt_server.create(options={"ttl_minutes": 7})
+    assert learnt_server.lifecycle(own)["ttlMinutes"] == 7
     control = next(f"c{number}" for number in range(999) if in_control(f"c{number}"))
-    assert lived.lifecycle(lived.create(sessionId=control))["ttlMinutes"] == 20 * 60
+    assert learnt_server.lifecycle(learnt_server.create(sessionId=control))["ttlMinutes"] == 20 * 60
 
 
-def test_metrics_tell_the_ttl_its_bound_and_why(lived):
+def test_metrics_show_the_ttl_its_bound_and_its_reason(learnt_server):
     labels = '{app="parrot",segment=""}'
-    assert 7200 <= lived.metric(f"lapse_ttl_seconds{labels}") < 7900
-    assert 0 < lived.metric(f"lapse_ttl_bound{labels}") <= 0.05
-    assert lived.metric(f"lapse_ttl_observations{labels}") == 120
-    assert lived.metric('lapse_ttl_status{app="parrot",reason="chosen",segment=""}') == 1
-    assert lived.metric("lapse_ttl_applied") == 1
+    assert 7200 <= learnt_server.metric(f"lapse_ttl_seconds{labels}") < 7900
+    assert 0 < learnt_server.metric(f"lapse_ttl_bound{labels}") <= 0.05
+    assert learnt_server.metric(f"lapse_ttl_observations{labels}") == 120
+    assert learnt_server.metric('lapse_ttl_status{app="parrot",reason="chosen",segment=""}') == 1
+    assert learnt_server.metric("lapse_ttl_applied") == 1
 
 
-def test_a_run_on_a_purged_session_counts_as_a_hard_miss(lived):
-    assert lived.run("gone").status_code == 404
-    assert lived.run("never").status_code == 404
-    store = store_with_parts(f"sqlite:///{lived.folder / 'lapse.db'}")
+def test_a_run_on_a_purged_session_counts_as_a_hard_miss(learnt_server):
+    assert learnt_server.run("gone").status_code == 404
+    assert learnt_server.run("never").status_code == 404
+    store = store_with_parts(f"sqlite:///{learnt_server.folder / 'lapse.db'}")
 
     async def refused():
         since = datetime.now(UTC).date() - timedelta(days=9)
@@ -98,20 +98,22 @@ def test_a_run_on_a_purged_session_counts_as_a_hard_miss(lived):
     assert asyncio.run(refused()) == 1
 
 
-def test_show_and_explain_tell_operators(lived):
-    shown = lapse(lived.folder, "ttl", "show", "--png", "curves.png", LAPSE_TTL_POLICY="shadow")
+def test_ttl_show_and_ttl_explain_print_the_decision(learnt_server):
+    shown = lapse(
+        learnt_server.folder, "ttl", "show", "--png", "curves.png", LAPSE_TTL_POLICY="shadow"
+    )
     assert shown.returncode == 0, shown.stderr
     assert re.search(
         r"parrot/new +│ 1\d\d\.\d +│ chosen +│ +0.00% │ +4.\d+% │ +0.00% ", shown.stdout
     )
     assert "policy: shadow" in shown.stdout
-    assert (lived.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-    told = lapse(lived.folder, "ttl", "explain").stdout
+    assert (learnt_server.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    told = lapse(learnt_server.folder, "ttl", "explain").stdout
     assert re.search(r"parrot/new\n  \S+ \S+ \d+\.\d min: chosen, 60 first messages of", told)
 
 
-def test_reset_window_forgets_the_days_and_keeps_the_ttl(lived, tmp_path):
-    copy(lived, tmp_path)
+def test_ttl_reset_window_forgets_the_days_before_and_keeps_the_ttl(learnt_server, tmp_path):
+    copy(learnt_server, tmp_path)
     reset = lapse(tmp_path, "ttl", "reset-window", "--app", "parrot")
     assert "parrot/new: days before" in reset.stdout
     told = lapse(tmp_path, "ttl", "explain").stdout
@@ -120,28 +122,28 @@ def test_reset_window_forgets_the_days_and_keeps_the_ttl(lived, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["explain", "reset-window"])
-def test_where_nothing_was_decided_it_says_what_to_do(tmp_path, command):
+def test_ttl_explain_and_reset_window_without_a_decision_say_what_to_do(tmp_path, command):
     done = lapse(tmp_path, "ttl", command)
     assert done.returncode == 1
     assert "nothing was decided yet" in done.stderr
 
 
-def test_an_empty_store_has_nothing_to_show(tmp_path):
+def test_ttl_show_on_an_empty_store_shows_the_policy_only(tmp_path):
     done = lapse(tmp_path, "ttl", "show")
     assert done.returncode == 0
     assert "policy: fixed" in done.stdout
 
 
-def test_serve_refuses_to_learn_where_nothing_is_restorable(tmp_path):
+def test_serve_refuses_a_learning_policy_without_a_horizon(tmp_path):
     done = lapse(tmp_path, "serve", LAPSE_TTL_POLICY="adaptive", LAPSE_RESTORE_HOURS="0")
     assert done.returncode == 1
     assert "LAPSE_TTL_POLICY='adaptive': needs LAPSE_RESTORE_HOURS above 0" in done.stderr
 
 
 @pytest.mark.parametrize("mark", ["store", "trace"])
-def test_the_commands_of_the_page_run_as_printed(lived, tmp_path, mark):
+def test_the_commands_on_the_page_about_the_ttl_run_as_printed(learnt_server, tmp_path, mark):
     if mark == "store":
-        copy(lived, tmp_path)
+        copy(learnt_server, tmp_path)
     blocks = re.findall(rf"<!-- {mark} -->\n```sh\n(.*?)```", DOCUMENT, re.DOTALL)
     assert blocks
     done = subprocess.run(

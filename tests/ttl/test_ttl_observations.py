@@ -36,7 +36,7 @@ async def counted(store, since=DAY) -> Counter:
     return found
 
 
-async def hear(store, name, age, **options):
+async def use_at_age(store, name, age, **options):
     revision = await create(store, name, **options)
     at = options.get("now", T0) + age
     await store.at(at).append(key(name) if isinstance(name, str) else name, message(), revision)
@@ -48,16 +48,18 @@ async def fold(store, now=LATER, segments=()):
 
 
 @pytest.mark.parametrize("edge", [1, 2, 50, 95])
-async def test_a_first_message_is_counted_at_its_age_up_to_and_with_each_edge(store, edge):
-    await hear(store, PLAIN, EDGES[edge], ttl=timedelta(days=2))
-    await hear(store, CONTROL, EDGES[edge] + TICK, ttl=timedelta(days=2))
+async def test_a_first_message_is_counted_in_the_bucket_whose_upper_edge_includes_its_age(
+    store, edge
+):
+    await use_at_age(store, PLAIN, EDGES[edge], ttl=timedelta(days=2))
+    await use_at_age(store, CONTROL, EDGES[edge] + TICK, ttl=timedelta(days=2))
     assert await counted(store) == {
         ("", DAY, Outcome.USED, edge - 1): 1,
         ("", DAY, Outcome.CONTROL, edge): 1,
     }
 
 
-async def test_only_the_first_message_counts_and_that_once(store):
+async def test_only_the_first_message_counts_and_only_once(store):
     revision = await create(store, PLAIN, metadata={"segment": "new"})
     first = message()
     await store.at(T0).append(key(PLAIN), note(), revision)
@@ -77,8 +79,8 @@ async def test_a_message_that_resurrects_is_counted_at_its_age(store):
     assert await counted(store) == {("", DAY, Outcome.USED, bucket_of(5 * TTL)): 1}
 
 
-async def test_a_session_that_its_first_message_creates_is_not_observed(store):
-    await hear(store, PLAIN, TICK, metadata={"kind": "legacy-session"})
+async def test_a_session_that_is_created_by_its_first_message_is_not_observed(store):
+    await use_at_age(store, PLAIN, TICK, metadata={"kind": "legacy-session"})
     assert not await counted(store)
 
 
@@ -90,7 +92,7 @@ async def test_a_message_that_is_refused_leaves_no_observation(store):
     assert not await counted(store)
 
 
-async def test_sessions_without_a_message_are_counted_at_their_end(store):
+async def test_sessions_without_a_message_are_counted_when_they_end(store):
     for name in ("gone", "left", "late"):
         await create(store, name, metadata={"segment": "new"})
     await store.at(T0 + TTL / 2).delete(key("gone"))
@@ -103,7 +105,7 @@ async def test_sessions_without_a_message_are_counted_at_their_end(store):
     assert found.total() == 3
 
 
-async def test_a_message_to_a_purged_session_is_counted_once_and_to_no_other(store):
+async def test_only_a_message_to_a_purged_session_is_counted_as_refused_and_once(store):
     revision = await create(store, metadata={"segment": "new"})
     await store.at(DUE).expire_due(10)
     await store.at(T0 + HORIZON).purge_due(10)
@@ -118,7 +120,7 @@ async def test_a_message_to_a_purged_session_is_counted_once_and_to_no_other(sto
     assert found.total() == 2
 
 
-async def test_of_one_user_and_day_the_first_created_count(store):
+async def test_only_the_first_sessions_of_one_user_and_day_count(store):
     """Seen to fail when the sessions were ranked by their messages instead."""
     names = [f"u{number}" for number in range(MOST_PER_USER + 2)]
     revisions = [
@@ -139,7 +141,7 @@ async def test_of_one_user_and_day_the_first_created_count(store):
         await fold(store)
 
 
-async def test_counting_again_from_the_records_gives_the_same_numbers(store):
+async def test_a_recount_from_the_records_gives_the_same_numbers(store):
     """Seen to fail when a resurrecting message went uncounted."""
     chance = random.Random(6)
     keys = [
@@ -180,9 +182,9 @@ async def test_counting_again_from_the_records_gives_the_same_numbers(store):
         await fold(store, segments=[Scope("a", "x"), Scope("b", "x")])
 
 
-async def test_folding_at_the_same_time_and_again_counts_nothing_twice(pair):
+async def test_concurrent_and_repeated_folds_count_nothing_twice(two_stores):
     """Seen to fail, on SQLite, when the rows that were counted stayed."""
-    one, other = pair
+    one, other = two_stores
     for turn in range(5):
         for number in range(10):
             await use(one, f"s{turn}-{number}")
@@ -197,9 +199,9 @@ async def test_folding_at_the_same_time_and_again_counts_nothing_twice(pair):
     assert (await counted(one)).total() == before.total() + 1
 
 
-async def test_folding_keeps_the_day_in_hand_and_only_the_segments_told_apart(store):
+async def test_a_fold_keeps_the_current_day_and_merges_segments_over_the_limit(store):
     for number, segment in enumerate(["x", "y", "x"]):
-        await hear(store, f"s{number}", TTL / 2, metadata={"segment": segment})
+        await use_at_age(store, f"s{number}", TTL / 2, metadata={"segment": segment})
     before = await counted(store)
     await fold(store, now=T0)
     assert await counted(store) == before
@@ -210,7 +212,7 @@ async def test_folding_keeps_the_day_in_hand_and_only_the_segments_told_apart(st
     }
 
 
-def test_at_most_eight_segments_are_told_apart_the_known_ones_first():
+def test_at_most_eight_segments_are_distinguished_the_known_ones_first():
     scopes = [Scope("app", f"s{number}") for number in range(MOST_SEGMENTS + 3)]
     counts = [Count(scope, DAY, Outcome.USED, 3, size) for size, scope in enumerate(scopes, 1)]
     assert admitted(counts) == frozenset(scopes[-MOST_SEGMENTS:])
@@ -222,7 +224,7 @@ def test_at_most_eight_segments_are_told_apart_the_known_ones_first():
 
 async def test_the_newest_first_messages_of_each_segment_are_found(store):
     for number in range(5):
-        await hear(
+        await use_at_age(
             store,
             key(f"s{number}", user=f"u{number}"),
             number * TTL,
@@ -237,9 +239,9 @@ async def test_the_newest_first_messages_of_each_segment_are_found(store):
     }
 
 
-async def test_of_two_rounds_at_the_same_time_one_counts(pair):
+async def test_one_of_two_concurrent_rounds_counts(two_stores):
     """Seen to fail without the version in the condition."""
-    one, other = pair
+    one, other = two_stores
     start = await one.at(T0).ttl_round()
     assert (start.now, start.slot, start.version) == (T0, None, 0)
     for slot in (7, 8):
@@ -261,7 +263,7 @@ async def test_of_two_rounds_at_the_same_time_one_counts(pair):
     assert (newest.scope, newest.reason) == (Scope("app"), Reason.CHOSEN)
 
 
-async def test_a_longer_ttl_reaches_those_who_wait_with_the_one_before_and_shortens_nobody(store):
+async def test_a_longer_ttl_lengthens_sessions_with_the_one_before_and_shortens_none(store):
     await create(store, "waits", metadata={"segment": "x"})
     await create(store, "other", metadata={"segment": "y"})
     await create(store, "own", ttl=2 * TTL, metadata={"segment": "x"})

@@ -1,4 +1,4 @@
-"""The TTL policy on every store: rounds, who follows them, and what they do to living sessions."""
+"""The TTL policy on every store: rounds, replicas that follow them, and waiting sessions."""
 
 import asyncio
 from datetime import timedelta
@@ -24,8 +24,8 @@ PLAIN = next(f"p{number}" for number in range(999) if not key(f"p{number}").in_c
 CONTROL = next(f"a{number}" for number in range(999) if key(f"a{number}").in_control_group)
 
 
-async def heard(store, count, age, *, at=NOON, prefix="s", segment=""):
-    """Create sessions of as many users, and let each hear its first message at an age."""
+async def add_first_messages(store, count, age, *, at=NOON, prefix="s", segment=""):
+    """Create a session for each of `count` users, and give it a first message at that age."""
     for number in range(count):
         name = key(f"{prefix}{number}", user=f"{prefix}{number}")
         made = await store.at(at).create(
@@ -51,11 +51,11 @@ def policy(store, mode=Policy.ADAPTIVE, feed=None):
     return Replica(store, feed or Feed(), mode)
 
 
-async def test_one_replica_makes_a_round_and_all_follow_it(pair):
+async def test_one_replica_decides_and_all_replicas_follow(two_stores):
     """Seen to fail when a round did not move the slot."""
-    await heard(pair[0], 60, timedelta(minutes=2), segment="new")
+    await add_first_messages(two_stores[0], 60, timedelta(minutes=2), segment="new")
     now = NOON + 3 * DAY
-    replicas = [policy(store) for store in pair * 2]
+    replicas = [policy(store) for store in two_stores * 2]
     made = await asyncio.gather(*(replica.look_at(now) for replica in replicas))
     assert sum(made) == 1
     assert not any([await replica.look_at(now + HOUR / 3) for replica in replicas])
@@ -70,8 +70,8 @@ async def test_one_replica_makes_a_round_and_all_follow_it(pair):
     assert EDGES[23] < timedelta(minutes=2) <= EDGES[24]
 
 
-async def test_each_day_has_one_decision_with_what_it_was_made_from(store):
-    await heard(store, 60, timedelta(minutes=2))
+async def test_each_day_has_one_decision_with_the_figures_it_is_based_on(store):
+    await add_first_messages(store, 60, timedelta(minutes=2))
     replica = policy(store)
     for hours in range(0, 49, 6):
         await replica.look_at(NOON + 3 * DAY + hours * HOUR)
@@ -89,7 +89,7 @@ async def test_the_guard_raises_the_ttl_within_the_hour_and_once(store):
     replica = policy(store)
     await replica.look_at(NOON - HOUR)
     assert replica.ttl_for(key(PLAIN), {}) == TTL
-    await heard(store, 110, 4 * HOUR)
+    await add_first_messages(store, 110, 4 * HOUR)
     assert await replica.look_at(NOON + 5 * HOUR)
     (raised,) = await store.ttl_decisions(newest=9)
     assert raised.reason is Reason.RAISED
@@ -100,8 +100,8 @@ async def test_the_guard_raises_the_ttl_within_the_hour_and_once(store):
     assert len(await store.ttl_decisions(newest=9)) == 1
 
 
-async def test_shadow_decides_and_applies_nothing_fixed_decides_nothing(store):
-    await heard(store, 60, timedelta(minutes=2))
+async def test_shadow_mode_applies_no_decision_and_fixed_mode_makes_none(store):
+    await add_first_messages(store, 60, timedelta(minutes=2))
     now = NOON + 3 * DAY
     fixed = policy(store, Policy.FIXED)
     assert not await fixed.look_at(now)
@@ -113,15 +113,15 @@ async def test_shadow_decides_and_applies_nothing_fixed_decides_nothing(store):
             assert replica.ttl_for(key(name), {}) == TTL
 
 
-async def test_the_control_group_gets_the_cap_in_every_segment(store):
+async def test_the_control_group_of_every_segment_gets_the_cap(store):
     adaptive = policy(store)
     assert adaptive.ttl_for(key(CONTROL), {}) == TARGETS.cap
     assert adaptive.ttl_for(key(PLAIN), {"segment": "x"}) == TTL
 
 
-async def test_a_decrease_shortens_nobody_who_lives(store):
+async def test_a_decrease_shortens_no_waiting_session(store):
     replica = policy(store)
-    await heard(store, 60, timedelta(minutes=2))
+    await add_first_messages(store, 60, timedelta(minutes=2))
     now = NOON + 3 * DAY
 
     ttl = replica.ttl_for(key(PLAIN), {})
@@ -142,51 +142,53 @@ async def raise_the_ttl(store, replica):
     await look_at(replica, now - 2 * HOUR)
     for name, ttl in (("waits", TTL), ("own", TTL / 2)):
         await store.at(now).create(key(name), state=NO_STATE, ttl=ttl, metadata={})
-    await heard(store, 110, 4 * HOUR)
+    await add_first_messages(store, 110, 4 * HOUR)
     at = now + TTL / 4
     await look_at(replica, at)
     return now, at
 
 
-def told(changes):
+def kinds_and_ids(changes):
     return [(change.kind, change.record.key.session_id) for change in changes]
 
 
-async def test_an_increase_lengthens_the_wait_of_those_who_wait_already(store):
+async def test_an_increase_lengthens_sessions_that_wait_already(store):
     feed, changes = Feed(), []
     feed.subscribe(changes.append)
     replica = policy(store, feed=feed)
     now, at = await raise_the_ttl(store, replica)
     raised = replica.ttl_for(key(PLAIN), {})
-    assert told(changes) == [(ChangeKind.EXTENDED, "waits")]
+    assert kinds_and_ids(changes) == [(ChangeKind.EXTENDED, "waits")]
     assert (await store.at(at).lifecycle(key("waits"))).expires_at == now + raised
     assert (await store.at(at).lifecycle(key("own"))).expires_at == now + TTL / 2
 
 
-def by_default(place):
-    service = LapseSessionService(store_with_parts(place))
+def by_default(store_url):
+    service = LapseSessionService(store_with_parts(store_url))
     service.policy.mode = Policy.ADAPTIVE  # by default it is fixed and lengthens nothing
     return service
 
 
-def by_the_registry(place):
-    return session_service(f"lapse:{place}")
+def by_the_registry(store_url):
+    return session_service(f"lapse:{store_url}")
 
 
 @pytest.mark.parametrize("made", [by_default, by_the_registry])
-async def test_the_feed_of_a_service_has_what_its_policy_lengthens(place, made, monkeypatch):
+async def test_the_feed_of_a_service_gets_the_extensions_of_its_policy(
+    store_url, made, monkeypatch
+):
     """Seen to fail with a policy that has a feed of its own."""
     monkeypatch.setenv("LAPSE_TTL_POLICY", "adaptive")
     changes = []
-    async with made(place) as service:
+    async with made(store_url) as service:
         service.feed.subscribe(changes.append)
         await raise_the_ttl(Store(service.store), service.policy)
-    assert told(changes) == [(ChangeKind.EXTENDED, "waits")]
+    assert kinds_and_ids(changes) == [(ChangeKind.EXTENDED, "waits")]
 
 
-async def test_a_replica_that_has_started_follows_by_itself_until_it_is_stopped(pair, monkeypatch):
+async def test_a_started_policy_follows_decisions_until_it_is_stopped(two_stores, monkeypatch):
     monkeypatch.setattr("lapse.ttl.policy._LOOKS", timedelta(milliseconds=10))
-    decider, follower = pair[0], policy(pair[1])
+    decider, follower = two_stores[0], policy(two_stores[1])
     for _ in range(2):
         await follower.start()
     found = await decider.ttl_round()
@@ -199,7 +201,7 @@ async def test_a_replica_that_has_started_follows_by_itself_until_it_is_stopped(
         await follower.stop()
 
 
-async def test_an_outage_is_told_once_and_its_end(store, monkeypatch, caplog):
+async def test_an_outage_is_logged_by_the_policy_once_and_so_is_its_end(store, monkeypatch, caplog):
     monkeypatch.setattr("lapse.ttl.policy._LOOKS", timedelta(milliseconds=1))
     monkeypatch.setattr("lapse.core.background._FIRST_RETRY", timedelta(milliseconds=1))
     replica, looks, real = policy(store), asyncio.Queue(), TtlStore.ttl_round
@@ -223,7 +225,7 @@ async def test_an_outage_is_told_once_and_its_end(store, monkeypatch, caplog):
 
 
 async def test_complete_days_are_folded_whatever_the_mode(store):
-    await heard(store, 3, timedelta(minutes=2))
+    await add_first_messages(store, 3, timedelta(minutes=2))
     before = await store.observed(since=NOON.date())
     recent = {"newest": 9, "reach": timedelta(days=9)}
     for now, left in ((NOON + 3 * DAY, 3), (NOON + 5 * DAY, 0)):
@@ -233,7 +235,7 @@ async def test_complete_days_are_folded_whatever_the_mode(store):
 
 
 @pytest.mark.parametrize("mode", [Policy.SHADOW, Policy.ADAPTIVE])
-async def test_where_nothing_is_restorable_nothing_is_learnt(open_store, mode):
+async def test_nothing_is_learnt_without_a_horizon(open_store, mode):
     store = await open_store(horizon=timedelta(0))
     with pytest.raises(InvalidValueError, match="LAPSE_RESTORE_HOURS"):
         policy(store, mode)

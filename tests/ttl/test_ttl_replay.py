@@ -21,7 +21,7 @@ def arrivals(*delays, every=60.0, start=START):
     return [Arrival(start + number * every, delay) for number, delay in enumerate(delays)]
 
 
-def test_soft_and_hard_misses_and_empty_hours_are_counted_by_hand():
+def test_soft_and_hard_misses_and_empty_hours_equal_those_counted_by_hand():
     history = arrivals(10, 1799, 1800, 24 * HOUR, 24 * HOUR + 1, NEVER)
     replayed = replay(history, TARGETS)
     fixed = replayed.fixed(TARGETS.default)
@@ -46,7 +46,7 @@ def test_an_empty_history_is_no_error():
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_every_generator_makes_an_ordered_history_and_the_same_again(name):
+def test_every_generator_makes_an_ordered_and_repeatable_history(name):
     plan = Plan(days=3, per_day=200, cure=0.5)
     history = list(generate(name, plan))
     assert history == list(generate(name, plan)) != list(generate(name, Plan(3, 200, 0.5, 2)))
@@ -55,7 +55,7 @@ def test_every_generator_makes_an_ordered_history_and_the_same_again(name):
     assert 0.4 < sum(math.isinf(arrival.delay) for arrival in history) / 600 < 0.6
 
 
-def test_a_stationary_history_is_kept_within_the_target_near_the_oracle():
+def test_the_ttl_of_a_stationary_history_meets_the_target_near_the_oracle():
     replayed = replay(generate("mixture", Plan(days=60, per_day=600)), TARGETS)
     oracle = replayed.fixed(replayed.oracle(TARGETS.soft))
     assert replayed.adaptive.soft_miss_rate < TARGETS.soft
@@ -72,7 +72,7 @@ def test_after_a_slowdown_the_guard_brings_the_misses_back_under_the_target():
     assert sum(missed for _, missed in after) / sum(heard for heard, _ in after) < TARGETS.soft
 
 
-def test_of_one_user_and_day_three_sessions_count():
+def test_three_sessions_of_one_user_and_day_count():
     """Seen to fail when all of them counted."""
     crowd = [
         Arrival(START + number * 300.0, 60.0, f"u{number}") for number in range(4 * 288)
@@ -93,7 +93,7 @@ def test_segments_have_ttls_of_their_own():
     assert last["quick"].ttl < timedelta(hours=1) < timedelta(hours=2) < last["slow"].ttl
 
 
-def test_what_a_store_has_counted_is_drawn_again():
+def test_a_history_is_drawn_from_the_counts_of_a_store():
     day = date(2030, 1, 1)
     scope = Scope("app", "new")
     bucket = bucket_of(timedelta(minutes=2))

@@ -34,7 +34,7 @@ def check(document):
     assert fixed["empty_session_hours"] == pytest.approx((60 + 3 * 1800) / 3600)
 
 
-def test_csv_and_parquet_say_the_same_as_json(tmp_path):
+def test_a_trace_in_csv_or_parquet_gives_the_same_as_one_in_json(tmp_path):
     write_csv(tmp_path / "trace.csv")
     names = HEAD.strip().split(",")
     columns = dict(zip(names, map(list, zip(*ROWS, strict=True)), strict=True))
@@ -46,7 +46,7 @@ def test_csv_and_parquet_say_the_same_as_json(tmp_path):
     assert shown[0].stdout == shown[1].stdout
 
 
-def test_a_made_up_history_is_shown_as_a_table_and_drawn(tmp_path):
+def test_the_simulation_of_a_generated_history_is_a_table_and_a_chart(tmp_path):
     arguments = ("--generator", "mixture", "--days", "4", "--per-day", "200", "--png", "it.png")
     done = lapse(tmp_path, "simulate", *arguments, "--fixed", "10")
     assert done.returncode == 0, done.stderr
@@ -55,7 +55,7 @@ def test_a_made_up_history_is_shown_as_a_table_and_drawn(tmp_path):
     assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_targets_are_taken_as_shares_or_per_cent(tmp_path):
+def test_targets_may_be_shares_or_per_cent(tmp_path):
     write_csv(tmp_path / "t.csv")
     arguments = ("simulate", "t.csv", "--json", "--soft-target", "60%", "--hard-target", "0.01")
     targets = json.loads(lapse(tmp_path, *arguments).stdout)["targets"]
@@ -76,7 +76,7 @@ def test_targets_are_taken_as_shares_or_per_cent(tmp_path):
         (("--from-store", "mysql://x"), "store URL: must be"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_sentence(tmp_path, arguments, told):
+def test_an_impossible_simulation_is_refused_in_one_sentence(tmp_path, arguments, told):
     write_csv(tmp_path / "t.csv")
     done = lapse(tmp_path, "simulate", *arguments)
     assert done.returncode == 1
@@ -97,7 +97,7 @@ def test_what_cannot_be_done_is_told_in_one_sentence(tmp_path, arguments, told):
         ("", (), "holds no sessions"),
     ],
 )
-def test_a_wrong_trace_is_refused_with_the_place(tmp_path, head, row, told):
+def test_a_wrong_trace_is_refused_with_the_place_of_the_fault(tmp_path, head, row, told):
     from pathlib import Path
 
     from lapse.core.errors import InvalidValueError
@@ -113,7 +113,7 @@ def test_a_wrong_trace_is_refused_with_the_place(tmp_path, head, row, told):
         read_trace(path)
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path):
+def test_without_its_extra_the_simulation_says_what_to_install(tmp_path):
     program = (
         "import sys\n"
         "sys.modules['matplotlib'] = sys.modules['pyarrow'] = None\n"

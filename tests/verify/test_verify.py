@@ -37,7 +37,7 @@ async def test_every_scenario_holds_on_a_throw_away_server(monkeypatch, capsys):
     assert table.count("✓") == len(SCENARIOS)
 
 
-def test_a_server_that_is_not_there_is_a_failure():
+def test_a_missing_server_is_a_failure():
     done = verify("--url", "http://127.0.0.1:9")
 
     assert done.returncode == 1

@@ -24,7 +24,7 @@ def refused(answer, *words):
 
 
 def send(server, method, path, text):
-    """Send a body to the letter: JSON libraries would not write what these tests are about."""
+    """Send the body as it is: JSON libraries would not write these bodies."""
     headers = {"content-type": "application/json"}
     return server.client.request(method, path, content=text.encode(), headers=headers)
 
@@ -34,7 +34,7 @@ TTLS = ["0", "-1", "NaN", "Infinity", "1e400", '"30"', "true", "[]", "525600", "
 
 @pytest.mark.parametrize("ttl", TTLS)
 @pytest.mark.parametrize("name", ["ttl_minutes", "ttlMinutes"])
-def test_a_wrong_ttl_creates_nothing(server, ttl, name):
+def test_a_create_with_a_wrong_ttl_creates_nothing(server, ttl, name):
     before = server.metric('lapse_sessions_created_total{app="parrot"}')
     answer = send(server, "POST", server.path(), f'{{"options": {{"{name}": {ttl}}}}}')
     refused(answer, "ttl_minutes")
@@ -42,7 +42,7 @@ def test_a_wrong_ttl_creates_nothing(server, ttl, name):
 
 
 @pytest.mark.parametrize("ttl", TTLS)
-def test_a_wrong_ttl_amends_nothing(server, ttl):
+def test_an_amendment_with_a_wrong_ttl_changes_nothing(server, ttl):
     session_id = server.create()
     before = server.lifecycle(session_id)
     body = f'{{"ttlMinutes": {ttl}, "metadata": {{"half": "done"}}}}'
@@ -66,14 +66,14 @@ METADATA = [
 
 
 @pytest.mark.parametrize("metadata", METADATA, ids=range(len(METADATA)))
-def test_wrong_metadata_creates_nothing(server, metadata):
+def test_a_create_with_wrong_metadata_creates_nothing(server, metadata):
     body = f'{{"sessionId": "wrong-metadata", "options": {{"metadata": {metadata}}}}}'
     refused(send(server, "POST", server.path(), body), "metadata")
     assert server.client.get(server.path("wrong-metadata")).status_code == 404
 
 
 @pytest.mark.parametrize("metadata", METADATA, ids=range(len(METADATA)))
-def test_wrong_metadata_amends_nothing(server, metadata):
+def test_an_amendment_with_wrong_metadata_changes_nothing(server, metadata):
     session_id = server.create()
     before = server.lifecycle(session_id)["metadata"]
     body = f'{{"metadata": {metadata}}}'
@@ -93,7 +93,7 @@ def test_metadata_may_not_grow_over_its_limit_bit_by_bit(server):
 @pytest.mark.parametrize(
     "body", ["{}", "[]", "null", "not json", '{"ttl": 5}', '{"status": "used"}']
 )
-def test_an_amendment_that_says_nothing_known_is_refused(server, body):
+def test_an_amendment_without_a_known_field_is_refused(server, body):
     session_id = server.create()
     refused(send(server, "PATCH", server.path(session_id) + "/lifecycle", body))
     assert server.lifecycle(session_id)["status"] == "waiting"
@@ -106,7 +106,7 @@ def test_an_unknown_option_is_refused(server):
 
 @pytest.mark.parametrize("value", [NUL, SURROGATE, "NaN", "-Infinity"])
 @pytest.mark.parametrize("scope", ["", "app:", "user:"])
-def test_state_that_no_store_could_keep_creates_nothing(server, value, scope):
+def test_a_create_with_state_that_no_store_can_hold_creates_nothing(server, value, scope):
     body = f'{{"sessionId": "wrong-state", "state": {{"{scope}k": {value}}}}}'
     refused(send(server, "POST", server.path(), body), "state")
     assert server.client.get(server.path("wrong-state")).status_code == 404
@@ -114,7 +114,7 @@ def test_state_that_no_store_could_keep_creates_nothing(server, value, scope):
 
 @pytest.mark.parametrize("value", [NUL, SURROGATE, "NaN"])
 @pytest.mark.parametrize("used", [False, True])
-def test_state_that_no_store_could_keep_patches_nothing(server, value, used):
+def test_a_patch_with_state_that_no_store_can_hold_changes_nothing(server, value, used):
     session_id = server.create(state={"k": 1})
     if used:
         server.run(session_id)
@@ -126,7 +126,7 @@ def test_state_that_no_store_could_keep_patches_nothing(server, value, used):
 
 @pytest.mark.parametrize("route", ["/run", "/run_sse"])
 @pytest.mark.parametrize("text", [NUL, SURROGATE])
-def test_a_message_that_no_store_could_keep_is_refused_or_reported(server, route, text):
+def test_a_message_that_no_store_can_hold_is_refused_or_reported(server, route, text):
     session_id = server.create()
     body = json.dumps(server.run_body(session_id, "TEXT")).replace('"TEXT"', text)
     answer = send(server, "POST", route, body)
@@ -170,7 +170,7 @@ def test_an_impossible_id_in_a_path_is_refused(server, method, path, body, wrong
     refused(send(server, method, user, body))
 
 
-def test_an_impossible_id_has_nothing_to_delete_and_nothing_to_list(server):
+def test_a_delete_or_list_with_an_impossible_id_finds_nothing(server):
     for wrong in ("s" * 129, "%20"):
         assert server.client.delete(f"/apps/parrot/users/{USER}/sessions/{wrong}").is_success
         assert server.client.get(f"/apps/parrot/users/{wrong}/sessions").json() == []
@@ -178,7 +178,7 @@ def test_an_impossible_id_has_nothing_to_delete_and_nothing_to_list(server):
 
 @pytest.mark.parametrize("route", ["/run", "/run_sse"])
 @pytest.mark.parametrize("session_id", ["s" * 129, "nul\0", "half\ud800", "", " "])
-def test_a_run_on_an_impossible_session_finds_none(server, route, session_id):
+def test_a_run_on_an_impossible_session_id_answers_404(server, route, session_id):
     refused(send(server, "POST", route, json.dumps(server.run_body(session_id, "hi"))))
 
 
@@ -201,11 +201,11 @@ def test_a_run_on_an_impossible_session_finds_none(server, route, session_id):
     ],
     ids=range(12),
 )
-def test_a_run_with_a_body_that_is_none_is_refused(server, route, body):
+def test_a_run_with_an_invalid_body_is_refused(server, route, body):
     refused(send(server, "POST", route, body))
 
 
-def test_deeply_nested_state_is_refused_and_not_an_error(server):
+def test_deeply_nested_state_is_refused_without_a_500(server):
     nested = "[" * 3000 + "]" * 3000
     answer = send(server, "POST", server.path(), f'{{"state": {{"k": {nested}}}}}')
     assert answer.status_code < 500

@@ -1,11 +1,11 @@
-"""What a browser is given: the client wherever Lapse is, the chat page where the demo is."""
+"""Every server serves the client module; only the demo serves the chat page."""
 
 from pathlib import Path
 
 CLIENT = Path(__file__).parents[2] / "clients/js/client.js"
 
 
-def test_every_server_has_the_client_and_only_the_demo_the_page(server):
+def test_every_server_serves_the_client_module_and_only_the_demo_serves_the_page(server):
     client = server.client.get("/lapse/client.js")
     assert client.text == CLIENT.read_text("utf-8")
     assert client.headers["content-type"].startswith("text/javascript")

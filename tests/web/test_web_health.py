@@ -5,7 +5,7 @@ from __future__ import annotations
 from serving import eventually
 
 
-def test_the_process_says_that_it_lives_and_is_ready(server):
+def test_healthz_and_readyz_answer_200(server):
     assert server.client.get("/livez").json() == {"status": "alive"}
     ready = server.client.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
@@ -77,7 +77,7 @@ def test_the_metrics_have_the_documented_names_and_types(server):
     assert content_type.startswith("text/plain; version=")
 
 
-def test_streams_and_plain_runs_of_a_server_are_counted(server):
+def test_the_metrics_count_streams_and_plain_runs(server):
     plain = 'lapse_plain_runs_total{app="parrot",route="run"}'
     streamed = 'lapse_plain_runs_total{app="parrot",route="run_sse"}'
     session = server.create()
@@ -94,14 +94,14 @@ def test_streams_and_plain_runs_of_a_server_are_counted(server):
     eventually(lambda: server.metric("lapse_streams_open") == 0)
 
 
-def test_adks_other_routes_answer_as_ever(server):
+def test_adks_other_routes_still_answer(server):
     assert server.client.get("/health").status_code == 200
     assert "version" in server.client.get("/version").json()
     assert server.client.get("/list-apps").json() == ["parrot"]
     assert server.client.get("/apps/parrot/app-info").status_code == 200
 
 
-def test_the_routes_of_both_stand_in_one_description(server):
+def test_one_openapi_description_has_the_routes_of_lapse_and_adk(server):
     paths = server.client.get("/openapi.json").json()["paths"]
     session = "/apps/{app_name}/users/{user_id}/sessions/{session_id}"
     assert {session, f"{session}/lifecycle", "/run_sse", "/readyz"} <= set(paths)
@@ -113,7 +113,7 @@ def test_adks_developer_ui_answers(server):
     assert page.headers["content-type"].startswith("text/html")
 
 
-def test_pages_of_other_origins_and_hosts_are_turned_away(server):
+def test_requests_from_other_origins_and_hosts_are_refused(server):
     foreign = server.client.post(server.path(), headers={"origin": "http://evil.example"})
     assert foreign.status_code == 403
     rebound = server.client.get(server.path(), headers={"host": "evil.example"})

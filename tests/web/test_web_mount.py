@@ -1,4 +1,4 @@
-"""`lapse.mount`: Lapse's routes in one's own FastAPI application."""
+"""`lapse.mount`: Lapse's routes in an existing FastAPI application."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.runners import Runner
 
-from adk_builders import APP, USER, created, eventually, got, spoken
+from adk_builders import APP, USER, create_session, eventually, get_session, message_event
 from lapse import LapseSessionService, Settings, mount
 from lapse.core.errors import StoreUnavailableError
 from lapse.demo.agents.concierge.agent import root_agent
@@ -47,10 +47,10 @@ def lifecycle_of(session):
 
 async def test_the_lifecycle_routes_answer(service, app):
     async with serving(app) as client:
-        session = await created(service, metadata={"page": "home"})
+        session = await create_session(service, metadata={"page": "home"})
         record = (await client.get(lifecycle_of(session))).json()
         assert (record["status"], record["metadata"]["page"]) == ("waiting", "home")
-        await service.append_event(session, spoken())
+        await service.append_event(session, message_event())
         assert (await client.get(lifecycle_of(session))).json()["status"] == "used"
 
 
@@ -58,7 +58,7 @@ async def test_the_health_routes_answer(service, app):
     async with serving(app) as client:
         assert (await client.get("/livez")).status_code == 200
         assert (await client.get("/readyz")).json() == {"status": "ready"}
-        await created(service)
+        await create_session(service)
         assert (
             f'lapse_sessions_created_total{{app="{APP}"}} 1.0'
             in (await client.get("/metrics")).text
@@ -73,31 +73,31 @@ async def test_the_sweeper_runs_for_the_applications_lifetime(service, app):
         return [str(change.kind) for change in changes] == ["created", "expired"]
 
     async with serving(app):
-        await created(service, ttl_minutes=0.0005)
+        await create_session(service, ttl_minutes=0.0005)
         await eventually(expired)
 
 
-async def test_without_a_sweeper_deadlines_hold_and_it_is_ready_all_the_same(service):
+async def test_without_a_sweeper_deadlines_hold_and_the_application_is_ready(service):
     app = FastAPI()
     mount(app, service, Settings(sweeper=False))
     async with serving(app) as client:
-        session = await created(service, ttl_minutes=0.0005)
+        session = await create_session(service, ttl_minutes=0.0005)
 
         async def expired():
             return (await client.get(lifecycle_of(session))).json()["status"] == "expired"
 
         await eventually(expired)
-        assert await got(service, session.id) is None
+        assert await get_session(service, session.id) is None
         assert (await service.store.expire_due(10)).value == 1
         assert (await client.get("/readyz")).status_code == 200
 
 
 async def test_the_service_is_closed_with_the_application(service, app):
     async with serving(app):
-        session = await created(service)
+        session = await create_session(service)
     await service.flush()
     with pytest.raises(StoreUnavailableError):
-        await created(service)
+        await create_session(service)
     assert session.id
 
 
@@ -106,10 +106,10 @@ async def test_the_applications_own_lifespan_and_routes_go_on_working(service):
 
     @asynccontextmanager
     async def own(_app):
-        session = await created(service)
+        session = await create_session(service)
         steps.append("store open at start")
         yield
-        assert await got(service, session.id) is not None
+        assert await get_session(service, session.id) is not None
         steps.append("store open at end")
 
     app = FastAPI(lifespan=own)
@@ -124,17 +124,17 @@ async def test_the_applications_own_lifespan_and_routes_go_on_working(service):
     assert steps == ["store open at start", "store open at end"]
 
 
-async def test_routes_of_ones_own_answer_for_lapses_errors(service, app):
+async def test_an_applications_own_routes_answer_lapses_errors(service, app):
     @app.post("/chat/{session_id}")
     async def chat(session_id: str):
-        session = await got(service, session_id)
+        session = await get_session(service, session_id)
         if session is None:
             raise SessionNotFoundError(session_id)
-        return await service.append_event(session, spoken())
+        return await service.append_event(session, message_event())
 
     @app.post("/open")
     async def open_one(minutes: float):
-        return await created(service, ttl_minutes=minutes)
+        return await create_session(service, ttl_minutes=minutes)
 
     async with serving(app) as client:
         answer = await client.post("/chat/none")
@@ -146,9 +146,9 @@ async def test_routes_of_ones_own_answer_for_lapses_errors(service, app):
         assert (await client.post(f"/chat/{session['id']}")).status_code == 200
 
 
-async def test_a_store_that_does_not_answer_is_said_with_a_503(service, app):
+async def test_a_store_that_does_not_answer_is_a_503(service, app):
     async with serving(app) as client:
-        session = await created(service)
+        session = await create_session(service)
         await service.store.close()
         answer = await client.get(lifecycle_of(session))
         assert answer.status_code == 503
@@ -159,17 +159,17 @@ async def test_a_store_that_does_not_answer_is_said_with_a_503(service, app):
         assert "store" in ready.json()
 
 
-async def test_a_ttl_of_the_service_is_that_of_its_sessions(tmp_path):
+async def test_sessions_get_the_ttl_of_their_service(tmp_path):
     store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     service = LapseSessionService(store, ttl=timedelta(minutes=7))
     app = FastAPI()
     mount(app, service)
     async with serving(app) as client:
-        session = await created(service)
+        session = await create_session(service)
         assert (await client.get(lifecycle_of(session))).json()["ttlMinutes"] == 7
 
 
-async def test_with_runners_an_application_of_ones_own_has_runs(service):
+async def test_an_application_with_runners_has_the_routes_of_runs(service):
     runner = Runner(app_name="concierge", agent=root_agent, session_service=service)
     app = FastAPI()
     mount(app, service, runners=[runner])
@@ -184,7 +184,7 @@ async def test_with_runners_an_application_of_ones_own_has_runs(service):
         assert (await client.post(other, json={"message": "hi"})).status_code == 404
 
 
-async def test_without_agents_there_are_no_runs(app):
+async def test_an_application_without_runners_has_no_routes_of_runs(app):
     async with serving(app) as client:
         run = f"/apps/{APP}/users/{USER}/sessions/tea/run"
         assert (await client.post(run, json={"message": "hi"})).status_code == 404

@@ -31,7 +31,7 @@ def refuses_connections(url):
         return client.connect_ex((host, int(port))) != 0
 
 
-def test_a_kill_loses_no_deadline_and_no_message(tmp_path):
+def test_a_killed_server_loses_no_deadline_and_no_message(tmp_path):
     server = Server(tmp_path, str(AGENTS), SESSION_CLEANUP_TTL_MINUTES="0.05")
     try:
         spoken_to = server.create(options={"ttl_minutes": 60})
@@ -64,7 +64,7 @@ def test_a_kill_loses_no_deadline_and_no_message(tmp_path):
         assert again.lifecycle(due[0])["status"] == "used"
 
 
-def test_a_server_told_to_stop_ends_and_leaves_the_port_and_the_store_free(tmp_path):
+def test_a_stopped_server_frees_the_port_and_the_store(tmp_path):
     server = Server(tmp_path, str(AGENTS))
     try:
         for _ in range(20):
@@ -125,7 +125,7 @@ def test_with_clean_up_disabled_nothing_expires_and_nothing_is_hidden(tmp_path):
         assert server.metric('lapse_sessions_expired_total{app="parrot"}') == 0
 
 
-def test_without_a_folder_the_demo_answers_and_says_what_it_is(tmp_path):
+def test_serve_without_a_folder_serves_the_demo_and_says_so(tmp_path):
     # With no hours to restore, a session is deleted at its deadline.
     with serving(tmp_path, LAPSE_RESTORE_HOURS="0") as server:
         assert "demo" in server.log

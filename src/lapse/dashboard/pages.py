@@ -1,4 +1,4 @@
-"""The operators' pages that only show something. `forms.py` has those that change something."""
+"""The operators' pages that only read. Those that change something stand in `forms.py`."""
 
 # No `from __future__ import annotations`: FastAPI cannot resolve them in nested functions.
 

@@ -33,10 +33,10 @@ def section(title: str) -> str:
     return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def table(title: str, place: int = 0) -> list[list[str]]:
+def table(title: str, position: int = 0) -> list[list[str]]:
     """Return the rows of a section's table, without its head."""
     tables = re.findall(r"(?:^\|.*\|\n)+", section(title), re.MULTILINE)
-    rows = tables[place].splitlines()[2:]
+    rows = tables[position].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split(" |")] for row in rows]
 
 
@@ -48,7 +48,7 @@ RIDERS = set[str]().union(*(names(row[0]) for row in table("What rides in each t
 OUTER = {"app:a": 1, "user:u": 1}
 
 
-def test_the_table_of_folders_has_each_folder_and_no_other():
+def test_the_table_of_folders_lists_each_folder_and_no_other():
     """Seen to fail with `audit` left out."""
     folders = {path.parent.name for path in LAPSE.glob("*/__init__.py")}
     assert {row[1].strip("`") for row in table("Folders")} == {*folders, "app.py", "settings.py"}
@@ -81,7 +81,7 @@ async def sessions() -> AsyncIterator[Sessions]:
 
 
 @pytest.fixture
-def ridden(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def riders_seen(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Collect the names of the riders that run."""
     found: set[str] = set()
     rows, run = Transaction._rows, Transaction.run
@@ -99,8 +99,8 @@ def ridden(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return found
 
 
-async def test_the_riders_of_each_transition_are_those_of_the_table(
-    sessions: Sessions, ridden: set[str]
+async def test_the_table_lists_the_riders_of_each_transition(
+    sessions: Sessions, riders_seen: set[str]
 ):
     """Seen to fail without `count` in the row of `extend`, and with `audit_change` in `create`."""
 
@@ -114,12 +114,12 @@ async def test_the_riders_of_each_transition_are_those_of_the_table(
     seen: dict[str, set[str]] = {}
 
     def done(transition: str) -> None:
-        seen[transition] = set(ridden)
-        ridden.clear()
+        seen[transition] = set(riders_seen)
+        riders_seen.clear()
 
     for name in "bcd":
         await created(name, {})
-    ridden.clear()
+    riders_seen.clear()
     revision = await created("a", OUTER)
     done("`create`")
     held = await sessions.append(key("a"), note(at=T0 + TICK, state=OUTER), revision)
@@ -145,7 +145,7 @@ async def test_the_riders_of_each_transition_are_those_of_the_table(
     assert page == seen
 
 
-def test_the_statements_that_notify_are_those_of_the_table():
+def test_the_table_lists_the_statements_that_notify():
     script = read_script(Dialect.POSTGRES, "sessions.sql")
     statements = re.findall(
         r"^-- name: (\w+)\n(.*?)(?=^-- name|\Z)", script, re.DOTALL | re.MULTILINE
@@ -155,7 +155,7 @@ def test_the_statements_that_notify_are_those_of_the_table():
     assert told == {name for name, text in statements if "pg_notify" in text}
 
 
-def test_the_seam_has_the_members_that_the_page_names():
+def test_the_database_protocol_has_the_members_that_the_page_names():
     members = {name for name in vars(Database) if not name.startswith("_")}
     (told,) = re.findall(r"It has eight members: (.*?)\. `run`", PAGE, re.DOTALL)
     assert names(told) == members

@@ -15,12 +15,12 @@ from lapse.sweep.rules import Brake, BrakeReason
 PAGE = (Path(__file__).parents[3] / "docs" / "command_line.md").read_text("utf-8")
 
 
-def test_the_exit_statuses_are_those_of_the_code():
+def test_the_exit_statuses_on_the_page_are_those_of_the_code():
     stated = re.findall(r"^\| (\d) \|", PAGE, re.MULTILINE)
     assert [int(number) for number in stated] == list(Exit)
 
 
-def test_every_command_is_named():
+def test_the_page_names_every_command():
     commands = get_command(app).commands
     assert {
         name for name in commands if f"`lapse {name}" not in PAGE and f"`{name}`" not in PAGE

@@ -42,7 +42,7 @@ async def everything() -> dict[str, tuple[str, tuple[str, ...]]]:
     return found
 
 
-async def test_the_page_has_every_metric_and_no_other():
+async def test_the_page_lists_every_metric_and_no_other():
     """Seen to fail while the page lacked the metrics of quotas."""
     page = {
         name: (kind, tuple(label.strip() for label in labels.split(",") if label.strip()))
@@ -51,7 +51,7 @@ async def test_the_page_has_every_metric_and_no_other():
     assert page == await everything()
 
 
-def test_every_label_is_explained():
+def test_the_page_explains_every_label():
     explained = set(re.findall(r"^\| `(\w+)` \| [^|]+ \|$", PAGE.read_text("utf-8"), re.MULTILINE))
     used = {
         label.strip()
@@ -62,7 +62,7 @@ def test_every_label_is_explained():
     assert used <= explained
 
 
-def test_the_apps_that_have_labels_of_their_own_are_bounded():
+def test_the_number_of_apps_with_labels_of_their_own_is_bounded():
     apps = AppLabels()
     first = [apps.of(f"app{number}") for number in range(MOST_APPS)]
     assert first == [f"app{number}" for number in range(MOST_APPS)]

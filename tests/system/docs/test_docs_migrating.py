@@ -46,7 +46,7 @@ def rows(file: Path) -> list[str]:
         )
 
 
-async def test_from_stock_adk_and_back(tmp_path: Path):
+async def test_the_page_on_migrating_leads_from_stock_adk_to_lapse_and_back(tmp_path: Path):
     file = tmp_path / "chats.db"
     async with DatabaseSessionService(f"sqlite+aiosqlite:///{file}") as stock:
         for number in range(20):

@@ -24,7 +24,7 @@ def run(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
 
 
-async def test_the_walk_through_shows_what_it_says():
+async def test_the_walk_through_of_the_readme_prints_what_it_shows():
     walk = "\n".join(blocks("walk"))
     assert "http://127.0.0.1:8000" in walk
     async with Server(SESSION_CLEANUP_TTL_MINUTES="0.05") as server:
@@ -41,7 +41,7 @@ async def test_the_walk_through_shows_what_it_says():
     assert json.loads(shown[shown.rindex('{"appName"') :])["status"] == "used"
 
 
-def test_the_program_runs_as_printed(tmp_path: Path):
+def test_the_program_in_the_readme_runs_as_printed(tmp_path: Path):
     (program,) = blocks("program")
     (tmp_path / "shop.py").write_text(program)
     check = """
@@ -56,7 +56,9 @@ def test_the_program_runs_as_printed(tmp_path: Path):
     assert (tmp_path / "chats.db").exists()
 
 
-async def test_the_context_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_the_context_manager_in_the_readme_runs_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (program,) = blocks("context")
     (tmp_path / "context.py").write_text(f"{program}\nimport asyncio\nasyncio.run(main())\n")
     shown = await asyncio.to_thread(run, [sys.executable, "context.py"], tmp_path)
@@ -65,14 +67,14 @@ async def test_the_context_runs_as_printed(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "chats.db").exists()
 
 
-def test_it_is_short_and_says_first_what_lapse_is():
+def test_the_readme_is_short_and_says_first_what_lapse_is():
     title, _, first = README.splitlines()[:3]
     assert title == "# Lapse"
     assert first.startswith("Lapse is a drop-in ADK session service that expires unused sessions")
     assert len(README.splitlines()) <= 160
 
 
-def test_it_shows_ten_settings_at_most_in_the_words_of_the_page_of_all():
+def test_the_readme_shows_at_most_ten_settings_in_the_words_of_the_settings_page():
     """Seen to fail with another default in the README."""
     row = re.compile(r"^\| `(?:LAPSE|SESSION)_.*\|$", re.MULTILINE)
     shown = row.findall(README)
@@ -80,6 +82,6 @@ def test_it_shows_ten_settings_at_most_in_the_words_of_the_page_of_all():
     assert set(shown) <= set(row.findall((ROOT / "docs" / "settings.md").read_text("utf-8")))
 
 
-def test_it_links_to_every_page_of_the_docs():
+def test_the_readme_links_to_every_page_of_the_docs():
     links = set(re.findall(r"\]\((docs/\w+\.md)", README))
     assert links == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}

@@ -10,7 +10,7 @@ from lapse.verify.server import Server
 PAGE = (Path(__file__).parents[3] / "docs" / "runs.md").read_text("utf-8")
 
 
-async def test_the_walk_through_shows_what_it_says(tmp_path: Path):
+async def test_the_walk_through_of_runs_prints_what_it_shows(tmp_path: Path):
     walk = "\n".join(re.findall(r"<!-- walk -->\n```sh\n(.*?)```", PAGE, re.DOTALL))
     async with Server() as server:
         await server.start()

@@ -22,7 +22,7 @@ ADK = str(Path(sys.executable).with_name("adk"))
 
 @contextmanager
 def example(name):
-    """Serve an example's application, from a module of its own."""
+    """Serve an example's application."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / name / "app.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -52,7 +52,7 @@ def expire(client, chat):
     return path
 
 
-def test_ones_own_application():
+def test_the_example_own_app_runs():
     with example("own_app") as server:
         client = server.client
         assert client.get("/readyz").json() == {"status": "ready"}
@@ -65,7 +65,7 @@ def test_ones_own_application():
             assert "event: lifecycle" in stream.iter_lines()
 
 
-def test_adks_own_server(tmp_path):
+def test_the_example_adk_web_runs(tmp_path):
     uri = "lapse:sqlite:///chats.db"
     log = tmp_path / "adk.log"
     arguments = [
@@ -105,7 +105,7 @@ def test_adks_own_server(tmp_path):
         server.wait(20)
 
 
-def test_an_ag_ui_endpoint():
+def test_the_example_ag_ui_runs():
     # Seen to fail without the example's `revive`: the answer is there, the state is not.
     with example("ag_ui") as server:
         client = server.client

@@ -112,7 +112,9 @@ def contents(folder):
 @pytest.mark.parametrize(
     ("spoil", "reason"), BAD.items(), ids=lambda part: getattr(part, "__name__", "")
 )
-async def test_a_bad_file_is_refused_by_name_and_reason_and_left_as_it_was(tmp_path, spoil, reason):
+async def test_a_bad_file_is_refused_by_name_with_a_reason_and_left_unchanged(
+    tmp_path, spoil, reason
+):
     path = tmp_path / "folder" / "lapse.db"
     path.parent.mkdir()
     await spoil(path)
@@ -161,7 +163,7 @@ async def test_an_empty_file_becomes_a_store(tmp_path):
     await make_lapse_file(path)
 
 
-async def test_eight_processes_that_open_one_new_file_at_once_all_come_up(tmp_path):
+async def test_eight_processes_can_open_one_new_file_at_once(tmp_path):
     openers = [
         await asyncio.create_subprocess_exec(
             sys.executable,
@@ -187,7 +189,7 @@ async def test_eight_processes_that_open_one_new_file_at_once_all_come_up(tmp_pa
         await opener.communicate(b"")
 
 
-async def test_a_lock_that_lasts_makes_the_store_unavailable_and_nothing_is_written(
+async def test_a_lasting_lock_makes_the_store_unavailable_and_nothing_is_written(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(schema, "BUSY_TIMEOUT", BRIEF)
@@ -210,7 +212,7 @@ async def test_a_lock_that_lasts_makes_the_store_unavailable_and_nothing_is_writ
     await store.close()
 
 
-async def test_a_short_lock_is_waited_out(tmp_path):
+async def test_a_write_waits_for_a_short_lock(tmp_path):
     path = tmp_path / "lapse.db"
     store = store_with_parts(f"sqlite:///{path}")
     await store.open()
@@ -225,8 +227,8 @@ async def test_a_short_lock_is_waited_out(tmp_path):
     await store.close()
 
 
-async def test_a_refused_write_takes_nothing_of_its_neighbours_with_it(tmp_path):
-    """Writes that wait together share one transaction; one that fails half-way is alone in it."""
+async def test_a_refused_write_does_not_undo_other_writes_of_its_batch(tmp_path):
+    """Queued writes share one transaction; only the one that fails half-way is rolled back."""
     store = store_with_parts(f"sqlite:///{tmp_path / 'lapse.db'}")
     await store.open()
     names = [f"s{number}" for number in range(30)]
@@ -235,19 +237,19 @@ async def test_a_refused_write_takes_nothing_of_its_neighbours_with_it(tmp_path)
         await store.at(T0).append(key(name), note("same"), revision)
     seen = {name: (await store.at(T0).read(key(name))).revision for name in names}
     calls = (
-        store.at(T0).append(key(name), message("same" if place % 3 == 0 else "m"), seen[name])
-        for place, name in enumerate(names)
+        store.at(T0).append(key(name), message("same" if position % 3 == 0 else "m"), seen[name])
+        for position, name in enumerate(names)
     )
     results = await asyncio.gather(*calls, return_exceptions=True)
-    for place, (name, result) in enumerate(zip(names, results, strict=True)):
-        refused = place % 3 == 0
+    for position, (name, result) in enumerate(zip(names, results, strict=True)):
+        refused = position % 3 == 0
         assert isinstance(result, ValueError) == refused
         events = (await store.at(T0).read(key(name))).events
         assert {event.id for event in events} == ({"same"} if refused else {"same", "m"})
     await store.close()
 
 
-async def test_a_record_left_over_by_a_delete_without_foreign_keys_is_no_session(tmp_path):
+async def test_a_record_left_by_a_delete_without_foreign_keys_is_not_a_session(tmp_path):
     path = tmp_path / "lapse.db"
     store = store_with_parts(f"sqlite:///{path}")
     await store.open()

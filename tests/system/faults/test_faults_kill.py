@@ -70,7 +70,7 @@ def check_integrity(path):
 
 @pytest.mark.timeout(300)
 async def test_no_acknowledged_message_or_deadline_is_lost_to_a_hundred_kills(tmp_path):
-    """What returned is durable, and nothing else is half there.
+    """What was acknowledged is durable, and nothing is half written.
 
     Seen to fail with a store that answers its callers before it commits.
     """

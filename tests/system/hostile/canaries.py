@@ -1,4 +1,4 @@
-"""What must not come out again: strings in everything that a server is given.
+"""Strings in everything that a server gets, which must not appear in logs and answers.
 
 A new secret needs one line here: a setting in SETTINGS, a header in HEADERS, or a request in
 `provoke`. The tests look for each of them in the logs, the answers and the list of processes.
@@ -13,7 +13,7 @@ import time
 import jwt
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
-from wire import asked, request
+from wire import answer_to, request
 
 PASSWORD = "canary-of-the-password"
 ID = "session-canary-of-the-id"
@@ -32,7 +32,7 @@ SETTINGS = {
     "LAPSE_JWT_AUDIENCE": "lapse-test",
     "LAPSE_JWT_ROLE_CLAIM": "role",
 }
-"""Of a server that knows its callers."""
+"""Settings of a server that authenticates its callers."""
 
 HEADERS = {
     "Authorization": "Bearer canary-of-the-token",
@@ -47,7 +47,7 @@ FORGED = "\n2026-01-01T00:00:00Z [error    ] forged\x1b[31m\u2028\u202e\x85"
 
 
 def bearer(role):
-    """Return the header of somebody whom a server with SETTINGS lets in."""
+    """Return the header of a caller that a server with SETTINGS accepts."""
     issuer, audience = SETTINGS["LAPSE_JWT_ISSUER"], SETTINGS["LAPSE_JWT_AUDIENCE"]
     claims = {"sub": USER, "iss": issuer, "aud": audience, "role": role}
     token = jwt.encode(claims | {"exp": time.time() + 600}, KEY, "HS256")
@@ -61,7 +61,7 @@ def message(app, session_id, text, **more):
 
 
 def requests(app):
-    """Yield what is asked of every part of a server, to be answered or refused."""
+    """Yield requests to every part of a server, good and bad."""
     sessions = f"/apps/{app}/users/{USER}/sessions"
     one, record = f"{sessions}/{ID}", f"{sessions}/{ID}/lifecycle"
     new = {"sessionId": ID, "state": {"k": STATE}, "options": {"metadata": {"m": METADATA}}}
@@ -92,7 +92,7 @@ def requests(app):
 
 
 def provoke(server, identity, app="parrot"):
-    """Ask everything, and return all that is answered."""
+    """Send all requests and return the answers."""
     told = []
     # Alone: after an unforeseen error uvicorn closes the connection.
     headers = HEADERS | {"Connection": "close"} | identity
@@ -106,7 +106,7 @@ def provoke(server, identity, app="parrot"):
         f"GET /{TEXT} HTTP/9.9\r\n{TEXT}\r\n\r\n".encode(),
         request("GET", "/", b"", f"Upgrade: {TEXT}".encode(), b"Connection: upgrade"),
     )
-    told += [str(asked(server, raw)) for raw in raws]
+    told += [str(answer_to(server, raw)) for raw in raws]
     address = server.url.replace("http", "ws", 1)
     query = f"app_name={app}&user_id={USER}&session_id={ID}&modalities=TEXT"
     for said in (json.dumps({"content": {"parts": [{"text": TEXT}]}}), TEXT):

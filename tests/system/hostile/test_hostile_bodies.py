@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from wire import Wire, asked, request
+from wire import Wire, answer_to, request
 
 from serving import USER
 
@@ -40,7 +40,9 @@ TOO_LARGE = [
 
 
 @pytest.mark.parametrize(("method", "path", "largest"), TOO_LARGE)
-def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(server, method, path, largest):
+def test_a_body_whose_content_length_is_too_large_is_refused_before_it_is_read(
+    server, method, path, largest
+):
     """Broken on purpose: without the look at Content-Length it waits for the body, a 408."""
     with Wire(server) as wire:
         wire.send(request(method, path, b"", b"Content-Length: %d" % (largest + 1)))
@@ -56,7 +58,7 @@ def chunked(method, path, chunk, count):
     return head + part * count + b"0\r\n\r\n"
 
 
-def test_a_chunked_body_is_counted_as_it_comes_and_its_rest_is_no_request(server):
+def test_a_chunked_body_is_measured_while_read_and_its_rest_is_not_read_as_a_request(server):
     """Broken on purpose: with the count taken out of the loop the run's own 422 comes."""
     smuggled = request("GET", "/livez")
     with Wire(server) as wire:
@@ -66,17 +68,17 @@ def test_a_chunked_body_is_counted_as_it_comes_and_its_rest_is_no_request(server
         assert b"alive" not in wire.received
 
 
-def test_a_body_of_exactly_the_limit_is_taken(server):
+def test_a_body_of_exactly_the_limit_is_accepted(server):
     # The session of the run is unknown: it was parsed, and looked for.
     filler = 256 * KIB - len(run_body(filler=""))
-    assert asked(server, request("POST", "/run", run_body(filler="x" * filler))).status == 404
+    assert answer_to(server, request("POST", "/run", run_body(filler="x" * filler))).status == 404
     state = 64 * KIB - len(b'{"state": {"k": ""}}')
     body = b'{"state": {"k": "%s"}}' % (b"x" * state)
-    assert asked(server, request("POST", SESSIONS, body)).status == 200
-    assert asked(server, request("POST", SESSIONS, body + b" ")).status == 413
+    assert answer_to(server, request("POST", SESSIONS, body)).status == 200
+    assert answer_to(server, request("POST", SESSIONS, body + b" ")).status == 413
 
 
-def test_after_a_refused_whole_body_the_connection_goes_on(server):
+def test_a_connection_can_be_used_after_a_body_was_read_and_refused(server):
     with Wire(server) as wire:
         for _ in range(2):
             wire.send(request("POST", SESSIONS, b'{"state": {"k": %s}}' % nested(200)))
@@ -85,15 +87,15 @@ def test_after_a_refused_whole_body_the_connection_goes_on(server):
         assert wire.answer().status == 200
 
 
-def test_state_that_comes_with_a_message_is_bounded_as_other_state_is(server):
+def test_state_sent_with_a_message_has_the_same_limit_as_other_state(server):
     """Broken on purpose: without it a run takes 256 KiB of state where a create takes 64."""
     too_much = run_body(stateDelta={"k": "x" * 100 * KIB})
-    answer = asked(server, request("POST", "/run", too_much))
+    answer = answer_to(server, request("POST", "/run", too_much))
     assert answer.status == 413
     assert "stateDelta" in answer.detail
     file = {"inlineData": {"mimeType": "image/png", "data": "A" * 100 * KIB}}
     with_a_file = run_body(newMessage={"role": "user", "parts": [file]}, stateDelta={"k": 1})
-    assert asked(server, request("POST", "/run", with_a_file)).status == 404  # no such session
+    assert answer_to(server, request("POST", "/run", with_a_file)).status == 404  # no such session
 
 
 DEEP = [
@@ -107,19 +109,19 @@ DEEP = [
 
 @pytest.mark.parametrize("depth", [99, 250, 1000, 20_000])
 @pytest.mark.parametrize(("method", "path", "body"), DEEP)
-def test_deep_json_is_refused_before_anyone_reads_it(server, method, path, body, depth):
+def test_deep_json_is_refused_before_it_is_parsed(server, method, path, body, depth):
     """Broken on purpose: without it 250 is taken, and later ones fail in words of their own."""
-    answer = asked(server, request(method, path, body % nested(depth)))
+    answer = answer_to(server, request(method, path, body % nested(depth)))
     assert answer.status == 400
     assert answer.detail == "body: must not be nested more than 100 deep"
 
 
-def test_brackets_in_a_string_are_not_deep(server):
+def test_brackets_in_a_string_do_not_count_as_depth(server):
     for text in ("[" * 5000, '\\"[' * 500, "\\\\"):
         body = b'{"state": {"k": "%s"}}' % text.encode()
-        assert asked(server, request("POST", SESSIONS, body)).status == 200
+        assert answer_to(server, request("POST", SESSIONS, body)).status == 200
     after = b'{"state": {"k": "\\\\", "j": %s}}' % nested(150)
-    assert asked(server, request("POST", SESSIONS, after)).status == 400
+    assert answer_to(server, request("POST", SESSIONS, after)).status == 400
 
 
 MANY = [
@@ -132,15 +134,15 @@ MANY = [
 
 
 @pytest.mark.parametrize("body", MANY, ids=range(len(MANY)))
-def test_json_of_very_many_values_is_refused_before_anyone_reads_it(server, body):
+def test_json_of_very_many_values_is_refused_before_it_is_parsed(server, body):
     """Broken on purpose: without it a million keys keep everybody waiting for five seconds."""
-    answer = asked(server, request("POST", f"{SESSIONS}/s/run", body))
+    answer = answer_to(server, request("POST", f"{SESSIONS}/s/run", body))
     assert (answer.status, answer.detail) == (413, "body: must have at most 50000 values")
 
 
 def test_text_may_have_any_number_of_quotes_and_commas(server):
     body = run_body(newMessage={"role": "user", "parts": [{"text": '"a",[{' * 30_000}]})
-    assert asked(server, request("POST", "/run", body)).status == 404  # no such session
+    assert answer_to(server, request("POST", "/run", body)).status == 404  # no such session
 
 
 ODD = [
@@ -156,14 +158,14 @@ ODD = [
 
 
 @pytest.mark.parametrize("body", ODD, ids=range(len(ODD)))
-def test_json_that_is_none_or_cannot_be_kept_is_refused(server, body):
-    answer = asked(server, request("POST", SESSIONS, body))
+def test_invalid_json_and_values_that_no_store_can_hold_are_refused(server, body):
+    answer = answer_to(server, request("POST", SESSIONS, body))
     assert answer.status in {400, 422}
     assert answer.detail
 
 
-def test_of_names_that_come_twice_the_last_counts_everywhere_but_not_in_a_run(server):
-    answer = asked(server, request("POST", SESSIONS, b'{"state": {"k": 1, "k": 2}}'))
+def test_the_last_of_repeated_names_in_a_json_object_counts(server):
+    answer = answer_to(server, request("POST", SESSIONS, b'{"state": {"k": 1, "k": 2}}'))
     assert json.loads(answer.body)["state"] == {"k": 2}
 
 
@@ -171,11 +173,11 @@ def test_of_names_that_come_twice_the_last_counts_everywhere_but_not_in_a_run(se
     "twice", ['"userId": "eve"', '"user_id": "eve"', '"us\\u0065r_id": "eve"', '"app_name": "x"']
 )
 @pytest.mark.parametrize("first", [True, False])
-def test_a_run_names_its_session_once(server, twice, first):
+def test_a_run_whose_body_names_its_session_twice_is_refused(server, twice, first):
     """Broken on purpose: without it whoever checks `userId` runs as `user_id`, or the reverse."""
     whole = run_body().decode()
     body = "{" + twice + "," + whole[1:] if first else whole[:-1] + "," + twice + "}"
-    answer = asked(server, request("POST", "/run", body.encode()))
+    answer = answer_to(server, request("POST", "/run", body.encode()))
     assert answer.status == 400
     assert "once" in answer.detail
 
@@ -203,15 +205,15 @@ PATHS = {
 
 
 @pytest.mark.parametrize(("path", "status"), PATHS.items(), ids=range(len(PATHS)))
-def test_a_path_that_is_no_text_or_leads_elsewhere_is_refused(server, path, status):
+def test_a_path_that_is_not_text_or_leads_elsewhere_is_refused(server, path, status):
     """Broken on purpose: of these, six were ADK's 500 and most of the rest its 200."""
-    answer = asked(server, request("GET", path))
+    answer = answer_to(server, request("GET", path))
     assert answer.status == status
     assert answer.detail.startswith("path: ")
 
 
 @pytest.mark.parametrize("user", ["你好", "zoë", "👩‍👩‍👧", "a%2520b", "...", "a..b", "DOMAIN\\ada"])
-def test_a_path_in_any_script_is_a_path(server, user):
+def test_a_path_may_be_in_any_script(server, user):
     """Broken on purpose: with `raw_path` left in the scope ADK's rewriting answers 500."""
     assert server.client.get(f"/apps/parrot/users/{user}/sessions").json() == []
 
@@ -219,20 +221,20 @@ def test_a_path_in_any_script_is_a_path(server, user):
 @pytest.mark.parametrize(
     "session_id", ["..", ".", "a\nb", "a\x1b[2Jb", "a\u2028b", "a\x85b", "a\x7fb"]
 )
-def test_no_session_is_created_whose_id_is_trouble_elsewhere(server, session_id):
+def test_a_session_id_that_would_break_other_systems_is_refused(server, session_id):
     answer = server.client.post(SESSIONS, json={"sessionId": session_id})
     assert answer.status_code == 400
     assert "session id" in answer.json()["detail"]
     assert server.run(session_id).status_code in {400, 404}
 
 
-def test_what_ADK_says_of_an_unknown_app_names_no_folder(server):  # noqa: N802 - its name
+def test_adks_error_about_an_unknown_app_names_no_folder(server):
     for answer in (server.client.get("/apps/nobody/app-info"), server.run("s", appName="nobody")):
         assert answer.status_code == 404
         assert "/" not in answer.json()["detail"]
 
 
-def test_an_artifact_is_written_where_artifacts_are_or_nowhere(server):
+def test_an_artifact_with_an_impossible_name_is_refused(server):
     names = ["../../../../../../tmp/evil", "/tmp/evil", "a\0b", "a" * 5000, "..", "x/../../y"]
     for name in names:
         body = {"filename": name, "artifact": {"text": "evil"}}

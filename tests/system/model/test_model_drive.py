@@ -1,20 +1,20 @@
-"""The random driver: it walks, and a seed gives the same walk again."""
+"""The driver of random steps, which a seed repeats."""
 
 import model
 import pytest
-from drive import walk
+from drive import run_random_steps
 
 pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_a_random_walk_finds_no_difference_from_the_model(backend, seed, tmp_path):
+async def test_random_steps_find_no_difference_between_store_and_model(backend, seed, tmp_path):
     with backend.empty(tmp_path) as url:
-        await walk(seed, 150, url)
+        await run_random_steps(seed, 150, url)
 
 
-async def test_a_seed_repeats_its_walk():
-    one, again, other = [(await walk(seed, 40)).steps for seed in (7, 7, 8)]
+async def test_the_same_seed_repeats_the_same_steps():
+    one, again, other = [(await run_random_steps(seed, 40)).steps for seed in (7, 7, 8)]
     assert one == again
     assert one != other
 
@@ -22,10 +22,10 @@ async def test_a_seed_repeats_its_walk():
 async def test_a_difference_is_reported_with_its_seed_and_its_steps(monkeypatch):
     monkeypatch.setattr("model.HOUR", 2 * model.HOUR)
 
-    async def walks():
+    async def run_seeds():
         for seed in range(50):
-            await walk(seed, 150)
+            await run_random_steps(seed, 150)
 
     with pytest.raises(AssertionError) as failed:
-        await walks()
+        await run_seeds()
     assert "seed" in failed.value.__notes__[-1]

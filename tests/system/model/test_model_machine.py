@@ -5,10 +5,10 @@ import itertools
 from datetime import timedelta
 
 import pytest
+from comparison import JUMPS, KEYS, KINDS, METADATA, SEEN, STATES, TTLS, Comparison
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from walk import JUMPS, KEYS, KINDS, METADATA, SEEN, STATES, TTLS, Walk
 
 from backends import TICK
 from lapse.core.lifecycle import Cause, Rules
@@ -23,25 +23,25 @@ WHERE = st.sampled_from(KEYS)
 
 
 class Machine(RuleBasedStateMachine):
-    """Takes steps on an empty store that `place` yields."""
+    """Takes steps on an empty store whose URL `opening` yields."""
 
-    def __init__(self, place, rules):
+    def __init__(self, opening, rules):
         super().__init__()
-        self._place = place
+        self._opening = opening
         self._runner = asyncio.Runner()
-        self._store = store_with_parts(place.__enter__(), rules)
+        self._store = store_with_parts(opening.__enter__(), rules)
         self._runner.run(self._store.open())
-        self._walk = Walk(self._store)
+        self._comparison = Comparison(self._store)
 
     def _take(self, name, *arguments):
-        self._walk.steps.append(name)
-        self._runner.run(getattr(self._walk, name)(*arguments))
-        self._runner.run(self._walk.compare())
+        self._comparison.steps.append(name)
+        self._runner.run(getattr(self._comparison, name)(*arguments))
+        self._runner.run(self._comparison.compare())
 
     def teardown(self):
         self._runner.run(self._store.close())
         self._runner.close()
-        self._place.__exit__(None, None, None)
+        self._opening.__exit__(None, None, None)
 
     @initialize(ttl=st.sampled_from(TTLS[1:]))
     def begin(self, ttl):
@@ -100,11 +100,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(jump=st.sampled_from(JUMPS))
     def pass_time(self, jump):
-        self._walk.pass_time(jump)
+        self._comparison.pass_time(jump)
 
     @rule(number=st.integers(0, 3), early=st.sampled_from([0 * TICK, TICK]))
     def go_to_a_deadline(self, number, early):
-        self._walk.go_to_a_deadline(number, early)
+        self._comparison.go_to_a_deadline(number, early)
 
 
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)

@@ -24,7 +24,7 @@ class Proxy:
         self.open.set()
 
     def arm(self):
-        """Lose the next answer: what was asked is done, and who asked never hears of it."""
+        """Lose the next answer: the statement is done, and its sender gets no answer."""
         self._armed = True
         self.lost.clear()
 

@@ -69,34 +69,34 @@ def check_rows(url, heard, used):
 
 
 @pytest.mark.timeout(300)
-async def test_no_acknowledged_message_is_lost_to_thirty_crashes_of_the_server(own):
+async def test_no_acknowledged_message_is_lost_to_thirty_crashes_of_the_server(own_database_server):
     """What returned is durable, and what was repeated after a crash is stored once.
 
     Seen to fail with connections that say `synchronous_commit = off`, and with an append that
     does not know its own event again when it is repeated.
     """
-    prepare(own.url)
-    async with running(own.url, "serve") as replica:
+    prepare(own_database_server.url)
+    async with running(own_database_server.url, "serve") as replica:
         for _ in range(ROUNDS):
             await replica.more(FACTS)
-            await asyncio.to_thread(own.stop, "immediate")
-            await asyncio.to_thread(own.start)
+            await asyncio.to_thread(own_database_server.stop, "immediate")
+            await asyncio.to_thread(own_database_server.start)
         await replica.more(FACTS)
     assert len(replica.those("heard")) > ROUNDS * FACTS / 4
-    await check(own.url, replica.facts)
+    await check(own_database_server.url, replica.facts)
 
 
 @pytest.mark.timeout(300)
-async def test_no_acknowledged_message_is_lost_to_thirty_kills_of_a_replica(place):
+async def test_no_acknowledged_message_is_lost_to_thirty_kills_of_a_replica(store_url):
     """While one replica is killed, the next is at work on the same database.
 
     Seen to fail with a store that answers for a later message before its statement has run.
     """
     facts = []
-    following = await start(place, "serve", 0)
+    following = await start(store_url, "serve", 0)
     try:
         for turn in range(1, ROUNDS + 1):
-            replica, following = following, await start(place, "serve", turn)
+            replica, following = following, await start(store_url, "serve", turn)
             try:
                 await replica.more(FACTS)
             finally:
@@ -107,6 +107,6 @@ async def test_no_acknowledged_message_is_lost_to_thirty_kills_of_a_replica(plac
     facts += following.facts
     # A killed replica's last statements may still be running.
     busy = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'lapse' AND datname = $1"
-    name = place.partition("@/")[2].partition("?")[0]
-    await eventually(lambda: not rows(place, busy, name))
-    await check(place, facts)
+    name = store_url.partition("@/")[2].partition("?")[0]
+    await eventually(lambda: not rows(store_url, busy, name))
+    await check(store_url, facts)

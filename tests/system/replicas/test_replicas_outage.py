@@ -34,18 +34,20 @@ def ask_all(server, session_id, other):
         return {name: answer.result() for name, answer in asked.items()}
 
 
-def test_an_outage_is_answered_for_logged_once_and_got_over(own, tmp_path):
+def test_an_outage_of_the_database_is_answered_with_503_logged_once_and_survived(
+    own_database_server, tmp_path
+):
     """Requests are told to come back; the sweeper catches up; nobody restarts Lapse.
 
     Seen to fail with a server that leaves ADK's 500 as it is, with a store that keeps one
     connection for good, and with a sweeper that logs every failed sweep.
     """
-    with serving(tmp_path, str(AGENTS), "--store", own.url) as server:
+    with serving(tmp_path, str(AGENTS), "--store", own_database_server.url) as server:
         used, other = server.create(), server.create()
         assert server.run(used).status_code == 200
         due = server.create(options={"ttl_minutes": 0.05})
         expires_at = datetime.fromisoformat(server.lifecycle(due)["expiresAt"])
-        own.stop()
+        own_database_server.stop()
 
         for name, answer in ask_all(server, used, other).items():
             assert answer.status_code == 503, (name, answer.text)
@@ -60,13 +62,13 @@ def test_an_outage_is_answered_for_logged_once_and_got_over(own, tmp_path):
         assert (server.log.count(BEGINS), server.log.count(ENDS)) == (1, 0)
         assert "session expired" not in server.log
 
-        own.start()
+        own_database_server.start()
         eventually(lambda: server.client.get("/readyz").status_code == 200)
         answers = ask_all(server, used, other)
         refused = {"extend": 409}
         for name, answer in answers.items():
             assert answer.status_code == refused.get(name, 200), (name, answer.text)
-        eventually(lambda: rows(own.url, STATUS, due) == [("expired",)])
+        eventually(lambda: rows(own_database_server.url, STATUS, due) == [("expired",)])
         eventually(lambda: ENDS in server.log)
         assert (server.log.count(BEGINS), server.log.count(ENDS)) == (1, 1)
         assert server.run(due).status_code == 200
@@ -75,4 +77,4 @@ def test_an_outage_is_answered_for_logged_once_and_got_over(own, tmp_path):
         heard = [event["content"]["parts"][0]["text"] for event in events if "content" in event]
         assert heard == ["hello", "heard: hello", "again", "heard: again"]
         assert "Traceback" not in server.log
-        assert own.url not in server.log
+        assert own_database_server.url not in server.log

@@ -47,12 +47,12 @@ async def expire(store, name):
     assert (await store.lifecycle(key(name))).status is Status.USED
 
 
-async def test_sessions_live_behind_a_pooler_of_transactions(place):
+async def test_sessions_work_behind_a_transaction_pooler(store_url):
     """No statement relies on what another has left on its connection.
 
     Seen to fail with prepared statements kept, which is what the setting is for.
     """
-    async with pooled(place) as (url, used):
+    async with pooled(store_url) as (url, used):
         store = store_with_parts(url, Rules(), PLAIN)
         async with Sweeper(store, Feed()):
             await asyncio.gather(

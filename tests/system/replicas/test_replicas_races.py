@@ -78,19 +78,19 @@ GONE = T0 + timedelta(hours=24)
 
 
 @pytest.fixture
-async def pair(nothing):
-    """Two replicas on one database whose winners pass a gate."""
-    prepare(nothing)
-    run(nothing, *GATED)
-    one, other = store_with_parts(nothing), store_with_parts(nothing)
+async def two_stores(empty_database_url):
+    """Two stores on one database; a gate holds each winner before its commit."""
+    prepare(empty_database_url)
+    run(empty_database_url, *GATED)
+    one, other = store_with_parts(empty_database_url), store_with_parts(empty_database_url)
     yield one, other
     await one.close()
     await other.close()
 
 
 @pytest.fixture
-def misshape(monkeypatch):
-    """Puts a statement of another shape in the place of the right one."""
+def replace_statement(monkeypatch):
+    """Replaces a named statement for the test."""
 
     def replace(name, sql):
         monkeypatch.setitem(call.STATEMENTS, name, Positional.of(sql, call._TYPES))
@@ -125,64 +125,74 @@ async def overtake(url, winner, sweep):
     return await asyncio.gather(winning, sweeping, return_exceptions=True)
 
 
-async def message_against_sweep(url, pair):
+async def message_against_sweep(url, two_stores):
     """Return what became of a first message just before the deadline, and of the sweep at it."""
-    await create(pair[0])
-    said = pair[0].at(DUE - TICK).append(key(), message(), Revision(T0, 0))
-    return await overtake(url, said, pair[1].at(DUE).expire_due(9))
+    await create(two_stores[0])
+    said = two_stores[0].at(DUE - TICK).append(key(), message(), Revision(T0, 0))
+    return await overtake(url, said, two_stores[1].at(DUE).expire_due(9))
 
 
-async def resurrection_against_purge(url, pair):
+async def resurrection_against_purge(url, two_stores):
     """Return what became of a resurrection in the last moment, and of the purge after it."""
-    await create(pair[0])
-    await pair[0].at(DUE).expire_due(9)
-    back = pair[0].at(GONE - TICK).resurrect(key(), cause=Cause.REQUEST)
-    return await overtake(url, back, pair[1].at(GONE).purge_due(9))
+    await create(two_stores[0])
+    await two_stores[0].at(DUE).expire_due(9)
+    back = two_stores[0].at(GONE - TICK).resurrect(key(), cause=Cause.REQUEST)
+    return await overtake(url, back, two_stores[1].at(GONE).purge_due(9))
 
 
-def lost(url):
+def count_lost(url):
     """Return how many used sessions were expired."""
     ((count,),) = rows(url, LOST)
     return count
 
 
-async def test_a_sweep_of_the_wrong_shape_expires_a_used_session(nothing, pair, misshape):
-    """The table's own checks would stop it; here they are gone."""
-    misshape("expire_due", WRONG_EXPIRE)
-    for (command,) in rows(nothing, CHECKS):
-        run(nothing, command)
-    said, swept = await message_against_sweep(nothing, pair)
+async def test_a_sweep_that_does_not_repeat_its_condition_expires_a_used_session(
+    empty_database_url, two_stores, replace_statement
+):
+    """The table's constraints would stop it; this test drops them."""
+    replace_statement("expire_due", WRONG_EXPIRE)
+    for (command,) in rows(empty_database_url, CHECKS):
+        run(empty_database_url, command)
+    said, swept = await message_against_sweep(empty_database_url, two_stores)
     assert said.changes
     assert swept.value == 1
-    assert lost(nothing) == 1
+    assert count_lost(empty_database_url) == 1
 
 
-async def test_the_tables_own_checks_stop_a_sweep_of_the_wrong_shape(nothing, pair, misshape):
-    misshape("expire_due", WRONG_EXPIRE)
-    said, swept = await message_against_sweep(nothing, pair)
+async def test_the_tables_constraints_stop_a_sweep_that_does_not_repeat_its_condition(
+    empty_database_url, two_stores, replace_statement
+):
+    replace_statement("expire_due", WRONG_EXPIRE)
+    said, swept = await message_against_sweep(empty_database_url, two_stores)
     assert said.changes
     assert isinstance(swept, asyncpg.CheckViolationError)
-    assert lost(nothing) == 0
+    assert count_lost(empty_database_url) == 0
 
 
-async def test_a_purge_of_the_wrong_shape_deletes_a_session_just_had_back(nothing, pair, misshape):
-    misshape("purge_due", WRONG_PURGE)
-    back, swept = await resurrection_against_purge(nothing, pair)
+async def test_a_purge_that_does_not_repeat_its_condition_deletes_a_resurrected_session(
+    empty_database_url, two_stores, replace_statement
+):
+    replace_statement("purge_due", WRONG_PURGE)
+    back, swept = await resurrection_against_purge(empty_database_url, two_stores)
     assert back.value.status is Status.WAITING
     assert swept.value == 1
-    assert await pair[0].at(GONE).lifecycle(key()) is None
+    assert await two_stores[0].at(GONE).lifecycle(key()) is None
 
 
-async def test_of_the_right_shape_the_sweep_passes_by_and_the_message_stands(nothing, pair):
-    said, swept = await message_against_sweep(nothing, pair)
+async def test_the_real_sweep_leaves_a_session_that_just_got_a_message(
+    empty_database_url, two_stores
+):
+    said, swept = await message_against_sweep(empty_database_url, two_stores)
     assert said.changes
     assert swept.value == 0
-    assert (await pair[1].at(GONE).lifecycle(key())).status is Status.USED
-    assert lost(nothing) == 0
+    assert (await two_stores[1].at(GONE).lifecycle(key())).status is Status.USED
+    assert count_lost(empty_database_url) == 0
 
 
-async def test_of_the_right_shape_the_purge_passes_by_and_the_session_is_back(nothing, pair):
-    back, swept = await resurrection_against_purge(nothing, pair)
+async def test_the_real_purge_leaves_a_session_that_was_just_resurrected(
+    empty_database_url, two_stores
+):
+    back, swept = await resurrection_against_purge(empty_database_url, two_stores)
     assert back.value.status is Status.WAITING
     assert swept.value == 0
-    assert (await pair[1].at(GONE).lifecycle(key())).status is Status.WAITING
+    assert (await two_stores[1].at(GONE).lifecycle(key())).status is Status.WAITING

@@ -9,19 +9,19 @@ from parts import store_with_parts
 
 
 @pytest.fixture
-async def pair(place):
-    """Two replicas on one database."""
-    one, other = store_with_parts(place), store_with_parts(place)
+async def two_stores(store_url):
+    """Two stores on one database."""
+    one, other = store_with_parts(store_url), store_with_parts(store_url)
     yield one, other
     await one.close()
     await other.close()
 
 
-async def test_a_run_that_ends_while_the_next_one_asks_what_is_in_its_way_is_in_nobodys(
-    pair, monkeypatch
+async def test_a_run_begins_even_if_the_run_before_it_ends_between_the_two_statements(
+    two_stores, monkeypatch
 ):
     """Seen to fail with a store that takes whatever it cannot find for the user's limit."""
-    one, other = pair
+    one, other = two_stores
     await one.begin_run(key(), "first", max_per_user=9)
     real = Call.run
 

@@ -45,7 +45,7 @@ def clerk_of(url):
         run(url, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 
-async def test_eight_replicas_that_open_one_empty_database_at_once_all_come_up():
+async def test_eight_replicas_can_open_one_empty_database_at_once():
     """The schema is made once.
 
     Seen to fail without the advisory lock.
@@ -75,14 +75,14 @@ async def test_eight_replicas_that_open_one_empty_database_at_once_all_come_up()
     assert [opener.returncode for opener in openers] == [0] * 8
 
 
-async def test_a_role_that_may_create_nothing_works_on_a_prepared_schema(nothing):
+async def test_a_role_that_may_create_no_tables_works_on_a_prepared_schema(empty_database_url):
     """Nothing is written where nothing is missing.
 
     Seen to fail with a store that says CREATE TABLE IF NOT EXISTS each time it opens.
     """
-    prepare(nothing)
-    with clerk_of(nothing) as (url, name):
-        run(nothing, GRANT.format(name))
+    prepare(empty_database_url)
+    with clerk_of(empty_database_url) as (url, name):
+        run(empty_database_url, GRANT.format(name))
         store = store_with_parts(url)
         await store.open()
         state = StateDelta(app={"a": 1}, user={"b": 2}, session={"c": 3})
@@ -99,22 +99,24 @@ async def test_a_role_that_may_create_nothing_works_on_a_prepared_schema(nothing
 
 
 @pytest.mark.parametrize("prepared", ["empty", "half"])
-async def test_on_an_unprepared_schema_such_a_role_is_told_of_migrate(nothing, prepared):
+async def test_a_role_that_may_create_no_tables_is_told_to_migrate_an_unprepared_schema(
+    empty_database_url, prepared
+):
     if prepared == "half":
-        prepare(nothing)
-        run(nothing, "DROP TABLE lapse_lobby, lapse_schema CASCADE")
-    with clerk_of(nothing) as (url, name):
-        run(nothing, GRANT.format(name))
-        before = rows(nothing, "SELECT relname FROM pg_class ORDER BY 1")
+        prepare(empty_database_url)
+        run(empty_database_url, "DROP TABLE lapse_lobby, lapse_schema CASCADE")
+    with clerk_of(empty_database_url) as (url, name):
+        run(empty_database_url, GRANT.format(name))
+        before = rows(empty_database_url, "SELECT relname FROM pg_class ORDER BY 1")
         store = store_with_parts(url)
         with pytest.raises(StoreRefusedError, match=r"may not create them.*`lapse migrate"):
             await store.open()
         await store.close()
-        assert rows(nothing, "SELECT relname FROM pg_class ORDER BY 1") == before
+        assert rows(empty_database_url, "SELECT relname FROM pg_class ORDER BY 1") == before
 
 
-def test_migrate_prints_what_it_would_run_and_runs_it(nothing):
-    with clerk_of(nothing) as (url, name):
+def test_migrate_prints_its_statements_or_runs_them(empty_database_url):
+    with clerk_of(empty_database_url) as (url, name):
         refused = lapse("migrate", "--store", url)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.count("\n") == 1
@@ -122,14 +124,14 @@ def test_migrate_prints_what_it_would_run_and_runs_it(nothing):
 
         printed = lapse("migrate", "--print", "--store", url)
         assert (printed.returncode, printed.stderr) == (0, "")
-        assert rows(nothing, "SELECT to_regclass('lapse_lobby')") == [(None,)]
+        assert rows(empty_database_url, "SELECT to_regclass('lapse_lobby')") == [(None,)]
 
-        done = lapse("migrate", "--store", nothing)
+        done = lapse("migrate", "--store", empty_database_url)
         assert (done.returncode, done.stderr) == (0, "")
         assert "brought up to date" in done.stdout
-        run(nothing, GRANT.format(name))
-        for place in (nothing, url):
-            assert lapse("migrate", "--store", place).stdout == "nothing to do\n"
+        run(empty_database_url, GRANT.format(name))
+        for store_url in (empty_database_url, url):
+            assert lapse("migrate", "--store", store_url).stdout == "nothing to do\n"
         assert lapse("migrate", "--print", "--store", url).stdout == ""
 
     with blank() as other:

@@ -57,75 +57,79 @@ def expired_in(lines):
     return [line["session"].rstrip("…") for line in logged if line["event"] == "session expired"]
 
 
-def test_three_sweepers_expire_each_of_many_due_sessions_once(place, tmp_path):
+def test_three_sweepers_expire_each_of_many_due_sessions_once(store_url, tmp_path):
     """Each expiry is reported by one of them, none by two.
 
     Seen to fail with an `expire_due` that joins by the key what it selected without a lock.
     """
-    run(place, FILL)
+    run(store_url, FILL)
     waiting = "SELECT 1 FROM lapse_lobby WHERE status = 'waiting' LIMIT 1"
     with (
-        sweeper(place, tmp_path, 1) as one,
-        sweeper(place, tmp_path, 2) as two,
-        sweeper(place, tmp_path, 3) as three,
+        sweeper(store_url, tmp_path, 1) as one,
+        sweeper(store_url, tmp_path, 2) as two,
+        sweeper(store_url, tmp_path, 3) as three,
     ):
-        eventually(lambda: not rows(place, waiting), within=60)
+        eventually(lambda: not rows(store_url, waiting), within=60)
     reports = [expired_in(lines()) for lines in (one, two, three)]
     assert Counter(name for names in reports for name in names) == Counter(
         f"{number:08}" for number in range(1, DUE + 1)
     )
     assert sum(bool(names) for names in reports) > 1
     counted = "SELECT status, resurrections, count(*) FROM lapse_lobby GROUP BY 1, 2"
-    assert rows(place, counted) == [("expired", 0, DUE)]
+    assert rows(store_url, counted) == [("expired", 0, DUE)]
 
 
 @pytest.fixture
-def brief():
+def one_second_session():
     return {"state": StateDelta(), "ttl": timedelta(seconds=1), "metadata": {}}
 
 
-async def test_a_sweeper_is_told_of_a_near_deadline_that_another_replica_makes(place, brief):
-    """It sleeps for 15 seconds and is woken.
+async def test_a_sweeper_is_woken_by_a_near_deadline_of_another_replica(
+    store_url, one_second_session
+):
+    """The sweeper would sleep for 15 seconds.
 
     Seen to fail without the NOTIFY, and with a sweeper that does not listen.
     """
-    here = store_with_parts(place)
+    here = store_with_parts(store_url)
     await here.open()
-    async with running(place, "sweep") as other:
+    async with running(store_url, "sweep") as other:
         await other.until(lambda: other.those("listening"))
-        name = place.partition("@/")[2].partition("?")[0]
-        eventually(lambda: rows(place, ASLEEP, name))
-        await here.create(key(), **brief)
+        name = store_url.partition("@/")[2].partition("?")[0]
+        eventually(lambda: rows(store_url, ASLEEP, name))
+        await here.create(key(), **one_second_session)
         await other.until(lambda: other.those("expired"))
-    ((lateness,),) = rows(place, LATENESS)
+    ((lateness,),) = rows(store_url, LATENESS)
     # Far less than it would have slept; on a quiet machine it is milliseconds.
     assert 0 <= lateness < 5
     await here.close()
 
 
-async def test_a_sweeper_that_hears_nothing_finds_a_deadline_after_its_sleep(place, brief):
-    here = store_with_parts(place)
+async def test_a_sweeper_without_notifications_finds_a_deadline_after_its_sleep(
+    store_url, one_second_session
+):
+    here = store_with_parts(store_url)
     await here.open()
-    async with running(place, "sweep", "0", "deaf", "sleep=3") as other:
+    async with running(store_url, "sweep", "0", "deaf", "sleep=3") as other:
         await other.until(lambda: other.those("listening"))
-        await here.create(key(), **brief)
+        await here.create(key(), **one_second_session)
         await other.until(lambda: other.those("expired"))
-    ((lateness,),) = rows(place, LATENESS)
+    ((lateness,),) = rows(store_url, LATENESS)
     assert lateness >= 0
     await here.close()
 
 
-def test_a_separate_sweeper_serves_servers_that_do_not_sweep(place, tmp_path):
+def test_a_separate_sweeper_serves_servers_that_do_not_sweep(store_url, tmp_path):
     """Seen to fail with a sweeper that only purges."""
-    with serving(tmp_path, str(AGENTS), "--store", place, LAPSE_SWEEPER="off") as server:
+    with serving(tmp_path, str(AGENTS), "--store", store_url, LAPSE_SWEEPER="off") as server:
         assert server.client.get("/readyz").status_code == 200
         # The first run loads the agent, which takes longer than the TTL to come.
         assert server.run(server.create()).status_code == 200
-        with sweeper(place, tmp_path, 1) as lines:
+        with sweeper(store_url, tmp_path, 1) as lines:
             eventually(lambda: "sweeping until stopped" in lines())
             used, left = (server.create(options={"ttl_minutes": 0.02}) for _ in range(2))
             assert server.run(used).status_code == 200
-            eventually(lambda: rows(place, LATENESS + " WHERE status = 'expired'"))
+            eventually(lambda: rows(store_url, LATENESS + " WHERE status = 'expired'"))
         assert expired_in(lines()) == [left[:8]]
         assert server.lifecycle(left)["status"] == "expired"
         assert server.lifecycle(used)["status"] == "used"

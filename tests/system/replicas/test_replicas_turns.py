@@ -1,4 +1,4 @@
-"""Turns that replicas take at one instant, in the orders that a read without a lock loses."""
+"""Draws of two replicas at one instant, in the orders in which a read without a lock fails."""
 
 import asyncio
 
@@ -23,22 +23,24 @@ NEW = f"INSERT INTO lapse_turns (bucket, full_at) VALUES ('{ANN.name}', now())"
 
 
 @pytest.fixture
-async def pair(place):
-    one, other = store_with_parts(place), store_with_parts(place)
+async def two_stores(store_url):
+    one, other = store_with_parts(store_url), store_with_parts(store_url)
     yield one, other
     await one.close()
     await other.close()
 
 
-async def at_one_instant(place, pair, held):
-    """Take eight turns that all wait for what a keeper has; return how many were let in."""
-    keeper, looking = await asyncpg.connect(place), await asyncpg.connect(place)
+async def at_one_instant(store_url, two_stores, held):
+    """Draw eight times while a transaction holds the lock; return how many draws succeeded."""
+    keeper, looking = await asyncpg.connect(store_url), await asyncpg.connect(store_url)
     try:
         async with asyncio.timeout(BOUND):
             keeping = keeper.transaction()
             await keeping.start()
             await keeper.execute(held)
-            taking = [asyncio.create_task(pair[n % 2].at(T0).draw([ANN, ALL])) for n in range(8)]
+            taking = [
+                asyncio.create_task(two_stores[n % 2].at(T0).draw([ANN, ALL])) for n in range(8)
+            ]
             while await looking.fetchval(WAITERS) < len(taking):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await keeping.rollback()
@@ -49,18 +51,22 @@ async def at_one_instant(place, pair, held):
     return sum(not turn.wait for turn in turns)
 
 
-async def test_no_more_turns_are_given_than_there_are(place, pair):
-    await pair[0].at(T0).draw([ANN, ALL])
-    assert await at_one_instant(place, pair, THERE) == 3
+async def test_concurrent_draws_on_two_replicas_take_no_more_than_the_bucket_holds(
+    store_url, two_stores
+):
+    await two_stores[0].at(T0).draw([ANN, ALL])
+    assert await at_one_instant(store_url, two_stores, THERE) == 3
 
 
-async def test_nor_where_nobody_has_drawn_before(place, pair):
+async def test_concurrent_first_draws_take_no_more_than_a_new_bucket_holds(store_url, two_stores):
     """Seen to let in all, with an insert of what is drawn from a bucket that was not there."""
-    assert await at_one_instant(place, pair, NEW) == 4
+    assert await at_one_instant(store_url, two_stores, NEW) == 4
 
 
-async def test_a_read_without_a_lock_would_give_more(place, pair, monkeypatch):
+async def test_a_draw_without_a_lock_takes_more_than_the_bucket_holds(
+    store_url, two_stores, monkeypatch
+):
     wrong = read_statements("postgres")["draw"].replace("FOR UPDATE", "")
     monkeypatch.setitem(call.STATEMENTS, "draw", Positional.of(wrong, call._TYPES))
-    await pair[0].at(T0).draw([ANN, ALL])
-    assert await at_one_instant(place, pair, THERE) == 8
+    await two_stores[0].at(T0).draw([ANN, ALL])
+    assert await at_one_instant(store_url, two_stores, THERE) == 8

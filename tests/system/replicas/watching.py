@@ -10,7 +10,7 @@ BOUND = 30.0
 
 
 async def eventually(condition):
-    """Return once a condition holds that tells nobody of itself."""
+    """Return once a condition holds, which has to be polled."""
     async with asyncio.timeout(BOUND):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)

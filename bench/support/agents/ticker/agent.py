@@ -12,7 +12,7 @@ from google.genai import types
 
 
 class Ticker(BaseAgent):
-    """Answers with as many stored events as asked for, each with the moment it was made."""
+    """Answers with as many stored events as asked for, each with its time."""
 
     async def _run_async_impl(self, ctx: InvocationContext) -> AsyncGenerator[Event, None]:
         text = (ctx.user_content.parts or [])[0].text if ctx.user_content else None

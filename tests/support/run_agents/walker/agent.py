@@ -1,4 +1,4 @@
-"""An agent that walks as it is told, a stored event a step, with two partial ones before it."""
+"""An agent that takes the steps a message asks for: two partial events and a stored one each."""
 
 from __future__ import annotations
 

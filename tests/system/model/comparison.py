@@ -1,4 +1,4 @@
-"""One walk through the life of a few sessions, on a store and on the model side by side."""
+"""A sequence of steps on a few sessions, taken on a store and on the model side by side."""
 
 import asyncio
 import json
@@ -37,8 +37,8 @@ def _by_value(record: SessionRecord | None) -> SessionRecord | None:
     return replace(record, events=tuple(events))
 
 
-class Walk:
-    """Takes steps; each raises AssertionError where store and model part."""
+class Comparison:
+    """Takes each step on a store and on the model; raises AssertionError where they differ."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -49,7 +49,7 @@ class Walk:
     async def _both(
         self, real: Awaitable[Any], ideal: Callable[..., Any], *arguments: Any
     ) -> tuple[Any, Any]:
-        """Return what store and model answer; an error is an answer, told by its class."""
+        """Return the answers of store and model; an error counts as an answer, by its class."""
         try:
             expected = ideal(*arguments)
         except LapseError as error:
