@@ -137,6 +137,7 @@ def test_killed_at_any_point_both_ways_it_goes_on_and_nothing_is_lost(many):
     )  # fmt: skip
     undone = json.loads(run("undo", many, "--run", "mine", "--json").stdout)
     assert undone["remaining"] == undone["in_the_way"] == 0
+    assert undone["put_back"] + undone["gone"] == SESSIONS * 9 // 10
     assert all_of_adk(many) == before
 
 

@@ -113,7 +113,7 @@ def test_alarms_of_the_ttls_decisions_are_told():
         Scope("app"), T0, Reason.CHOSEN, observations=1000, refused=200, control_alarm=True,
         targets=Targets().as_document(),
     )  # fmt: skip
-    assert amber(told(replace(READING, standing={decision.scope: decision}))) == [
+    assert amber(told(replace(READING, in_force={decision.scope: decision}))) == [
         "horizon",
         "control",
     ]
@@ -142,8 +142,8 @@ def test_a_learnt_ttl_is_shown_as_a_range():
         Decision(Scope(app), T0, Reason.CHOSEN, ttl=ttl * MINUTE)
         for app, ttl in (("a", 12), ("b", 40))
     ]
-    standing = {decision.scope: decision for decision in decisions}
-    shown = numbers(replace(READING, mode=Policy.ADAPTIVE, standing=standing))[-1]
+    in_force = {decision.scope: decision for decision in decisions}
+    shown = numbers(replace(READING, mode=Policy.ADAPTIVE, in_force=in_force))[-1]
     assert (shown.value, shown.hint) == ("12 min", "adaptive, up to 40 min")
 
 

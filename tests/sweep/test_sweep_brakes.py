@@ -210,7 +210,7 @@ async def test_sweepers_say_so_once_and_go_on_when_it_is_confirmed(pair, caplog)
     metrics = Metrics()
     sweeps_counted, stored = SweepMetrics(metrics), StoreMetrics(pair[0], metrics)
     metrics.registry.register(stored)
-    metrics.refresh(stored.refresh)
+    metrics.before_scrape(stored.refresh)
     feed, gone, held, free = Feed(), [], asyncio.Event(), asyncio.Event()
     feed.subscribe(lambda change: change.kind is ChangeKind.PURGED and gone.append(change))
     reports = []

@@ -32,7 +32,7 @@ def counting(store):
     metrics = Metrics()
     stored = StoreMetrics(store, metrics)
     metrics.registry.register(stored)
-    metrics.refresh(stored.refresh)
+    metrics.before_scrape(stored.refresh)
     return metrics
 
 
@@ -99,7 +99,7 @@ async def test_a_store_that_does_not_answer_is_told_and_nothing_stale_is_shown(s
     await create(store, now=None)
     assert (await samples(metrics))["lapse_store_up"] == 1
     await store.close()
-    monkeypatch.setattr("lapse.overview.metrics._KEPT", timedelta(0))
+    monkeypatch.setattr("lapse.overview.metrics._CACHED_FOR", timedelta(0))
     found = await samples(metrics)
     assert found["lapse_store_up"] == 0
     assert found['lapse_store_errors_total{where="scrape"}'] == 1

@@ -9,7 +9,7 @@ from typing import Final
 
 from lapse.core.lifecycle import ChangeKind, Rules, Status
 from lapse.dashboard.words import percent, sessions, span, when
-from lapse.overview.store import BUCKET, Counted, Overview, Tally
+from lapse.overview.store import COUNT_INTERVAL, Counted, Overview, Tally
 from lapse.sweep.rules import Brake, BrakeReason
 from lapse.ttl import Decision, Policy, Scope, Targets
 from lapse.ttl.rounds import ttl_of
@@ -36,7 +36,7 @@ class Reading:
         rules: what the store enforces.
         mode: how new sessions get their TTL.
         targets: what that aims at.
-        standing: what it has decided.
+        in_force: what it has decided.
         sweeps: whether this process sweeps.
     """
 
@@ -45,7 +45,7 @@ class Reading:
     rules: Rules
     mode: Policy
     targets: Targets
-    standing: Mapping[Scope, Decision] = field(default_factory=dict)
+    in_force: Mapping[Scope, Decision] = field(default_factory=dict)
     sweeps: bool = True
 
 
@@ -131,11 +131,11 @@ def tallied(tallies: Iterable[Tally], status: Status | None = None) -> int:
 
 
 def counted(overview: Overview, kind: ChangeKind, since: datetime) -> int:
-    """Return how many changes of a kind there were, to the BUCKET."""
+    """Return how many changes of a kind there were, to the COUNT_INTERVAL."""
     return sum(
         count.sessions
         for count in overview.counts
-        if count.kind is kind and count.at > since - BUCKET
+        if count.kind is kind and count.at > since - COUNT_INTERVAL
     )
 
 
@@ -274,7 +274,7 @@ def _braked(brake: Brake, now: datetime) -> Verdict:
 def _alarms(reading: Reading) -> list[Verdict]:
     """Return what the decisions on the TTL warn of, by app."""
     told = []
-    for scope, decision in sorted(reading.standing.items()):
+    for scope, decision in sorted(reading.in_force.items()):
         name = "/".join(part for part in scope if part)
         if decision.horizon_too_short:
             told.append(
@@ -301,7 +301,7 @@ def _ttl(reading: Reading) -> tuple[str, str]:
     default = reading.targets.default
     if reading.mode is not Policy.ADAPTIVE:
         return span(default), str(reading.mode)
-    learnt = sorted({ttl_of(scope, reading.standing, default) for scope in reading.standing})
+    learnt = sorted({ttl_of(scope, reading.in_force, default) for scope in reading.in_force})
     if not learnt:
         return span(default), "adaptive, nothing learnt yet"
     if len(learnt) == 1:
