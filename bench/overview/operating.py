@@ -26,7 +26,7 @@ from bench.support import pg_server
 from bench.support.figures import quantile
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
-from lapse.overview.find import Place, Way
+from lapse.overview.find import PageCursor, Way
 from lapse.overview.store import OverviewStore, Query
 from lapse.store import store_from_url
 from lapse.store.database import Database
@@ -76,8 +76,8 @@ class Filters:
             key = SessionKey(self.app or key.app_name, key.user_id, "8")
         if self.prefix:
             key = SessionKey(key.app_name, key.user_id, f"{query.prefix}8")
-        place = Place(key, moment.get(Way.of(query), 0))
-        return replace(query, after=place.text(query))
+        cursor = PageCursor(key, moment.get(Way.of(query), 0))
+        return replace(query, after=cursor.text(query))
 
 
 FILTERS: Final = [

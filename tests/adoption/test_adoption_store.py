@@ -11,7 +11,7 @@ from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai.types import Content, Part
 
 from backends import HOUR, TTL, create, ids, key, message, note
-from lapse.adoption.store import Batch, Examined, Selection
+from lapse.adoption.store import Batch, Progress, Selection
 from lapse.core.lifecycle import HELD_EVENTS, ChangeKind, Status
 
 OWNER = {"app_name": "app", "user_id": "ann"}
@@ -76,7 +76,7 @@ async def test_only_sessions_without_state_and_events_are_adopted_by_default(
     adopted = await store.at(soon()).adopt(batch())
     assert {change.record.key.session_id for change in adopted.changes} == {"bare", "other"}
     assert {change.kind for change in adopted.changes} == {ChangeKind.ADOPTED}
-    assert adopted.value == Examined(8, None)
+    assert adopted.value == Progress(examined=8, expired=0, waiting=2)
     seeded = await store.at(soon()).adopt(batch(Selection(with_state=True)))
     assert [change.record.key.session_id for change in seeded.changes] == ["seeded"]
     patched = await store.at(soon()).adopt(batch(EVERYTHING))
@@ -132,7 +132,7 @@ async def test_an_undo_restores_every_row_exactly(store, stock_with_sessions, ag
     assert len(adopted.changes) == 4
     assert await tables(stock_with_sessions) != before
     done = await store.at(now).put_back("r1", after=None, limit=100)
-    assert (done.put_back, done.taken) == (4, 4)
+    assert (done.put_back, done.examined) == (4, 4)
     assert await tables(stock_with_sessions) == before
     assert [(run.sessions, run.remaining) for run in await store.adoptions()] == [(4, 0)]
 
@@ -155,7 +155,7 @@ async def test_an_undo_does_not_put_back_a_session_that_is_past_restoring(
     now = soon(days=2)
     await store.at(now).adopt(batch())
     gone = now + store.rules.horizon
-    assert (await store.at(gone).put_back("r1", after=None, limit=10)).taken == 0
+    assert (await store.at(gone).put_back("r1", after=None, limit=10)).examined == 0
     assert len((await store.at(gone).purge_due(10)).changes) == 2
     assert [(run.sessions, run.remaining) for run in await store.adoptions()] == [(2, 0)]
 

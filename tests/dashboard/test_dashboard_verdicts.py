@@ -142,8 +142,8 @@ def test_ttls_of_several_segments_are_shown_as_a_range():
         Decision(Scope(app), T0, Reason.CHOSEN, ttl=ttl * MINUTE)
         for app, ttl in (("a", 12), ("b", 40))
     ]
-    standing = {decision.scope: decision for decision in decisions}
-    shown = numbers(replace(READING, mode=Policy.ADAPTIVE, in_force=standing))[-1]
+    in_force = {decision.scope: decision for decision in decisions}
+    shown = numbers(replace(READING, mode=Policy.ADAPTIVE, in_force=in_force))[-1]
     assert (shown.value, shown.hint) == ("12 min", "adaptive, up to 40 min")
 
 

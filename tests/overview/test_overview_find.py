@@ -10,7 +10,7 @@ from backends import DUE, HOUR, T0, TICK, create, key, message
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Status
 from lapse.overview import find as paging
-from lapse.overview.find import LARGEST_PAGE, end_of
+from lapse.overview.find import LARGEST_PAGE, prefix_end
 from lapse.overview.store import Query
 
 IDS = ("aa%1", "aa_1", "ab", "ab\U0010ffffz", "b'c", "é", "\U0010ffff", "\U0010ffff1")
@@ -56,7 +56,7 @@ async def test_every_combination_of_filters_finds_the_matching_sessions_in_order
     store, monkeypatch, examined
 ):
     """Seen to fail with pages that go on behind the last record that fits, not examined."""
-    monkeypatch.setattr(paging, "EXAMINED", examined)
+    monkeypatch.setattr(paging, "MAX_EXAMINED", examined)
     await fill(store)
     everything = list(itertools.chain(*await pages(store, size=500)))
     assert len(everything) == 48
@@ -132,6 +132,6 @@ async def test_a_filter_that_no_session_can_match_finds_nothing(store):
 
 
 def test_the_upper_bound_of_a_prefix_is_above_every_text_with_that_prefix():
-    ends = [end_of(text) for text in ("a", "az", "\ud7ff", "a\U0010ffff")]
+    ends = [prefix_end(text) for text in ("a", "az", "\ud7ff", "a\U0010ffff")]
     assert ends == ["b", "a{", "\ue000", "b"]
-    assert end_of("\U0010ffff") == end_of("") > "\U0010ffff" * 128
+    assert prefix_end("\U0010ffff") == prefix_end("") > "\U0010ffff" * 128

@@ -12,7 +12,7 @@ from lapse.adoption.store import Batch, Selection
 from lapse.core.clock import utc_now
 from lapse.core.errors import LapseError
 from lapse.core.lifecycle import Cause, ChangeKind, Status
-from lapse.overview.store import BUCKET, COUNTS_KEPT, FINE, Tally
+from lapse.overview.store import COUNT_INTERVAL, HOURS_KEPT_FOR, INTERVALS_KEPT_FOR, Tally
 from lapse.sweep.rules import CONFIRMED, Brake, BrakeReason
 
 DAY = timedelta(hours=24)
@@ -140,7 +140,7 @@ async def test_concurrent_folds_lose_no_count_and_count_nothing_twice(two_stores
         for name in names:
             await create(store, name, now=T0 + TICK)
 
-    later = T0 + BUCKET
+    later = T0 + COUNT_INTERVAL
     await asyncio.gather(
         come(one, [f"a{n}" for n in range(20)]),
         come(other, [f"b{n}" for n in range(20)]),
@@ -153,7 +153,7 @@ async def test_concurrent_folds_lose_no_count_and_count_nothing_twice(two_stores
 
 async def test_old_counts_are_folded_into_hours_and_very_old_ones_deleted(store):
     for number in range(4):
-        await create(store, f"s{number}", now=T0 + number * 20 * BUCKET / 2)
+        await create(store, f"s{number}", now=T0 + number * 20 * COUNT_INTERVAL / 2)
 
     async def moments(now):
         await store.at(now).fold_counts()
@@ -161,10 +161,10 @@ async def test_old_counts_are_folded_into_hours_and_very_old_ones_deleted(store)
             (one.at - T0, one.sessions) for one in (await store.at(now).overview(since=EVER)).counts
         ]
 
-    fine = [(n * 10 * BUCKET, 1) for n in range(4)]
-    assert await moments(T0 + FINE) == fine
-    assert await moments(T0 + FINE + 3 * HOUR) == [(0 * HOUR, 2), (HOUR, 1), (2 * HOUR, 1)]
-    assert await moments(T0 + COUNTS_KEPT + TICK) == [(HOUR, 1), (2 * HOUR, 1)]
+    fine = [(n * 10 * COUNT_INTERVAL, 1) for n in range(4)]
+    assert await moments(T0 + INTERVALS_KEPT_FOR) == fine
+    assert await moments(T0 + INTERVALS_KEPT_FOR + 3 * HOUR) == [(0 * HOUR, 2), (HOUR, 1), (2 * HOUR, 1)]
+    assert await moments(T0 + HOURS_KEPT_FOR + TICK) == [(HOUR, 1), (2 * HOUR, 1)]
     assert await levels(store) == {("app", Status.WAITING): 4}
 
 

@@ -212,7 +212,7 @@ async def test_sweepers_log_a_brake_once_and_go_on_when_it_is_confirmed(two_stor
     metrics = Metrics()
     sweeps_counted, stored = SweepMetrics(metrics), StoreMetrics(two_stores[0], metrics)
     metrics.registry.register(stored)
-    metrics.refresh(stored.refresh)
+    metrics.before_scrape(stored.refresh)
     feed, gone, held, free = Feed(), [], asyncio.Event(), asyncio.Event()
     feed.subscribe(lambda change: change.kind is ChangeKind.PURGED and gone.append(change))
     reports = []

@@ -32,7 +32,7 @@ def counting(store):
     metrics = Metrics()
     stored = StoreMetrics(store, metrics)
     metrics.registry.register(stored)
-    metrics.refresh(stored.refresh)
+    metrics.before_scrape(stored.refresh)
     return metrics
 
 
@@ -101,7 +101,7 @@ async def test_if_the_store_does_not_answer_the_metrics_say_so_and_show_no_old_v
     await create(store, now=None)
     assert (await samples(metrics))["lapse_store_up"] == 1
     await store.close()
-    monkeypatch.setattr("lapse.overview.metrics._KEPT", timedelta(0))
+    monkeypatch.setattr("lapse.overview.metrics._CACHED_FOR", timedelta(0))
     found = await samples(metrics)
     assert found["lapse_store_up"] == 0
     assert found['lapse_store_errors_total{where="scrape"}'] == 1

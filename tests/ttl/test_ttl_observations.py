@@ -18,8 +18,8 @@ from lapse.ttl.observed import (
     MOST_PER_USER,
     MOST_SEGMENTS,
     Count,
-    admitted,
     cohorts,
+    separate_segments,
 )
 
 DAY = T0.date()
@@ -215,10 +215,10 @@ async def test_a_fold_keeps_the_current_day_and_merges_segments_over_the_limit(s
 def test_at_most_eight_segments_are_distinguished_the_known_ones_first():
     scopes = [Scope("app", f"s{number}") for number in range(MOST_SEGMENTS + 3)]
     counts = [Count(scope, DAY, Outcome.USED, 3, size) for size, scope in enumerate(scopes, 1)]
-    assert admitted(counts) == frozenset(scopes[-MOST_SEGMENTS:])
+    assert separate_segments(counts) == frozenset(scopes[-MOST_SEGMENTS:])
     known = scopes[:2]
-    assert admitted(counts, known) == frozenset([*known, *scopes[-MOST_SEGMENTS + 2 :]])
-    of_app = cohorts(counts, admitted(counts))[Scope("app")]
+    assert separate_segments(counts, known) == frozenset([*known, *scopes[-MOST_SEGMENTS + 2 :]])
+    of_app = cohorts(counts, separate_segments(counts))[Scope("app")]
     assert [day.created for day in of_app] == [sum(range(1, len(scopes) + 1))]
 
 
@@ -231,7 +231,7 @@ async def test_the_newest_first_messages_of_each_segment_are_found(store):
             metadata={"segment": "x" if number % 2 else ""},
         )
     now = T0 + 5 * TTL
-    found = await store.at(now).recent_first_messages(newest=2, reach=4 * TTL)
+    found = await store.at(now).recent_first_messages(newest=2, max_age=4 * TTL)
     assert {(first.scope.segment, first.age, first.at) for first in found} == {
         ("", 2 * TTL, T0 + 2 * TTL),
         ("", 4 * TTL, T0 + 4 * TTL),

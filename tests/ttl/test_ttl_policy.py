@@ -44,7 +44,7 @@ class Replica(TtlPolicy):
 
     async def look_at(self, now):
         self.now = now
-        return await self.look()
+        return await self.poll()
 
 
 def policy(store, mode=Policy.ADAPTIVE, feed=None):
@@ -60,11 +60,11 @@ async def test_one_replica_decides_and_all_replicas_follow(two_stores):
     assert sum(made) == 1
     assert not any([await replica.look_at(now + HOUR / 3) for replica in replicas])
     for replica in replicas:
-        assert set(replica.standing) == {Scope("app"), Scope("app", "new")}
+        assert set(replica.in_force) == {Scope("app"), Scope("app", "new")}
         # From half an hour it falls by a fifth a day.
         assert replica.ttl_for(key(PLAIN), {"segment": "new"}) == 0.8 * TTL
-        assert replica.standing == replicas[0].standing
-    (first, second) = replicas[0].standing.values()
+        assert replica.in_force == replicas[0].in_force
+    (first, second) = replicas[0].in_force.values()
     assert (first.reason, first.observations, first.missed) == (Reason.HELD, 60, 0)
     assert second.wanted == first.wanted == EDGES[24]
     assert EDGES[23] < timedelta(minutes=2) <= EDGES[24]
@@ -107,7 +107,7 @@ async def test_shadow_mode_applies_no_decision_and_fixed_mode_makes_none(store):
     assert not await fixed.look_at(now)
     shadow = policy(store, Policy.SHADOW)
     assert await shadow.look_at(now)
-    assert shadow.standing[Scope("app")].ttl == 0.8 * TTL
+    assert shadow.in_force[Scope("app")].ttl == 0.8 * TTL
     for replica in (fixed, shadow):
         for name in (PLAIN, CONTROL):
             assert replica.ttl_for(key(name), {}) == TTL
@@ -133,7 +133,7 @@ async def test_a_decrease_shortens_no_waiting_session(store):
 
 async def look_at(policy, now):
     policy._store = TtlStore(policy._store._database.at(now))
-    return await policy.look()
+    return await policy.poll()
 
 
 async def raise_the_ttl(store, replica):
@@ -187,7 +187,7 @@ async def test_the_feed_of_a_service_gets_the_extensions_of_its_policy(
 
 
 async def test_a_started_policy_follows_decisions_until_it_is_stopped(two_stores, monkeypatch):
-    monkeypatch.setattr("lapse.ttl.policy._LOOKS", timedelta(milliseconds=10))
+    monkeypatch.setattr("lapse.ttl.policy._POLL_INTERVAL", timedelta(milliseconds=10))
     decider, follower = two_stores[0], policy(two_stores[1])
     for _ in range(2):
         await follower.start()
@@ -202,7 +202,7 @@ async def test_a_started_policy_follows_decisions_until_it_is_stopped(two_stores
 
 
 async def test_an_outage_is_logged_by_the_policy_once_and_so_is_its_end(store, monkeypatch, caplog):
-    monkeypatch.setattr("lapse.ttl.policy._LOOKS", timedelta(milliseconds=1))
+    monkeypatch.setattr("lapse.ttl.policy._POLL_INTERVAL", timedelta(milliseconds=1))
     monkeypatch.setattr("lapse.core.background._FIRST_RETRY", timedelta(milliseconds=1))
     replica, looks, real = policy(store), asyncio.Queue(), TtlStore.ttl_round
 

@@ -47,7 +47,7 @@ def test_an_empty_history_is_no_error():
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_every_generator_makes_an_ordered_and_repeatable_history(name):
-    plan = Plan(days=3, per_day=200, cure=0.5)
+    plan = Plan(days=3, per_day=200, never_used=0.5)
     history = list(generate(name, plan))
     assert history == list(generate(name, plan)) != list(generate(name, Plan(3, 200, 0.5, 2)))
     assert [arrival.created for arrival in history] == sorted(a.created for a in history)

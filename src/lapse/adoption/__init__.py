@@ -1,1 +1,1 @@
-"""Sessions that stock ADK created and nobody spoke to, moved into the lobby."""
+"""Moves empty sessions that stock ADK created into the lobby, and back."""

@@ -1,4 +1,4 @@
-"""Adopting a database's empty sessions batch by batch, and putting them back."""
+"""Adopts the empty sessions of a database in batches, and puts them back."""
 
 from __future__ import annotations
 
@@ -6,73 +6,37 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from lapse.adoption.store import AdoptionStore, Batch, Selection
+from lapse.adoption.store import AdoptionStore, Batch, Progress, Selection
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Status
 from lapse.store.database import Database
 
 BATCH: Final = 500
-"""Sessions that one transaction examines: nobody waits longer than for these."""
-
+"""One transaction examines this many sessions, so other writers wait no longer than for these."""
 
 _FIRST_ANALYZE: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an adoption or an undo is.
-
-    `examined` counts the sessions looked at so far, `waiting` and `expired` what became of
-    those that were taken.
-    """
-
-    examined: int = 0
-    waiting: int = 0
-    expired: int = 0
-
-    @property
-    def adopted(self) -> int:
-        """Return how many sessions were taken."""
-        return self.waiting + self.expired
-
-
-@dataclass(frozen=True, slots=True)
-class Undone:
-    """What an undo did.
-
-    Attributes:
-        put_back: sessions that are in ADK's tables again.
-        in_the_way: left in the lobby, as ADK has a session of the same key.
-        remaining: still in the lobby for another reason: just being written, or past restoring.
-        gone: no longer there to be put back: used, deleted or purged since.
-    """
-
-    put_back: int
-    in_the_way: int
-    remaining: int
-    gone: int
+"""The planner's statistics are brought up to date first after this many adopted sessions."""
 
 
 def new_run() -> str:
-    """Return the id of a run: when it began, and something that no other one has."""
+    """Return a new id for a run of adoption: the time in UTC and six random digits."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 class Throttle:
-    """Keeps work under a rate; None lets it go as fast as it can."""
+    """Limits work to a number of sessions per second; None does not limit it."""
 
     def __init__(self, per_second: float | None) -> None:
         self._per_second = per_second
         self._free_at = time.monotonic()
 
     async def spent(self, count: int) -> None:
-        """Wait until work of this size fits under the rate."""
+        """Wait as long as `count` sessions take at this rate; yield to the loop without one."""
         if self._per_second is not None:
             self._free_at = max(self._free_at, time.monotonic()) + count / self._per_second
             await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
@@ -81,7 +45,7 @@ class Throttle:
 
 
 class Statistics:
-    """Keeps the planner's statistics of the lobby up with what is adopted."""
+    """Has the database analyze the lobby as adoption makes it grow."""
 
     def __init__(self, database: Database) -> None:
         self._store = AdoptionStore(database)
@@ -89,7 +53,7 @@ class Statistics:
         self._analyze_at = _FIRST_ANALYZE
 
     async def grown(self, sessions: int) -> None:
-        """Note that the lobby has grown; have it analyzed each time it is four times as large."""
+        """Count adopted sessions; analyze the lobby each time their number has grown fourfold."""
         self._adopted += sessions
         if self._adopted >= self._analyze_at:
             self._analyze_at = 4 * self._adopted
@@ -107,19 +71,20 @@ async def adopt(
     batch: int = BATCH,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
-    """Adopt everything selected, in batches, each a transaction; return what was done.
+    """Adopt all selected sessions in batches, and return the totals of this call.
 
-    Stopped at any point, what was committed stays and can be undone; the same call goes on.
+    Each batch is one transaction. If the call is interrupted, the batches before stay adopted; the
+    same call continues, and `undo` puts them back.
 
     Args:
-        database: where.
-        selection: what to take.
-        run: the id under which it can be undone.
-        ttl: the TTL of what is taken.
-        feed: where its changes are published.
-        rate: at most so many sessions taken in a second.
-        batch: sessions examined in one transaction.
-        on_progress: called after each batch.
+        database: the database with ADK's tables and the lobby.
+        selection: the sessions to adopt.
+        run: the id of the run, which `undo` takes; `new_run` makes one.
+        ttl: the TTL of the adopted sessions, counted from their creation.
+        feed: receives the changes; None: nobody hears of them.
+        rate: the largest number of sessions adopted per second; None: no limit.
+        batch: the number of sessions examined in one transaction.
+        on_progress: called after each batch with the totals so far.
 
     Raises:
         StoreUnavailableError: the store does not answer.
@@ -131,18 +96,13 @@ async def adopt(
         part = await store.adopt(Batch(run, selection, ttl, after, batch))
         if feed is not None:
             feed.publish(part.changes)
-        await statistics.grown(len(part.changes))
-        expired = sum(change.record.status is Status.EXPIRED for change in part.changes)
-        done = Progress(
-            done.examined + part.value.sessions,
-            done.waiting + len(part.changes) - expired,
-            done.expired + expired,
-        )
+        await statistics.grown(part.value.adopted)
+        done += part.value
         on_progress(done)
-        after = part.value.last
+        after = done.last
         if after is None or selection.app_name not in {None, after.app_name}:
             return done
-        await throttle.spent(len(part.changes))
+        await throttle.spent(part.value.adopted)
 
 
 async def undo(
@@ -151,37 +111,42 @@ async def undo(
     *,
     rate: float | None = None,
     batch: int = BATCH,
-    on_progress: Callable[[int], None] = lambda _: None,
-) -> Undone:
-    """Put back what one run of adoption took, in batches; the same call goes on when stopped.
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Progress:
+    """Put the sessions of one run of adoption back in batches, and return the totals.
+
+    Each batch is one transaction. If the call is interrupted, the batches before stay put back, and
+    the same call continues. Sessions that were used, deleted or purged since are not put back.
+
+    Args:
+        database: the database with ADK's tables and the lobby.
+        run: the id of the run.
+        rate: the largest number of sessions put back per second; None: no limit.
+        batch: the largest number of sessions put back in one transaction.
+        on_progress: called after each batch with the totals so far.
 
     Raises:
-        NoSuchSessionError: there was no such run.
+        NoSuchSessionError: this database has no such run.
         StoreUnavailableError: the store does not answer.
     """
     store = AdoptionStore(database)
     known = {adoption.run: adoption for adoption in await store.adoptions()}
     if run not in known:
         raise NoSuchSessionError(
-            f"there is no run {run!r} of adoption in this database; it has "
+            f"there is no run {run!r} of adoption in this database; its runs are: "
             + (", ".join(known) or "none")
         )
-    throttle = Throttle(rate)
-    put_back = in_the_way = 0
-    after: SessionKey | None = None
+    throttle, done = Throttle(rate), Progress()
     while True:
-        part = await store.put_back(run, after=after, limit=batch)
-        put_back, in_the_way = put_back + part.put_back, in_the_way + part.taken - part.put_back
-        on_progress(put_back)
-        after = part.last
-        if after is None:
+        part = await store.put_back(run, after=done.last, limit=batch)
+        done += part
+        on_progress(done)
+        if done.last is None:
             break
-        await throttle.spent(part.taken)
+        await throttle.spent(part.examined)
     left = {adoption.run: adoption for adoption in await store.adoptions()}[run].remaining
-    before = known[run]
-    return Undone(
-        put_back,
-        in_the_way,
-        max(0, left - in_the_way),
-        max(0, before.sessions - put_back - left),
+    return replace(
+        done,
+        remaining=max(0, left - done.in_the_way),
+        gone=max(0, known[run].sessions - done.put_back - left),
     )

@@ -1,11 +1,11 @@
-"""Adopting what stock ADK leaves behind, for as long as a server runs."""
+"""Adopts the empty sessions of stock ADK in the background, as long as a server runs."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Final
 
-from lapse.adoption.adopt import Statistics, new_run
+from lapse.adoption.adopt import BATCH, Statistics, new_run
 from lapse.adoption.settings import Adopt
 from lapse.adoption.store import AdoptionStore, Batch, Selection
 from lapse.core.background import Background
@@ -13,25 +13,26 @@ from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
 from lapse.store.database import Database
 
-_AT_ONCE: Final = 500
 _PAUSE: Final = timedelta(milliseconds=250)
-"""Between two batches of one round."""
+"""The pause between two batches of one round."""
 
 _ROUND_PAUSE: Final = timedelta(seconds=30)
+"""The pause between two rounds."""
 
 
 class Adopter:
-    """Looks through ADK's sessions, round after round, and adopts those nobody spoke to.
+    """Examines ADK's sessions in rounds, and adopts empty ones that are older than the TTL.
 
-    One is taken once it is older than the TTL: so old, Lapse would have expired it had it been
-    its own. It is restorable for a whole horizon from then.
+    A younger one is left to ADK: Lapse would not have expired it yet either. An adopted session
+    is restorable for a whole horizon from its adoption.
 
     Args:
-        database: where.
-        feed: where the changes are published.
-        scope: NEW takes what was created since Lapse's tables were; ALL takes older ones, too.
-        ttl: the TTL.
-        round_pause: between the end of one round and the next.
+        database: the database with ADK's tables and the lobby.
+        feed: receives the changes.
+        scope: NEW adopts sessions created since Lapse's tables were created; ALL adopts older
+            ones, too. OFF is not expected here.
+        ttl: the age at which a session is adopted, and its TTL.
+        round_pause: the pause between two rounds.
     """
 
     def __init__(
@@ -53,19 +54,19 @@ class Adopter:
         self._after: SessionKey | None = None
 
     def running(self) -> Background:
-        """Return the context inside which it works."""
+        """Return the background work; it adopts from its start to its stop."""
         return Background("adoption", self.step)
 
     async def step(self) -> timedelta:
-        """Adopt one batch, and return how long to wait for the next.
+        """Adopt one batch, and return the pause before the next.
 
         Raises:
             StoreUnavailableError: the store does not answer.
         """
         part = await self._store.adopt(
-            Batch(self._run, self._selection, self._ttl, self._after, _AT_ONCE)
+            Batch(self._run, self._selection, self._ttl, self._after, BATCH)
         )
         self._feed.publish(part.changes)
-        await self._statistics.grown(len(part.changes))
+        await self._statistics.grown(part.value.adopted)
         self._after = part.value.last
         return _PAUSE if self._after is not None else self._round_pause

@@ -1,8 +1,8 @@
--- Adopting sessions out of ADK's tables and putting them back.
+-- Adoption: moves empty sessions from ADK's tables into the lobby, and back.
 --
--- enable_seqscan is off in the transactions that move sessions: a connection plans the checks
--- of foreign keys once, while the lobby is still empty and a scan looks cheap, and would then
--- scan it for each of a million sessions.
+-- enable_seqscan is off in the transactions that move sessions. A connection plans the checks of
+-- foreign keys only once. While the lobby is empty a scan looks cheap; with such a plan, the
+-- connection would scan the lobby for each of a million sessions.
 --
 -- Types of parameters:
 -- :since_prepared, :with_events, :with_state boolean
@@ -10,8 +10,8 @@
 -- :run varchar
 
 -- name: is_message
--- A part of other statements: whether the event `e` is a message. It says what
--- `lapse.lifecycle.is_message` says; a test compares the two.
+-- A part of other statements: whether the event `e` is a message. It has the same rule as
+-- `is_message` in `lapse.core.messages`; a test compares the two.
 coalesce(e.event_data -> 'partial', 'false') IN ('false', 'null')
 AND CASE e.event_data ->> 'author'
   WHEN 'user' THEN
@@ -29,15 +29,16 @@ AND CASE e.event_data ->> 'author'
 END
 
 -- name: awaits
--- A part of other statements: whether somebody's answer is awaited after the event `e`.
+-- A part of other statements: whether the event `e` awaits an answer. It has the same rule as
+-- `awaits_answer` in `lapse.core.messages`.
 coalesce(e.event_data #> '{actions,requested_tool_confirmations}', 'null')
   NOT IN ('null', '{}', '[]')
 OR coalesce(e.event_data -> 'long_running_tool_ids', 'null') NOT IN ('null', '{}', '[]')
 
 -- name: lock_orphans
--- First of the two statements of an adoption. It examines the sessions that come next, and
--- locks those that are to be taken and that nobody is at work with: a writer of ADK holds the
--- row of the session that it appends to. By row address, so that the plan never is a scan.
+-- The first of the two statements of an adoption. It examines the next sessions, and locks the
+-- selected ones. It skips locked sessions: a writer of ADK holds the lock on the row of the session
+-- that it appends to. The rows are joined by ctid, so that no plan scans the table.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 examined AS MATERIALIZED (
   SELECT ctid, app_name, user_id, id FROM sessions
@@ -80,8 +81,9 @@ ORDER BY e.app_name DESC, e.user_id DESC, e.id DESC
 LIMIT 1;
 
 -- name: adopt
--- A statement of its own, so that it sees every event that was committed before the locks
--- were had: the first one's snapshot is older than its locks. What has a message by now stays.
+-- The second statement. Its snapshot is newer than the locks, so it sees every event that was
+-- committed before them; the snapshot of lock_orphans is older. A session that has a message by now
+-- stays in ADK's tables.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 ours AS (
   SELECT s.*, coalesce(h.held, '[]') AS held,
@@ -139,7 +141,7 @@ gone AS (
 SELECT adopted.*, now FROM adopted, clock;
 
 -- name: put_back
--- A session as its lobby row holds it: to the letter as it was, unless it changed there.
+-- Puts back what the lobby row holds: exactly the adopted session, unless it changed in the lobby.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 taken AS (
   SELECT l.*, a.create_time, now
@@ -178,7 +180,7 @@ gone AS (
   RETURNING l.app_name, l.status
 ),
 changes AS (
-  -- No change of their lives: only the levels move.
+  -- An undo is no change of a session's life: kind is empty, and only the levels change.
   SELECT app_name, '' AS kind, status AS was, '' AS became, now FROM gone, clock
 ),
 counted AS {count_changes}
@@ -190,7 +192,7 @@ ORDER BY t.app_name DESC, t.user_id DESC, t.session_id DESC
 LIMIT 1;
 
 -- name: forget_adopted
--- What can no longer be put back, as it is used or another session has its key.
+-- Deletes notes on sessions that cannot be put back: they are used, or another session has the key.
 DELETE FROM lapse_adopted AS a USING lapse_lobby AS l
 WHERE l.app_name = a.app_name AND l.user_id = a.user_id AND l.session_id = a.session_id
   AND (l.status = 'used' OR l.created_at <> a.create_time AT TIME ZONE 'UTC');
@@ -206,6 +208,6 @@ FROM lapse_adoptions AS r
 ORDER BY r.began_at;
 
 -- name: analyze_lobby
--- The lobby grows faster than autovacuum looks, and until its statistics say so the plans of all who
--- append to sessions are those for an empty one.
+-- The lobby grows before autovacuum updates its statistics. Until then, appends are planned as for
+-- an empty lobby.
 ANALYZE lapse_lobby, lapse_adopted;

@@ -1,4 +1,4 @@
-"""The setting of adoption."""
+"""The setting that switches adoption on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from lapse.core.setting_types import SliceSettings
 
 
 class Adopt(StrEnum):
-    """Which sessions that stock ADK leaves in the store are adopted while it is swept."""
+    """Which empty sessions of stock ADK a server or sweeper adopts.
+
+    NEW: those created since Lapse's tables were created. ALL: older ones, too.
+    """
 
     OFF = "off"
     NEW = "new"
@@ -18,6 +21,6 @@ class Adopt(StrEnum):
 
 
 class AdoptionSettings(SliceSettings):
-    """Which sessions are adopted."""
+    """The setting of adoption."""
 
     adopt: Adopt = Field(default=Adopt.OFF, validation_alias="LAPSE_ADOPT")

@@ -1,7 +1,7 @@
--- Adopting sessions out of ADK's tables and putting them back.
+-- Adoption: moves empty sessions from ADK's tables into the lobby, and back.
 --
--- is_message(text) and awaits(text) are Python's own, of `lapse.core.messages`, on the text of an
--- event.
+-- is_message(text) and awaits(text) are `is_message` and `awaits_answer` of `lapse.core.messages`,
+-- called with the JSON text of an event.
 --
 -- Types of parameters and columns:
 -- :older_than duration
@@ -9,8 +9,8 @@
 -- :since adk_time
 
 -- name: orphans
--- The sessions that come next, and which of them are to be taken. As this runs inside BEGIN
--- IMMEDIATE, no writer of ADK can come between it and what follows.
+-- Examines the next sessions, and says which of them to adopt. It runs inside BEGIN IMMEDIATE, so
+-- no writer of ADK can change them before the statements that follow.
 SELECT s.app_name, s.user_id, s.id AS session_id, s.state, s.create_time, s.update_time,
   (:only_app IS NULL OR s.app_name = :only_app)
   AND s.create_time <= strftime(
@@ -36,7 +36,7 @@ ORDER BY s.app_name, s.user_id, s.id
 LIMIT :limit;
 
 -- name: adopt
--- One session: into the lobby, noted for whoever puts it back, and out of ADK's tables.
+-- Moves one session into the lobby, notes it for an undo, and deletes it from ADK's tables.
 INSERT INTO lapse_lobby (
   app_name, user_id, session_id, status, created_at, ttl, expires_at, expired_at,
   restorable_until, state, held_events, update_time
@@ -53,7 +53,7 @@ WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id;
 DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id;
 
 -- name: events_to_hold
--- The events of a session as the lobby holds them, and how many there are.
+-- The events of a session in the form in which the lobby holds them, and their number.
 SELECT count(*) AS events, json_group_array(json_object(
     'id', id, 'invocation_id', invocation_id, 'timestamp', timestamp, 'event_data', event_data
   )) AS held_events
@@ -80,7 +80,7 @@ ORDER BY a.app_name, a.user_id, a.session_id
 LIMIT :limit;
 
 -- name: put_back
--- A session as its lobby row holds it: to the letter as it was, unless it changed there.
+-- Puts back what the lobby row holds: exactly the adopted session, unless it changed in the lobby.
 INSERT INTO sessions (app_name, user_id, id, state, create_time, update_time)
 SELECT l.app_name, l.user_id, l.session_id, l.state, a.create_time, l.update_time
 FROM lapse_lobby AS l
@@ -98,7 +98,7 @@ FROM lapse_lobby, json_each(held_events)
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
 
 -- name: forget_adopted
--- What can no longer be put back, as it is used or another session has its key.
+-- Deletes notes on sessions that cannot be put back: they are used, or another session has the key.
 DELETE FROM lapse_adopted
 WHERE EXISTS (
   SELECT 1 FROM lapse_lobby AS l
@@ -117,4 +117,4 @@ FROM lapse_adoptions AS r
 ORDER BY r.began_at;
 
 -- name: analyze_lobby
--- No-op: the plans of SQLite's statements do not depend on it.
+-- No-op: the plans of SQLite's statements do not depend on statistics.

@@ -1,7 +1,7 @@
-"""Sessions of ADK's tables that Lapse did not create: adopting them, and putting them back.
+"""Moves orphans from ADK's tables into the lobby, and back.
 
-An orphan is such a session without a message. Adoption moves orphans into the lobby, where
-they wait, or are expired and restorable for a whole horizon; undoing it puts them back.
+An orphan is a session in ADK's tables that Lapse did not create and that has no message. Adopted,
+it waits in the lobby, or is expired and restorable for a whole horizon. An undo puts it back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Change, ChangeKind
+from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, ChangeKind, Status
 from lapse.store.lobby import all_counted, counted
 from lapse.store.operation import (
     Asking,
@@ -34,16 +34,16 @@ from lapse.store.records import Result, change_of
 class Selection:
     """Which orphans to adopt.
 
-    Never taken are those of an evaluation, those that await somebody's answer (a tool's
-    confirmation, a long-running call), and those with more events than the lobby holds.
+    Three kinds are never adopted: sessions of an evaluation, sessions that await an answer (a
+    tool's confirmation, a long-running call), and sessions with more events than the lobby holds.
 
     Attributes:
-        app_name: of this app only.
-        older_than: created at least this long ago.
-        since: created then or later.
-        since_prepared: created since Lapse's tables were.
-        with_state: also those whose state is not empty.
-        with_events: also those that have events, none of which is a message.
+        app_name: only sessions of this app; None: of all apps.
+        older_than: only sessions created at least this long ago.
+        since: only sessions created at this time or later; None: at any time.
+        since_prepared: only sessions created since Lapse's tables were created.
+        with_state: also sessions whose state is not empty.
+        with_events: also sessions with events, if none of these is a message.
     """
 
     app_name: str | None = None
@@ -59,11 +59,11 @@ class Batch:
     """One batch of an adoption.
 
     Attributes:
-        run: the id under which it can be undone.
-        selection: what to take.
-        ttl: the TTL of what it takes, counted from creation.
-        after: where the batch before it ended; None for the first.
-        limit: how many sessions to examine.
+        run: the id of the run, which an undo takes.
+        selection: the sessions to adopt.
+        ttl: the TTL of the adopted sessions, counted from their creation.
+        after: the `last` of the batch before; None for the first batch.
+        limit: the number of sessions to examine.
     """
 
     run: str
@@ -74,34 +74,63 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
-    """How far one batch of an adoption came.
+class Progress:
+    """What an adoption or an undo has done: in one batch, or in all batches so far.
+
+    `total += batch` adds the numbers of a batch, and takes over its `last`.
 
     Attributes:
-        sessions: how many of ADK's sessions it looked at.
-        last: the last of them, where the next batch goes on; None at the end.
+        examined: the number of sessions examined: by an adoption in ADK's tables, by an undo in
+            the lobby.
+        waiting: the number of sessions adopted that wait in the lobby.
+        expired: the number of sessions adopted that are expired in the lobby.
+        put_back: the number of sessions put back into ADK's tables.
+        last: the key of the last examined session, after which the next batch begins; None at
+            the end.
+        remaining: once an undo has ended, the number of sessions that it left in the lobby because
+            a writer had them locked or they are no longer restorable.
+        gone: once an undo has ended, the number of sessions of the run that were not there any
+            more: used, deleted, purged or put back before.
     """
 
-    sessions: int
-    last: SessionKey | None
+    examined: int = 0
+    waiting: int = 0
+    expired: int = 0
+    put_back: int = 0
+    last: SessionKey | None = None
+    remaining: int = 0
+    gone: int = 0
 
+    @property
+    def adopted(self) -> int:
+        """Return the number of sessions adopted."""
+        return self.waiting + self.expired
 
-@dataclass(frozen=True, slots=True)
-class PutBack:
-    """What one batch of an undo did.
+    @property
+    def in_the_way(self) -> int:
+        """Return how many sessions an undo left because ADK has a session of the same key."""
+        return self.examined - self.put_back
 
-    `taken` sessions were tried and `put_back` of them are in ADK's tables again; for the
-    others ADK has made a session of the same key. `last` is as in `Examined`.
-    """
-
-    put_back: int
-    taken: int
-    last: SessionKey | None
+    def __add__(self, batch: Progress) -> Progress:
+        return Progress(
+            self.examined + batch.examined,
+            self.waiting + batch.waiting,
+            self.expired + batch.expired,
+            self.put_back + batch.put_back,
+            batch.last,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """A run of adoption: how many sessions it took, and how many of them are in the lobby."""
+    """A run of adoption.
+
+    Attributes:
+        run: its id.
+        began_at: when its first session was adopted.
+        sessions: the number of sessions that it adopted.
+        remaining: the number of them that are in the lobby and not used.
+    """
 
     run: str
     began_at: datetime
@@ -110,24 +139,24 @@ class Adoption:
 
 
 class AdoptionStore(Part):
-    """What a store can do with sessions of ADK's tables."""
+    """Adopts orphans, puts them back, and knows the runs of adoption."""
 
     @operation(together=True)
-    def adopt(self, batch: Batch) -> Asking[Result[Examined]]:
-        """Examine the sessions that come next by key, and adopt those selected.
+    def adopt(self, batch: Batch) -> Asking[Result[Progress]]:
+        """Examine the next sessions of ADK's tables by key, and adopt the selected ones.
 
-        A session that a writer is at work with is left out, and so is one that has a message
-        by the time that it is locked. A young one waits for the rest of the TTL since its
-        creation; any other is expired and restorable for the whole horizon from now. A writer
-        of Lapse that has read a session before can append to it afterwards all the same.
+        The batch is one transaction. A session that a writer has locked is left out, and so is
+        one that has a message once it is locked. A session younger than the TTL waits for the
+        rest of it; an older one is expired, and restorable for a whole horizon from now. A
+        client of Lapse that has read a session before its adoption can still append to it.
         """
         match (yield from dialect()):
-            case Dialect.SQLITE:  # no other writer can come in between: one after the other
+            case Dialect.SQLITE:  # one writer at a time: session by session is safe
                 return (yield from self._adopt_each(batch))
             case Dialect.POSTGRES:
                 return (yield from self._adopt_locked(batch))
 
-    def _adopt_each(self, batch: Batch) -> Asking[Result[Examined]]:
+    def _adopt_each(self, batch: Batch) -> Asking[Result[Progress]]:
         examined = yield from rows("orphans", **_selected(batch))
         adopted = list[Row]()
         for row in examined:
@@ -139,7 +168,7 @@ class AdoptionStore(Part):
         if adopted:
             yield from rows("count_adopted", run=batch.run, sessions=len(adopted))
         last = key_of(examined[-1]) if len(examined) == batch.limit else None
-        return Result(Examined(len(examined), last), self._changes(adopted))
+        return self._result(len(examined), last, adopted)
 
     def _adopt_one(self, batch: Batch, row: Row) -> Asking[Sequence[Row]]:
         key, created_at = key_of(row), row["create_time"]
@@ -158,10 +187,10 @@ class AdoptionStore(Part):
             )
         )
 
-    def _adopt_locked(self, batch: Batch) -> Asking[Result[Examined]]:
+    def _adopt_locked(self, batch: Batch) -> Asking[Result[Progress]]:
         found = yield from first("lock_orphans", **_selected(batch))
         if found is None:
-            return Result(Examined(0, None))
+            return Result(Progress())
         adopted: Sequence[Row] = ()
         if found["session_ids"] is not None:
             adopted = yield from rows(
@@ -176,31 +205,38 @@ class AdoptionStore(Part):
                 most_bytes=HELD_BYTES,
             )
         last = key_of(found) if found["examined"] == batch.limit else None
-        return Result(Examined(found["examined"], last), self._changes(adopted))
+        return self._result(found["examined"], last, adopted)
 
-    def _changes(self, adopted: Sequence[Row]) -> Sequence[Change]:
-        return [change_of(row, self.rules, ChangeKind.ADOPTED) for row in adopted]
+    def _result(
+        self, examined: int, last: SessionKey | None, adopted: Sequence[Row]
+    ) -> Result[Progress]:
+        changes = [change_of(row, self.rules, ChangeKind.ADOPTED) for row in adopted]
+        expired = sum(change.record.status is Status.EXPIRED for change in changes)
+        return Result(Progress(examined, len(changes) - expired, expired, last=last), changes)
 
     @operation()
-    def put_back(self, run: str, *, after: SessionKey | None, limit: int) -> Asking[PutBack]:
-        """Put at most `limit` sessions of a run, those that follow `after`, back as they were.
+    def put_back(self, run: str, *, after: SessionKey | None, limit: int) -> Asking[Progress]:
+        """Put at most `limit` sessions of a run back into ADK's tables, in the order of keys.
 
-        To the letter, where nothing changed in the lobby; else as they are now. Left out are
-        those that are used, past restoring, or just being written.
+        The batch begins after the key `after`, and is one transaction. A session that did not
+        change in the lobby is put back exactly as it was, a changed one as it is now. Used
+        sessions, sessions that are no longer restorable and sessions that a writer has locked are
+        not examined. If ADK has a session of the same key, the adopted one stays in the lobby.
         """
-        place = after_key(after)
+        following = after_key(after)
         match (yield from dialect()):
-            case Dialect.SQLITE:  # one after the other, as `adopt`
-                taken = yield from rows("take_adopted", run=run, limit=limit, **place)
+            case Dialect.SQLITE:  # one writer at a time: session by session is safe
+                taken = yield from rows("take_adopted", run=run, limit=limit, **following)
                 count = 0
                 for row in taken:
                     count += yield from self._put_one_back(run, row)
-                return PutBack(count, len(taken), key_of(taken[-1]) if taken else None)
+                last = key_of(taken[-1]) if taken else None
+                return Progress(len(taken), put_back=count, last=last)
             case Dialect.POSTGRES:
-                found = yield from first("put_back", run=run, limit=limit, **place)
+                found = yield from first("put_back", run=run, limit=limit, **following)
                 if found is None:
-                    return PutBack(0, 0, None)
-                return PutBack(found["put_back"], found["taken"], key_of(found))
+                    return Progress()
+                return Progress(found["taken"], put_back=found["put_back"], last=key_of(found))
 
     def _put_one_back(self, run: str, row: Row) -> Asking[int]:
         key = key_of(row)
@@ -213,7 +249,7 @@ class AdoptionStore(Part):
 
     @operation(writes=False)
     def adoptions(self) -> Asking[Sequence[Adoption]]:
-        """Return the runs of adoption, the oldest first."""
+        """Return the runs of adoption, oldest first."""
         return [
             Adoption(row["run"], row["began_at"], row["sessions"], row["remaining"])
             for row in (yield from rows("adoptions"))
@@ -221,12 +257,12 @@ class AdoptionStore(Part):
 
     @operation()
     def forget_adopted(self) -> Asking[None]:
-        """Forget what cannot be put back any more: it is used, or another session has its key."""
+        """Delete the notes on adopted sessions that are used, or whose key another session has."""
         yield from rows("forget_adopted")
 
     @operation()
     def analyze(self) -> Asking[None]:
-        """Have the database's planner look at the tables that adoption makes grow."""
+        """Bring the planner's statistics of the lobby up to date; a no-op on SQLite."""
         yield from rows("analyze_lobby")
 
 

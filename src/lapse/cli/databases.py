@@ -133,7 +133,8 @@ def adopt(
     ahead = found.sessions_of(app_name)
     done = run_async(_adopt(store, selection, settings.ttl, run, rate, ahead=ahead))
     if as_json:
-        typer.echo(json.dumps({"run": run, "adopted": done.adopted, **asdict(done)}))
+        names = ("adopted", "examined", "waiting", "expired")
+        typer.echo(json.dumps({"run": run, **{name: getattr(done, name) for name in names}}))
     else:
         typer.echo(
             f"adopted {done.adopted:,} of {done.examined:,} sessions: {done.waiting:,} wait, "
@@ -163,13 +164,16 @@ def undo(
             known = {adoption.run: adoption for adoption in await AdoptionStore(store).adoptions()}
             total = known[run].remaining if run in known else 0
             with progress_bar("putting back", total) as advance:
-                return await undo_run(store, run, rate=rate, on_progress=advance)
+                return await undo_run(
+                    store, run, rate=rate, on_progress=lambda done: advance(done.put_back)
+                )
         finally:
             await store.close()
 
     done = run_async(work())
     if as_json:
-        typer.echo(json.dumps({"run": run, **asdict(done)}))
+        names = ("put_back", "in_the_way", "remaining", "gone")
+        typer.echo(json.dumps({"run": run, **{name: getattr(done, name) for name in names}}))
         return
     typer.echo(f"put back {done.put_back:,} sessions")
     for count, why in (

@@ -156,7 +156,7 @@ def _show(
     from rich.progress import Progress
 
     from lapse.ttl.simulation.replay import replay
-    from lapse.ttl.simulation.report import as_document, as_table, draw, lines
+    from lapse.ttl.simulation.report import as_document, as_table, draw, policy_rows
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -164,7 +164,7 @@ def _show(
         replayed = replay(
             history, targets, lambda over: bar.update(task, completed=over.total_seconds())
         )
-    found = lines(replayed, targets, ttls)
+    found = policy_rows(replayed, targets, ttls)
     if png is not None:
         draw(replayed, targets, found, png)
     if as_json:

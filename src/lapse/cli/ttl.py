@@ -75,9 +75,9 @@ async def _show(settings: Settings, app_name: str | None, png: Path | None) -> N
     store = open_store(settings)
     ttls = TtlStore(store)
     try:
-        standing = {decision.scope: decision for decision in await ttls.ttl_decisions()}
+        in_force = {decision.scope: decision for decision in await ttls.ttl_decisions()}
         now = (await ttls.ttl_round()).now
-        days = await _cohorts(ttls, now.date(), standing)
+        days = await _cohorts(ttls, now.date(), in_force)
     finally:
         await store.close()
     table = Table("app", "TTL, min", "why", "soft", "at most", "hard", "messages", "saved")
@@ -85,11 +85,11 @@ async def _show(settings: Settings, app_name: str | None, png: Path | None) -> N
         column.justify, column.no_wrap = "right", True
     curves: dict[Scope, Curve] = {}
     notes: list[str] = []
-    for scope in sorted({*standing, *days}):
+    for scope in sorted({*in_force, *days}):
         if app_name not in {None, scope.app_name}:
             continue
-        decision = standing.get(scope)
-        ttl = ttl_of(scope, standing, targets.default)
+        decision = in_force.get(scope)
+        ttl = ttl_of(scope, in_force, targets.default)
         curve = Curve.of(days.get(scope, ()), targets.horizon, now)
         if curve is not None:
             curves[scope] = curve
@@ -162,14 +162,14 @@ def _share(share: float | None) -> str:
 
 
 async def _cohorts(
-    ttls: TtlStore, today: date, standing: Mapping[Scope, Decision]
+    ttls: TtlStore, today: date, in_force: Mapping[Scope, Decision]
 ) -> Mapping[Scope, Sequence[Cohort]]:
     from lapse.ttl.deciding import WINDOW_DAYS
-    from lapse.ttl.observed import admitted, cohorts
+    from lapse.ttl.observed import cohorts, separate_segments
 
     horizon = ttls.rules.horizon
     counts = await ttls.observed(since=today - timedelta(days=WINDOW_DAYS + 1) - horizon)
-    return cohorts(counts, admitted(counts, known=standing))
+    return cohorts(counts, separate_segments(counts, known=in_force))
 
 
 def _draw(curves: Mapping[Scope, Any], targets: Targets, png: Path) -> None:

@@ -48,7 +48,7 @@ class Reader:
             rules=self._store.rules,
             mode=policy.mode,
             targets=policy.targets,
-            in_force=policy.standing,
+            in_force=policy.in_force,
             sweeps=self._sweeps,
         )
 
@@ -61,13 +61,13 @@ class Reader:
         apps = {scope: days for scope, days in policy.observed.items() if not scope.segment}
 
         def first_messages(scope: Scope) -> int:
-            return sum(sum(day.heard.counts) for day in apps[scope])
+            return sum(sum(day.first_messages.counts) for day in apps[scope])
 
         charts = []
         for scope in sorted(apps, key=first_messages, reverse=True)[:_MOST_CURVES]:
             curve = Curve.of(apps[scope], self._store.rules.horizon, now)
             if curve is not None and len(curve.silent) > 1:
-                ttl = ttl_of(scope, policy.standing, policy.default)
+                ttl = ttl_of(scope, policy.in_force, policy.default)
                 charts.append(curve_chart(scope.app_name, curve, ttl))
         return charts
 

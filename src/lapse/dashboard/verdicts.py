@@ -9,7 +9,7 @@ from typing import Final
 
 from lapse.core.lifecycle import ChangeKind, Rules, Status
 from lapse.dashboard.words import percent, sessions, span, when
-from lapse.overview.store import BUCKET, Counted, Overview, Tally
+from lapse.overview.store import COUNT_INTERVAL, Counted, Overview, Tally
 from lapse.sweep.rules import Brake, BrakeReason
 from lapse.ttl import Decision, Policy, Scope, Targets
 from lapse.ttl.rounds import ttl_of
@@ -135,7 +135,7 @@ def counted(overview: Overview, kind: ChangeKind, since: datetime) -> int:
     return sum(
         count.sessions
         for count in overview.counts
-        if count.kind is kind and count.at > since - BUCKET
+        if count.kind is kind and count.at > since - COUNT_INTERVAL
     )
 
 

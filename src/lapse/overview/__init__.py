@@ -1,1 +1,1 @@
-"""What operators look at: counts, levels, and sessions by page."""
+"""Counts of changes, levels by status, and pages of sessions, for operators."""

@@ -4,9 +4,10 @@
 -- :fine interval
 
 -- name: count_changes
--- A part of every transition: it counts the rows of its table `changes`. It stands right behind
--- what changes the sessions, for parts are carried out from the last to the first: so a counter's
--- lock is the last to be taken. By shard, so that connections rarely wait for each other's.
+-- A part of every transition, which counts the rows of the transition's table `changes`. It stands
+-- right behind the part that changes the sessions: PostgreSQL runs such parts from the last to the
+-- first, so the lock on a counter is taken last and held shortest. Counters have shards, so that
+-- connections rarely wait for each other.
 INSERT INTO lapse_counts AS c (app_name, at, kind, was, became, shard, sessions)
 SELECT app_name, date_bin('5 minutes', now, 'epoch') AS at, kind, was, became,
   pg_backend_pid() % 32, count(*)
@@ -16,8 +17,8 @@ ON CONFLICT (app_name, at, kind, was, became, shard)
 DO UPDATE SET sessions = c.sessions + excluded.sessions
 
 -- name: levels
--- A part of other statements: the levels, and what was counted since they were last brought up to
--- date.
+-- A part of other statements: the stored levels, plus the changes that were counted since these
+-- were brought up to date.
 SELECT app_name, status, sum(sessions)::bigint AS sessions FROM (
   SELECT app_name, status, sessions FROM lapse_levels
   UNION ALL SELECT app_name, became, sessions FROM lapse_counts
@@ -27,7 +28,7 @@ WHERE status <> '' GROUP BY app_name, status HAVING sum(sessions) <> 0
 ORDER BY app_name, status
 
 -- name: overview
--- One statement is one snapshot. The lists come as arrays, a column each.
+-- One statement is one snapshot. Each column of the two lists is returned as an array.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 levels AS (
   SELECT array_agg(app_name) AS level_apps, array_agg(status) AS level_statuses,
@@ -42,8 +43,8 @@ counts AS (
       SELECT app_name, kind, at, sessions FROM lapse_counted
       UNION ALL SELECT app_name, kind, at, sessions FROM lapse_counts WHERE kind <> ''
     ) AS counted
-    -- Not the clock's table: of a time that the planner knows it knows how little is later.
-    WHERE at > coalesce(:now, statement_timestamp()) - :reach GROUP BY app_name, kind, at
+    -- Not `now` of `clock`: the planner has to know the time to estimate how few rows are later.
+    WHERE at > coalesce(:now, statement_timestamp()) - :max_age GROUP BY app_name, kind, at
     ORDER BY at, app_name, kind
   ) AS sorted
 )
@@ -58,8 +59,8 @@ FROM clock CROSS JOIN levels CROSS JOIN counts
 LEFT JOIN lapse_brakes AS b ON b.released_at IS NULL;
 
 -- name: fold_counts
--- What is deleted is what is counted, whoever else folds at the same time. A counter that somebody
--- is at work with is left for the next time.
+-- It counts exactly the rows that it deletes, so several processes may fold at the same time. A
+-- counter that another transaction has locked is left for the next fold.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 closed AS (
   SELECT ctid FROM lapse_counts
@@ -84,7 +85,7 @@ WHERE kind <> '' GROUP BY at, app_name, kind ORDER BY at, app_name, kind
 ON CONFLICT (at, app_name, kind) DO UPDATE SET sessions = d.sessions + excluded.sessions;
 
 -- name: fold_hours
--- A bucket that begins with its hour is where the hour's numbers gather.
+-- The number of an hour stands in the row of its first five minutes.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 old AS (
   SELECT ctid FROM lapse_counted
@@ -102,14 +103,15 @@ FROM gone, clock WHERE at >= now - :kept GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 ON CONFLICT (at, app_name, kind) DO UPDATE SET sessions = d.sessions + excluded.sessions;
 
 -- name: lock_levels
--- First of the three statements of a recount: nobody folds until it has ended.
+-- The first of the three statements of a recount: no process can fold until it has ended.
 LOCK TABLE lapse_levels IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: delete_levels
 DELETE FROM lapse_levels;
 
 -- name: recount
--- The records and what is counted of them, in one snapshot: both are written in one transaction.
+-- The levels exclude changes that are counted but not folded yet. One snapshot has the records and
+-- their counts, because each change writes both in one transaction.
 INSERT INTO lapse_levels (app_name, status, sessions)
 SELECT app_name, status, sum(sessions) FROM (
   SELECT app_name, status, count(*) AS sessions FROM lapse_lobby GROUP BY app_name, status
@@ -119,4 +121,4 @@ SELECT app_name, status, sum(sessions) FROM (
 WHERE status <> '' GROUP BY app_name, status;
 
 -- name: count
--- No-op: what SQLite does here rides in the statements of the transitions.
+-- No-op: the statement of each transition contains count_changes.

@@ -2,16 +2,16 @@
 --
 -- Types of parameters and columns:
 -- :at, :next_expiry, :next_purge moment
--- :reach, :fine, :kept duration
+-- :max_age, :fine, :kept duration
 
 -- name: count
--- A part of every transition, in its transaction.
+-- Rides in the transaction of every transition.
 INSERT INTO lapse_counts (app_name, at, kind, was, became, sessions)
 VALUES (:app_name, :now / 300000000 * 300000000, :kind, :was, :became, :sessions)
 ON CONFLICT (app_name, at, kind, was, became) DO UPDATE SET sessions = sessions + excluded.sessions;
 
 -- name: levels
--- The levels, and what was counted since they were last brought up to date.
+-- The stored levels, plus the changes that were counted since these were brought up to date.
 SELECT app_name, status, sum(sessions) AS sessions FROM (
   SELECT app_name, status, sessions FROM lapse_levels
   UNION ALL SELECT app_name, became, sessions FROM lapse_counts
@@ -22,9 +22,9 @@ ORDER BY app_name, status;
 
 -- name: counts
 SELECT app_name, kind, at, sum(sessions) AS sessions FROM (
-  SELECT app_name, kind, at, sessions FROM lapse_counted WHERE at > :now - :reach
+  SELECT app_name, kind, at, sessions FROM lapse_counted WHERE at > :now - :max_age
   UNION ALL
-  SELECT app_name, kind, at, sessions FROM lapse_counts WHERE at > :now - :reach AND kind <> ''
+  SELECT app_name, kind, at, sessions FROM lapse_counts WHERE at > :now - :max_age AND kind <> ''
 )
 GROUP BY app_name, kind, at ORDER BY at, app_name, kind;
 
@@ -37,7 +37,7 @@ SELECT
   (SELECT swept_at FROM lapse_sweeps) AS swept_at;
 
 -- name: fold_counts
--- What stands before the present five minutes moves into the levels, and into their history.
+-- Counts from before the present five minutes move into the levels and into the history of counts.
 INSERT INTO lapse_levels (app_name, status, sessions)
 SELECT app_name, status, sum(sessions) FROM (
   SELECT app_name, became AS status, sessions FROM lapse_counts WHERE at < :now / 300000000 * 300000000
@@ -52,7 +52,7 @@ ON CONFLICT (at, app_name, kind) DO UPDATE SET sessions = sessions + excluded.se
 DELETE FROM lapse_counts WHERE at < :now / 300000000 * 300000000;
 
 -- name: fold_hours
--- A bucket that begins with its hour is where the hour's numbers gather.
+-- The number of an hour stands in the row of its first five minutes.
 INSERT INTO lapse_counted (at, app_name, kind, sessions)
 SELECT at / 3600000000 * 3600000000, app_name, kind, sum(sessions) FROM lapse_counted
 WHERE at < (:now - :fine) / 3600000000 * 3600000000 AND at % 3600000000 <> 0 GROUP BY 1, 2, 3
@@ -73,4 +73,4 @@ SELECT app_name, status, sum(sessions) FROM (
 WHERE status <> '' GROUP BY app_name, status;
 
 -- name: lock_levels
--- No-op: nobody else writes within the transaction of a recount.
+-- No-op: no other process writes during the transaction of a recount.

@@ -1,6 +1,6 @@
--- Sessions by page. Each way to look walks an index from where the page before ended, and examines
--- a bounded number of records; what it examines is then filtered. The last one examined comes
--- along whatever it is, to tell where to go on.
+-- Pages of sessions. Each statement walks one index from the end of the page before, examines at
+-- most :most records, and filters them. The last examined record is returned even if it does not
+-- fit, because the next page begins after it.
 --
 -- Types of parameters:
 -- :size bigint
@@ -62,7 +62,7 @@ WITH examined AS (
 SELECT * FROM {found} AS found;
 
 -- name: find_of_user
--- In each app by itself, for no index begins with the user.
+-- It looks in one app after the other, because no index begins with the user.
 WITH apps AS (
   SELECT :only_app AS app WHERE :only_app IS NOT NULL
   UNION SELECT app_name FROM lapse_levels WHERE :only_app IS NULL
@@ -91,15 +91,15 @@ WITH examined AS (
 SELECT * FROM {found} AS found;
 
 -- name: found
--- A part of the others.
-SELECT placed.*, (SELECT count(*) FROM examined) AS examined, coalesce(:now, clock_timestamp()) AS now
+-- A part of the statements above.
+SELECT numbered.*, (SELECT count(*) FROM examined) AS examined, coalesce(:now, clock_timestamp()) AS now
 FROM (
   SELECT app_name, user_id, session_id, status, created_at, ttl, expires_at, first_message_at,
-    expired_at, restorable_until, resurrections, metadata, moment, row_number() OVER () AS place,
+    expired_at, restorable_until, resurrections, metadata, moment, row_number() OVER () AS ordinal,
     (:only_status IS NULL OR status = :only_status)
       AND (:only_app IS NULL OR app_name = :only_app)
       AND starts_with(session_id, :prefix) AS fits
   FROM examined
-) AS placed
-WHERE fits OR place = (SELECT count(*) FROM examined)
-ORDER BY place LIMIT :size
+) AS numbered
+WHERE fits OR ordinal = (SELECT count(*) FROM examined)
+ORDER BY ordinal LIMIT :size

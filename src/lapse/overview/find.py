@@ -1,4 +1,4 @@
-"""Where to look for the sessions of a query, and where a page ended."""
+"""How the sessions of a query are found by page: the index, the cursor, and the filters."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lapse.core.lifecycle import Status
 if TYPE_CHECKING:
     from lapse.overview.store import Query
 
-EXAMINED: Final = 500
-"""How many records are looked at for one page, at most."""
+MAX_EXAMINED: Final = 500
+"""At most this many records are examined for one page."""
 
 LARGEST_PAGE: Final = 500
 
 _LARGEST_MOMENT: Final = 253_402_300_799_999_999
-"""The last microsecond that a datetime can name."""
+"""The last microsecond that a datetime can hold, since the epoch."""
 
 _NO_KEY: Final = SessionKey("", "", "")
 _LAST_CHARACTER: Final = 0x10FFFF
@@ -32,23 +32,24 @@ _SURROGATES: Final = range(0xD800, 0xE000)
 
 
 class Way(StrEnum):
-    """The ways to look for sessions, each along one index and in its order."""
+    """The ways to find sessions, each along one index and in the order of that index.
+
+    WAITING is in the order of deadlines, EXPIRED in the order of purges, and BY_ID in the order of
+    session ids. The others are in the order of keys.
+    """
 
     WAITING = "waiting"
-    """The nearest deadline first."""
     EXPIRED = "expired"
-    """Those that are purged next first."""
     USED = "used"
     USED_OF_APP = "used_of_app"
     ANY = "any"
     OF_APP = "of_app"
     OF_USER = "of_user"
     BY_ID = "by_id"
-    """By session id first; all others that have no moment, by key."""
 
     @classmethod
     def of(cls, query: Query) -> Way:
-        """Return the way that meets the fewest records that do not fit."""
+        """Return the way that examines the fewest records that the query does not ask for."""
         if query.user_id is not None:
             return cls.OF_USER
         if query.prefix:
@@ -65,33 +66,34 @@ class Way(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a page ended.
+class PageCursor:
+    """The end of a page: the next page begins after this record.
 
     Attributes:
-        key: that of the last record.
-        moment: that of the last record in microseconds, where the order is one of moments.
+        key: the key of the last record of the page.
+        moment: its deadline or time of purge in microseconds since the epoch, if the page is in
+            that order; otherwise 0.
     """
 
     key: SessionKey = _NO_KEY
     moment: int = 0
 
     @classmethod
-    def of(cls, row: Any, moment: int) -> Place:
-        """Return the place of a row."""
+    def of(cls, row: Any, moment: int) -> PageCursor:
+        """Return the cursor of a page that ends with this row."""
         return cls(SessionKey(row["app_name"], row["user_id"], row["session_id"]), moment)
 
     def text(self, query: Query) -> str:
-        """Return it as the cursor of a query."""
+        """Return the text for `Query.after`; a query with other filters refuses it."""
         document = json.dumps([_digest(query), self.moment, *self.key], separators=(",", ":"))
         return base64.urlsafe_b64encode(document.encode()).decode().rstrip("=")
 
     @classmethod
-    def read(cls, query: Query) -> Place:
-        """Read where the page of a query is to begin.
+    def read(cls, query: Query) -> PageCursor:
+        """Return the cursor in `query.after`; the beginning if that is None.
 
         Raises:
-            InvalidValueError: it is no place where a page of this query ended.
+            InvalidValueError: `after` is not the `next` of a page with the same filters.
         """
         if query.after is None:
             return cls()
@@ -99,15 +101,15 @@ class Place:
             text = query.after + "=" * (-len(query.after) % 4)
             digest, moment, *key = json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
         except (ValueError, TypeError, binascii.Error, RecursionError) as error:
-            raise _no_place() from error
+            raise _bad_cursor() from error
         known = len(key) == len(SessionKey._fields) and all(
             isinstance(part, str) and can_be_stored(part) for part in key
         )
         # Not isinstance: a bool is an int.
         if not known or digest != _digest(query) or type(moment) is not int:
-            raise _no_place()
+            raise _bad_cursor()
         if not 0 <= moment <= _LARGEST_MOMENT:
-            raise _no_place()
+            raise _bad_cursor()
         return cls(SessionKey(*key), moment)
 
 
@@ -116,12 +118,12 @@ def _digest(query: Query) -> str:
     return blake2b(json.dumps(filters).encode(), digest_size=6).hexdigest()
 
 
-def _no_place() -> InvalidValueError:
-    return InvalidValueError("after", "is no place where a page of this query ended")
+def _bad_cursor() -> InvalidValueError:
+    return InvalidValueError("after", "must be the `next` of a page with the same filters")
 
 
 def can_be_stored(text: str) -> bool:
-    """Return whether a part of a key can be this text."""
+    """Return whether this text can be a part of a session's key."""
     return (
         len(text) <= LONGEST_ID
         and "\0" not in text
@@ -130,7 +132,7 @@ def can_be_stored(text: str) -> bool:
 
 
 def finds_nothing(query: Query) -> bool:
-    """Return whether no session can fit, so that no store need be asked.
+    """Return whether no stored session can fit the query, so that the store need not be asked.
 
     Raises:
         InvalidValueError: the size of the page is not 1 to LARGEST_PAGE.
@@ -143,10 +145,11 @@ def finds_nothing(query: Query) -> bool:
     )
 
 
-def end_of(prefix: str) -> str:
-    """Return the first text, by its characters' numbers, behind all that begin with `prefix`.
+def prefix_end(prefix: str) -> str:
+    """Return the least text, by code points, that is greater than every id with this prefix.
 
-    Behind the last character of all there is none: it is then one that no id can come after.
+    If the prefix is empty or has only the last code point, there is no such text: the result is
+    then a text that is greater than every id.
     """
     while prefix:
         number = ord(prefix[-1]) + 1
@@ -159,7 +162,7 @@ def end_of(prefix: str) -> str:
 
 
 def fits(query: Query, row: Any) -> bool:
-    """Return whether a row that a way has met is one that the query asks for."""
+    """Return whether an examined row passes the filters that the index does not cover."""
     return (
         (query.status is None or row["status"] == query.status)
         and (query.app_name is None or row["app_name"] == query.app_name)
@@ -168,7 +171,7 @@ def fits(query: Query, row: Any) -> bool:
 
 
 def most_examined(query: Query) -> int:
-    """Return how many records are worth a look: no more than a page where all must fit."""
+    """Return how many records to examine: a page and one more if every one of them must fit."""
     way = Way.of(query)
     statuses = {Way.WAITING, Way.EXPIRED, Way.USED, Way.USED_OF_APP}
     all_fit = (
@@ -176,25 +179,26 @@ def most_examined(query: Query) -> int:
         and (query.app_name is None or way not in {Way.WAITING, Way.EXPIRED, Way.BY_ID})
         and (not query.prefix or way is Way.BY_ID)
     )
-    return query.size + 1 if all_fit else EXAMINED
+    return query.size + 1 if all_fit else MAX_EXAMINED
 
 
 def next_after(query: Query, fitting: Sequence[Any], last: Any | None) -> Any | None:
-    """Return the row that the next page begins after; None at the end.
+    """Return the row after which the next page begins; None if there is no next page.
 
     Args:
-        query: what is asked for.
-        fitting: the rows that fit, one more than are shown where there are so many.
-        last: the last row examined, where there may be more behind it.
+        query: the query.
+        fitting: the rows that fit, in order; one more than `query.size` if there are more.
+        last: the last examined row; None if no record follows it.
     """
     return fitting[query.size - 1] if len(fitting) > query.size else last
 
 
-def bounds(query: Query) -> dict[str, Any]:
-    """Return the parameters of the statements of all ways, but for the moment to begin after."""
-    after = Place.read(query).key
+def statement_parameters(query: Query) -> dict[str, Any]:
+    """Return the parameters that the statements of all ways share, all but the moment."""
+    after = PageCursor.read(query).key
     if Way.of(query) is Way.BY_ID and after.session_id < (query.prefix or ""):
-        # Where the prefix begins: a second bound in the statement would not be where to start.
+        # Start at the prefix: with a second lower bound in the statement, the index would be read
+        # from its beginning.
         after = SessionKey("", "", query.prefix or "")
     return {
         "after_app": after.app_name,
@@ -203,6 +207,6 @@ def bounds(query: Query) -> dict[str, Any]:
         "only_app": query.app_name,
         "only_user": query.user_id,
         "prefix": query.prefix or "",
-        "prefix_end": end_of(query.prefix or ""),
+        "prefix_end": prefix_end(query.prefix or ""),
         "most": most_examined(query),
     }

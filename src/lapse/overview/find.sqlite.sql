@@ -1,15 +1,15 @@
--- Sessions by page. Each way to look walks an index from where the page before ended, and examines
--- at most :most records. They are filtered as they are read, and reading ends with the page.
+-- Pages of sessions. Each statement walks one index from the end of the page before, and examines
+-- at most :most records. The operation filters rows as it reads them, and stops at a full page.
 
 -- name: find_waiting
-SELECT rowid AS place, app_name, user_id, session_id, status, expires_at AS moment FROM lapse_lobby
+SELECT rowid AS row_id, app_name, user_id, session_id, status, expires_at AS moment FROM lapse_lobby
 WHERE status = 'waiting' AND expires_at >= :after_moment
   AND (expires_at, app_name, user_id, session_id)
     > (:after_moment, :after_app, :after_user, :after_session)
 ORDER BY expires_at, app_name, user_id, session_id LIMIT :most;
 
 -- name: find_expired
-SELECT rowid AS place, app_name, user_id, session_id, status,
+SELECT rowid AS row_id, app_name, user_id, session_id, status,
   restorable_until AS moment FROM lapse_lobby
 WHERE status = 'expired' AND restorable_until >= :after_moment
   AND (restorable_until, app_name, user_id, session_id)
@@ -17,35 +17,35 @@ WHERE status = 'expired' AND restorable_until >= :after_moment
 ORDER BY restorable_until, app_name, user_id, session_id LIMIT :most;
 
 -- name: find_used
-SELECT rowid AS place, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
+SELECT rowid AS row_id, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
 WHERE used_id IS NOT NULL AND (app_name, user_id, used_id)
   > (:after_app, :after_user, :after_session)
 ORDER BY app_name, user_id, used_id LIMIT :most;
 
 -- name: find_used_of_app
-SELECT rowid AS place, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
+SELECT rowid AS row_id, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
 WHERE used_id IS NOT NULL AND app_name = :only_app
   AND (user_id, used_id) > (:after_user, :after_session)
 ORDER BY user_id, used_id LIMIT :most;
 
 -- name: find_any
-SELECT rowid AS place, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
+SELECT rowid AS row_id, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
 WHERE (app_name, user_id, session_id) > (:after_app, :after_user, :after_session)
 ORDER BY app_name, user_id, session_id LIMIT :most;
 
 -- name: find_of_app
-SELECT rowid AS place, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
+SELECT rowid AS row_id, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby
 WHERE app_name = :only_app AND (user_id, session_id) > (:after_user, :after_session)
 ORDER BY user_id, session_id LIMIT :most;
 
 -- name: find_of_user
--- In each app by itself, for no index begins with the user.
+-- It looks in one app after the other, because no index begins with the user.
 WITH apps AS (
   SELECT :only_app AS app WHERE :only_app IS NOT NULL
   UNION SELECT app_name FROM lapse_levels WHERE :only_app IS NULL
   UNION SELECT app_name FROM lapse_counts WHERE :only_app IS NULL
 )
-SELECT l.rowid AS place, app_name, user_id, session_id, status, 0 AS moment
+SELECT l.rowid AS row_id, app_name, user_id, session_id, status, 0 AS moment
 FROM apps CROSS JOIN lapse_lobby AS l
 WHERE app >= :after_app AND l.rowid IN (
   SELECT rowid FROM lapse_lobby AS k
@@ -56,14 +56,14 @@ WHERE app >= :after_app AND l.rowid IN (
 ORDER BY l.app_name, l.session_id LIMIT :most;
 
 -- name: find_by_id
-SELECT rowid AS place, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby INDEXED BY lapse_lobby_id
+SELECT rowid AS row_id, app_name, user_id, session_id, status, 0 AS moment FROM lapse_lobby INDEXED BY lapse_lobby_id
 WHERE (session_id, app_name, user_id) > (:after_session, :after_app, :after_user)
   AND session_id < :prefix_end
 ORDER BY session_id, app_name, user_id LIMIT :most;
 
 -- name: found
--- The records of a page, at the places where they were found.
+-- The records of a page, by the row ids that were found, in their order.
 SELECT app_name, user_id, session_id, status, created_at, ttl, expires_at, first_message_at,
   expired_at, restorable_until, resurrections, metadata
-FROM json_each(:places) AS p CROSS JOIN lapse_lobby AS l ON l.rowid = p.value
-ORDER BY p.key;
+FROM json_each(:row_ids) AS r CROSS JOIN lapse_lobby AS l ON l.rowid = r.value
+ORDER BY r.key;

@@ -1,7 +1,7 @@
-"""What operators are shown, as JSON: one shape for HTTP, for pages and for the command line.
+"""The JSON of records, overviews and brakes: the same for HTTP, pages and the command line.
 
-Names are camelCase. Moments are ISO 8601 in UTC with `Z`, durations numbers with their unit in the
-name.
+Names are camelCase. Times are ISO 8601 in UTC with `Z`. Durations are numbers, with their unit in
+the name.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from lapse.sweep.rules import Brake, Dues
 
 
 def iso_or_none(moment: datetime | None) -> str | None:
-    """Return a moment as JSON has it, or null."""
+    """Return a time in ISO 8601 with `Z`; None stays None, which is null in JSON."""
     return None if moment is None else iso(moment)
 
 
 def record_json(record: Lifecycle, now: datetime) -> dict[str, Any]:
-    """Return a session's record, as `GET …/lifecycle` answers at the moment `now`."""
+    """Return a session's record as `GET …/lifecycle` answers it at the time `now`."""
     return {
         "appName": record.key.app_name,
         "userId": record.key.user_id,
@@ -44,10 +44,10 @@ def record_json(record: Lifecycle, now: datetime) -> dict[str, Any]:
 
 
 def overview_json(overview: Overview, since: timedelta) -> dict[str, Any]:
-    """Return an overview whose counts were asked for from `since` ago on.
+    """Return an overview as JSON; its counts begin `since` ago.
 
-    `sessions` and `changes` are sums over all apps, with every status and kind in them;
-    `apps` has the same of each app.
+    `sessions` and `changes` are sums over all apps, and have every status and every kind of
+    change, also those with 0. `apps` has both for each app.
     """
     apps = sorted(
         {tally.app_name for tally in overview.tallies}
@@ -77,7 +77,7 @@ def overview_json(overview: Overview, since: timedelta) -> dict[str, Any]:
 
 
 def changes_of(counts: Iterable[Counted]) -> dict[str, int]:
-    """Return how often each kind of change was counted, also those that never were."""
+    """Return the number of changes of each kind; a kind without changes has 0."""
     found = Counter({str(kind): 0 for kind in ChangeKind})
     for counted in counts:
         found[str(counted.kind)] += counted.sessions
@@ -85,7 +85,7 @@ def changes_of(counts: Iterable[Counted]) -> dict[str, int]:
 
 
 def brake_json(brake: Brake) -> dict[str, Any]:
-    """Return a brake."""
+    """Return a brake as JSON."""
     return {
         "reason": str(brake.reason),
         "since": iso(brake.since),
@@ -96,7 +96,7 @@ def brake_json(brake: Brake) -> dict[str, Any]:
 
 
 def dues_json(dues: Dues) -> dict[str, Any]:
-    """Return what a sweep would do."""
+    """Return the numbers of sessions that a sweep would expire and purge, and of all records."""
     return {"expire": dues.expire, "purge": dues.purge, "stored": dues.stored}
 
 

@@ -1,4 +1,4 @@
-"""What a store says of itself, as Prometheus reads it."""
+"""Prometheus gauges of what the store counts: levels, overdue sessions, sweeps, the brake."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from lapse.telemetry.metrics import Metrics, Where
 
 _log = logging.getLogger(__name__)
 
-_KEPT: Final = timedelta(seconds=5)
-"""How old the numbers that all replicas share may be, whoever asks and how often."""
+_CACHED_FOR: Final = timedelta(seconds=5)
+"""The store is asked again only after this time, however often Prometheus scrapes."""
 
-_LONG_AGO: Final = -1e9
+_NEVER: Final = -1e9
+"""A time of the monotonic clock before every other: the store was not asked yet."""
 
 _SAME: Final = "The same from every replica: take the maximum."
 
 
 class StoreMetrics(Collector):
-    """What the store says, and so every replica; nothing of it while the store does not answer."""
+    """The gauges of the store, which every replica shows alike.
+
+    While the store does not answer, only `lapse_store_up` and `lapse_cleanup_enabled` are shown.
+    """
 
     def __init__(self, store: Database, metrics: Metrics) -> None:
         self._store = store
@@ -38,25 +42,25 @@ class StoreMetrics(Collector):
         self._enforced = store.rules.enforced
         self._overview: Overview | None = None
         self._answer = timedelta(0)
-        self._taken_at = _LONG_AGO
+        self._taken_at = _NEVER
 
     async def refresh(self) -> None:
-        """Ask the store, unless it said so a moment ago; show nothing while it does not answer."""
-        if time.monotonic() - self._taken_at < _KEPT.total_seconds():
+        """Read the overview, unless it was read five seconds ago; forget it on an outage."""
+        if time.monotonic() - self._taken_at < _CACHED_FOR.total_seconds():
             return
         began = time.monotonic()
         try:
             overview = await OverviewStore(self._store).overview(since=timedelta(0))
         except StoreUnavailableError as error:
             self._metrics.count_store_error(Where.SCRAPE)
-            self._overview, self._taken_at = None, _LONG_AGO
+            self._overview, self._taken_at = None, _NEVER
             _log.warning("what the store counts cannot be shown: %s", error)
         else:
             self._overview, self._taken_at = overview, time.monotonic()
             self._answer = timedelta(seconds=self._taken_at - began)
 
     def collect(self) -> Iterable[Metric]:
-        """Return the gauges."""
+        """Return the gauges of the overview that `refresh` read."""
         overview = self._overview
         yield _gauge(
             "cleanup_enabled", "Whether clean-up is switched on in this process.", self._enforced
@@ -78,7 +82,7 @@ class StoreMetrics(Collector):
         if overview.swept_at is not None:
             yield _gauge(
                 "last_sweep_age_seconds",
-                f"Since a sweeper of any process last said that it works. {_SAME}",
+                f"Time since a sweeper of any process last reported. {_SAME}",
                 (overview.now - overview.swept_at).total_seconds(),
             )
 

@@ -1,8 +1,8 @@
-"""What operators look at: counts, levels, and sessions by page.
+"""Counts of changes, levels by status, and pages of sessions.
 
-Every change of a session's life is counted in the transaction that makes it, so that the counts
-are the same on every replica and after any crash. Reading them costs what was counted lately,
-never what is stored.
+Every change of a session is counted in the transaction that makes it, so the counts are the same
+on every replica and after any crash. The cost of reading them depends on what was counted lately,
+never on how many sessions are stored.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from lapse.store.records import lifecycle_of
 from lapse.sweep.rules import Brake
 from lapse.sweep.store import brake_of
 
-BUCKET: Final = timedelta(minutes=5)
-"""What is counted within this time is one number; FINE later, the numbers of an hour are one."""
+COUNT_INTERVAL: Final = timedelta(minutes=5)
+"""Changes within this time are counted in one number."""
 
-FINE: Final = timedelta(hours=2)
+INTERVALS_KEPT_FOR: Final = timedelta(hours=2)
+"""After this time, the numbers of an hour's intervals become one number for the hour."""
 
-
-COUNTS_KEPT: Final = timedelta(days=35)
-"""How long the numbers of an hour are kept."""
+HOURS_KEPT_FOR: Final = timedelta(days=35)
+"""After this time, the number of an hour is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How many changes of one kind one app saw in the BUCKET, or the hour, that began at `at`."""
+    """The number of changes of one kind in one app in the interval, or the hour, from `at` on."""
 
     app_name: str
     kind: ChangeKind
@@ -52,7 +52,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many sessions of one app have one status in the lobby's records."""
+    """The number of sessions of one app that have one status in the lobby's records."""
 
     app_name: str
     status: Status
@@ -61,16 +61,17 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What operators see first, at one moment of the store's clock.
+    """The levels, the counts and the state of sweeping, at one moment of the store's clock.
 
     Attributes:
         now: that moment.
-        tallies: how many sessions have which status, by app.
-        counts: what changed since the moment that was asked for.
-        next_expiry: the nearest deadline of a waiting session; overdue when it is in the past.
-        next_purge: when the next expired session is past restoring.
-        swept_at: when a sweeper of any process last said that it works; None: never.
-        brake: why nothing is purged; None: nothing holds it.
+        tallies: the number of sessions by app and status.
+        counts: the number of changes by app, kind and time, from the time that was asked for.
+        next_expiry: the nearest deadline of a waiting session; it is overdue if in the past.
+            None: no session waits.
+        next_purge: when the next expired session is no longer restorable; None: there is none.
+        swept_at: when a sweeper of any process last reported; None: never.
+        brake: the brake that holds every purge; None: none is set.
     """
 
     now: datetime
@@ -83,7 +84,7 @@ class Overview:
 
     @property
     def overdue(self) -> timedelta:
-        """Return for how long the longest overdue session has been waiting for a sweep."""
+        """Return how long ago the earliest deadline passed; zero if no session is overdue."""
         if self.next_expiry is None:
             return timedelta(0)
         return max(self.now - self.next_expiry, timedelta(0))
@@ -91,16 +92,16 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which sessions of the lobby's records an operator wants to see.
+    """The filters of a page of sessions; None leaves a filter out.
 
     Attributes:
-        status: as stored; a waiting session past its deadline that no sweep has met is among
-            the waiting ones, and reads as expired.
-        app_name: of this app only.
-        user_id: of this user only.
-        prefix: with an id that begins so.
-        after: where the page before ended, from its `next`; None for the first page.
-        size: sessions on a page, at most.
+        status: the stored status. A waiting session past its deadline that no sweep has expired
+            yet is found as waiting, although its record says expired.
+        app_name: only sessions of this app.
+        user_id: only sessions of this user.
+        prefix: only sessions whose id begins with this text.
+        after: the `next` of the page before; None for the first page.
+        size: the largest number of sessions on the page, 1 to 500.
     """
 
     status: Status | None = None
@@ -116,9 +117,9 @@ class Page:
     """A page of sessions.
 
     Attributes:
-        records: what was found, in an order of its own that does not change between pages.
-        next: where to go on; None at the end. A page may be short, or empty, and yet have a
-            next one: a page examines a bounded number of records.
+        records: the records of the sessions, in the order that `OverviewStore.find` names.
+        next: the `after` of the next page; None on the last page. A page that is short or empty
+            may have a next page, because a page examines a bounded number of records.
     """
 
     records: Sequence[Lifecycle]
@@ -130,15 +131,15 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class OverviewStore(Part):
-    """What operators look at."""
+    """Reads and maintains counts and levels, and finds sessions."""
 
     @operation(writes=False)
     def overview(self, *, since: timedelta) -> Asking[Overview]:
-        """Return the overview from one snapshot, with the counts of the time `since` ago."""
+        """Return the overview of one snapshot, with the counts from `since` ago until now."""
         match (yield from dialect()):
             case Dialect.SQLITE:  # a read transaction is one snapshot
                 levels = yield from rows("levels")
-                counts = yield from rows("counts", reach=since + BUCKET)
+                counts = yield from rows("counts", max_age=since + COUNT_INTERVAL)
                 return _overview(
                     (yield from only("moments")),
                     [(row["app_name"], row["status"], row["sessions"]) for row in levels],
@@ -146,7 +147,7 @@ class OverviewStore(Part):
                     *(yield from rows("brake")),
                 )
             case Dialect.POSTGRES:  # one statement is one snapshot: its lists come as arrays
-                row = yield from only("overview", reach=since + BUCKET)
+                row = yield from only("overview", max_age=since + COUNT_INTERVAL)
                 moment_of = cache(datetime.fromtimestamp)
                 return _overview(
                     row,
@@ -165,21 +166,21 @@ class OverviewStore(Part):
 
     @operation(writes=False)
     def find(self, query: Query) -> Asking[Page]:
-        """Return a page of sessions, in the order in which they are reached.
+        """Return a page of sessions.
 
-        Waiting ones come by deadline, expired ones by when they are purged; with `prefix` by
-        id; all others by key, which is the order of a user's sessions whatever their status.
+        The order is by key with `user_id`; otherwise by id with `prefix`; otherwise by deadline
+        for waiting sessions, by time of purge for expired ones, and by key for all others.
 
         Raises:
-            InvalidValueError: `after` is no place where a page of this query ended, or `size`
-                is not 1 to 500.
+            InvalidValueError: `after` is not the `next` of a page with the same filters, or
+                `size` is not 1 to 500.
         """
-        begin = find.Place.read(query).moment
+        begin = find.PageCursor.read(query).moment
         if find.finds_nothing(query):
             return Page((), None)
-        name, asked = f"find_{find.Way.of(query)}", find.bounds(query)
+        name, asked = f"find_{find.Way.of(query)}", find.statement_parameters(query)
         match (yield from dialect()):
-            case Dialect.SQLITE:  # rows are filtered as they are read, up to the end of the page
+            case Dialect.SQLITE:  # rows are filtered as they are read, until the page is full
                 return (yield from self._found_reading(query, name, asked, begin))
             case Dialect.POSTGRES:
                 return (yield from self._found_at_once(query, name, asked, begin))
@@ -196,10 +197,10 @@ class OverviewStore(Part):
 
         examined = yield from rows_until(name, is_full, **asked, after_moment=begin)
         shown = fitting[: query.size]
-        records = yield from rows("found", places=[row["place"] for row in shown])
+        records = yield from rows("found", row_ids=[row["row_id"] for row in shown])
         last = examined[-1] if len(examined) == asked["most"] else None
         row = find.next_after(query, fitting, last)
-        end = None if row is None else find.Place.of(row, row["moment"]).text(query)
+        end = None if row is None else find.PageCursor.of(row, row["moment"]).text(query)
         return self._page(records, end)
 
     def _found_at_once(
@@ -218,7 +219,7 @@ class OverviewStore(Part):
         if row is None:
             return self._page(fitting[: query.size], None)
         moment = ((row["moment"] or _EPOCH) - _EPOCH) // _MICROSECOND
-        return self._page(fitting[: query.size], find.Place.of(row, moment).text(query))
+        return self._page(fitting[: query.size], find.PageCursor.of(row, moment).text(query))
 
     def _page(self, found: Iterable[Row], end: str | None) -> Page:
         return Page([lifecycle_of(row, self.rules) for row in found], end)
@@ -227,17 +228,19 @@ class OverviewStore(Part):
     def fold_counts(self) -> Asking[None]:
         """Bring the levels up to date, so that reading them stays cheap.
 
-        Counts older than FINE become hours, and hours older than COUNTS_KEPT are forgotten.
-        Nothing is counted twice or lost, whoever folds at the same time.
+        Counts older than INTERVALS_KEPT_FOR become counts of an hour, and hours older than
+        HOURS_KEPT_FOR are deleted. Several processes may fold at the same time: nothing is
+        counted twice or lost.
         """
         yield from rows("fold_counts")
-        yield from rows("fold_hours", fine=FINE, kept=COUNTS_KEPT)
+        yield from rows("fold_hours", fine=INTERVALS_KEPT_FOR, kept=HOURS_KEPT_FOR)
 
     @operation(together=True)
     def recount(self) -> Asking[None]:
-        """Set the levels to what the records are, and leave the counts alone. Reads every record.
+        """Set the levels to the numbers of records by status, in one transaction; counts stay.
 
-        For records that came by another way than a change: a copy, or a Lapse of before.
+        It is for records that no counted change has made: those of a copied database, or of a
+        version of Lapse that did not count. It reads every record.
         """
         for name in ("lock_levels", "delete_levels", "recount"):
             yield from rows(name)
@@ -261,5 +264,5 @@ def _overview(
 
 
 def _zipped(*columns: Sequence[Any] | None) -> Iterable[tuple[Any, ...]]:
-    """Return the rows of arrays of one length; an array of no rows comes as None."""
+    """Return the rows of columns of equal length; PostgreSQL returns None for empty columns."""
     return zip(*(column or () for column in columns), strict=True)

@@ -1,4 +1,4 @@
-"""Log lines: one for each change, structured, with at most 8 characters of a session id."""
+"""Structured log lines, one for each change, with at most 8 characters of a session id."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lapse.core.lifecycle import Change, ChangeKind
 
 
 class LogFormat(StrEnum):
-    """How log lines are written."""
+    """The format of log lines: text for people, or a JSON object for each line."""
 
     CONSOLE = "console"
     JSON = "json"
@@ -49,7 +49,7 @@ _session_id: ContextVar[str] = ContextVar("lapse_log_session_id", default="")
 
 
 def log_change(change: Change) -> None:
-    """Write the line of one change; a consumer of the feed."""
+    """Log one change, with the facts of its kind; it is a consumer of the feed."""
     level, line = _LINES[change.kind]
     if not _changes_log.isEnabledFor(level):
         return
@@ -74,9 +74,10 @@ def log_change(change: Change) -> None:
 
 @contextmanager
 def shortening(session_id: str) -> Iterator[None]:
-    """Shorten this session id in whatever is logged inside the block, by whomever.
+    """Shorten this session id in every line that this task logs inside the block.
 
-    After an error it stays so for the rest of the task: the server will report the error.
+    If the block raises, the id is shortened for the rest of the task, because the server logs the
+    error later.
     """
     token = _session_id.set(session_id)
     yield
@@ -84,9 +85,9 @@ def shortening(session_id: str) -> Iterator[None]:
 
 
 def shorten(text: str) -> str:
-    """Return text with every session id in it cut short, and no input quoted by pydantic.
+    """Return the text with session ids cut to 8 characters and without input quoted by pydantic.
 
-    Ids are known by their shape (ADK's are UUIDs) or because the request is about them.
+    It finds UUIDs, which ADK's ids are, and the id of `shortening`.
     """
     session_id = _session_id.get()
     if len(session_id) > SHOWN_ID:
@@ -95,10 +96,10 @@ def shorten(text: str) -> str:
 
 
 def configure_logging(style: LogFormat, *, verbose: bool = False) -> None:
-    """Send every logger's lines to standard error in one format, session ids shortened.
+    """Send the lines of all loggers to standard error in one format, with session ids shortened.
 
-    Lapse speaks from INFO on, or with `verbose` from DEBUG; others from WARNING on: ADK's own
-    lines at INFO and uvicorn's access log would repeat what requests carry.
+    Lapse logs from INFO on, or from DEBUG on with `verbose`. Other packages log from WARNING on:
+    ADK's lines at INFO and uvicorn's access log would repeat the content of requests.
     """
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
@@ -127,7 +128,7 @@ def configure_logging(style: LogFormat, *, verbose: bool = False) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    # ADK says of its own parts that they are experimental; that is nothing an operator can use.
+    # ADK warns that parts of itself are experimental; an operator can do nothing about it.
     warnings.filterwarnings("ignore", message=r"\[EXPERIMENTAL\]")
     logging.captureWarnings(capture=True)
     logging.getLogger("lapse").setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -136,26 +137,26 @@ def configure_logging(style: LogFormat, *, verbose: bool = False) -> None:
 class _ShorteningFormatter(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
         ours = record.name.partition(".")[0] == "lapse"
-        return shorten(super().format(_told(record, quoting=ours)))
+        return shorten(super().format(_with_safe_exception(record, quoting=ours)))
 
 
-def _told(record: logging.LogRecord, *, quoting: bool) -> logging.LogRecord:
-    """Return the record with each exception in it as text, in which no line ends but ours.
+def _with_safe_exception(record: logging.LogRecord, *, quoting: bool) -> logging.LogRecord:
+    """Return the record with its exception as text that has no line breaks but those of frames.
 
-    Without `quoting` an exception is told by its type and where it was raised: what one of
-    an agent, of ADK or of a model says may quote the conversation.
+    Without `quoting`, the text has only the types of exceptions and where they were raised: the
+    message of an exception from an agent, from ADK or from a model may quote the conversation.
     """
-    told = logging.makeLogRecord(record.__dict__)
+    safe = logging.makeLogRecord(record.__dict__)
     if isinstance(record.args, tuple) and not quoting:
-        told.args = tuple(
+        safe.args = tuple(
             type(arg).__name__ if isinstance(arg, BaseException) else arg for arg in record.args
         )
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
-        told.exc_info = told.exc_text = None
-        # Where structlog's renderers look for it.
-        told.exception = "".join(_frames(error, quoting=quoting))
-    return told
+        safe.exc_info = safe.exc_text = None
+        # structlog's renderers read the text of an exception from this field.
+        safe.exception = "".join(_frames(error, quoting=quoting))
+    return safe
 
 
 def _frames(error: BaseException, *, quoting: bool) -> Iterator[str]:
@@ -169,7 +170,7 @@ def _frames(error: BaseException, *, quoting: bool) -> Iterator[str]:
 
 
 def visible(text: str) -> str:
-    """Return text on one line, with what moves a cursor or cannot be seen as an escape."""
+    """Return the text on one line, with unprintable characters as escapes."""
     if text.isprintable():
         return text
     return "".join(
@@ -178,7 +179,7 @@ def visible(text: str) -> str:
 
 
 def _all_visible(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Make what a line says visible, and what stands beside it: a processor for structlog."""
+    """Escape unprintable characters in the names and values of a line; a structlog processor."""
     return {
         visible(name): visible(value.rstrip("\n"))
         if isinstance(value, str) and name != "exception"
@@ -188,5 +189,5 @@ def _all_visible(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 
 def seconds_of(duration: timedelta) -> float:
-    """Return a duration as log lines have it: in seconds, to the millisecond."""
+    """Return a duration in seconds, rounded to the millisecond, for a log line."""
     return round(duration.total_seconds(), 3)

@@ -1,4 +1,4 @@
-"""Prometheus metrics: what is counted of changes, and the registry of all others."""
+"""Prometheus metrics: counters of changes, and the registry that all collectors share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LATENESSES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 6
 
 
 class Where(StrEnum):
-    """What was being done when the store did not answer."""
+    """The activity that needed the store when it did not answer: a value of the label `where`."""
 
     REQUEST = "request"
     SWEEP = "sweep"
@@ -29,22 +29,20 @@ class Where(StrEnum):
 
 
 class Metrics:
-    """The metrics of one process, in a registry of their own.
+    """The metrics of one process, in a registry of its own.
 
-    The slices register theirs here; `app.py` and `web/` say which.
-
-    Counters and histograms count what this process did: add those of all replicas. What the store
-    says is the same from each replica: take the maximum.
+    Counters and histograms count what this process did: sum them over the replicas. Gauges of the
+    store are the same on every replica: take their maximum.
 
     Attributes:
-        registry: where others register theirs.
-        apps: the labels of apps, for these and others' metrics.
+        registry: the registry; `web/application.py` adds the collectors of the slices.
+        apps: the labels of apps, which all metrics of the process share.
     """
 
     def __init__(self) -> None:
         self.apps = AppLabels()
         self.registry = CollectorRegistry()
-        self._refreshed: list[Callable[[], Awaitable[None]]] = []
+        self._refreshes: list[Callable[[], Awaitable[None]]] = []
 
         def counter(name: str, help_text: str, *labels: str) -> Counter:
             return Counter(f"lapse_{name}", help_text, labels, registry=self.registry)
@@ -74,7 +72,8 @@ class Metrics:
         self._store_errors = counter(
             "store_errors", "Times the store did not answer, by what needed it.", "where"
         )
-        # There from the start: of a counter that begins at one, Prometheus sees no increase.
+        # The samples exist from the start, because Prometheus sees no increase in a counter that
+        # first appears with 1.
         for where in Where:
             self._store_errors.labels(str(where))
         self._ages = histogram(
@@ -85,7 +84,7 @@ class Metrics:
         )
 
     def count_change(self, change: Change) -> None:  # noqa: C901 - one line for each kind
-        """Count one change; a consumer of the feed."""
+        """Count one change; it is a consumer of the feed."""
         app = self.apps.of(change.record.key.app_name)
         if change.kind in _ENDS and change.record.first_message_at is not None:
             self._used_but_expired.inc()
@@ -116,15 +115,18 @@ class Metrics:
                 self._adopted.labels(app).inc()
 
     def count_store_error(self, where: Where) -> None:
-        """Count that the store did not answer."""
+        """Count that the store did not answer `where` it was needed."""
         self._store_errors.labels(str(where)).inc()
 
-    def refresh(self, before_scrape: Callable[[], Awaitable[None]]) -> None:
-        """Have this awaited before each scrape; it brings a collector up to date."""
-        self._refreshed.append(before_scrape)
+    def before_scrape(self, refresh: Callable[[], Awaitable[None]]) -> None:
+        """Await `refresh` before each scrape; it brings a collector up to date.
+
+        It has to handle its failures: an exception of `refresh` fails the scrape.
+        """
+        self._refreshes.append(refresh)
 
     async def render(self) -> bytes:
-        """Return the metrics as Prometheus reads them."""
-        for refreshed in self._refreshed:
-            await refreshed()
+        """Refresh the collectors, and return all metrics in Prometheus' text format."""
+        for refresh in self._refreshes:
+            await refresh()
         return generate_latest(self.registry)

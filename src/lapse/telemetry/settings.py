@@ -9,6 +9,6 @@ from lapse.telemetry.logs import LogFormat
 
 
 class LogSettings(SliceSettings):
-    """How log lines are written."""
+    """The setting of log lines."""
 
     log_format: LogFormat = Field(default=LogFormat.CONSOLE, validation_alias="LAPSE_LOG_FORMAT")

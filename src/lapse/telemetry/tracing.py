@@ -1,7 +1,7 @@
-"""Spans of OpenTelemetry, where somebody has set up tracing (ADK does); else nothing at all.
+"""OpenTelemetry spans; without tracing set up in the process (ADK sets it up), a no-op.
 
-A span says which app a change was about and what came of it. It holds at most the first characters
-of a session id, and no error's text.
+A span has the app of a transition and its outcome. It has at most 8 characters of a session id, and
+never the text of an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class _Notes:
-    """What is noted in a span, or nowhere."""
+    """Sets attributes of a span; a no-op without a span."""
 
     __slots__ = ("_span",)
 
@@ -31,13 +31,13 @@ class _Notes:
         self._span = span
 
     def note(self, **attributes: Any) -> None:
-        """Note attributes, each named `lapse.…`."""
+        """Set attributes of the span; each name gets the prefix `lapse.`."""
         if self._span is not None:
             for name, value in attributes.items():
                 self._span.set_attribute(f"lapse.{name}", value)
 
     def note_changes(self, changes: Iterable[Change]) -> None:
-        """Note what came of a transition: the kinds of its changes, and the cause if it has one."""
+        """Note the outcome of a transition: the kinds of its changes, and the cause if any."""
         if self._span is None:
             return
         done = list(changes)
@@ -52,8 +52,8 @@ _NOTHING = _Notes(None)
 
 @contextmanager
 def span(name: str, key: SessionKey | None = None) -> Iterator[_Notes]:
-    """Trace what is done inside as `lapse.NAME`; an error is noted by its type."""
-    # Whoever has set up tracing has imported it: a command that nobody traces never does.
+    """Trace the block as a span `lapse.NAME`; of an error, only the type is noted."""
+    # Tracing that is set up has imported the API; without it, nobody pays for the import.
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
         yield _NOTHING
@@ -75,7 +75,7 @@ def span(name: str, key: SessionKey | None = None) -> Iterator[_Notes]:
 def traced(
     name: str, noted: Callable[[T], Mapping[str, Any]]
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
-    """Trace each call of a function, and note what is of interest in its result."""
+    """Trace each call of a coroutine function, and note `noted(result)` in its span."""
 
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         @wraps(function)

@@ -1,7 +1,7 @@
-"""The TTL of new sessions, and how it is learnt from first messages.
+"""The TTL of new sessions, fixed or learnt from the ages of first messages.
 
-The rule that learns ("order-statistic TTL") is pure: from counts to a decision with its reason.
-The server and the simulator run the same code.
+The rule that learns the TTL (an "order-statistic TTL") is pure: it takes counts and returns a
+decision with its reason. The server and the simulator run the same code.
 """
 
 from lapse.ttl.deciding import decide, guard

@@ -1,4 +1,4 @@
-"""How many sessions are still without a message at an age, and what their waiting costs."""
+"""The share of sessions that have no message yet at each age, and for how long they are kept."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from lapse.ttl.observed import Cohort
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Kaplan and Meier's estimate: at each edge, the share that has had no message by then."""
+    """The survival curve of sessions without a message, after Kaplan and Meier.
+
+    Attributes:
+        silent: for each edge of `core.ages.EDGES` up to the horizon, the share of sessions
+            that have had no message by that age.
+    """
 
     silent: tuple[float, ...]
 
     @classmethod
     def of(cls, days: Iterable[Cohort], horizon: timedelta, now: datetime) -> Curve | None:
-        """Return the curve of the mature days; None where there is none.
+        """Return the curve of the mature days; None if they have no sessions.
 
-        A session that was withdrawn is at risk up to that age and not beyond.
+        A session that its owner deleted before any message counts up to the age of its deletion.
         """
         mature = [day for day in days if day.mature(now, horizon)]
         at_risk = sum(day.counted for day in mature)
@@ -35,7 +40,7 @@ class Curve:
         return cls(tuple(silent))
 
     def cost(self, ttl: timedelta) -> timedelta:
-        """Return for how long a session is kept without a message, on average, with a TTL."""
+        """Return for how long a session is kept without a message on average, with this TTL."""
         kept = timedelta(0)
         for j in range(len(self.silent) - 1):
             if EDGES[j] >= ttl:

@@ -1,10 +1,10 @@
-"""The rule: from counts of first messages to a TTL, with its reason and a guarantee.
+"""The rule that turns counts of first messages into a TTL, with its reason and a guarantee.
 
-The TTL is the smallest age of which it is certain, but for a stated doubt, that no more than
-the target's share of the first messages comes later. Where first messages come as they came
-before, a decision breaks the target with at most that doubt, whatever their distribution:
-the exact bound falls with age, so only its failing at one age, the last that misses too much,
-can make the choice too short.
+The TTL is the smallest age after which, with a stated confidence, at most the target's share of
+the first messages comes. As long as first messages come as they did before, a decision misses the
+target with at most `doubt`, whatever their distribution. The reason: the true share of later
+messages only falls with age. The choice is too short only if the bound is wrong at one age, the
+last one after which more than the target's share comes; it is wrong there with at most `doubt`.
 """
 
 from __future__ import annotations
@@ -22,23 +22,43 @@ from lapse.ttl.decision import Decision, Reason, Targets
 from lapse.ttl.observed import Cohort, Scope
 
 WINDOW_DAYS: Final = 28
-ENOUGH: Final = 8_000
-"""First messages after which older days are left out."""
+"""A decision uses at most this many days of creation."""
+
+ENOUGH_MESSAGES: Final = 8_000
+"""Once the newest days have this many first messages, older days are left out."""
 
 GUARD_MESSAGES: Final = 400
-GUARD_LEAST: Final = 100
-GUARD_REACH: Final = timedelta(hours=72)
-"""The guard looks at this many first messages, not fewer than so many, not older than so."""
+"""The guard looks at this many of the newest first messages."""
+
+GUARD_MIN_MESSAGES: Final = 100
+"""With fewer first messages than this, the guard does nothing."""
+
+GUARD_MAX_AGE: Final = timedelta(hours=72)
+"""The guard ignores first messages that came longer ago than this."""
 
 _GUARD_DOUBT: Final = 0.001
-_CONTROL_DOUBT: Final = 0.001
-_GUARD_MARGIN: Final = 1.05
-_DAYS_KEPT: Final = timedelta(days=2)
-"""After an alarm, days older than this are of another time."""
+"""The guard calls a TTL too short if so many late messages are less probable than this.
 
-_SLOWEST_FALL: Final = 0.8
-_LEAST_FALL: Final = 0.9
+The probability is that at the target's share.
+"""
+
+_GUARD_MARGIN: Final = 1.05
+"""The guard raises the TTL only if the required one is longer by more than this factor."""
+
+_CONTROL_DOUBT: Final = 0.001
+"""The control group raises an alarm if chance makes such a difference with less probability."""
+
+_DAYS_BEFORE_RAISE: Final = timedelta(days=2)
+"""When the guard raises the TTL, days older than this no longer count."""
+
+_MAX_STEP_DOWN: Final = 0.8
+"""A decision lowers the TTL to no less than this part of the present one."""
+
+_MIN_STEP_DOWN: Final = 0.9
+"""A TTL that would stay above this part of the present one is not lowered."""
+
 _WITHDRAWN_ALARM: Final = 0.01
+"""A larger share of sessions deleted before any message makes the counts doubtful."""
 
 
 def decide(
@@ -50,19 +70,22 @@ def decide(
     *,
     followed: timedelta | None = None,
 ) -> Decision:
-    """Make the decision of a day.
+    """Return the daily decision of a scope.
+
+    With too few first messages it keeps the TTL of `last`, with the reason TOO_FEW.
 
     Args:
-        scope: what it is for.
-        days: its cohorts; those that are not mature, or before the window, are left out.
-        last: the decision that stands.
-        targets: what to aim at.
+        scope: the app or segment that the decision is for.
+        days: the cohorts of the scope, in any order; days that are not mature, and days before
+            the window, are left out.
+        last: the decision in force; None for a scope without one.
+        targets: the target shares and the limits of the TTL.
         now: the store's time.
-        followed: the TTL of those without one of their own; the default where it is None.
+        followed: the TTL that the scope uses while it has none of its own; None: the default.
     """
     window_from = last.window_from if last else None
     if last and last.horizon < targets.horizon:
-        # Days that were watched for less than the horizon do not tell what comes within it.
+        # Older sessions were observed for the shorter horizon only: later messages are not known.
         window_from = now.date()
     window = _window(days, window_from, targets, now)
     held_until = last.held_until if last else None
@@ -82,7 +105,7 @@ def decide(
     current = (last.ttl if last else None) or followed or targets.default
     edge = edge_at_most(targets.horizon)
     alarm = _control_alarm(whole, current, edge)
-    later = (whole.control if alarm else whole.heard).later_than(edge)
+    later = (whole.control if alarm else whole.first_messages).later_than(edge)
     observations = later[0]
     base = replace(
         base,
@@ -94,15 +117,15 @@ def decide(
         control_alarm=alarm,
     )
     if _is_too_few(observations, targets):
-        return _measured(base, later, targets)
-    wanted = _smallest(later, targets)
-    ttl = _moved(wanted or targets.cap, current, targets, held=base.held_until is not None)
+        return _with_misses(base, later, targets)
+    wanted = _smallest_ttl(later, targets)
+    ttl = _limited(wanted or targets.cap, current, targets, held=base.held_until is not None)
     if wanted is None:
         reason = Reason.INFEASIBLE
     else:
         reason = Reason.CHOSEN if ttl <= max(wanted, targets.floor) else Reason.HELD
     decision = replace(base, reason=reason, ttl=ttl, wanted=wanted or targets.cap)
-    return _measured(decision, later, targets)
+    return _with_misses(decision, later, targets)
 
 
 def guard(
@@ -114,20 +137,21 @@ def guard(
     *,
     followed: timedelta | None = None,
 ) -> Decision | None:
-    """Return a decision that raises the TTL where the newest first messages ask for it.
+    """Return a decision that raises the TTL if the newest first messages require it, else None.
 
     Args:
-        scope: what it is for.
-        recent: the newest GUARD_MESSAGES ages of first messages, none heard before GUARD_REACH.
-        last: the decision that stands.
-        targets: what to aim at.
+        scope: the app or segment that the decision is for.
+        recent: the ages of the newest GUARD_MESSAGES first messages, without messages that came
+            longer than GUARD_MAX_AGE ago.
+        last: the decision in force; None for a scope without one.
+        targets: the target shares and the limits of the TTL.
         now: the store's time.
-        followed: as for `decide`.
+        followed: the TTL that the scope uses while it has none of its own; None: the default.
     """
     edge = edge_at_most(targets.horizon)
     later = recent.later_than(edge)
     current = (last.ttl if last else None) or followed or targets.default
-    if later[0] < GUARD_LEAST:
+    if later[0] < GUARD_MIN_MESSAGES:
         return None
     need = EDGES[
         bisect_left(
@@ -146,23 +170,23 @@ def guard(
         ttl=raised,
         wanted=need,
         observations=later[0],
-        window_from=(now - _DAYS_KEPT).date(),
+        window_from=(now - _DAYS_BEFORE_RAISE).date(),
         held_until=now + targets.horizon,
         horizon=targets.horizon,
         targets=targets.as_document(),
     )
-    return _measured(decision, later, targets)
+    return _with_misses(decision, later, targets)
 
 
 def reset_window(last: Decision, now: datetime) -> Decision:
-    """Return a decision that forgets the days before this one; the TTL stays."""
+    """Return a decision with the same TTL for which days before today no longer count."""
     return replace(last, at=now, reason=Reason.RESET, window_from=now.date())
 
 
 def _window(
     days: Iterable[Cohort], window_from: date | None, targets: Targets, now: datetime
 ) -> Sequence[Cohort]:
-    """Return the newest mature days, as many as are enough, the newest first."""
+    """Return the newest mature days, newest first, until they have ENOUGH_MESSAGES."""
     edge = edge_at_most(targets.horizon)
     chosen: list[Cohort] = []
     heard = 0
@@ -170,60 +194,67 @@ def _window(
     if window_from is not None:
         oldest = max(oldest, window_from)
     for day in sorted(days, key=lambda day: day.day, reverse=True):
-        if day.day < oldest or len(chosen) >= WINDOW_DAYS or heard >= ENOUGH:
+        if day.day < oldest or len(chosen) >= WINDOW_DAYS or heard >= ENOUGH_MESSAGES:
             break
         if day.mature(now, targets.horizon):
             chosen.append(day)
-            heard += day.heard.later_than(edge)[0]
+            heard += day.first_messages.later_than(edge)[0]
     return chosen
 
 
 def _is_too_few(observations: int, targets: Targets) -> bool:
-    """Return whether not even a sample without a miss could prove the target."""
-    return at_most(0, _worth(observations, targets), targets.soft) > targets.doubt
+    """Return whether even without a single late message the target would not be proved."""
+    return at_most(0, _effective_trials(observations, targets), targets.soft) > targets.doubt
 
 
-def _smallest(later: Sequence[int], targets: Targets) -> timedelta | None:
-    """Return the smallest age with a bound within the target; None where only the horizon has.
+def _smallest_ttl(later: Sequence[int], targets: Targets) -> timedelta | None:
+    """Return the smallest age whose upper bound meets the target; None if none up to the cap does.
 
-    The bound is within it exactly when a count this low, at a share of the target, would come
-    with no more than the doubt.
+    The upper bound meets the target exactly if, at a share equal to the target, a count this low
+    has a probability of at most `doubt`. This test needs no search for the bound itself.
     """
-    trials = _worth(later[0], targets)
+    trials = _effective_trials(later[0], targets)
     for j in range(1, len(later) - 1):
         if EDGES[j] > targets.cap:
             break
-        if at_most(_missed(later[j], trials, targets), trials, targets.soft) <= targets.doubt:
+        misses = _effective_misses(later[j], trials, targets)
+        if at_most(misses, trials, targets.soft) <= targets.doubt:
             return EDGES[j]
     return None
 
 
-def _moved(wanted: timedelta, current: timedelta, targets: Targets, *, held: bool) -> timedelta:
-    """Return where the TTL goes: up at once, down by a fifth at most, not by a little."""
-    if wanted < current and (held or wanted > _LEAST_FALL * current):
+def _limited(wanted: timedelta, current: timedelta, targets: Targets, *, held: bool) -> timedelta:
+    """Return the TTL after the limits of its steps.
+
+    It rises at once. It falls by at least a tenth and at most a fifth, and not at all while `held`.
+    It stays between the floor and the cap.
+    """
+    if wanted < current and (held or wanted > _MIN_STEP_DOWN * current):
         return min(max(current, targets.floor), targets.cap)
-    return min(max(wanted, _SLOWEST_FALL * current, targets.floor), targets.cap)
+    return min(max(wanted, _MAX_STEP_DOWN * current, targets.floor), targets.cap)
 
 
 def _control_alarm(whole: Cohort, current: timedelta, edge: int) -> bool:
-    """Return whether the control group has more late messages than chance explains."""
+    """Return whether the control group has more late messages than others, beyond chance."""
     at = min(edge_at_most(current), edge)
     control, others = whole.control.later_than(edge), whole.used.later_than(edge)
     return excess(control[at], control[0], others[at], others[0]) < _CONTROL_DOUBT
 
 
-def _measured(decision: Decision, later: Sequence[int], targets: Targets) -> Decision:
-    """Return a decision with what its observations say of its TTL."""
+def _with_misses(decision: Decision, later: Sequence[int], targets: Targets) -> Decision:
+    """Return the decision with the number of late messages, and the bound of their share."""
     at = min(edge_at_most(decision.ttl or targets.default), len(later) - 1)
-    trials = _worth(later[0], targets)
-    missed = _missed(later[at], trials, targets)
+    trials = _effective_trials(later[0], targets)
+    missed = _effective_misses(later[at], trials, targets)
     bound = upper(missed, trials, targets.doubt) if trials else None
     return replace(decision, missed=later[at], bound=bound)
 
 
-def _worth(observations: int, targets: Targets) -> int:
+def _effective_trials(observations: int, targets: Targets) -> int:
+    """Return for how many independent observations dependent ones count."""
     return int(observations / targets.design_effect)
 
 
-def _missed(missed: int, trials: int, targets: Targets) -> int:
+def _effective_misses(missed: int, trials: int, targets: Targets) -> int:
+    """Return for how many independent misses dependent ones count, rounded up to be safe."""
     return min(trials, ceil(missed / targets.design_effect))

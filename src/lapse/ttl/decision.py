@@ -1,4 +1,4 @@
-"""What the rule aims at, and what it decides: a TTL, its reason, and what it was made from."""
+"""The targets of the rule, and its decisions: a TTL, the reason, and the data behind it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from lapse.ttl.binomial import lower
 from lapse.ttl.observed import Scope
 
 USUAL_FLOOR: Final = timedelta(minutes=5)
+"""The shortest TTL that the rule chooses by default."""
 
 
 class Policy(StrEnum):
-    """What becomes of decisions: none are made, they are only shown, or they hold."""
+    """How the TTL of new sessions is chosen.
+
+    FIXED: the rule makes no decisions. SHADOW: it makes decisions, which are shown and not
+    applied. ADAPTIVE: it makes decisions, and new sessions get their TTL from them.
+    """
 
     FIXED = "fixed"
     SHADOW = "shadow"
@@ -25,7 +30,7 @@ class Policy(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why the TTL is what it is."""
+    """The reason of a decision, as operators and the metric `lapse_ttl_status` show it."""
 
     TOO_FEW = "too few data"
     CHOSEN = "chosen"
@@ -37,19 +42,23 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What the rule aims at, and within which limits.
+    """The target shares of the rule, and the limits of the TTL.
 
     Attributes:
-        soft: the share of first messages, among those within the horizon, that may find their
-            session expired and have to resurrect it.
-        hard: the share of first messages that may come when nothing is left to resurrect.
-            The TTL has no influence on them: only a longer horizon has.
-        doubt: how probable it may be that a decision breaks the soft target.
+        soft: the largest share of the first messages within the horizon that may find their
+            session expired and resurrect it.
+        hard: the largest share of first messages that may come when their session is no longer
+            restorable. The TTL has no effect on them; only a longer horizon has.
+        doubt: the largest probability that a decision misses the soft target.
         floor: the shortest TTL.
-        cap: the longest, and that of the control group; at most the horizon.
-        horizon: for how long after its creation a session can be had back.
-        design_effect: how many first messages are worth one, where they depend on each other.
-        default: the TTL until there are enough data.
+        cap: the longest TTL, which the control group has; at most the horizon.
+        horizon: for how long after its creation a session is restorable.
+        design_effect: how many first messages count as one independent observation; above 1
+            for apps in which a few users send many of them.
+        default: the TTL until there are enough first messages.
+
+    Raises:
+        InvalidValueError: floor, cap and horizon are not in ascending order.
     """
 
     soft: float = 0.05
@@ -62,7 +71,7 @@ class Targets:
     default: timedelta = DEFAULT_TTL
 
     def as_document(self) -> dict[str, float]:
-        """Return them as JSON has them; durations are in seconds."""
+        """Return the targets for JSON; durations are numbers of seconds."""
         return {
             name: value.total_seconds() if isinstance(value, timedelta) else value
             for name, value in asdict(self).items()
@@ -70,40 +79,44 @@ class Targets:
 
     @classmethod
     def around(cls, default: timedelta, horizon: timedelta) -> Self:
-        """Return targets for a fixed TTL: with the usual limits, as far as the horizon lets."""
+        """Return targets for a fixed TTL, with the usual floor unless the horizon is shorter."""
         return cls(floor=min(USUAL_FLOOR, horizon), cap=horizon, horizon=horizon, default=default)
 
     def __post_init__(self) -> None:
         if not self.floor <= self.cap <= self.horizon:
             reason = (
-                f"the floor ({self.floor}), the cap ({self.cap}) and the horizon ({self.horizon}) "
-                "must be in this order"
+                f"the floor ({self.floor}) must be at most the cap ({self.cap}), and the cap at "
+                f"most the horizon ({self.horizon})"
             )
             raise InvalidValueError("targets", reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A TTL for a scope, why, and what it was made from.
+    """A TTL for a scope, the reason, and the data that it was made from.
+
+    The window is the days of creation that the decision counted.
 
     Attributes:
-        scope: what it is for.
-        at: when it was made.
-        reason: why.
-        ttl: the TTL; None where the scope has none of its own and follows its app, or an app
-            the default.
-        wanted: what the data ask for, before limits to its movement.
-        observations: first messages in the window.
-        missed: those of them that came after the TTL.
-        bound: the share that come after the TTL is at most this, but for the doubt.
-        first_day: the first day of creation in the window, `last_day` the last.
-        window_from: days before it do not count any more.
-        held_until: until then the TTL does not fall.
-        horizon: what it was when the decision was made.
-        refused: messages of the window's sessions that came when they were purged.
-        withdrawn: whether so many were deleted unheard that the count may be wrong.
-        control_alarm: whether the control group hears late messages that the others do not.
-        targets: what was aimed at.
+        scope: the app or segment that the decision is for.
+        at: when it was made, by the store's clock.
+        reason: why the TTL is what it is.
+        ttl: the TTL; None if the scope has none of its own: a segment then uses its app's TTL,
+            and an app the default.
+        wanted: the TTL that the data require, before its rise or fall is limited.
+        observations: the number of first messages in the window.
+        missed: the number of them that came after the TTL.
+        bound: the upper confidence bound of the share that comes after the TTL.
+        first_day: the first day of the window.
+        last_day: the last day of the window.
+        window_from: days of creation before this one no longer count.
+        held_until: the TTL does not fall before this time.
+        horizon: the horizon when the decision was made.
+        refused: the number of messages to sessions of the window that came after the purge.
+        withdrawn: whether so many sessions were deleted before any message that the counts may
+            be wrong.
+        control_alarm: whether the control group gets late messages that the others do not get.
+        targets: the targets when the decision was made, as `Targets.as_document` returns them.
     """
 
     scope: Scope
@@ -131,20 +144,20 @@ class Decision:
 
     @property
     def hard_miss_rate(self) -> float | None:
-        """Return the share of messages that came when nothing was left to resurrect."""
+        """Return the share of first messages that came when their session was purged."""
         heard = self.observations + self.refused
         return self.refused / heard if heard else None
 
     @property
     def horizon_too_short(self) -> bool:
-        """Return whether it is beyond doubt that the hard target is missed."""
+        """Return whether the hard target is missed for certain, but for the targets' doubt."""
         heard = self.observations + self.refused
         target = self.targets.get("hard", 1.0)
         doubt = self.targets.get("doubt", 0.0)
         return self.refused > 0 and lower(self.refused, heard, doubt) > target
 
     def as_document(self) -> dict[str, Any]:
-        """Return it as JSON has it; durations are in seconds."""
+        """Return the decision for JSON; durations are seconds, times and days are ISO 8601."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, timedelta):
@@ -155,7 +168,7 @@ class Decision:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Self:
-        """Read what `as_document` returned; fields of other versions are left out."""
+        """Return the decision of a document of `as_document`; unknown fields are ignored."""
         read: dict[str, Callable[[Any], Any]] = {
             "scope": lambda value: Scope(*value),
             "reason": Reason,

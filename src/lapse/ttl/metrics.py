@@ -1,4 +1,4 @@
-"""What the TTL policy has decided, as Prometheus reads it."""
+"""Prometheus gauges of the TTL policy's decisions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class TtlMetrics(Collector):
         self._apps = apps
 
     def collect(self) -> Iterable[Metric]:
-        """Return the gauges."""
+        """Return the gauges, without samples for apps that share a label."""
         adaptive = self._policy.mode is Policy.ADAPTIVE
         yield GaugeMetricFamily(
             "lapse_ttl_default_seconds",
-            "The TTL where none was learnt.",
+            "The TTL for apps without a learnt one.",
             value=self._policy.default.total_seconds(),
         )
         yield GaugeMetricFamily(
@@ -41,7 +41,7 @@ class TtlMetrics(Collector):
         )
         yield self._gauge(
             "bound",
-            "The share of first messages after the TTL is at most this.",
+            "Upper confidence bound of the share of first messages after the TTL.",
             lambda decision: decision.bound,
         )
         yield self._gauge(
@@ -51,37 +51,37 @@ class TtlMetrics(Collector):
         )
         yield self._gauge(
             "hard_miss_rate",
-            "The share of messages that came when nothing was left to resurrect.",
+            "The share of first messages that came when their session was purged.",
             lambda decision: decision.hard_miss_rate,
         )
         yield self._gauge(
             "observations",
-            "First messages that the decision is made from.",
+            "First messages that the decision was made from.",
             lambda decision: decision.observations,
         )
         yield self._gauge(
             "control_alarm",
-            "Whether the control group hears late messages that the others do not.",
+            "Whether the control group gets late messages that other sessions do not get.",
             lambda decision: decision.control_alarm,
         )
         status = GaugeMetricFamily(
             "lapse_ttl_status", "Why the TTL is what it is.", labels=(*_LABELS, "reason")
         )
-        for scope, decision in self._standing():
+        for scope, decision in self._labelled():
             status.add_metric((*scope, str(decision.reason)), 1)
         yield status
 
-    def _standing(self) -> Iterable[tuple[Scope, Decision]]:
-        """Return the decisions, but for apps without a label of their own: they have no one TTL."""
+    def _labelled(self) -> Iterable[tuple[Scope, Decision]]:
+        """Return the decisions of apps with a label of their own: apps share OTHER, but no TTL."""
         return [
             (scope, decision)
-            for scope, decision in self._policy.standing.items()
+            for scope, decision in self._policy.in_force.items()
             if self._apps.of(scope.app_name) != OTHER
         ]
 
     def _gauge(self, name: str, help_text: str, value: _Value) -> Metric:
         gauge = GaugeMetricFamily(f"lapse_ttl_{name}", help_text, labels=_LABELS)
-        for scope, decision in self._standing():
+        for scope, decision in self._labelled():
             number = value(decision)
             if number is not None:
                 gauge.add_metric(scope, float(number))

@@ -1,4 +1,4 @@
-"""What is observed of the sessions that were created on one day."""
+"""Counts of what became of sessions, by app, segment and day of creation."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from lapse.core.ages import BUCKETS, Histogram
 from lapse.core.documents import NO_SEGMENT
 
 MOST_PER_USER: Final = 3
-"""Sessions of one user and day that count, the first created first: nobody speaks for many."""
+"""Of one user and day, only the first sessions count, so that no user dominates."""
 
 MOST_SEGMENTS: Final = 8
-"""Segments of one app; sessions of others count for the app alone."""
+"""Each app has at most this many segments; sessions of others count for the app alone."""
 
 NONE: Final = Histogram()
+"""A histogram without ages."""
 
 
 class Outcome(StrEnum):
     """What became of a session.
 
-    USED: it had a first message, at the age that is recorded. CONTROL: the same, in the control
-    group. SURPLUS: the same, but its user had MOST_PER_USER sessions before it on that day.
-    WITHDRAWN: its owner deleted it before any message. UNUSED: it was purged. REFUSED: it had a
-    message after it was purged; it is counted as UNUSED, too.
+    USED: it had a first message, at the recorded age. CONTROL: it had one, and is in the control
+    group. SURPLUS: it had one, but its user had MOST_PER_USER sessions before it on that day.
+    WITHDRAWN: its owner deleted it before any message. UNUSED: it was purged without a message.
+    REFUSED: a message came after the purge; the session is counted as UNUSED, too.
     """
 
     USED = "used"
@@ -38,7 +39,7 @@ class Outcome(StrEnum):
 
 
 class Scope(NamedTuple):
-    """What a TTL is for: a segment of an app, or with NO_SEGMENT the whole app."""
+    """The sessions that share a TTL: a segment of an app, or with NO_SEGMENT the whole app."""
 
     app_name: str
     segment: str = NO_SEGMENT
@@ -46,7 +47,10 @@ class Scope(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """The sessions of one scope that were created on one day (UTC)."""
+    """The sessions of one scope that were created on one day (UTC), by outcome.
+
+    Outcomes with an age are histograms of ages, the others are numbers of sessions.
+    """
 
     day: date
     used: Histogram = NONE
@@ -58,22 +62,22 @@ class Cohort:
 
     @property
     def created(self) -> int:
-        """Return how many were created, once all of them have met their end."""
+        """Return how many sessions of the day have an outcome: all, once the day is mature."""
         return self.counted + self.surplus
 
     @property
     def counted(self) -> int:
-        """Return how many were created, without the surplus."""
+        """Return how many sessions have an outcome, without the surplus."""
         parts = (self.used, self.control, self.withdrawn)
         return sum(sum(part.counts) for part in parts) + self.unused
 
     @property
-    def heard(self) -> Histogram:
-        """Return the ages of all first messages that count, with the control group's."""
+    def first_messages(self) -> Histogram:
+        """Return the ages of all first messages that count, the control group included."""
         return self.used + self.control
 
     def mature(self, now: datetime, horizon: timedelta) -> bool:
-        """Return whether every session of the day is past the horizon: nothing is to come."""
+        """Return whether every session of the day is past the horizon: the counts are final."""
         midnight = datetime(self.day.year, self.day.month, self.day.day, tzinfo=now.tzinfo)
         return midnight + timedelta(days=1) + horizon <= now
 
@@ -91,7 +95,7 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many sessions of one scope, day, outcome and bucket of ages there are."""
+    """The number of sessions of one scope, day of creation, outcome and bucket of ages."""
 
     scope: Scope
     day: date
@@ -100,8 +104,12 @@ class Count:
     sessions: int
 
 
-def admitted(counts: Iterable[Count], known: Iterable[Scope] = ()) -> frozenset[Scope]:
-    """Return the segments that are told apart: of each app the known ones, then the largest."""
+def separate_segments(counts: Iterable[Count], known: Iterable[Scope] = ()) -> frozenset[Scope]:
+    """Return the segments that are counted separately, at most MOST_SEGMENTS of each app.
+
+    Those in `known` come first, then the largest in `counts`. Scopes of whole apps in `known` are
+    ignored.
+    """
     kept: dict[str, list[Scope]] = {}
     for scope in sorted({scope for scope in known if scope.segment}):
         kept.setdefault(scope.app_name, []).append(scope)
@@ -119,9 +127,9 @@ def admitted(counts: Iterable[Count], known: Iterable[Scope] = ()) -> frozenset[
 def cohorts(
     counts: Iterable[Count], segments: frozenset[Scope]
 ) -> Mapping[Scope, tuple[Cohort, ...]]:
-    """Return the cohorts of each app and of each of its `segments`, by day.
+    """Return the cohorts of each app and of each of `segments`, in the order of days.
 
-    An app's have the sessions of all its segments.
+    A session of a segment counts for its app, too.
     """
     gathered: dict[Scope, dict[date, _Gathered]] = {}
     for count in counts:
@@ -136,6 +144,8 @@ def cohorts(
 
 @dataclass(slots=True)
 class _Gathered:
+    """A cohort in the making."""
+
     ages: dict[Outcome, list[int]] = field(default_factory=dict)
     sessions: dict[Outcome, int] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""PNG plots; matplotlib is loaded when one is asked for."""
+"""PNG plots with matplotlib, which is imported only when a plot is drawn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lapse.core.errors import InvalidValueError
 
 @contextmanager
 def figure(path: Path, *, rows: int = 1) -> Iterator[tuple[Any, ...]]:
-    """Yield the axes of a figure, and write it to `path` in the end.
+    """Yield the axes of a figure, one for each row, and write the figure to `path` at the end.
 
     Raises:
         InvalidValueError: matplotlib is missing, or the file cannot be written.

@@ -1,7 +1,7 @@
-"""Which TTL a new session gets, and the rounds of decisions that teach it.
+"""The TTL policy: which TTL a new session gets, and the hourly rounds of decisions.
 
-Any number of replicas look at the store every half minute. The one that comes first in an hour
-makes that hour's round, in one conditional statement; all follow what was decided.
+Each replica polls the store every half minute. The replica that polls first in an hour makes that
+hour's round, in one conditional statement; all replicas load the decisions at their next poll.
 """
 
 from __future__ import annotations
@@ -19,40 +19,43 @@ from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
 from lapse.store.database import Database
 from lapse.ttl import Decision, Policy, Scope, Targets
-from lapse.ttl.deciding import GUARD_MESSAGES, GUARD_REACH, WINDOW_DAYS
-from lapse.ttl.observed import Cohort, Count, admitted, cohorts
-from lapse.ttl.rounds import Standing, daily, hourly, ttl_of
+from lapse.ttl.deciding import GUARD_MAX_AGE, GUARD_MESSAGES, WINDOW_DAYS
+from lapse.ttl.observed import Cohort, Count, cohorts, separate_segments
+from lapse.ttl.rounds import DecisionsInForce, daily, hourly, ttl_of
 from lapse.ttl.store import FirstMessage, Round, TtlStore
 
-_LOOKS: Final = timedelta(seconds=30)
-"""How often to look for what others have decided: all follow within a minute."""
+_POLL_INTERVAL: Final = timedelta(seconds=30)
+"""The pause between two polls, before jitter: a decision reaches all replicas in a minute."""
 
-_FIRST_LOOK: Final = timedelta(seconds=2)
-"""How long a start waits for the first look."""
+_FIRST_POLL_TIMEOUT: Final = timedelta(seconds=2)
+"""The longest time that `start` waits for the first poll."""
 
 _TIMEOUT: Final = timedelta(seconds=60)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
 
-_REMEMBERED: Final = timedelta(days=7)
-"""For how long a message to a purged session is known as one."""
+_PURGED_REMEMBERED_FOR: Final = timedelta(days=7)
+"""For this long after a purge, a message to the purged session is recognised."""
 
 _BATCH: Final = 500
-_LATE_PURGES: Final = timedelta(hours=2)
+"""Waiting sessions that get a longer TTL in one transaction."""
+
+_PURGE_LATENESS: Final = timedelta(hours=2)
+"""A day is folded only this long after its last session can be purged: a sweep may be late."""
 
 
 class TtlPolicy(Work):
     """The TTL of new sessions: fixed, or learnt from the first messages of others.
 
     Args:
-        store: where sessions are observed and decisions are kept.
-        feed: where the changes of sessions that wait for longer are published: the feed of
-            whatever else works on the store in this process.
-        targets: what to aim at; its default is the fixed TTL.
-        mode: FIXED decides nothing, SHADOW decides and does not apply it, ADAPTIVE applies it.
+        store: the database that has the observations and the decisions.
+        feed: receives the changes of waiting sessions that get a longer TTL. It must be the
+            feed of this process's session service, so that notices hear of them.
+        targets: the target shares and the limits of the TTL; `targets.default` is the fixed TTL.
+        mode: FIXED makes no decisions, SHADOW makes them, ADAPTIVE makes and applies them.
 
     Raises:
-        InvalidValueError: a mode that learns, on a store where nothing is restorable.
+        InvalidValueError: `mode` is not FIXED and nothing is restorable in this store.
     """
 
     def __init__(
@@ -66,9 +69,9 @@ class TtlPolicy(Work):
             )
         self.mode = mode
         self.targets = targets
-        self.standing: Standing = {}
+        self.in_force: DecisionsInForce = {}
         self.observed: Mapping[Scope, Sequence[Cohort]] = {}
-        """What was observed of the sessions of each day, as last read: once a day."""
+        """The cohorts of each scope, read once a day."""
         self._store = TtlStore(store)
         self._feed = feed
         self._version = 0
@@ -76,21 +79,21 @@ class TtlPolicy(Work):
         self._work = Background("the TTL policy", self._step, timeout=_TIMEOUT)
 
     def ttl_for(self, key: SessionKey, metadata: Mapping[str, Any]) -> timedelta:
-        """Return the TTL of a new session; in the control group it is the cap."""
+        """Return the TTL of a new session: learnt if ADAPTIVE, and the cap in the control group."""
         if self.mode is not Policy.ADAPTIVE:
             return self.targets.default
         if key.in_control_group:
             return self.targets.cap
-        learnt = ttl_of(Scope(key.app_name, segment_of(metadata)), self.standing, self.default)
+        learnt = ttl_of(Scope(key.app_name, segment_of(metadata)), self.in_force, self.default)
         return min(learnt, self.targets.cap)
 
     @property
     def default(self) -> timedelta:
-        """Return the TTL where nothing was learnt."""
+        """Return the TTL of scopes without a learnt one."""
         return self.targets.default
 
-    async def look(self) -> bool:
-        """Follow what was decided; make the round of this hour if nobody has: True then."""
+    async def poll(self) -> bool:
+        """Load new decisions; make this hour's round if no replica has, and return True then."""
         found = await self._store.ttl_round()
         if found.version != self._version:
             await self._follow(found.version)
@@ -103,33 +106,38 @@ class TtlPolicy(Work):
         return made
 
     async def start(self) -> None:
-        """Look once, so that the first session has the TTL in force, and go on looking."""
+        """Start polling, and wait at most two seconds for the first poll.
+
+        The first session then has the TTL in force.
+        """
         await self._work.start()
-        await self._work.first_step(within=_FIRST_LOOK)
+        await self._work.first_step(within=_FIRST_POLL_TIMEOUT)
 
     async def stop(self) -> None:
-        """Stop, and return once stopped."""
+        """Stop polling, and return once it has stopped."""
         await self._work.stop()
 
     async def _step(self) -> timedelta:
-        await self.look()
-        return _LOOKS * (0.5 + random.random())
+        await self.poll()
+        return _POLL_INTERVAL * (0.5 + random.random())
 
     async def _follow(self, version: int) -> None:
         decisions = await self._store.ttl_decisions()
-        self.standing = {decision.scope: decision for decision in decisions}
+        self.in_force = {decision.scope: decision for decision in decisions}
         self._version = version
 
     async def _make_round(self, found: Round, hour: int) -> bool:
-        before = self.standing
+        before = self.in_force
         decisions: list[Decision] = []
         segments = frozenset(scope for scope in before if scope.segment)
         if found.slot is None or (_EPOCH + found.slot * _HOUR).date() < found.now.date():
             counts, segments = await self._observed(found.now)
             decisions += daily(cohorts(counts, segments), before, self.targets, found.now)
-        standing = {**before, **{decision.scope: decision for decision in decisions}}
-        recent = await self._store.recent_first_messages(newest=GUARD_MESSAGES, reach=GUARD_REACH)
-        decisions += hourly(newest_ages(recent, segments), standing, self.targets, found.now)
+        in_force = {**before, **{decision.scope: decision for decision in decisions}}
+        recent = await self._store.recent_first_messages(
+            newest=GUARD_MESSAGES, max_age=GUARD_MAX_AGE
+        )
+        decisions += hourly(newest_ages(recent, segments), in_force, self.targets, found.now)
         if not await self._store.record_decisions(decisions, slot=hour, version=found.version):
             return False
         await self._follow(found.version + 1)
@@ -138,25 +146,25 @@ class TtlPolicy(Work):
         return True
 
     async def _observed(self, now: datetime) -> tuple[Sequence[Count], frozenset[Scope]]:
-        """Return the counts of the window, and the segments that are told apart in it."""
+        """Return the counts of the window, and the segments that are counted separately."""
         since = now - timedelta(days=WINDOW_DAYS + 1) - self.targets.horizon
         counts = await self._store.observed(since=since.date())
-        return counts, admitted(counts, known=self.standing)
+        return counts, separate_segments(counts, known=self.in_force)
 
     async def _fold(self, now: datetime) -> None:
-        """Fold the days that are complete: once a day in each process, which does no harm."""
+        """Fold complete days into counts; every process does it daily, and none counts twice."""
         counts, segments = await self._observed(now)
         self.observed = cohorts(counts, segments)
-        complete = now - max(self.targets.horizon, GUARD_REACH) - _LATE_PURGES
+        complete = now - max(self.targets.horizon, GUARD_MAX_AGE) - _PURGE_LATENESS
         await self._store.fold_observations(
             before=datetime.combine(complete.date(), time(0), UTC),
             segments=segments,
-            forgotten=now - _REMEMBERED,
+            forgotten=now - _PURGED_REMEMBERED_FOR,
         )
         self._folded_on = now.date()
 
-    async def _lengthen(self, before: Standing, decisions: Sequence[Decision]) -> None:
-        """Let sessions that wait already wait for as long as new ones will."""
+    async def _lengthen(self, before: DecisionsInForce, decisions: Sequence[Decision]) -> None:
+        """Give waiting sessions the longer TTL that new sessions get."""
         for decision in decisions:
             old = ttl_of(decision.scope, before, self.default)
             if decision.ttl is None or decision.ttl <= old:

@@ -1,14 +1,15 @@
--- What is observed of sessions, and the TTLs decided from it.
+-- Observations of sessions, and the TTL decisions made from them.
 --
--- first_message, delete_record and purge_due write observations in their own statement. Of one
--- user and day the sessions created first count; the others are the surplus. The bucket of an
--- age is the number of edges below it, less one: :edges are in microseconds, the first is 0.
+-- The statements first_message, delete_record and purge_due contain the writing of observations.
+-- Of one user and day only the sessions created first count; the others are the surplus. The
+-- bucket of an age is the number of edges below it, less one. :edges are in microseconds, and the
+-- first is 0.
 --
 -- Types of parameters:
 -- :most_per_user, :slot, :version bigint
 -- :edges bigint[]
 -- :first_day date
--- :ttl_before interval
+-- :max_age, :ttl_before interval
 -- :decisions, :segments jsonb
 -- :segment text
 -- :before, :forgotten timestamptz
@@ -53,12 +54,12 @@ counted AS (
   SELECT ranked.*,
     row_number() OVER (PARTITION BY app_name, segment ORDER BY observed_at DESC) AS place
   FROM ranked, clock
-  WHERE place_of_user <= :most_per_user AND observed_at > now - :reach
+  WHERE place_of_user <= :most_per_user AND observed_at > now - :max_age
 )
 SELECT app_name, segment, observed_at, created_at FROM counted WHERE place <= :newest;
 
 -- name: fold_observations
--- What is deleted is what is counted, whoever else folds at the same time.
+-- It counts exactly the rows that it deletes, so several processes may fold at the same time.
 WITH gone AS (
   DELETE FROM lapse_observations WHERE created_at < :before RETURNING *
 ),
@@ -96,7 +97,7 @@ ON CONFLICT (app_name, segment, day, outcome, bucket)
 DO UPDATE SET sessions = d.sessions + excluded.sessions;
 
 -- name: refuse
--- Counts a message to a purged session once.
+-- The digest of the purged session is deleted, so a second message is not counted again.
 WITH gone AS (
   DELETE FROM lapse_purged
   WHERE key_digest = sha256(convert_to(concat_ws(E'\x1f', :app_name, :user_id, :session_id), 'UTF8'))
@@ -119,7 +120,8 @@ SELECT decision FROM (
 WHERE place <= :newest ORDER BY number;
 
 -- name: record_decisions
--- One of those who have seen the same version comes first; the others' condition then fails.
+-- Of several processes that have read the same version, the first moves it; the condition of the
+-- others then fails.
 WITH made AS (
   INSERT INTO lapse_ttl_rounds AS r (id, slot, version)
   SELECT 1, :slot, 1
@@ -136,7 +138,8 @@ kept AS (
 SELECT version FROM made;
 
 -- name: lengthen_waiting
--- Waiting sessions that were given the TTL of before, a batch at a time; never a nearer deadline.
+-- Lengthens a batch of the waiting sessions that have the former TTL. Sessions with a TTL of their
+-- own keep it, and no deadline comes nearer.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 shorter AS (
   SELECT l.ctid FROM lapse_lobby AS l
@@ -161,10 +164,10 @@ counted AS {count_changes}
 SELECT * FROM done;
 
 -- name: observe_withdrawn
--- No-op: what SQLite does here rides in the statements of the transitions.
+-- No-op: delete_record contains it.
 
 -- name: observe_unused
--- No-op: what SQLite does here rides in the statements of the transitions.
+-- No-op: purge_due contains it.
 
 -- name: remember_purged
--- No-op: what SQLite does here rides in the statements of the transitions.
+-- No-op: purge_due contains it.

@@ -1,4 +1,4 @@
-"""The settings of the TTL, and of how it is learnt."""
+"""The settings of the TTL and of the rule that learns it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEFAULTS: Final = Targets()
 
 
 class TtlSettings(StoreSettings):
-    """The settings of the TTL; the horizon, which is the store's, bounds them."""
+    """The settings of the TTL; the store's horizon limits the floor and the cap."""
 
     ttl: Minutes = Field(default=_DEFAULTS.default, validation_alias="SESSION_CLEANUP_TTL_MINUTES")
     ttl_policy: Policy = Field(default=Policy.FIXED, validation_alias="LAPSE_TTL_POLICY")
@@ -39,9 +39,10 @@ class TtlSettings(StoreSettings):
 
     @property
     def targets(self) -> Targets:
-        """Return what the TTL policy is to aim at.
+        """Return the targets of the TTL policy.
 
-        Where the policy is fixed, the limits that only matter to others give way to the horizon.
+        A fixed policy does not use the floor and the cap: they are lowered to the horizon instead
+        of being refused.
         """
         cap, floor = self._cap, self.ttl_floor
         if self.ttl_policy is Policy.FIXED:
@@ -59,7 +60,7 @@ class TtlSettings(StoreSettings):
         )
 
     def problems(self) -> list[str]:
-        """Return what is wrong with these settings together."""
+        """Return the problems of values that do not fit together, a sentence each."""
         return [*super().problems(), *self._ttl_problems()]
 
     def _ttl_problems(self) -> list[str]:

@@ -1,14 +1,16 @@
--- What is observed of sessions, and the TTLs decided from it.
+-- Observations of sessions, and the TTL decisions made from them.
 --
--- Of one user and day the sessions created first count; the others are the surplus.
--- segment_of(metadata), age_bucket(microseconds) and key_digest(app, user, session) are Python's.
+-- Of one user and day only the sessions created first count; the others are the surplus.
+-- segment_of(metadata), age_bucket(microseconds) and key_digest(app, user, session) are Python
+-- functions.
 --
--- Types of columns:
+-- Types of parameters and columns:
+-- :max_age duration
 -- :observed_at moment
 -- :day day
 
 -- name: observe_first_message
--- A session of the legacy endpoint is created by its first message: nobody waited.
+-- The legacy endpoint creates a session with its first message: that age says nothing about a TTL.
 INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
 SELECT app_name, segment_of(metadata), CASE WHEN :in_control THEN 'control' ELSE 'used' END,
   user_id, created_at, :now
@@ -23,7 +25,7 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND status <> 'used';
 
 -- name: observe_unused
--- Those that purge_due is about to delete in the same transaction.
+-- The sessions that purge_due deletes next, in the same transaction.
 INSERT INTO lapse_observations (app_name, segment, outcome, created_at, observed_at, sessions)
 SELECT app_name, segment_of(metadata), 'unused',
   created_at / 86400000000 * 86400000000, :now, count(*)
@@ -83,12 +85,12 @@ counted AS (
     PARTITION BY app_name, segment ORDER BY observed_at DESC
   ) AS place
   FROM ranked
-  WHERE place_of_user <= :most_per_user AND observed_at > :now - :reach
+  WHERE place_of_user <= :most_per_user AND observed_at > :now - :max_age
 )
 SELECT app_name, segment, observed_at, created_at FROM counted WHERE place <= :newest;
 
 -- name: fold_observations
--- Counts what the statement after it deletes.
+-- It counts exactly the rows that the statement after it deletes.
 INSERT INTO lapse_observed_days (app_name, segment, day, outcome, bucket, sessions)
 SELECT app_name, segment, day,
   CASE WHEN outcome IN ('used', 'control') AND place > :most_per_user THEN 'surplus' ELSE outcome
@@ -117,7 +119,7 @@ DELETE FROM lapse_observations WHERE created_at < :before;
 DELETE FROM lapse_purged WHERE purged_at < :forgotten;
 
 -- name: refuse
--- Counts a message to a purged session once: the session is forgotten with it.
+-- The digest of the purged session is deleted, so a second message is not counted again.
 INSERT INTO lapse_observations (app_name, segment, outcome, created_at, observed_at)
 SELECT app_name, segment, 'refused', created_at, :now FROM lapse_purged
 WHERE key_digest = key_digest(:app_name, :user_id, :session_id)
@@ -136,19 +138,21 @@ SELECT decision FROM (
 WHERE place <= :newest ORDER BY number;
 
 -- name: record_decisions
--- One of those who have seen the same version comes first; the others' condition then fails.
+-- Of several processes that have read the same version, the first moves it; the condition of the
+-- others then fails.
 INSERT INTO lapse_ttl_rounds (id, slot, version)
 SELECT 1, :slot, 1 WHERE :version = 0 OR EXISTS (SELECT 1 FROM lapse_ttl_rounds)
 ON CONFLICT (id) DO UPDATE SET slot = excluded.slot, version = version + 1
 WHERE version = :version
 RETURNING version;
--- Only for the one who came first, whose round is the change.
+-- changes() is 0 if the statement above did nothing: another process had made the round.
 INSERT INTO lapse_ttl_decisions (app_name, segment, decision)
 SELECT value ->> '$.scope[0]', value ->> '$.scope[1]', value FROM json_each(:decisions)
 WHERE changes() > 0;
 
 -- name: lengthen_waiting
--- Waiting sessions that were given the TTL of before, a batch at a time; never a nearer deadline.
+-- Lengthens a batch of the waiting sessions that have the former TTL. Sessions with a TTL of their
+-- own keep it, and no deadline comes nearer.
 UPDATE lapse_lobby SET ttl = :ttl, expires_at = created_at + :ttl
 WHERE rowid IN (
     SELECT rowid FROM lapse_lobby

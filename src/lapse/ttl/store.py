@@ -1,7 +1,7 @@
-"""What a store has observed of sessions, and the TTLs that were decided from it.
+"""The store's observations of sessions, and the TTL decisions made from them.
 
-The transitions observe: the transaction of a first message, of a delete or of a purge writes one
-observation. The operations here read observations, fold them, and keep the decisions.
+The transaction of a first message, of a delete or of a purge writes one observation. The
+operations here read observations, fold them into counts, and keep the decisions.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from lapse.ttl.decision import Decision
 from lapse.ttl.observed import MOST_PER_USER, Count, Outcome, Scope
 
 _EDGES: Final = [edge // timedelta(microseconds=1) for edge in EDGES]
-"""For PostgreSQL alone: SQLite's `age_bucket` is a function of Python, and knows them."""
+"""In microseconds, for PostgreSQL alone: SQLite calls the Python function `age_bucket`."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstMessage:
-    """When the first message of one session came, and how old the session was."""
+    """When the first message of one session came, and the age of the session then."""
 
     scope: Scope
     at: datetime
@@ -36,12 +36,12 @@ class FirstMessage:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """How far the rounds of decisions are.
+    """The last round of decisions.
 
     Attributes:
         now: the store's time.
-        slot: the hour of the last round, counted from the epoch; None before the first.
-        version: moves with everything that is decided; 0 before the first round.
+        slot: the hour of the last round, in hours since the epoch; None before the first.
+        version: the number of rounds and window resets so far.
     """
 
     now: datetime
@@ -50,14 +50,15 @@ class Round:
 
 
 class TtlStore(Part):
-    """What was observed, and what was decided."""
+    """Observations of sessions, rounds and decisions."""
 
     @operation(writes=False)
     def observed(self, *, since: date) -> Asking[Sequence[Count]]:
-        """Return the counts of the sessions created on `since` (UTC) or later, folded or not.
+        """Return the counts of sessions created on the day `since` (UTC) or later, folded or not.
 
-        Of one user and day, the MOST_PER_USER created first count; the others with a first
-        message are SURPLUS. WITHDRAWN, UNUSED and REFUSED come at their end.
+        Of the sessions of one user and day that had a first message, the MOST_PER_USER created
+        first count as USED or CONTROL, and the others as SURPLUS. Sessions without an outcome
+        yet are not counted.
         """
         found = yield from rows(
             "observed", first_day=since, edges=_EDGES, most_per_user=MOST_PER_USER
@@ -75,11 +76,14 @@ class TtlStore(Part):
 
     @operation(writes=False)
     def recent_first_messages(
-        self, *, newest: int, reach: timedelta
+        self, *, newest: int, max_age: timedelta
     ) -> Asking[Sequence[FirstMessage]]:
-        """Return of each scope the `newest` first messages that count, none older than `reach`."""
+        """Return the `newest` first messages of each app and segment, without the surplus.
+
+        Messages that came longer than `max_age` ago are left out. The order is undefined.
+        """
         found = yield from rows(
-            "recent_first_messages", newest=newest, reach=reach, most_per_user=MOST_PER_USER
+            "recent_first_messages", newest=newest, max_age=max_age, most_per_user=MOST_PER_USER
         )
         return [
             FirstMessage(
@@ -94,10 +98,11 @@ class TtlStore(Part):
     def fold_observations(
         self, *, before: datetime, segments: Collection[Scope], forgotten: datetime
     ) -> Asking[None]:
-        """Turn the observations of sessions created before `before`, a midnight, into counts.
+        """Turn the observations of sessions created before `before` (a midnight, UTC) into counts.
 
-        Only `segments` are told apart from then on. Nothing is counted twice, whoever folds
-        at the same time. Sessions purged before `forgotten` cannot be refused any more.
+        The counts have no user ids, and only `segments` are counted separately. Several processes
+        may fold at the same time: nothing is counted twice. Digests of sessions purged before
+        `forgotten` are deleted; a message to one of these is no longer counted as REFUSED.
         """
         yield from rows(
             "fold_observations",
@@ -110,12 +115,15 @@ class TtlStore(Part):
 
     @operation()
     def refuse(self, key: SessionKey) -> Asking[bool]:
-        """Count a message to a session that was purged; True when it was, and was not counted."""
+        """Count a message to a purged session as REFUSED, once for each session.
+
+        Returns True if it was counted; False if the session was not purged lately or was counted.
+        """
         return (yield from first("refuse", key)) is not None
 
     @operation(writes=False)
     def ttl_round(self) -> Asking[Round]:
-        """Return how far the rounds are."""
+        """Return the last round, and the store's time."""
         row = yield from only("ttl_round")
         return Round(row["now"], row["slot"], row["version"] or 0)
 
@@ -129,9 +137,10 @@ class TtlStore(Part):
     def record_decisions(
         self, decisions: Sequence[Decision], *, slot: int, version: int
     ) -> Asking[bool]:
-        """Record what a round has decided; False, and nothing, when another came first.
+        """Record the decisions of a round and the round itself, all or nothing.
 
-        `version` is that of the round that the decisions are based on.
+        Returns False and records nothing if another round was recorded since. `version` is the
+        version of the round that the decisions are based on; `slot` is the hour of the new round.
         """
         documents = json.dumps([decision.as_document() for decision in decisions])
         row = yield from first("record_decisions", decisions=documents, slot=slot, version=version)
@@ -141,9 +150,10 @@ class TtlStore(Part):
     def lengthen_waiting(
         self, scope: Scope, *, before: timedelta, ttl: timedelta, limit: int
     ) -> Asking[Result[int]]:
-        """Give at most `limit` waiting sessions with the TTL `before` a longer one.
+        """Give at most `limit` waiting sessions of a scope the longer `ttl` instead of `before`.
 
-        Counted from creation. A deadline never comes nearer by it. Returns how many it took.
+        The TTL counts from creation. A deadline never comes nearer. The value of the result is
+        the number of sessions that were changed; call again while it equals `limit`.
         """
         found = yield from rows(
             "lengthen_waiting",

@@ -1,4 +1,4 @@
-"""`lapse verify`: plays the life of sessions against a real server and says what holds."""
+"""`lapse verify`: plays scenarios against a real server, and prints which of them hold."""
 
 from lapse.verify.playing import play
 

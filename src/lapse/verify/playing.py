@@ -1,4 +1,4 @@
-"""Plays the scenarios, prints a row for each, and tells whether all of them hold."""
+"""Plays the scenarios, and prints a table with the result of each."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ _TICK: Final = "[green]✓[/]"
 _CROSS: Final = "[red]✗[/]"
 
 _Row = tuple[str, str, str, str]
-"""A row of the table: mark, scenario, outcome, seconds."""
+"""A row of the table: the mark, the scenario, the outcome, the seconds it took."""
 
 
 async def play(url: str | None) -> int:
-    """Play against the server at `url`, or a throw-away one, and return the exit status.
+    """Play the scenarios against the server at `url`, and return the exit status.
 
-    Against a server that is not ours, what would need to stop it, or another store, is left
-    out; so is what needs the demo agent, where it is not served: other agents cost money.
+    The status is 0 if every played scenario holds, else 1. With `url` None, a throw-away server is
+    started. Scenarios that need a server of their own are left out with a `url`. Scenarios that
+    need the demo agent are left out on a server without it, because other agents cost money.
     """
     console = Console()
     async with AsyncExitStack() as stack:
@@ -53,7 +54,7 @@ async def play(url: str | None) -> int:
 
 
 async def _results(stage: Stage, *, has_demo: bool) -> Mapping[str, _Row]:
-    """Play those that mostly wait side by side, then each of the others alone."""
+    """Play the scenarios that mostly wait all at once, then those under load one by one."""
     results: dict[str, _Row] = {}
 
     async def play_one(scenario: Scenario) -> None:

@@ -1,4 +1,4 @@
-"""The table that `lapse verify` plays: what is done, and what must come of it."""
+"""The scenarios of `lapse verify`: what each does, and what must hold then."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lapse.verify.client import (
     PATIENCE,
     TTL,
     Client,
-    Made,
+    CreatedSession,
     check,
     moment,
     sleep_until,
@@ -32,17 +32,32 @@ from lapse.verify.client import (
 from lapse.verify.server import Server
 
 _RACES: Final = 1000
+"""The number of sessions that get a message at the instant of their deadline."""
+
 _RACE_GAP: Final = timedelta(milliseconds=12)
+"""The time from one such deadline to the next."""
+
 _HEAD_START: Final = timedelta(seconds=5)
-"""For the sessions to be created before the first of their deadlines."""
+"""The time to create these sessions before the first of their deadlines."""
+
 _CROWD: Final = 5000
+"""The number of sessions that are due at the same instant."""
+
 _PENDING: Final = 10_000
-_PROMPT: Final = timedelta(seconds=2)
+"""The number of waiting sessions of a server that is told to stop."""
+
+_STOP_WITHIN: Final = timedelta(seconds=2)
+"""A server that is told to stop must exit within this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a scenario plays on: a client, and its server when that is ours to handle."""
+    """What a scenario gets.
+
+    Attributes:
+        client: a client of the server to verify.
+        server: that server, if `lapse verify` started it; None: it is somebody else's.
+    """
 
     client: Client
     server: Server | None
@@ -50,12 +65,15 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One row of the table.
+    """A scenario of the table.
 
     Attributes:
-        owns_server: it needs a server, or a store, of its own.
-        needs_demo: it talks to the demo agent.
-        is_load: it keeps its server busy, and would make others late.
+        name: what happens in it.
+        outcome: what must hold then.
+        play: plays it, and raises Broken if it does not hold.
+        owns_server: whether it starts a server or a store of its own.
+        needs_demo: whether it sends messages to the demo agent.
+        is_load: whether it keeps the server so busy that other scenarios would be late.
     """
 
     name: str
@@ -88,7 +106,7 @@ async def page_abandoned(stage: Stage) -> None:
     check(await client.read(session) is None, "ADK still shows it")
     check(session.id not in await client.listed(), "ADK still lists it")
     restorable = moment(expired["restorableUntil"]) - moment(expired["expiredAt"])
-    check(restorable > timedelta(0), "it cannot be had back")
+    check(restorable > timedelta(0), "it is not restorable")
 
 
 async def several_messages(stage: Stage) -> None:
@@ -139,7 +157,7 @@ async def already_deleted(stage: Stage) -> None:
 async def due_at_once(stage: Stage) -> None:
     for crowd in (5, _CROWD):
         app = _own_app()
-        # Late enough for all to exist by then, so that they come due in one instant.
+        # Late enough that all sessions exist by then and are due at the same instant.
         deadline = datetime.now(UTC) + TTL + timedelta(seconds=crowd / 500)
 
         async def create(app: str = app, deadline: datetime = deadline) -> None:
@@ -168,7 +186,7 @@ async def message_at_the_deadline(stage: Stage) -> None:
 
 async def made_before_lapse(_stage: Stage) -> None:
     async with Server() as server:
-        session, user = Made(DEMO_APP, "made-before-lapse"), "early-bird"
+        session, user = CreatedSession(DEMO_APP, "made-before-lapse"), "early-bird"
         _write_as_adk(server.store, SessionKey(session.app, user, session.id))
         await server.start()
         async with Client(server.url, user=user) as client:
@@ -212,7 +230,7 @@ async def stopped_with_many_pending(_stage: Stage) -> None:
         await store.close()
         await server.start()
         took = await server.stop()
-        check(took < _PROMPT, f"it took {took.total_seconds():.2f} s")
+        check(took < _STOP_WITHIN, f"it took {took.total_seconds():.2f} s")
 
 
 async def expired_then_a_message(stage: Stage) -> None:
@@ -227,22 +245,22 @@ async def expired_then_a_message(stage: Stage) -> None:
 
 
 async def _after_deadline(created_at: str) -> None:
-    """Wait until any session of that age is past its deadline, and a sweep after it."""
+    """Wait until the deadline of a session with TTL is past, and a sweep has had time to follow."""
     await sleep_until(moment(created_at) + TTL + timedelta(seconds=1))
 
 
 def _left(deadline: datetime) -> timedelta:
-    """Return the TTL that ends at a moment; for a moment gone by, a short one."""
+    """Return the TTL that ends at `deadline`; a short one if that has passed."""
     return max(deadline - datetime.now(UTC), timedelta(milliseconds=50))
 
 
-async def _unchanged(stage: Stage, session: Made, record: Mapping[str, Any]) -> bool:
+async def _unchanged(stage: Stage, session: CreatedSession, record: Mapping[str, Any]) -> bool:
     now = await stage.client.record(session)
     return now is not None and {**now, "serverTime": ""} == {**record, "serverTime": ""}
 
 
 async def _counted(client: Client, metric: str, app: str, expected: int) -> None:
-    """Wait until a counter has a value, and see that it does not pass it."""
+    """Wait until a counter has reached a value, and check that it is not above it."""
     counted = 0.0
     try:
         async with asyncio.timeout(PATIENCE.total_seconds()):
@@ -255,7 +273,7 @@ async def _counted(client: Client, metric: str, app: str, expected: int) -> None
 
 
 async def _many(times: int, act: Callable[[], Awaitable[None]], *, together: int = 32) -> None:
-    """Do something many times, a number of them at a time."""
+    """Run `act` a number of times, at most `together` of them at the same time."""
     slots = asyncio.Semaphore(together)
 
     async def one() -> None:
@@ -266,12 +284,12 @@ async def _many(times: int, act: Callable[[], Awaitable[None]], *, together: int
 
 
 def _own_app() -> str:
-    """Return the name of an app that nobody serves: its metrics are this scenario's alone."""
+    """Return a new name for an app, so that its metrics count this scenario alone."""
     return f"verify-{uuid.uuid4().hex[:12]}"
 
 
 def _write_as_adk(path: Path, key: SessionKey) -> None:
-    """Write a session as stock ADK does, into a file that Lapse has not seen."""
+    """Create ADK's tables and an empty session in a new SQLite file, as stock ADK does."""
     long_ago = "2026-01-01 00:00:00.000000"
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript(read_script(Dialect.SQLITE, "adk_v1.sql"))

@@ -1,4 +1,4 @@
-"""A throw-away `lapse serve`, in a process of its own, on a throw-away store."""
+"""A throw-away `lapse serve` in a process of its own, with a throw-away store."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from typing import Final, Self
 
 _URL: Final = re.compile(r"on (http://\S+)")
 _START: Final = timedelta(seconds=60)
+"""A server must listen within this time."""
+
 _EXIT: Final = timedelta(seconds=20)
+"""A server that has not exited within this time after its signal is killed."""
 
 
 class Server:
-    """A server in a temporary folder, which goes with the context that it is.
+    """A server and its store in a temporary folder; a context manager that removes both.
 
     Args:
-        settings: environment variables beside this process's own.
+        settings: environment variables of the server, added to those of this process.
 
     Attributes:
-        store: the file of its store.
-        url: where it listens, once it has been started.
+        store: the path of the store's file.
+        url: the server's base URL, once it has started.
     """
 
     def __init__(self, **settings: str) -> None:
@@ -39,11 +42,11 @@ class Server:
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        """Begin; `start` is the caller's."""
+        """Return the server; the caller starts it."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the server and remove its folder."""
+        """Kill the server and remove its folder."""
         await self.kill()
         self._scratch.cleanup()
 
@@ -53,10 +56,11 @@ class Server:
         return self._log.read_text("utf-8")
 
     async def start(self) -> None:
-        """Start, or start again, and return when it answers.
+        """Start the server, also again after its end, and return once it listens.
 
         Raises:
-            RuntimeError: it ended before it listened; the message has its log.
+            RuntimeError: the server exited before it listened; the message has its log.
+            TimeoutError: it does not listen after a minute.
         """
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -70,16 +74,16 @@ class Server:
         async with asyncio.timeout(_START.total_seconds()):
             while not (found := _URL.search(self.log)):
                 if self._process.returncode is not None:
-                    raise RuntimeError(f"the server ended at its start:\n{self.log}")
+                    raise RuntimeError(f"the server exited before it listened:\n{self.log}")
                 await asyncio.sleep(0.02)
         self.url = found[1]
 
     async def kill(self) -> None:
-        """End it as `kill -9` does."""
+        """Kill the server with SIGKILL, and return once it has exited."""
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> timedelta:
-        """Ask it to end, and return how long that took."""
+        """Send SIGTERM, and return how long the server took to exit."""
         began = time.monotonic()
         await self._end(signal.SIGTERM)
         return timedelta(seconds=time.monotonic() - began)

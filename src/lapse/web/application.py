@@ -88,7 +88,7 @@ def _register_metrics(parts: Parts) -> None:
     service, metrics = parts.service, parts.metrics
     service.feed.subscribe(metrics.count_change)
     stored = StoreMetrics(service.store, metrics)
-    metrics.refresh(stored.refresh)
+    metrics.before_scrape(stored.refresh)
     for collector in (
         stored,
         TtlMetrics(service.policy, metrics.apps),

@@ -10,7 +10,7 @@ from backends import DUE, T0, TTL, create, key
 from lapse.core.documents import StateDelta
 from lapse.core.errors import SessionExistsError
 from lapse.core.lifecycle import ChangeKind
-from lapse.overview.store import BUCKET
+from lapse.overview.store import COUNT_INTERVAL
 from parts import store_with_parts
 from postgres import rows
 
@@ -67,11 +67,11 @@ async def test_a_fold_skips_a_counter_that_another_transaction_changes(store_url
     """Seen to fail with counts that are read before they are deleted."""
     for number in range(3):
         await create(store, f"s{number}")
-    later = T0 + BUCKET
+    later = T0 + COUNT_INTERVAL
     added = "UPDATE lapse_counts SET sessions = sessions + 1"
     assert await beside(store_url, store.at(later).fold_counts(), added) is None
     await store.at(later).fold_counts()
-    found = await store.at(later).overview(since=BUCKET)
+    found = await store.at(later).overview(since=COUNT_INTERVAL)
     assert [tally.sessions for tally in found.tallies] == [4]
     (one,) = found.counts
     assert (one.kind, one.sessions) == (ChangeKind.CREATED, 4)

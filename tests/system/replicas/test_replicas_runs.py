@@ -23,13 +23,13 @@ async def test_a_run_begins_even_if_the_run_before_it_ends_between_the_two_state
     """Seen to fail with a store that takes whatever it cannot find for the user's limit."""
     one, other = two_stores
     await one.begin_run(key(), "first", max_per_user=9)
-    real = Call.run
+    real = Call._rows
 
-    async def run(call, name, **params):
-        found = await real(call, name, **params)
+    async def rows(call, name, *about):
+        found = await real(call, name, *about)
         if name == "begin_run" and not found:
             assert await one.end_run("first", RunStatus.DONE)
         return found
 
-    monkeypatch.setattr(Call, "run", run)
+    monkeypatch.setattr(Call, "_rows", rows)
     assert (await other.begin_run(key(), "second", max_per_user=9)).run_id == "second"

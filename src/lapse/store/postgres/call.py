@@ -74,7 +74,8 @@ class Call:
         if isinstance(request, Ask):
             return await self._rows(request.name, request.key, request.params)
         if isinstance(request, Native):
-            return await self.natives[request.name](replace(self, key=request.key), *request.arguments)
+            own = replace(self, key=request.key)
+            return await self.natives[request.name](own, *request.arguments)
         return Dialect.POSTGRES
 
     async def run(self, name: str, **params: Any) -> Answer:

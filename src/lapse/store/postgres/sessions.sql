@@ -11,7 +11,7 @@
 -- Types of parameters:
 -- :largest_metadata, :limit, :most, :most_bytes, :most_events, :newest, :seen_number bigint
 -- :artifacts, :enforced, :exact, :in_control boolean
--- :extensible, :horizon, :kept, :reach, :shortest_restore, :ttl interval
+-- :extensible, :horizon, :kept, :shortest_restore, :ttl interval
 -- :app_delta, :event, :event_data, :metadata, :session_delta, :state, :user_delta jsonb
 -- :after, :event_time, :seen_time, :since timestamp
 -- :now timestamptz

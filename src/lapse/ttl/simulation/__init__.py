@@ -1,1 +1,1 @@
-"""The TTL policy tried on a history, in virtual time: "what if?" from recorded or made-up days."""
+"""The TTL policy on a recorded or generated history, in virtual time."""

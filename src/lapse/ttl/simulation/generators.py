@@ -1,4 +1,4 @@
-"""Made-up histories, by name: how people come, and how long they take to say something."""
+"""Generated histories, by name: when sessions are created, and how late first messages come."""
 
 from __future__ import annotations
 
@@ -16,34 +16,44 @@ _HOUR: Final = 3_600.0
 _START: Final = datetime(2030, 1, 1, tzinfo=UTC).timestamp()
 
 _SLOWDOWN: Final = 4.0
-_HEAVY: Final = "heavy"
+_HEAVY_USER: Final = "heavy"
 _MORNING_HOUR: Final = 8.5
 _EVENING_HOUR: Final = 18.0
 
 Delay: TypeAlias = Callable[[random.Random, float, float], float]
-"""From chance, the hour of the day and the share of the history that is over: seconds."""
+"""Returns the delay of a first message in seconds.
+
+It takes the source of chance, the hour of the day, and the share of the history that is over.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of a history is made.
+    """The size of a generated history.
 
     Attributes:
-        days: how many days.
-        per_day: sessions created on each, on average.
-        cure: the share of sessions that never hear a word.
+        days: the number of days.
+        per_day: the number of sessions created on each day.
+        never_used: the share of sessions that never have a message.
         seed: the same seed makes the same history.
     """
 
     days: int = 90
     per_day: int = 2_000
-    cure: float = 0.65
+    never_used: float = 0.65
     seed: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """A named way to make a history."""
+    """A named kind of history.
+
+    Attributes:
+        about: what it models, in a few words.
+        delay: the delay of a first message.
+        diurnal: whether the load follows the time of day; otherwise it is even.
+        heavy: whether one user makes a third of the sessions, and is ten times slower.
+    """
 
     about: str
     delay: Delay
@@ -52,7 +62,7 @@ class Generator:
 
 
 def _mixture(chance: random.Random, _hour: float, _over: float) -> float:
-    """Most answer within minutes, some within the hour, a few take hours."""
+    """Most first messages come within minutes, some within the hour, a few after hours."""
     kind = chance.random()
     if kind < 0.88:  # noqa: PLR2004 - the shares of the mixture
         return 30 * math.exp(chance.gauss(0, 1.1))
@@ -70,7 +80,7 @@ def _rising(chance: random.Random, _hour: float, _over: float) -> float:
 
 
 def _morning(chance: random.Random, hour: float, over: float) -> float:
-    """Of those who come in the evening, a fifth says something the next morning."""
+    """A fifth of the sessions created in the evening have their first message the next morning."""
     if hour >= _EVENING_HOUR and chance.random() < 0.2:  # noqa: PLR2004 - a fifth
         return max(0.0, (24 - hour + _MORNING_HOUR + chance.gauss(0, 1)) * _HOUR)
     return _mixture(chance, hour, over)
@@ -90,16 +100,16 @@ GENERATORS: Final[dict[str, Generator]] = {
     "rising": Generator("Weibull with a rising rate (shape 2)", _rising),
     "morning": Generator("evening sessions that are used the next morning", _morning, diurnal=True),
     "daily": Generator("the mixture under a load that follows the day", _mixture, diurnal=True),
-    "step": Generator("the mixture, four times slower from half-time on", _step),
-    "ramp": Generator("the mixture, ever slower, four times in the end", _ramp),
+    "step": Generator("the mixture, four times slower in the second half", _step),
+    "ramp": Generator("the mixture, slower and slower, four times at the end", _ramp),
     "one-user": Generator(
-        "the mixture, a third of it one user, ten times slower", _mixture, heavy=True
+        "the mixture, a third of it by one user who is ten times slower", _mixture, heavy=True
     ),
 }
 
 
 def generate(name: str, plan: Plan) -> Iterator[Arrival]:
-    """Yield a history in the order of creation."""
+    """Yield the sessions of a generator of GENERATORS, in the order of creation."""
     generator = GENERATORS[name]
     chance = random.Random(plan.seed)
     for day in range(plan.days):
@@ -109,17 +119,17 @@ def generate(name: str, plan: Plan) -> Iterator[Arrival]:
             pace = 1.0
             if generator.heavy:
                 heavy = chance.random() < 1 / 3
-                user = _HEAVY if heavy else f"u{chance.randrange(10**9)}"
+                user = _HEAVY_USER if heavy else f"u{chance.randrange(10**9)}"
                 pace = 10.0 if heavy else 1.0
             delay = NEVER
-            if chance.random() >= plan.cure:
+            if chance.random() >= plan.never_used:
                 over = (day + moment / _DAY) / plan.days
                 delay = pace * generator.delay(chance, moment / _HOUR, over)
             yield Arrival(_START + day * _DAY + moment, delay, user)
 
 
 def _moment(chance: random.Random, *, diurnal: bool) -> float:
-    """Return a second of the day; the load peaks in the early afternoon, or is even."""
+    """Return a random second of the day; a diurnal load peaks in the early afternoon."""
     while True:
         moment = chance.random() * _DAY
         if not diurnal or chance.random() * 1.8 < 1 - 0.8 * math.cos(

@@ -1,4 +1,4 @@
-"""A history replayed: the policy's own rounds in virtual time, and fixed TTLs beside it."""
+"""Replays a history: the policy's rounds in virtual time, with fixed TTLs to compare."""
 
 from __future__ import annotations
 
@@ -16,24 +16,33 @@ from lapse.core.ages import BUCKETS, EDGES, Histogram
 from lapse.core.documents import NO_SEGMENT
 from lapse.core.keys import SessionKey
 from lapse.ttl import Cohort, Decision, Scope, Targets
-from lapse.ttl.deciding import GUARD_LEAST, GUARD_MESSAGES, GUARD_REACH, WINDOW_DAYS
+from lapse.ttl.deciding import GUARD_MIN_MESSAGES, GUARD_MESSAGES, GUARD_MAX_AGE, WINDOW_DAYS
 from lapse.ttl.observed import MOST_PER_USER, MOST_SEGMENTS
 from lapse.ttl.rounds import daily, hourly, ttl_of
 from lapse.ttl.simulation.traces import Arrival
 
 APP: Final = "simulated"
+"""The app of every session of a replayed history."""
 
 _HOUR: Final = 3_600
 _DAY: Final = 86_400
 _EDGE_SECONDS: Final = [edge.total_seconds() for edge in EDGES]
 
-Progress = Callable[[timedelta], None]
-"""Called with how much of the history is over."""
+OnProgress = Callable[[timedelta], None]
+"""Called with the part of the history that was replayed so far."""
 
 
 @dataclass(slots=True)
 class Score:
-    """What a policy has done: how often it missed, and for how long it kept empty sessions."""
+    """The result of a policy: its misses, and the time that it kept empty sessions.
+
+    Attributes:
+        sessions: the number of sessions.
+        within: the number of first messages within the horizon.
+        soft: the number of them that found their session expired.
+        hard: the number of first messages after the horizon.
+        empty_seconds: the time that sessions were kept without a message, summed.
+    """
 
     sessions: int = 0
     within: int = 0
@@ -43,32 +52,36 @@ class Score:
 
     @property
     def soft_miss_rate(self) -> float:
-        """Return the share of messages within the horizon that found their session expired."""
+        """Return the share of first messages in the horizon that found their session expired."""
         return self.soft / self.within if self.within else 0.0
 
     @property
     def hard_miss_rate(self) -> float:
-        """Return the share of all messages that came after the horizon."""
+        """Return the share of all first messages that came after the horizon."""
         heard = self.within + self.hard
         return self.hard / heard if heard else 0.0
 
     @property
     def empty_session_hours(self) -> float:
-        """Return for how long sessions were kept without a message, all together."""
+        """Return the time that sessions were kept without a message, summed, in hours."""
         return self.empty_seconds / _HOUR
 
 
 @dataclass(slots=True)
 class Replayed:
-    """What came of a history under the policy, and the history's delays for others to try.
+    """The result of the policy on a history, and the history's delays to compare fixed TTLs.
 
     Attributes:
-        adaptive: what the policy did.
-        ttls: when the TTL of the app changed, and to what.
-        days: of each day the first messages within the horizon, and how many were missed.
-        decisions: what was decided, in order.
-        control_seconds: for how much longer the control group would be kept empty; in no score.
-        delays: of the first messages, in seconds, ascending.
+        horizon: the horizon of the replay.
+        adaptive: the result of the policy.
+        ttls: each change of the app's TTL: its time and the new TTL.
+        days: for each day of creation, the number of first messages within the horizon, and the
+            number of them that found their session expired.
+        decisions: the decisions of the policy, in order.
+        control_seconds: the extra time that the control group would be kept empty, which is in
+            no score.
+        delays: the delays of the first messages in seconds, ascending.
+        sums: the running sums of `delays`.
     """
 
     horizon: timedelta
@@ -81,7 +94,7 @@ class Replayed:
     sums: Sequence[float] = ()
 
     def fixed(self, ttl: timedelta) -> Score:
-        """Return what a fixed TTL would have done."""
+        """Return the result of a fixed TTL on the same history."""
         seconds = ttl.total_seconds()
         in_time = bisect_left(self.delays, seconds)
         within = bisect_right(self.delays, self.horizon.total_seconds())
@@ -91,19 +104,22 @@ class Replayed:
         return Score(sessions, within, soft, len(self.delays) - within, empty)
 
     def oracle(self, soft: float) -> timedelta:
-        """Return the shortest fixed TTL that would have met the target: known afterwards."""
+        """Return the shortest fixed TTL that would have met the soft target on this history.
+
+        Nobody can know it in advance; it shows how far a policy is from the best.
+        """
         within = bisect_right(self.delays, self.horizon.total_seconds())
         if not within:
             return timedelta(0)
         last = self.delays[max(0, ceil((1 - soft) * within - 1e-9) - 1)]
-        # Just after that message: one at the deadline itself has missed it.
+        # A message at the deadline itself comes too late, so the TTL is longer by the least step.
         return timedelta(seconds=last) + timedelta(microseconds=1)
 
 
 def replay(
-    history: Iterable[Arrival], targets: Targets, progress: Progress = lambda _: None
+    history: Iterable[Arrival], targets: Targets, progress: OnProgress = lambda _: None
 ) -> Replayed:
-    """Replay a history that is in the order of creation."""
+    """Replay a history that is in the order of creation, and return the results."""
     run = _Run(targets)
     began: float | None = None
     for number, arrival in enumerate(history):
@@ -116,7 +132,7 @@ def replay(
 
 
 class _Run:
-    """The policy in the middle of a history."""
+    """The state of a replay."""
 
     def __init__(self, targets: Targets) -> None:
         self.targets = targets
@@ -124,7 +140,7 @@ class _Run:
         self._result = Replayed(targets.horizon)
         self._horizon = targets.horizon.total_seconds()
         self._cap = targets.cap.total_seconds()
-        self._standing: dict[Scope, Decision] = {}
+        self._in_force: dict[Scope, Decision] = {}
         self._segments: set[str] = set()
         self._days: dict[Scope, dict[date, _Day]] = defaultdict(dict)
         self._of_user: dict[tuple[str, int], int] = defaultdict(int)
@@ -137,7 +153,7 @@ class _Run:
         self._today: date | None = None
 
     def add(self, arrival: Arrival, *, in_control: bool) -> None:
-        """Let a session arrive, and say something when it will."""
+        """Create a session, and count what becomes of it under the TTL in force."""
         _, delay, user, segment = arrival
         segment = self._known(segment)
         ttl = self._ttl(segment)
@@ -161,7 +177,7 @@ class _Run:
         self._observe(arrival, segment, heard=heard, in_control=in_control, user=user)
 
     def advance(self, until: float) -> None:
-        """Make the round of each hour that has begun by `until`."""
+        """Make the round of each hour that begins up to `until`, in seconds since the epoch."""
         hour = int(until // _HOUR) * _HOUR
         first = hour if self.next_round == float("-inf") else int(self.next_round)
         for moment in range(first, hour + 1, _HOUR):
@@ -169,7 +185,7 @@ class _Run:
         self.next_round = hour + _HOUR
 
     def end(self) -> Replayed:
-        """Return what came of it."""
+        """Return the results."""
         self._result.delays = array("d", sorted(self._result.delays))
         self._result.sums = list(accumulate(self._result.delays))
         return self._result
@@ -204,16 +220,16 @@ class _Run:
         if self._date != self._today:
             self._today = self._date
             self._of_user.clear()
-            decisions += daily(self._cohorts(now), self._standing, self.targets, now)
-            self._standing |= {decision.scope: decision for decision in decisions}
+            decisions += daily(self._cohorts(now), self._in_force, self.targets, now)
+            self._in_force |= {decision.scope: decision for decision in decisions}
         recent = self._recent_ages(moment)
-        decisions += hourly(recent, self._standing, self.targets, now)
+        decisions += hourly(recent, self._in_force, self.targets, now)
         if decisions:
             self._follow(decisions, now)
 
     def _follow(self, decisions: Sequence[Decision], now: datetime) -> None:
         self._result.decisions += decisions
-        self._standing |= {decision.scope: decision for decision in decisions}
+        self._in_force |= {decision.scope: decision for decision in decisions}
         self._ttls.clear()
         ttl = timedelta(seconds=self._ttl(NO_SEGMENT))
         if self._result.ttls[-1][1] != ttl:
@@ -233,12 +249,12 @@ class _Run:
         return cohorts
 
     def _recent_ages(self, moment: int) -> dict[Scope, Histogram]:
-        oldest = moment - GUARD_REACH.total_seconds()
+        oldest = moment - GUARD_MAX_AGE.total_seconds()
         ages: dict[Scope, Histogram] = {}
         for scope, recent in self._recent.items():
             while recent and recent[0][0] <= oldest:
                 recent.popleft()
-            if len(recent) >= GUARD_LEAST:
+            if len(recent) >= GUARD_MIN_MESSAGES:
                 ages[scope] = Histogram.of(bucket for _, bucket in recent)
         return ages
 
@@ -253,13 +269,15 @@ class _Run:
     def _ttl(self, segment: str) -> float:
         ttl = self._ttls.get(segment)
         if ttl is None:
-            found = ttl_of(Scope(APP, segment), self._standing, self.targets.default)
+            found = ttl_of(Scope(APP, segment), self._in_force, self.targets.default)
             ttl = self._ttls[segment] = found.total_seconds()
         return ttl
 
 
 @dataclass(slots=True)
 class _Day:
+    """The cohort of a day in the making."""
+
     used: list[int] = field(default_factory=lambda: [0] * BUCKETS)
     control: list[int] = field(default_factory=lambda: [0] * BUCKETS)
     unused: int = 0

@@ -1,4 +1,4 @@
-"""What a replay has shown: as a table, as JSON, as a plot."""
+"""The results of a replay as a table, as JSON and as a plot."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lapse.ttl.simulation.replay import Replayed, Score
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One policy: its key in JSON, its name, what it did, and its TTL over time."""
+class PolicyRow:
+    """One policy of the comparison: its key in JSON, its name, its result, its TTLs over time."""
 
     key: str
     name: str
@@ -26,50 +26,52 @@ class Line:
     ttls: Sequence[timedelta]
 
 
-def lines(replayed: Replayed, targets: Targets, fixed: Sequence[timedelta]) -> list[Line]:
-    """Return the policies to compare: the adaptive one, fixed ones, the oracle."""
+def policy_rows(
+    replayed: Replayed, targets: Targets, fixed: Sequence[timedelta]
+) -> list[PolicyRow]:
+    """Return the policies to compare: the adaptive one, the fixed ones and the oracle."""
     learnt = [ttl for _, ttl in replayed.ttls] or [targets.default]
-    found = [Line("adaptive", "adaptive", replayed.adaptive, learnt)]
+    found = [PolicyRow("adaptive", "adaptive", replayed.adaptive, learnt)]
     for number, ttl in enumerate(fixed):
         name = f"fixed {minutes_of(ttl):g} min"
         key = "fixed" if number == 0 else name.replace(" ", "_")
-        found.append(Line(key, name, replayed.fixed(ttl), [ttl]))
+        found.append(PolicyRow(key, name, replayed.fixed(ttl), [ttl]))
     best = replayed.oracle(targets.soft)
-    return [*found, Line("oracle", "oracle", replayed.fixed(best), [best])]
+    return [*found, PolicyRow("oracle", "oracle", replayed.fixed(best), [best])]
 
 
-def as_table(found: Sequence[Line]) -> Table:
-    """Return the policies side by side."""
+def as_table(found: Sequence[PolicyRow]) -> Table:
+    """Return a table with a row for each policy."""
     table = Table("policy", "soft misses", "hard misses", "empty session-hours", "TTL, min")
     for column in table.columns[1:]:
         column.justify = "right"
-    for line in found:
+    for row in found:
         table.add_row(
-            line.name,
-            f"{line.score.soft_miss_rate:.2%}",
-            f"{line.score.hard_miss_rate:.2%}",
-            f"{line.score.empty_session_hours:,.1f}",
-            _over_time(line.ttls),
+            row.name,
+            f"{row.score.soft_miss_rate:.2%}",
+            f"{row.score.hard_miss_rate:.2%}",
+            f"{row.score.empty_session_hours:,.1f}",
+            _over_time(row.ttls),
         )
     return table
 
 
-def as_document(replayed: Replayed, targets: Targets, found: Sequence[Line]) -> dict[str, Any]:
-    """Return it all as JSON has it."""
+def as_document(replayed: Replayed, targets: Targets, found: Sequence[PolicyRow]) -> dict[str, Any]:
+    """Return the results for JSON: shares, seconds and minutes as numbers, times in ISO 8601."""
     return {
         "sessions": replayed.adaptive.sessions,
         "targets": targets.as_document(),
         "policies": {
-            line.key: {
-                "soft_miss_rate": line.score.soft_miss_rate,
-                "hard_miss_rate": line.score.hard_miss_rate,
-                "empty_session_hours": line.score.empty_session_hours,
-                "first_messages": line.score.within,
-                "soft_misses": line.score.soft,
-                "hard_misses": line.score.hard,
-                "ttl_minutes": line.ttls[-1] / timedelta(minutes=1),
+            row.key: {
+                "soft_miss_rate": row.score.soft_miss_rate,
+                "hard_miss_rate": row.score.hard_miss_rate,
+                "empty_session_hours": row.score.empty_session_hours,
+                "first_messages": row.score.within,
+                "soft_misses": row.score.soft,
+                "hard_misses": row.score.hard,
+                "ttl_minutes": row.ttls[-1] / timedelta(minutes=1),
             }
-            for line in found
+            for row in found
         },
         "control_group_empty_session_hours": replayed.control_seconds / 3600,
         "alarms": sum(decision.reason is Reason.RAISED for decision in replayed.decisions),
@@ -80,8 +82,8 @@ def as_document(replayed: Replayed, targets: Targets, found: Sequence[Line]) -> 
     }
 
 
-def draw(replayed: Replayed, targets: Targets, found: Sequence[Line], path: Path) -> None:
-    """Write a plot of the TTL and of the soft misses over time."""
+def draw(replayed: Replayed, targets: Targets, found: Sequence[PolicyRow], path: Path) -> None:
+    """Write a PNG plot of the TTL and of the weekly soft misses over time."""
     with figure(path, rows=2) as (upper, lower):
         for axes in (upper, lower):
             axes.tick_params(axis="x", labelrotation=30, labelsize=7)
@@ -95,9 +97,9 @@ def draw(replayed: Replayed, targets: Targets, found: Sequence[Line], path: Path
             where="post",
             label="adaptive",
         )
-        for line in found[1:]:
-            style = "--" if line.key == "oracle" else ":"
-            upper.axhline(line.ttls[-1] / timedelta(minutes=1), ls=style, lw=1, label=line.name)
+        for row in found[1:]:
+            style = "--" if row.key == "oracle" else ":"
+            upper.axhline(row.ttls[-1] / timedelta(minutes=1), ls=style, lw=1, label=row.name)
         upper.set_yscale("log")
         upper.set_ylabel("TTL, minutes")
         upper.legend(fontsize=7, loc="upper right")

@@ -1,4 +1,4 @@
-"""Histories of sessions: read from CSV or Parquet, or drawn from what a store has observed."""
+"""Histories of sessions: from CSV or Parquet files, or from a store's observations."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ from lapse.ttl import Outcome, Scope
 from lapse.ttl.observed import Count
 
 NEVER: Final = math.inf
+"""The delay of a session without a message."""
+
 _COLUMNS: Final = ("created_at", "first_message_delay_seconds")
 _DAY_SECONDS: Final = 86_400
 _YEAR_10000: Final = 253_402_300_800
 
 
 class Arrival(NamedTuple):
-    """One session: when it was created, and how long after that its first message came.
+    """One session of a history.
 
-    Both are in seconds, the moment from the epoch; the delay is NEVER where none came.
+    Attributes:
+        created: when it was created, in seconds since the epoch.
+        delay: the age at its first message in seconds; NEVER if there was none.
+        user: its user; None: a user of its own.
+        segment: its segment; "": none.
     """
 
     created: float
@@ -38,11 +44,11 @@ class Arrival(NamedTuple):
 def read_trace(path: Path) -> list[Arrival]:
     """Read a history from a `.parquet` file, or from CSV, in the order of creation.
 
-    Columns: `created_at` (ISO 8601, UTC where it says nothing, or seconds from the epoch),
-    `first_message_delay_seconds` (empty: never), optionally `user_id` and `segment`.
+    Its columns are `created_at` (ISO 8601, UTC if there is no offset, or seconds since the epoch)
+    and `first_message_delay_seconds` (empty: never), and optionally `user_id` and `segment`.
 
     Raises:
-        InvalidValueError: the file, a column or a value is not as it must be; it says where.
+        InvalidValueError: the file, a column or a value is missing or wrong; the message names it.
     """
     if not path.is_file():
         raise InvalidValueError("trace", f"there is no file {path}")
@@ -63,10 +69,11 @@ def read_trace(path: Path) -> list[Arrival]:
 
 
 def drawn_from(counts: Iterable[Count], horizon: timedelta) -> list[Arrival]:
-    """Return sessions as a store has counted them: ages are spread evenly within their bucket.
+    """Return a history with a store's counts; ages are spread evenly within their bucket.
 
-    What was withdrawn counts as never used. What was refused is among the unused, and is drawn
-    once, with its message.
+    Sessions deleted before any message count as never used. A session that was refused a message
+    is counted as UNUSED, too: it appears once, with a message after the horizon. The same counts
+    give the same history.
     """
     chance = random.Random(0)
     arrivals: list[Arrival] = []
