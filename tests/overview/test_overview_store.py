@@ -163,7 +163,11 @@ async def test_old_counts_are_folded_into_hours_and_very_old_ones_deleted(store)
 
     fine = [(n * 10 * COUNT_INTERVAL, 1) for n in range(4)]
     assert await moments(T0 + INTERVALS_KEPT_FOR) == fine
-    assert await moments(T0 + INTERVALS_KEPT_FOR + 3 * HOUR) == [(0 * HOUR, 2), (HOUR, 1), (2 * HOUR, 1)]
+    assert await moments(T0 + INTERVALS_KEPT_FOR + 3 * HOUR) == [
+        (0 * HOUR, 2),
+        (HOUR, 1),
+        (2 * HOUR, 1),
+    ]
     assert await moments(T0 + HOURS_KEPT_FOR + TICK) == [(HOUR, 1), (2 * HOUR, 1)]
     assert await levels(store) == {("app", Status.WAITING): 4}
 

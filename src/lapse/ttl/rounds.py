@@ -24,7 +24,10 @@ def ttl_of(scope: Scope, in_force: DecisionsInForce, default: timedelta) -> time
 
 
 def daily(
-    cohorts: Mapping[Scope, Sequence[Cohort]], in_force: DecisionsInForce, targets: Targets, now: datetime
+    cohorts: Mapping[Scope, Sequence[Cohort]],
+    in_force: DecisionsInForce,
+    targets: Targets,
+    now: datetime,
 ) -> list[Decision]:
     """Return the daily decision of each scope that has cohorts."""
     return [

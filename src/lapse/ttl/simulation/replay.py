@@ -16,7 +16,7 @@ from lapse.core.ages import BUCKETS, EDGES, Histogram
 from lapse.core.documents import NO_SEGMENT
 from lapse.core.keys import SessionKey
 from lapse.ttl import Cohort, Decision, Scope, Targets
-from lapse.ttl.deciding import GUARD_MIN_MESSAGES, GUARD_MESSAGES, GUARD_MAX_AGE, WINDOW_DAYS
+from lapse.ttl.deciding import GUARD_MAX_AGE, GUARD_MESSAGES, GUARD_MIN_MESSAGES, WINDOW_DAYS
 from lapse.ttl.observed import MOST_PER_USER, MOST_SEGMENTS
 from lapse.ttl.rounds import daily, hourly, ttl_of
 from lapse.ttl.simulation.traces import Arrival
