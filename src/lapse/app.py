@@ -1,8 +1,8 @@
-"""`Lapse`: from settings to a running whole; it owns the order of start and stop.
+"""`Lapse`, the composition root: it makes every part from the settings, and starts and stops all.
 
-Whatever runs Lapse (`lapse serve`, `lapse sweep`, an application of one's own, ADK's registry)
-is put together here and nowhere else. ADK takes seconds to import: nothing here imports it before
-its service is needed.
+What runs Lapse (`lapse serve`, `lapse sweep`, your own application, ADK's registry) is put together
+here and nowhere else. ADK takes seconds to import, so it is not imported before its service is
+needed.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ if TYPE_CHECKING:
 class Lapse:
     """Sessions in a store, and all that works on them, as settings say.
 
-    An asynchronous context manager: entered, it opens the store, sweeps it, learns TTLs, tells
-    other processes of changes, and adopts; left, it stops all of that and closes the store. An
-    application that it was added to enters and leaves it in its lifespan. It runs once at a time,
-    and a SQLite store that was closed stays closed.
+    It is an asynchronous context manager. Entering it opens the store and starts what the settings
+    say: sweeping, learning TTLs, telling other processes of changes, adopting. Leaving it stops all
+    of that and closes the store. An application that it was added to enters and leaves it in its
+    lifespan. It runs once at a time, and a SQLite store that was closed stays closed.
 
     Args:
         store_url: where the sessions live; it wins over the settings.
         settings: by default those of the environment and `.env.local`.
-        notes_artifacts: whether the store notes artifacts for the application of `app`, here or
-            in another process, to delete. Without one, the notes would pile up.
+        notes_artifacts: whether ended sessions go to the outbox of artifacts. It must be False if
+            no application of `app`, here or in another process, empties the outbox.
 
     Raises:
         SettingsError: the settings are wrong.
@@ -74,7 +74,7 @@ class Lapse:
         if store_url:
             settings = settings.model_copy(update={"store_url": store_url})
         self._set_up(settings, notes_artifacts=notes_artifacts)
-        store_from_url(settings.store_url)  # so that a wrong URL is told now, and not at first use
+        store_from_url(settings.store_url)  # a wrong URL raises now, and not at the first use
 
     def _set_up(self, settings: Settings, *, notes_artifacts: bool) -> None:
         if problems := settings.problems():
@@ -88,7 +88,7 @@ class Lapse:
 
     @classmethod
     def _around(cls, service: LapseSessionService, settings: Settings) -> Self:
-        """Return the whole around a service that somebody has made, with its store and policy."""
+        """Return a Lapse around a service that the caller has made, with its store and policy."""
         lapse = cls.__new__(cls)
         lapse._set_up(settings, notes_artifacts=service.store.rules.artifacts)  # noqa: SLF001
         lapse.sessions, lapse.store = service, service.store
@@ -107,25 +107,25 @@ class Lapse:
 
     @cached_property
     def feed(self) -> Feed:
-        """The changes that this process makes."""
+        """The feed of the changes that this process makes."""
         feed = Feed()
         feed.subscribe(log_change)
         return feed
 
     @cached_property
     def policy(self) -> TtlPolicy:
-        """Which TTL new sessions get."""
+        """The policy that says which TTL new sessions get."""
         settings = self.settings
         return TtlPolicy(self.store, self.feed, settings.targets, settings.ttl_policy)
 
     @cached_property
     def sessions(self) -> LapseSessionService:
-        """ADK's session service on the store; what works beside it runs inside the context."""
+        """ADK's session service on the store; work beside it runs while the Lapse is entered."""
         return self._service()
 
     @cached_property
     def sweeper(self) -> Sweeper:
-        """What sweeps the store, where this process does."""
+        """The sweeper of the store; it is started if this process sweeps."""
         return Sweeper(
             self.store,
             self.feed,
@@ -136,17 +136,17 @@ class Lapse:
 
     @cached_property
     def maintenance(self) -> Maintenance:
-        """What keeps the store small, whoever sweeps it."""
+        """The maintenance that keeps the store small; every process runs it."""
         return Maintenance((*maintenance_of(self.store), RunStore(self.store).maintain))
 
     @cached_property
     def watcher(self) -> Watcher:
-        """What tells browsers and other processes of changes."""
+        """The watcher that tells browsers and other processes of changes."""
         return Watcher(self.store, self.feed, self.settings.watch)
 
     @cached_property
     def adopter(self) -> Adopter | None:
-        """What adopts sessions that stock ADK leaves in the store; None: nothing does."""
+        """The adopter of empty sessions that stock ADK leaves in the store; None if it is off."""
         if not self.sweeps or self.settings.adopt is Adopt.OFF:
             return None
         return Adopter(self.store, self.feed, scope=self.settings.adopt, ttl=self.policy.default)
@@ -207,7 +207,7 @@ class Lapse:
     async def __aexit__(self, *_: object) -> None:
         """Stop everything, finish what was begun, and close the store."""
         try:
-            # Together: each waits a little for the step in hand.
+            # All at once, because each waits a little for its step in hand.
             await asyncio.gather(*(work.stop() for work in self._works))
         finally:
             made = self.__dict__.get("sessions")
@@ -226,8 +226,8 @@ class Lapse:
         """Add Lapse to an application that has not started yet; its lifespan runs Lapse.
 
         It gains the lifecycle routes, `/lapse/client.js`, `/livez`, `/readyz`, `/metrics`, the
-        operators' pages at `/lapse/` (closed until a token is set), answers for Lapse's errors, and
-        runs of ADK's that resurrect their session. With agents to run, by ADK's `/run_sse` or by
+        operators' pages at `/lapse/` (closed until a token is set) and answers for Lapse's errors,
+        and its runs by ADK resurrect their session. With agents to run, by ADK's `/run_sse` or by
         `runners`, it also gains `…/run`: runs that outlive their connection.
 
         A server ends the streams of notices by `app.state.lapse_endings` when it stops.
@@ -235,8 +235,8 @@ class Lapse:
         Args:
             app: the application.
             runners: for an application without ADK's own routes, one for each app.
-            artifacts: deletes what the store notes, where its rules say that it does.
-            authentication: how callers are known; by default as the settings say.
+            artifacts: empties the outbox of artifacts, if the store's rules fill it.
+            authentication: how callers are authenticated; by default as the settings say.
             default_app: the app of runs that name none (ADK's ADK_DEFAULT_APP_NAME).
 
         Returns: the runs, to `drain` before the application ends.
@@ -265,18 +265,18 @@ class Lapse:
     ) -> FastAPI:
         """Return the application that `lapse serve` serves; its lifespan runs Lapse.
 
-        Called before `sessions` is used, it lets the store note artifacts for deletion.
+        If it is called before `sessions` is used, ended sessions go to the outbox of artifacts.
 
         Args:
             agents_dir: a folder of ADK agents; None: the bundled demo agent.
             web: whether ADK's developer UI is served, too.
-            host: the address that is listened on.
-            port: the port that is listened on.
+            host: the address on which the server listens.
+            port: the port on which the server listens.
             allow_origins: origins of pages that may call.
             artifact_uri: where artifacts are kept; by default in each agent's folder.
             chat_page: the app that a chat page at `/` talks to; by default the bundled agent.
             admin_port: the port of the operators' pages; by default as the settings say.
-            authentication: how callers are known; by default as the settings say.
+            authentication: how callers are authenticated; by default as the settings say.
         """
         from lapse.adk.agents import default_app
         from lapse.demo import AGENTS_DIR, APP_NAME, is_bundled
@@ -285,7 +285,7 @@ class Lapse:
 
         folder = AGENTS_DIR if agents_dir is None else Path(agents_dir)
         if is_bundled(folder):
-            # The folder is part of the installed package: nothing is written there.
+            # The folder is part of the installed package, so artifacts are not written there.
             artifact_uri, chat_page = artifact_uri or "memory://", chat_page or APP_NAME
         self._notes_artifacts = True
         app, artifacts = adk_app(
@@ -361,12 +361,12 @@ def mount(
 ) -> Runs:
     """Add Lapse to an application, around a service that you have made; see `Lapse.mount`.
 
-    The service brings its store, its TTL and its quotas; at the application's end it is closed.
+    The service brings its store, its TTL and its quotas, and is closed when the application ends.
     All else is as the settings say, by default those of the environment.
     """
     settings = settings or load_settings()
     if "store_url" not in settings.model_fields_set:
-        # For the operators' pages: the default is not where this service keeps sessions.
+        # The operators' pages show the URL, and the default is not where the sessions are.
         settings = settings.model_copy(update={"store_url": ""})
     return Lapse._around(service, settings).mount(  # noqa: SLF001
         app,
@@ -380,21 +380,20 @@ def mount(
 def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
     """Make the session service that a URI of ADK's `--session_service_uri` names.
 
-    `lapse:sqlite:///chats.db` is a store's URL behind the scheme `lapse:`; with nothing behind
-    it the settings name the store. The service sweeps, learns and adopts for itself, from its
-    first write until it is closed. What else ADK passes to a factory, such as `agents_dir`, has
-    no bearing on it.
+    `lapse:sqlite:///chats.db` is the scheme `lapse:` and a store's URL; without a URL the settings
+    name the store. The service sweeps, learns and adopts by itself, from its first write until it
+    is closed. It ignores what else ADK passes to a factory, such as `agents_dir`.
 
     Raises:
-        InvalidValueError: no store has such a URL; or the settings ask for authentication, which
-            ADK's server has no place for.
+        InvalidValueError: no store has such a URL, or the settings ask for authentication, which
+            ADK's own server does not have.
         SettingsError: the settings are wrong.
     """
     lapse = Lapse(uri.removeprefix("lapse:").removeprefix("//"))
     if lapse.settings.auth is not AuthMode.NONE:
         raise InvalidValueError(
             "LAPSE_AUTH",
-            f"is {str(lapse.settings.auth)!r}, and ADK's own server would let everybody in all "
-            "the same; use `lapse serve`, or leave it out here",
+            f"is {str(lapse.settings.auth)!r}, but ADK's own server lets everybody in; "
+            "use `lapse serve`, or do not set it here",
         )
     return lapse._service(beside=lapse._keeping())  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""Every setting, read from the environment and `.env.local`, validated all at once."""
+"""All settings, read from the environment and `.env.local`, and validated together."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Settings(
 
     @property
     def rules(self) -> Rules:
-        """Return what a store is to enforce."""
+        """Return the rules that a store enforces."""
         return replace(super().rules, artifacts=self.artifacts)
 
 
@@ -60,10 +60,10 @@ def setting_names() -> list[str]:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings; `overrides`, by field name, win where they are not None.
+    """Read the settings; `overrides`, by field name, win if they are not None.
 
     Raises:
-        SettingsError: values are wrong, or variables look like settings but are none. It
+        SettingsError: values are wrong, or variables are named like settings but are none. It
             lists every problem.
     """
     problems = [_unknown(name) for name in sorted(_given_names() - set(setting_names()))]
@@ -96,6 +96,6 @@ def _problem(detail: Any) -> str:
     name = name if field is None else str(field.validation_alias)
     error = detail.get("ctx", {}).get("error")
     reason = error.reason if isinstance(error, InvalidValueError) else detail["msg"]
-    # A setting that is not shown is a secret.
+    # A field without `repr` is a secret, whose value is not shown.
     given = f"={detail['input']!r:.60}" if field is None or field.repr else ""
     return f"{name}{given}: {reason[:1].lower()}{reason[1:]}"

@@ -1,1 +1,1 @@
-"""Artifacts of sessions that ended while nobody had spoken to them."""
+"""Deleting the artifacts of sessions that ended before their first message."""

@@ -16,8 +16,8 @@ class OutboxEntry:
 
     Attributes:
         key: the session.
-        ended_at: by the store's clock.
-        attempts: how often it was taken from the outbox, this time included.
+        ended_at: when it ended, by the store's clock.
+        attempts: how often it was taken from the outbox, including this time.
         lives: whether a session of the same key exists again.
     """
 
@@ -28,13 +28,13 @@ class OutboxEntry:
 
 
 class Outbox(Part):
-    """The outbox of a store; the transaction that ends a session writes it there."""
+    """The outbox of a store; the transaction that ends a session writes the session into it."""
 
     @operation()
     def take_outbox(self, limit: int) -> Asking[Sequence[OutboxEntry]]:
         """Take at most `limit` sessions whose artifacts are due to be deleted.
 
-        Each comes again after a growing pause until it is settled, in whatever process.
+        Until it is settled, each is taken again after a growing pause, by any process.
         """
         found = yield from rows("take_outbox", limit=limit)
         return [
@@ -44,5 +44,5 @@ class Outbox(Part):
 
     @operation()
     def settle_outbox(self, entry: OutboxEntry) -> Asking[None]:
-        """Remove an entry whose artifacts are deleted; a no-op if the session ended again."""
+        """Remove a session whose artifacts are deleted; a no-op if another of its key has ended."""
         yield from rows("settle_outbox", entry.key, ended_at=entry.ended_at)

@@ -4,7 +4,7 @@
 -- :ended_at timestamptz
 
 -- name: owe_artifacts
--- A part of the statements that end a session: they have a table `ended`.
+-- A part of the statements that end sessions: their table `ended` has the rows.
 INSERT INTO lapse_artifact_outbox AS o (app_name, user_id, session_id, ended_at, due_at)
 SELECT app_name, user_id, session_id, now, now FROM ended
 WHERE :artifacts AND status <> 'used'
@@ -12,10 +12,10 @@ ON CONFLICT (app_name, user_id, session_id) DO UPDATE
 SET ended_at = excluded.ended_at, due_at = excluded.due_at, attempts = 0
 
 -- name: note_artifacts
--- No-op: what SQLite does here rides in the statements of the transitions.
+-- No-op: owe_artifacts is a part of the statements of the transitions.
 
 -- name: take_outbox
--- Whose artifacts are due to be deleted, none of them due again before the next attempt's time.
+-- Takes sessions whose artifacts are due to be deleted, and sets the time of the next attempt.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 due AS (
   SELECT o.ctid FROM lapse_artifact_outbox AS o

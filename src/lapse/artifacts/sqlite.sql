@@ -10,7 +10,7 @@ ON CONFLICT (app_name, user_id, session_id) DO UPDATE
 SET ended_at = excluded.ended_at, due_at = excluded.due_at, attempts = 0;
 
 -- name: take_outbox
--- Whose artifacts are due to be deleted, none of them due again before the next attempt's time.
+-- Takes sessions whose artifacts are due to be deleted, and sets the time of the next attempt.
 UPDATE lapse_artifact_outbox
 SET attempts = attempts + 1,
   due_at = :now + min(60000000 << min(attempts, 10), 3600000000)

@@ -1,7 +1,7 @@
-"""Artifacts of sessions that ended while nobody had spoken to them: uploads never sent.
+"""Deleting the artifacts of sessions that ended before their first message: uploads never sent.
 
-They are deleted through ADK's artifact service, at least once: the store's outbox, written in
-the transaction that ended the session, keeps each until it is done.
+ADK's artifact service deletes them, at least once: the transaction that ends a session writes it
+into the store's outbox, which keeps it until its artifacts are deleted.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from lapse.store.database import Database
 _AT_ONCE: Final = 50
 _PAUSE: Final = timedelta(seconds=5)
 _TIMEOUT: Final = timedelta(minutes=10)
-"""For the artifacts of _AT_ONCE sessions, wherever they are."""
+"""How long the artifacts of _AT_ONCE sessions may take, wherever they are."""
 
 _MOST_ATTEMPTS: Final = 1000
-"""About six weeks of them; then it is given up, so that the outbox does not grow for ever."""
+"""After so many attempts, in about six weeks, a session is given up: the outbox must not grow for
+ever."""
 
 _OF_THE_USER: Final = "user:"
 
@@ -40,23 +41,24 @@ class ArtifactService(Protocol):
     async def list_artifact_versions(
         self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None
     ) -> list[Any]:
-        """Return the versions of one, each with its `create_time` in seconds."""
+        """Return the versions of an artifact, each with its `create_time` in seconds."""
         ...
 
     async def delete_artifact(
         self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None
     ) -> None:
-        """Delete one with all its versions."""
+        """Delete an artifact with all its versions."""
         ...
 
 
 class ArtifactSweeper:
-    """Deletes what the outbox says.
+    """Deletes the artifacts of the sessions in a store's outbox.
 
     Args:
-        database: whose outbox.
-        artifacts: where the artifacts are.
-        serves: whether they are there for an app; those of others are left to others.
+        database: the store.
+        artifacts: the service that keeps the artifacts.
+        serves: whether the service has an app's artifacts; other processes delete those of
+            other apps.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class ArtifactSweeper:
         self._serves = serves
 
     def running(self) -> Background:
-        """Return the context inside which it works."""
+        """Return the work that deletes artifacts until it is stopped."""
         return Background("deleting artifacts", self.step, timeout=_TIMEOUT)
 
     async def step(self) -> timedelta:
@@ -86,8 +88,8 @@ class ArtifactSweeper:
                 continue
             try:
                 await self._delete(entry)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it comes again
-                # Not its text: that may hold the whole id, in a path.
+            except Exception as error:  # noqa: BLE001 - the session is taken again
+                # Its text is not logged: that may hold the whole id, in a path.
                 _log.warning(
                     "artifacts of session %s… were not deleted (attempt %d), and will be: %s",
                     entry.key.short,
@@ -101,7 +103,7 @@ class ArtifactSweeper:
 
     async def _delete(self, entry: OutboxEntry) -> None:
         if entry.lives or not self._serves(entry.key.app_name):
-            # A new session has the id, and may own what is there.
+            # A new session has the same key, and the artifacts may be its own.
             return
         scope = entry.key._asdict()
         for filename in await self._artifacts.list_artifact_keys(**scope):

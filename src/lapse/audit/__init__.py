@@ -1,1 +1,1 @@
-"""Who changed what by hand."""
+"""The audit log: who changed what by hand."""

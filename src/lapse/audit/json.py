@@ -13,11 +13,11 @@ from lapse.core.clock import iso
 
 _COLUMNS: Final = ("number", "at", "by", "action", "appName", "session", "detail")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet would work out."""
+"""The beginnings of a cell that a spreadsheet takes for a formula."""
 
 
 def act_json(act: Act) -> dict[str, Any]:
-    """Return what somebody did; `session` is the beginning of an id."""
+    """Return an act as JSON; `session` is the beginning of the session's id."""
     return {
         "number": act.number,
         "at": iso(act.at),
@@ -30,12 +30,12 @@ def act_json(act: Act) -> dict[str, Any]:
 
 
 def acts_csv_head() -> str:
-    """Return the first line of acts as CSV."""
+    """Return the line of CSV that names the columns of `act_csv`."""
     return _csv_line(_COLUMNS)
 
 
 def act_csv(act: Act) -> str:
-    """Return what somebody did as a line of CSV, in which a spreadsheet finds no formula."""
+    """Return an act as a line of CSV, in which a spreadsheet finds no formula."""
     number, *rest, detail = act_json(act).values()
     texts = (*rest, json.dumps(detail) if detail else "")
     return _csv_line([str(number), *(_inert(text or "") for text in texts)])

@@ -1,4 +1,4 @@
--- The records of acts, added by the statements of what was done.
+-- The records of acts, added by the statements of the acts themselves.
 --
 -- Types of parameters:
 -- :before_number bigint
@@ -6,7 +6,7 @@
 -- :action, :by text
 
 -- name: audited
--- A part of the statements that change a session, whose row is their table `done`.
+-- A part of the statements that change a session: their table `done` has its row.
 INSERT INTO lapse_audit (at, principal, action, app_name, session, detail)
 SELECT now, :by, :action, app_name, left(session_id, 8), :detail FROM done
 WHERE :by IS NOT NULL;
@@ -24,4 +24,4 @@ WHERE :before_number IS NULL OR number < :before_number
 ORDER BY number DESC LIMIT :newest;
 
 -- name: audit_change
--- No-op: what SQLite does here rides in the statements of the transitions.
+-- No-op: `audited` is a part of the statements of the transitions.

@@ -1,4 +1,4 @@
--- The records of acts, added in the transactions of what was done.
+-- The records of acts, added in the transactions of the acts themselves.
 --
 -- Types of columns:
 -- :at moment

@@ -1,9 +1,9 @@
-"""Who changed what by hand.
+"""The audit log: who changed what by hand.
 
-Records are only ever added: the store refuses to change or delete one. Where a change is asked
-for by somebody (`by` of `Lobby.expire`, `extend`, `amend`, `resurrect` and of
-`Conversations.delete`), its record is written in the transaction of the change, so there is never
-one without the other; a call that changes nothing leaves none.
+Records are only added: the store refuses to change or delete one. If a change names who asks for it
+(`by` of `Lobby.expire`, `extend`, `amend`, `resurrect` and of `Conversations.delete`), its record
+is written in the transaction of the change, so there is never one without the other. A call that
+changes nothing writes no record.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Act:
 
     Attributes:
         number: grows with every record.
-        at: by the store's clock.
+        at: when it was done, by the store's clock.
         by: the principal, such as `ann`, `operator` or `cli:root@host`.
-        action: what was done: a `ChangeKind`, or what else operators do (`swept`, `confirmed`).
-        app_name: the app of the session; None where it was about none.
-        session: the first characters of the session's id; None likewise.
-        detail: what else is worth knowing; no content of a session.
+        action: what was done: a `ChangeKind`, or another act of operators (`swept`, `confirmed`).
+        app_name: the app of the session; None if the act was about no session.
+        session: the first characters of the session's id; None if the act was about no session.
+        detail: more about the act; never the content of a session.
     """
 
     number: int
@@ -42,16 +42,16 @@ class Act:
 
 
 class AuditLog(Part):
-    """What is remembered of acts."""
+    """The records of acts, to which records can only be added."""
 
     @operation()
     def record_act(self, by: str, action: str, detail: Mapping[str, Any]) -> Asking[None]:
-        """Remember an act that is about no session in particular."""
+        """Record an act that is about no session in particular."""
         yield from rows("record_act", **audited(by, action, **detail))
 
     @operation(writes=False)
     def acts(self, *, newest: int, before: int | None = None) -> Asking[Sequence[Act]]:
-        """Return the `newest` records, of those with a number below `before`; newest first."""
+        """Return the `newest` records, newest first; with `before`, of those of a lower number."""
         return [
             Act(
                 number=row["number"],

@@ -1,1 +1,1 @@
-"""How a store is, before anybody works in it."""
+"""Whether a store answers: what `/readyz` and `lapse check` ask."""

@@ -1,4 +1,4 @@
-"""Whether a store can be worked with now; how it is before anybody opens it says `inspect`."""
+"""Whether an open store answers; `Database.inspect` looks at one that is not open."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from lapse.store.operation import Asking, Part, operation, rows
 
 MOST_COUNTED: Final = 100_000
-"""How far a check counts sessions."""
+"""A check counts sessions up to this number."""
 
 
 class HealthStore(Part):
@@ -15,5 +15,5 @@ class HealthStore(Part):
 
     @operation()
     def ping(self) -> Asking[None]:
-        """Return when the store can be read and written."""
+        """Return once the store has taken a transaction that may write."""
         yield from rows("ping")

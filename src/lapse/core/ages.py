@@ -1,8 +1,8 @@
 """Ages in log-spaced buckets, and histograms of them that merge by addition.
 
-The edges do not depend on the horizon, so that counts stay comparable when it changes: the
-rule works on the edges up to it. Edge 0 is zero, edge 1 is 15 s, edge 96 is 24 h, each a good
-9.5 % above the one before. Bucket b holds the ages above edge b, up to and with edge b + 1.
+The edges do not depend on the horizon, so that counts stay comparable when it changes; a decision
+uses the edges up to the horizon. Edge 0 is zero, edge 1 is 15 s, edge 96 is 24 h, and each is about
+9.5 % above the one before. Bucket b holds the ages above edge b, up to and including edge b + 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EDGES: Final = (timedelta(0), *(_FIRST * _RATIO**power for power in range(BUCKET
 
 
 def bucket_of(age: timedelta) -> int:
-    """Return the bucket of an age; what is not above zero counts as the youngest."""
+    """Return the bucket of an age; an age of zero or less is in the first one."""
     return max(0, bisect_left(EDGES, age) - 1)
 
 
@@ -55,8 +55,8 @@ class Histogram:
     def later_than(self, horizon_edge: int) -> tuple[int, ...]:
         """Return for each edge up to `horizon_edge` how many ages are above it.
 
-        Ages above the horizon itself are left out of all: the first number is how many there
-        are within it, the last is 0.
+        Ages above the horizon are not counted: the first number is how many ages are within the
+        horizon, the last is 0.
         """
         within = self.counts[:horizon_edge]
         return (*tuple(accumulate(reversed(within)))[::-1], 0)

@@ -1,6 +1,6 @@
-"""Work that a process does beside its requests, a step at a time, until it is stopped.
+"""Work that a process does beside its requests, one step after another, until it is stopped.
 
-This is the only loop of its kind: whatever works in the background takes its steps here.
+This is the only loop of its kind: all work in the background takes its steps here.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import math
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from lapse.core.errors import LapseError
 
@@ -31,34 +31,45 @@ _STOP_TIMEOUT: Final = timedelta(seconds=1)
 _log = logging.getLogger(__name__)
 
 
-class Work(Protocol):
-    """What works in the background from `start` to `stop`, each called any number of times."""
+class Work(ABC):
+    """Work in the background, from `start` to `stop`.
 
+    Both may be called in any order and any number of times: a start of work that runs, and a stop
+    of work that does not run, do nothing. As an asynchronous context manager it starts and stops.
+    """
+
+    @abstractmethod
     async def start(self) -> None:
-        """Begin."""
-        ...
+        """Start on the running event loop."""
 
+    @abstractmethod
     async def stop(self) -> None:
         """Stop, and return once stopped."""
-        ...
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
 
-class Background:
-    """Takes steps from `start` to `stop`; each returns how long there is nothing to do after it.
+class Background(Work):
+    """Takes steps from `start` to `stop`; each step returns the pause until the next one.
 
     A step that fails, or takes longer than the time-out, is taken again after a growing, jittered
-    pause. One line is logged when failing begins and one when it ends.
+    pause. One line is logged when the failures begin and one when they end.
 
-    `start` and `stop` may be called in any order and any number of times, and on one event loop
-    after another: work whose loop was closed has ended. As a context manager it starts and stops.
+    It may be started on one event loop after another: work whose loop was closed has ended.
 
     Args:
-        name: what the log calls it.
+        name: its name in the log.
         step: one bounded piece of work.
         timeout: how long a step may take.
         first_retry: the pause after the first failure, before jitter; None: a second.
         longest_retry: the longest pause after a failure.
-        within: makes a context that is entered before the first step and left after the last.
+        within: makes a context that is entered before the first step and left after the last; it
+            is entered again after it failed.
         on_fault: called with each failure; it must not fail itself.
     """
 
@@ -85,17 +96,17 @@ class Background:
 
     @property
     def is_running(self) -> bool:
-        """Return whether it has started and not ended yet."""
+        """Return whether it has started and has not ended."""
         return self._run is not None and not self._run.is_over
 
     @property
     def idle(self) -> timedelta:
-        """Return how long ago the last step ended; while there was none, the start."""
+        """Return the time since the last step ended; before the first step, since the start."""
         since = -math.inf if self._run is None else self._run.stepped_at
         return timedelta(seconds=min(time.monotonic() - since, FOREVER.total_seconds()))
 
     async def start(self) -> None:
-        """Begin, on the running event loop; nothing happens where it has begun."""
+        """Start on the running event loop; while it is stopping, wait for its end first."""
         while True:
             with self._guard:
                 run = self._run
@@ -108,9 +119,9 @@ class Background:
             await run.ended()
 
     async def stop(self) -> None:
-        """Stop, and return once stopped; nothing happens where it is not running.
+        """Stop, and return once stopped.
 
-        The step in hand is finished, unless it takes longer than a second: then it is cancelled.
+        The step in hand has a second to finish; then it is cancelled.
         """
         run = self._run
         if run is None:
@@ -118,42 +129,28 @@ class Background:
         run.tell_to_stop()
         if not await run.ended(within=_STOP_TIMEOUT):
             run.cancel()
-            # Nobody can tell whether another loop still runs; this one does.
+            # This event loop runs, so the end will come; another loop may have stopped running.
             await run.ended(within=None if run.is_here else _STOP_TIMEOUT)
         with self._guard:
             if self._run is run:
                 self._run = None
 
     def wake(self, after: timedelta = timedelta(0)) -> None:
-        """Have the next step taken after this time at the latest; callable from any thread.
+        """Take the next step after this time at the latest; callable from any thread.
 
-        During a step it counts for the pause after it. The pause after a failure is kept.
+        A call during a step shortens the pause after it, but never the pause after a failure.
         """
         run = self._run
         if run is not None and not run.is_over:
             run.expect(time.monotonic() + after.total_seconds())
 
     async def first_step(self, *, within: timedelta) -> None:
-        """Return when the first step has been taken, or has failed, or after this time."""
+        """Wait until the first step has been taken or has failed, but no longer than this time."""
         run = self._run
         if run is not None and run.is_here and not run.stepped.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(within.total_seconds()):
                     await run.stepped.wait()
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop."""
-        await self.stop()
 
     async def _work(self, run: _Run) -> None:
         while not run.stopping:
@@ -161,7 +158,7 @@ class Background:
                 async with self._within():
                     while not run.stopping:
                         await self._take(run)
-            except Exception as error:  # noqa: BLE001 - of the context: it is entered again
+            except Exception as error:  # noqa: BLE001 - the context failed: it is entered again
                 await run.sleep(self._failed(run, error), may_wake=False)
 
     async def _take(self, run: _Run) -> None:
@@ -181,7 +178,7 @@ class Background:
         await run.sleep(pause, may_wake=not run.failures)
 
     def _failed(self, run: _Run, error: Exception) -> timedelta:
-        """Say so if it is the first failure, and return for how long to wait after it."""
+        """Log the first of several failures, and return the pause after it."""
         self._on_fault(error)
         run.failures += 1
         if run.failures == 1:
@@ -198,7 +195,7 @@ class Background:
 
 
 class _Run:
-    """What lasts from one start to its end; it belongs to the event loop that it began on."""
+    """The work from one start to its end; it belongs to the event loop that it started on."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -207,31 +204,31 @@ class _Run:
         self.stepped = asyncio.Event()
         self.stepped_at = time.monotonic()
         self.due = math.inf
-        """When somebody expects the next step, at the latest."""
+        """When `wake` wants the next step, at the latest."""
         self.wakes_at = math.inf
-        """When it is going to be taken, if nobody expects it earlier."""
+        """When the present pause ends."""
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._over: Future[None] = Future()
-        self._over.set_running_or_notify_cancel()  # who waits for it cannot cancel it
+        self._over.set_running_or_notify_cancel()  # so that nobody who waits for it can cancel it
 
     def begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Begin to work."""
+        """Start the task; the run is over when it ends."""
         self._task = self.loop.create_task(work, name=name)
         self._task.add_done_callback(lambda _: self._over.set_result(None))
 
     @property
     def is_over(self) -> bool:
-        """Return whether nothing will happen any more."""
+        """Return whether the task has ended, or its event loop is closed."""
         return self._over.done() or self.loop.is_closed()
 
     @property
     def is_here(self) -> bool:
-        """Return whether its event loop is the running one."""
+        """Return whether the caller is on the run's event loop."""
         return asyncio.get_running_loop() is self.loop
 
     async def ended(self, within: timedelta | None = None) -> bool:
-        """Wait for the end, on any event loop; return whether it came within this time."""
+        """Wait for the end, on any event loop; return whether it came in time."""
         if self.is_over:
             return True
         seconds = None if within is None else within.total_seconds()
@@ -239,23 +236,23 @@ class _Run:
         return self.is_over
 
     def tell_to_stop(self) -> None:
-        """Have it end after the step in hand."""
+        """Ask the task to end after the step in hand."""
         self.stopping = True
         self._in_loop(self._woken.set)
 
     def cancel(self) -> None:
-        """Have it end at once."""
+        """Cancel the task, also in the middle of a step."""
         assert self._task is not None
         self._in_loop(self._task.cancel)
 
     def expect(self, moment: float) -> None:
-        """Have the next step taken at a moment, unless it will be earlier."""
+        """Take the next step at this moment of the monotonic clock at the latest."""
         self.due = min(self.due, moment)
         if moment < self.wakes_at:
             self._in_loop(self._woken.set)
 
     async def sleep(self, pause: timedelta, *, may_wake: bool) -> None:
-        """Return after a pause, when it is to stop, or, with `may_wake`, when a step is due."""
+        """Pause; end early if the run is to stop or, with `may_wake`, if a step is due."""
         end = time.monotonic() + pause.total_seconds()
         while not self.stopping:
             self._woken.clear()
@@ -276,5 +273,5 @@ class _Run:
         if here:
             work()
         else:
-            with suppress(RuntimeError):  # closed meanwhile
+            with suppress(RuntimeError):  # the loop was closed meanwhile
                 self.loop.call_soon_threadsafe(work)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """Return this host's time: what a store without a clock of its own goes by."""
+    """Return the host's time, which is the clock of a store that has none of its own."""
     return datetime.now(UTC)
 
 

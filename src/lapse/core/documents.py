@@ -20,10 +20,10 @@ USER_PREFIX: Final = "user:"
 TEMP_PREFIX: Final = "temp:"
 
 LARGEST_METADATA: Final = 16 * 1024
-"""Bytes of a session's metadata, as JSON."""
+"""The maximum of bytes of a session's metadata, as JSON."""
 
 LONGEST_SEGMENT: Final = 32
-"""Characters of the segment that a session's metadata may name."""
+"""The maximum of characters of the segment that a session's metadata may name."""
 
 NO_SEGMENT: Final = ""
 
@@ -34,8 +34,8 @@ def encode(value: object, *, what: str) -> str:
     """Return `value` as JSON text that every store can hold.
 
     Raises:
-        InvalidValueError: it holds NUL, NaN, an infinity or a lone surrogate, which
-            PostgreSQL's JSONB cannot store, or is not JSON at all. `what` names the value.
+        InvalidValueError: the value cannot be written as JSON, or holds NUL, NaN, an infinity or
+            a lone surrogate, which PostgreSQL's JSONB cannot store. `what` names the value.
     """
     try:
         text = json.dumps(value, allow_nan=False)
@@ -47,22 +47,22 @@ def encode(value: object, *, what: str) -> str:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            reason = "must not contain a lone surrogate (half of a character)"
+            reason = "must not contain a lone surrogate (an incomplete UTF-16 character)"
             raise InvalidValueError(what, reason) from error
     return text
 
 
 @lru_cache(maxsize=1024)
 def read_metadata(text: str) -> Mapping[str, Any]:
-    """Read a session's metadata. Most sessions share a few texts, and a reading is shared too."""
+    """Read a session's metadata; equal texts, which most sessions have, share one result."""
     return MappingProxyType(json.loads(text))
 
 
 def check_metadata(metadata: object) -> Mapping[str, Any]:
-    """Return `metadata` when it is an object of at most LARGEST_METADATA bytes.
+    """Return `metadata` if it is an object of at most LARGEST_METADATA bytes.
 
     Raises:
-        InvalidValueError: it is not, or cannot be stored.
+        InvalidValueError: it is not, or it cannot be stored.
     """
     if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
         raise InvalidValueError("metadata", f"must be a JSON object, not {metadata!r:.40}")
@@ -71,16 +71,16 @@ def check_metadata(metadata: object) -> Mapping[str, Any]:
 
 
 def check_metadata_size(text: str) -> None:
-    """Raise InvalidValueError when metadata is over LARGEST_METADATA bytes as JSON."""
+    """Raise InvalidValueError if metadata is over LARGEST_METADATA bytes as JSON."""
     if len(text) > LARGEST_METADATA:
         reason = f"must be at most {LARGEST_METADATA} bytes of JSON, not {len(text)}"
         raise InvalidValueError("metadata", reason)
 
 
 def segment_of(metadata: Mapping[str, Any]) -> str:
-    """Return the segment that a session's creator has given it.
+    """Return the segment that a session's metadata names.
 
-    NO_SEGMENT where `metadata.segment` is no text of 1 to LONGEST_SEGMENT characters.
+    It is NO_SEGMENT if `metadata.segment` is not a text of 1 to LONGEST_SEGMENT characters.
     """
     label = metadata.get("segment")
     if isinstance(label, str) and len(label) <= LONGEST_SEGMENT:
@@ -90,7 +90,7 @@ def segment_of(metadata: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StateDelta:
-    """A change of state, by scope, its keys without their prefixes. Each is JSON-safe."""
+    """A change of state by scope: keys without their prefixes, values that JSON can hold."""
 
     app: Mapping[str, Any] = field(default_factory=dict)
     user: Mapping[str, Any] = field(default_factory=dict)

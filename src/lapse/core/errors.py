@@ -55,7 +55,7 @@ class StoreUnavailableError(LapseError):
 
 
 class OutcomeUnknownError(StoreUnavailableError):
-    """The store broke off before it could say whether it did it; repeating is safe."""
+    """The store broke off, and may or may not have carried out the operation; repeating is safe."""
 
 
 class StoreRefusedError(LapseError):
@@ -63,7 +63,7 @@ class StoreRefusedError(LapseError):
 
 
 class NotWithThisStoreError(LapseError):
-    """The store has no part that does this; `statement` names what it lacks."""
+    """The store does not offer this operation; `statement` is the name of a statement it lacks."""
 
     def __init__(self, statement: str) -> None:
         super().__init__(f"not with this store: it has no statement {statement!r}")
@@ -79,17 +79,17 @@ class RunInFlightError(LapseError):
 
 
 class TooManyRunsError(LapseError):
-    """There are as many runs as the limits allow; one may be begun when another has ended."""
+    """As many runs as the limits allow are in flight; another may begin when one has ended."""
 
 
 class TooManyCreatesError(LapseError, ValueError):
     """As many sessions were created lately as the quotas allow.
 
-    A ValueError, because ADK's routes log every other error as a fault of their own, with its
-    traceback: who floods them would flood the log.
+    It is a ValueError, because ADK's routes log every other error as a fault of their own, with a
+    traceback: a flood of requests would flood the log.
 
     Attributes:
-        retry_after: when another may be created.
+        retry_after: how long to wait before another session may be created.
     """
 
     def __init__(self, reason: str, *, retry_after: timedelta) -> None:
@@ -98,7 +98,7 @@ class TooManyCreatesError(LapseError, ValueError):
 
 
 class NoSuchRunError(LapseError, LookupError):
-    """The session has no such run, or the run is forgotten."""
+    """The session has no such run, or its record is deleted already."""
 
 
 class ShuttingDownError(LapseError):
@@ -106,4 +106,4 @@ class ShuttingDownError(LapseError):
 
 
 class TooManyStreamsError(LapseError):
-    """A session, or a user, is watched by as many streams as are allowed."""
+    """A session or a user has as many open streams as are allowed."""

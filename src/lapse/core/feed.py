@@ -1,4 +1,4 @@
-"""The feed of changes: what the stores did goes from here to logs, metrics and browsers."""
+"""The feed of changes, from which logs, metrics and notices learn what happened to sessions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 class Feed:
     """Hands every change to every consumer, in the order the changes were published.
 
-    Consumers run on the publisher's thread and must not block. One that fails is reported and
+    Consumers run on the publisher's thread and must not block. The failure of one is logged and
     disturbs neither the publisher nor the others.
     """
 
@@ -32,7 +32,7 @@ class Feed:
         return unsubscribe
 
     def publish(self, changes: Iterable[Change]) -> None:
-        """Hand over changes that are committed."""
+        """Hand committed changes to every consumer, one change after the other."""
         for change in changes:
             for consumer in self._consumers:
                 try:

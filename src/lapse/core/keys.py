@@ -10,13 +10,13 @@ from zlib import crc32
 from lapse.core.errors import InvalidValueError
 
 LONGEST_ID: Final = 128
-"""Characters of an app name, a user id or a session id: the width of ADK's columns."""
+"""The maximum of characters of an app name, a user id or a session id, as in ADK's columns."""
 
 SHOWN_ID: Final = 8
-"""Characters of a session id that a log may carry."""
+"""How many characters of a session id a log may show."""
 
 EVALUATION_PREFIXES: Final = ("adk-eval-session-", "___eval___session___")
-"""How the ids of sessions begin that ADK's evaluation makes."""
+"""The prefixes of the session ids that ADK's evaluation makes."""
 
 
 _CONTROL_PER_CENT: Final = 1
@@ -31,25 +31,25 @@ class SessionKey(NamedTuple):
 
     @property
     def short(self) -> str:
-        """Return as much of the session id as a log may carry."""
+        """Return the beginning of the session id, as much as a log may show."""
         return self.session_id[:SHOWN_ID]
 
     @property
     def digest(self) -> str:
-        """Return what names it, to who knows the key, where the key must not be shown."""
+        """Return a digest that names the session where its key must not be shown."""
         return blake2b("\0".join(self).encode(), digest_size=8).hexdigest()
 
     @property
     def in_control_group(self) -> bool:
-        """Return whether its session is in the TTL's control group: one in a hundred, by its id.
+        """Return whether the session is in the TTL's control group: one in a hundred, by its id.
 
-        What is learnt from these is not shaped by what was learnt before; see `lapse.ttl`.
+        Earlier decisions do not shape what is learnt from the control group; see `lapse.ttl`.
         """
         return crc32(self.session_id.encode()) % 100 < _CONTROL_PER_CENT
 
 
 def check_key(key: SessionKey) -> SessionKey:
-    """Return the key when every store can hold it.
+    """Return the key if every store can hold it.
 
     Raises:
         InvalidValueError: a part is empty, over LONGEST_ID characters, or holds NUL or a
@@ -69,11 +69,11 @@ def check_key(key: SessionKey) -> SessionKey:
 
 
 def check_new_key(key: SessionKey) -> SessionKey:
-    """Return the key when a session may be created under it.
+    """Return the key if a session may be created under it.
 
     Raises:
-        InvalidValueError: no store could hold it, or a part would be trouble in a log, a path
-            or a file's name: it holds a control character, or is `.` or `..`.
+        InvalidValueError: a store could not hold the key, or a part is unsafe in a log, a path or
+            a file's name: it holds a control character, or is `.` or `..`.
     """
     for field, value in zip(("app name", "user id", "session id"), check_key(key), strict=True):
         if unseen := unseen_in(value):
@@ -84,7 +84,7 @@ def check_new_key(key: SessionKey) -> SessionKey:
 
 
 def unseen_in(text: str) -> str:
-    """Name the first character that moves a cursor or ends a line; empty: there is none."""
+    """Name the first control character, line end or lone surrogate; empty if there is none."""
     if text.isprintable():
         return ""
     for character in text:
@@ -92,7 +92,7 @@ def unseen_in(text: str) -> str:
             case "Cc" | "Zl" | "Zp":
                 return f"the control character {character!a}"
             case "Cs":
-                return "a lone surrogate (half of a character)"
+                return "a lone surrogate (an incomplete UTF-16 character)"
     return ""
 
 

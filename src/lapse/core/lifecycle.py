@@ -18,11 +18,11 @@ DEFAULT_HORIZON: Final = timedelta(hours=24)
 LONGEST_HORIZON: Final = timedelta(days=366)
 
 SHORTEST_RESTORE: Final = timedelta(hours=1)
-"""However old a session is when it expires, its owner has this long to come back for it."""
+"""An expired session is restorable for at least this long, however old it is."""
 
 HELD_EVENTS: Final = 64
 HELD_BYTES: Final = 256 * 1024
-"""More held events than this, or more bytes of them, count as use."""
+"""A waiting session with more held events than this, or more bytes of them, counts as used."""
 
 
 class Status(StrEnum):
@@ -47,8 +47,8 @@ class Rules:
             Zero: nothing is restorable, and a session is deleted at its deadline.
         enforced: False while clean-up is switched off: deadlines are recorded, but nothing
             expires and nothing is hidden.
-        artifacts: note the sessions that end while nobody has spoken to them in an outbox,
-            for whoever deletes their artifacts.
+        artifacts: write each session that ends before its first message into an outbox, for a
+            server that deletes its artifacts.
     """
 
     horizon: timedelta = DEFAULT_HORIZON
@@ -71,10 +71,10 @@ class Rules:
         return max(created_at + self.horizon, expired_at + SHORTEST_RESTORE)
 
     def as_it_reads(self, record: Lifecycle, now: datetime) -> Lifecycle:
-        """Return a lobby row's record as it reads at a moment, swept by then or not.
+        """Return a lobby row's record as it reads at a moment, whether it was swept or not.
 
-        Past its deadline a waiting session reads as expired; the sweep that will meet it
-        counts the hour to come back from then, so it is counted from now.
+        A waiting session past its deadline reads as expired. The sweep that will expire it counts
+        SHORTEST_RESTORE from its own time, so here that is counted from `now`.
         """
         if record.status is not Status.WAITING or record.expires_at is None:
             return record
@@ -89,7 +89,7 @@ class Rules:
         )
 
     def still_stands(self, record: Lifecycle, now: datetime) -> bool:
-        """Return False for an expired record past restoring, purged by then or not."""
+        """Return whether a session still exists: an expired one does while it is restorable."""
         if record.status is not Status.EXPIRED or not self.enforced:
             return True
         return record.restorable_until is not None and now < record.restorable_until
@@ -97,7 +97,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """The record of a session's life, as it stands.
+    """The record of a session's life.
 
     All times are aware and in UTC. `ttl` and `expires_at` are None for sessions that Lapse
     did not create; `expires_at` and `restorable_until` are None for a used session.
@@ -132,9 +132,9 @@ class ChangeKind(StrEnum):
     PURGED = "purged"
     DELETED = "deleted"
     KEPT = "kept"
-    """Its deadline came while ADK's tables already held it: kept, for good."""
+    """Its deadline came while ADK's tables already held it: it counts as used from then on."""
     ADOPTED = "adopted"
-    """ADK's tables held it without a message: it is in the lobby now."""
+    """It moved from ADK's tables, where it had no message, into the lobby."""
 
 
 class Cause(StrEnum):
@@ -147,7 +147,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of a session's life, committed.
+    """One committed change of a session's life.
 
     `record` is the session after the change; for PURGED and DELETED, as it last stood.
     `at` is the moment by the store's clock. `cause` is set for RESURRECTED only.

@@ -31,6 +31,6 @@ def is_message(event: Mapping[str, Any]) -> bool:
 
 
 def awaits_answer(event: Mapping[str, Any]) -> bool:
-    """Return whether somebody is asked to confirm a tool's call, or to answer a long one."""
+    """Return whether an event waits for a confirmation of a tool's call, or for a long call."""
     actions = event.get("actions") or {}
     return bool(actions.get("requested_tool_confirmations") or event.get("long_running_tool_ids"))

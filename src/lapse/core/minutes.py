@@ -16,13 +16,13 @@ def ttl_from_minutes(minutes: object, *, field: str) -> timedelta:
     """Read a TTL given in minutes, decimals allowed.
 
     Raises:
-        InvalidValueError: `minutes` is no number, not finite, or outside
+        InvalidValueError: `minutes` is not a number, not finite, or outside
             SHORTEST_TTL..LONGEST_TTL. The error names `field`.
     """
     if isinstance(minutes, bool) or not isinstance(minutes, int | float):
         raise InvalidValueError(field, f"must be a number of minutes, not {minutes!r:.40}")
     longest = LONGEST_TTL / timedelta(minutes=1)
-    if not 0 < minutes <= longest:  # so for NaN, too, and for an int that no float can hold
+    if not 0 < minutes <= longest:  # refuses NaN, too, and an int that no float can hold
         reason = f"must be above 0 and at most {longest:.0f} minutes (30 days), not {minutes!r:.40}"
         raise InvalidValueError(field, reason)
     ttl = timedelta(minutes=minutes)
@@ -32,6 +32,6 @@ def ttl_from_minutes(minutes: object, *, field: str) -> timedelta:
 
 
 def minutes_of(ttl: timedelta) -> float:
-    """Return a TTL in minutes, as an int where it is whole."""
+    """Return a TTL in minutes, as an int if it is whole."""
     minutes = ttl / timedelta(minutes=1)
     return int(minutes) if minutes.is_integer() else minutes

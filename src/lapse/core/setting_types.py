@@ -1,4 +1,4 @@
-"""What the settings of a slice are, and how each value is read from its text."""
+"""The base of each slice's settings, and the types that read their values from text."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _TINY: Final = 1e-6
 class SliceSettings(BaseSettings):
     """The settings of one slice; `lapse.settings.Settings` is composed of all of them.
 
-    Each field names its environment variable, and its default is the one of the options class
-    that a property of the slice's settings returns.
+    Each field names its environment variable. Its default is that of the options class which a
+    property of the slice's settings returns.
     """
 
     model_config = SettingsConfigDict(
@@ -29,9 +29,9 @@ class SliceSettings(BaseSettings):
     )
 
     def problems(self) -> list[str]:
-        """Return what is wrong with settings that are right by themselves, but not together.
+        """Return what is wrong with settings that are valid alone but not together.
 
-        A slice that checks more adds to what `super().problems()` returns.
+        A slice adds its own problems to those of `super().problems()`.
         """
         return []
 
@@ -50,14 +50,14 @@ def _minutes(value: object) -> object:
 
 
 def _warning(value: object) -> object:
-    """Read minutes, which may be none: no warning."""
+    """Read minutes; 0 means no warning."""
     minutes = _number(value)
     longest = LONGEST_TTL / timedelta(minutes=1)
     if isinstance(minutes, timedelta):
         return minutes
     if isinstance(minutes, bool) or not isinstance(minutes, int | float):
         raise InvalidValueError("minutes", f"must be a number of minutes, not {minutes!r:.40}")
-    if not 0 <= minutes <= longest:  # so for NaN, too
+    if not 0 <= minutes <= longest:  # refuses NaN, too
         raise InvalidValueError("minutes", f"must be 0 to {longest:.0f} minutes, not {minutes!r}")
     return timedelta(minutes=minutes)
 
@@ -89,10 +89,10 @@ def _seconds(value: object, *, zero: bool = False) -> object:
 
 
 def share_from(value: object, *, field: str, whole: bool = False) -> float:
-    """Read a share above 0 and below 1: `0.05` or `5%`. With `whole`, 1 is a share, too.
+    """Read a share above 0 and below 1: `0.05` or `5%`. With `whole`, 1 is allowed, too.
 
     Raises:
-        InvalidValueError: it is none. The error names `field`.
+        InvalidValueError: the value is not a share. The error names `field`.
     """
     text = value.strip() if isinstance(value, str) else value
     if isinstance(text, str) and text.endswith("%"):
@@ -109,7 +109,7 @@ def share_from(value: object, *, field: str, whole: bool = False) -> float:
 
 
 def doubt_of(confidence: float) -> float:
-    """Return what is left of certainty, without the dust of binary fractions."""
+    """Return `1 - confidence`, without the rounding error of binary fractions."""
     return round(1 - confidence, 12)
 
 
@@ -121,7 +121,7 @@ def _share_or_whole(value: object) -> object:
     return share_from(value, field="share", whole=True)
 
 
-def _seconds_or_none_at_all(value: object) -> object:
+def _seconds_or_zero(value: object) -> object:
     return _seconds(value, zero=True)
 
 
@@ -133,9 +133,11 @@ WarningMinutes = Annotated[timedelta, BeforeValidator(_warning)]
 
 Hours = Annotated[timedelta, BeforeValidator(_hours)]
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
-SecondsOrNone = Annotated[timedelta, BeforeValidator(_seconds_or_none_at_all)]
+SecondsOrNone = Annotated[timedelta, BeforeValidator(_seconds_or_zero)]
+"""Seconds, 0 included."""
+
 Limit = Annotated[int | None, Field(ge=0, le=1_000_000)]
-"""How many, at most; 0 for as many as there are, None where it is not set."""
+"""A maximum; 0 means no limit, None means that it is not set."""
 
 Share = Annotated[float, BeforeValidator(_share)]
 ShareOrWhole = Annotated[float, BeforeValidator(_share_or_whole)]

@@ -13,13 +13,14 @@ from lapse.store.database import Database
 _CHANNEL: Final = "lapse_changes"
 
 _TOGETHER: Final = 400
-"""Sessions in one text, which is at most 7,999 bytes long."""
+"""The maximum of sessions in one text, which has at most 7,999 bytes."""
 
 
 class Announcements:
-    """What one replica announces and hears: digests of keys, behind the sender's own name.
+    """Sends announcements to other replicas, and hears theirs.
 
-    Only a hint: an announcement may be lost. On a store that cannot notify, both are no-ops.
+    An announcement holds a random name of its sender and digests of keys. It is a hint and may be
+    lost. On a store that cannot notify, both methods are no-ops.
     """
 
     def __init__(self, database: Database) -> None:

@@ -17,7 +17,7 @@ class NoticeMetrics(Collector):
         self._watcher = watcher
 
     def collect(self) -> Iterable[Metric]:
-        """Return the gauge."""
+        """Return the gauge of open streams."""
         yield GaugeMetricFamily(
             "lapse_streams_open",
             "Streams of notices, in this process.",

@@ -1,8 +1,8 @@
--- What watchers of sessions read.
+-- What the watcher reads.
 
 -- name: records
--- The three arrays hold one key in each position, `position` counts from 0. There is always a row,
--- for the clock.
+-- The three arrays hold one key in each position; `position` counts from 0. There is always a row,
+-- because the caller needs `now`.
 SELECT k.position - 1 AS position, l.*, s.create_time, clock.now
 FROM (SELECT coalesce(:now, clock_timestamp()) AS now) AS clock
 LEFT JOIN unnest(:app_names, :user_ids, :session_ids)

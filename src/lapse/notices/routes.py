@@ -1,4 +1,4 @@
-"""The stream of a session's notices: server-sent events, as the watcher tells them."""
+"""The route that streams a session's notices as server-sent events."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from lapse.notices.watcher import Watcher
 MEDIA_TYPE: Final = "text/event-stream"
 
 _STAYING: Final = "lapse.staying"
-"""Where in a request's scope a stream is left for the outermost layer."""
+"""The key of a request's scope under which a stream is handed to `NoticeStreamMiddleware`."""
 
 _HEARTBEAT: Final = b": heartbeat\n\n"
 _MOST_WAITING: Final = 16
-"""Frames that may wait for a reader."""
+"""A reader is dropped if more frames than this wait for it."""
 
 _MOST_MISSED: Final = 2
-"""Heartbeats that may come while a reader takes nothing."""
+"""A reader is dropped if it takes nothing while this many heartbeats come."""
 
 _RETRY_SECONDS: Final = (2.0, 5.0)
-"""When a browser connects again by itself; at random, so that not all come back at once."""
+"""How long a browser waits until it connects again; random, so that not all come at once."""
 
 _HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would keep the events to itself
+    (b"x-accel-buffering", b"no"),  # otherwise nginx would hold the events back
 )
 
 _log = logging.getLogger(__name__)
 
 
 def notice_routes(service: LapseSessionService, watcher: Watcher) -> APIRouter:
-    """Return `GET …/lifecycle/events`."""
+    """Return a router with `GET …/lifecycle/events`."""
     router = APIRouter(
         prefix="/apps/{app_name}/users/{user_id}/sessions/{session_id}/lifecycle",
         tags=["lifecycle"],
@@ -67,10 +67,10 @@ def notice_routes(service: LapseSessionService, watcher: Watcher) -> APIRouter:
 
 
 class NoticeResponse(Response):
-    """A response that lasts for as long as its session, its reader and this process do.
+    """A stream of notices, which lasts as long as its session, its reader and this process do.
 
-    While nothing happens it is one suspended call, that of the request: what is told is
-    written by a task that lives only as long as there is something to write.
+    While nothing happens, it is one suspended call, that of the request. Notices are written by a
+    task that ends when there is nothing left to write.
     """
 
     media_type = MEDIA_TYPE
@@ -82,7 +82,11 @@ class NoticeResponse(Response):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the head, and stay; TooManyStreamsError before anything is sent."""
+        """Send the head, and stream.
+
+        Raises:
+            TooManyStreamsError: too many streams are open; nothing was sent.
+        """
         self._stream = _Stream()
         self._unwatch = self._watcher.watch(self._key, self._stream, self._known)
         try:
@@ -99,9 +103,9 @@ class NoticeResponse(Response):
             self.leave()
 
     async def stay(self, receive: Receive, send: Send) -> None:
-        """Write what is told until the reader leaves, is too slow, or there is no more.
+        """Write notices until the reader leaves, is too slow, or the stream ends.
 
-        Whoever calls this calls `leave` afterwards.
+        The caller calls `leave` afterwards.
         """
         stream = self._stream
         try:
@@ -117,7 +121,7 @@ class NoticeResponse(Response):
             await stream.close()
 
     def leave(self) -> None:
-        """Be told no more."""
+        """Stop watching the session."""
         self._unwatch()
 
 
@@ -134,7 +138,7 @@ class NoticeStreamMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; stay with it if it turns out to be a stream."""
+        """Pass the request on, and stream if the answer is a stream."""
         is_stream = scope["type"] == "http" and scope["path"].endswith("/lifecycle/events")
         if not is_stream or _STAYING in scope:
             await self._app(scope, receive, send)
@@ -176,7 +180,7 @@ class _Stream:
         self._missed = 0
 
     def open(self, send: Send) -> None:
-        """Begin to write: the head of the response is out, and this task waits for its end."""
+        """Start to write: the head is sent, and the current task waits for the stream's end."""
         task = asyncio.current_task()
         assert task is not None
         self.task = task
@@ -191,7 +195,7 @@ class _Stream:
             await asyncio.wait([self._writing])
 
     def hear(self, notices: Sequence[Notice]) -> None:
-        """Write notices."""
+        """Queue notices; drop the reader if too many frames wait for it."""
         if self._ending:
             return
         self._frames.extend(map(_frame, notices))
@@ -201,7 +205,7 @@ class _Stream:
             self._write_soon()
 
     def beat(self) -> None:
-        """Write a comment, unless the reader has yet to take what came before."""
+        """Queue a heartbeat; if the reader still has frames to take, count it as missed."""
         if self._ending:
             return
         if self._writing is None:
@@ -214,7 +218,7 @@ class _Stream:
             self._drop()
 
     def end(self) -> None:
-        """End the response once everything is written."""
+        """End the response once all frames are written."""
         self._ending = True
         self._write_soon()
 
@@ -238,7 +242,7 @@ class _Stream:
                 self._ended = True
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:
-            # The reader has left; the server tells the response itself.
+            # The reader has left; the server tells `stay`.
             self._frames.clear()
         finally:
             self._writing = None
@@ -249,7 +253,7 @@ def _retry() -> bytes:
 
 
 def _frame(notice: Notice) -> bytes:
-    """Return one event, its data the record and what belongs to the event alone."""
+    """Return a server-sent event: the record and, for EXPIRING, the time left."""
     body: dict[str, Any] = LifecycleBody.of(notice.record, now=notice.at).model_dump(
         mode="json", by_alias=True
     )

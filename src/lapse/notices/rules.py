@@ -1,8 +1,8 @@
-"""What a browser is told about a session, worked out from what it knows and what is so.
+"""Notices: what a browser is told about a session, worked out from what it knows and the record.
 
-A notice is never stored and never queued for those who are away: it is the difference between
-two states of a session. Who knows an older state, from whichever replica, is told what still
-matters of what has happened since.
+A notice is the difference between two states of a session. It is never stored, and never queued for
+a browser that is away: a browser that comes back, to any replica, says which state it knows, and is
+told what has happened since and still matters.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class WatchOptions:
     """How sessions are watched.
 
     Attributes:
-        warn_before: how long before its deadline a session is announced as expiring, but at
-            most half its TTL. Zero: never.
-        heartbeat: how often a stream shows that it lives, and how often all watched sessions
-            are read, for what other processes did.
-        per_session: streams of one session in one process, at most.
-        per_user: streams of one user of an app in one process, at most.
+        warn_before: how long before its deadline a browser is warned, but at most half the
+            session's TTL. Zero: never.
+        heartbeat: the time between two heartbeats of a stream. All watched sessions are read as
+            often, to see what other processes did.
+        per_session: the maximum of streams for one session in one process.
+        per_user: the maximum of streams for one user of an app in one process.
     """
 
     warn_before: timedelta = timedelta(minutes=5)
@@ -48,10 +48,10 @@ class WatchOptions:
 
 
 class NoticeKind(StrEnum):
-    """What is told: the name of the server-sent event."""
+    """The kind of a notice, which is the name of its server-sent event."""
 
     LIFECYCLE = "lifecycle"
-    """How the session stands: on connecting, and when another session has taken its id."""
+    """The session's record: on connecting, and when another session has taken its id."""
 
     EXPIRING = "expiring"
     EXTENDED = "extended"
@@ -61,14 +61,14 @@ class NoticeKind(StrEnum):
     RESURRECTED = "resurrected"
     USED = "used"
     DELETED = "deleted"
-    """It is gone: deleted by its owner, or purged."""
+    """The session is gone: deleted by its owner, or purged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a browser knows of a session; as text it is the id of the events it was sent.
+    """What a browser knows of a session; as text it is the id of the events sent to the browser.
 
-    `warned` tells that it was told of this very deadline that it comes near.
+    `warned` is True if the browser was warned of this deadline.
     """
 
     created_at: datetime
@@ -79,19 +79,19 @@ class Known:
 
     @classmethod
     def of(cls, record: Lifecycle) -> Known:
-        """Return what is known to who is shown a record."""
+        """Return what a browser knows that has been shown this record."""
         return cls(record.created_at, record.status, record.expires_at, record.resurrections)
 
     @property
     def text(self) -> str:
-        """Return it as text without spaces."""
+        """Return the text that `parse` reads; it has no spaces."""
         expires = "" if self.expires_at is None else _micros(self.expires_at)
         status = str(self.status)[0] + ("!" if self.warned else "")
         return f"{status}.{_micros(self.created_at)}.{expires}.{self.resurrections}"
 
     @classmethod
     def parse(cls, text: str) -> Known | None:
-        """Read it from text; None where it is none of ours."""
+        """Read a text that `text` has returned; None if it is another text."""
         try:
             status, created, expires, resurrections = text.split(".")
             return cls(
@@ -107,7 +107,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing to tell: of which record, at which moment, and what is known afterwards."""
+    """One thing to tell a browser, and what the browser knows afterwards.
+
+    `at` is the moment by the store's clock at which `record` was read.
+    """
 
     kind: NoticeKind
     record: Lifecycle
@@ -116,13 +119,13 @@ class Notice:
 
     @property
     def time_left(self) -> timedelta | None:
-        """Return how far ahead the deadline is; None where there is none."""
+        """Return how far ahead the deadline is, at least zero; None if there is none."""
         deadline = self.record.expires_at
         return None if deadline is None else max(timedelta(0), deadline - self.at)
 
 
 def warning_at(record: Lifecycle, before: timedelta) -> datetime | None:
-    """Return when to warn of a deadline: `before` it, but at most half the TTL; zero: never."""
+    """Return when to warn of a deadline: `before` it, but at most half the TTL; None: never."""
     if record.status is not Status.WAITING or not before:
         return None
     if record.expires_at is None or record.ttl is None:
@@ -131,7 +134,7 @@ def warning_at(record: Lifecycle, before: timedelta) -> datetime | None:
 
 
 def next_moment(record: Lifecycle, known: Known, before: timedelta) -> datetime | None:
-    """Return when a session's record is to be looked at again, if nobody changes it."""
+    """Return when a session must be read again, if nobody changes it; None: never."""
     match record.status:
         case Status.WAITING:
             warning = None if known.warned else warning_at(record, before)
@@ -145,7 +148,7 @@ def next_moment(record: Lifecycle, known: Known, before: timedelta) -> datetime 
 def greeting(
     known: Known | None, record: Lifecycle, at: datetime, before: timedelta
 ) -> list[Notice]:
-    """Return what to tell who connects: how things stand, and what happened since `known`."""
+    """Return what to tell a browser that connects: the record, and what happened since `known`."""
     shown = Known.of(record)
     first = Notice(NoticeKind.LIFECYCLE, record, at, known or shown)
     if known is not None and known.created_at == record.created_at:
@@ -154,16 +157,16 @@ def greeting(
 
 
 def news(known: Known, record: Lifecycle, at: datetime, before: timedelta) -> list[Notice]:
-    """Return what to tell who knows an older state of a session, in order."""
+    """Return what to tell a browser that knows an older state of a session, in order."""
     shown = Known.of(record)
     same_deadline = known.expires_at == shown.expires_at
     kinds = _kinds(known, shown)
     shown = replace(shown, warned=known.warned and same_deadline and not kinds)
-    told = [Notice(kind, record, at, shown) for kind in kinds]
+    notices = [Notice(kind, record, at, shown) for kind in kinds]
     warning = None if shown.warned else warning_at(record, before)
     if warning is not None and warning <= at:
-        told.append(Notice(NoticeKind.EXPIRING, record, at, replace(shown, warned=True)))
-    return told
+        notices.append(Notice(NoticeKind.EXPIRING, record, at, replace(shown, warned=True)))
+    return notices
 
 
 def _kinds(known: Known, shown: Known) -> list[NoticeKind]:
@@ -182,7 +185,7 @@ def _kinds(known: Known, shown: Known) -> list[NoticeKind]:
         case Status.EXPIRED, Status.WAITING:
             return [NoticeKind.RESURRECTED]
         case _:
-            # To or from an orphan: adopted, or given back.
+            # The session was adopted, or put back: it was an orphan before, or is one now.
             return [NoticeKind.LIFECYCLE] if known.status != shown.status else []
 
 

@@ -13,7 +13,7 @@ _DEFAULTS: Final = WatchOptions()
 
 
 class NoticeSettings(SliceSettings):
-    """The settings of notices."""
+    """When browsers are warned, and how many streams may be open."""
 
     warn_before: WarningMinutes = Field(
         default=_DEFAULTS.warn_before, validation_alias="LAPSE_WARN_MINUTES"
@@ -30,7 +30,7 @@ class NoticeSettings(SliceSettings):
 
     @property
     def watch(self) -> WatchOptions:
-        """Return how sessions are to be watched."""
+        """Return the options of the watcher."""
         return WatchOptions(
             warn_before=self.warn_before,
             heartbeat=self.heartbeat,

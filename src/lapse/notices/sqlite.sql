@@ -1,8 +1,8 @@
--- What watchers of sessions read.
+-- What the watcher reads.
 
 -- name: records
--- :keys is a JSON array of [app_name, user_id, session_id]; `position` is the place in it.
--- There is always a row, for the clock.
+-- :keys is a JSON array of [app_name, user_id, session_id]; `position` counts from 0. There is
+-- always a row, because the caller needs `now`.
 SELECT k.key AS position, l.*, s.create_time AS create_time
 FROM (SELECT 1)
 LEFT JOIN json_each(:keys) AS k

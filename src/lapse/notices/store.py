@@ -1,4 +1,4 @@
-"""What a watcher of sessions asks of a store."""
+"""What the watcher reads from a store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lapse.store.records import lifecycle_of
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Some sessions at one moment of the store's clock; what is not among `records` is gone."""
+    """Sessions at one moment of the store's clock; a session that is not in `records` is gone."""
 
     at: datetime
     records: Mapping[SessionKey, Lifecycle]
@@ -29,18 +29,18 @@ class NoticeStore(Part):
     def records(self, keys: Collection[SessionKey]) -> Asking[Snapshot]:
         """Return the records of many sessions from one read.
 
-        Only a session that Lapse did not create takes a read of its own: of its events.
+        Only a session that Lapse did not create needs another read, of its events.
         """
-        asked = list(keys)
-        # SQLite walks through one document; PostgreSQL's planner knows how long arrays are.
+        watched = list(keys)
+        # SQLite takes one JSON document. PostgreSQL takes arrays, whose length its planner knows.
         is_sqlite = (yield from dialect()) is Dialect.SQLITE
-        given = {"keys": json.dumps(asked)} if is_sqlite else names_of(asked)
-        read = yield from rows("records", **given)
+        params = {"keys": json.dumps(watched)} if is_sqlite else names_of(watched)
+        read = yield from rows("records", **params)
         now, found = read[0]["now"], dict[SessionKey, Lifecycle]()
         for row in read:
             status, is_stored = row["status"], row["create_time"] is not None
             if is_stored and status != Status.USED:
-                record = yield from read_lifecycle(asked[row["position"]], self.rules)
+                record = yield from read_lifecycle(watched[row["position"]], self.rules)
             elif status is None or (status == Status.USED and not is_stored):
                 continue
             else:

@@ -1,9 +1,9 @@
-"""The watcher: it looks at watched sessions when something may have happened, and tells.
+"""The watcher: it reads watched sessions when something may have happened, and tells browsers.
 
-Whatever wakes it (an instant it knows, a change in this process, word from another replica,
-the heartbeat) only says which sessions to look at. What is told comes from the store: one read
-for all that wait to be looked at, one read at a time, so that no later state comes before an
-earlier one.
+What wakes it (a planned instant, a change in this process, another replica's announcement, the
+heartbeat) only says which sessions to read. What is told comes from the store. One read serves all
+sessions that wait for one, and there is one read at a time, so that a browser never hears of a
+later state before an earlier one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
-from lapse.core.background import FOREVER, Background
+from lapse.core.background import FOREVER, Background, Work
 from lapse.core.errors import TooManyStreamsError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
@@ -31,19 +30,19 @@ from lapse.notices.store import NoticeStore, Snapshot
 from lapse.store.database import Database
 
 _GATHER: Final = timedelta(milliseconds=20)
-"""How long a read waits for others to join it; many deadlines are one read."""
+"""How long a read waits for more sessions, so that many deadlines share one read."""
 
 _ANNOUNCE_GAP: Final = timedelta(milliseconds=50)
-"""Between two announcements to other replicas: many changes are one."""
+"""The shortest time between two announcements, so that many changes share one."""
 
 _TIMEOUT: Final = timedelta(seconds=30)
 _FIRST_RETRY: Final = timedelta(milliseconds=250)
 
 _BEATS_TOGETHER: Final = 50
-"""Streams that get their heartbeat before others have their turn."""
+"""How many streams get their heartbeat before a pause for other work."""
 
 _MOST_STALE: Final = 1000
-"""Instants that need not be looked at any more, kept at most."""
+"""How many outdated instants are kept until they are removed."""
 
 _ANNOUNCED: Final = frozenset(
     {
@@ -54,29 +53,29 @@ _ANNOUNCED: Final = frozenset(
         ChangeKind.DELETED,
     }
 )
-"""What others cannot expect. Deadlines they know themselves."""
+"""The changes that other replicas cannot foresee; deadlines they know themselves."""
 
 _log = logging.getLogger(__name__)
 
 
 class Audience(Protocol):
-    """Who is told about one session; nothing here may block or fail."""
+    """The receiver of one session's notices; its methods neither block nor fail."""
 
     def hear(self, notices: Sequence[Notice]) -> None:
         """Take notices, in order; after DELETED there are no more."""
         ...
 
     def beat(self) -> None:
-        """Show that the stream lives."""
+        """Send a heartbeat."""
         ...
 
     def end(self) -> None:
-        """Finish: the watcher stops."""
+        """End the stream: the session is gone, or the watcher stops."""
         ...
 
 
 class _Watch:
-    """One audience, and what it knows: None until it has been greeted."""
+    """One audience, and what it knows."""
 
     __slots__ = ("audience", "greeted", "known")
 
@@ -87,7 +86,7 @@ class _Watch:
 
 
 class _Session:
-    """One watched session: its watches, its record as last read, and when it is looked at next."""
+    """One watched session: its watches, its record as last read, and when it is read next."""
 
     __slots__ = ("last", "looks_at", "watches")
 
@@ -97,8 +96,8 @@ class _Session:
         self.looks_at: float | None = None
 
 
-class Watcher:
-    """Watches sessions of a store for browsers; inside its context, on one event loop.
+class Watcher(Work):
+    """Watches sessions of a store for browsers, on one event loop, between start and stop.
 
     Args:
         database: where the sessions live.
@@ -137,12 +136,12 @@ class Watcher:
     def watch(
         self, key: SessionKey, audience: Audience, known: Known | None = None
     ) -> Callable[[], None]:
-        """Tell an audience about a session, beginning with how it stands; return what ends it.
+        """Tell an audience about a session, its record first; return a function that ends this.
 
         `known` is what the audience knows from an earlier stream, of any replica.
 
         Raises:
-            TooManyStreamsError: the session, or its user, is watched too often already.
+            TooManyStreamsError: the session or its user has too many streams already.
         """
         user = key[:2]
         session = self._sessions.get(key)
@@ -176,14 +175,14 @@ class Watcher:
         return self._streams.total()
 
     def end(self) -> None:
-        """End every stream, those to come included: the process is about to stop."""
+        """End every stream, also those that come later: the process is about to stop."""
         self._ending = True
         for session in self._sessions.values():
             for watch in session.watches:
                 watch.audience.end()
 
     async def start(self) -> None:
-        """Begin to watch, on the running event loop; nothing happens when it has begun."""
+        """Start to watch, on the running event loop."""
         self._unsubscribe()
         self._loop = asyncio.get_running_loop()
         self._ending = False
@@ -192,25 +191,11 @@ class Watcher:
             await work.start()
 
     async def stop(self) -> None:
-        """End every stream and stop; return once stopped."""
+        """End every stream, stop, and return once stopped."""
         self.end()
         self._unsubscribe()
         works = (self._looking, self._beating, self._announcing)
         await asyncio.gather(*(work.stop() for work in works))
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop."""
-        await self.stop()
 
     def _check_bounds(self, of_session: int, of_user: int) -> None:
         limits = self.options
@@ -225,7 +210,7 @@ class Watcher:
                 f"{limits.per_user} are not allowed; close one first"
             )
 
-    # What says which sessions to look at.
+    # Which sessions to read.
 
     def _look_at(self, keys: Collection[SessionKey]) -> None:
         self._to_look_at.update(key for key in keys if key in self._sessions)
@@ -233,7 +218,7 @@ class Watcher:
             self._looking.wake(_GATHER)
 
     def _notice(self, change: Change) -> None:
-        """Look at a session that this process changed, and let others know of it."""
+        """Read a session that this process changed, and announce it to other replicas."""
         key = change.record.key
         announced = change.kind in _ANNOUNCED
         if self._loop is not None and (announced or key in self._sessions):
@@ -251,8 +236,8 @@ class Watcher:
         self._look_at([self._digests[digest] for digest in digests if digest in self._digests])
 
     async def _beat(self) -> timedelta:
-        """Look at every session, and show every stream's life, once in a heartbeat."""
-        # Sessions that Lapse did not create have no deadline, and are costly to read.
+        """Read every session, and send every stream a heartbeat, once in a heartbeat's time."""
+        # Not sessions that Lapse did not create: they have no deadline, and are costly to read.
         self._look_at(
             [k for k, s in self._sessions.items() if s.last is None or s.last.ttl is not None]
         )
@@ -275,12 +260,12 @@ class Watcher:
             self._announced_at = time.monotonic()
         return FOREVER
 
-    # Looking.
+    # Reading them, and telling.
 
     async def _look(self) -> timedelta:
-        """Read what is to be looked at, tell what is new, and return when to look again."""
+        """Read the sessions that wait for it, tell what is new, and return when to read again."""
         self._take_due()
-        # Who left meanwhile is not looked at.
+        # Sessions that nobody watches any more are not read.
         self._to_look_at.intersection_update(self._sessions)
         keys, self._to_look_at = self._to_look_at, set()
         if keys:
@@ -322,14 +307,14 @@ class Watcher:
     def _tell_one(self, watch: _Watch, record: Lifecycle, snapshot: Snapshot) -> None:
         before = self._warn_before
         if not watch.greeted or watch.known is None:
-            told = greeting(watch.known, record, snapshot.at, before)
+            notices = greeting(watch.known, record, snapshot.at, before)
             watch.greeted = True
         else:
-            told = news(watch.known, record, snapshot.at, before)
-        if told:
-            watch.known = told[-1].known
+            notices = news(watch.known, record, snapshot.at, before)
+        if notices:
+            watch.known = notices[-1].known
             try:
-                watch.audience.hear(told)
+                watch.audience.hear(notices)
             except Exception:  # noqa: BLE001 - one stream's fault is not the others'
                 _log.exception("a stream of notices failed")
 
@@ -348,10 +333,10 @@ class Watcher:
         snapshot: Snapshot,
         asked_at: float,
     ) -> None:
-        """Look at a session again at the next instant at which it changes by itself.
+        """Plan the next read of a session, at the instant at which it next changes by itself.
 
-        The snapshot is not older than the question: counted from there the instant comes a
-        little early, never late, and who looks too early looks again.
+        The snapshot is not older than `asked_at`. An instant that is counted from there comes a
+        little early and never late, and a read that comes too early plans another one.
         """
         known = session.watches[0].known if session.watches else None
         if known is None or not self._store.rules.enforced:

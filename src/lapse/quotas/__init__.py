@@ -1,1 +1,1 @@
-"""How many sessions may be created, and how many may wait."""
+"""Quotas: how many sessions may be created, and how many may wait."""

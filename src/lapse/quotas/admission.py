@@ -1,4 +1,4 @@
-"""Letting sessions be created: each creation's turn, and what it pushes over a quota."""
+"""Creating sessions within quotas: the rate limits before, and the waiting quotas after."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lapse.store.records import EventWindow, Result, SessionRecord
 from lapse.store.sessions import Sessions
 
 _MOST_REMEMBERED: Final = 10_000
-"""Empty buckets that a process knows of, at most: who draws from them is refused unasked."""
+"""The maximum of empty buckets that a process remembers, to refuse creations without the store."""
 
 _WHO: Final = {
     Drawer.USER: "this user has",
@@ -34,16 +34,16 @@ _log = logging.getLogger(__name__)
 
 
 class Admission:
-    """Lets sessions be created in a store, within quotas.
+    """Creates sessions in a store, within quotas.
 
-    Creations of users are counted by the address they come from; those of services, which
-    act for many, are not.
+    A user's creation also counts for the address that it comes from; a service's does not, because
+    a service acts for many users.
 
     Attributes:
         quotas: what is allowed.
-        refused: how many creations were refused in this process, by whose limit.
-        exceeded: how many sessions it expired because of a quota.
-        reused: how many creations came to a session that was there.
+        refused: how many creations this process has refused, by whose limit.
+        exceeded: how many sessions this process has expired because of a quota.
+        reused: how many creations returned a waiting session that existed already.
     """
 
     def __init__(self, database: Database, quotas: Quotas) -> None:
@@ -64,17 +64,18 @@ class Admission:
         metadata: Mapping[str, Any],
         reuse: bool = False,
     ) -> Result[SessionRecord]:
-        """Create a session, and expire what exceeds a quota by it; see `Lobby.create`.
+        """Create a session, and expire the waiting sessions that then exceed a quota.
 
-        With `reuse`, come to a session of the key's user that is as good as the new one.
+        `Lobby.create` describes the arguments. With `reuse`, return a waiting session of the key's
+        user instead, if there is one that is as good as a new one.
 
         Raises:
-            TooManyCreatesError: too many were created lately.
+            TooManyCreatesError: too many sessions were created lately.
             SessionExistsError: a session of this key lives.
         """
-        there = await self._reused(key, ttl, metadata) if reuse else None
-        if there is not None:
-            return there
+        reused = await self._reused(key, ttl, metadata) if reuse else None
+        if reused is not None:
+            return reused
         site = _site()
         await self._draw(key, site)
         created = await self._sessions.create(
@@ -82,17 +83,17 @@ class Admission:
         )
         return Result(created.value, (*created.changes, *await self._expire_excess(key, site)))
 
-    def may_reuse(self, asked: object) -> bool:
-        """Return whether a creation that asks so may come to a session that is there.
+    def may_reuse(self, wish: object) -> bool:
+        """Return whether a creation may return a waiting session; without a wish the quotas say it.
 
         Raises:
-            InvalidValueError: it asks for neither true nor false.
+            InvalidValueError: the wish is neither a boolean nor None.
         """
-        if asked is None:
+        if wish is None:
             return self.quotas.reuse
-        if not isinstance(asked, bool):
-            raise InvalidValueError("reuse", f"must be true or false, not {asked!r:.40}")
-        return asked
+        if not isinstance(wish, bool):
+            raise InvalidValueError("reuse", f"must be true or false, not {wish!r:.40}")
+        return wish
 
     async def _reused(
         self, key: SessionKey, ttl: timedelta, metadata: Mapping[str, Any]
@@ -125,7 +126,7 @@ class Admission:
         )
 
     def _known_refusal(self, buckets: Sequence[Bucket]) -> Draw | None:
-        """Return a refusal that the store gave already and that stands: nobody can refill it."""
+        """Return an earlier refusal of the store for a bucket that is still empty, if any."""
         now = time.monotonic()
         for bucket in buckets:
             left = self._empty_until.get(bucket.name, now) - now
@@ -148,7 +149,7 @@ class Admission:
                 key, site=site, per_user=per_user, per_site=per_site
             )
         except StoreUnavailableError as error:
-            # The session is there; the user's next one makes up for it.
+            # The session is created; the user's next creation expires the excess.
             _log.warning("what exceeds a quota could not be expired: %s", error)
             return ()
         self.exceeded += expired.value

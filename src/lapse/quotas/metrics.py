@@ -1,4 +1,4 @@
-"""What quotas did to creations, as Prometheus reads it."""
+"""Prometheus metrics of quotas."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lapse.quotas.rules import Drawer
 
 
 class QuotaMetrics(Collector):
-    """The counters of one process's admission."""
+    """Counters of creations that were refused or reused, and of sessions over a quota."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
 
     def collect(self) -> Iterable[Metric]:
-        """Return the counters."""
+        """Return the counters of this process."""
         refused = CounterMetricFamily(
             "lapse_creates_refused", "Creations refused, by whose limit.", labels=("limit",)
         )

@@ -1,4 +1,4 @@
--- What keeps the creation of sessions within its quotas.
+-- Rate limits of creations, and the quotas of waiting sessions. lapse_turns holds the buckets.
 --
 -- Types of parameters:
 -- :per_site, :per_user bigint
@@ -7,14 +7,14 @@
 -- :buckets varchar[]
 
 -- name: draw
--- From all buckets, or from none: their rows are locked, in order, before they are looked at.
--- Where one is missing nothing is drawn and no row returned: it is made, and may be asked again.
--- It waits for no disk.
+-- Draws a token from each bucket, or from none. The buckets' rows are locked, in order, before
+-- they are read. If one is missing, it is inserted, nothing is drawn and no row is returned: the
+-- caller asks again. The commit does not wait for the disk.
 WITH clock AS (
   SELECT coalesce(:now, clock_timestamp()) AS now
   FROM set_config('synchronous_commit', 'off', true) AS relaxed
 ),
-asked AS (SELECT * FROM unnest(:buckets, :steps) AS a (bucket, step)),
+wanted AS (SELECT * FROM unnest(:buckets, :steps) AS w (bucket, step)),
 held AS (
   SELECT t.bucket, t.full_at FROM lapse_turns AS t
   WHERE t.bucket = ANY (:buckets) ORDER BY t.bucket
@@ -22,13 +22,13 @@ held AS (
 ),
 made AS (
   INSERT INTO lapse_turns (bucket, full_at)
-  SELECT bucket, now FROM asked, clock
+  SELECT bucket, now FROM wanted, clock
   WHERE bucket NOT IN (SELECT bucket FROM held) ORDER BY bucket
   ON CONFLICT DO NOTHING
 ),
 ahead AS (
-  SELECT bucket, greatest(held.full_at, now) + asked.step AS full_at
-  FROM clock, held JOIN asked USING (bucket)
+  SELECT bucket, greatest(held.full_at, now) + wanted.step AS full_at
+  FROM clock, held JOIN wanted USING (bucket)
   WHERE (SELECT count(*) FROM held) = cardinality(:buckets)
 ),
 worst AS (
@@ -45,9 +45,8 @@ SELECT wait, bucket FROM worst;
 DELETE FROM lapse_turns WHERE full_at <= coalesce(:now, clock_timestamp());
 
 -- name: expire_excess
--- A row that was changed since it was ranked has another address (ctid), and one that somebody
--- holds is being changed: both are let alone. expires_at - ttl is when the session was created
--- or last extended.
+-- A row that was changed after it was ranked has another address (ctid), and a locked row is being
+-- changed: both are left alone. expires_at - ttl is when the session was created or last extended.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 over AS (
   SELECT row_id FROM (

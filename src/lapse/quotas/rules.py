@@ -1,8 +1,8 @@
-"""How much of creating sessions is allowed.
+"""How many sessions may be created, and how many may wait.
 
-A creation takes a token first: it is refused while a bucket that it draws from is empty.
-Afterwards what exceeds the quota of waiting sessions expires, the longest quiet first. That is a
-statement of its own, after the creation: whichever of two creations at once comes last sees both.
+A creation first draws a token from each of its buckets, and is refused if one of them is empty.
+After it, the waiting sessions over a quota expire, those first that were quiet longest. That is a
+statement of its own, so that the later of two creations at once sees both sessions.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Final, NamedTuple
 from lapse.core.errors import InvalidValueError
 
 SPAN: Final = timedelta(minutes=1)
-"""A bucket that is full lets as many through at once as it fills in this time."""
+"""A full bucket holds as many tokens as it gains in this time."""
 
 EXCESS: Final = 500
-"""Sessions over a quota that one creation expires, at most; the next one goes on."""
+"""The maximum of sessions over a quota that one creation expires; the next creation goes on."""
 
 
 class Drawer(StrEnum):
-    """Who draws from a bucket."""
+    """Whose creations draw from a bucket."""
 
     USER = "user"
     ADDRESS = "address"
@@ -31,11 +31,11 @@ class Drawer(StrEnum):
 
 
 class Bucket(NamedTuple):
-    """What creations draw from; full, it holds as many as it gets back in a SPAN.
+    """A bucket of tokens for creations.
 
     Attributes:
-        name: unique; it tells a user and an address by a digest.
-        per_span: how many.
+        name: unique; it holds a digest of the user or the address.
+        per_span: how many tokens it gains in a SPAN, and how many it holds if it is full.
     """
 
     name: str
@@ -43,18 +43,18 @@ class Bucket(NamedTuple):
 
     @classmethod
     def of(cls, drawer: Drawer, whose: str, per_span: int) -> Bucket:
-        """Return the bucket of a user, of an address, or of all."""
+        """Return the bucket of a user or an address; of all users if `whose` is empty."""
         digest = blake2b(whose.encode(), digest_size=8).hexdigest()
         return cls(f"{drawer}:{digest}" if whose else str(drawer), per_span)
 
     @property
     def drawer(self) -> Drawer:
-        """Return who draws from it."""
+        """Return whose creations draw from it."""
         return Drawer(self.name.partition(":")[0])
 
     @property
     def step(self) -> timedelta:
-        """Return how long it takes to get one back."""
+        """Return how long it takes to gain one token."""
         return SPAN / self.per_span
 
 
@@ -62,8 +62,8 @@ class Draw(NamedTuple):
     """The answer to a creation that wants a token from each of its buckets.
 
     Attributes:
-        wait: for how long it is refused; zero when it may go on, and has drawn.
-        bucket: the name of the bucket that takes longest to have one.
+        wait: how long until all buckets have a token; zero: the tokens are drawn.
+        bucket: the name of the bucket that has the longest wait.
     """
 
     wait: timedelta
@@ -72,16 +72,17 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """How much of creating sessions is allowed; None where there is no limit.
+    """How many sessions may be created, and how many may wait; None means no limit.
 
     Attributes:
-        waiting_per_user: waiting sessions of one user, in all apps: anyone may make up an app.
-        waiting_per_address: waiting sessions that one address (of IPv6: one /64) has created.
-        creates_per_user: creations a minute for one user, in all apps.
-        creates_per_address: creations a minute by one address.
-        creates: creations a minute by everybody together.
-        reuse: whether a creation returns an empty session that the user has, if it does not
-            say otherwise.
+        waiting_per_user: waiting sessions of one user in all apps, because clients can make up
+            names of apps.
+        waiting_per_address: waiting sessions created from one address (with IPv6: one /64).
+        creates_per_user: creations per minute for one user in all apps.
+        creates_per_address: creations per minute from one address.
+        creates: creations per minute by all users together.
+        reuse: whether a creation that does not say it returns an empty session of the user, if
+            there is one.
     """
 
     waiting_per_user: int | None = None
@@ -104,11 +105,11 @@ class Quotas:
 
     @property
     def by_address(self) -> bool:
-        """Return whether anything is counted by address."""
+        """Return whether one of the limits counts by address."""
         return self.waiting_per_address is not None or self.creates_per_address is not None
 
     def buckets(self, user_id: str, site: str | None) -> list[Bucket]:
-        """Return what a creation for a user from an address draws from."""
+        """Return the buckets from which a creation for a user and from an address draws."""
         limits = (
             (Drawer.USER, user_id, self.creates_per_user),
             (Drawer.ADDRESS, site, self.creates_per_address),
@@ -128,4 +129,4 @@ USUAL: Final = Quotas(
     creates_per_address=30,
     creates=6000,
 )
-"""What is allowed where users are authenticated and nothing else is set."""
+"""The quotas if users are authenticated and nothing else is set."""

@@ -26,10 +26,10 @@ class QuotaSettings(AuthSettings):
 
     @property
     def quotas(self) -> Quotas:
-        """Return how much of creating sessions is allowed.
+        """Return how many sessions may be created, and how many may wait.
 
-        What is not set is as usual where users are authenticated. Elsewhere anyone may call
-        themselves anything, and it is not limited.
+        A limit that is not set is that of USUAL if users are authenticated. Otherwise there is no
+        limit, because a client can make up its user id.
         """
         usual = Quotas() if self.auth is AuthMode.NONE else USUAL
 

@@ -1,10 +1,10 @@
--- What keeps the creation of sessions within its quotas.
+-- Rate limits of creations, and the quotas of waiting sessions. lapse_turns holds the buckets.
 --
 -- Types of parameters and columns:
 -- :wait, :span duration
 
 -- name: draw
--- From all buckets, or from none.
+-- Draws a token from each bucket, or from none.
 WITH ahead AS (
   SELECT b.value AS bucket,
     max(coalesce(t.full_at, 0), :now) + json_extract(:steps, '$[' || b.key || ']') AS full_at
@@ -25,14 +25,16 @@ ON CONFLICT (bucket) DO UPDATE SET full_at = excluded.full_at;
 DELETE FROM lapse_turns WHERE full_at <= :now;
 
 -- name: quiet_since
--- update_time is ADK's text; expires_at - ttl is when a session was created or last extended.
+-- A part of expire_excess: when a session was created, extended or written to last. update_time is
+-- ADK's text; expires_at - ttl is when the session was created or last extended.
 max(
   expires_at - ttl,
   unixepoch(update_time) * 1000000 + CAST(substr(update_time, 21, 6) AS INTEGER)
 );
 
 -- name: expire_excess
--- The + keeps it from the index of deadlines: it reads the user's and the address's rows alone.
+-- The + in `+expires_at` keeps SQLite from using the index of deadlines, so that it reads only the
+-- rows of the user and of the address.
 WITH over AS (
   SELECT place_id, quiet_since FROM (
     SELECT rowid AS place_id, {quiet_since} AS quiet_since, row_number() OVER (

@@ -1,4 +1,4 @@
-"""What keeps the creation of sessions within its quotas, on every replica."""
+"""The operations of quotas: the limits hold for all replicas together."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lapse.store.operation import Asking, Part, first, operation, rows
 from lapse.store.records import Result, change_of
 
 _TRIES: Final = 10
-"""The first creation of a user makes their bucket; another try is needed where it is forgotten
-at once."""
+"""A user's first creation makes their bucket and tries again; more tries are needed only if the
+bucket is deleted at once."""
 
 
 class QuotaStore(Part):
-    """The buckets of tokens, and the sessions that exceed a quota."""
+    """The buckets of tokens, and the waiting sessions over a quota."""
 
     @operation(flushed=False)
     def draw(self, buckets: Sequence[Bucket]) -> Asking[Draw]:
-        """Draw a token from each of the buckets, or, where one is empty, from none.
+        """Draw a token from each of the buckets, or from none if one is empty.
 
-        What was drawn in the last SPAN may be forgotten in a crash.
+        A crash may undo the draws of the last SPAN.
         """
         for _ in range(_TRIES):
             row = yield from first(
@@ -38,24 +38,24 @@ class QuotaStore(Part):
             )
             if row is not None:
                 return Draw(row["wait"], row["bucket"])
-        raise StoreUnavailableError("buckets are forgotten faster than they are drawn from")
+        raise StoreUnavailableError("the buckets of a rate limit are deleted faster than made")
 
     @operation(flushed=False)
     def forget_buckets(self) -> Asking[None]:
-        """Forget the buckets that are full again."""
+        """Delete the buckets that are full again; a bucket without a row is full."""
         yield from rows("forget_buckets")
 
     @operation()
     def expire_excess(
         self, key: SessionKey, *, site: str | None, per_user: int | None, per_site: int | None
     ) -> Asking[Result[int]]:
-        """Expire waiting sessions of the key's user, in all apps, and of a site, over so many.
+        """Expire the waiting sessions over a quota, of the key's user in all apps and of a site.
 
         The newest stay, counted from their creation, their last extension or their last event,
-        whichever came last. What goes is restorable for SHORTEST_RESTORE: not for as long as
-        what expires at its deadline, or whoever creates without end would fill the store.
-        EXCESS at a time. Returns how many. Nothing while the rules are not enforced, or where
-        nothing is restorable and a brake is set.
+        whichever came last. The others are restorable for SHORTEST_RESTORE only: if they were
+        restorable for the whole horizon, a client that creates without end would fill the store.
+        At most EXCESS expire at a time. The value is their number. It does nothing while the rules
+        are not enforced, or while a brake is set and nothing is restorable.
         """
         found = yield from rows(
             "expire_excess", key, site=site, per_user=per_user, per_site=per_site, limit=EXCESS
@@ -68,10 +68,11 @@ class QuotaStore(Part):
     def reuse_waiting(
         self, key: SessionKey, *, ttl: timedelta, metadata: Mapping[str, Any]
     ) -> Asking[Result[SessionKey | None]]:
-        """Give the newest session that is as good as a new one a fresh TTL, and return its key.
+        """Restart the TTL of the newest session that is as good as a new one; return its key.
 
-        Of the key's user in its app: waiting, with no event and no state of its own, with
-        exactly this metadata, and young enough for the whole TTL. None without one.
+        Such a session is of the key's user and app, is waiting, has no event and no state of its
+        own, has exactly this metadata, and is young enough for the whole TTL. The value is None if
+        there is none.
         """
         row = yield from first("reuse_waiting", key, ttl=ttl, metadata=json.dumps(metadata))
         if row is None:

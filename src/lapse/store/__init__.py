@@ -1,4 +1,4 @@
-"""The stores, by URL."""
+"""The stores of sessions, and the function that makes one from its URL."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lapse.store.options import ConnectionOptions
 def store_from_url(
     url: str, rules: Rules = Rules(), options: ConnectionOptions = ConnectionOptions()
 ) -> Database:
-    """Return the store that a URL names, not opened yet.
+    """Return the store that a URL names; it is not opened yet.
 
     `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:` or
     `postgresql://USER:PASSWORD@HOST/DATABASE`; a driver suffix as SQLAlchemy has it
     (`sqlite+aiosqlite:`, `postgresql+asyncpg:`) is accepted.
 
-    `options` are for a store that is a server.
+    `options` say how to connect to a server; SQLite ignores them.
 
     Raises:
         InvalidValueError: no store has such a URL.
@@ -41,6 +41,6 @@ def store_from_url(
             return PostgresDatabase(url, rules, options)
         case _:
             reason = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
-            # Without "://" all of it is the scheme, a password too.
+            # Without "://" the whole text counts as the scheme, and it may hold a password.
             given = f", not {scheme!r:.40}" if separator else ""
             raise InvalidValueError("store URL", reason + given)

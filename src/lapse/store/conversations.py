@@ -1,7 +1,7 @@
-"""Conversations: sessions as ADK sees them, wherever they live, and what is said in them.
+"""Conversations: the sessions that ADK sees, with their events and their state.
 
-Used sessions live in ADK's own tables. Reading and appending go there, to the lobby, or from one
-into the other, in one transaction; each dialect has its own code for that.
+Waiting sessions live in the lobby, used ones in ADK's own tables. Each dialect has its own code
+for reading and appending in one transaction, whichever of the two holds the session.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Conversations(Part):
     def read(
         self, key: SessionKey, window: EventWindow = EventWindow()
     ) -> Asking[SessionRecord | None]:
-        """Return one session from one snapshot; None where it is unknown or expired."""
+        """Return one session from one snapshot; None if it is unknown or expired."""
         found: SessionRecord | None = yield from native("read", key, window)
         return found
 
@@ -56,9 +56,10 @@ class Conversations(Part):
 
     @operation(writes=False)
     def list_of_all_users(self, app_name: str) -> Asking[Sequence[SessionRecord]]:
-        """Return every user's sessions, as `list` does.
+        """Return the sessions of all users of an app, without events.
 
-        The only read of sessions that names no owner: for those who may see all.
+        Ascending by (update_time, user_id, session_id), from one snapshot. This is the only read
+        of sessions that names no user: it is for callers who may see all of them.
         """
         found: Sequence[SessionRecord] = yield from native(
             "list_of_app", SessionKey(app_name, "", "")
@@ -67,7 +68,7 @@ class Conversations(Part):
 
     @operation(writes=False)
     def user_state(self, app_name: str, user_id: str) -> Asking[dict[str, Any]]:
-        """Return a user's state, its keys without their prefix."""
+        """Return a user's state; its keys have no `user:` prefix."""
         row = yield from first("read_user_state", SessionKey(app_name, user_id, ""))
         return {} if row is None else json.loads(row["state"] or "{}")
 
@@ -75,17 +76,19 @@ class Conversations(Part):
     def append(
         self, key: SessionKey, event: NewEvent, seen: Revision | LastSeen
     ) -> Asking[Result[Appended]]:
-        """Append one event with its change of state.
+        """Append one event and apply its change of state.
 
-        The first message moves the session, with the events held so far, into ADK's tables;
-        where the session had expired and is restorable it is resurrected by it. Any other
-        event of a waiting session is held in the lobby, up to HELD_EVENTS and HELD_BYTES.
-        An event that is stored already, the same to the letter, is not stored again.
+        The first message moves the session, with the events held so far, into ADK's tables. It
+        resurrects the session if that has expired and is restorable. Any other event of a waiting
+        session is held in the lobby, up to HELD_EVENTS and HELD_BYTES; an event beyond these
+        counts as a first message. An event that is stored already with the same data is not
+        stored again.
 
         Raises:
-            NoSuchSessionError: unknown, deleted, or expired and not to be had back.
+            NoSuchSessionError: the session is unknown, deleted or expired.
             OutdatedSessionError: the session changed since `seen`.
             InvalidValueError: another event with this id is stored.
+            OutcomeUnknownError: the store broke off, and the event may be stored.
         """
         appended: Result[Appended] | None = yield from native("append", key, event, seen)
         if appended is not None:
@@ -93,13 +96,14 @@ class Conversations(Part):
         try:
             return Result((yield from self._not_appended(key, event, seen)))
         except StoreUnavailableError as error:
-            # A repeated statement that found nothing to do may have met its own work.
+            # The statement may have been repeated because its first attempt broke off, and found
+            # nothing to do because that attempt was carried out.
             raise OutcomeUnknownError(str(error)) from error
 
     def _not_appended(
         self, key: SessionKey, event: NewEvent, seen: Revision | LastSeen
     ) -> Asking[Appended]:
-        """Say why no place took the event: stored before, gone, or outdated."""
+        """Find out why nothing was appended: the event is stored, the session gone or changed."""
         new = event.record
         row = yield from only("read_appended", key, event_id=new.id, event_data=new.data)
         if not row["is_stored"]:
@@ -109,23 +113,23 @@ class Conversations(Part):
         if row["is_same"] is None:
             raise OutdatedSessionError(f"session {key.short}… was changed since it was read")
         if not row["is_same"]:
-            reason = f"{new.id[:8]}… is another event of this session; give the new one its own"
+            reason = f"{new.id[:8]}… is the id of another event of this session; use a new id"
             raise InvalidValueError("event id", reason)
         stored = Revision(row["update_time"], row["revision"], waiting=not row["is_stored"])
         seen_number = seen.number if isinstance(seen, Revision) else None
-        alone = seen_number is None or stored.number in {seen_number, seen_number + 1}
+        is_next = seen_number is None or stored.number in {seen_number, seen_number + 1}
         is_newest = stored.update_time == new.timestamp
-        return Appended(stored if is_newest and alone else None, repeated=True)
+        return Appended(stored if is_newest and is_next else None, repeated=True)
 
     @operation(together=True)
     def delete(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[None]]:
-        """Delete a session in whatever status, with its events and runs.
+        """Delete a session of any status, with its events and runs.
 
-        No change where there was none, or none that could be had back.
+        There is no change if the session did not exist or was no longer restorable.
         """
         seen = yield from read_lifecycle(key, self.rules)
         yield from rows("observe_withdrawn", key)
-        # The record first: it is the first that an append locks.
+        # The record goes first because an append locks it first, too.
         record = yield from first("delete_record", key)
         session = yield from first("delete_session", key)
         yield from rows("delete_runs", key)
@@ -148,13 +152,13 @@ class Conversations(Part):
     def _deleted(
         self, seen: Lifecycle | None, record: Row | None, session: Row | None
     ) -> Change | None:
-        """Return the change that deleting a session's rows made; None: there was no session."""
+        """Return the change that deleting a session's rows made; None if there was no session."""
         if record is None:
             if seen is None or session is None:
                 return None
             return Change(ChangeKind.DELETED, session["now"], seen)
         rules, last = self.rules, lifecycle_of(record, self.rules)
-        # The record of a used session whose session is gone: others deleted it.
+        # The record can outlive a used session that others deleted from ADK's tables.
         was_gone = last.status is Status.USED and session is None
         if was_gone or not rules.still_stands(last, record["now"]):
             return None

@@ -1,4 +1,4 @@
-"""What a new SQL store implements, and what can be said of one that is not open."""
+"""What a new SQL store implements, and the state of a store that is not open."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """How a store is.
+    """The state of a store.
 
     Attributes:
-        now: its clock.
-        version: its schema's version; 0 where Lapse has created nothing yet.
-        newest: the version that this Lapse brings it up to when it opens it.
-        script: the SQL that `open` would run; empty when the store is ready.
-        missing_indexes: those that its version should have and it has not, or that are invalid.
-        expire: sessions that the next sweep expires, as far as they were counted.
-        purge: expired sessions that the next sweep deletes for good; likewise.
-        used_but_expired: sessions that count as expired although they had a message, which must
-            never be; likewise.
+        now: the store's time.
+        version: the version of its schema; 0 if Lapse has created nothing yet.
+        newest: the version to which this Lapse migrates a store when it opens it.
+        script: the SQL that `open` would run; empty if the store is ready.
+        missing_indexes: the indexes of the schema's version that are missing or invalid.
+        expire: how many sessions the next sweep expires, counted up to a limit.
+        purge: how many expired sessions the next sweep deletes for good, counted up to the limit.
+        used_but_expired: how many sessions are expired although they had a message, counted up to
+            the limit; it must always be 0.
     """
 
     now: datetime
@@ -41,39 +41,40 @@ class Inspection:
 
 
 class Database(Protocol):
-    """A place where sessions live, and its clock.
+    """A database that holds sessions, and its clock.
 
-    What is done there stands in the parts that ask it for named statements (`lapse.store.sessions`
-    and the slices). When an operation returns, its effect is durable; when it raises, nothing was
-    written. Time is the store's own and half-open: live means `now < expires_at`, due means
-    `expires_at <= now`.
+    The operations stand in parts, which ask the database for named statements
+    (`lapse.store.sessions` and the slices). When an operation returns, its effect is durable; when
+    it raises, nothing was written, unless it raises OutcomeUnknownError. Time is the store's own
+    and half-open: a session is live while `now < expires_at` and due once `expires_at <= now`.
     """
 
     @property
     def rules(self) -> Rules:
-        """Return what this store enforces."""
+        """Return the rules that this store enforces."""
         ...
 
     async def open(self) -> None:
         """Connect and bring the schema up to date; a second call does nothing.
 
         Raises:
-            StoreRefusedError: it is foreign, of another version, or cannot be written.
+            StoreRefusedError: its tables are foreign or of another version, or it cannot be
+                written.
         """
         ...
 
     async def close(self) -> None:
-        """Finish what was begun and let go of every resource; a second call does nothing."""
+        """Finish the work in hand and release every resource; a second call does nothing."""
         ...
 
     async def inspect(self, *, most: int = 0) -> Inspection:
-        """Look at the store as it is, and change nothing: not its schema, nor make its file.
+        """Return the state of the store, and change nothing: create no file and no table.
 
-        Sessions are counted up to `most`, which reads the rows of all that are expired; 0 counts
-        none.
+        Sessions are counted up to `most` of each kind, which reads the rows of all expired
+        sessions; 0 counts none.
 
         Raises:
-            StoreRefusedError: it cannot be used as it is: as `open`.
+            StoreRefusedError: `open` would raise it.
         """
         ...
 
@@ -85,32 +86,31 @@ class Database(Protocol):
         flushed: bool = True,
         together: bool = False,
     ) -> T:
-        """Drive an operation to its end and return what it returns; opens the store if need be.
+        """Drive an operation to its end and return its result; open the store if it is not open.
 
-        `asking` begins it, and may be called again: see `lapse.store.operation`, which also says
-        what the options mean.
+        `asking` makes the operation's generator, and may be called more than once:
+        `lapse.store.operation` says why, and what the options mean.
 
         Raises:
             StoreUnavailableError: the store does not answer, nothing is known to have been
                 written, and the operation may be repeated.
-            NotWithThisStoreError: the store has no such statement.
+            NotWithThisStoreError: the store lacks one of the operation's statements.
         """
         ...
 
     def listen(
         self, channel: str, hear: Callable[[str], None]
     ) -> AbstractAsyncContextManager[None]:
-        """Call `hear` with each text that anybody sends to a channel, inside the context.
+        """Call `hear` with each text that is sent to a channel, while the context is entered.
 
-        Only a hint: it may come late or never, where the store, or what stands in between, has no
-        way to tell. Then it is a no-op.
+        A text is a hint: it may come late or never. On a store that cannot notify this is a no-op.
         """
         ...
 
     async def notify(self, channel: str, texts: Iterable[str]) -> None:
-        """Send texts, each of at most 7,999 bytes, to all who listen; a no-op as for `listen`."""
+        """Send texts of at most 7,999 bytes to all listeners; a no-op if the store cannot."""
         ...
 
     def at(self, now: datetime) -> Self:
-        """Return the same store by a clock that stands still: for tests alone."""
+        """Return the same store with its clock stopped at `now`; only for tests."""
         ...

@@ -1,9 +1,9 @@
 """The lobby: where a session lives until its first message.
 
-Each transition is one operation, and on PostgreSQL one statement. What rides in it is asked for by
-name after it (`count`, `audit_change`, `observe_…`, `note_artifacts`): SQLite carries that out
-then, in the same transaction; on PostgreSQL it is a part of the transition's statement, and the
-name a no-op.
+Each transition is one operation, and on PostgreSQL one statement. Statements of other slices ride
+in it (`count`, `audit_change`, `observe_…`, `note_artifacts`), and the operation asks for each by
+name. SQLite then runs that rider in the same transaction; on PostgreSQL the rider is a part of the
+transition's own statement, and its name is a no-op.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ _NOTHING: Final = EventWindow(newest=0)
 class Lobby(Part):
     """Sessions that wait for their first message, and the record of each session's life.
 
-    Whatever reads or changes a session takes its key, and the key holds its owner: a session
-    of somebody else's is one that does not exist.
+    Every operation on a session takes its key, and the key holds its user: another user's session
+    does not exist for it.
 
-    `by` is who asks for a change: when it changes something, that is recorded with it, in the
-    same transaction; see `lapse.audit`.
+    `by` names who asks for a change. If something changes, the audit log records who did it, in
+    the same transaction; see `lapse.audit`.
     """
 
     @operation()
@@ -70,13 +70,13 @@ class Lobby(Part):
     ) -> Asking[Result[SessionRecord]]:
         """Create a waiting session; its app and user state take effect at once.
 
-        An expired session of the same key gives way, restorable or not. `site` tells where it
-        was asked for; it is kept until the first message.
+        It replaces an expired session of the same key, restorable or not. `site` is a digest of
+        the client's address, by which quotas count; it is kept until the first message.
 
         Raises:
             SessionExistsError: a session of this key lives.
-            OutcomeUnknownError: the store broke off, and the session that is there may be
-                another's, or ours and changed since.
+            OutcomeUnknownError: the store broke off, and a session of this key exists that
+                somebody else may have created, or changed since.
         """
         began = time.monotonic()
         before = yield from first("status_before", key)
@@ -125,9 +125,13 @@ class Lobby(Part):
         *,
         since: float,
     ) -> Asking[Result[SessionRecord]]:
-        """Return the session that a broken-off attempt of this very create has made.
+        """Return the session that a broken-off attempt of this same create has made.
 
-        It is untouched, holds what was to be created, and is not older than the attempt.
+        The attempt made it if it is unchanged, has the values that were to be created, and is not
+        older than the attempt.
+
+        Raises:
+            OutcomeUnknownError: there is no such session, or the store does not answer.
         """
         try:
             found: SessionRecord | None = yield from native("read", key, _NOTHING)
@@ -147,12 +151,12 @@ class Lobby(Part):
                 change = Change(ChangeKind.CREATED, record.created_at, record)
                 return Result(session, (change,))
         raise OutcomeUnknownError(
-            f"the connection broke; session {key.short}… is there, and may be another's"
+            f"the connection broke; session {key.short}… exists, and may be of another create"
         )
 
     @operation(writes=False)
     def lifecycle(self, key: SessionKey) -> Asking[Lifecycle | None]:
-        """Return a session's record, of an expired one too; None where it is unknown."""
+        """Return the record of a session, expired or not; None if the session is unknown."""
         return (yield from read_lifecycle(key, self.rules))
 
     @operation()
@@ -164,13 +168,13 @@ class Lobby(Part):
         ttl: timedelta | None = None,
         by: str | None = None,
     ) -> Asking[Result[Lifecycle]]:
-        """Merge metadata by its top-level keys, and give a waiting session a TTL from now.
+        """Set top-level keys of the metadata, and give a waiting session a TTL that starts now.
 
         Raises:
-            NoSuchSessionError: unknown.
-            WrongStatusError: `ttl` for a session that is not waiting, or anything for one
-                that Lapse did not create.
-            InvalidValueError: the metadata would grow over its limit.
+            NoSuchSessionError: the session is unknown.
+            WrongStatusError: `ttl` is given and the session is not waiting, or Lapse did not
+                create the session.
+            InvalidValueError: the metadata would exceed its limit.
         """
         act = audited(by, ChangeKind.AMENDED, **_amendment(metadata, ttl))
         row = yield from first(
@@ -193,13 +197,13 @@ class Lobby(Part):
 
     @operation()
     def extend(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[Lifecycle]]:
-        """Give a waiting session a fresh TTL, up to `rules.extensible` from its creation.
+        """Restart the TTL of a waiting session, at most to `rules.extensible` after its creation.
 
-        A deadline never comes nearer by it.
+        The deadline never moves nearer.
 
         Raises:
-            NoSuchSessionError: unknown.
-            WrongStatusError: it is not waiting.
+            NoSuchSessionError: the session is unknown.
+            WrongStatusError: the session is not waiting.
         """
         act = audited(by, ChangeKind.EXTENDED)
         row = yield from first("extend", key, **act)
@@ -212,10 +216,10 @@ class Lobby(Part):
     def resurrect(
         self, key: SessionKey, *, cause: Cause, by: str | None = None
     ) -> Asking[Result[Lifecycle]]:
-        """Turn an expired session into a waiting one with a fresh TTL; a living one is left.
+        """Turn an expired session into a waiting one whose TTL starts now; leave a living one.
 
         Raises:
-            NoSuchSessionError: unknown, or no longer restorable.
+            NoSuchSessionError: the session is unknown or no longer restorable.
         """
         act = audited(by, ChangeKind.RESURRECTED, cause=cause)
         before = yield from first("status_before", key)
@@ -227,13 +231,13 @@ class Lobby(Part):
 
     @operation()
     def expire(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[Lifecycle]]:
-        """Expire a waiting session now, as at its deadline; an expired one is left.
+        """Expire a waiting session now, as if its deadline had come; leave an expired one.
 
-        A first message that comes at the same time wins, or resurrects it.
+        A first message that comes at the same time wins, or resurrects the session.
 
         Raises:
-            NoSuchSessionError: unknown.
-            WrongStatusError: it is used or an orphan, or the rules are not enforced.
+            NoSuchSessionError: the session is unknown.
+            WrongStatusError: the session is used or an orphan, or the rules are not enforced.
         """
         act = audited(by, ChangeKind.EXPIRED)
         row = yield from first("expire", key, **act)
@@ -249,9 +253,9 @@ class Lobby(Part):
     def expire_due(self, limit: int) -> Asking[Result[int]]:
         """Expire at most `limit` waiting sessions that are due, the longest overdue first.
 
-        A due session that ADK's tables hold is marked as used instead (KEPT). Returns how many it
-        took. Nothing while the rules are not enforced, or where nothing is restorable and a brake
-        is set.
+        A due session that ADK's tables hold is marked as used instead (KEPT). The value is the
+        number of sessions changed. It does nothing while the rules are not enforced, or while a
+        brake is set and nothing is restorable.
         """
         if not self.rules.enforced:
             return Result(0)
@@ -266,11 +270,12 @@ class Lobby(Part):
     def purge_due(self, limit: int) -> Asking[Result[int]]:
         """Delete at most `limit` expired sessions whose `restorable_until` has come.
 
-        Returns how many it took. Nothing while the rules are not enforced, or a brake is set.
+        The value is their number. It does nothing while the rules are not enforced or a brake is
+        set.
         """
         if not self.rules.enforced:
             return Result(0)
-        for rider in ("observe_unused", "remember_purged"):  # of the rows that go next
+        for rider in ("observe_unused", "remember_purged"):  # they read the rows to be deleted
             yield from rows(rider, limit=limit)
         found = yield from rows("purge_due", limit=limit)
         yield from all_counted(found, ChangeKind.PURGED, Status.EXPIRED, None)
@@ -281,7 +286,7 @@ class Lobby(Part):
 
     @operation(writes=False)
     def time_to_next(self) -> Asking[timedelta | None]:
-        """Return how long until a sweep has work, zero when it has; None: nothing ahead."""
+        """Return how long until a sweep has work: zero if it has now, None if nothing is ahead."""
         row = yield from only("time_to_next")
         ahead: timedelta | None = row["ahead"]
         if ahead is None or not self.rules.enforced:
@@ -302,7 +307,7 @@ class Lobby(Part):
         act: Mapping[str, Any],
         cause: Cause | None = None,
     ) -> Asking[Result[Lifecycle]]:
-        """Finish a transition of one session: count it, record who asked for it, and return it."""
+        """Finish a transition of one session: count it, and record who asked for it."""
         key = key_of(row)
         yield from counted(key, kind, was, Status(row["status"]))
         if act["by"] is not None:
@@ -318,7 +323,7 @@ def read_lifecycle(key: SessionKey, rules: Rules) -> Asking[Lifecycle | None]:
     if create_time is not None and status != Status.USED:
         events = yield from rows("read_event_texts", key)
         return orphan_of(key, create_time, events)
-    # The record of a used session whose session is gone: others deleted it.
+    # The record can outlive a used session that others deleted from ADK's tables.
     if status is None or (status == Status.USED and create_time is None):
         return None
     record = lifecycle_of(row, rules)
@@ -334,8 +339,8 @@ def counted(
 ) -> Asking[None]:
     """Count changes of the key's app, in their transaction.
 
-    `was` and `became` are the status as stored, before and after; None where there was, or is, no
-    record. Without a kind only the levels move.
+    `was` and `became` are the statuses as stored, before and after; None if there was, or is, no
+    record. Without a kind the levels by status move, and no change is counted.
     """
     yield from rows(
         "count", key, kind=kind or "", was=was or "", became=became or "", sessions=sessions
@@ -351,7 +356,7 @@ def all_counted(
 
 
 def outer_state_changed(key: SessionKey, delta: StateDelta) -> Asking[None]:
-    """Let a change of app and user state take effect, in the transaction of what caused it."""
+    """Apply a change of app and user state, in the transaction that it is a part of."""
     if delta.app:
         yield from rows("update_app_state", key, delta=json.dumps(delta.app))
     if delta.user:
@@ -359,7 +364,7 @@ def outer_state_changed(key: SessionKey, delta: StateDelta) -> Asking[None]:
 
 
 def audited(by: str | None, action: str, **detail: Any) -> Mapping[str, Any]:
-    """Return the parameters that tell a statement who asks for a change, and for what."""
+    """Return the statement parameters that say who asks for a change, and for which."""
     return {"by": by, "action": action, "detail": json.dumps(detail)}
 
 

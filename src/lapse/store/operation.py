@@ -1,10 +1,14 @@
-"""Operations: what is done with a store, written once, as generators that ask for statements.
+"""Operations on a store, written once for all databases, as generators that ask for statements.
 
-An operation yields what it asks for and is sent the answer. A database drives it: SQLite in one
-transaction of its writer's thread, PostgreSQL a statement at a time, each a transaction and a round
-trip of its own. So an operation must be right when something comes between two of its statements,
-unless it says `together`; and it may be driven again from its beginning, so it has no effects
-outside the store. An operation that refuses (`LapseError`) does so before it writes.
+An operation yields what it asks for and is sent the answer. A database drives it: SQLite runs it
+as one transaction in its writer's thread; PostgreSQL runs each statement as a transaction and a
+round trip of its own. Three rules follow:
+
+- An operation is right even if something else commits between two of its statements, unless it
+  says `together`.
+- A database may drive an operation again from its beginning, so an operation has no effects
+  outside the store.
+- An operation that refuses (`LapseError`) does so before it writes.
 """
 
 from __future__ import annotations
@@ -48,19 +52,17 @@ class Row(Protocol):
     """A row: each column's value by its name, as plain data.
 
     Times are aware datetimes, spans are timedeltas, documents are JSON text. `now` is the moment
-    of the statement by the store's clock, where the statement tells it.
+    of the statement by the store's clock, if the statement returns it.
     """
 
-    def __getitem__(self, column: str, /) -> Any:
-        """Return a column's value."""
-        ...
+    def __getitem__(self, column: str, /) -> Any: ...
 
 
 class Answer(list[Row]):
     """The rows of a statement.
 
-    `in_doubt` tells that an attempt before the one that answered broke off and may have been
-    carried out: what stands in the way of a repeat may be its own work.
+    `in_doubt` is True if an earlier attempt broke off and may have been carried out: what the
+    repeated statement finds may be the work of that attempt.
     """
 
     in_doubt: bool = False
@@ -69,10 +71,10 @@ class Answer(list[Row]):
 class Ask(NamedTuple):
     """A named statement, the session it is about, and its parameters as plain values.
 
-    Among the parameters of each statement are the session's key, the moment and the store's rules:
-    `app_name`, `user_id`, `session_id`, `now`, `enforced`, `horizon`, `extensible`,
-    `shortest_restore`, `artifacts`. A statement without text is a no-op and answers with no rows:
-    what it does on the other dialect rides in another statement on this one.
+    Every statement can also use the session's key, the moment and the store's rules: `app_name`,
+    `user_id`, `session_id`, `now`, `enforced`, `horizon`, `extensible`, `shortest_restore`,
+    `artifacts`. A statement without text is a no-op and answers with no rows: on its dialect the
+    work is a part of another statement.
     """
 
     name: str
@@ -83,7 +85,7 @@ class Ask(NamedTuple):
 
 
 class Native(NamedTuple):
-    """A function of the dialect's own, for what no named statement can say; see each dialect."""
+    """A call of a function that each dialect has, for what named statements cannot express."""
 
     name: str
     key: SessionKey
@@ -100,7 +102,7 @@ def rows(name: str, key: SessionKey = NO_SESSION, **params: Any) -> Asking[Answe
 
 
 def rows_until(name: str, enough: Callable[[Row], bool], **params: Any) -> Asking[Answer]:
-    """Run a statement, and read its rows until there are enough; return those that were read."""
+    """Run a statement and read its rows until `enough` is True of one; return the rows read."""
     answer: Answer = yield Ask(name, NO_SESSION, params, enough)
     return answer
 
@@ -118,20 +120,20 @@ def only(name: str, key: SessionKey = NO_SESSION, **params: Any) -> Asking[Row]:
 
 
 def native(name: str, key: SessionKey, *arguments: Any) -> Asking[Any]:
-    """Run a function of the dialect's own; return its result."""
+    """Call a function of the dialect; return its result."""
     return (yield Native(name, key, arguments))
 
 
 def dialect() -> Asking[Dialect]:
-    """Return which dialect drives the operation, for the few that go about it in two ways."""
+    """Return the dialect that drives the operation, for the few operations that depend on it."""
     found: Dialect = yield Dialect
     return found
 
 
 class Part:
-    """A part of what can be done with a store: operations on one database.
+    """A group of operations on one database.
 
-    A part holds nothing but the database: making one costs nothing, and any number of them may
+    A part holds nothing but the database: it costs nothing to make, and any number of parts may
     share a database.
     """
 
@@ -140,7 +142,7 @@ class Part:
 
     @property
     def rules(self) -> Rules:
-        """Return what the store enforces."""
+        """Return the rules that the store enforces."""
         return self._database.rules
 
 
@@ -150,12 +152,12 @@ def operation(
     [Callable[Concatenate[S, P], Asking[T]]],
     Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ]:
-    """Make a generator of a part one of its operations.
+    """Make an operation, an asynchronous method, of a part's generator.
 
     Args:
-        writes: False for one that only reads.
-        flushed: False where a crash may undo it: it means nothing once the process is gone.
-        together: True where all of its statements must be one transaction on every database.
+        writes: False for an operation that only reads.
+        flushed: False if a crash may undo it, because it means nothing once the process is gone.
+        together: True if all of its statements must be one transaction on every database.
     """
 
     def decorate(
@@ -180,12 +182,12 @@ def key_of(row: Row) -> SessionKey:
 
 
 def after(key: SessionKey | None) -> Mapping[str, Any]:
-    """Return the parameters of a statement that goes on behind a key, or begins."""
+    """Return the parameters of a statement that reads on after a key; None: from the start."""
     names = ("after_app", "after_user", "after_session")
     return dict(zip(names, key or NO_SESSION, strict=True))
 
 
 def names_of(keys: Sequence[SessionKey]) -> Mapping[str, Any]:
-    """Return the parameters that hold many keys, a column each."""
+    """Return the parameters that hold many keys, as one list for each of a key's columns."""
     columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], []]
     return dict(zip(("app_names", "user_ids", "session_ids"), columns, strict=True))

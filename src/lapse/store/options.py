@@ -11,12 +11,12 @@ class ConnectionOptions:
     """How to reach a store that is a server.
 
     Attributes:
-        pool_size: connections per event loop, at most.
-        statement_timeout: for one statement, the wait for its locks included.
-        connect_timeout: for a connection to be made, or to become free.
-        statement_cache: prepared statements kept per connection; 0 behind a pooler that
-            shares connections between transactions and does not track them.
-        patience: for how long an operation is repeated while the server does not answer.
+        pool_size: the maximum of connections per event loop.
+        statement_timeout: how long one statement may take, including its wait for locks.
+        connect_timeout: how long it may take until a connection is made, or is free.
+        statement_cache: how many prepared statements a connection keeps. It must be 0 behind a
+            pooler that shares connections between transactions and does not track statements.
+        patience: how long an operation is repeated while the server does not answer.
     """
 
     pool_size: int = 10

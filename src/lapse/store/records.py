@@ -1,4 +1,4 @@
-"""What goes into a store and comes out of it: plain data, no class of ADK's."""
+"""The plain data that a store takes and returns; none of it is a class of ADK's."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Result(Generic[T]):
 class Revision:
     """The exact version of a stored session.
 
-    `update_time` moves with every append, ADK's own included; `number` counts the appends
-    made through Lapse, so that two events of one timestamp still make two revisions. It is
-    None where it is not known: a session that stock ADK has read. `waiting` is a hint: the
-    session was in the lobby, so the store need not look for it elsewhere first.
+    `update_time` moves with every append, also with one of stock ADK. `number` counts the appends
+    made through Lapse, so that two events of one timestamp still make two revisions; it is None
+    if it is not known, because stock ADK has read the session. `waiting` is a hint that the
+    session was in the lobby: the store looks there first.
     """
 
     update_time: datetime
@@ -43,7 +43,7 @@ class Revision:
 
     @property
     def marker(self) -> str:
-        """Return it as text, in the place where ADK keeps its own marker."""
+        """Return the revision as text, which stands where ADK keeps its own marker."""
         stamp = self.update_time.replace(tzinfo=None).isoformat(timespec="microseconds")
         if self.number is None:
             return stamp
@@ -51,7 +51,7 @@ class Revision:
 
     @classmethod
     def parse(cls, marker: str) -> Revision:
-        """Read a marker, Lapse's or ADK's; ValueError when it is neither."""
+        """Read a marker, Lapse's or ADK's; ValueError if it is neither."""
         stamp, bar, number = marker.partition("|")
         update_time = datetime.fromisoformat(stamp).replace(tzinfo=UTC)
         count = int(number.removesuffix(_WAITING)) if bar else None
@@ -60,7 +60,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class LastSeen:
-    """The version of a session object without a revision, such as one that was read from JSON."""
+    """What a writer knows of a session without a revision, such as one read back from JSON."""
 
     update_time: datetime
     last_event_id: str | None
@@ -100,13 +100,13 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class EventWindow:
-    """Which events to read: those at `after` or later, then the newest `newest` of them."""
+    """Which events to read: of those at `after` or later, the newest `newest`; None: all."""
 
     newest: int | None = None
     after: datetime | None = None
 
     def of(self, events: Iterable[EventRecord]) -> list[EventRecord]:
-        """Return those of `events`, in ADK's order."""
+        """Return the events that are in the window, in ADK's order."""
         after = self.after
         kept = [event for event in events if after is None or event.timestamp >= after]
         kept.sort(key=lambda event: (event.timestamp, event.id))
@@ -117,9 +117,9 @@ class EventWindow:
 class Appended:
     """The outcome of an append.
 
-    `revision` is the session's after it. It is None for an event that had been stored
-    before and was followed by others since: what the writer holds is then outdated.
-    `repeated` tells that the event was stored before.
+    `revision` is the session's revision after the append. It is None if the event was stored
+    before and others have followed it: the writer's session is then outdated. `repeated` is True
+    if the event was stored before.
     """
 
     revision: Revision | None
@@ -127,14 +127,14 @@ class Appended:
 
 
 class Changes(Sequence[Change]):
-    """The changes of many rows, each made when it is asked for.
+    """The changes of many rows; a `Change` is made when it is read.
 
-    Making them takes longer than the statement that took the rows, so whoever reads them can do
-    it a few at a time.
+    Making them takes longer than the statement that changed the rows, so a caller can read a few
+    at a time.
     """
 
     def __init__(self, found: Sequence[Row], rules: Rules, kind: ChangeKind | None = None) -> None:
-        """Take rows of the lobby after one kind of change, or after that of each one's status."""
+        """Take lobby rows after a change of this kind; without it, the row's status tells it."""
         self._found = found
         self._rules = rules
         self._kind = kind
@@ -158,16 +158,16 @@ class Changes(Sequence[Change]):
 
 
 _SWEPT: Final = {Status.USED: ChangeKind.KEPT, Status.EXPIRED: ChangeKind.EXPIRED}
-"""What a sweep did to a due session, by what became of it."""
+"""What a sweep did to a due session, by the session's new status."""
 
 
 def change_of(row: Row, rules: Rules, kind: ChangeKind, cause: Cause | None = None) -> Change:
-    """Return the change after which a row of the lobby reads as it does."""
+    """Return the change of this kind that left a lobby row as it is."""
     return Change(kind, row["now"], lifecycle_of(row, rules), cause)
 
 
 def lifecycle_of(row: Row, rules: Rules) -> Lifecycle:
-    """Return a row of the lobby as a record, as it reads at the moment of its statement."""
+    """Return the record of a lobby row, as it reads at the moment of its statement."""
     record = Lifecycle(
         key=key_of(row),
         status=Status(row["status"]),
@@ -180,14 +180,14 @@ def lifecycle_of(row: Row, rules: Rules) -> Lifecycle:
         resurrections=row["resurrections"],
         metadata=read_metadata(row["metadata"]),
     )
-    # Only the deadline of a waiting session is ahead of what its row says.
+    # Only a waiting row can be out of date: its deadline may have passed without a sweep.
     return rules.as_it_reads(record, row["now"]) if record.status is Status.WAITING else record
 
 
 def orphan_of(key: SessionKey, create_time: datetime, events: Iterable[Row]) -> Lifecycle:
-    """Return the record of a session that Lapse did not create, from its first message.
+    """Return the record of a session that Lapse did not create.
 
-    It is used where it has one, else an orphan.
+    The session is used if one of its events is a message, else an orphan.
     """
     first = next((e for e in events if is_message(json.loads(e["event_data"] or "{}") or {})), None)
     return Lifecycle(

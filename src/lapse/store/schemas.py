@@ -1,4 +1,4 @@
-"""What a database must look like for a store to work in it, and what it lacks."""
+"""The schema that a store needs, and what a database lacks of it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ ADK_COLUMNS: Final[Mapping[str, frozenset[str]]] = {
 _INDEX: Final = re.compile(r"^CREATE (?:UNIQUE )?INDEX (?:IF NOT EXISTS )?(\w+)", re.MULTILINE)
 
 TABLES: Final = (*ADK_COLUMNS, "lapse_schema")
-"""The tables that a store looks at before it begins."""
+"""The tables that a store checks before it opens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is in a database.
+    """The schema that a database has.
 
     Attributes:
-        columns: the columns of each of TABLES, none where it is missing.
-        adk_version: what ADK's metadata says; None where it says nothing.
-        lapse_version: the newest of Lapse's own schema versions; 0 where there is none.
+        columns: the columns of each of TABLES; none if the table is missing.
+        adk_version: the version in ADK's metadata; None if there is none.
+        lapse_version: the newest of Lapse's own schema versions; 0 if there is none.
     """
 
     columns: Mapping[str, Collection[str]]
@@ -46,11 +46,11 @@ class Found:
 
 
 def missing_script(dialect: Dialect, found: Found, place: str) -> str:
-    """Return the SQL that would make a database ready; empty when it is.
+    """Return the SQL that would make a database ready; empty if it is ready.
 
     Raises:
-        StoreRefusedError: it holds tables of another version or of somebody else. It names
-            `place`.
+        StoreRefusedError: the database holds tables of another version, or tables that are not
+            ADK's. The error names `place`.
     """
     check_adk(found, place)
     migrations = read_migrations(dialect)
@@ -68,19 +68,19 @@ def missing_script(dialect: Dialect, found: Found, place: str) -> str:
 
 
 def newest_version(dialect: Dialect) -> int:
-    """Return the version that a database is brought up to."""
+    """Return the schema version to which this Lapse migrates a database."""
     return max(read_migrations(dialect))
 
 
 def missing_indexes(dialect: Dialect, version: int, present: Collection[str]) -> list[str]:
-    """Return the indexes that are created up to a version of the schema, and are not there."""
+    """Return the indexes that the schema has at a version and that are not present."""
     scripts = [script for number, script in read_migrations(dialect).items() if number <= version]
     expected = _INDEX.findall("\n".join([read_script(dialect, "adk_v1.sql"), *scripts]))
     return [name for name in expected if name not in present]
 
 
 def check_adk(found: Found, place: str) -> None:
-    """Raise StoreRefusedError where a database's tables are of another version, or not ADK's."""
+    """Raise StoreRefusedError if a database's tables are of another version, or not ADK's."""
     events = found.columns["events"]
     if "actions" in events and "event_data" not in events:
         raise StoreRefusedError(
@@ -97,6 +97,6 @@ def check_adk(found: Found, place: str) -> None:
             )
     if found.columns["adk_internal_metadata"] and found.adk_version != ADK_VERSION:
         raise StoreRefusedError(
-            f"{place}: is of ADK's schema version {found.adk_version!r}; Lapse knows version "
+            f"{place}: has ADK's schema version {found.adk_version!r}; Lapse knows version "
             f"{ADK_VERSION!r}"
         )

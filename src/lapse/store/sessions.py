@@ -9,5 +9,5 @@ from lapse.store.lobby import Lobby
 class Sessions(Lobby, Conversations):
     """The fifteen core operations on sessions, in two halves.
 
-    The lobby is Lapse's own. Conversations can live elsewhere.
+    The lobby is always Lapse's own. Another session service can take the place of conversations.
     """

@@ -1,4 +1,4 @@
-"""The settings of the store: where sessions live, and what holds for all of them."""
+"""The settings of the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DEFAULTS: Final = ConnectionOptions()
 
 
 class StoreSettings(SliceSettings):
-    """The settings of the store."""
+    """Where sessions live, how long they are restorable, and how to reach a server."""
 
     cleanup_enabled: bool = Field(default=True, validation_alias="SESSION_CLEANUP_ENABLED")
     store_url: str = Field(
@@ -36,12 +36,12 @@ class StoreSettings(SliceSettings):
 
     @property
     def rules(self) -> Rules:
-        """Return what a store is to enforce."""
+        """Return the rules that a store enforces."""
         return Rules(horizon=self.horizon, enforced=self.cleanup_enabled)
 
     @property
     def connection(self) -> ConnectionOptions:
-        """Return how a store that is a server is to be reached."""
+        """Return how to reach a store that is a server."""
         return ConnectionOptions(
             pool_size=self.pool_size,
             statement_timeout=self.statement_timeout,

@@ -1,8 +1,8 @@
 """Named SQL statements and the types of their parameters, from the `.sql` files of all folders.
 
-A folder's file is named for the dialect: `sqlite.sql`, or `find.sqlite.sql` where it has
-several; the store's own stand in a folder of each dialect. The preface of a file, the text before
-its first name, declares the types of parameters and columns: `-- :site, :bucket varchar`.
+A slice's file is named for its dialect: `sqlite.sql`, or `find.sqlite.sql` if the slice has
+several. The store's own files stand in one folder for each dialect. The preface of a file, the text
+before its first name, declares the types of parameters and columns: `-- :site, :bucket varchar`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _PART: Final = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Positional:
-    """A statement whose parameters are positions, `$1` and on, and their names in order.
+    """A statement with positional parameters (`$1`, `$2`, …), and their names in order.
 
-    `sql` is empty for a statement without text.
+    `sql` is empty for a no-op.
     """
 
     sql: str
@@ -37,7 +37,7 @@ class Positional:
 
     @classmethod
     def of(cls, statement: str, types: Mapping[str, str]) -> Positional:
-        """Turn each `:name` of a statement into the position of that name, and its type."""
+        """Replace each `:name` of a statement by its position and its type: `$1::varchar`."""
         statement = _COMMENT.sub("", statement)
         names = tuple(dict.fromkeys(_PARAMETER.findall(statement)))
         sql = _PARAMETER.sub(
@@ -78,7 +78,7 @@ def read_types(dialect: Dialect) -> Mapping[str, str]:
 def read_statements(dialect: Dialect) -> Mapping[str, str]:
     """Return a dialect's statements by name.
 
-    `{name}` in a statement stands for another one, which is a part of it.
+    `{name}` in a statement is replaced by the statement of that name, in parentheses.
     """
     found: dict[str, str] = {}
     for script in _files(dialect):

@@ -1,1 +1,1 @@
-"""The sweep: due waiting sessions expire, due expired ones are purged; and its brake."""
+"""The sweep, which expires and purges the sessions that are due, and its brake."""

@@ -1,7 +1,7 @@
-"""The brakes: a sweep stops before what cannot be undone when something must be wrong.
+"""The brake: it keeps a sweep from what cannot be undone if something must be wrong.
 
-Too much at once is due, or the store's clock has jumped. The brake is a row in the store, on which
-the purge's own statement depends: it holds for every replica, whether it has noticed or not.
+It is set if too much is due at once, or if the store's clock has jumped ahead. The brake is a row
+in the store, and the purge's own statement checks it: it holds every replica at once.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from lapse.sweep.rules import CONFIRMED, Brake, BrakeOptions, BrakeReason, Dues
 from lapse.sweep.store import SweepStore
 
 _CLEAR: Final = timedelta(seconds=5)
-"""How long a backlog that was found to be no reason for a brake is not counted again."""
+"""A backlog that was no reason for a brake is not counted again for this long."""
 
 _log = logging.getLogger(__name__)
 
 
 def process_clock() -> timedelta:
-    """Return this process's own clock: the machine's sleep counts, where the machine can tell."""
+    """Return the process's own clock; it counts the machine's sleep, if the machine can tell."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     nanoseconds = time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
     return timedelta(microseconds=nanoseconds // 1000)
@@ -34,10 +34,10 @@ class BrakeNews:
     """How the brake stands, as one process sees it.
 
     Attributes:
-        brake: the one that is set.
-        is_new: this process has not seen it before.
-        is_ours: this process has just set it; of all processes, one.
-        let_go: the one that this process saw before, and that is set no more.
+        brake: the brake that is set; None if there is none.
+        is_new: True if this process has not seen the brake before.
+        is_ours: True if this process has just set the brake, which only one process does.
+        let_go: the brake that this process saw before, if that is no longer set.
     """
 
     brake: Brake | None = None
@@ -47,25 +47,25 @@ class BrakeNews:
 
 
 class Brakes:
-    """Looks, before each sweep, whether it may do what cannot be undone.
+    """Checks before each sweep whether the brake must be set or released.
 
-    Between looks it remembers how the store's clock and this process's own went together, and
-    which brake it has seen.
+    Between two checks it remembers the difference between the store's clock and the process's own,
+    and the brake that it has seen.
     """
 
     def __init__(self, options: BrakeOptions = BrakeOptions()) -> None:
         self._options = options
         self._brake: Brake | None = None
         self._zero: datetime | None = None
-        """What the store's clock said, at most, when this process's own was at zero."""
+        """The store's time when the process's clock was at zero: an upper bound."""
         self._zero_before: datetime | None = None
-        """The same before the jump for which a brake was set."""
+        """`_zero` before the jump for which this process set a brake."""
         self._clear_until = timedelta(0)
 
     async def look(self, database: Database) -> BrakeNews:
-        """Set the brake where there is a reason, let go of it where its time is over.
+        """Set the brake if there is a reason, or release it if its time is over.
 
-        It costs what is due, up to the bound that would be too much.
+        It counts what is due, up to the bound above which that is too much.
 
         Raises:
             StoreUnavailableError: the store does not answer.
@@ -84,7 +84,7 @@ class Brakes:
             brake = self._zero_before = None
         elif brake is None and (too_much := await self._too_much(store, dues)) is not None:
             is_ours, brake = await self._set(store, too_much)
-        # Not before the brake is set: a jump that a fault came between is seen again.
+        # Only after the brake is set: if a fault comes in between, the jump is seen again.
         self._zero = zero
         seen, self._brake = self._brake, brake
         return BrakeNews(
@@ -95,7 +95,7 @@ class Brakes:
         )
 
     async def _set(self, store: SweepStore, wanted: Brake) -> tuple[bool, Brake | None]:
-        """Set a brake; return whether it was this one that did, and the one that is set now."""
+        """Set a brake; return whether this call set it, and the brake that is set now."""
         is_ours = await store.set_brake(wanted)
         brake = await store.brake()
         if brake is None:
@@ -103,7 +103,7 @@ class Brakes:
         return is_ours, brake
 
     def _is_over(self, brake: Brake, now: datetime, zero: datetime) -> bool:
-        """Return whether a brake lets go: an hour has passed, or the clock has come back."""
+        """Return whether to release a brake: an hour has passed, or the clock has come back."""
         if now >= brake.until:
             return True
         if brake.reason is not BrakeReason.CLOCK or self._zero_before is None:
@@ -111,7 +111,7 @@ class Brakes:
         return zero - self._zero_before <= self._options.jump
 
     async def _too_much(self, store: SweepStore, dues: Dues) -> Brake | None:
-        """Return the brake for a backlog that is too large a share of everything."""
+        """Return the brake for a backlog that is too large a share; None if it is not too large."""
         if _lost(store, dues) <= self._options.sessions or process_clock() < self._clear_until:
             return None
         most = max(self._options.sessions, int(self._options.share * dues.stored))
@@ -129,13 +129,13 @@ def _lost(store: SweepStore, dues: Dues) -> int:
 
 
 async def confirm(database: Database, by: str) -> Brake | None:
-    """Let go of the brake, because somebody has looked and says so; None where none is set.
+    """Release the brake, because somebody confirms the purge, and return it; None if none is set.
 
-    What it held is purged by the next sweep, and for CONFIRMED no share is too large.
+    The next sweep purges what the brake held, and for CONFIRMED no share is too large.
 
     Args:
-        database: whose brake it is.
-        by: who says so, for the log.
+        database: the store.
+        by: who confirms, for the log.
     """
     store = SweepStore(database)
     brake = await store.brake()

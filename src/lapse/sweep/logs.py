@@ -13,7 +13,7 @@ _log = logging.getLogger("lapse.sweeps")
 
 
 def log_sweep(report: SweepReport) -> None:
-    """Write the summary of a sweep that did something, and when the brake is set or let go."""
+    """Log a sweep that changed something, and a brake that is newly set or released."""
     braking = report.braking
     if braking.is_new and braking.brake is not None:
         _log.warning("brake set: nothing is purged", extra=_brake_facts(braking.brake))
@@ -23,9 +23,7 @@ def log_sweep(report: SweepReport) -> None:
         _log.info(
             "swept",
             extra={
-                "expired": report.expired,
-                "purged": report.purged,
-                "kept": report.kept,
+                **report.counts(),
                 "latest_s": seconds_of(report.latest),
                 "took_s": seconds_of(report.duration),
             },

@@ -1,4 +1,4 @@
-"""Maintenance: what keeps a store small, and reading it cheap, whatever is swept."""
+"""Maintenance: the operations that keep a store small and its reads cheap."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from lapse.core.background import Background
+from lapse.core.background import Background, Work
 from lapse.core.errors import LapseError
 
 EVERY: Final = timedelta(minutes=5)
@@ -19,15 +18,12 @@ _TIMEOUT: Final = timedelta(minutes=1)
 _log = logging.getLogger(__name__)
 
 
-class Maintenance:
-    """Runs the maintenance operations of a store's parts, one after the other, EVERY five minutes.
+class Maintenance(Work):
+    """Runs the maintenance operations of a store's parts, one after the other, every five minutes.
 
     It works beside the sweeper, so that no deadline waits for it. An operation that fails, or
-    takes longer than a minute, does not stop the others; one line is logged when its failing
-    begins and one when it ends.
-
-    `start` and `stop` may be called in any order and any number of times. As a context manager it
-    starts and stops.
+    takes longer than a minute, does not stop the others; one line is logged when it begins to fail
+    and one when it works again.
 
     Args:
         operations: each may run at any time, in any number of processes at once.
@@ -40,35 +36,21 @@ class Maintenance:
         self._work = Background("maintenance", self._step, timeout=within)
 
     async def start(self) -> None:
-        """Begin, at once with the first round; nothing happens when it has begun."""
+        """Start, at once with the first round."""
         await self._work.start()
 
     async def stop(self) -> None:
-        """Stop and return once stopped; nothing happens when it is not running."""
+        """Stop, and return once stopped."""
         await self._work.stop()
 
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop."""
-        await self.stop()
-
     async def run(self) -> None:
-        """Run each operation once; none of their failures is raised."""
+        """Run each operation once; log their failures and raise none."""
         for number, operation in enumerate(self._operations):
             name = getattr(operation, "__qualname__", repr(operation))
             try:
                 async with asyncio.timeout(_TIMEOUT.total_seconds()):
                     await operation()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            except Exception as error:  # noqa: BLE001 - the other operations go on
                 if number not in self._failing:
                     self._failing.add(number)
                     known = isinstance(error, LapseError | OSError)

@@ -15,7 +15,7 @@ _DURATIONS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 
 
 class SweepMetrics:
-    """What is counted of the sweeps of one process; a listener of its sweeper."""
+    """The metrics of one process's sweeps; its methods are called by the sweeper."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -25,7 +25,7 @@ class SweepMetrics:
             ("reason",),
             registry=metrics.registry,
         )
-        # There from the start: of a counter that begins at one, Prometheus sees no increase.
+        # Each exists from the start: Prometheus sees no increase in a counter that begins at 1.
         for reason in BrakeReason:
             self._brakes.labels(str(reason))
         self._errors = Counter(
@@ -39,13 +39,13 @@ class SweepMetrics:
         )
 
     def count_sweep(self, report: SweepReport) -> None:
-        """Count one sweep."""
+        """Record the duration of a sweep, and the brake that this process has set."""
         self._sweeps.observe(report.duration.total_seconds())
         if report.braking.is_ours and report.braking.brake is not None:
             self._brakes.labels(str(report.braking.brake.reason)).inc()
 
     def count_fault(self, fault: Exception) -> None:
-        """Count one failed sweep."""
+        """Count a failed sweep, and the store's error if it was unavailable."""
         self._errors.inc()
         if isinstance(fault, StoreUnavailableError):
             self._metrics.count_store_error(Where.SWEEP)

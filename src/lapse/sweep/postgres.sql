@@ -1,4 +1,4 @@
--- The brake of the sweepers, what is due, and that a sweeper works.
+-- The brake of the sweepers, the count of what is due, and the time of the last sweep.
 --
 -- Types of parameters:
 -- :sessions bigint
@@ -7,7 +7,7 @@
 -- :reason varchar
 
 -- name: is_braked
--- A part of other statements.
+-- A part of the statements that a brake holds.
 SELECT EXISTS (SELECT 1 FROM lapse_brakes WHERE released_at IS NULL)
 
 -- name: brake
@@ -15,7 +15,7 @@ SELECT reason, since AS braked_at, until AS braked_until, sessions AS held_back,
 FROM lapse_brakes WHERE released_at IS NULL;
 
 -- name: set_brake
--- What was let go of is not held again by its share of the whole within the time it is confirmed.
+-- A brake for the share is not set again while the release of the last brake counts as confirmed.
 INSERT INTO lapse_brakes AS b (id, reason, since, until, sessions, jump)
 VALUES (1, :reason, :braked_at, :braked_until, :sessions, :jump)
 ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, since = excluded.since,

@@ -1,4 +1,4 @@
-"""When a sweep stops before what cannot be undone, and what holds it then."""
+"""When a brake is set, and what it holds."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from enum import StrEnum
 from typing import Final
 
 CONFIRMED: Final = timedelta(hours=1)
-"""A brake lets go by itself after this time, and for as long what was let go of is not held again
-for its share of the whole."""
+"""A brake is released by itself after this time. For as long after a release, no backlog sets a
+brake for its share."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrakeOptions:
-    """When a sweep stops before what cannot be undone.
+    """When a brake is set.
 
     Attributes:
-        share: where it would end more than this share of all sessions in the lobby's records
-            for good; 1 never does.
-        sessions: and more than this many.
-        jump: or where the store's clock jumped ahead of the process's own by more than this.
+        share: a brake is set if a sweep would delete more than this share of all sessions in the
+            lobby's records for good; 1 switches this off.
+        sessions: a backlog of at most this many sessions sets no brake, whatever its share.
+        jump: a brake is set if the store's clock jumps ahead of the process's own clock by more
+            than this.
     """
 
     share: float = 0.5
@@ -29,7 +30,7 @@ class BrakeOptions:
 
 
 class BrakeReason(StrEnum):
-    """Why a sweep stopped before what cannot be undone."""
+    """Why a brake was set."""
 
     SHARE = "share"
     CLOCK = "clock"
@@ -37,14 +38,14 @@ class BrakeReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Brake:
-    """The sweepers of all replicas purge nothing.
+    """A brake that is set: no sweeper of any replica purges anything.
 
     Attributes:
-        reason: why.
-        since: since when.
-        until: when it lets go by itself, for by then the next hour has confirmed it.
-        sessions: how many it holds back; of a clock that jumped, 0.
-        jump: by how much the store's clock jumped; else zero.
+        reason: why it was set.
+        since: when it was set.
+        until: when it is released by itself.
+        sessions: how many sessions it holds back; 0 if the reason is the clock.
+        jump: by how much the store's clock jumped; zero if the reason is the share.
     """
 
     reason: BrakeReason
@@ -56,14 +57,14 @@ class Brake:
 
 @dataclass(frozen=True, slots=True)
 class Dues:
-    """What a sweep would do now, each counted up to a bound, and of how many in all.
+    """What a sweep would do now; `expire` and `purge` are counted up to a bound.
 
     Attributes:
-        now: when that was, by the store's clock.
+        now: the time of the count, by the store's clock.
         expire: how many waiting sessions are past their deadline.
-        purge: how many expired sessions are past restoring.
-        stored: how many sessions the lobby's records hold.
-        brake: why none of them would be purged.
+        purge: how many expired sessions are no longer restorable.
+        stored: how many sessions the lobby's records hold in all.
+        brake: the brake that keeps them from being purged; None if none is set.
     """
 
     now: datetime

@@ -13,7 +13,7 @@ _DEFAULTS: Final = BrakeOptions()
 
 
 class SweepSettings(SliceSettings):
-    """The settings of the sweep."""
+    """Whether this process sweeps, and when a brake is set."""
 
     sweeper: bool = Field(default=True, validation_alias="LAPSE_SWEEPER")
     brake_share: ShareOrWhole = Field(default=_DEFAULTS.share, validation_alias="LAPSE_BRAKE_SHARE")
@@ -26,5 +26,5 @@ class SweepSettings(SliceSettings):
 
     @property
     def brakes(self) -> BrakeOptions:
-        """Return when a sweep is to stop before what cannot be undone."""
+        """Return when a brake is to be set."""
         return BrakeOptions(self.brake_share, self.brake_sessions, self.brake_jump)

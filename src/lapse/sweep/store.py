@@ -1,4 +1,4 @@
-"""What a sweeper asks of a store beyond expiring and purging: its brake, and what is due."""
+"""The operations of a sweeper besides expiring and purging: the brake, and what is due."""
 
 from __future__ import annotations
 
@@ -9,35 +9,37 @@ from lapse.sweep.rules import CONFIRMED, Brake, BrakeReason, Dues
 
 
 class SweepStore(Part):
-    """The brake of all sweepers, what is due, and the sign that a sweeper works."""
+    """The brake of all sweepers, the count of what is due, and the time of the last sweep."""
 
     @operation(writes=False)
     def dues(self, *, most: int) -> Asking[Dues]:
-        """Return how many sessions are due, counted up to `most` each. Changes nothing."""
+        """Return how many sessions are due to expire and to be purged, each counted up to `most`.
+
+        It counts none while the rules are not enforced.
+        """
         row = yield from only("dues", most=most if self.rules.enforced else 0)
         return Dues(row["now"], row["expire"], row["purge"], row["stored"], brake_of(row))
 
     @operation(flushed=False)
     def mark_swept(self) -> Asking[datetime]:
-        """Note that a sweeper works, and return the store's time; a crash may undo it."""
+        """Record that a sweeper works, and return the store's time; a crash may undo it."""
         row = yield from only("mark_swept")
         swept_at: datetime = row["swept_at"]
         return swept_at
 
     @operation(writes=False)
     def brake(self) -> Asking[Brake | None]:
-        """Return the brake that is set, whether it would let go by itself or not."""
+        """Return the brake that is set, even if its time is over; None if none is set."""
         row = yield from first("brake")
         return None if row is None else brake_of(row)
 
     @operation()
     def set_brake(self, brake: Brake) -> Asking[bool]:
-        """Hold back what cannot be undone: every purge, and with a horizon of zero every expiry.
+        """Set a brake: it holds every purge and, with a horizon of zero, every expiry.
 
-        False, and nothing, where a brake is set already, or where it is for the share and
-        another one was released less than CONFIRMED ago. A jump of the clock is the graver
-        reason: its brake takes the place of one for the share, and of one whose time the
-        jump has ended.
+        It returns False and changes nothing if a brake is set already, or if the new one is for the
+        share and the last one was released less than CONFIRMED ago. A jump of the clock is the
+        graver reason: its brake replaces one for the share, and one whose time the jump has ended.
         """
         row = yield from first(
             "set_brake",
@@ -52,13 +54,13 @@ class SweepStore(Part):
 
     @operation()
     def release_brake(self, *, since: datetime) -> Asking[bool]:
-        """Let go of the brake that was set at `since`; False where it is set no more."""
+        """Release the brake that was set at `since`; False if it is no longer set."""
         row = yield from first("release_brake", braked_at=since)
         return row is not None
 
 
 def brake_of(row: Row) -> Brake | None:
-    """Return the brake of a row that may have one."""
+    """Return the brake in a row; None if it has none."""
     if row["reason"] is None:
         return None
     return Brake(

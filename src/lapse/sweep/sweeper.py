@@ -1,6 +1,6 @@
-"""The sweep: due waiting sessions expire, due expired ones are purged.
+"""The sweep: it expires waiting sessions that are due, and purges expired ones that are due.
 
-`sweep_once` is the work; `Sweeper` only decides when. Any number of sweepers may share a store.
+`sweep_once` does the work; `Sweeper` only decides when. Any number of sweepers may share a store.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
-from lapse.core.background import Background
+from lapse.core.background import Background, Work
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Status
 from lapse.store.database import Database
@@ -31,24 +30,27 @@ from lapse.telemetry.tracing import traced
 T = TypeVar("T")
 
 CHANNEL: Final = "lapse_deadlines"
-"""Where statements tell the seconds to a deadline nearer than other processes' sweepers look."""
+"""On this channel statements announce how many seconds ahead a near deadline is: one that the
+sweepers of other processes would otherwise see too late."""
 
 BATCH: Final = 500
 LONGEST_SLEEP: Final = timedelta(seconds=15)
-"""How long a deadline made by another process may go unseen."""
+"""How long a deadline that another process made may go unseen."""
 
 _PORTION: Final = 20
-"""Changes that are read and published before others have their turn."""
+"""How many changes are read and published before a pause for other work."""
 
-_BREATH: Final = timedelta(milliseconds=1)
-"""That turn. With none at all a store's thread would starve: a loop that is never idle lets go of
-the interpreter for moments only, and has it back before a thread that waits for it wakes up."""
+_PORTION_GAP: Final = timedelta(milliseconds=1)
+"""The pause between two portions. Without it the store's threads would starve: an event loop that
+is never idle gives up the interpreter only for moments, and takes it back before a waiting thread
+wakes up."""
 
 _FULL_BATCH_GAP: Final = timedelta(milliseconds=5)
-"""At most this long between full batches, at random: room for others, replicas out of step."""
+"""The longest pause between full batches. A random part of it leaves room for other work, and keeps
+replicas out of step."""
 
 _MARKED_EVERY: Final = timedelta(seconds=5)
-"""How often a sweeper notes that it works, at most."""
+"""A sweeper records at most this often that it works."""
 
 _TIMEOUT: Final = timedelta(seconds=30)
 _FIRST_RETRY: Final = timedelta(milliseconds=250)
@@ -60,10 +62,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What one sweep did.
+    """What one sweep did, or several: the sum of two reports is the report of both.
 
-    `full` tells that a batch came back full: more is due already. `latest` is the greatest
-    lateness among the expired. `braking` tells what held it, if anything did.
+    Attributes:
+        expired: how many sessions expired.
+        purged: how many sessions were purged.
+        kept: how many due sessions were kept, because ADK's tables hold them.
+        latest: the greatest lateness among the expired sessions.
+        duration: how long the work took.
+        full: True if a batch was full at the end, so that more may be due.
+        braking: how the brake stood at the end.
     """
 
     expired: int
@@ -74,24 +82,35 @@ class SweepReport:
     full: bool
     braking: BrakeNews = _NO_NEWS
 
+    def __add__(self, later: SweepReport) -> SweepReport:
+        return SweepReport(
+            expired=self.expired + later.expired,
+            purged=self.purged + later.purged,
+            kept=self.kept + later.kept,
+            latest=max(self.latest, later.latest),
+            duration=self.duration + later.duration,
+            full=later.full,
+            braking=later.braking,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Return how many sessions expired, were purged and were kept, by these names."""
+        return {"expired": self.expired, "purged": self.purged, "kept": self.kept}
+
     @property
     def did_something(self) -> bool:
         """Return whether any session changed."""
-        return bool(self.expired or self.purged or self.kept)
+        return any(self.counts().values())
 
 
-def _noted(report: SweepReport) -> dict[str, int]:
-    return {"expired": report.expired, "purged": report.purged, "kept": report.kept}
-
-
-@traced("sweep", _noted)
+@traced("sweep", SweepReport.counts)
 async def sweep_once(
     store: Database, feed: Feed, *, batch: int = BATCH, brakes: Brakes | None = None
 ) -> SweepReport:
     """Expire and purge at most `batch` due sessions of each kind, and publish the changes.
 
-    Nothing that cannot be undone is done while the brake is set. Whoever sweeps again and again
-    passes the same `brakes`, which remember; without them the usual limits hold.
+    While the brake is set, it does nothing that cannot be undone. A caller that sweeps repeatedly
+    passes the same `brakes`, which remember the clock; without them the default limits hold.
 
     Raises:
         StoreUnavailableError: the store does not answer.
@@ -107,7 +126,7 @@ async def sweep_once(
         for start in range(0, swept.value, _PORTION):
             changes = swept.changes[start : start + _PORTION]
             if start:
-                await asyncio.sleep(_BREATH.total_seconds())
+                await asyncio.sleep(_PORTION_GAP.total_seconds())
             feed.publish(changes)
             counts.update(change.kind for change in changes)
             latest = max(latest, *(change.lateness or timedelta(0) for change in changes))
@@ -123,29 +142,26 @@ async def sweep_once(
 
 
 def _tell(listener: Callable[[T], None], news: T) -> None:
-    """Call a listener; one that fails is reported and does not stop the sweeper."""
+    """Call a listener; its failure is logged and does not stop the sweeper."""
     try:
         listener(news)
     except Exception:  # noqa: BLE001 - a listener's fault is not the sweeper's
         _log.exception("a listener of the sweeper failed")
 
 
-class Sweeper:
+class Sweeper(Work):
     """Sweeps a store until it is stopped: at each deadline, and at least every `longest_sleep`.
 
-    It outlives outages of the store: it says so once when one begins and once when it ends,
-    and retries with growing, jittered pauses meanwhile.
-
-    `start` and `stop` may be called in any order and any number of times; `stop` returns when
-    the work has stopped. It is an async context manager, too.
+    It survives outages of the store: it logs once when one begins and once when it ends, and
+    retries with growing, jittered pauses meanwhile.
 
     Args:
-        store: what to sweep.
-        feed: where changes are published; nearer deadlines published there wake the sweeper.
+        store: the store to sweep.
+        feed: where changes are published; a nearer deadline that is published wakes the sweeper.
         on_report: called with the report of every sweep.
         on_fault: called with every fault of the store.
-        brakes: when it stops before what cannot be undone.
-        longest_sleep: see above.
+        brakes: when a brake is set.
+        longest_sleep: the longest pause between two sweeps.
     """
 
     def __init__(
@@ -177,7 +193,7 @@ class Sweeper:
 
     @property
     def longest_sleep(self) -> timedelta:
-        """Return how long a deadline that nobody tells of may go unseen."""
+        """Return the longest pause between two sweeps, also after a failure."""
         return self._longest_sleep
 
     @longest_sleep.setter
@@ -190,32 +206,15 @@ class Sweeper:
         return self._work.is_running and self._work.idle < 2 * self._longest_sleep + _TIMEOUT
 
     async def start(self) -> None:
-        """Begin to sweep; nothing happens when it has begun."""
+        """Start to sweep."""
         await self._work.start()
 
     async def stop(self) -> None:
-        """Stop and return once stopped; nothing happens when it is not running.
-
-        The batch in hand is finished, unless the store keeps it waiting.
-        """
+        """Stop, and return once stopped; the batch in hand is finished if the store answers."""
         await self._work.stop()
 
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop."""
-        await self.stop()
-
     async def sweep(self) -> SweepReport:
-        """Sweep one batch, whether the loop runs or not, and report it to whoever listens.
+        """Sweep one batch, whether the loop runs or not, and call `on_report` with its report.
 
         Raises:
             StoreUnavailableError: the store does not answer.
@@ -226,7 +225,7 @@ class Sweeper:
 
     @asynccontextmanager
     async def _hearing(self) -> AsyncIterator[None]:
-        """Hear of nearer deadlines, from this process and from others."""
+        """Hear of nearer deadlines from this process and from others, inside the context."""
         unsubscribe = self._feed.subscribe(self._notice)
         try:
             async with self._store.listen(CHANNEL, self._hear):
@@ -235,30 +234,30 @@ class Sweeper:
             unsubscribe()
 
     def _hear(self, text: str) -> None:
-        """Wake for a deadline that another process made, so many seconds ahead."""
+        """Wake for a deadline that another process made; `text` is how many seconds it is ahead."""
         try:
             self._work.wake(timedelta(seconds=float(text)))
         except (ValueError, OverflowError):
-            _log.debug("not a deadline: somebody else uses our channel %s", CHANNEL)
+            _log.debug("not a deadline: somebody else uses the channel %s", CHANNEL)
 
     async def _step(self) -> timedelta:
-        """Sweep once and return how long there is nothing to do."""
+        """Sweep once and return the pause until the next sweep."""
         report = await self.sweep()
-        await self._keep_books()
+        await self._mark_swept()
         if report.full:
             return _FULL_BATCH_GAP * random.random()
         ahead = await Sessions(self._store).time_to_next()
         return self._longest_sleep if ahead is None else min(ahead, self._longest_sleep)
 
-    async def _keep_books(self) -> None:
-        """Note that this sweeper works, when it is time."""
+    async def _mark_swept(self) -> None:
+        """Record that this sweeper works, unless it did so a moment ago."""
         now = time.monotonic()
         if now - self._marked_at >= _MARKED_EVERY.total_seconds():
             await SweepStore(self._store).mark_swept()
             self._marked_at = now
 
     def _notice(self, change: Change) -> None:
-        """Plan for a deadline that is nearer than the planned one; the store decides at it."""
+        """Wake at a deadline of this process; the store decides then whether it is due."""
         record = change.record
         if record.status is Status.WAITING and record.expires_at is not None:
             self._work.wake(record.expires_at - change.at)

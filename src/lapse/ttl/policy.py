@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from lapse.core.ages import Histogram, bucket_of
-from lapse.core.background import Background
+from lapse.core.background import Background, Work
 from lapse.core.documents import segment_of
 from lapse.core.errors import InvalidValueError
 from lapse.core.feed import Feed
@@ -41,10 +41,8 @@ _BATCH: Final = 500
 _LATE_PURGES: Final = timedelta(hours=2)
 
 
-class TtlPolicy:
+class TtlPolicy(Work):
     """The TTL of new sessions: fixed, or learnt from the first messages of others.
-
-    `start` and `stop` may be called in any order and any number of times.
 
     Args:
         store: where sessions are observed and decisions are kept.

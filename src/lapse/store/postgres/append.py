@@ -1,4 +1,4 @@
-"""Appending an event in PostgreSQL: to ADK's tables, to the lobby, or from one into the other."""
+"""Appending an event in PostgreSQL: to ADK's tables, to the lobby, or out of the lobby."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _Step = Callable[[Call, NewEvent, dict[str, Any]], Awaitable[Result[Appended] | 
 
 
 async def append(call: Call, event: NewEvent, seen: Revision | LastSeen) -> Result[Appended] | None:
-    """Append one event; None where no place takes it. See `Conversations.append`.
+    """Append one event; None if no place takes it. See `Conversations.append`.
 
-    What the writer has seen tells where the session is, so that one statement is enough.
+    `seen` tells where the session is, so that one statement is usually enough.
     """
     params = values.append_params(event, seen)
     for step in _steps(seen):
@@ -29,10 +29,10 @@ async def append(call: Call, event: NewEvent, seen: Revision | LastSeen) -> Resu
 
 
 def _steps(seen: Revision | LastSeen) -> tuple[_Step, ...]:
-    """Return where to try, in order.
+    """Return the places to try, in order.
 
-    A message moves a session out of the lobby, an adoption into it: who looks there first and
-    last cannot miss it. One whose revision is known to be of the lobby is there, or outdated.
+    A message moves a session out of the lobby, and an adoption moves it in: trying the lobby first
+    and last cannot miss it. A session whose revision is the lobby's is there, or has changed.
     """
     if isinstance(seen, Revision) and seen.number is not None:
         return (_to_lobby,) if seen.waiting else (_to_tables, _to_lobby)
@@ -60,7 +60,7 @@ async def _to_lobby(call: Call, event: NewEvent, params: dict[str, Any]) -> Resu
         if row is not None:
             revision = Revision(event.record.timestamp, row["revision"], waiting=True)
             return Result(Appended(revision))
-        # Too much is held already, which counts as use, or the session has expired.
+        # Either the lobby holds too much already, which counts as use, or the session has expired.
         if await call.first("read", after=None, newest=0) is None:
             return None
     return await _first_message(call, event, params)
@@ -72,7 +72,7 @@ async def _first_message(
     try:
         row = await call.first("first_message", **params, in_control=call.key.in_control_group)
     except asyncpg.UniqueViolationError:
-        # Stock ADK has created a session of this key meanwhile; the explanation will say so.
+        # Stock ADK has created a session of this key meanwhile; `Conversations` will find out.
         return None
     if row is None:
         return None

@@ -1,4 +1,4 @@
-"""Statements on PostgreSQL: each a transaction of its own, or several in one."""
+"""Running statements on PostgreSQL, each in a transaction of its own, or several in one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _TYPES: Final = read_types(Dialect.POSTGRES)
 _NAIVE: Final = frozenset(name for name, kind in _TYPES.items() if kind == "timestamp")
-"""Parameters that hold a time as ADK's columns do."""
+"""Parameters that hold a naive time in UTC, as ADK's columns do."""
 
 STATEMENTS: Final = {
     name: Positional.of(statement, _TYPES)
@@ -29,15 +29,15 @@ STATEMENTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Runs statements.
+    """Runs statements, and the operations that ask for them.
 
     Attributes:
-        connections: where they run.
+        connections: where the statements run.
         rules: what the store enforces.
-        now: the moment; None, outside tests, for the database's clock.
-        natives: the dialect's own functions, by name; each takes a call, bound to the session's
-            key, and the arguments that it was asked for with.
-        taken: the connection whose transaction they are part of; None: each has its own.
+        now: the moment in tests; None: the database's clock tells it.
+        natives: the functions of the dialect, by name. Each takes a call, bound to the session's
+            key, and the arguments of the call.
+        taken: the connection in whose transaction the statements run; None: each has its own.
         key: the session that the statements are about.
     """
 
@@ -49,31 +49,32 @@ class Call:
     key: SessionKey = NO_SESSION
 
     async def drive(self, asking: Asking[T]) -> T:
-        """Drive an operation to its end."""
+        """Drive an operation to its end and return its result."""
         step: Callable[[Any], Any] = asking.send
-        given: Any = None
+        answer: Any = None
         while True:
             try:
-                asked = step(given)
+                request = step(answer)
             except StopIteration as end:
                 result: T = end.value
                 return result
             try:
-                given, step = await self._answer(asked), asking.send
-            except Exception as error:  # noqa: BLE001 - the operation's to handle
-                given, step = error, asking.throw
+                answer, step = await self._answer(request), asking.send
+            except Exception as error:  # noqa: BLE001 - the operation may handle it
+                answer, step = error, asking.throw
 
     async def drive_together(self, asking: Callable[[], Asking[T]]) -> T:
-        """Drive an operation to its end in one transaction."""
+        """Drive an operation to its end in one transaction, and return its result."""
         return await self.connections.transact(
             lambda taken: replace(self, taken=taken).drive(asking())
         )
 
-    async def _answer(self, asked: Ask | Native | type[Dialect]) -> Any:
-        if isinstance(asked, Ask):
-            return await replace(self, key=asked.key).run(asked.name, **asked.params)
-        if isinstance(asked, Native):
-            return await self.natives[asked.name](replace(self, key=asked.key), *asked.arguments)
+    async def _answer(self, request: Ask | Native | type[Dialect]) -> Any:
+        if isinstance(request, Ask):
+            return await replace(self, key=request.key).run(request.name, **request.params)
+        if isinstance(request, Native):
+            own = replace(self, key=request.key)
+            return await self.natives[request.name](own, *request.arguments)
         return Dialect.POSTGRES
 
     async def run(self, name: str, **params: Any) -> Answer:
@@ -96,7 +97,7 @@ class Call:
         return answer
 
     async def first(self, name: str, **params: Any) -> Found | None:
-        """Run a statement that answers with at most one row, and return it."""
+        """Run a statement that answers with at most one row; return it, None if there is none."""
         answer: Any = await self.run(name, **params)
         return answer[0] if answer else None
 

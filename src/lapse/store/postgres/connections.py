@@ -34,7 +34,7 @@ NOT_NOW: Final = (
     OSError,
     TimeoutError,
 )
-"""The server did not do it, or did not say so."""
+"""Errors of an outage: the server did not do the work, or did not say whether it did."""
 
 _UNDONE: Final = (
     asyncpg.CannotConnectNowError,
@@ -43,7 +43,7 @@ _UNDONE: Final = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.QueryCanceledError,
 )
-"""Of those, where the server itself says that nothing was done."""
+"""Those errors of an outage with which the server says that nothing was done."""
 
 _FIRST_PAUSE: Final = timedelta(milliseconds=50)
 
@@ -72,7 +72,11 @@ class Connections:
             raise unavailable(error) from error
 
     async def read(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """Run one statement that changes nothing; see `write`."""
+        """Run one statement that changes nothing, and return its rows; it repeats as `write` does.
+
+        Raises:
+            StoreUnavailableError: the server does not answer.
+        """
         rows, _ = await self._repeat(
             lambda taken: taken.fetch(sql, *arguments), StoreUnavailableError
         )
@@ -81,26 +85,27 @@ class Connections:
     async def write(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Run one statement and return its rows: one round trip, one transaction.
 
-        While the server does not answer it is repeated, for as long as `patience` says. It
-        must be safe to repeat: whether it was done the first time may never be known.
+        While the server does not answer, the statement is repeated, for as long as `patience`
+        says. It must be safe to repeat: it may never be known whether the first attempt was
+        carried out.
 
         Raises:
-            StoreUnavailableError: it was not done.
-            OutcomeUnknownError: it may have been done.
+            StoreUnavailableError: the statement was not carried out.
+            OutcomeUnknownError: the statement may have been carried out.
         """
         rows, _ = await self.attempt(sql, *arguments)
         return rows
 
     async def attempt(self, sql: str, *arguments: Any) -> tuple[list[asyncpg.Record], bool]:
-        """Run one statement as `write` does.
+        """Run one statement as `write` does, and return its rows and whether they are in doubt.
 
-        Also return whether an attempt before the one that answered broke off and may have
-        been done: what stands in the way of a repeat may be its own work.
+        They are in doubt if an earlier attempt broke off and may have been carried out: what the
+        repeated statement finds may be the work of that attempt.
         """
         return await self._repeat(lambda taken: taken.fetch(sql, *arguments), OutcomeUnknownError)
 
     async def transact(self, work: Callable[[Taken], Awaitable[T]]) -> T:
-        """Run several statements as one transaction; see `write`."""
+        """Run several statements as one transaction; it repeats and raises as `write` does."""
 
         async def run(taken: Taken) -> T:
             async with taken.transaction():
@@ -110,7 +115,7 @@ class Connections:
         return result
 
     async def close(self) -> None:
-        """Close this loop's pool, and drop those of other loops, which are gone or not ours."""
+        """Close this event loop's pool for good, and drop the pools of other loops."""
         self._closed = True
         own = self._pools.pop(asyncio.get_running_loop(), None)
         for other in self._pools.values():
@@ -129,7 +134,7 @@ class Connections:
     ) -> tuple[T, bool]:
         """Do work on a connection of the pool, again after each outage, until patience ends.
 
-        Return its result, and whether an attempt before it broke off in doubt.
+        Return its result, and whether an earlier attempt may have been carried out.
         """
         if self._closed:
             raise StoreUnavailableError("the store is closed")
@@ -147,7 +152,7 @@ class Connections:
                     return await work(taken), in_doubt
             except NOT_NOW as error:
                 if isinstance(error, ValueError):
-                    # The driver's word that an argument is wrong: no outage, and no repeat.
+                    # The driver says that an argument is wrong: this is not an outage.
                     raise
                 in_doubt |= begun and not isinstance(error, _UNDONE)
                 if time.monotonic() + pause > end:
@@ -165,7 +170,7 @@ class Connections:
         return making.result() if making.done() else await asyncio.shield(making)
 
     async def _make_pool(self) -> asyncpg.Pool:
-        """Return a pool; it connects when it is asked for a connection."""
+        """Return a pool, which connects only when a connection is needed."""
         return await asyncpg.create_pool(
             self._dsn,
             min_size=0,
@@ -184,10 +189,10 @@ class Connections:
 
 
 def plain_url(url: str) -> str:
-    """Return a URL as libpq has it, without the driver that SQLAlchemy's form may name.
+    """Return a URL in libpq's form, without the driver that SQLAlchemy's form may name.
 
     Raises:
-        InvalidValueError: it is none. What the driver says of it could quote a password.
+        InvalidValueError: it is not a URL. The error does not quote it, as it may hold a password.
     """
     scheme, separator, rest = url.partition("://")
     try:
@@ -199,7 +204,8 @@ def plain_url(url: str) -> str:
     except ValueError:
         whole, ports = False, []
     if not whole or not all(0 < port < 1 << 16 for port in ports):
-        reason = "is no URL; in a name or a password, : / ? # [ ] @ are %3A %2F %3F %23 %5B %5D %40"
+        escapes = ": / ? # [ ] @ as %3A %2F %3F %23 %5B %5D %40"
+        reason = f"is not a URL; in a user name or a password, write {escapes}"
         raise InvalidValueError("store URL", reason)
     return f"{scheme.partition('+')[0]}{separator}{rest}"
 
@@ -218,4 +224,4 @@ def unavailable(
 
 
 async def _leave(_connection: asyncpg.Connection) -> None:
-    """Reset nothing: our statements leave no session state, and a reset is a round trip."""
+    """Reset nothing: Lapse's statements leave no state behind, and a reset is a round trip."""

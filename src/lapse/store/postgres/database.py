@@ -1,7 +1,7 @@
 """The PostgreSQL store: any number of replicas and sweepers on one database.
 
-One statement is one transition is one round trip; the database's clock is the only one. What
-two replicas do at once is decided by the locks of the rows it is about.
+Each transition is one statement and one round trip. The database's clock is the only one. If two
+replicas change the same session at once, the locks of its rows decide which comes first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NATIVES: Final[Mapping[str, Callable[..., Any]]] = {
 
 @dataclass(slots=True)
 class _Opened:
-    """Whether the schema is up to date, which it is by whatever clock."""
+    """Whether the schema is up to date; copies of the store with other clocks share it."""
 
     ready: bool = False
 
@@ -46,7 +46,7 @@ class PostgresDatabase:
 
     Args:
         url: `postgresql://USER:PASSWORD@HOST/DATABASE`, as libpq has it.
-        rules: what it enforces.
+        rules: what the store enforces.
         options: how to connect.
     """
 
@@ -94,12 +94,13 @@ class PostgresDatabase:
     async def notify(self, channel: str, texts: Iterable[str]) -> None:
         await self.open()
         for text in texts:
-            # A transaction of its own: NOTIFY takes a lock at commit that all who notify share.
+            # Each text has a transaction of its own, because a commit with NOTIFY takes a lock
+            # that all such commits share.
             await self._connections.write("SELECT pg_notify($1, $2)", channel, text)
 
     def at(self, now: datetime) -> Self:
         other = copy.copy(self)
-        other._now = now  # noqa: SLF001 - another of this class
+        other._now = now  # noqa: SLF001 - it is of this class
         return other
 
     async def inspect(self, *, most: int = 0) -> Inspection:

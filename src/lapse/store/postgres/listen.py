@@ -1,4 +1,4 @@
-"""News from other replicas, by LISTEN and NOTIFY."""
+"""Listening to a channel of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ _log = logging.getLogger(__name__)
 
 
 class Listener:
-    """Listens inside its context, on a connection of its own that it makes anew when it breaks."""
+    """Calls `hear` with each text that is sent to a channel, while its context is entered.
+
+    It has a connection of its own, and makes a new one if that breaks.
+    """
 
     def __init__(self, connections: Connections, channel: str, hear: Callable[[str], None]) -> None:
         self._connections = connections
         self._channel = channel
-        self._told = hear
+        self._hear = hear
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
-        """Begin to listen."""
         self._task = asyncio.create_task(self._listen(), name="lapse-listener")
 
     async def __aexit__(
@@ -39,7 +41,6 @@ class Listener:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop, and return once stopped."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -50,7 +51,7 @@ class Listener:
             try:
                 await self._listen_once()
             except (*NOT_NOW, asyncpg.PostgresError, StoreUnavailableError) as error:
-                # Who listens looks for itself every few seconds: nothing depends on this.
+                # Nothing depends on a text: its hearers read the store every few seconds anyway.
                 _log.debug("not listening on %s: %s", self._channel, error)
             await asyncio.sleep(pause.total_seconds() * (0.5 + random.random()))
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -61,10 +62,10 @@ class Listener:
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
         try:
-            await connection.add_listener(self._channel, self._hear)
+            await connection.add_listener(self._channel, self._receive)
             await ended.wait()
         finally:
             connection.terminate()
 
-    def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        self._told(str(payload))
+    def _receive(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        self._hear(str(payload))

@@ -17,7 +17,7 @@ _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
 
 async def read(call: Call, window: EventWindow) -> SessionRecord | None:
-    """Return one session that is there for ADK, with the events of the window."""
+    """Return a session that ADK can see, with the events of the window; None if there is none."""
     row = await call.first(
         "read",
         after=window.after or _BEGINNING,

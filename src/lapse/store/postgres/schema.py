@@ -1,4 +1,4 @@
-"""Opening a PostgreSQL database: what it must be, and what is created where it is missing."""
+"""Opening a PostgreSQL database: checking its schema, and creating what is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lapse.store.operation import Dialect
 from lapse.store.schemas import TABLES, Found, missing_script
 
 _LOCK: Final = 0x6C61707365
-"""One schema change at a time among all replicas: the advisory lock "lapse"."""
+"""The advisory lock "lapse", with which all replicas change the schema one after the other."""
 
 _COLUMNS: Final = """\
 SELECT c.relname AS table_name, a.attname AS column_name
@@ -22,15 +22,16 @@ WHERE c.oid = to_regclass(c.relname) AND c.relname = ANY($1) AND a.attnum > 0
 
 
 async def prepare(connection: asyncpg.Connection, place: str) -> None:
-    """Make a database ready: ADK's tables, Lapse's own.
+    """Make a database ready: create ADK's tables and Lapse's own.
 
-    Nothing is written where nothing is missing, so that a role without the right to create
-    tables can work on a prepared schema. Else it is one transaction under an advisory lock, so
-    that any number of replicas may start at once.
+    If nothing is missing, nothing is written, so that a role without the right to create tables
+    can work on a prepared schema. Otherwise all is created in one transaction under an advisory
+    lock, so that any number of replicas may start at once.
 
     Raises:
-        StoreRefusedError: it holds tables of another version or of somebody else, or tables
-            are missing and this role may not create them. It names `place`.
+        StoreRefusedError: the database holds tables of another version or tables that are not
+            ADK's, or tables are missing and this role may not create them. The error names
+            `place`.
     """
     if not await pending_script(connection, place):
         return
@@ -42,22 +43,23 @@ async def prepare(connection: asyncpg.Connection, place: str) -> None:
                 await connection.execute(script)
         except asyncpg.InsufficientPrivilegeError as error:
             raise StoreRefusedError(
-                f"{place}: tables are missing and this role may not create them ({error}); let "
-                "one that may run `lapse migrate --store URL`"
+                f"{place}: tables are missing and this role may not create them ({error}); run "
+                "`lapse migrate --store URL` as a role that may"
             ) from error
 
 
 async def pending_script(connection: asyncpg.Connection, place: str) -> str:
-    """Return the SQL that `prepare` would run on a database; empty when it is ready.
+    """Return the SQL that `prepare` would run on a database; empty if it is ready.
 
     Raises:
-        StoreRefusedError: it holds tables of another version or of somebody else.
+        StoreRefusedError: the database holds tables of another version, or tables that are not
+            ADK's.
     """
     return missing_script(Dialect.POSTGRES, await look(connection), place)
 
 
 async def look(connection: asyncpg.Connection) -> Found:
-    """Return what is in a database."""
+    """Return the schema that a database has."""
     columns: dict[str, set[str]] = {table: set() for table in TABLES}
     for row in await connection.fetch(_COLUMNS, list(TABLES)):
         columns[row["table_name"]].add(row["column_name"])

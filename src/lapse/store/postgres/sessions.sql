@@ -1,11 +1,12 @@
--- One named statement for each transition and each read of the PostgreSQL store: one round trip.
+-- The named statements of `Sessions` on PostgreSQL: each transition and each read is one statement,
+-- and so one round trip.
 --
--- The names are those of the SQLite store, where one statement is enough for a transition.
--- A deadline nearer than other replicas' sweepers look is told to them by NOTIFY; for all
--- others it would cost a lock that every commit of the database shares.
--- :now is NULL outside tests: the database's clock is the only one. :horizon is zero where
--- nothing is restorable. READ COMMITTED is enough: whoever waits for a row's lock has the
--- row's condition checked again afterwards, and every condition stands on the row it is about.
+-- A name is the same as on SQLite; what SQLite does in further statements is a part of it here.
+-- NOTIFY tells other replicas' sweepers of a deadline that they would otherwise see too late. For
+-- any other deadline it is not worth the lock that all commits with NOTIFY share.
+-- :now is NULL outside tests: the database's clock is the only one. :horizon is zero if nothing
+-- is restorable. READ COMMITTED is enough: a statement that waited for a row's lock checks its
+-- condition on that row again, and every condition is on the row that it is about.
 --
 -- Types of parameters:
 -- :largest_metadata, :limit, :most, :most_bytes, :most_events, :newest, :seen_number bigint
@@ -19,8 +20,9 @@
 -- :app_names, :session_ids, :user_ids varchar[]
 
 -- name: create
--- A row that is in the way gives way when it has expired. It is locked and read first, for the
--- count of what becomes of it; one that came in between is somebody else's create.
+-- Replaces a row of the same key if that has expired. The row is locked and read first, because
+-- changes are counted by the status before. A row that appears in between is of another create,
+-- and stays.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 before AS (
   SELECT status FROM lapse_lobby
@@ -70,11 +72,11 @@ SELECT
   ) AS user_state,
   CASE WHEN :ttl < interval '20 s' THEN pg_notify(
     'lapse_deadlines', extract(epoch FROM :ttl)::text
-  )::text END AS told
+  )::text END AS notified
 FROM done;
 
 -- name: change_app_state
--- A part of the statements that change a session, whose row is their table `done`.
+-- A part of the statements that change a session: their table `done` has its row.
 INSERT INTO app_states AS a (app_name, state, update_time)
 SELECT :app_name, :app_delta, now() AT TIME ZONE 'UTC' FROM done
 WHERE :app_delta IS NOT NULL
@@ -91,8 +93,8 @@ SET state = u.state || excluded.state, update_time = excluded.update_time
 RETURNING state;
 
 -- name: read
--- ADK's tables come first: what they hold is never hidden by a lobby row. The events of the
--- window come with it, as four arrays, the newest first.
+-- ADK's tables come first: a lobby row never hides what they hold. The events of the window come
+-- as four arrays, the newest first.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 found AS (
   SELECT s.state, s.update_time, coalesce(l.revision, 0) AS revision, NULL::jsonb AS held_events,
@@ -179,11 +181,11 @@ ORDER BY update_time, user_id COLLATE "C", session_id COLLATE "C";
 SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id;
 
 -- name: append
--- Into ADK's tables, when they hold the session and the writer has seen its newest revision.
--- The record's row is locked first, then the session's: each is checked once more under its
--- lock. :exact says that the writer knows the revision; without it the newest event decides,
--- by ADK's rule for sessions that carry no marker. A session without a record (stock ADK's)
--- has its own row alone.
+-- Appends to ADK's tables, if they hold the session and the writer has seen its newest revision.
+-- The record's row is locked first, then the session's row; each is checked again under its lock.
+-- :exact says that the writer knows the revision; without it the newest event decides, which is
+-- ADK's rule for sessions without a marker. A session without a record (stock ADK's) has only its
+-- own row to lock.
 WITH fresh AS (
   SELECT NOT EXISTS (
     SELECT 1 FROM events
@@ -240,8 +242,9 @@ user_delta AS {change_user_state}
 SELECT coalesce((SELECT revision FROM counted), 0) AS revision FROM done;
 
 -- name: read_appended
--- Why an append changed nothing: what ADK's tables and the lobby hold of the session, and the
--- event of the same id, wherever it is.
+-- Tells why an append changed nothing: whether ADK's tables hold the session (is_stored), its
+-- revision, and whether a stored event of the same id has the same data (is_same, NULL if there
+-- is no such event).
 SELECT s.id IS NOT NULL AS is_stored, coalesce(l.revision, 0) AS revision,
   coalesce(s.update_time, l.update_time) AS update_time,
   coalesce(e.event_data, (
@@ -262,9 +265,9 @@ LEFT JOIN events AS e
   AND e.session_id = :session_id;
 
 -- name: first_message
--- Out of the lobby: the row's lock decides against a sweep, a delete and another first
--- message. A session whose deadline has passed but that no sweep has met can always be had
--- back: it has at least an hour from the moment of expiry.
+-- Moves a session out of the lobby. The row's lock decides between it and a sweep, a delete or
+-- another first message. A session whose deadline has passed, but that no sweep has expired, is
+-- always restorable: it has at least an hour from its expiry.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 taken AS (
   SELECT l.*, now, l.status = 'expired' OR :enforced AND l.expires_at <= now AS was_expired
@@ -313,8 +316,8 @@ moved AS (
   FROM marked
 ),
 observed AS (
-  -- A row of its own: a counter would make every first message wait for the one before. A
-  -- session of the legacy endpoint is created by its first message: nobody waited.
+  -- Each observation is a row: a counter would make every first message wait for the one before.
+  -- A session of the legacy endpoint is left out, because its first message creates it.
   INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
   SELECT app_name, lapse_segment(metadata),
     CASE WHEN :in_control THEN 'control' ELSE 'used' END, user_id, created_at, first_message_at
@@ -333,8 +336,9 @@ stored AS (
   FROM marked
 ),
 app_delta AS (
-  -- Even when nothing changes, where there is no row: ADK refuses to append without one. Where
-  -- there is one it is let alone, as its lock would make every first message of an app wait.
+  -- A missing row is inserted even if nothing changes: ADK refuses to append without one. An
+  -- existing row is left alone if nothing changes: its lock would make every first message of an
+  -- app wait.
   INSERT INTO app_states AS a (app_name, state, update_time)
   SELECT app_name, coalesce(:app_delta, '{}'), now() AT TIME ZONE 'UTC' FROM marked
   WHERE :app_delta IS NOT NULL
@@ -355,7 +359,7 @@ user_delta AS (
 SELECT * FROM marked;
 
 -- name: hold_event
--- Keeps an event that is not a message in the lobby, in order.
+-- Holds an event that is not a message in the lobby, in order.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 done AS (
   UPDATE lapse_lobby AS l
@@ -384,7 +388,7 @@ user_delta AS {change_user_state}
 SELECT revision FROM done;
 
 -- name: lifecycle
--- The session's row of the lobby and, where ADK's tables hold it, when it was created there.
+-- Returns the session's lobby row and, if ADK's tables hold it, when it was created there.
 SELECT l.*, s.create_time, coalesce(:now, clock_timestamp()) AS now
 FROM (SELECT 1) AS always
 LEFT JOIN lapse_lobby AS l
@@ -398,14 +402,15 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 ORDER BY timestamp, id;
 
 -- name: delete_record
--- First of the two statements of a delete, as the record is the first that an append locks.
+-- The first of the two statements of a delete, because an append locks the record first, too.
 WITH ended AS (
   DELETE FROM lapse_lobby AS l
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   RETURNING l.*, coalesce(:now, clock_timestamp()) AS now
 ),
 changes AS (
-  -- A session past restoring was none any more. Those of used ones are counted by a trigger.
+  -- A session that was no longer restorable does not count as deleted. Deletes of used sessions
+  -- are counted by a trigger.
   SELECT app_name,
     CASE
       WHEN NOT :enforced OR CASE status
@@ -427,7 +432,7 @@ SELECT * FROM ended;
 
 -- name: delete_session
 -- A statement of its own, so that it sees the session that a first message moved here while
--- delete_record waited for it. Events go by ON DELETE CASCADE.
+-- delete_record waited for its lock. ON DELETE CASCADE deletes the events.
 DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
 RETURNING coalesce(:now, clock_timestamp()) AS now;
 
@@ -463,7 +468,7 @@ audited AS {audited}
 SELECT *,
   CASE WHEN expires_at - now < interval '20 s' THEN pg_notify(
     'lapse_deadlines', extract(epoch FROM expires_at - now)::text
-  )::text END AS told
+  )::text END AS notified
 FROM done;
 
 -- name: extend
@@ -521,12 +526,12 @@ audited AS {audited}
 SELECT *,
   CASE WHEN expires_at - now < interval '20 s' THEN pg_notify(
     'lapse_deadlines', extract(epoch FROM expires_at - now)::text
-  )::text END AS told
+  )::text END AS notified
 FROM done;
 
 -- name: expire
--- A waiting session, now. A concurrent first message holds the row's lock, after which the
--- condition is checked once more: the message wins.
+-- Expires a waiting session now. The statement waits for the row's lock of a concurrent first
+-- message and checks its condition again: the message wins.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 done AS (
   UPDATE lapse_lobby AS l
@@ -553,11 +558,11 @@ audited AS {audited}
 SELECT * FROM done;
 
 -- name: expire_due
--- Takes due rows that nobody holds, and repeats the condition on the rows it updates: without
--- both, a session that a concurrent first message has just marked as used would be expired.
--- One that ADK's tables hold, though its row waits (stock ADK created one of the same key),
--- is never ours to expire: it is kept. The limit stands in a sub-select, and the rows come as
--- arrays, so that the plan is the same, and by row address, whatever the limit is.
+-- Takes due rows that are not locked, and repeats the condition on the rows that it updates:
+-- without both, it would expire a session that a concurrent first message has just marked as used.
+-- A session that ADK's tables hold although its row waits (stock ADK created one of the same key)
+-- is kept: Lapse never expires it. The limit stands in a sub-select, and the rows come as arrays,
+-- so that every limit has the same plan, which finds the rows by their addresses.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 due AS (
   SELECT l.ctid, s.id IS NOT NULL AS is_stored
@@ -636,7 +641,7 @@ owed AS {owe_artifacts}
 SELECT * FROM ended;
 
 -- name: time_to_next
--- Of what a sweep may do: a brake holds purges, and with nothing restorable expiry, too.
+-- Counts only what a sweep may do: a brake holds purges and, if nothing is restorable, expiry, too.
 SELECT least(
   (SELECT expires_at FROM lapse_lobby
    WHERE status = 'waiting' AND (:horizon > interval '0' OR NOT {is_braked})
@@ -649,17 +654,17 @@ SELECT least(
 SELECT 1 FROM lapse_lobby LIMIT 1;
 
 -- name: status_before
--- No-op: what SQLite does here rides in the statements of the transitions.
+-- No-op: the statements of the transitions read the status before themselves.
 
 -- name: update_app_state
--- change_app_state rides in each transition.
+-- No-op: change_app_state is a part of the statements of the transitions.
 
 -- name: update_user_state
--- change_user_state likewise.
+-- No-op: change_user_state is a part of the statements of the transitions.
 
 -- name: indexes
--- Asked, like the next one, of a database that nobody has opened, of whatever version.
--- An index whose concurrent creation failed is there, costs each write, and helps no read.
+-- Like the next statement, it runs on a database of any version that nobody has opened. An index
+-- whose concurrent creation failed is present but not valid: it costs each write and helps no read.
 SELECT c.relname AS name, i.indisvalid AS valid
 FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
 WHERE pg_table_is_visible(i.indrelid);

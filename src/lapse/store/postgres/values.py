@@ -1,4 +1,4 @@
-"""PostgreSQL's values, to and from plain data."""
+"""Converting PostgreSQL's values to and from plain data."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def to_naive(moment: datetime) -> datetime:
 
 
 def from_naive(moment: datetime) -> datetime:
-    """Read a time of ADK's columns."""
+    """Return a time of ADK's columns as an aware datetime."""
     return moment.replace(tzinfo=UTC)
 
 
 class Found:
-    """A row; ADK's times, which are naive, are read as aware ones."""
+    """A row; it returns ADK's naive times as aware ones."""
 
     __slots__ = ("_record",)
 
@@ -32,7 +32,7 @@ class Found:
         self._record = record
 
     def __getitem__(self, column: str) -> Any:
-        """Return a column's value as plain data; KeyError where there is no such column."""
+        """Return a column's value as plain data; KeyError if there is no such column."""
         value = self._record[column]
         if type(value) is datetime and value.tzinfo is None:
             return value.replace(tzinfo=UTC)
@@ -40,12 +40,12 @@ class Found:
 
 
 def document(text: str | None) -> dict[str, Any]:
-    """Read a JSON object; empty where there is none."""
+    """Read a JSON object; an empty one if there is no text."""
     return json.loads(text) if text else {}
 
 
 def text_of(delta: Mapping[str, Any]) -> str | None:
-    """Return a change of state as JSON; None where nothing changes."""
+    """Return a change of state as JSON; None if nothing changes."""
     return json.dumps(delta) if delta else None
 
 
@@ -99,7 +99,7 @@ def held_events(text: str) -> list[EventRecord]:
 
 
 def stored_events(row: Any) -> list[EventRecord]:
-    """Read the events of a row of `read`, which come newest first, in ADK's order."""
+    """Return the events of a row of the statement `read`, in ADK's order."""
     columns = (row["ids"], row["invocation_ids"], row["timestamps"], row["event_texts"])
     if columns[0] is None:
         return []

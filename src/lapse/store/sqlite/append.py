@@ -1,4 +1,4 @@
-"""Appending an event in SQLite: to ADK's tables, to the lobby, or from one into the other."""
+"""Appending an event in SQLite: to ADK's tables, to the lobby, or with a move out of the lobby."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lapse.store.sqlite.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """An event on its way into a session, with the parameters its statements share."""
+    """An event to append, with the parameters that its statements share."""
 
     event: NewEvent
     waiting: bool
-    """Whether its writer saw the session in the lobby."""
+    """Whether the writer saw the session in the lobby."""
     params: dict[str, Any]
     held: str
     """The event as the lobby would hold it; empty for a message."""
 
     @classmethod
     def of(cls, event: NewEvent, seen: Revision | LastSeen) -> Append:
-        """Prepare an append."""
+        """Return the append of an event to a session that the writer saw as `seen`."""
         record = event.record
         params = values.event_params(record) | {
             "delta": _text(event.delta.session),
@@ -40,16 +40,16 @@ class Append:
         return cls(event, waiting, params, "" if event.is_message else values.held_text(record))
 
     def revision(self, number: int, *, waiting: bool = False) -> Revision:
-        """Return the session's revision once this is its newest event."""
+        """Return the session's revision after the append."""
         return Revision(self.event.record.timestamp, number, waiting=waiting)
 
 
 def append(
     transaction: Transaction, event: NewEvent, seen: Revision | LastSeen
 ) -> Result[Appended] | None:
-    """Append one event; None where no place takes it. See `Conversations.append`.
+    """Append one event; None if no place takes it. See `Conversations.append`.
 
-    A session is in one place only, so the order in which they are tried is a matter of speed.
+    A session is in one place only, so the order of the places matters for speed alone.
     """
     step = Append.of(event, seen)
     places = (_to_lobby, _to_tables) if step.waiting else (_to_tables, _to_lobby)
@@ -61,7 +61,7 @@ def append(
 
 
 def update_outer_state(transaction: Transaction, delta: StateDelta) -> None:
-    """Let a change of app and user state take effect."""
+    """Apply a change of app and user state."""
     if delta.app:
         transaction.run("update_app_state", delta=_text(delta.app))
     if delta.user:
@@ -90,7 +90,7 @@ def _to_lobby(transaction: Transaction, step: Append) -> Result[Appended] | None
         if row is not None:
             update_outer_state(transaction, step.event.delta)
             return Result(Appended(step.revision(row["revision"], waiting=True)))
-        # Too much is held already, which counts as use, or the session has expired.
+        # Either the lobby holds too much already, which counts as use, or the session has expired.
         if transaction.first("read") is None:
             return None
     return _first_message(transaction, step)
@@ -127,7 +127,7 @@ def _count(transaction: Transaction, kind: ChangeKind, was: Status, became: Stat
 
 
 def _move(transaction: Transaction, step: Append, lobby: sqlite3.Row) -> None:
-    """Write what the lobby held, then the message, into ADK's tables."""
+    """Write the session, the events that the lobby held and the message into ADK's tables."""
     delta = step.params["delta"]
     transaction.run(
         "move_session",

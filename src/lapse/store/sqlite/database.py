@@ -1,7 +1,8 @@
 """The SQLite store: the embedded default, one file, any number of processes on one machine.
 
-Writes go through one thread that commits what has queued up in one transaction; reads have
-connections of their own. WAL and `synchronous=FULL`: what was acknowledged survives a power cut.
+Writes go through one thread, which commits all operations that have queued up in one transaction;
+reads have connections of their own. With WAL and `synchronous=FULL`, a write that was acknowledged
+survives a power cut.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ _NATIVES: Final[Mapping[str, Callable[..., Any]]] = {
 
 
 class _Lanes:
-    """The lane of the reads and that of the writes, which a store has by whatever clock.
+    """The read lane and the write lane of a store; its copies with other clocks share them.
 
-    They are made when they are first needed, once. In memory, both are the same lane.
+    They are made once, when they are first needed. In memory, both are the same lane.
     """
 
     def __init__(self, path: str) -> None:
@@ -67,17 +68,17 @@ class _Lanes:
         self._closed = False
 
     async def get(self) -> tuple[Lane, Lane]:
-        """Return both.
+        """Return the read lane and the write lane.
 
         Raises:
-            StoreUnavailableError: they are closed, or SQLite cannot open the file.
+            StoreUnavailableError: the lanes are closed, or SQLite cannot open the file.
         """
         if self._lanes is None:
             return await asyncio.to_thread(self._open)
         return self._lanes
 
     async def close(self) -> None:
-        """Close both, for good."""
+        """Close both lanes for good."""
         await asyncio.to_thread(self._close)
 
     def _open(self) -> tuple[Lane, Lane]:
@@ -122,7 +123,7 @@ class _Lanes:
 class SqliteDatabase:
     """A Database in one SQLite file, or in memory with the path `:memory:`.
 
-    The clock is this host's: an operation happens at the moment at which its thread begins it.
+    The clock is the host's. The moment of an operation is when its thread begins it.
     """
 
     def __init__(self, path: str, rules: Rules = Rules()) -> None:
@@ -147,7 +148,7 @@ class SqliteDatabase:
         *,
         writes: bool = True,
         flushed: bool = True,
-        together: bool = False,  # noqa: ARG002 - all operations are
+        together: bool = False,  # noqa: ARG002 - every operation is one transaction
     ) -> T:
         reading_lane, writing_lane = await self._lanes.get()
 
@@ -167,11 +168,11 @@ class SqliteDatabase:
         return nullcontext()
 
     async def notify(self, channel: str, texts: Iterable[str]) -> None:
-        """No-op, as `listen`."""
+        """No-op: SQLite cannot notify other processes."""
 
     def at(self, now: datetime) -> Self:
         other = copy.copy(self)
-        other._now = now  # noqa: SLF001 - another of this class
+        other._now = now  # noqa: SLF001 - it is of this class
         return other
 
     async def inspect(self, *, most: int = 0) -> Inspection:
@@ -187,7 +188,7 @@ class SqliteDatabase:
     def _inspect_file(self, most: int) -> Inspection:
         file = Path(self._path)
         newest = newest_version(Dialect.SQLITE)
-        if not file.exists():  # to connect would create it
+        if not file.exists():  # connecting would create it
             if not file.absolute().parent.is_dir():
                 raise StoreRefusedError(
                     f"{self._path}: its directory does not exist; create {file.absolute().parent}"
@@ -204,17 +205,18 @@ class SqliteDatabase:
     def _inspect(self, connection: sqlite3.Connection, most: int) -> Inspection:
         script = missing_in(connection, self._path)
         version, newest = look(connection).lapse_version, newest_version(Dialect.SQLITE)
-        now = self._transaction(connection)
+        transaction = self._transaction(connection)
         if not version:
-            return Inspection(now.moment, version, newest, script)
-        sessions = now.first("inspect_sessions", most=most)
+            return Inspection(transaction.moment, version, newest, script)
+        indexes = {row["name"] for row in transaction.run("indexes")}
+        sessions = transaction.first("inspect_sessions", most=most)
         assert sessions is not None
         return Inspection(
-            now.moment,
+            transaction.moment,
             version,
             newest,
             script,
-            missing_indexes(Dialect.SQLITE, version, {row["name"] for row in now.run("indexes")}),
+            missing_indexes(Dialect.SQLITE, version, indexes),
             **sessions,
         )
 

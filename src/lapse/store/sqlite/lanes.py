@@ -1,7 +1,7 @@
-"""Threads that run SQLite work for the event loop, as much of it in one transaction as waits.
+"""Lanes: threads that run SQLite work for the event loop, and commit waiting work together.
 
-A lane owns a connection per thread and one queue. A thread takes all that has queued up, runs
-it inside one transaction and answers its callers after the commit: with 32 writers waiting, one
+A lane owns a connection per thread and one queue. A thread takes all jobs that have queued up, runs
+them in one transaction and answers their callers after the commit: with 32 writers waiting, one
 commit, and so one fsync, serves them all.
 """
 
@@ -33,14 +33,14 @@ _Outcome = tuple[_Job, Any, Exception | None]
 
 
 class Lane:
-    """Runs functions of a connection in transactions, on threads of its own.
+    """Runs functions on a connection, in transactions, on threads of its own.
 
     Args:
-        name: what its threads are called.
-        connect: opens a connection; called once in each thread's life.
+        name: the name of its threads.
+        connect: opens a connection; called once for each thread.
         begin: the statement that opens a transaction.
         threads: how many threads, each with a connection, share the queue.
-        most: how many pieces of work one transaction takes.
+        most: the maximum of jobs in one transaction.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class Lane:
             thread.start()
 
     async def run(self, work: Callable[[sqlite3.Connection], T], *, flushed: bool = True) -> T:
-        """Run `work` in a transaction and return its result once that is committed.
+        """Run `work` in a transaction and return its result after the commit.
 
-        With `flushed=False` a power cut may undo it, unless other work was committed since:
-        for what means nothing once the process is gone.
+        With `flushed=False` a power cut may undo it, unless flushed work was committed since: this
+        is for work that means nothing once the process is gone.
 
-        `work` must be free of effects outside the connection: when another piece of the same
-        transaction fails half-way, it is run again. Cancelling the caller does not undo it.
+        `work` must have no effects outside the connection: it is run again if another job of the
+        same transaction fails half-way. Cancelling the caller does not undo it.
 
         Raises:
-            StoreUnavailableError: SQLite could not do it; nothing was written.
+            StoreUnavailableError: the lane is closed, or SQLite failed; nothing was written.
         """
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._gate:
@@ -129,12 +129,12 @@ class Lane:
         try:
             connection.execute(self._begin)
         except sqlite3.Error as error:
-            # Nobody's fault among those who asked, and waiting once for all is enough.
+            # No job is at fault, and one wait for the lock is enough for all of them.
             return [(job, None, _translated(error)) for job in jobs]
         try:
             outcomes = [self._run_one(connection, job) for job in jobs]
             connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for the work
+        except Exception as error:  # noqa: BLE001 - the caller of the job gets it
             _roll_back(connection)
             if len(jobs) == 1:
                 return [(jobs[0], None, _translated(error))]
@@ -143,7 +143,7 @@ class Lane:
 
     @staticmethod
     def _run_one(connection: sqlite3.Connection, job: _Job) -> _Outcome:
-        """Run one piece of work; its refusal is an outcome, unless it had begun to write."""
+        """Run one job; its refusal (`LapseError`) is its outcome, unless it had begun to write."""
         before = connection.total_changes
         try:
             return (job, job.work(connection), None)
@@ -161,7 +161,7 @@ def _answer(outcomes: Sequence[_Outcome]) -> None:
         try:
             loop.call_soon_threadsafe(_settle, own)
         except RuntimeError:
-            # The loop is closed: those who asked are gone. The work itself is done.
+            # The callers' loop is closed, so nobody waits for the outcomes. The work is done.
             continue
 
 

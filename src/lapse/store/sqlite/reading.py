@@ -13,11 +13,11 @@ from lapse.store.sqlite import values
 from lapse.store.sqlite.transaction import Transaction
 
 _ALL: Final = -1
-"""What LIMIT takes for no limit."""
+"""The value of LIMIT that means no limit."""
 
 
 def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
-    """Return one session that is there for ADK, with the events of the window."""
+    """Return a session that ADK can see, with the events of the window; None if there is none."""
     head = transaction.first("read")
     if head is None:
         return None

@@ -1,4 +1,4 @@
-"""Opening an SQLite database: what it must be, and what is created where it is missing."""
+"""Opening a SQLite database: checking its schema, and creating what is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BUSY_PAUSE: Final = timedelta(milliseconds=20)
 
 
 def connect(path: str, *, cache: int) -> sqlite3.Connection:
-    """Return a connection set up as every one of Lapse's: autocommit, durable commits.
+    """Return a connection with autocommit, durable commits and the functions of `set_up`.
 
     `path` is a file's path or `:memory:`; `cache` is its page cache in KiB.
     """
@@ -56,7 +56,7 @@ def _of_event(says: Callable[[Mapping[str, Any]], bool], text: str | None) -> bo
 
 
 def _key_digest(app_name: str, user_id: str, session_id: str) -> bytes:
-    """Return what a purged session is remembered by; PostgreSQL's statements compute the same."""
+    """Return the digest of a purged session's key, as PostgreSQL's statements compute it, too."""
     return hashlib.sha256(f"{app_name}\x1f{user_id}\x1f{session_id}".encode()).digest()
 
 
@@ -68,17 +68,17 @@ _FUNCTIONS: Final[tuple[tuple[str, int, Callable[..., Any]], ...]] = (
     ("age_bucket", 1, lambda micros: bucket_of(timedelta(microseconds=micros))),
     ("key_digest", 3, _key_digest),
 )
-"""Python's functions that statements call: their names, arguments and bodies."""
+"""The Python functions that statements call: name, number of arguments, body."""
 
 
 def prepare(path: str) -> None:
-    """Make the database at `path` ready: WAL, ADK's tables, Lapse's own.
+    """Make the database at `path` ready: switch it to WAL, create ADK's tables and Lapse's own.
 
-    One transaction, so that any number of processes may start at once.
+    Tables are created in one transaction, so that any number of processes may start at once.
 
     Raises:
-        StoreRefusedError: it is no database, is locked, cannot be written, or holds tables of
-            another version or of somebody else.
+        StoreRefusedError: the file is not a database, is locked, cannot be written, or holds
+            tables of another version or tables that are not ADK's.
     """
     give_up = time.monotonic() + BUSY_TIMEOUT.total_seconds()
     while True:
@@ -89,16 +89,16 @@ def prepare(path: str) -> None:
             finally:
                 connection.close()
         except sqlite3.Error as error:
-            # Of several processes that switch a new file to WAL, SQLite lets one and fails the
-            # others at once: its own busy timeout does not cover that.
+            # If several processes switch a new file to WAL, SQLite lets one do it and fails the
+            # others at once: its own busy timeout does not cover this.
             if not _is_busy(error) or time.monotonic() >= give_up:
                 raise StoreRefusedError(f"{path}: {explain(error)}") from error
             time.sleep(_BUSY_PAUSE.total_seconds() * random.random())
 
 
 def prepare_connection(connection: sqlite3.Connection, path: str) -> None:
-    """Do for one open connection what `prepare` does; errors of SQLite pass through."""
-    # Before the first write: a file that is refused stays as it was, its journal mode included.
+    """Make the database of an open connection ready, as `prepare` does; SQLite's errors pass."""
+    # The check comes before the first write: a refused file keeps even its journal mode.
     missing_in(connection, path)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode not in {"wal", "memory"}:
@@ -116,12 +116,12 @@ def prepare_connection(connection: sqlite3.Connection, path: str) -> None:
 
 
 def missing_in(connection: sqlite3.Connection | None, path: str) -> str:
-    """Return the SQL that `prepare` would run on a database; empty when it is ready.
+    """Return the SQL that `prepare` would run on a database; empty if it is ready.
 
-    Without a connection: on a file that is not there yet.
+    Without a connection, the file does not exist yet.
 
     Raises:
-        StoreRefusedError: the database cannot be used as it is; it names `path`.
+        StoreRefusedError: the database cannot be used as it is; the error names `path`.
     """
     if connection is None:
         return missing_script(Dialect.SQLITE, Found(dict.fromkeys(TABLES, ()), None, 0), path)
@@ -135,13 +135,13 @@ def missing_in(connection: sqlite3.Connection | None, path: str) -> str:
 
 
 def is_of_adk_web(connection: sqlite3.Connection) -> bool:
-    """Return whether a database is of the other format: ADK's SqliteSessionService's."""
+    """Return whether a database has the other format, that of ADK's SqliteSessionService."""
     columns = {row["name"]: row["type"] for row in _columns(connection, "sessions")}
     return columns.get("update_time") == "REAL"
 
 
 def look(connection: sqlite3.Connection) -> Found:
-    """Return what is in a database."""
+    """Return the schema that a database has."""
     columns = {table: {row["name"] for row in _columns(connection, table)} for table in TABLES}
     version, newest = None, 0
     if {"key", "value"} <= columns["adk_internal_metadata"]:
@@ -159,7 +159,7 @@ def _columns(connection: sqlite3.Connection, table: str) -> sqlite3.Cursor:
 
 
 def _run_script(connection: sqlite3.Connection, script: str) -> None:
-    # Not executescript: it commits the transaction that this must be part of.
+    # Not executescript: it would commit the transaction that the script must be a part of.
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

@@ -1,19 +1,19 @@
--- The sessions of the SQLite store: its named statements, each a script of one or more.
+-- The named statements of `Sessions` on SQLite. One name has one SQL statement or several.
 --
--- A script answers with the rows of all its statements, in order. Every write runs inside BEGIN
--- IMMEDIATE, so nothing comes between two statements of one transition.
+-- A name answers with the rows of all its statements, in order. Every write runs inside BEGIN
+-- IMMEDIATE, so nothing else is written between two statements of one transition.
 -- update_document(text, change) sets the top-level keys of `change` in the JSON object `text`, in
 -- Python: SQLite's json_patch merges deeply and deletes on null, ADK does not.
--- :enforced is 0 while clean-up is switched off; :horizon is 0 where nothing is restorable.
+-- :enforced is 0 while clean-up is switched off; :horizon is 0 if nothing is restorable.
 --
--- Types of parameters and columns; all others are as they are:
+-- Types of parameters and columns; all others need no conversion:
 -- :created_at, :expires_at, :first_message_at, :expired_at, :restorable_until moment
 -- :ttl, :horizon, :ahead duration
 -- :create_time, :update_time, :event_time, :seen_time, :after, :timestamp adk_time
 
 -- name: create
--- A row that is in the way gives way when it has expired, or is the record of a used session
--- that was deleted behind our back. Returns the state of the outer scopes.
+-- Replaces a row of the same key if that has expired, or if it is the record of a used session
+-- that others deleted from ADK's tables. Returns the state of the app and of the user.
 INSERT INTO lapse_lobby (
   app_name, user_id, session_id, status, created_at, ttl, expires_at, metadata, state,
   held_events, update_time, site
@@ -40,7 +40,7 @@ RETURNING
   (SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id) AS user_state;
 
 -- name: read
--- ADK's tables come first: what they hold is never hidden by a lobby row.
+-- ADK's tables come first: a lobby row never hides what they hold.
 SELECT
   s.state AS state, s.update_time AS update_time, coalesce(l.revision, 0) AS revision,
   NULL AS held_events, a.state AS app_state, u.state AS user_state
@@ -113,9 +113,9 @@ SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id;
 SELECT user_id, state FROM user_states WHERE app_name = :app_name;
 
 -- name: append
--- Into ADK's tables, when they hold the session and the writer has seen its newest revision.
--- :exact says that the writer knows the revision; without it the newest event decides, by
--- ADK's rule for sessions that carry no marker.
+-- Appends to ADK's tables, if they hold the session and the writer has seen its newest revision.
+-- :exact says that the writer knows the revision; without it the newest event decides, which is
+-- ADK's rule for sessions without a marker.
 INSERT INTO events (
   id, app_name, user_id, session_id, invocation_id, timestamp, event_data
 )
@@ -139,7 +139,7 @@ WHERE EXISTS (
 ON CONFLICT DO NOTHING;
 
 -- name: touch
--- The rest of an append: ADK's update_time is the newest event's.
+-- The second statement of an append: ADK's update_time is that of the newest event.
 UPDATE sessions
 SET update_time = :event_time,
   state = CASE WHEN :delta IS NULL THEN state ELSE update_document(state, :delta) END
@@ -151,8 +151,9 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 RETURNING revision;
 
 -- name: read_appended
--- Why an append changed nothing: whether ADK's tables hold the session, what the lobby holds of it,
--- and whether the event of the same id is the same; is_same is NULL where there is none.
+-- Tells why an append changed nothing: whether ADK's tables hold the session (is_stored), its
+-- revision, and whether a stored event of the same id has the same data (is_same, NULL if there
+-- is no such event).
 SELECT is_stored, revision, update_time, event_data = :event_data AS is_same
 FROM (
   SELECT s.id IS NOT NULL AS is_stored, coalesce(l.revision, 0) AS revision,
@@ -172,9 +173,9 @@ FROM (
 );
 
 -- name: first_message
--- Marks a lobby row as used and returns what it holds; the statements down to settle_used
--- then move that, in the same transaction. A session whose deadline has passed but that no
--- sweep has met can always be had back: it has at least an hour from the moment of expiry.
+-- Marks a lobby row as used and returns what it holds. The statements down to settle_used then
+-- move that into ADK's tables, in the same transaction. A session whose deadline has passed, but
+-- that no sweep has expired, is always restorable: it has at least an hour from its expiry.
 UPDATE lapse_lobby
 SET status = 'used', first_message_at = :now, revision = revision + 1
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
@@ -234,7 +235,7 @@ ON CONFLICT (app_name, user_id) DO UPDATE
 SET state = update_document(state, excluded.state), update_time = excluded.update_time;
 
 -- name: hold_event
--- Keeps an event that is not a message in the lobby, in order, its text to the letter.
+-- Holds an event that is not a message in the lobby, in order and with exactly its text.
 UPDATE lapse_lobby
 SET held_events = json_insert(held_events, '$[#]', json(:event)),
   state = CASE WHEN :delta IS NULL THEN state ELSE update_document(state, :delta) END,
@@ -253,7 +254,7 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 RETURNING revision;
 
 -- name: lifecycle
--- The session's row of the lobby and, where ADK's tables hold it, when it was created there.
+-- Returns the session's lobby row and, if ADK's tables hold it, when it was created there.
 SELECT l.*, s.create_time
 FROM (SELECT 1)
 LEFT JOIN lapse_lobby AS l
@@ -272,7 +273,7 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 RETURNING *;
 
 -- name: delete_session
--- Its events and its record go with it: ON DELETE CASCADE.
+-- ON DELETE CASCADE deletes its events and its record, too.
 DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
 RETURNING id;
 
@@ -340,8 +341,8 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 RETURNING *;
 
 -- name: expire_due
--- A session that ADK's tables hold, though its lobby row waits: stock ADK created one of the
--- same key. It is never ours to expire.
+-- First the sessions that ADK's tables hold although their lobby row waits: stock ADK created one
+-- of the same key. Lapse never expires them; it marks them as used.
 UPDATE lapse_lobby
 SET status = 'used', first_message_at = :now, expires_at = NULL, state = NULL, held_events = NULL
 WHERE rowid IN (
@@ -355,7 +356,8 @@ WHERE rowid IN (
       AND s.id = lapse_lobby.session_id
   )
 RETURNING *;
--- All others. The condition stands again outside the sub-select: the list of due rows is only a hint.
+-- Then all others. The condition is repeated outside the sub-select, whose list of due rows is
+-- only a hint.
 UPDATE lapse_lobby
 SET status = 'expired', expired_at = :now,
   restorable_until = CASE
@@ -383,7 +385,7 @@ WHERE rowid IN (
 RETURNING *;
 
 -- name: time_to_next
--- Of what a sweep may do: a brake holds purges, and with nothing restorable expiry, too.
+-- Counts only what a sweep may do: a brake holds purges and, if nothing is restorable, expiry, too.
 SELECT min(due) - :now AS ahead FROM (
   SELECT * FROM (
     SELECT expires_at AS due FROM lapse_lobby
@@ -401,7 +403,7 @@ SELECT min(due) - :now AS ahead FROM (
 );
 
 -- name: status_before
--- What becomes of a row is counted by what it was.
+-- Changes are counted by the status before.
 SELECT status FROM lapse_lobby
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
 
@@ -409,7 +411,7 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
 SELECT 1 FROM lapse_lobby LIMIT 1;
 
 -- name: indexes
--- Asked, like the next one, of a database that nobody has opened, of whatever version.
+-- Like the next statement, it runs on a database of any version that nobody has opened.
 SELECT name, true AS valid FROM sqlite_master WHERE type = 'index';
 
 -- name: inspect_sessions

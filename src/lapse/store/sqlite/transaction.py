@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def _split(script: str) -> tuple[str, ...]:
-    """Return the statements of a script; none where it holds only comments."""
+    """Return the statements of a script; none if it holds only comments."""
     statements, statement = [], ""
     for line in f"{script};\n".splitlines(keepends=True):
         statement += line
@@ -45,8 +45,8 @@ class Transaction:
         connection: a connection inside a transaction.
         rules: what the store enforces.
         now: the moment, in microseconds since the epoch.
-        natives: the dialect's own functions, by name; each takes the transaction, bound to the
-            session's key, and the arguments that it was asked for with.
+        natives: the functions of the dialect, by name. Each takes a transaction, bound to the
+            session's key, and the arguments of the call.
         key: the session that `run` and `first` are about.
     """
 
@@ -58,30 +58,30 @@ class Transaction:
 
     @property
     def moment(self) -> datetime:
-        """Return the moment as a datetime."""
+        """Return `now` as a datetime."""
         return from_micros(self.now)
 
     def drive(self, asking: Asking[T]) -> T:
-        """Drive an operation to its end."""
+        """Drive an operation to its end and return its result."""
         step: Callable[[Any], Any] = asking.send
-        given: Any = None
+        answer: Any = None
         while True:
             try:
-                asked = step(given)
+                request = step(answer)
             except StopIteration as end:
                 result: T = end.value
                 return result
             try:
-                given, step = self._answer(asked), asking.send
-            except Exception as error:  # noqa: BLE001 - the operation's to handle
-                given, step = error, asking.throw
+                answer, step = self._answer(request), asking.send
+            except Exception as error:  # noqa: BLE001 - the operation may handle it
+                answer, step = error, asking.throw
 
-    def _answer(self, asked: Ask | Native | type[Dialect]) -> Any:
-        if isinstance(asked, Ask):
-            return self._rows(*asked)
-        if isinstance(asked, Native):
-            own = Transaction(self.connection, self.rules, self.now, self.natives, asked.key)
-            return self.natives[asked.name](own, *asked.arguments)
+    def _answer(self, request: Ask | Native | type[Dialect]) -> Any:
+        if isinstance(request, Ask):
+            return self._rows(*request)
+        if isinstance(request, Native):
+            own = Transaction(self.connection, self.rules, self.now, self.natives, request.key)
+            return self.natives[request.name](own, *request.arguments)
         return Dialect.SQLITE
 
     def _rows(
@@ -91,7 +91,7 @@ class Transaction:
         params: Mapping[str, Any],
         enough: Callable[[Row], bool] | None,
     ) -> Answer:
-        """Run each statement of a script; answer with the rows of all, in order."""
+        """Run each statement of a name, in order; return the rows of all."""
         try:
             script = _STATEMENTS[name]
         except KeyError:
@@ -119,12 +119,12 @@ class Transaction:
         }
 
     def run(self, name: str, **params: Any) -> sqlite3.Cursor:
-        """Run a statement on the session, for a native function: SQLite's own values in and out."""
+        """Run a statement on the session, for functions of the dialect; convert no values."""
         (statement,) = _STATEMENTS[name]
         return self.connection.execute(statement, self._shared(self.key) | params)
 
     def first(self, name: str, **params: Any) -> sqlite3.Row | None:
-        """Run a statement as `run`, and return its only row, if there is one."""
+        """Run a statement as `run` does, and return its first row; None if there is none."""
         row: sqlite3.Row | None = self.run(name, **params).fetchone()
         return row
 
@@ -140,7 +140,7 @@ def _read(cursor: sqlite3.Cursor, now: int, enough: Callable[[Row], bool] | None
 
 @cache
 def _of_rules(rules: Rules) -> Mapping[str, Any]:
-    """Return the parameters that are the store's rules."""
+    """Return the store's rules as parameters."""
     spans = {
         "horizon": rules.horizon,
         "extensible": rules.extensible,

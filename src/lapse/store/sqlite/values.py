@@ -1,4 +1,4 @@
-"""SQLite's values, to and from plain data."""
+"""Converting SQLite's values to and from plain data."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def from_micros(micros: int) -> datetime:
 
 
 def to_text(moment: datetime) -> str:
-    """Return a time as ADK writes it: naive, UTC, always six digits, so that text sorts."""
+    """Return a time as ADK writes it: naive, in UTC, always with six digits, so that it sorts."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def from_text(text: str) -> datetime:
-    """Read a time that ADK wrote."""
+    """Return a time that ADK wrote, as an aware datetime."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
@@ -49,9 +49,9 @@ _AS_THEY_ARE: Final = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 class Found:
-    """A row whose values are read as they are asked for; most are not.
+    """A row that converts a value only when it is read, because most are not.
 
-    `now` is the moment of its transaction.
+    Its column `now` is the moment of its transaction.
     """
 
     __slots__ = ("_now", "_row")
@@ -61,7 +61,7 @@ class Found:
         self._now = now
 
     def __getitem__(self, column: str) -> Any:
-        """Return a column's value as plain data; IndexError where there is no such column."""
+        """Return a column's value as plain data; IndexError if there is no such column."""
         if column == "now":
             return from_micros(self._now)
         value = self._row[column]
@@ -71,9 +71,9 @@ class Found:
 
 
 def encoded(name: str, value: Any) -> Any:
-    """Return plain data as the parameter `name` of a statement takes it.
+    """Return a plain value as the parameter `name` of a statement takes it.
 
-    Moments and spans become microseconds, ADK's times and days text, lists JSON.
+    Moments and spans become microseconds, ADK's times and days become text, lists become JSON.
     """
     if type(value) in _AS_THEY_ARE:
         return value
@@ -101,7 +101,7 @@ def event_params(event: EventRecord) -> dict[str, Any]:
 
 
 def held_text(record: EventRecord) -> str:
-    """Return an event as the lobby holds it; its data stays text, exact to the letter."""
+    """Return an event as the lobby holds it; its data stays the same text."""
     return json.dumps(
         {
             "id": record.id,
@@ -121,10 +121,10 @@ def held_events(text: str | None) -> list[EventRecord]:
 
 
 def document(text: str | None) -> dict[str, Any]:
-    """Read a JSON object; empty where there is none."""
+    """Read a JSON object; an empty one if there is no text."""
     return json.loads(text) if text else {}
 
 
 def document_of(row: sqlite3.Row | None) -> dict[str, Any]:
-    """Read the `state` of a row; empty where there is no row."""
+    """Read the `state` of a row; an empty one if there is no row."""
     return {} if row is None else document(row["state"])

@@ -1,5 +1,5 @@
--- Runs that outlive their connection: one row for each, until a day after its end. since and
--- until are naive UTC, to be compared with the timestamps of ADK's events.
+-- Runs that outlive their connection: one row for each, kept until a day after its end. since and
+-- until are naive UTC, because they are compared with the timestamps of ADK's events.
 
 CREATE TABLE lapse_runs (
   run_id VARCHAR(128) PRIMARY KEY,
@@ -18,7 +18,7 @@ CREATE TABLE lapse_runs (
   error JSONB
 );
 
--- One run in flight per session, by construction.
+-- A session has at most one run in flight.
 CREATE UNIQUE INDEX lapse_runs_in_flight ON lapse_runs (app_name, user_id, session_id)
   WHERE status = 'running';
 

@@ -1,5 +1,6 @@
--- What is observed of sessions, and the TTLs decided from it. An observation is a row of its own,
--- so that nobody waits for anybody's counter; days that are complete are folded into counts.
+-- What is observed of sessions, and the TTLs that are decided from it. Each observation is a row,
+-- so that no transaction waits for another's counter; the rows of a complete day are folded into
+-- counts.
 
 CREATE FUNCTION lapse_segment(metadata JSONB) RETURNS TEXT LANGUAGE sql IMMUTABLE AS $$
   SELECT CASE
@@ -28,7 +29,8 @@ CREATE TABLE lapse_observed_days (
   PRIMARY KEY (app_name, segment, day, outcome, bucket)
 );
 
--- By a digest, for a week: a message that comes too late tells how late, nobody else can.
+-- The digests of purged keys, kept for a week: with them a message that comes too late can be told
+-- from a message to an unknown session.
 CREATE TABLE lapse_purged (
   key_digest BYTEA PRIMARY KEY,
   app_name VARCHAR(128) NOT NULL,
@@ -52,7 +54,7 @@ CREATE TABLE lapse_ttl_decisions (
 );
 CREATE INDEX lapse_ttl_decisions_newest ON lapse_ttl_decisions (app_name, segment, number DESC);
 
--- The sessions that were used before anybody observed them.
+-- The sessions that were used before this migration.
 INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
 SELECT app_name, lapse_segment(metadata), 'used', user_id, created_at, first_message_at
 FROM lapse_lobby WHERE status = 'used';

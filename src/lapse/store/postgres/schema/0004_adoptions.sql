@@ -1,4 +1,4 @@
--- What adoption has taken from ADK's tables, and whose artifacts are still to be deleted.
+-- What adoption has taken from ADK's tables, and the outbox of artifacts that are to be deleted.
 
 CREATE TABLE lapse_adoptions (
   run VARCHAR(128) PRIMARY KEY,
@@ -6,8 +6,7 @@ CREATE TABLE lapse_adoptions (
   sessions BIGINT NOT NULL
 );
 
--- One row for each adopted session. The session itself, to the letter, is its row in the lobby;
--- it goes when that goes.
+-- One row for each adopted session, deleted with its lobby row, which holds the session exactly.
 CREATE TABLE lapse_adopted (
   app_name VARCHAR(128) NOT NULL,
   user_id VARCHAR(128) NOT NULL,

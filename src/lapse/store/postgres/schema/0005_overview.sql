@@ -1,13 +1,13 @@
--- What operators look at. Every change is counted in its own transaction; the fold moves counts
--- of buckets that are over into levels and into the history of each app, exactly once.
+-- What operators look at. The transaction of a change also counts it; the fold moves the counts of
+-- past buckets into levels and into the history of each app, exactly once.
 
--- Sharded, so that two connections do not wait for each other's counter. Its rows change in place,
--- which takes room on their pages.
+-- Sharded, so that two connections do not wait for each other's counter. The fillfactor leaves room
+-- on each page, so that rows are updated in place.
 CREATE TABLE lapse_counts (
   app_name VARCHAR(128) NOT NULL,
   at TIMESTAMP WITH TIME ZONE NOT NULL,
-  kind TEXT NOT NULL, -- '' where only the levels move
-  was TEXT NOT NULL, -- the status as stored before, '' for none
+  kind TEXT NOT NULL, -- '' if only the levels move
+  was TEXT NOT NULL, -- the status as stored before, '' if there was no row
   became TEXT NOT NULL,
   shard INTEGER NOT NULL,
   sessions BIGINT NOT NULL,
@@ -22,7 +22,7 @@ CREATE TABLE lapse_counted (
   PRIMARY KEY (at, app_name, kind)
 );
 
--- How many sessions of each app have each status, but for what lapse_counts still holds.
+-- How many sessions of each app have each status; the changes in lapse_counts are not in it yet.
 CREATE TABLE lapse_levels (
   app_name VARCHAR(128) NOT NULL,
   status TEXT NOT NULL,
@@ -35,8 +35,8 @@ LOCK TABLE lapse_lobby IN SHARE ROW EXCLUSIVE MODE;
 INSERT INTO lapse_levels (app_name, status, sessions)
 SELECT app_name, status, count(*) FROM lapse_lobby GROUP BY app_name, status;
 
--- A used session may be deleted by anybody who deletes it in ADK's tables; its record goes by the
--- foreign key's cascade. Whoever deletes it, it is counted here and nowhere else.
+-- Anybody may delete a used session from ADK's tables; the foreign key's cascade deletes its
+-- record. Every delete of a used session is counted here and nowhere else.
 CREATE FUNCTION lapse_count_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO lapse_counts AS c (app_name, at, kind, was, became, shard, sessions)
@@ -52,7 +52,7 @@ $$;
 CREATE TRIGGER lapse_lobby_used_deleted AFTER DELETE ON lapse_lobby
   FOR EACH ROW WHEN (OLD.status = 'used') EXECUTE FUNCTION lapse_count_deleted();
 
--- An operator knows the beginning of an id, from a line of the log.
+-- Operators look for a session by the beginning of its id, which is all that a log shows.
 CREATE INDEX lapse_lobby_id ON lapse_lobby (session_id COLLATE "C", app_name, user_id);
 
 CREATE TABLE lapse_sweeps (

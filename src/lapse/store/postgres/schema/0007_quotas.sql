@@ -1,5 +1,6 @@
--- What keeps the creation of sessions within its quotas. A site is a digest of an address, kept
--- until the first message. A bucket is full again at full_at; without a row it is full.
+-- Rate limits of creations, and the quotas of waiting sessions. A site is a digest of a client's
+-- address, kept until the first message. lapse_turns has the buckets of tokens: a bucket is full
+-- again at full_at, and one without a row is full.
 
 ALTER TABLE lapse_lobby ADD COLUMN site VARCHAR(16);
 
@@ -7,7 +8,7 @@ CREATE INDEX lapse_lobby_waiting_user ON lapse_lobby (user_id, app_name) WHERE s
 CREATE INDEX lapse_lobby_waiting_site ON lapse_lobby (site)
   WHERE status = 'waiting' AND site IS NOT NULL;
 
--- UNLOGGED: what was drawn in the last minute means nothing after a crash.
+-- UNLOGGED, because the tokens drawn in the last minute mean nothing after a crash.
 CREATE UNLOGGED TABLE lapse_turns (
   bucket VARCHAR(32) PRIMARY KEY,
   full_at TIMESTAMP WITH TIME ZONE NOT NULL

@@ -1,6 +1,6 @@
 -- The lobby: one row for each session that Lapse created, from its creation to its end.
--- Times are microseconds since the epoch, UTC; update_time alone is ADK's text, as it moves
--- to ADK's column. state and held_events are there only until the first message.
+-- Times are microseconds since the epoch, UTC; only update_time is a text, as ADK writes it,
+-- because it moves to ADK's column. state and held_events exist only until the first message.
 
 CREATE TABLE lapse_schema (
   version INTEGER PRIMARY KEY,
@@ -26,13 +26,13 @@ CREATE TABLE lapse_lobby (
   revision INTEGER NOT NULL DEFAULT 0,
   used_id VARCHAR(128) GENERATED ALWAYS AS (CASE status WHEN 'used' THEN session_id END) VIRTUAL,
   PRIMARY KEY (app_name, user_id, session_id),
-  -- The record of a used session goes with the session, whoever deletes it. Deferred, because
-  -- the first message marks the record before it moves the session.
+  -- Whoever deletes a used session from ADK's tables, its record is deleted, too. Deferred,
+  -- because the first message marks the record before it moves the session.
   FOREIGN KEY (app_name, user_id, used_id) REFERENCES sessions (app_name, user_id, id)
     ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED
 );
 
--- Partial, so that a sweep costs what is due and never what is stored.
+-- Partial, so that the cost of a sweep depends on what is due and not on what is stored.
 CREATE INDEX lapse_lobby_deadline ON lapse_lobby (expires_at) WHERE status = 'waiting';
 CREATE INDEX lapse_lobby_purge ON lapse_lobby (restorable_until) WHERE status = 'expired';
 

@@ -1,6 +1,6 @@
--- Runs that outlive their connection: one row for each, until a day after its end. Times are
--- microseconds since the epoch; since and until are texts as ADK writes them, to be compared with
--- the timestamps of events. error is JSON.
+-- Runs that outlive their connection: one row for each, kept until a day after its end. Times are
+-- microseconds since the epoch; since and until are texts, as ADK writes them, because they are
+-- compared with the timestamps of events. error is JSON.
 
 CREATE TABLE lapse_runs (
   run_id VARCHAR(128) PRIMARY KEY,
@@ -19,7 +19,7 @@ CREATE TABLE lapse_runs (
   error TEXT
 );
 
--- One run in flight per session, by construction.
+-- A session has at most one run in flight.
 CREATE UNIQUE INDEX lapse_runs_in_flight ON lapse_runs (app_name, user_id, session_id)
   WHERE status = 'running';
 

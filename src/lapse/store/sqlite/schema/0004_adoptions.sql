@@ -1,4 +1,4 @@
--- What adoption has taken from ADK's tables, and whose artifacts are still to be deleted.
+-- What adoption has taken from ADK's tables, and the outbox of artifacts that are to be deleted.
 
 CREATE TABLE lapse_adoptions (
   run VARCHAR(128) PRIMARY KEY,
@@ -6,8 +6,8 @@ CREATE TABLE lapse_adoptions (
   sessions INTEGER NOT NULL
 );
 
--- One row for each adopted session. The session itself, to the letter, is its row in the lobby,
--- which keeps its creation as a number and not as text; it goes when that goes.
+-- One row for each adopted session, deleted with its lobby row. The lobby row holds the session
+-- exactly, except that it keeps the time of creation as a number; create_time is ADK's text.
 CREATE TABLE lapse_adopted (
   app_name VARCHAR(128) NOT NULL,
   user_id VARCHAR(128) NOT NULL,

@@ -1,11 +1,11 @@
--- What operators look at. Every change is counted in its own transaction; the fold moves counts
--- of buckets that are over into levels and into the history of each app, exactly once.
+-- What operators look at. The transaction of a change also counts it; the fold moves the counts of
+-- past buckets into levels and into the history of each app, exactly once.
 
 CREATE TABLE lapse_counts (
   app_name VARCHAR(128) NOT NULL,
   at INTEGER NOT NULL,
-  kind TEXT NOT NULL, -- '' where only the levels move
-  was TEXT NOT NULL, -- the status as stored before, '' for none
+  kind TEXT NOT NULL, -- '' if only the levels move
+  was TEXT NOT NULL, -- the status as stored before, '' if there was no row
   became TEXT NOT NULL,
   sessions INTEGER NOT NULL,
   PRIMARY KEY (app_name, at, kind, was, became)
@@ -19,7 +19,7 @@ CREATE TABLE lapse_counted (
   PRIMARY KEY (at, app_name, kind)
 ) WITHOUT ROWID;
 
--- How many sessions of each app have each status, but for what lapse_counts still holds.
+-- How many sessions of each app have each status; the changes in lapse_counts are not in it yet.
 CREATE TABLE lapse_levels (
   app_name VARCHAR(128) NOT NULL,
   status TEXT NOT NULL,
@@ -30,8 +30,8 @@ CREATE TABLE lapse_levels (
 INSERT INTO lapse_levels (app_name, status, sessions)
 SELECT app_name, status, count(*) FROM lapse_lobby GROUP BY app_name, status;
 
--- A used session may be deleted by anybody who deletes it in ADK's tables; its record goes by the
--- foreign key's cascade. Whoever deletes it, it is counted here and nowhere else.
+-- Anybody may delete a used session from ADK's tables; the foreign key's cascade deletes its
+-- record. Every delete of a used session is counted here and nowhere else.
 CREATE TRIGGER lapse_lobby_used_deleted AFTER DELETE ON lapse_lobby WHEN OLD.status = 'used'
 BEGIN
   INSERT INTO lapse_counts (app_name, at, kind, was, became, sessions)
@@ -41,7 +41,7 @@ BEGIN
   ON CONFLICT (app_name, at, kind, was, became) DO UPDATE SET sessions = sessions + 1;
 END;
 
--- An operator knows the beginning of an id, from a line of the log.
+-- Operators look for a session by the beginning of its id, which is all that a log shows.
 CREATE INDEX lapse_lobby_id ON lapse_lobby (session_id, app_name, user_id);
 
 CREATE TABLE lapse_sweeps (

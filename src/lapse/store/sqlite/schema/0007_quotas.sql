@@ -1,5 +1,6 @@
--- What keeps the creation of sessions within its quotas. A site is a digest of an address, kept
--- until the first message. A bucket is full again at full_at; without a row it is full.
+-- Rate limits of creations, and the quotas of waiting sessions. A site is a digest of a client's
+-- address, kept until the first message. lapse_turns has the buckets of tokens: a bucket is full
+-- again at full_at, and one without a row is full.
 
 ALTER TABLE lapse_lobby ADD COLUMN site VARCHAR(16);
 
