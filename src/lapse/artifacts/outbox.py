@@ -16,8 +16,8 @@ class OutboxEntry:
 
     Attributes:
         key: the session.
-        ended_at: by the store's clock.
-        attempts: how often it was taken from the outbox, this time included.
+        ended_at: when it ended, by the store's clock.
+        attempts: how often it was taken from the outbox, including this time.
         lives: whether a session of the same key exists again.
     """
 
@@ -44,5 +44,5 @@ class Outbox(Part):
 
     @operation()
     def settle_outbox(self, entry: OutboxEntry) -> Asking[None]:
-        """Remove an entry whose artifacts are deleted; a no-op if the session ended again."""
+        """Remove a session whose artifacts are deleted; a no-op if another of its key has ended."""
         yield from rows("settle_outbox", entry.key, ended_at=entry.ended_at)

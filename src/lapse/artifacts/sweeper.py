@@ -88,8 +88,8 @@ class ArtifactSweeper:
                 continue
             try:
                 await self._delete(entry)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it comes again
-                # Not its text: that may hold the whole id, in a path.
+            except Exception as error:  # noqa: BLE001 - the session is taken again
+                # Its text is not logged: that may hold the whole id, in a path.
                 _log.warning(
                     "artifacts of session %s… were not deleted (attempt %d), and will be: %s",
                     entry.key.short,
@@ -103,7 +103,7 @@ class ArtifactSweeper:
 
     async def _delete(self, entry: OutboxEntry) -> None:
         if entry.lives or not self._serves(entry.key.app_name):
-            # A new session has the id, and may own what is there.
+            # A new session has the same key, and the artifacts may be its own.
             return
         scope = entry.key._asdict()
         for filename in await self._artifacts.list_artifact_keys(**scope):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -79,24 +78,6 @@ def sweep(
         _print_total(run_async(_sweep(settings)), as_json=as_json)
 
 
-@dataclass
-class _Total:
-    """The sum of a sweep's batches so far."""
-
-    expired: int = 0
-    purged: int = 0
-    kept: int = 0
-    brake: Brake | None = None
-
-    def add(self, report: SweepReport) -> int:
-        """Add a batch, and return how many sessions the sweep has changed so far."""
-        self.expired += report.expired
-        self.purged += report.purged
-        self.kept += report.kept
-        self.brake = report.braking.brake
-        return self.expired + self.purged + self.kept
-
-
 async def _dues(settings: Settings) -> Dues:
     from lapse.sweep.store import SweepStore
 
@@ -135,14 +116,15 @@ async def _confirm(settings: Settings) -> None:
     typer.echo(f"released the brake ({brake.reason})", err=True)
 
 
-async def _sweep(settings: Settings) -> _Total:
+async def _sweep(settings: Settings) -> SweepReport:
     import logging
 
     from lapse.app import Lapse
     from lapse.audit.store import AuditLog
     from lapse.sweep.store import SweepStore
+    from lapse.sweep.sweeper import SweepReport
 
-    lapse, total = Lapse(settings=settings, notes_artifacts=True), _Total()
+    lapse, total = Lapse(settings=settings, notes_artifacts=True), SweepReport(full=True)
     store = lapse.store
     try:
         ahead = await _ahead(store)
@@ -150,18 +132,14 @@ async def _sweep(settings: Settings) -> _Total:
             logging.getLogger("lapse.changes").setLevel(logging.WARNING)
             logging.getLogger("lapse.sweeps").setLevel(logging.WARNING)
         with progress_bar("sweeping", ahead) if ahead else nullcontext() as advance:
-            while True:
-                report = await lapse.sweeper.sweep()
-                done = total.add(report)
+            while total.full:
+                total += await lapse.sweeper.sweep()
                 if advance is not None:
-                    advance(done)
-                if not report.full:
-                    break
+                    advance(sum(total.counts().values()))
         await SweepStore(store).mark_swept()
         await lapse.maintenance.run()
-        if done:
-            did = {"expired": total.expired, "purged": total.purged, "kept": total.kept}
-            await AuditLog(store).record_act(acting_as(), "swept", did)
+        if total.did_something:
+            await AuditLog(store).record_act(acting_as(), "swept", total.counts())
     finally:
         await store.close()
     return total
@@ -178,16 +156,16 @@ async def _ahead(store: Database) -> int | None:
     return due if due > _LONG else None
 
 
-def _print_total(total: _Total, *, as_json: bool) -> None:
+def _print_total(total: SweepReport, *, as_json: bool) -> None:
+    brake = total.braking.brake
     if as_json:
         from lapse.overview.json import brake_json
 
-        did = {"expired": total.expired, "purged": total.purged, "kept": total.kept}
-        print_json(did | {"brake": None if total.brake is None else brake_json(total.brake)})
+        print_json({**total.counts(), "brake": None if brake is None else brake_json(brake)})
     else:
         typer.echo(f"expired {total.expired}, purged {total.purged}, kept {total.kept}")
-    if total.brake is not None:
-        fail(_held(total.brake), Exit.ATTENTION)
+    if brake is not None:
+        fail(_held(brake), Exit.ATTENTION)
 
 
 def _held(brake: Brake) -> str:

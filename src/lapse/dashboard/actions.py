@@ -21,7 +21,7 @@ from lapse.store.sessions import Sessions
 from lapse.sweep.brake import Brakes
 from lapse.sweep.rules import Brake, BrakeOptions, Dues
 from lapse.sweep.store import SweepStore
-from lapse.sweep.sweeper import sweep_once
+from lapse.sweep.sweeper import SweepReport, sweep_once
 
 MOST_COUNTED: Final = 10_000
 """A dry run stops counting here."""
@@ -86,16 +86,6 @@ ALLOWED: Final[Mapping[Status, tuple[Action, ...]]] = {
 """The actions that a page offers for each status. The store checks again when one is done."""
 
 
-@dataclass(frozen=True, slots=True)
-class SweepResult:
-    """How many sessions a sweep by hand changed; `ended` is False if more are due."""
-
-    expired: int
-    purged: int
-    kept: int
-    ended: bool
-
-
 class Actions:
     """Makes changes in the name of an operator, and records them in the audit log."""
 
@@ -129,23 +119,15 @@ class Actions:
         """Return what a sweep would do now, without doing it."""
         return await SweepStore(self._store).dues(most=MOST_COUNTED)
 
-    async def sweep(self, operator: Operator) -> SweepResult:
+    async def sweep(self, operator: Operator) -> SweepReport:
         """Sweep until nothing is due, but not longer than ten seconds."""
         end = time.monotonic() + _SWEEP_TIME.total_seconds()
-        expired = purged = kept = 0
-        full = True
-        while full and time.monotonic() < end:
-            report = await sweep_once(self._store, self._service.feed, brakes=self._brakes)
-            expired, purged, kept = (
-                expired + report.expired,
-                purged + report.purged,
-                kept + report.kept,
-            )
-            full = report.full
+        total = SweepReport(full=True)
+        while total.full and time.monotonic() < end:
+            total += await sweep_once(self._store, self._service.feed, brakes=self._brakes)
             await asyncio.sleep(0)
-        detail = {"expired": expired, "purged": purged, "kept": kept}
-        await AuditLog(self._store).record_act(operator.name, "swept", detail)
-        return SweepResult(expired, purged, kept, ended=not full)
+        await AuditLog(self._store).record_act(operator.name, "swept", total.counts())
+        return total
 
     async def release(self, brake: Brake, operator: Operator) -> bool:
         """Release a brake; return False if it is not set any more."""

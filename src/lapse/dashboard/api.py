@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations`: FastAPI cannot resolve them in nested functions.
 
-from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends
@@ -116,7 +115,8 @@ def api_routes(  # noqa: C901 - one function for each route
     @router.post("/sweep")
     async def sweep(operator: authorized) -> Document:
         """Sweep and return what was changed; `ended` is false if more is due."""
-        return asdict(await actions.sweep(operator))
+        report = await actions.sweep(operator)
+        return {**report.counts(), "ended": not report.full}
 
     @router.post("/sweep/confirm")
     async def confirm(operator: authorized) -> Document:

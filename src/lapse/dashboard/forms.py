@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from lapse.adk.service import LapseSessionService
 from lapse.core.errors import NoSuchSessionError
-from lapse.dashboard.actions import MOST_COUNTED, WORDS, Action, Actions, SweepResult
+from lapse.dashboard.actions import MOST_COUNTED, WORDS, Action, Actions
 from lapse.dashboard.cookies import LONGEST_GIVEN_NAME, Operator
 from lapse.dashboard.errors import PageRoute
 from lapse.dashboard.login import Login, base_of
@@ -19,6 +19,7 @@ from lapse.dashboard.pages import Key, address_of
 from lapse.dashboard.rendering import SECURITY, Pages
 from lapse.store.sessions import Sessions
 from lapse.sweep.store import SweepStore
+from lapse.sweep.sweeper import SweepReport
 
 _LONGEST_FORM = 16 * 1024
 
@@ -117,7 +118,7 @@ def change_routes(  # noqa: C901 - one function for each route
         return redirect(request, f"/session?{address_of(key)}&done={action}")
 
     async def sweep_page(
-        request: Request, operator: Operator, swept: SweepResult | None
+        request: Request, operator: Operator, swept: SweepReport | None
     ) -> Response:
         return pages.page(
             request,

@@ -60,7 +60,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class LastSeen:
-    """The version of a session object without a revision, such as one that was read from JSON."""
+    """What a writer knows of a session without a revision, such as one read back from JSON."""
 
     update_time: datetime
     last_event_id: str | None

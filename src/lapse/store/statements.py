@@ -1,8 +1,8 @@
 """Named SQL statements and the types of their parameters, from the `.sql` files of all folders.
 
-A folder's file is named for the dialect: `sqlite.sql`, or `find.sqlite.sql` where it has
-several; the store's own stand in a folder of each dialect. The preface of a file, the text before
-its first name, declares the types of parameters and columns: `-- :site, :bucket varchar`.
+A slice's file is named for its dialect: `sqlite.sql`, or `find.sqlite.sql` if the slice has
+several. The store's own files stand in one folder for each dialect. The preface of a file, the text
+before its first name, declares the types of parameters and columns: `-- :site, :bucket varchar`.
 """
 
 from __future__ import annotations

@@ -74,12 +74,12 @@ class SweepReport:
         braking: how the brake stood at the end.
     """
 
-    expired: int
-    purged: int
-    kept: int
-    latest: timedelta
-    duration: timedelta
-    full: bool
+    expired: int = 0
+    purged: int = 0
+    kept: int = 0
+    latest: timedelta = timedelta(0)
+    duration: timedelta = timedelta(0)
+    full: bool = False
     braking: BrakeNews = _NO_NEWS
 
     def __add__(self, later: SweepReport) -> SweepReport:

@@ -16,7 +16,7 @@ _Step = Callable[[Call, NewEvent, dict[str, Any]], Awaitable[Result[Appended] | 
 
 
 async def append(call: Call, event: NewEvent, seen: Revision | LastSeen) -> Result[Appended] | None:
-    """Append one event; None where no place takes it. See `Conversations.append`.
+    """Append one event; None if no place takes it. See `Conversations.append`.
 
     `seen` tells where the session is, so that one statement is usually enough.
     """
@@ -29,7 +29,7 @@ async def append(call: Call, event: NewEvent, seen: Revision | LastSeen) -> Resu
 
 
 def _steps(seen: Revision | LastSeen) -> tuple[_Step, ...]:
-    """Return where to try, in order.
+    """Return the places to try, in order.
 
     A message moves a session out of the lobby, and an adoption moves it in: trying the lobby first
     and last cannot miss it. A session whose revision is the lobby's is there, or has changed.

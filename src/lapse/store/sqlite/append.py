@@ -27,7 +27,7 @@ class Append:
 
     @classmethod
     def of(cls, event: NewEvent, seen: Revision | LastSeen) -> Append:
-        """Prepare an append."""
+        """Return the append of an event to a session that the writer saw as `seen`."""
         record = event.record
         params = values.event_params(record) | {
             "delta": _text(event.delta.session),
