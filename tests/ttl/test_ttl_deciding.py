@@ -209,7 +209,7 @@ def test_a_decision_survives_json(reason):
 
 
 def test_targets_out_of_order_are_refused():
-    with pytest.raises(InvalidValueError, match="in this order"):
+    with pytest.raises(InvalidValueError, match="must be at most the cap"):
         Targets(cap=2 * DAY)
 
 

@@ -227,7 +227,7 @@ async def test_an_outage_is_logged_by_the_policy_once_and_so_is_its_end(store, m
 async def test_complete_days_are_folded_whatever_the_mode(store):
     await add_first_messages(store, 3, timedelta(minutes=2))
     before = await store.observed(since=NOON.date())
-    recent = {"newest": 9, "reach": timedelta(days=9)}
+    recent = {"newest": 9, "max_age": timedelta(days=9)}
     for now, left in ((NOON + 3 * DAY, 3), (NOON + 5 * DAY, 0)):
         await policy(store, Policy.FIXED).look_at(now)
         assert len(await store.at(now).recent_first_messages(**recent)) == left
