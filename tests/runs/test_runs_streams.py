@@ -273,7 +273,7 @@ def test_a_detached_run_outlives_its_connection_and_a_plain_run_does_not(servers
 
 def test_a_detached_run_resurrects_its_expired_session(servers):
     server = servers[0]
-    session = server.create("walker", options={"ttl_minutes": 0.0005})
+    session = server.create("walker", options={"ttl_minutes": 0.01})
     eventually(lambda: server.lifecycle(session, "walker")["status"] == "expired")
     begin(server, session, "walk 1")
     assert steps_of(read(server, session)) == expected_steps(1)

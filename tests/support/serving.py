@@ -136,7 +136,7 @@ class Server:
 
         Should it be had back, it has half an hour again.
         """
-        session_id = self.create(**body, options={"ttl_minutes": 0.0005})
+        session_id = self.create(**body, options={"ttl_minutes": 0.01})
         eventually(lambda: self.lifecycle(session_id)["status"] == "expired")
         with closing(sqlite3.connect(self.folder / "lapse.db")) as connection, connection:
             connection.execute(

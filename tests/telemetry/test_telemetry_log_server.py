@@ -58,7 +58,7 @@ def whole_life(server, session_id):
     assert send(server, "DELETE", path, None) == 200
     for route in ("/run", "/run_sse"):
         assert send(server, "POST", route, hello) == 404
-    purged = server.create(sessionId=f"{session_id}-2", options={"ttl_minutes": 0.0005})
+    purged = server.create(sessionId=f"{session_id}-2", options={"ttl_minutes": 0.01})
     eventually(lambda: server.lifecycle(purged)["status"] == "expired")
 
 
@@ -84,7 +84,7 @@ def json_log(tmp_path_factory):
         session_id = server.create(sessionId=IDS[0])
         server.run(session_id, TEXT)
         server.client.post("/run_sse", json=server.run_body(session_id, f"fail {TEXT}"))
-        server.create(sessionId=IDS[1], options={"ttl_minutes": 0.0005})
+        server.create(sessionId=IDS[1], options={"ttl_minutes": 0.01})
         eventually(lambda: "session purged" in server.log)
         server.stop()
         return server.log

@@ -73,7 +73,7 @@ async def test_the_sweeper_runs_for_the_applications_lifetime(service, app):
         return [str(change.kind) for change in changes] == ["created", "expired"]
 
     async with serving(app):
-        await create_session(service, ttl_minutes=0.0005)
+        await create_session(service, ttl_minutes=0.01)
         await eventually(expired)
 
 
@@ -81,7 +81,7 @@ async def test_without_a_sweeper_deadlines_hold_and_the_application_is_ready(ser
     app = FastAPI()
     mount(app, service, Settings(sweeper=False))
     async with serving(app) as client:
-        session = await create_session(service, ttl_minutes=0.0005)
+        session = await create_session(service, ttl_minutes=0.01)
 
         async def expired():
             return (await client.get(lifecycle_of(session))).json()["status"] == "expired"

@@ -138,7 +138,7 @@ def test_serve_without_a_folder_serves_the_demo_and_says_so(tmp_path):
         session = server.client.get(server.path(session_id, "concierge")).json()
         assert session["state"] == {"reservations": 1, "guests": 4}
 
-        empty = server.create("concierge", options={"ttl_minutes": 0.0005})
+        empty = server.create("concierge", options={"ttl_minutes": 0.01})
         path = server.path(empty, "concierge")
         eventually(lambda: server.client.get(path + "/lifecycle").status_code == 404)
         assert server.client.get(path).status_code == 404

@@ -22,7 +22,7 @@ from lapse.notices.watcher import Watcher
 MEDIA_TYPE: Final = "text/event-stream"
 
 _STAYING: Final = "lapse.staying"
-"""The key of a request's scope under which a stream is handed to `StreamsInFront`."""
+"""The key of a request's scope under which a stream is handed to `NoticeStreamMiddleware`."""
 
 _HEARTBEAT: Final = b": heartbeat\n\n"
 _MOST_WAITING: Final = 16
