@@ -36,5 +36,5 @@ async def revive(input_data: RunAgentInput) -> AsyncIterator[None]:
 
 
 app = FastAPI()
-mount(app, service)
+mount(app, service, apps=[APP])
 add_adk_fastapi_endpoint(app, agent, path="/ag-ui", dependencies=[Depends(revive)])

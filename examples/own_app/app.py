@@ -21,7 +21,7 @@ APP, USER = "shop", "guest"
 service = LapseSessionService(store_from_url("sqlite:///chats.db"))
 runner = Runner(app_name=APP, agent=root_agent, session_service=service)
 app = FastAPI()
-mount(app, service)
+mount(app, service, apps=[APP])
 
 
 @app.post("/chats")

@@ -8,7 +8,7 @@ needed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from lapse.adk.service import LapseSessionService
     from lapse.artifacts.sweeper import ArtifactSweeper
     from lapse.auth import Authentication
-    from lapse.dashboard.options import OperatorOptions
     from lapse.runs.runs import Runs
     from lapse.sweep.metrics import SweepMetrics
 
@@ -219,6 +218,7 @@ class Lapse:
         app: FastAPI,
         *,
         runners: Iterable[Runner] = (),
+        apps: Container[str] | None = None,
         artifacts: ArtifactSweeper | None = None,
         authentication: Authentication | None = None,
         default_app: str | None = None,
@@ -235,20 +235,42 @@ class Lapse:
         Args:
             app: the application.
             runners: for an application without ADK's own routes, one for each app.
+            apps: the names of what is served beside the apps of `runners`, and beside those that
+                ADK's loader lists, where the application has ADK's routes already. It is asked at
+                each request; whatever names another app is answered with 404.
             artifacts: empties the outbox of artifacts, if the store's rules fill it.
             authentication: how callers are authenticated; by default as the settings say.
             default_app: the app of runs that name none (ADK's ADK_DEFAULT_APP_NAME).
 
         Returns: the runs, to `drain` before the application ends.
+
+        Raises:
+            InvalidValueError: the application has neither ADK's routes nor runners nor `apps`.
         """
-        return self._add_to(
-            app,
-            self.settings.operators,
-            runners=runners,
-            artifacts=artifacts,
-            authentication=authentication,
+        from lapse.auth import authentication_of
+        from lapse.sweep.metrics import SweepMetrics
+        from lapse.telemetry.metrics import Metrics
+        from lapse.web.application import Parts, add_lapse, run_within_lifespan
+
+        if artifacts is not None and self.store.rules.artifacts:
+            self._artifacts.append(artifacts.running())
+        metrics = Metrics()
+        self._counted.append(SweepMetrics(metrics))
+        parts = Parts(
+            service=self.sessions,
+            watcher=self.watcher,
+            metrics=metrics,
+            sweeper=self.sweeper if self.sweeps else None,
+            operators=self.settings.operators,
+            authentication=authentication or authentication_of(self.settings.authentication),
+            runners=tuple(runners),
+            apps=apps,
             default_app=default_app,
         )
+        app.state.lapse = self
+        runs = add_lapse(app, self.settings, parts)
+        run_within_lifespan(app, self, runs)
+        return runs
 
     def app(
         self,
@@ -278,7 +300,7 @@ class Lapse:
             admin_port: the port of the operators' pages; by default as the settings say.
             authentication: how callers are authenticated; by default as the settings say.
         """
-        from lapse.adk.agents import default_app
+        from lapse.auth import authentication_of
         from lapse.demo import AGENTS_DIR, APP_NAME, is_bundled
         from lapse.demo.page import add_chat_page
         from lapse.web.server import adk_app, finish_app
@@ -297,56 +319,16 @@ class Lapse:
             allow_origins=allow_origins,
             artifact_uri=artifact_uri,
         )
-        operators = self.settings.operators
-        self._add_to(
-            app,
-            operators if admin_port is None else replace(operators, port=admin_port),
-            artifacts=artifacts,
-            authentication=authentication,
-            default_app=default_app(folder),
-            origins=tuple(allow_origins),
+        if admin_port is not None:
+            self.settings = self.settings.model_copy(update={"admin_port": admin_port})
+        authentication = authentication or authentication_of(
+            self.settings.authentication, origins=tuple(allow_origins)
         )
+        self.mount(app, artifacts=artifacts, authentication=authentication)
         finish_app(app, web=web)
         if chat_page is not None:
             add_chat_page(app, chat_page)
         return app
-
-    def _add_to(
-        self,
-        app: FastAPI,
-        operators: OperatorOptions,
-        *,
-        runners: Iterable[Runner] = (),
-        artifacts: ArtifactSweeper | None,
-        authentication: Authentication | None,
-        default_app: str | None,
-        origins: tuple[str, ...] = (),
-    ) -> Runs:
-        from lapse.auth import authentication_of
-        from lapse.sweep.metrics import SweepMetrics
-        from lapse.telemetry.metrics import Metrics
-        from lapse.web.application import Parts, add_lapse, run_within_lifespan
-
-        if authentication is None:
-            authentication = authentication_of(self.settings.authentication, origins=origins)
-        if artifacts is not None and self.store.rules.artifacts:
-            self._artifacts.append(artifacts.running())
-        metrics = Metrics()
-        self._counted.append(SweepMetrics(metrics))
-        parts = Parts(
-            service=self.sessions,
-            watcher=self.watcher,
-            metrics=metrics,
-            sweeper=self.sweeper if self.sweeps else None,
-            operators=operators,
-            authentication=authentication,
-            runners=tuple(runners),
-            default_app=default_app,
-        )
-        app.state.lapse = self
-        runs = add_lapse(app, self.settings, parts)
-        run_within_lifespan(app, self, runs)
-        return runs
 
 
 def mount(
@@ -355,6 +337,7 @@ def mount(
     settings: Settings | None = None,
     *,
     runners: Iterable[Runner] = (),
+    apps: Container[str] | None = None,
     artifacts: ArtifactSweeper | None = None,
     authentication: Authentication | None = None,
     default_app: str | None = None,
@@ -371,6 +354,7 @@ def mount(
     return Lapse._around(service, settings).mount(  # noqa: SLF001
         app,
         runners=runners,
+        apps=apps,
         artifacts=artifacts,
         authentication=authentication,
         default_app=default_app,

@@ -72,7 +72,7 @@ def app(lapse):
     async def answer():
         return SimpleNamespace(bad=float("nan"), loop=answer)
 
-    lapse.mount(own)
+    lapse.mount(own, apps=["app"])
     return own
 
 
@@ -154,8 +154,10 @@ async def test_an_application_with_a_loader_of_its_own_names_no_folder_either(la
     adks = get_fast_api_app(agents_dir=str(agents), web=False, session_service_uri="memory://")
     lapse.mount(adks)
     async with asking(adks) as client:
-        told = await client.get("/apps/nobody/app-info")
-    assert (told.status_code, told.json()["detail"]) == (404, "Agent not found: 'nobody'.")
+        told = await client.get("/apps/nameless/app-info")
+    assert told.status_code == 404
+    assert "'nameless'" in told.json()["detail"]
+    assert str(agents.parent) not in told.text
 
 
 def test_only_sentences_that_quote_an_absolute_path_are_left_out():

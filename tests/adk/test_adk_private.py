@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from google.adk.events.event import Event
 from google.adk.sessions.session import Session
 from google.genai import types
@@ -148,6 +149,34 @@ NAMES = [
         ("agent_name",),
     ),
     Name(
+        f"{ADK_CLI}.utils.base_agent_loader",
+        "BaseAgentLoader._allow_special_agents",
+        "ADK's own agents are served where it is set, and to few",
+    ),
+    Name(
+        f"{ADK_CLI}.utils.agent_loader",
+        "SPECIAL_AGENTS_DIR",
+        "the names of ADK's own agents are read off this folder",
+    ),
+    Name(
+        f"{ADK_CLI}.utils.agent_loader",
+        "AgentLoader.list_agents",
+        "the apps that it lists are served, and no others",
+        (),
+    ),
+    Name(
+        f"{ADK_CLI}.utils._nested_agent_loader",
+        "NestedAgentLoader.list_agents",
+        "with `--web` the apps that it lists are served, and no others",
+        (),
+    ),
+    Name(
+        "google.adk.artifacts.artifact_util",
+        "get_artifact_uri",
+        "clients are told of an artifact by it, and not by the file of it",
+        ("app_name", "user_id", "filename", "version", "session_id"),
+    ),
+    Name(
         "fastapi.dependencies.models",
         "Dependant",
         "faults of an endpoint are told from bodies that cannot be read by its `call`",
@@ -252,6 +281,37 @@ def test_adk_still_uses_the_loaders_that_lapse_wraps(tmp_path, monkeypatch):
         monkeypatch.setattr(fast_api, expected, chosen)
         with pytest.raises(ChosenError, match=f"^{expected}$"):
             fast_api.get_fast_api_app(agents_dir=str(tmp_path), web=web)
+
+
+@pytest.mark.parametrize("web", [False, True])
+def test_the_server_behind_adks_routes_is_still_found(tmp_path, web):
+    """Its loader tells which apps an application with ADK's routes serves."""
+    from google.adk.cli.fast_api import get_fast_api_app
+
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "agent.py").write_text("")
+    for host, has_own in (("127.0.0.1", web), ("0.0.0.0", False)):
+        options = {"session_service_uri": "memory://", "bind_host": host}
+        app = get_fast_api_app(agents_dir=str(tmp_path), web=web, **options)
+        server = private.server_of(app)
+        assert server.agent_loader.list_agents() == ["shop"]
+        assert server.default_app_name is None
+        own = private.own_agents(server.agent_loader)
+        assert ("__adk_agent_builder_assistant" in own) == has_own
+        assert all(name.startswith("__") for name in own)
+    agent = get_fast_api_app(agents_dir=str(tmp_path / "shop"), web=web, **options)
+    assert private.server_of(agent).default_app_name == "shop"
+
+
+def test_an_application_without_adks_routes_has_no_server_of_adks():
+    own = FastAPI()
+    assert private.server_of(own) is None
+
+    @own.get("/list-apps")
+    async def list_apps() -> list[str]:
+        return []
+
+    assert private.server_of(own) is None
 
 
 def test_uvicorns_protocol_still_has_the_attributes_that_the_bounded_one_reads():

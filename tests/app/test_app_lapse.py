@@ -69,7 +69,7 @@ def test_wrong_settings_and_urls_are_refused_at_once():
 def test_the_lifespan_of_an_application_starts_and_stops_its_lapse(tmp_path):
     lapse = Lapse(f"sqlite:///{tmp_path}/lapse.db")
     app = FastAPI()
-    lapse.mount(app)
+    lapse.mount(app, apps=["app"])
     with Served(app) as served:
         assert served.client.get("/readyz").json() == {"status": "ready"}
         assert lapse.sweeper.is_alive

@@ -145,7 +145,7 @@ def serve(monkeypatch) -> Whole:
 def mounted(monkeypatch) -> Whole:
     """Return the objects of an application that Lapse is mounted in."""
     pages, app = _pages(monkeypatch), FastAPI()
-    mount(app, LapseSessionService(store_with_parts("sqlite:///:memory:")))
+    mount(app, LapseSessionService(store_with_parts("sqlite:///:memory:")), apps=["app"])
     return _of_app(app, pages)
 
 

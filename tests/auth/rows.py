@@ -141,6 +141,10 @@ _SHORT: Final = {
 }
 
 
+SERVED: Final = "parrot"
+"""The app that is served."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One route: who may call it, and with what."""
@@ -154,14 +158,19 @@ class Row:
     def name(self) -> str:
         return f"{self.method} {self.path}"
 
+    @property
+    def names_an_app(self) -> bool:
+        """Return whether the request names an app in its path, body or query."""
+        return "{app_name}" in self.path or self.path in {"/run", "/run_sse", "/run_live"}
+
     def url(self, app: str, user: str, session_id: str) -> str:
         """Return the path to ask for."""
         path = self.path.replace("{artifact_name:path}", "notes.txt")
         if self.method == "MOUNT":
             path += {"/lapse/demo": "/chat.js"}.get(self.path, "/index.html")
         for name, value in {
-            # No name of an app to ADK, so that no operator here runs its tests or deploys it.
-            "app_name": "no-where" if path.startswith("/dev/") else app,
+            # An app that is not served, so that no operator runs its tests or deploys it here.
+            "app_name": "ghost" if path.startswith("/dev/") and app == SERVED else app,
             "user_id": user,
             "session_id": session_id,
             "version_id": "0",

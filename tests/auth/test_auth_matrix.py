@@ -1,10 +1,11 @@
 """Every route of the running application, called by every kind of caller."""
 
 import re
+import shutil
 
 import pytest
 from fastapi.routing import APIWebSocketRoute, iter_route_contexts
-from rows import ROWS
+from rows import ROWS, SERVED
 from starlette.routing import Mount
 from tokens import AUDIENCE, ISSUER, Issuer, bearer
 from websockets.exceptions import InvalidStatus
@@ -19,11 +20,17 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
 CANARY = "only-for-ann"
 NOTHING_HERE = b'{"detail":"Not Found"}'
 NOT_FOUND = b'{"detail":"Session not found"}'
+NOT_SERVED = b"is not served here"
+BUILDER = "__adk_agent_builder_assistant"
+"""ADK's own agent, which reads and writes files of the server."""
+
 REFUSED = ("anonymous", "expired", "wrong audience", "forged")
 by_reach = {
     reach: [row for row in ROWS if row.reach == reach]
     for reach in ("open", "admission", "principals", "owner", "services", "operators")
 }
+
+naming_an_app = [row for row in ROWS if row.names_an_app]
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +62,12 @@ def server(tmp_path_factory, issuer):
         creates_per_address=0,
         **dict.fromkeys(unlimited, 0),
     )
+    agents = shutil.copytree(AGENTS, tmp_path_factory.mktemp("matrix") / "agents")
     lapse = Lapse("sqlite:///:memory:", settings)
-    app = lapse.app(AGENTS, web=True, port=0, artifact_uri="memory://", chat_page="parrot")
-    with Served(app) as running:
+    with Served(lapse.app(agents, web=True, port=0, chat_page=SERVED)) as running:
         yield running
+    made = {path.name for path in agents.iterdir()} - {"__pycache__"}
+    assert made == {SERVED}, "a folder was made for an app that is not served"
 
 
 @pytest.fixture
@@ -79,9 +88,8 @@ def session(server, callers):
 def ask(server, callers):
     """Return a function that sends a row's request as a caller; status, body and headers."""
 
-    def send(row, caller, session_id="s", app="parrot"):
-        # ADK's developer routes raise for apps that do not exist, and the connection is closed.
-        headers = callers[caller] | {"Connection": "close"}
+    def send(row, caller, session_id="s", app=SERVED):
+        headers = callers[caller]
         url = row.url(app, "ann", session_id)
         if row.method == "WS":
             return _websocket(server, callers[caller], app, session_id)
@@ -156,9 +164,32 @@ def test_a_users_routes_answer_the_user_and_those_who_may_act_for_them_only(row,
     assert ask(_READ, "owner", victim)[1] == before
     for caller in ("owner", "service", "operator"):
         assert ask(row, caller, session())[0] == row.owner_status
-    elsewhere = ask(row, "owner", victim, app="nowhere")
-    assert CANARY.encode() not in elsewhere[1]
-    assert elsewhere[0] not in {401, 403}
+
+
+@pytest.mark.parametrize("row", naming_an_app, ids=lambda row: row.name)
+def test_nobody_reaches_an_app_that_is_not_served(row, ask, session):
+    """Seen to fail without ServedAppsMiddleware, and without its look at path, body or query."""
+    owned = session()
+    refused_before = {
+        "owner": row.reach in {"services", "operators"},
+        "service": row.reach == "operators",
+        "operator": False,
+    }
+    for app in ("ghost", "this", "__ghost", "__pycache__", BUILDER):
+        for caller, is_refused in refused_before.items():
+            if app == BUILDER and caller == "operator":
+                continue
+            status, body, _ = ask(row, caller, owned, app=app)
+            assert CANARY.encode() not in body
+            expected = (403, False) if is_refused else (404, True)
+            assert (status, NOT_SERVED in body) == expected, (app, caller)
+
+
+def test_adks_own_agents_answer_operators(ask):
+    """Seen to fail when nobody may use them."""
+    for path in ("/apps/{app_name}/users/{user_id}/sessions", "/apps/{app_name}/app-info"):
+        row = next(row for row in ROWS if row.name == f"GET {path}")
+        assert ask(row, "operator", app=BUILDER)[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def server(background_principals):
 
     service = LapseSessionService(store_with_parts("sqlite:///:memory:"))
     authentication = Authentication(Badges(), open_paths=["/open"], shared_paths=["/mine/"])
-    mount(app, service, authentication=authentication)
+    mount(app, service, apps=["a"], authentication=authentication)
     with Served(app) as running:
         yield running
 

@@ -114,7 +114,7 @@ def operated(store_url, **options):
     settings = Settings(
         sweeper=False, admin_token=SecretStr(TOKEN), store_url="somewhere", **options
     )
-    mount(app, service, settings)
+    mount(app, service, settings, apps=["app"])
     app.add_middleware(KnownByHeader)
     with Served(app) as served:
         found = Operated(served, service)

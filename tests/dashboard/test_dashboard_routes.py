@@ -117,7 +117,8 @@ def test_the_api_answers_the_token_and_operators_only(dashboard, method, path):
 
 def test_without_a_token_every_route_of_the_dashboard_answers_404(tmp_path):
     app = FastAPI()
-    mount(app, LapseSessionService(store_with_parts(f"sqlite:///{tmp_path}/lapse.db")))
+    service = LapseSessionService(store_with_parts(f"sqlite:///{tmp_path}/lapse.db"))
+    mount(app, service, apps=["app"])
     with Served(app) as served:
         for method, path in all_routes(app):
             for headers in ({}, BEARER):
@@ -330,7 +331,7 @@ def test_ids_and_names_from_outside_are_escaped_on_the_page(dashboard):
 def test_a_page_behind_a_prefix_has_links_that_work(tmp_path):
     outer, inner = FastAPI(), FastAPI()
     service = LapseSessionService(store_with_parts(f"sqlite:///{tmp_path}/lapse.db"))
-    mount(inner, service, Settings(admin_token=SecretStr(TOKEN)))
+    mount(inner, service, Settings(admin_token=SecretStr(TOKEN)), apps=["app"])
     outer.mount("/inner", inner)
     outer.router.lifespan_context = lambda _: inner.router.lifespan_context(inner)
     outer.state.lapse_endings = []

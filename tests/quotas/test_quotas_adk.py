@@ -49,7 +49,7 @@ async def client(tmp_path):
         agents_dir=str(tmp_path),
         auto_create_session=True,
     ).get_fast_api_app()
-    mount(app, service)
+    mount(app, service, apps=[APP])
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         yield client

@@ -144,7 +144,7 @@ async def own_app():
         service = LapseSessionService(store, quotas=Quotas(creates_per_address=2))
         services.append(service)
         app = FastAPI()
-        mount(app, service, Settings(auth_proxies=",".join(proxies)))
+        mount(app, service, Settings(auth_proxies=",".join(proxies)), apps=["app"])
 
         @app.post("/apps/{app_name}/users/{user_id}/sessions")
         async def create(app_name: str, user_id: str) -> str:

@@ -62,7 +62,8 @@ class Replica(Served):
         self.store = Watched(store_from_url(url, rules))
         self.service = LapseSessionService(self.store)
         app = FastAPI()
-        mount(app, self.service, Settings(sweeper=sweep, heartbeat=heartbeat, **options))
+        settings = Settings(sweeper=sweep, heartbeat=heartbeat, **options)
+        mount(app, self.service, settings, apps=["app"])
         super().__init__(app)
 
     def do(self, work):

@@ -110,7 +110,7 @@ async def test_if_the_store_does_not_answer_the_metrics_say_so_and_show_no_old_v
 
 async def test_a_request_that_fails_for_the_store_is_counted(store):
     app = FastAPI()
-    mount(app, LapseSessionService(store), Settings(sweeper=False))
+    mount(app, LapseSessionService(store), Settings(sweeper=False), apps=["a"])
     await store.close()
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://lapse") as client:

@@ -13,7 +13,7 @@ from google.adk.runners import Runner
 
 from adk_builders import APP, USER, create_session, eventually, get_session, message_event
 from lapse import LapseSessionService, Settings, mount
-from lapse.core.errors import StoreUnavailableError
+from lapse.core.errors import InvalidValueError, StoreUnavailableError
 from lapse.demo.agents.concierge.agent import root_agent
 from parts import store_with_parts
 
@@ -37,7 +37,7 @@ def service(tmp_path):
 @pytest.fixture
 def app(service):
     application = FastAPI()
-    mount(application, service)
+    mount(application, service, apps=[APP])
     return application
 
 
@@ -79,7 +79,7 @@ async def test_the_sweeper_runs_for_the_applications_lifetime(service, app):
 
 async def test_without_a_sweeper_deadlines_hold_and_the_application_is_ready(service):
     app = FastAPI()
-    mount(app, service, Settings(sweeper=False))
+    mount(app, service, Settings(sweeper=False), apps=[APP])
     async with serving(app) as client:
         session = await create_session(service, ttl_minutes=0.01)
 
@@ -118,7 +118,7 @@ async def test_the_applications_own_lifespan_and_routes_go_on_working(service):
     async def mine():
         return {"mine": True}
 
-    mount(app, service)
+    mount(app, service, apps=[APP])
     async with serving(app) as client:
         assert (await client.get("/mine")).json() == {"mine": True}
     assert steps == ["store open at start", "store open at end"]
@@ -163,7 +163,7 @@ async def test_sessions_get_the_ttl_of_their_service(tmp_path):
     store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
     service = LapseSessionService(store, ttl=timedelta(minutes=7))
     app = FastAPI()
-    mount(app, service)
+    mount(app, service, apps=[APP])
     async with serving(app) as client:
         session = await create_session(service)
         assert (await client.get(lifecycle_of(session))).json()["ttlMinutes"] == 7
@@ -188,3 +188,42 @@ async def test_an_application_without_runners_has_no_routes_of_runs(app):
     async with serving(app) as client:
         run = f"/apps/{APP}/users/{USER}/sessions/tea/run"
         assert (await client.post(run, json={"message": "hi"})).status_code == 404
+
+
+async def test_an_application_serves_only_the_apps_that_it_names(service):
+    """Seen to fail without ServedAppsMiddleware: sessions of any app in the store are shown."""
+    app, names = FastAPI(), [APP]
+    mount(app, service, apps=names)
+    async with serving(app) as client:
+        for name in (APP, "other"):
+            await service.create_session(app_name=name, user_id=USER, session_id="s")
+        path = f"/apps/{{}}/users/{USER}/sessions/s/lifecycle"
+        assert (await client.get(path.format(APP))).status_code == 200
+        told = await client.get(path.format("other"))
+        assert told.json() == {"detail": "App 'other' is not served here"}
+        assert told.status_code == 404
+        names.append("other")
+        assert (await client.get(path.format("other"))).status_code == 200
+
+
+def test_mount_refuses_an_application_that_names_no_apps(service):
+    with pytest.raises(InvalidValueError, match="apps: must name"):
+        mount(FastAPI(), service)
+
+
+@pytest.mark.filterwarnings("ignore")  # what ADK calls itself
+async def test_an_application_of_adks_serves_the_apps_that_its_loader_lists(service, tmp_path):
+    from google.adk.cli.fast_api import get_fast_api_app
+
+    for name in ("shop", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "shop" / "agent.py").write_text("")
+    (tmp_path / "script.py").write_text("raise AssertionError('it was imported')")
+    app = get_fast_api_app(agents_dir=str(tmp_path), web=False, session_service_uri="memory://")
+    mount(app, service, apps=["more"])
+    async with serving(app) as client:
+        asked = {
+            name: (await client.get(f"/apps/{name}/users/{USER}/sessions/s/artifacts")).status_code
+            for name in ("shop", "more", "notes", "script", "__agent")
+        }
+    assert asked == {"shop": 200, "more": 200, "notes": 404, "script": 404, "__agent": 404}

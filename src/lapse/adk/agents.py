@@ -1,9 +1,36 @@
-"""Finds agents in folders by ADK's rules."""
+"""Finds agents in folders by ADK's rules, and knows which apps an application serves."""
 
 from __future__ import annotations
 
-import os
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Container, Iterable
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from lapse.adk.private import own_agents, server_of
+from lapse.core.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from lapse.adk.run_sse import Runner
+
+OWN_PREFIX: Final = "__"
+"""The names of ADK's own agents begin with it; its developer UI builds agents with one of them."""
+
+_LIST_TTL: Final = timedelta(seconds=1)
+"""How long a list of agents is used at least; a new folder is served after that."""
+
+_SHARE: Final = 20
+"""A list is used at least this many times as long as it took to make it."""
+
+_TIMEOUT: Final = timedelta(seconds=10)
+"""How long listing the agents may take."""
+
+_log = logging.getLogger(__name__)
 
 
 def has_agents(folder: Path) -> bool:
@@ -21,10 +48,86 @@ def _is_agent(folder: Path) -> bool:
     return (folder / "agent.py").is_file() or (folder / "root_agent.yaml").is_file()
 
 
-def default_app(agents_dir: Path) -> str | None:
-    """Return the app of a request that names no app, by ADK's rule.
+class ServedApps:
+    """The apps that an application serves: those of collections, and those that a loader lists.
 
-    It is the folder itself if that is an agent, else `ADK_DEFAULT_APP_NAME`, else None.
+    Args:
+        named: collections of app names. Each check looks into them, so they may grow.
+        listing: lists further apps, and may read folders for that. It runs in a thread, one call
+            at a time, at most once a second and at most a twentieth of the time. If it fails, the
+            last list stays in use.
     """
-    folder = agents_dir.resolve()
-    return folder.name if _is_agent(folder) else os.environ.get("ADK_DEFAULT_APP_NAME")
+
+    def __init__(
+        self, *named: Container[str], listing: Callable[[], Iterable[str]] | None = None
+    ) -> None:
+        self._named = named
+        self._listing = listing
+        self._listed: frozenset[str] = frozenset()
+        self._stale_at = 0.0
+        self._is_failing = False
+        self._lock = asyncio.Lock()
+
+    async def has(self, app_name: str) -> bool:
+        """Return whether an app is served.
+
+        If the list is stale, one caller makes it anew. Meanwhile callers that ask for an app of
+        the stale list get their answer at once, and all others wait for the new list.
+        """
+        if any(app_name in names for names in self._named):
+            return True
+        if self._listing is None or app_name.startswith(OWN_PREFIX):
+            # For such a name ADK's loader takes an agent of its own, not the listed folder.
+            return False
+        if app_name in self._listed and (not self._is_stale or self._lock.locked()):
+            return True
+        async with self._lock:
+            if self._is_stale:
+                await self._refresh(self._listing)
+        return app_name in self._listed
+
+    @property
+    def _is_stale(self) -> bool:
+        return time.monotonic() >= self._stale_at
+
+    async def _refresh(self, listing: Callable[[], Iterable[str]]) -> None:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(_TIMEOUT.total_seconds()):
+                self._listed = frozenset(await asyncio.to_thread(listing))
+        except Exception as error:  # noqa: BLE001 - an application may have any loader
+            if not self._is_failing:
+                reason = str(error) or type(error).__name__
+                _log.warning("the agents cannot be listed; the last list stays in use: %s", reason)
+            self._is_failing = True
+        else:
+            self._is_failing = False
+        ended = time.monotonic()
+        self._stale_at = ended + max(_LIST_TTL.total_seconds(), _SHARE * (ended - began))
+
+
+def served_apps(
+    app: FastAPI, *, runners: Iterable[Runner], apps: Container[str] | None
+) -> ServedApps:
+    """Return which apps an application serves.
+
+    They are the apps of its runners, those in `apps`, and, if it has ADK's routes, those that
+    ADK's loader lists and the agents of ADK's own that the loader may load.
+
+    Raises:
+        InvalidValueError: the application has none of the three, or `apps` is a string.
+    """
+    server = server_of(app)
+    loader = None if server is None else server.agent_loader
+    names = {runner.app_name for runner in runners}
+    if isinstance(apps, str):
+        raise InvalidValueError("apps", f"must be a collection of names, such as [{apps!r}]")
+    if apps is None and loader is None and not names:
+        raise InvalidValueError(
+            "apps",
+            "must name the apps that this application serves, such as mount(app, service, "
+            "apps=['shop']): it has neither ADK's routes nor `runners`",
+        )
+    if loader is None:
+        return ServedApps(names, apps or ())
+    return ServedApps(names, apps or (), own_agents(loader), listing=loader.list_agents)

@@ -11,6 +11,7 @@ Importing this module does not import ADK; each function imports what it needs.
 
 from __future__ import annotations
 
+import inspect
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from google.adk.agents.base_agent import BaseAgent
     from google.adk.apps.app import App
     from google.adk.artifacts.base_artifact_service import BaseArtifactService
+    from google.adk.cli.api_server import ApiServer
     from google.adk.cli.api_server import RunAgentRequest as RunAgentRequest  # noqa: PLC0414
     from google.adk.cli.utils.base_agent_loader import BaseAgentLoader
     from google.adk.events.event import Event
@@ -181,6 +183,33 @@ def app_of_agents(
     )
 
 
+def server_of(app: FastAPI) -> ApiServer | None:
+    """Return the server of ADK's that made an application's routes; None if it has none of them.
+
+    The routes are closures of a method of the server, which they know as `self`.
+    """
+    for route in app.routes:
+        if getattr(route, "path", None) == "/list-apps" and hasattr(route, "endpoint"):
+            from google.adk.cli.api_server import ApiServer
+
+            server = inspect.getclosurevars(route.endpoint).nonlocals.get("self")
+            return server if isinstance(server, ApiServer) else None
+    return None
+
+
+def own_agents(loader: BaseAgentLoader) -> frozenset[str]:
+    """Return the names of ADK's own agents (`__…`) that a loader may load, as ADK has set it.
+
+    One of them reads and writes files of the server.
+    """
+    if not loader._allow_special_agents:
+        return frozenset()
+    from google.adk.cli.utils.agent_loader import SPECIAL_AGENTS_DIR
+
+    modules = Path(SPECIAL_AGENTS_DIR).glob("*.py")
+    return frozenset(f"__{module.stem}" for module in modules if module.stem != "__init__")
+
+
 def artifact_service(folder: Path, uri: str | None) -> BaseArtifactService:
     """Return ADK's artifact service for a URI; without one, files in the folder of each agent.
 
@@ -200,6 +229,9 @@ def agent_loader(folder: Path, *, web: bool) -> BaseAgentLoader:
     For an agent that does not exist ADK's loader raises a ValueError that names folders of the
     server; this loader raises NoSuchAgentError, which names none. ADK's run routes answer 404 to
     either error, and its developer routes handle neither.
+
+    It loads the agents that it lists, and ADK's own agents if ADK allows that. ADK's loader
+    imports any module that has the name of a folder or a file among the agents.
     """
     from google.adk.cli.utils._nested_agent_loader import NestedAgentLoader
     from google.adk.cli.utils.agent_loader import AgentLoader
@@ -210,6 +242,8 @@ def agent_loader(folder: Path, *, web: bool) -> BaseAgentLoader:
 
     class Loader(chosen):  # type: ignore[misc, valid-type]
         def load_agent(self, agent_name: str) -> BaseAgent | App:
+            if not agent_name.startswith("__") and agent_name not in self.list_agents():
+                raise NoSuchAgentError(f"Agent not found: {agent_name!r}.")
             try:
                 loaded: BaseAgent | App = super().load_agent(agent_name)
             except ValueError as error:
@@ -221,6 +255,21 @@ def agent_loader(folder: Path, *, web: bool) -> BaseAgentLoader:
 
 
 # FastAPI's routes.
+
+
+def after_endpoint(route: APIRoute, change: Callable[[Any, Mapping[str, Any]], Any]) -> None:
+    """Send what `change` makes of the result of a route's endpoint, a coroutine function.
+
+    `change` gets the result and the arguments of the endpoint, by name.
+    """
+    call = route.dependant.call
+    assert call is not None, "a route has an endpoint"
+
+    @wraps(call)
+    async def changed(**arguments: Any) -> Any:
+        return change(await call(**arguments), arguments)
+
+    route.dependant.call = changed
 
 
 def before_endpoint(route: APIRoute, callback: Callable[[], None]) -> None:

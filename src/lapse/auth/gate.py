@@ -81,10 +81,10 @@ class Gate:
         except NotAuthenticatedError as error:
             if access.reach is not Reach.OWN_ADMISSION:
                 challenge = {"WWW-Authenticate": error.challenge}
-                await _Refusal(401, str(error), challenge)(scope, receive, send)
+                await Refusal(401, str(error), challenge)(scope, receive, send)
                 return
         except HTTPException as refusal:
-            await _Refusal(refusal.status_code, refusal.detail)(scope, receive, send)
+            await Refusal(refusal.status_code, refusal.detail)(scope, receive, send)
             return
         with acting(principal):
             await self._app(scope, receive, send)
@@ -188,7 +188,7 @@ def _is_same(origin: str, hosts: list[str]) -> bool:
     return len(hosts) == 1 and origin in {f"http://{hosts[0]}", f"https://{hosts[0]}"}
 
 
-class _Refusal:
+class Refusal:
     """An answer such as ADK's routes give to errors; of a WebSocket, instead of accepting it."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:

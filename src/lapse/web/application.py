@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Container, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from lapse.adk.agents import ServedApps, served_apps
+from lapse.adk.artifacts import name_no_files
+from lapse.adk.private import server_of
 from lapse.adk.routes import lifecycle_routes
 from lapse.adk.run_sse import opener_for, opener_of
 from lapse.adk.service import LapseSessionService
@@ -35,6 +38,7 @@ from lapse.web.client import add_client
 from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
 from lapse.web.middleware.address import ClientAddressMiddleware
+from lapse.web.middleware.apps import ServedAppsMiddleware
 from lapse.web.middleware.session import RunSessionMiddleware
 
 if TYPE_CHECKING:
@@ -53,7 +57,8 @@ class Parts:
         operators: what opens the operators' pages.
         authentication: how callers are known, and what they may call; None: not at all.
         runners: runners for an application without ADK's own routes, one for each app.
-        default_app: the app of runs that name none.
+        apps: apps that are served beside those of `runners` and of ADK's routes; None: no others.
+        default_app: the app of runs that name none; None: the one of ADK's server, if any.
     """
 
     service: LapseSessionService
@@ -63,6 +68,7 @@ class Parts:
     operators: OperatorOptions
     authentication: Authentication | None
     runners: Iterable[Runner]
+    apps: Container[str] | None
     default_app: str | None
 
 
@@ -70,8 +76,14 @@ def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
     """Add Lapse's routes, pages, metrics and middleware to an application; return its runs.
 
     What works in the background, and the application's lifespan, are the caller's business.
+
+    Raises:
+        InvalidValueError: nothing tells which apps the application serves.
     """
     service, metrics = parts.service, parts.metrics
+    served = served_apps(app, runners=parts.runners, apps=parts.apps)
+    if parts.default_app is None and (server := server_of(app)) is not None:
+        parts = replace(parts, default_app=server.default_app_name)
     runs = Runs(service, settings.run_limits, RunMetrics(metrics.registry, metrics.apps))
     app.state.lapse_metrics = metrics
     app.state.lapse_watcher = parts.watcher
@@ -80,7 +92,7 @@ def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
     _register_metrics(parts)
     _add_routes(app, settings, parts, runs)
     install_faults(app, on_outage=partial(metrics.count_store_error, Where.REQUEST))
-    _add_middleware(app, settings, parts, runs)
+    _add_middleware(app, settings, parts, runs, served)
     return runs
 
 
@@ -100,6 +112,7 @@ def _register_metrics(parts: Parts) -> None:
 
 def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> None:
     service, sweeper = parts.service, parts.sweeper
+    name_no_files(app.routes)
     app.include_router(lifecycle_routes(service))
     app.include_router(notice_routes(service, parts.watcher))
     app.include_router(
@@ -117,12 +130,22 @@ def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> N
     add_operators(app, service, parts.operators, sweeps=sweeper is not None, brakes=settings.brakes)
 
 
-def _add_middleware(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> None:
+def _add_middleware(
+    app: FastAPI, settings: Settings, parts: Parts, runs: Runs, served: ServedApps
+) -> None:
     # Innermost: behind CORS and ADK's checks of Host and Origin, which answer by themselves.
     if parts.authentication is not None:
         app.user_middleware.append(
             Middleware(Gate, authentication=parts.authentication, look_up=parts.service.lifecycle)
         )
+    app.user_middleware.append(
+        Middleware(
+            ServedAppsMiddleware,
+            served=served,
+            default_app=parts.default_app,
+            authenticated=parts.authentication is not None,
+        )
+    )
     app.user_middleware.append(
         Middleware(
             RunSessionMiddleware, default_app=parts.default_app, on_run=runs.metrics.count_plain

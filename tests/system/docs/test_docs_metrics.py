@@ -24,7 +24,7 @@ async def everything() -> dict[str, tuple[str, tuple[str, ...]]]:
     """
     app = FastAPI()
     store = store_with_parts("sqlite:///:memory:")
-    mount(app, LapseSessionService(store), Settings(sweeper=False))
+    mount(app, LapseSessionService(store), Settings(sweeper=False), apps=["app"])
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -19,6 +19,9 @@ def test_no_route_answers_5xx(server):
     done = fuzz(server, examples=1)
     assert "Tested: " in done.stdout
     assert done.returncode == 0, done.stdout[-6000:]
+    # None of the names that it made up has become a folder.
+    made = {path.name for path in (server.folder / "agents").iterdir()}
+    assert made <= {"parrot", "__pycache__"}
 
 
 def test_no_route_answers_5xx_to_an_operator_on_a_guarded_server(tmp_path):
@@ -38,6 +41,7 @@ FOUND = [
         {"filename": "x", "artifact": {"mediaProcessing": {}}},
     ),
     ("GET", "/dev/apps/0/graph", None),
+    ("GET", "/dev/apps/__agent/graph?dark_mode=x", None),
     (
         "PUT",
         "/dev/apps/parrot/eval-sets/x/eval-cases/x",
