@@ -37,7 +37,8 @@ class Listing:
 def always_stale(monkeypatch):
     """Make every list stale at once."""
     monkeypatch.setattr(agents, "_LIST_TTL", timedelta(0))
-    monkeypatch.setattr(agents, "_SHARE", 0)
+    monkeypatch.setattr(agents, "_KNOWN_TTL", timedelta(0))
+    monkeypatch.setattr(agents, "_REST", 0)
 
 
 async def all_of(served, *names):
@@ -103,6 +104,17 @@ async def test_if_listing_fails_the_last_list_stays_and_one_warning_is_logged(al
     listing.fault = None
     listing.names = ["help"]
     assert await served.has("help")
+
+
+async def test_a_first_listing_that_fails_is_an_error_and_is_repeated():
+    """Seen to fail when it counts as an empty list: every app is gone for a second."""
+    listing = Listing("shop")
+    listing.fault = PermissionError("the folder cannot be read")
+    served = ServedApps(listing=listing)
+    with pytest.raises(PermissionError):
+        await served.has("shop")
+    listing.fault = None
+    assert await served.has("shop")
 
 
 async def test_a_listing_that_hangs_delays_only_checks_of_unknown_apps(

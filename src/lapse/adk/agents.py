@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Container, Iterable
 from datetime import timedelta
@@ -22,10 +23,13 @@ OWN_PREFIX: Final = "__"
 """The names of ADK's own agents begin with it; its developer UI builds agents with one of them."""
 
 _LIST_TTL: Final = timedelta(seconds=1)
-"""How long a list of agents is used at least; a new folder is served after that."""
+"""How old a list of agents may be that lacks an app; a new folder is served after that."""
 
-_SHARE: Final = 20
-"""A list is used at least this many times as long as it took to make it."""
+_KNOWN_TTL: Final = timedelta(seconds=10)
+"""How old a list may be that has the app."""
+
+_REST: Final = 20
+"""The pause after a listing is at least this many times as long as the listing took."""
 
 _TIMEOUT: Final = timedelta(seconds=10)
 """How long listing the agents may take."""
@@ -54,8 +58,8 @@ class ServedApps:
     Args:
         named: collections of app names. Each check looks into them, so they may grow.
         listing: lists further apps, and may read folders for that. It runs in a thread, one call
-            at a time, at most once a second and at most a twentieth of the time. If it fails, the
-            last list stays in use.
+            at a time, at most once a second and for at most a twentieth of the time. If it fails
+            or takes longer than 10 s, the last list stays in use.
     """
 
     def __init__(
@@ -64,7 +68,8 @@ class ServedApps:
         self._named = named
         self._listing = listing
         self._listed: frozenset[str] = frozenset()
-        self._stale_at = 0.0
+        self._listed_at = -math.inf
+        self._pause = timedelta(0)
         self._is_failing = False
         self._lock = asyncio.Lock()
 
@@ -73,37 +78,43 @@ class ServedApps:
 
         If the list is stale, one caller makes it anew. Meanwhile callers that ask for an app of
         the stale list get their answer at once, and all others wait for the new list.
+
+        Raises:
+            Exception: what the first listing raised; it is repeated at the next check.
         """
         if any(app_name in names for names in self._named):
             return True
         if self._listing is None or app_name.startswith(OWN_PREFIX):
             # For such a name ADK's loader takes an agent of its own, not the listed folder.
             return False
-        if app_name in self._listed and (not self._is_stale or self._lock.locked()):
+        is_known = app_name in self._listed
+        if is_known and (self._lock.locked() or not self._is_stale(_KNOWN_TTL)):
             return True
         async with self._lock:
-            if self._is_stale:
+            if self._is_stale(_KNOWN_TTL if is_known else _LIST_TTL):
                 await self._refresh(self._listing)
         return app_name in self._listed
 
-    @property
-    def _is_stale(self) -> bool:
-        return time.monotonic() >= self._stale_at
+    def _is_stale(self, ttl: timedelta) -> bool:
+        age = time.monotonic() - self._listed_at
+        return age >= max(ttl, self._pause).total_seconds()
 
     async def _refresh(self, listing: Callable[[], Iterable[str]]) -> None:
         began = time.monotonic()
         try:
             async with asyncio.timeout(_TIMEOUT.total_seconds()):
                 self._listed = frozenset(await asyncio.to_thread(listing))
-        except Exception as error:  # noqa: BLE001 - an application may have any loader
+        except Exception as error:
+            if self._listed_at == -math.inf:
+                raise
             if not self._is_failing:
                 reason = str(error) or type(error).__name__
                 _log.warning("the agents cannot be listed; the last list stays in use: %s", reason)
             self._is_failing = True
         else:
             self._is_failing = False
-        ended = time.monotonic()
-        self._stale_at = ended + max(_LIST_TTL.total_seconds(), _SHARE * (ended - began))
+        self._listed_at = time.monotonic()
+        self._pause = _REST * timedelta(seconds=self._listed_at - began)
 
 
 def served_apps(

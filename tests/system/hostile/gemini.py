@@ -1,4 +1,4 @@
-"""A fake of Gemini's API on this machine: it calls the tool that an attacker would ask it to call."""
+"""A fake of Gemini's API on this machine: it calls one tool, as an attacker would ask it to."""
 
 from __future__ import annotations
 

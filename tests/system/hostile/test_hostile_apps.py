@@ -164,7 +164,7 @@ def test_a_body_that_names_two_apps_is_refused(server, order):
 
 
 def test_adks_own_agent_answers_operators_only(server, gemini):
-    """Seen to fail without ServedAppsMiddleware: a user, or anybody behind a proxy, reads the file."""
+    """Seen to fail without ServedAppsMiddleware: a user reads the file, and so does a stranger."""
     session = f"/apps/{BUILDER}/users/{USER}/sessions/shared"
     state = {"root_directory": str(server.folder)}
     run = message(BUILDER, "shared", "read secret.txt")
