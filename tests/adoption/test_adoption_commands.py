@@ -104,6 +104,7 @@ def begun(url, query):
     return None
 
 
+@pytest.mark.long
 def test_adopt_and_undo_killed_at_any_point_resume_and_lose_nothing(many_sessions_url):
     before = all_of_adk(many_sessions_url)
     kill_once(
@@ -160,7 +161,7 @@ def test_adopt_asks_first_and_changes_nothing_if_the_answer_is_no(stock_database
     )  # fmt: skip
     assert told.returncode == 1
     assert "Adopt 4 sessions?" in told.stderr
-    assert "1 have state but no message: with --with-state" in told.stdout
+    assert "1 have state but no message: needs --with-state" in told.stdout
     dry = run("adopt", stock_database_url, "--dry-run", "--json", "--with-state", "--with-events")
     assert json.loads(dry.stdout)["adopted"] == 6
     assert contents(stock_database_url) == before

@@ -138,6 +138,7 @@ def upload(server, session):
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.long
 def test_a_real_server_deletes_the_artifacts_that_lapse_sweep_has_left(tmp_path):
     agents = tmp_path / "agents"
     shutil.copytree(AGENTS, agents, ignore=shutil.ignore_patterns("__pycache__", ".adk"))

@@ -18,6 +18,8 @@ from run_reading import (
 )
 from serving import eventually, serving
 
+pytestmark = pytest.mark.long
+
 
 def says_again(server, session):
     """Return whether the session takes the next message and answers it."""

@@ -19,6 +19,8 @@ from run_reading import (
 )
 from serving import eventually
 
+pytestmark = pytest.mark.long
+
 
 def replica(servers, where):
     return servers[0] if where == "same" else servers[1]

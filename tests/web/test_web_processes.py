@@ -7,7 +7,11 @@ import sqlite3
 import subprocess
 from contextlib import closing
 
+import pytest
+
 from serving import AGENTS, LAPSE, USER, Server, environment, eventually, serving
+
+pytestmark = pytest.mark.long
 
 
 def rows(folder, query):

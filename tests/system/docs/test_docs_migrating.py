@@ -8,9 +8,12 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from google.adk.events.event import Event
 from google.adk.sessions.database_session_service import DatabaseSessionService
 from google.genai.types import Content, Part
+
+pytestmark = pytest.mark.long
 
 PAGE = (Path(__file__).parents[3] / "docs" / "migrating.md").read_text("utf-8")
 OWNER = {"app_name": "shop", "user_id": "ada"}

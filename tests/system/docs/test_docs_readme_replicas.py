@@ -16,6 +16,8 @@ import pytest
 
 from postgres import blank
 
+pytestmark = pytest.mark.long
+
 README = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
 
 

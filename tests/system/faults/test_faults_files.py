@@ -16,6 +16,8 @@ from lapse.core.errors import StoreRefusedError, StoreUnavailableError
 from lapse.store.sqlite import schema
 from parts import store_with_parts
 
+pytestmark = pytest.mark.long
+
 OPENER = Path(__file__).with_name("opener.py")
 BRIEF = timedelta(milliseconds=50)
 

@@ -15,6 +15,8 @@ from lapse.core.lifecycle import Status
 from lapse.store.records import EventWindow
 from parts import store_with_parts
 
+pytestmark = pytest.mark.long
+
 WRITER = Path(__file__).with_name("writer.py")
 CHAINS, ROUNDS = 2, 50
 MOST_FACTS = 120

@@ -31,7 +31,7 @@ def test_the_option_for_a_local_model_refuses_a_folder_of_agents(tmp_path):
         timeout=60,
     )
     assert done.returncode == 1
-    assert "takes no folder" in done.stderr
+    assert "do not give a folder of agents" in done.stderr
 
 
 @pytest.mark.skipif(bool(demo_llm.missing()), reason="the model is not installed: make test-llm")

@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
 from watching import eventually, running
 
 from postgres import rows
+
+pytestmark = pytest.mark.long
 
 APART = 150
 """Seconds that one clock is ahead, and the other behind: five minutes between them."""

@@ -14,6 +14,8 @@ from lapse.overview.store import COUNT_INTERVAL
 from parts import store_with_parts
 from postgres import rows
 
+pytestmark = pytest.mark.long
+
 BLOCKED = "SELECT count(*) FROM pg_locks WHERE NOT granted AND NOT fastpath"
 TOMBSTONE = """
 UPDATE lapse_lobby SET status = 'expired', expired_at = now(), restorable_until = now()

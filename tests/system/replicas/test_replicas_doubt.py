@@ -15,6 +15,8 @@ from lapse.store.options import ConnectionOptions
 from parts import store_with_parts
 from postgres import rows
 
+pytestmark = pytest.mark.long
+
 SMALL = ConnectionOptions(pool_size=1, patience=timedelta(seconds=2))
 STATE = StateDelta(app={"a": 1}, user={"u": [2.5]}, session={"s": {"deep": None}})
 HOUR = timedelta(hours=1)

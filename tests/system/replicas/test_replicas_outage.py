@@ -4,8 +4,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
+import pytest
+
 from postgres import rows
 from serving import AGENTS, eventually, serving
+
+pytestmark = pytest.mark.long
 
 STATUS = "SELECT status FROM lapse_lobby WHERE session_id = $1"
 BEGINS, ENDS = "the sweeper cannot work and will keep trying", "the sweeper works again"

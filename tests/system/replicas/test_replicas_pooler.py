@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
 from pooler import pooled
 
 from backends import key, message, note
@@ -12,6 +13,8 @@ from lapse.core.lifecycle import Cause, Rules, Status
 from lapse.store.options import ConnectionOptions
 from lapse.sweep.sweeper import Sweeper
 from parts import store_with_parts
+
+pytestmark = pytest.mark.long
 
 PLAIN = ConnectionOptions(statement_cache=0)
 HOUR, MOMENT = timedelta(hours=1), timedelta(milliseconds=1)

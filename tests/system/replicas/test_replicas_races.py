@@ -22,6 +22,8 @@ from lapse.store.statements import Positional
 from parts import store_with_parts
 from postgres import prepare, rows, run
 
+pytestmark = pytest.mark.long
+
 GATE = 1
 KEY = "(l.app_name, l.user_id, l.session_id)"
 

@@ -7,6 +7,8 @@ from lapse.runs.store import RunStatus
 from lapse.store.postgres.call import Call
 from parts import store_with_parts
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 async def two_stores(store_url):

@@ -17,6 +17,8 @@ from parts import store_with_parts
 from postgres import blank, prepare, rows, run
 from serving import LAPSE, environment
 
+pytestmark = pytest.mark.long
+
 OPENER = Path(__file__).parents[1] / "faults" / "opener.py"
 DATABASES = 8
 GRANT = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {}"

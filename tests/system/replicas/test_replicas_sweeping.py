@@ -16,6 +16,8 @@ from parts import store_with_parts
 from postgres import rows, run
 from serving import AGENTS, LAPSE, environment, eventually, serving
 
+pytestmark = pytest.mark.long
+
 DUE = 20_000
 FILL = f"""
 INSERT INTO lapse_lobby (

@@ -12,6 +12,8 @@ from lapse.store.postgres import call
 from lapse.store.statements import Positional, read_statements
 from parts import store_with_parts
 
+pytestmark = pytest.mark.long
+
 ANN = Bucket.of(Drawer.USER, "ann", 4)
 ALL = Bucket.of(Drawer.ALL, "", 100)
 WAITERS = """
