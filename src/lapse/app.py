@@ -294,7 +294,7 @@ class Lapse:
             web: whether ADK's developer UI is served, too.
             host: the address on which the server listens.
             port: the port on which the server listens.
-            allow_origins: origins of pages that may call.
+            allow_origins: origins of pages that may call; with authentication not every site's.
             artifact_uri: where artifacts are kept; by default in each agent's folder.
             chat_page: the app that a chat page at `/` talks to; by default the bundled agent.
             admin_port: the port of the operators' pages; by default as the settings say.
@@ -317,6 +317,7 @@ class Lapse:
             host=host,
             port=port,
             allow_origins=allow_origins,
+            authenticated=bool(authentication or self.settings.auth is not AuthMode.NONE),
             artifact_uri=artifact_uri,
         )
         if admin_port is not None:

@@ -8,10 +8,17 @@ import asyncpg
 import pytest
 
 import postgres
-from backends import GONE, T0, TTL, create, key, note, use
+from backends import GONE, T0, TTL, create, key, message, note, use
 from lapse.audit.store import Act
-from lapse.core.errors import NoSuchSessionError, StoreUnavailableError, WrongStatusError
-from lapse.core.lifecycle import Cause
+from lapse.core.errors import (
+    NoSuchSessionError,
+    OutdatedSessionError,
+    StoreUnavailableError,
+    WrongStatusError,
+)
+from lapse.core.lifecycle import Cause, ChangeKind
+from lapse.store.operation import Dialect
+from lapse.store.statements import read_statements
 
 LATER = T0 + timedelta(minutes=10)
 LONG = "01234567-89ab-cdef"
@@ -99,12 +106,120 @@ async def test_a_change_whose_record_cannot_be_written_is_not_made(store):
     assert await acts(store) == []
 
 
+COLUMNS = "lapse_audit (number, at, principal, action, detail)"
+ROW = "(1, now(), 'x', 'x', '{}')"
+UPSERT = "ON CONFLICT (number) DO UPDATE SET principal = 'x'"
+CHANGES = {
+    "sqlite": (
+        f"INSERT OR REPLACE INTO {COLUMNS} VALUES (1, 0, 'x', 'x', '{{}}')",
+        f"REPLACE INTO {COLUMNS} VALUES (1, 0, 'x', 'x', '{{}}')",
+        f"INSERT INTO {COLUMNS} VALUES (1, 0, 'x', 'x', '{{}}') {UPSERT}",
+        "UPDATE OR REPLACE lapse_audit SET number = 2",
+    ),
+    "postgresql": (
+        "TRUNCATE lapse_audit",
+        "TRUNCATE lapse_audit RESTART IDENTITY CASCADE",
+        f"INSERT INTO {COLUMNS} OVERRIDING SYSTEM VALUE VALUES {ROW} {UPSERT}",
+    ),
+}
+"""The ways to lose a record that each dialect has beside UPDATE and DELETE."""
+
+
 async def test_the_store_refuses_to_change_a_record(store, reopen, store_url):
+    """Seen to fail without `lapse_audit_no_replace`, and with no trigger on TRUNCATE."""
     await store.record_act("op", "swept", {})
-    for statement in ("UPDATE lapse_audit SET principal = 'x'", "DELETE FROM lapse_audit"):
+    dialect = store_url.partition(":")[0]
+    for statement in (
+        "UPDATE lapse_audit SET principal = 'x'",
+        "DELETE FROM lapse_audit",
+        *CHANGES[dialect],
+    ):
         with pytest.raises((sqlite3.IntegrityError, asyncpg.RaiseError), match="append-only"):
             _run(store_url, statement)
     assert await acts(store) == [("op", "swept", {})]
+    await store.record_act("op", "confirmed", {})
+    assert len(await acts(store)) == 2
+
+
+async def test_acts_on_a_session_are_found_by_its_whole_key_also_after_its_end(store):
+    """Seen to fail with a digest of the session's id alone."""
+    await create(store, key(LONG))
+    await create(store, key(LONG + "-2"))
+    await create(store, key(LONG, "bob"))
+    for by, name in (("op", key(LONG)), ("ep", key(LONG + "-2")), ("ap", key(LONG, "bob"))):
+        await store.at(LATER).expire(name, by=by)
+    for _ in range(30):
+        await store.record_act("op", "swept", {})
+    await store.at(LATER).delete(key(LONG), by="op")
+    found = await store.acts_on(key(LONG), newest=9)
+    assert [(act.by, act.action) for act in found] == [("op", "deleted"), ("op", "expired")]
+    assert {act.digest for act in found} == {key(LONG).digest}
+    assert await store.acts_on(key(LONG), newest=1) == found[:1]
+    assert await store.acts_on(key("never"), newest=9) == []
+
+
+async def test_acts_on_a_session_are_found_by_the_index(store, reopen, store_url):
+    """Seen to fail without the index."""
+    await store.record_act("op", "swept", {})
+    dialect = Dialect.SQLITE if store_url.startswith("sqlite") else Dialect.POSTGRES
+    statement = read_statements(dialect)["acts_on"]
+    statement = statement.replace(":digest", "'0123456789abcdef'").replace(":newest", "9")
+    if dialect is Dialect.SQLITE:
+        with closing(sqlite3.connect(store_url.partition(":///")[2])) as connection:
+            plan = str(connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall())
+        assert "SCAN" not in plan
+    else:
+        connection = await asyncpg.connect(store_url)
+        await connection.execute("SET enable_seqscan = off")
+        plan = str(await connection.fetch(f"EXPLAIN {statement}"))
+        await connection.close()
+    assert "lapse_audit_session" in plan
+    assert "Sort" not in plan
+    assert "TEMP B-TREE" not in plan
+
+
+# Appends.
+
+RECORDED = {"by": "op", "action": "appended", "detail": {"message": True}}
+
+
+async def test_an_append_is_recorded_with_the_event_and_only_once(store):
+    revision = await create(store)
+    later = store.at(LATER)
+    done = await later.append_recorded(key(), message(at=LATER), revision, **RECORDED)
+    assert [change.kind for change in done.changes] == [ChangeKind.USED]
+    again = await later.append_recorded(key(), message(at=LATER), done.value.revision, **RECORDED)
+    assert again.value.repeated
+    with pytest.raises(NoSuchSessionError):
+        await later.append_recorded(key("never"), message(at=LATER), revision, **RECORDED)
+    with pytest.raises(OutdatedSessionError):
+        await later.append_recorded(key(), message("m2", at=LATER), revision, **RECORDED)
+    assert await acts(store) == [("op", "appended", {"message": True})]
+
+
+async def test_an_event_whose_record_cannot_be_written_is_not_stored(store):
+    """Seen to fail with a record that is written by a transaction of its own."""
+    waiting, used = await create(store), await use(store, "used")
+    broken = RECORDED | {"by": object()}
+    for name, event, seen in (
+        ("s1", message("m2", at=LATER), waiting),
+        ("s1", note("n2", at=LATER), waiting),
+        ("used", message("m2", at=LATER), used),
+    ):
+        before = await store.at(LATER).read(key(name))
+        with pytest.raises((sqlite3.Error, StoreUnavailableError, asyncpg.DataError)):
+            await store.at(LATER).append_recorded(key(name), event, seen, **broken)
+        assert await store.at(LATER).read(key(name)) == before
+    assert await acts(store) == []
+
+
+async def test_a_recorded_message_that_meets_a_session_of_stock_adk_is_refused(store, stock):
+    """Seen to fail on PostgreSQL without the savepoint: the transaction is broken then."""
+    revision = await create(store)
+    await stock.create_session(app_name="app", user_id="ann", session_id="s1")
+    with pytest.raises(OutdatedSessionError):
+        await store.at(LATER).append_recorded(key(), message(at=LATER), revision, **RECORDED)
+    assert await acts(store) == []
 
 
 def _run(store_url, statement):

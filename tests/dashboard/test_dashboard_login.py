@@ -51,21 +51,71 @@ def test_a_log_in_from_another_origin_or_with_an_invalid_name_is_refused(dashboa
     assert long.status_code == 413
 
 
-def test_after_five_wrong_tokens_an_address_has_to_wait(tmp_path):
+RIGHT = {"Authorization": f"Bearer {TOKEN}"}
+WRONG = {"Authorization": "Bearer wrong"}
+
+
+def test_after_five_wrong_tokens_an_address_has_to_wait_and_the_right_one_passes_all_the_same(
+    tmp_path,
+):
+    """Seen to fail with the wait looked at before the token."""
     with operated(f"sqlite:///{tmp_path}/lapse.db") as found:
         client, own = found.served.client, found.own_origin()
         for _ in range(4):
             answer = client.post("/lapse/login", data={"token": "wrong"}, headers=own)
             assert (answer.status_code, "not the token" in answer.text) == (403, True)
-        bearer = {"Authorization": "Bearer x"}
-        assert client.get("/lapse/api/stats", headers=bearer).status_code == 404
+        assert client.get("/lapse/api/stats", headers=WRONG).status_code == 404
+        for answer in (
+            client.post("/lapse/login", data={"token": "wrong"}, headers=own),
+            client.get("/lapse/api/stats", headers=WRONG),
+        ):
+            assert answer.status_code == 429
+            assert 0 < int(answer.headers["Retry-After"]) <= 60
+        assert client.get("/lapse/api/stats", headers=RIGHT).status_code == 200
         answer = client.post("/lapse/login", data={"token": TOKEN}, headers=own)
-        assert answer.status_code == 429
-        assert 0 < int(answer.headers["Retry-After"]) <= 60
-        assert (
-            client.get("/lapse/api/stats", headers={"Authorization": f"Bearer {TOKEN}"}).status_code
-            == 429
-        )
+        assert answer.status_code == 303
+        assert client.get("/lapse/api/stats", headers=WRONG).status_code == 429
+
+
+def test_wrong_tokens_are_counted_by_the_address_that_a_trusted_proxy_names(tmp_path):
+    """Seen to fail with the peer's address, and with each address of a /64 by itself."""
+    with operated(f"sqlite:///{tmp_path}/lapse.db", auth_proxies="127.0.0.1") as found:
+
+        def asked(forwarded):
+            headers = WRONG | {"X-Forwarded-For": forwarded}
+            return found.served.client.get("/lapse/api/stats", headers=headers).status_code
+
+        assert [asked("203.0.113.9") for _ in range(6)] == [404] * 5 + [429]
+        assert asked("203.0.113.10") == 404
+        # What a client wrote to the left of it counts for nothing.
+        assert asked("198.51.100.1, 203.0.113.9") == 429
+        assert [asked(f"2001:db8::{n}") for n in range(6)] == [404] * 5 + [429]
+        assert asked("2001:db8:0:1::1") == 404
+
+
+@pytest.mark.parametrize("proto", ["https", "https, http"])
+def test_a_page_without_encryption_cannot_change_anything_on_a_server_with_it(dashboard, proto):
+    """Seen to fail with origins that are compared without their scheme."""
+    client, host = dashboard.client(), dashboard.url.removeprefix("http://")
+    sent = {"token": TOKEN, "name": "ann"}
+    encrypted = {"X-Forwarded-Proto": proto}
+    for origin, status in ((f"http://{host}", 403), (f"https://{host}", 303)):
+        headers = encrypted | {"Origin": origin}
+        answer = client.post("/lapse/login", data=sent, headers=headers)
+        assert answer.status_code == status
+    # A proxy that does not tell leaves both possible.
+    for origin in (f"http://{host}", f"https://{host}"):
+        answer = client.post("/lapse/login", data=sent, headers={"Origin": origin})
+        assert answer.status_code == 303
+
+
+def test_a_script_of_another_origins_page_reads_no_page_of_a_logged_in_operator(dashboard):
+    """CORS may let any page read: ADK's `--allow-origins '*'`. Seen to fail without the check."""
+    client, _ = dashboard.logged_in()
+    for path in ("/lapse/", "/lapse/acts", "/lapse/acts.csv"):
+        asked = client.get(path, headers={"Origin": "https://evil.example"})
+        assert asked.status_code == 403
+        assert client.get(path, headers=dashboard.own_origin()).status_code == 200
 
 
 def test_failed_log_ins_are_counted_for_each_address_and_forgotten_later():

@@ -20,12 +20,13 @@ from google.adk.sessions.base_session_service import (
 )
 from google.adk.sessions.session import Session
 
+from lapse.adk.acts import append, record_creation
 from lapse.adk.context import is_reviving, observed_append, reviving
 from lapse.adk.maintenance import maintenance_of
 from lapse.adk.private import add_to_session, apply_temporary_state, without_temporary_state
 from lapse.adk.transitions import AppendLocks, Transitions
 from lapse.adk.translation import mark, new_event, seen, session_of, storable_state, window_of
-from lapse.auth.principals import Role, acting, current_actor, current_principal, is_foreign
+from lapse.auth.principals import Role, acting, current_actor, current_deputy, is_foreign
 from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
 from lapse.core.errors import (
@@ -153,9 +154,11 @@ class LapseSessionService(BaseSessionService):
             if minutes is None
             else ttl_from_minutes(minutes, field="ttl_minutes")
         )
+        delta = storable_state(state or {})
+        await record_creation(self.store, key, delta)
         transition = self.admission.create(
             key,
-            state=storable_state(state or {}),
+            state=delta,
             ttl=ttl,
             metadata=kept,
             reuse=self.admission.may_reuse(reuse) and not (chosen or state),
@@ -225,9 +228,7 @@ class LapseSessionService(BaseSessionService):
 
         If the task works for a user, "all users" means that user.
         """
-        principal = current_principal()
-        if user_id is None and principal is not None and principal.role is Role.USER:
-            user_id = principal.name
+        user_id = current_actor(Role.USER) if user_id is None else user_id
         if not can_exist(SessionKey(app_name, "-" if user_id is None else user_id, "-")):
             return ListSessionsResponse()
         if user_id is None:
@@ -272,7 +273,7 @@ class LapseSessionService(BaseSessionService):
         async with self._append_locks.of(key), observed_append(key, event):
             new = new_event(event)
             try:
-                appending = self._stored.append(key, new, seen(session))
+                appending = append(self.store, key, new, seen(session))
                 appended = (await self._commit("append", key, appending)).value
             except NoSuchSessionError as error:
                 if new.is_message:
@@ -326,7 +327,7 @@ class LapseSessionService(BaseSessionService):
         ttl: timedelta | None = None,
     ) -> Lifecycle:
         """Merge metadata and set a new TTL from now; `Lobby.amend` lists the errors."""
-        metadata, by = None if metadata is None else check_metadata(metadata), current_actor()
+        metadata, by = None if metadata is None else check_metadata(metadata), current_deputy()
         return await self._change(
             "amend", key, lambda kept: self._stored.amend(kept, metadata=metadata, ttl=ttl, by=by)
         )
@@ -341,7 +342,7 @@ class LapseSessionService(BaseSessionService):
 
     async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
         """Let an expired session wait again; `Lobby.resurrect` lists the errors."""
-        by = current_actor() if cause is Cause.REQUEST else None
+        by = current_deputy() if cause is Cause.REQUEST else None
         return await self._change(
             "resurrect", key, lambda stored: self._stored.resurrect(stored, cause=cause, by=by)
         )
@@ -349,7 +350,7 @@ class LapseSessionService(BaseSessionService):
     async def expire(self, key: SessionKey) -> Lifecycle:
         """Expire a waiting session now; `Lobby.expire` lists the errors."""
         return await self._change(
-            "expire", key, lambda stored: self._stored.expire(stored, by=current_actor())
+            "expire", key, lambda stored: self._stored.expire(stored, by=current_deputy())
         )
 
     async def _change(

@@ -5,19 +5,36 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
 from lapse.audit.store import Act
 from lapse.core.clock import iso
+from lapse.core.keys import visible
 
-_COLUMNS: Final = ("number", "at", "by", "action", "appName", "session", "detail")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""The beginnings of a cell that a spreadsheet takes for a formula."""
+_COLUMNS: Final = (
+    "number",
+    "at",
+    "by",
+    "action",
+    "appName",
+    "session",
+    "sessionDigest",
+    "detail",
+)
+_FORMULA: Final = re.compile("(?:^|(?<=[,;|]))(?=[=+@\uff1d\uff0b\uff20\uff0d-])")
+"""The places where a spreadsheet may see a formula begin: at the beginning of a cell, and behind
+what some spreadsheets take for the end of one, whatever the quotes say. Signs of full width count,
+too."""
 
 
 def act_json(act: Act) -> dict[str, Any]:
-    """Return an act as JSON; `session` is the beginning of the session's id."""
+    """Return an act as JSON.
+
+    `session` is the beginning of the session's id; `sessionDigest` tells sessions apart whose ids
+    begin alike.
+    """
     return {
         "number": act.number,
         "at": iso(act.at),
@@ -25,6 +42,7 @@ def act_json(act: Act) -> dict[str, Any]:
         "action": act.action,
         "appName": act.app_name,
         "session": act.session,
+        "sessionDigest": act.digest,
         "detail": dict(act.detail),
     }
 
@@ -35,17 +53,20 @@ def acts_csv_head() -> str:
 
 
 def act_csv(act: Act) -> str:
-    """Return an act as a line of CSV, in which a spreadsheet finds no formula."""
+    """Return an act as a line of CSV, in which a spreadsheet finds no formula.
+
+    Characters that cannot be seen stand as their escapes.
+    """
     number, *rest, detail = act_json(act).values()
     texts = (*rest, json.dumps(detail) if detail else "")
-    return _csv_line([str(number), *(_inert(text or "") for text in texts)])
+    return _csv_line([str(number), *(_inert(visible(text or "")) for text in texts)])
 
 
 def _csv_line(cells: Iterable[str]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
+    csv.writer(line, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(cells)
     return line.getvalue()
 
 
 def _inert(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+    return _FORMULA.sub("'", cell)

@@ -122,22 +122,28 @@ def site_of(address: Address) -> str:
     return blake2b(str(network).encode(), digest_size=8, person=b"lapse-site").hexdigest()
 
 
-_site: ContextVar[str | None] = ContextVar("lapse_site", default=None)
+_address: ContextVar[Address | None] = ContextVar("lapse_address", default=None)
 
 
 @contextmanager
 def coming_from(address: Address | None) -> Iterator[None]:
     """Have the work inside the block done for somebody at an address."""
-    token = _site.set(None if address is None else site_of(address))
+    token = _address.set(address)
     try:
         yield
     finally:
-        _site.reset(token)
+        _address.reset(token)
+
+
+def current_address() -> Address | None:
+    """Return the address from which the work was asked for; None where that is not known."""
+    return _address.get()
 
 
 def current_site() -> str | None:
     """Return the digest of where the work was asked for; None where that is not known."""
-    return _site.get()
+    address = _address.get()
+    return None if address is None else site_of(address)
 
 
 def _from_the_right(forwarded: Sequence[str]) -> Iterator[str]:

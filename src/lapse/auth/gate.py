@@ -16,6 +16,7 @@ from lapse.auth.access import Access, Reach, access_to
 from lapse.auth.authenticator import Authentication
 from lapse.auth.body import parsed, read_body
 from lapse.auth.options import NotAuthenticatedError
+from lapse.auth.origins import is_own_origin
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.errors import LapseError
 from lapse.core.keys import SessionKey
@@ -100,7 +101,7 @@ class Gate:
         if _is_forgeable(connection):
             origin = connection.headers.get("origin", "")
             allowed = self._authentication.origins
-            if origin not in allowed and not _is_same(origin, connection.headers.getlist("host")):
+            if origin not in allowed and not is_own_origin(origin, connection):
                 raise NotAuthenticatedError(
                     "a page of another origin asks in this user's name", 'Bearer realm="lapse"'
                 )
@@ -181,11 +182,6 @@ def _is_forgeable(connection: HTTPConnection) -> bool:
     if connection.headers.get("authorization", "").lower().startswith("bearer "):
         return False
     return "origin" in connection.headers or "cookie" in connection.headers
-
-
-def _is_same(origin: str, hosts: list[str]) -> bool:
-    """Return whether a page comes from this server: from where the request was sent to."""
-    return len(hosts) == 1 and origin in {f"http://{hosts[0]}", f"https://{hosts[0]}"}
 
 
 class Refusal:

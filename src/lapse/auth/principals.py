@@ -71,6 +71,14 @@ def current_actor(*roles: Role) -> str | None:
     return principal.name
 
 
+def current_deputy() -> str | None:
+    """Return the name of a service or an operator who asks; they act on what is another's.
+
+    None for a user, who acts on their own, and where nobody is authenticated.
+    """
+    return current_actor(Role.SERVICE, Role.OPERATOR)
+
+
 def is_foreign(user_id: str) -> bool:
     """Return whether the work is done for somebody who may not act for a user.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import ipaddress
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -85,6 +86,8 @@ def serve(
             "read every session; set LAPSE_AUTH (see docs/security.md), listen on 127.0.0.1, or "
             "give --insecure"
         )
+    if settings.auth is not AuthMode.NONE:
+        _check_origins(allow_origins or ())
     folder = _local_llm(agents_dir) if local_llm else _agents(agents_dir)
     with ExitStack() as stack:
         listener = stack.enter_context(_listen(host, port))
@@ -98,6 +101,16 @@ def serve(
         _serve(
             settings, folder, listener, operators, web=web, allow_origins=tuple(allow_origins or ())
         )
+
+
+def _check_origins(origins: Sequence[str]) -> None:
+    from lapse.auth.origins import check_origins
+    from lapse.core.errors import InvalidValueError
+
+    try:
+        check_origins(origins)
+    except InvalidValueError as error:
+        fail(f"--allow-origins: {error.reason}")
 
 
 def _is_loopback(host: str) -> bool:

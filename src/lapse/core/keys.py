@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -72,11 +73,12 @@ def check_new_key(key: SessionKey) -> SessionKey:
     """Return the key if a session may be created under it.
 
     Raises:
-        InvalidValueError: a store could not hold the key, or a part is unsafe in a log, a path or
-            a file's name: it holds a control character, or is `.` or `..`.
+        InvalidValueError: a store could not hold the key, a part is unsafe in a log, a path or a
+            file's name (it holds a control character, or is `.` or `..`), or a part does not look
+            like what it is (it holds an invisible character).
     """
     for field, value in zip(("app name", "user id", "session id"), check_key(key), strict=True):
-        if unseen := unseen_in(value):
+        if unseen := invisible_in(value):
             raise InvalidValueError(field, f"must not contain {unseen}")
         if value in {".", ".."}:
             raise InvalidValueError(field, f"must not be {value!r}")
@@ -94,6 +96,39 @@ def unseen_in(text: str) -> str:
             case "Cs":
                 return "a lone surrogate (an incomplete UTF-16 character)"
     return ""
+
+
+_SHAPELESS: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0"
+    "\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
+"""Letters and marks without a shape: fillers, variation selectors, the blank of Braille."""
+
+
+def invisible_in(text: str) -> str:
+    """Name the first character that cannot be seen, or that moves others; empty if there is none.
+
+    Besides what `unseen_in` finds, these are Unicode's format characters (Cf), such as U+202E,
+    which turns the text behind it around, and letters without a shape.
+    """
+    if (unseen := unseen_in(text)) or text.isascii():
+        return unseen
+    found = (one for one in text if _is_invisible(one))
+    return next((f"the invisible character {one!a}" for one in found), "")
+
+
+def visible(text: str) -> str:
+    """Return text in which each character that `invisible_in` names is its escape in Python."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        one.encode("unicode_escape").decode() if _is_invisible(one) else one for one in text
+    )
+
+
+def _is_invisible(character: str) -> bool:
+    is_unseen = unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    return is_unseen or _SHAPELESS.match(character) is not None
 
 
 def can_exist(key: SessionKey) -> bool:

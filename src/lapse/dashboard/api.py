@@ -17,9 +17,9 @@ from lapse.core.lifecycle import Lifecycle
 from lapse.dashboard.actions import Action, Actions
 from lapse.dashboard.cookies import Operator
 from lapse.dashboard.login import Login
-from lapse.dashboard.pages import AskedQuery, Key
+from lapse.dashboard.pages import AskedQuery, Before, Key
 from lapse.dashboard.reader import TIMEOUT, Reader
-from lapse.dashboard.timeline import acts_on, timeline
+from lapse.dashboard.timeline import MOST_ACTS, timeline
 from lapse.dashboard.verdicts import SHOWN, numbers, verdicts
 from lapse.overview.json import brake_json, dues_json, overview_json, record_json
 from lapse.overview.store import OverviewStore
@@ -27,7 +27,6 @@ from lapse.store.sessions import Sessions
 from lapse.sweep.store import SweepStore
 
 _MOST: Final = 500
-_ACTS_SEARCHED: Final = 500
 
 Document = dict[str, Any]
 
@@ -82,7 +81,7 @@ def api_routes(  # noqa: C901 - one function for each route
         """Return a session's record, its timeline, and its acts in the audit log."""
         record = await record_of(key)
         now = (await reader.reading()).overview.now
-        acts = acts_on(record, await AuditLog(store).acts(newest=_ACTS_SEARCHED))
+        acts = await AuditLog(store).acts_on(record.key, newest=MOST_ACTS)
         steps = [
             {
                 "at": iso(step.at),
@@ -128,7 +127,7 @@ def api_routes(  # noqa: C901 - one function for each route
     async def acts(
         operator: authorized,  # noqa: ARG001 - checks access
         newest: Annotated[int, Parameter(ge=1, le=_MOST)] = 50,
-        before: int | None = None,
+        before: Before = None,
     ) -> Document:
         """Return the newest acts; `next` is the `before` of the next older ones."""
         found = await AuditLog(store).acts(newest=newest, before=before)

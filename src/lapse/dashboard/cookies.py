@@ -21,7 +21,7 @@ LONGEST_GIVEN_NAME: Final = 64
 
 _TRIES: Final = 5
 _WINDOW: Final = timedelta(minutes=1)
-_MOST_ADDRESSES: Final = 10_000
+_MOST_SITES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +94,25 @@ def _digest(text: str) -> bytes:
 
 
 class Attempts:
-    """A rate limit on wrong tokens: after five in a minute an address has to wait."""
+    """A rate limit on wrong tokens: after five in a minute a site has to wait.
+
+    A site is an address, or the /64 of an IPv6 address; see `site_of`.
+    """
 
     def __init__(self) -> None:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def wait(self, address: str) -> timedelta:
-        """Return how long an address must wait before its next attempt; zero if it need not."""
-        failures = self._failures.get(address)
+    def wait(self, site: str) -> timedelta:
+        """Return how long a site must wait before its next attempt; zero if it need not."""
+        failures = self._failures.get(site)
         if failures is None or len(failures) < _TRIES:
             return timedelta(0)
         rest = failures[0] + _WINDOW.total_seconds() - time.monotonic()
         return timedelta(seconds=max(0.0, rest))
 
-    def failed(self, address: str) -> None:
-        """Count a wrong token from an address; only the newest 10,000 addresses are kept."""
-        self._failures.setdefault(address, deque(maxlen=_TRIES)).append(time.monotonic())
-        self._failures.move_to_end(address)
-        while len(self._failures) > _MOST_ADDRESSES:
+    def failed(self, site: str) -> None:
+        """Count a wrong token from a site; only the newest 10,000 sites are kept."""
+        self._failures.setdefault(site, deque(maxlen=_TRIES)).append(time.monotonic())
+        self._failures.move_to_end(site)
+        while len(self._failures) > _MOST_SITES:
             self._failures.popitem(last=False)

@@ -82,7 +82,7 @@ def change_routes(  # noqa: C901 - one function for each route
         refused = ""
         if not _is_name(given_name):
             refused = f"A name has at most {LONGEST_GIVEN_NAME} printable characters."
-        elif not login.try_token(request, form.get("token", "").strip()):
+        elif not login.try_token(form.get("token", "").strip()):
             refused = "That is not the token."
         if refused:
             return pages.page(request, "login.html", status=403, then=then, refused=refused)

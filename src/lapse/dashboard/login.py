@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi import HTTPException, Request
 from starlette.responses import Response
 
+from lapse.auth.addresses import current_address, site_of
+from lapse.auth.origins import is_encrypted, is_own_origin
 from lapse.auth.principals import Role, current_principal
 from lapse.dashboard.cookies import Attempts, Operator, Signatures
 from lapse.dashboard.options import OperatorOptions
@@ -45,11 +47,14 @@ class Login:
         """Return the operator who asks for a page, by principal or cookie.
 
         Raises:
-            HTTPException: 303 to the log-in form if the browser may log in, else 404.
+            HTTPException: 403 if a script of another origin's page asks, which CORS might let read
+                the answer; 303 to the log-in form if the browser may log in; else 404.
         """
         self.check_reachable(request)
         operator = _principal() or self.signatures.read_cookie(request.cookies.get(COOKIE, ""))
         if operator is not None:
+            if "origin" in request.headers and is_foreign(request):
+                raise HTTPException(403, "the request comes from a page of another origin")
             return operator
         if request.headers.get("hx-request"):
             # htmx reloads the whole page then, and that redirects to the log-in form.
@@ -80,7 +85,7 @@ class Login:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or current_principal() is not None:
             raise _not_found()
-        if not self.try_token(request, given.strip()):
+        if not self.try_token(given.strip()):
             raise _not_found()
         return Operator("operator", "api")
 
@@ -94,23 +99,28 @@ class Login:
         if self._options.token is None or (current_principal() is not None and not _principal()):
             raise _not_found()
 
-    def try_token(self, request: Request, given: str) -> bool:
+    def try_token(self, given: str) -> bool:
         """Return whether `given` is the token; count a wrong one against the client's address.
 
+        The right token passes at all times: nobody locks an operator out by wrong ones, and a
+        token of SHORTEST_TOKEN characters cannot be guessed. Addresses are told apart as quotas
+        do it.
+
         Raises:
-            HTTPException: 429 after too many wrong tokens from that address.
+            HTTPException: 429 for a wrong token after too many from that address.
         """
-        address = request.client.host if request.client else ""
-        wait = self.attempts.wait(address)
+        if self.signatures.is_token(given):
+            return True
+        address = current_address()
+        site = "" if address is None else site_of(address)
+        wait = self.attempts.wait(site)
         if wait:
             seconds = str(math.ceil(wait.total_seconds()))
             raise HTTPException(
                 429, f"too many failed attempts; wait {seconds} s", {"Retry-After": seconds}
             )
-        if self.signatures.is_token(given):
-            return True
-        self.attempts.failed(address)
-        _log.warning("an operator's token was refused", extra={"address": address})
+        self.attempts.failed(site)
+        _log.warning("an operator's token was refused", extra={"address": str(address)})
         return False
 
     def check_origin(self, request: Request) -> None:
@@ -139,7 +149,7 @@ class Login:
             self.signatures.cookie(given_name),
             max_age=int(self._options.logged_in.total_seconds()),
             path=f"{base_of(request)}/",
-            secure=_is_encrypted(request),
+            secure=is_encrypted(request),
             httponly=True,
             samesite="strict",
         )
@@ -166,16 +176,7 @@ def is_foreign(request: Request, *, proof_needed: bool = False) -> bool:
     origin = request.headers.get("origin")
     if origin is None:
         return proof_needed
-    return urlsplit(origin).netloc != request.headers.get("host")
-
-
-def _is_encrypted(request: Request) -> bool:
-    """Return whether the browser's connection is encrypted, by its URL or by a proxy's header.
-
-    The header can be forged, but a forger only makes their own cookie `Secure`.
-    """
-    forwarded = request.headers.get("x-forwarded-proto", "")
-    return "https" in {request.url.scheme, forwarded.partition(",")[0].strip().lower()}
+    return not is_own_origin(origin, request)
 
 
 def _principal() -> Operator | None:

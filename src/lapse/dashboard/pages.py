@@ -3,7 +3,8 @@
 # No `from __future__ import annotations`: FastAPI cannot resolve them in nested functions.
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -15,7 +16,7 @@ from lapse.adk.service import LapseSessionService
 from lapse.audit.json import act_csv, act_json, acts_csv_head
 from lapse.audit.store import Act, AuditLog
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
-from lapse.core.keys import SessionKey
+from lapse.core.keys import SessionKey, visible
 from lapse.core.lifecycle import Status
 from lapse.dashboard.actions import ALLOWED, WORDS, Action
 from lapse.dashboard.charts import SERIES, day_chart
@@ -25,17 +26,20 @@ from lapse.dashboard.login import Login
 from lapse.dashboard.options import OperatorOptions
 from lapse.dashboard.reader import Reader, by_status
 from lapse.dashboard.rendering import SECURITY, Pages
-from lapse.dashboard.timeline import acts_on, timeline
+from lapse.dashboard.timeline import MOST_ACTS, detail_of, timeline
 from lapse.dashboard.verdicts import Reading, numbers, unreachable, verdicts
 from lapse.overview.json import record_json
-from lapse.overview.store import OverviewStore, Page, Query
+from lapse.overview.store import OverviewStore, Page, Query, Tally
 from lapse.store.sessions import Sessions
 
 _FIRST_ROWS: Final = 10
 _ROWS: Final = 50
 _ACTS: Final = 50
-_ACTS_SEARCHED: Final = 500
-"""How many of the newest acts are searched for those on one session."""
+_MOST_APPS: Final = 100
+"""How many apps the filter of a list proposes; any other can be typed."""
+
+LARGEST_NUMBER: Final = 2**63 - 1
+"""The largest number that an act can have."""
 
 _EXPORTED_AT_ONCE: Final = 500
 
@@ -62,6 +66,9 @@ def asked_query(
 
 
 AskedQuery = Annotated[Query, Depends(asked_query)]
+
+
+Before = Annotated[int | None, Parameter(ge=1, le=LARGEST_NUMBER)]
 
 
 def page_routes(  # noqa: C901 - one function for each page
@@ -142,8 +149,8 @@ def page_routes(  # noqa: C901 - one function for each page
         if record is None:
             raise NoSuchSessionError(f"session {key.short}… does not exist")
         now = (await reader.reading()).overview.now
-        acts = acts_on(record, await AuditLog(store).acts(newest=_ACTS_SEARCHED))
-        document = record_json(record, now=now)
+        acts = await AuditLog(store).acts_on(record.key, newest=MOST_ACTS)
+        raw = json.dumps(record_json(record, now=now), indent=2, ensure_ascii=False)
         return pages.page(
             request,
             "session.html",
@@ -151,21 +158,21 @@ def page_routes(  # noqa: C901 - one function for each page
             now=now,
             record=record,
             steps=timeline(record, acts, now),
-            raw=json.dumps(document, indent=2, ensure_ascii=False),
+            raw="\n".join(map(visible, raw.split("\n"))),
             address=address_of,
             actions=[(action, WORDS[action]) for action in ALLOWED[record.status]],
             done=_done(done),
         )
 
     @router.get("/acts")
-    async def acts(request: Request, operator: authorized, before: int | None = None) -> Response:
+    async def acts(request: Request, operator: authorized, before: Before = None) -> Response:
         found = await AuditLog(store).acts(newest=_ACTS, before=before)
         return pages.page(
             request,
             "acts.html",
             **common(operator),
             acts=found,
-            details=_detail,
+            details=detail_of,
             older=found[-1].number if len(found) == _ACTS else None,
             is_first=before is None,
         )
@@ -212,17 +219,21 @@ def _listing(page: Page, query: Query, reading: Reading) -> dict[str, Any]:
         "offered": {status: actions[0] for status, actions in ALLOWED.items()},
         "words": WORDS,
         "statuses": (None, Status.WAITING, Status.USED, Status.EXPIRED),
-        "apps": sorted({tally.app_name for tally in reading.overview.tallies}),
+        "apps": _largest_apps(reading.overview.tallies),
     }
+
+
+def _largest_apps(tallies: Iterable[Tally]) -> list[str]:
+    """Return the names of the apps with the most sessions, in order."""
+    sessions = Counter[str]()
+    for tally in tallies:
+        sessions[tally.app_name] += tally.sessions
+    return sorted(app for app, _ in sessions.most_common(_MOST_APPS))
 
 
 def _done(action: str) -> str:
     """Return the text after an action; empty if `action` is not one."""
     return WORDS[Action(action)].done if action in set(Action) else ""
-
-
-def _detail(act: Act) -> str:
-    return ", ".join(f"{name} {value}" for name, value in act.detail.items())
 
 
 async def _exported(
@@ -238,7 +249,7 @@ async def _exported(
 
 
 def _json_line(act: Act) -> str:
-    return json.dumps(act_json(act), ensure_ascii=False) + "\n"
+    return json.dumps(act_json(act)) + "\n"
 
 
 def _download(lines: AsyncIterator[str], media_type: str, name: str) -> Response:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
+from lapse.core.keys import visible
 from lapse.dashboard import words
 from lapse.dashboard.login import FORM_FIELD, base_of
 
@@ -55,6 +56,7 @@ class Pages:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            finalize=_shown,
         )
         self._templates.globals |= {
             "release": self._release,
@@ -67,6 +69,7 @@ class Pages:
             "iso": words.iso,
             "sessions": words.sessions,
             "coded": coded,
+            "exact": exact,
         }
         self._templates.globals["when"] = words.when
 
@@ -80,8 +83,18 @@ class Pages:
 
 def coded(text: str) -> Markup:
     """Return text as HTML, with the parts between backticks as code."""
-    parts = text.split("`")
+    parts = visible(text).split("`")
     code = Markup("<code>{}</code>")
     return Markup("").join(
         code.format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
     )
+
+
+def exact(text: str) -> Markup:
+    """Return text as HTML with every character as it is, for the value of a field of a form."""
+    return escape(text)
+
+
+def _shown(value: object) -> object:
+    """Return what an expression of a template shows: of text, all characters visible."""
+    return visible(value) if type(value) is str else value

@@ -6,10 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from lapse.audit.store import Act
 from lapse.core.lifecycle import Lifecycle, Status
 from lapse.dashboard.words import span
+
+MOST_ACTS: Final = 200
+"""A timeline has the newest acts on its session, at most this many."""
 
 
 class Tense(StrEnum):
@@ -54,7 +58,7 @@ def timeline(record: Lifecycle, acts: Iterable[Act], now: datetime) -> Sequence[
         steps.append(_step(record.expires_at, title, now, "Unless a message comes first"))
     if record.status in {Status.WAITING, Status.EXPIRED} and record.restorable_until is not None:
         steps.append(_step(record.restorable_until, "Purged", now, "Restorable until then"))
-    steps += [_step(act.at, f"{act.action.capitalize()} by {act.by}", now) for act in acts]
+    steps += [_step(act.at, f"{did(act)} by {act.by}", now, detail_of(act)) for act in acts]
     steps.append(Step(now, f"Now: {record.status}", Tense.NOW, _resurrections(record)))
     steps.sort(key=lambda step: step.at)
     return [
@@ -63,10 +67,20 @@ def timeline(record: Lifecycle, acts: Iterable[Act], now: datetime) -> Sequence[
     ]
 
 
-def acts_on(record: Lifecycle, acts: Iterable[Act]) -> Sequence[Act]:
-    """Return the acts on a session. Acts hold the beginning of an id only, which is compared."""
-    key = record.key
-    return [act for act in acts if (act.app_name, act.session) == (key.app_name, key.short)]
+def did(act: Act) -> str:
+    """Return what was done, in words: `State changed`."""
+    return act.action.replace("_", " ").capitalize()
+
+
+def detail_of(act: Act) -> str:
+    """Return the detail of an act in words, without the content of a session."""
+    return ", ".join(_in_words(name, value) for name, value in act.detail.items())
+
+
+def _in_words(name: str, value: object) -> str:
+    if value is True:
+        return name
+    return f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def _step(at: datetime, title: str, now: datetime, note: str = "") -> Step:

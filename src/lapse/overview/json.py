@@ -6,7 +6,7 @@ the name.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from lapse.core.clock import iso
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Status
 from lapse.core.minutes import minutes_of
-from lapse.overview.store import Counted, Overview
+from lapse.overview.store import Counted, Overview, Tally
 from lapse.sweep.rules import Brake, Dues
 
 
@@ -49,24 +49,23 @@ def overview_json(overview: Overview, since: timedelta) -> dict[str, Any]:
     `sessions` and `changes` are sums over all apps, and have every status and every kind of
     change, also those with 0. `apps` has both for each app.
     """
-    apps = sorted(
-        {tally.app_name for tally in overview.tallies}
-        | {counted.app_name for counted in overview.counts}
-    )
+    levels, changes = defaultdict[str, list[Tally]](list), defaultdict[str, list[Counted]](list)
+    for tally in overview.tallies:
+        levels[tally.app_name].append(tally)
+    for counted in overview.counts:
+        changes[counted.app_name].append(counted)
     return {
         "serverTime": iso(overview.now),
-        "sessions": _levels(overview, None),
+        "sessions": _levels(overview.tallies),
         "changes": changes_of(overview.counts),
         "changesSinceSeconds": since.total_seconds(),
         "apps": [
             {
                 "appName": app,
-                "sessions": _levels(overview, app),
-                "changes": changes_of(
-                    counted for counted in overview.counts if counted.app_name == app
-                ),
+                "sessions": _levels(levels.get(app, ())),
+                "changes": changes_of(changes.get(app, ())),
             }
-            for app in apps
+            for app in sorted({*levels, *changes})
         ],
         "nextExpiry": iso_or_none(overview.next_expiry),
         "nextPurge": iso_or_none(overview.next_purge),
@@ -100,9 +99,8 @@ def dues_json(dues: Dues) -> dict[str, Any]:
     return {"expire": dues.expire, "purge": dues.purge, "stored": dues.stored}
 
 
-def _levels(overview: Overview, app: str | None) -> dict[str, int]:
-    found = {str(status): 0 for status in (Status.WAITING, Status.USED, Status.EXPIRED)}
-    for tally in overview.tallies:
-        if app in {None, tally.app_name}:
-            found[str(tally.status)] = found.get(str(tally.status), 0) + tally.sessions
-    return found
+def _levels(tallies: Iterable[Tally]) -> dict[str, int]:
+    found = Counter({str(status): 0 for status in (Status.WAITING, Status.USED, Status.EXPIRED)})
+    for tally in tallies:
+        found[str(tally.status)] += tally.sessions
+    return dict(found)

@@ -90,6 +90,12 @@ class Conversations(Part):
             InvalidValueError: another event with this id is stored.
             OutcomeUnknownError: the store broke off, and the event may be stored.
         """
+        return (yield from self.appending(key, event, seen))
+
+    def appending(
+        self, key: SessionKey, event: NewEvent, seen: Revision | LastSeen
+    ) -> Asking[Result[Appended]]:
+        """Append as `append` does, as a part of another operation."""
         appended: Result[Appended] | None = yield from native("append", key, event, seen)
         if appended is not None:
             return appended
@@ -145,7 +151,7 @@ class Conversations(Part):
         }:
             yield from rows("note_artifacts", key)
         if by is not None:
-            act = audited(by, ChangeKind.DELETED, status=gone.record.status)
+            act = audited(key, by, ChangeKind.DELETED, status=gone.record.status)
             yield from rows("record_act", key, **act)
         return Result(None, (gone,))
 

@@ -176,7 +176,7 @@ class Lobby(Part):
                 create the session.
             InvalidValueError: the metadata would exceed its limit.
         """
-        act = audited(by, ChangeKind.AMENDED, **_amendment(metadata, ttl))
+        act = audited(key, by, ChangeKind.AMENDED, **_amendment(metadata, ttl))
         row = yield from first(
             "amend",
             key,
@@ -205,7 +205,7 @@ class Lobby(Part):
             NoSuchSessionError: the session is unknown.
             WrongStatusError: the session is not waiting.
         """
-        act = audited(by, ChangeKind.EXTENDED)
+        act = audited(key, by, ChangeKind.EXTENDED)
         row = yield from first("extend", key, **act)
         if row is not None:
             return (yield from self._changed(row, ChangeKind.EXTENDED, Status.WAITING, act))
@@ -221,7 +221,7 @@ class Lobby(Part):
         Raises:
             NoSuchSessionError: the session is unknown or no longer restorable.
         """
-        act = audited(by, ChangeKind.RESURRECTED, cause=cause)
+        act = audited(key, by, ChangeKind.RESURRECTED, cause=cause)
         before = yield from first("status_before", key)
         row = yield from first("resurrect", key, **act)
         if row is None:
@@ -239,7 +239,7 @@ class Lobby(Part):
             NoSuchSessionError: the session is unknown.
             WrongStatusError: the session is used or an orphan, or the rules are not enforced.
         """
-        act = audited(by, ChangeKind.EXPIRED)
+        act = audited(key, by, ChangeKind.EXPIRED)
         row = yield from first("expire", key, **act)
         if row is not None:
             return (yield from self._changed(row, ChangeKind.EXPIRED, Status.WAITING, act))
@@ -363,9 +363,14 @@ def outer_state_changed(key: SessionKey, delta: StateDelta) -> Asking[None]:
         yield from rows("update_user_state", key, delta=json.dumps(delta.user))
 
 
-def audited(by: str | None, action: str, **detail: Any) -> Mapping[str, Any]:
-    """Return the statement parameters that say who asks for a change, and for which."""
-    return {"by": by, "action": action, "detail": json.dumps(detail)}
+def audited(key: SessionKey, by: str | None, action: str, /, **detail: Any) -> Mapping[str, Any]:
+    """Return the statement parameters that say who asks for a change, for which, and of what.
+
+    The digest names the session to the audit log. There is none if `by` is None, because then
+    nothing is recorded, and none for an act that is about no session.
+    """
+    digest = None if by is None or not key.session_id else key.digest
+    return {"by": by, "action": action, "digest": digest, "detail": json.dumps(detail)}
 
 
 def _amendment(metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> dict[str, Any]:

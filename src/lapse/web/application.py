@@ -37,6 +37,7 @@ from lapse.ttl.metrics import TtlMetrics
 from lapse.web.client import add_client
 from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
+from lapse.web.middleware.acts import ActsMiddleware
 from lapse.web.middleware.address import ClientAddressMiddleware
 from lapse.web.middleware.apps import ServedAppsMiddleware
 from lapse.web.middleware.session import RunSessionMiddleware
@@ -151,6 +152,8 @@ def _add_middleware(
             RunSessionMiddleware, default_app=parts.default_app, on_run=runs.metrics.count_plain
         )
     )
+    if parts.authentication is not None:
+        app.user_middleware.append(Middleware(ActsMiddleware, store=parts.service.store))
     app.add_middleware(
         ClientAddressMiddleware,
         proxies=settings.proxies,

@@ -144,6 +144,10 @@ class _AsciiResponse(JSONResponse):
 
 
 async def _unavailable(_request: Request, error: Exception) -> Response:
+    return unavailable_answer(error)
+
+
+def unavailable_answer(error: Exception) -> Response:
     """Answer 503, and tell whether what was asked for may have been done all the same."""
     told = "The session store does not answer; try again in a moment."
     if isinstance(error, OutcomeUnknownError):

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from lapse.adk.private import app_of_agents, artifact_service
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.sweeper import ArtifactSweeper
+from lapse.auth.origins import check_origins
 from lapse.web.middleware.headers import SafeHeaders
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def adk_app(
     host: str,
     port: int,
     allow_origins: Sequence[str],
+    authenticated: bool,
     artifact_uri: str | None,
 ) -> tuple[FastAPI, ArtifactSweeper]:
     """Return ADK's application for a folder of agents, and what deletes its artifacts.
@@ -36,8 +38,15 @@ def adk_app(
         host: the address that is listened on; ADK checks requests against it.
         port: the port that is listened on.
         allow_origins: origins of pages that may call.
+        authenticated: whether callers are authenticated; then every site's pages must not be
+            among those that may call.
         artifact_uri: where artifacts are kept, as ADK names it; None: in each agent's folder.
+
+    Raises:
+        InvalidValueError: callers are authenticated, and `allow_origins` lets every site in.
     """
+    if authenticated:
+        check_origins(allow_origins)
     sweepers: list[ArtifactSweeper] = []
 
     def artifacts(folder: Path) -> BaseArtifactService:

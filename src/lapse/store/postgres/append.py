@@ -70,7 +70,8 @@ async def _first_message(
     call: Call, event: NewEvent, params: dict[str, Any]
 ) -> Result[Appended] | None:
     try:
-        row = await call.first("first_message", **params, in_control=call.key.in_control_group)
+        async with call.savepoint():
+            row = await call.first("first_message", **params, in_control=call.key.in_control_group)
     except asyncpg.UniqueViolationError:
         # Stock ADK has created a session of this key meanwhile; `Conversations` will find out.
         return None

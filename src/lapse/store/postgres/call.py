@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -77,6 +78,13 @@ class Call:
             own = replace(self, key=request.key)
             return await self.natives[request.name](own, *request.arguments)
         return Dialect.POSTGRES
+
+    def savepoint(self) -> AbstractAsyncContextManager[object]:
+        """Return a block in which a statement may fail without failing the transaction around it.
+
+        Without such a transaction the block does nothing.
+        """
+        return nullcontext() if self.taken is None else self.taken.transaction()
 
     async def run(self, name: str, **params: Any) -> Answer:
         """Run a statement on the session, for a native function, and return its rows."""
