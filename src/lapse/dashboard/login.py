@@ -11,6 +11,7 @@ from fastapi import HTTPException, Request
 from starlette.responses import Response
 
 from lapse.auth.principals import Role, current_principal
+from lapse.core.log_rate import LogRateLimit
 from lapse.dashboard.cookies import Attempts, Operator, Signatures
 from lapse.dashboard.options import OperatorOptions
 
@@ -19,6 +20,7 @@ FORM_FIELD: Final = "form_token"
 _SAFE: Final = {"GET", "HEAD"}
 
 _log = logging.getLogger(__name__)
+_log.addFilter(LogRateLimit())
 
 
 class Login:
