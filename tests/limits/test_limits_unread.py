@@ -52,7 +52,7 @@ class App:
         leaving = asyncio.create_task(left(receive))
         while not leaving.done():
             await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
     async def _talk(self, receive, send):
         await receive()
@@ -61,7 +61,7 @@ class App:
         with contextlib.suppress(Exception):  # uvicorn's, of which its code has the name
             while not leaving.done():
                 await send({"type": "websocket.send", "bytes": CHUNK})
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
         await leaving
 
 
@@ -102,7 +102,7 @@ class Reader:
 
 
 async def until(condition):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(8):
         while not condition():  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.01)
 
@@ -115,7 +115,13 @@ async def serve():
         async def start(app, **bounds):
             protocol = bounded(Bounds(**{"write_time": SOON} | bounds))
             config = uvicorn.Config(
-                app, port=0, http=protocol, lifespan="off", log_config=None, timeout_keep_alive=600
+                app,
+                port=0,
+                http=protocol,
+                lifespan="off",
+                log_config=None,
+                timeout_keep_alive=600,
+                timeout_graceful_shutdown=1,
             )
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve())

@@ -45,8 +45,8 @@ class EventStream(Response):
         }
         await send(start)
         # A server that lets slow readers go can tell slow ones from those that read nothing.
-        timeout = _WRITE_TIMEOUT.total_seconds() if let_go_of(scope) is None else None
-        sending = asyncio.create_task(self._send(send, timeout))
+        limit = _WRITE_TIMEOUT.total_seconds() if let_go_of(scope) is None else None
+        sending = asyncio.create_task(self._send(send, limit))
         leaving = asyncio.create_task(_disconnected(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -57,9 +57,9 @@ class EventStream(Response):
         if not sending.cancelled() and (error := sending.exception()) is not None:
             raise error
 
-    async def _send(self, send: Send, timeout: float | None) -> None:
+    async def _send(self, send: Send, limit: float | None) -> None:
         async def write(body: bytes, *, more: bool = True) -> None:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(limit):
                 await send({"type": "http.response.body", "body": body, "more_body": more})
 
         try:
