@@ -8,12 +8,15 @@ if TYPE_CHECKING:
     from lapse.adk.service import LapseSessionService
     from lapse.app import Lapse, mount, session_service
     from lapse.artifacts.sweeper import ArtifactSweeper
-    from lapse.auth import Authentication
+    from lapse.auth import Authentication, Authenticator, HeaderAuthenticator, TokenAuthenticator
+    from lapse.auth.options import HeaderOptions, JwtOptions, NotAuthenticatedError
+    from lapse.auth.principals import Principal, Role, current_principal
     from lapse.core.errors import LapseError
     from lapse.core.feed import Feed
     from lapse.core.keys import SessionKey
     from lapse.core.lifecycle import Change, Lifecycle, Rules, Status
     from lapse.dashboard.options import OperatorOptions
+    from lapse.limits.protocol import bounded
     from lapse.limits.rules import Bounds
     from lapse.notices.rules import WatchOptions
     from lapse.quotas.rules import Quotas
@@ -28,26 +31,36 @@ if TYPE_CHECKING:
 __all__ = [
     "ArtifactSweeper",
     "Authentication",
+    "Authenticator",
     "Bounds",
     "BrakeOptions",
     "Change",
     "ConnectionOptions",
     "Feed",
+    "HeaderAuthenticator",
+    "HeaderOptions",
+    "JwtOptions",
     "Lapse",
     "LapseError",
     "LapseSessionService",
     "Lifecycle",
+    "NotAuthenticatedError",
     "OperatorOptions",
     "Policy",
+    "Principal",
     "Quotas",
+    "Role",
     "Rules",
     "RunLimits",
     "SessionKey",
     "Settings",
     "Status",
     "Targets",
+    "TokenAuthenticator",
     "TtlPolicy",
     "WatchOptions",
+    "bounded",
+    "current_principal",
     "mount",
     "session_service",
     "store_from_url",
@@ -56,26 +69,36 @@ __all__ = [
 _HOMES = {
     "ArtifactSweeper": "lapse.artifacts.sweeper",
     "Authentication": "lapse.auth",
+    "Authenticator": "lapse.auth",
     "Bounds": "lapse.limits.rules",
     "BrakeOptions": "lapse.sweep.rules",
     "Change": "lapse.core.lifecycle",
     "ConnectionOptions": "lapse.store.options",
     "Feed": "lapse.core.feed",
+    "HeaderAuthenticator": "lapse.auth",
+    "HeaderOptions": "lapse.auth.options",
+    "JwtOptions": "lapse.auth.options",
     "Lapse": "lapse.app",
     "LapseError": "lapse.core.errors",
     "LapseSessionService": "lapse.adk.service",
     "Lifecycle": "lapse.core.lifecycle",
+    "NotAuthenticatedError": "lapse.auth.options",
     "OperatorOptions": "lapse.dashboard.options",
     "Policy": "lapse.ttl.decision",
+    "Principal": "lapse.auth.principals",
     "Quotas": "lapse.quotas.rules",
+    "Role": "lapse.auth.principals",
     "Rules": "lapse.core.lifecycle",
     "RunLimits": "lapse.runs.rules",
     "SessionKey": "lapse.core.keys",
     "Settings": "lapse.settings",
     "Status": "lapse.core.lifecycle",
     "Targets": "lapse.ttl.decision",
+    "TokenAuthenticator": "lapse.auth",
     "TtlPolicy": "lapse.ttl.policy",
     "WatchOptions": "lapse.notices.rules",
+    "bounded": "lapse.limits.protocol",
+    "current_principal": "lapse.auth.principals",
     "mount": "lapse.app",
     "session_service": "lapse.app",
     "store_from_url": "lapse.store",

@@ -201,6 +201,21 @@ NAMES = [
             "on_response_complete": (),
             "handle_websocket_upgrade": (),
             "send_400_response": ("msg",),
+            "pause_writing": (),
+            "resume_writing": (),
+        }.items()
+    ),
+    *(
+        Name(
+            "uvicorn.protocols.websockets.auto",
+            f"AutoWebSocketsProtocol.{method}",
+            "unread bytes of WebSockets are watched by overriding it (limits/protocol.py)",
+            parameters,
+        )
+        for method, parameters in {
+            "pause_writing": (),
+            "resume_writing": (),
+            "connection_lost": ("exc",),
         }.items()
     ),
     *(
@@ -323,7 +338,16 @@ def test_uvicorns_protocol_still_has_the_attributes_that_the_bounded_one_reads()
     config.load()
     protocol = HttpToolsProtocol(config, ServerState(), {}, _loop=object())
     protocol.on_message_begin()
-    for attribute in ("connections", "transport", "headers", "url", "cycle", "loop"):
+    for attribute in (
+        "connections",
+        "transport",
+        "headers",
+        "url",
+        "cycle",
+        "loop",
+        "flow",
+        "pipeline",
+    ):
         assert hasattr(protocol, attribute), f"limits/protocol.py reads {attribute}"
     read = inspect.getsource(RequestResponseCycle.__init__)
     for attribute in ("disconnected", "response_started", "response_complete", "message_event"):

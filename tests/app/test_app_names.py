@@ -14,6 +14,9 @@ NAMES = {
     "Settings", "Rules", "ConnectionOptions", "Quotas", "BrakeOptions", "RunLimits",
     "WatchOptions", "Bounds", "OperatorOptions", "Authentication", "ArtifactSweeper",
     "TtlPolicy", "Policy", "Targets",
+    "Authenticator", "TokenAuthenticator", "JwtOptions", "HeaderAuthenticator", "HeaderOptions",
+    "Principal", "Role", "NotAuthenticatedError", "current_principal",
+    "bounded",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from wholes import WAYS
 
 from lapse.auth import HeaderAuthenticator, TokenAuthenticator
 from lapse.limits.rules import KIB
+from lapse.runs.live import LiveInFront
 from lapse.settings import Settings
 from lapse.telemetry.logs import LogFormat
 from lapse.ttl import Policy
@@ -152,6 +153,9 @@ ROWS = {
         "12", seconds(12), lambda whole: whole.app.state.lapse_runs.limits.grace, NO_ROUTES
     ),
     "run_queue": Row("13", 13, lambda whole: whole.app.state.lapse_runs.limits.queue, NO_ROUTES),
+    "live_per_user": Row(
+        "15", 15, lambda whole: whole.middleware(LiveInFront)["per_user"], NO_ROUTES
+    ),
     # Notices.
     "warn_before": Row(
         "1", timedelta(minutes=1), lambda whole: whole.watcher.options.warn_before, NO_STREAMS
@@ -165,6 +169,8 @@ ROWS = {
     "body_time": Row("18", seconds(18), lambda whole: whole.bounds.body_time, NO_ROUTES),
     "head_time": Row("19", seconds(19), lambda whole: whole.bounds.head_time, NO_ROUTES),
     "max_connections": Row("21", 21, lambda whole: whole.bounds.connections, NO_ROUTES),
+    "write_time": Row("22", seconds(22), lambda whole: whole.bounds.write_time, NO_ROUTES),
+    "max_unread": Row("2048", 2048 * KIB, lambda whole: whole.bounds.unread, NO_ROUTES),
     # Operators and the log.
     "admin_token": Row(
         SECRET, SECRET, lambda whole: whole.operators.token.get_secret_value(), NO_ROUTES

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -235,3 +236,11 @@ async def test_a_claim_of_roles_may_be_inside_another_or_have_dots_in_its_name()
 def test_no_repr_shows_a_key_or_a_token():
     options = replace(OPTIONS, key=SECRET, algorithms=("HS256",))
     assert SECRET not in repr(options) + repr(TokenAuthenticator(options).__dict__)
+
+
+async def test_a_flood_of_bad_tokens_leaves_few_lines(caplog):
+    """Seen to fail without the logger's filter: a hundred lines."""
+    with caplog.at_level(logging.INFO, "lapse.auth.tokens"):
+        for _ in range(100):
+            await refusal("Bearer x.y.z")
+    assert len(caplog.records) <= 20

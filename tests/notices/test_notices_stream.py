@@ -7,8 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from lapse.core.errors import StoreUnavailableError
+from lapse.core.errors import StoreUnavailableError, TooManyStreamsError
+from lapse.core.feed import Feed
+from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Rules
+from lapse.notices.rules import WatchOptions
+from lapse.notices.watcher import Watcher
+from lapse.store import store_from_url
 from noticing import NEVER, SOON, key
 from serving import AGENTS, Server, eventually
 
@@ -270,3 +275,20 @@ def test_a_server_ends_its_streams_before_it_stops(tmp_path):
         assert "without completing" not in server.log
     finally:
         server.kill()
+
+
+def test_a_users_streams_are_counted_over_all_apps():
+    """Seen to fail where each app counts by itself."""
+
+    class Audience:
+        def end(self):
+            pass
+
+    database = store_from_url("sqlite:///:memory:")
+    watcher = Watcher(database, Feed(), WatchOptions(per_user=3))
+    ends = [watcher.watch(SessionKey(f"app{n}", "ann", "s"), Audience()) for n in range(3)]
+    with pytest.raises(TooManyStreamsError, match="user has 3 streams"):
+        watcher.watch(SessionKey("app9", "ann", "s"), Audience())
+    watcher.watch(SessionKey("app9", "bob", "s"), Audience())
+    ends[0]()
+    watcher.watch(SessionKey("app9", "ann", "s"), Audience())

@@ -8,6 +8,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.runners import Runner
 
@@ -227,3 +228,36 @@ async def test_an_application_of_adks_serves_the_apps_that_its_loader_lists(serv
             for name in ("shop", "more", "notes", "script", "__agent")
         }
     assert asked == {"shop": 200, "more": 200, "notes": 404, "script": 404, "__agent": 404}
+
+
+async def test_who_caused_a_fault_is_told_that_the_connection_will_be_closed(app):
+    """Seen to fail without the handler: a next request on the connection is reset."""
+
+    @app.get("/faulty")
+    def faulty():
+        fault = "at home"
+        raise RuntimeError(fault)
+
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        answer = await client.get("/faulty")
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+    assert answer.headers["connection"] == "close"
+
+
+async def test_an_applications_own_answer_to_a_fault_stays(service):
+    application = FastAPI()
+
+    @application.exception_handler(Exception)
+    async def own(_request, _error):
+        return JSONResponse({"own": True}, 500)
+
+    @application.get("/faulty")
+    def faulty():
+        fault = "at home"
+        raise RuntimeError(fault)
+
+    mount(application, service)
+    transport = httpx.ASGITransport(app=application, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        assert (await client.get("/faulty")).json() == {"own": True}

@@ -14,12 +14,14 @@ from lapse.auth.keys import Keys, KeysUnavailableError, OneKey, PublishedKeys
 from lapse.auth.options import JwtOptions, NotAuthenticatedError
 from lapse.auth.principals import Principal
 from lapse.core.errors import InvalidValueError
+from lapse.core.log_rate import LogRateLimit
 
 _CHALLENGE: Final = 'Bearer realm="lapse"'
 _INVALID: Final = f'{_CHALLENGE}, error="invalid_token"'
 _LONGEST: Final = 16 * 1024
 
 _log = logging.getLogger(__name__)
+_log.addFilter(LogRateLimit())
 
 
 class TokenAuthenticator:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from lapse.auth.addresses import current_address, site_of
 from lapse.auth.origins import is_encrypted, is_own_origin
 from lapse.auth.principals import Role, current_principal
+from lapse.core.log_rate import LogRateLimit
 from lapse.dashboard.cookies import Attempts, Operator, Signatures
 from lapse.dashboard.options import OperatorOptions
 
@@ -21,6 +22,7 @@ FORM_FIELD: Final = "form_token"
 _SAFE: Final = {"GET", "HEAD"}
 
 _log = logging.getLogger(__name__)
+_log.addFilter(LogRateLimit())
 
 
 class Login:

@@ -45,7 +45,10 @@ class Bounds:
             that goes with a message.
         body_time: how long a whole body may take to arrive.
         head_time: how long a request's line and headers may take.
-        connections: open at a time; beyond that, the one that has waited longest is closed.
+        connections: open at a time; beyond that, one whose reader does not read is closed, or the
+            one that has waited longest for a request.
+        write_time: how long a connection may take none of the bytes that wait for its reader.
+        unread: bytes that wait for the readers of all connections together.
     """
 
     body: int = 20 * MIB
@@ -53,6 +56,8 @@ class Bounds:
     body_time: timedelta = timedelta(seconds=30)
     head_time: timedelta = timedelta(seconds=10)
     connections: int = 10_000
+    write_time: timedelta = timedelta(seconds=30)
+    unread: int = 256 * MIB
 
     @property
     def bodies(self) -> int:

@@ -29,6 +29,15 @@ class LimitSettings(SliceSettings):
         le=1_000_000,
         validation_alias="LAPSE_MAX_CONNECTIONS",
     )
+    write_time: Seconds = Field(
+        default=_DEFAULTS.write_time, validation_alias="LAPSE_WRITE_SECONDS"
+    )
+    max_unread: int = Field(
+        default=_DEFAULTS.unread // KIB,
+        ge=1024,
+        le=64 * 1024 * KIB,
+        validation_alias="LAPSE_MAX_UNREAD_KIB",
+    )
 
     @property
     def bounds(self) -> Bounds:
@@ -39,4 +48,6 @@ class LimitSettings(SliceSettings):
             body_time=self.body_time,
             head_time=self.head_time,
             connections=self.max_connections,
+            write_time=self.write_time,
+            unread=self.max_unread * KIB,
         )

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lapse.adk.routes import Key, LifecycleBody
 from lapse.adk.service import LapseSessionService
 from lapse.core.keys import SessionKey
+from lapse.limits.unread import let_go_of
 from lapse.notices.rules import Known, Notice, NoticeKind
 from lapse.notices.watcher import Watcher
 
@@ -87,7 +88,7 @@ class NoticeResponse(Response):
         Raises:
             TooManyStreamsError: too many streams are open; nothing was sent.
         """
-        self._stream = _Stream()
+        self._stream = _Stream(let_go_of(scope))
         self._unwatch = self._watcher.watch(self._key, self._stream, self._known)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
@@ -154,12 +155,16 @@ class NoticeStreamMiddleware:
 
 
 class _Stream:
-    """Writes frames to one reader, in order, without ever making the watcher wait."""
+    """Writes frames to one reader, in order, without ever making the watcher wait.
+
+    `let_go` aborts the reader's connection; None: its server can only close it.
+    """
 
     __slots__ = (
         "_ended",
         "_ending",
         "_frames",
+        "_let_go",
         "_missed",
         "_opened",
         "_send",
@@ -170,8 +175,9 @@ class _Stream:
 
     task: asyncio.Task[Any]
 
-    def __init__(self) -> None:
+    def __init__(self, let_go: Callable[[], None] | None) -> None:
         self.dropped = False
+        self._let_go = let_go
         self._send: Send | None = None
         self._frames: list[bytes] = [_retry()]
         self._writing: asyncio.Task[None] | None = None
@@ -213,6 +219,9 @@ class _Stream:
             self._frames.append(_HEARTBEAT)
             self._write_soon()
             return
+        if self._let_go is not None:
+            # Such a server can tell a slow reader from one who takes nothing.
+            return
         self._missed += 1
         if self._missed >= _MOST_MISSED:
             self._drop()
@@ -226,6 +235,8 @@ class _Stream:
         if not self.dropped and not self._ending and self._send is not None:
             self.dropped = True
             self._frames.clear()
+            if self._let_go is not None:
+                self._let_go()
             self.task.cancel()
 
     def _write_soon(self) -> None:

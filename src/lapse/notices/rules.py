@@ -30,7 +30,7 @@ class WatchOptions:
         heartbeat: the time between two heartbeats of a stream. All watched sessions are read as
             often, to see what other processes did.
         per_session: the maximum of streams for one session in one process.
-        per_user: the maximum of streams for one user of an app in one process.
+        per_user: the maximum of streams for one user, over all apps, in one process.
     """
 
     warn_before: timedelta = timedelta(minutes=5)

@@ -114,7 +114,7 @@ class Watcher(Work):
         self._feed = feed
         self._sessions: dict[SessionKey, _Session] = {}
         self._digests: dict[str, SessionKey] = {}
-        self._streams = Counter[tuple[str, str]]()
+        self._streams = Counter[str]()
         self._instants: list[tuple[float, SessionKey]] = []
         self._to_look_at: set[SessionKey] = set()
         self._to_announce: set[SessionKey] = set()
@@ -143,7 +143,7 @@ class Watcher(Work):
         Raises:
             TooManyStreamsError: the session or its user has too many streams already.
         """
-        user = key[:2]
+        user = key.user_id
         session = self._sessions.get(key)
         self._check_bounds(0 if session is None else len(session.watches), self._streams[user])
         if session is None:
@@ -162,7 +162,7 @@ class Watcher(Work):
         if session is None or watch not in session.watches:
             return
         session.watches = tuple(kept for kept in session.watches if kept is not watch)
-        user = key[:2]
+        user = key.user_id
         self._streams[user] -= 1
         if not self._streams[user]:
             del self._streams[user]

@@ -16,6 +16,7 @@ class RunLimits:
         duration: the time after which a run is ended.
         grace: how long a process that shuts down waits for its runs to finish.
         queue: the most requests that wait in the queue of one session in one process.
+        live_per_user: the most sockets of `/run_live` of one user in one process.
     """
 
     per_process: int = 100
@@ -23,3 +24,4 @@ class RunLimits:
     duration: timedelta = timedelta(minutes=10)
     grace: timedelta = timedelta(seconds=10)
     queue: int = 4
+    live_per_user: int = 10

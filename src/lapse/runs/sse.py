@@ -11,10 +11,11 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from lapse.limits.unread import let_go_of
 from lapse.runs.stream import LaggedError
 
 _WRITE_TIMEOUT: Final = timedelta(seconds=30)
-"""How long one write may take before the connection is closed."""
+"""How long one write may take, where the server has no limit of its own for it."""
 
 _RETRY: Final = b"retry: 1000\n\n"
 
@@ -35,7 +36,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._chunks = chunks
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; raise what the chunks raise, unless the client has disconnected."""
         start = {
             "type": "http.response.start",
@@ -43,7 +44,9 @@ class EventStream(Response):
             "headers": self.raw_headers,
         }
         await send(start)
-        sending = asyncio.create_task(self._send(send))
+        # A server that lets slow readers go can tell slow ones from those that read nothing.
+        limit = _WRITE_TIMEOUT.total_seconds() if let_go_of(scope) is None else None
+        sending = asyncio.create_task(self._send(send, limit))
         leaving = asyncio.create_task(_disconnected(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -54,21 +57,23 @@ class EventStream(Response):
         if not sending.cancelled() and (error := sending.exception()) is not None:
             raise error
 
-    async def _send(self, send: Send) -> None:
-        timeout = _WRITE_TIMEOUT.total_seconds()
+    async def _send(self, send: Send, limit: float | None) -> None:
+        async def write(body: bytes, *, more: bool = True) -> None:
+            async with asyncio.timeout(limit):
+                await send({"type": "http.response.body", "body": body, "more_body": more})
+
         try:
-            await send({"type": "http.response.body", "body": _RETRY, "more_body": True})
-            async with aclosing(self._chunks) as chunks:
-                async for chunk in chunks:
-                    async with asyncio.timeout(timeout):
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except LaggedError:
-            # End the response in good order; the client resumes after the last id it had.
-            pass
+            try:
+                await write(_RETRY)
+                async with aclosing(self._chunks) as chunks:
+                    async for chunk in chunks:
+                        await write(chunk)
+            except LaggedError:
+                # End the response in good order; the client resumes after the last id it had.
+                pass
+            await write(b"", more=False)
         except TimeoutError:
             return
-        async with asyncio.timeout(timeout):
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -27,6 +27,7 @@ from lapse.notices.watcher import Watcher
 from lapse.overview.metrics import StoreMetrics
 from lapse.quotas.metrics import QuotaMetrics
 from lapse.runs.detached import DetachedRoute
+from lapse.runs.live import LiveInFront
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.routes import run_routes
 from lapse.runs.runs import Runs
@@ -154,6 +155,7 @@ def _add_middleware(
     )
     if parts.authentication is not None:
         app.user_middleware.append(Middleware(ActsMiddleware, store=parts.service.store))
+    app.user_middleware.append(Middleware(LiveInFront, per_user=settings.run_limits.live_per_user))
     app.add_middleware(
         ClientAddressMiddleware,
         proxies=settings.proxies,

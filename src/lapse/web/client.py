@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -19,8 +20,16 @@ class Files(StaticFiles):
     """Files that browsers keep but ask for again each time: a new release shows at once."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file, to be asked for again."""
+        """Return a file, to be asked for again.
+
+        It is read first: it would be open for as long as a reader takes, and a server may have
+        no more open files than it has connections.
+        """
         response = await super().get_response(path, scope)
+        if isinstance(response, FileResponse):
+            whole = await asyncio.to_thread(Path(response.path).read_bytes)
+            kept = ("content-type", "etag", "last-modified")
+            response = Response(whole, headers={name: response.headers[name] for name in kept})
         response.headers["Cache-Control"] = "no-cache"
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response

@@ -15,7 +15,7 @@ from fastapi.exception_handlers import (
     request_validation_exception_handler,
 )
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -102,6 +102,8 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         # An application's own handlers stay.
         if app.exception_handlers.get(error) is default:
             app.add_exception_handler(error, answer)
+    if not {Exception, 500} & app.exception_handlers.keys():
+        app.add_exception_handler(Exception, _failed)
     _tell_bodies_from_faults(route for route in app.routes if isinstance(route, APIRoute))
 
 
@@ -188,6 +190,15 @@ async def _busy(_request: Request, error: Exception) -> Response:
     """Answer 409, and name the run in flight."""
     assert isinstance(error, RunInFlightError)
     return JSONResponse({"detail": str(error), "runId": error.run_id}, 409)
+
+
+async def _failed(request: Request, _error: Exception) -> Response:
+    """Answer as Starlette does, and say that the server will close the connection.
+
+    The error goes on to the server, which then does; a next request would only see a reset.
+    """
+    headers = {"Connection": "close"} if request.scope["http_version"].startswith("1") else None
+    return PlainTextResponse("Internal Server Error", 500, headers)
 
 
 def _answer(status: int, text: str = "", headers: dict[str, str] | None = None) -> Answer:

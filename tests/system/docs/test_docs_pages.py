@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from pathlib import Path
 
 import pytest
+
+import lapse
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted(
@@ -15,6 +18,9 @@ PAGES = sorted(
     for page in folder.glob("*.md")
 )
 EXAMPLES = sorted(file.relative_to(ROOT) for file in (ROOT / "examples").rglob("*.py"))
+INSIDE = {"architecture", "CHANGELOG", "browser"}
+"""Pages about the inside, and about another language."""
+
 DEMO = "lapse.demo.agents.concierge.agent"
 """What stands for the reader's own agent."""
 
@@ -49,3 +55,25 @@ def test_every_import_in_the_docs_is_of_a_public_name(page: Path):
         home = importlib.import_module(module)
         assert set(names) <= set(home.__all__), module
     assert not re.search(r"^\s*import lapse\.", text, re.MULTILINE)
+
+
+def defined() -> set[str]:
+    """Return the public classes and functions of all modules."""
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return {
+        node.name
+        for file in (ROOT / "src" / "lapse").rglob("*.py")
+        for node in ast.parse(file.read_text("utf-8")).body
+        if isinstance(node, kinds) and not node.name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize("page", [one for one in PAGES if one.stem not in INSIDE], ids=str)
+def test_what_a_page_calls_or_names_of_lapse_is_public(page: Path):
+    """Seen to fail before `Principal` and `bounded` were public."""
+    text = (ROOT / page).read_text("utf-8")
+    code = " ".join(re.findall(r"```python\n.*?```|`[^`\n]+`", text, re.DOTALL))
+    called = set(re.findall(r"(?<![\w.])([A-Za-z]\w+)\(", code))
+    named = set(re.findall(r"`([A-Z][a-z]+[A-Z]\w+|Principal)`", text))
+    own = set(re.findall(r"\bdef (\w+)\(", code))
+    assert ((called - own) | named) & defined() <= set(lapse.__all__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -83,3 +84,41 @@ def request(method, path, body=b"", *headers):
     if body:
         lines += [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+class Mute(Wire):
+    """A connection that reads nothing, with little room for what it does not read.
+
+    Its segments are as short as on a network: with those of a loopback device the server's kernel
+    would hold 3 MB for it.
+    """
+
+    def __init__(self, server, *requests):
+        parts = urlsplit(server.url)
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect((parts.hostname, parts.port))
+        self.received = b""
+        for one in requests:
+            self.send(one)
+
+    def was_reset(self):
+        """Return whether the server has thrown away what was not read."""
+        poll = select.poll()
+        poll.register(self.socket, 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def upgrade(path):
+    """Return a request for a WebSocket, without compression."""
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    more = (b"Upgrade: websocket", b"Connection: Upgrade", key, b"Sec-WebSocket-Version: 13")
+    return request("GET", path, b"", *more)
+
+
+def frame(text):
+    """Return a client's message on a WebSocket, masked with zeros."""
+    body = text.encode()
+    return b"\x81\xff" + len(body).to_bytes(8, "big") + bytes(4) + body
