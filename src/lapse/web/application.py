@@ -35,6 +35,7 @@ from lapse.web.client import add_client
 from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
 from lapse.web.middleware.address import ClientAddressMiddleware
+from lapse.web.middleware.app_state import AppStateMiddleware
 from lapse.web.middleware.session import RunSessionMiddleware
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def _add_middleware(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) 
             RunSessionMiddleware, default_app=parts.default_app, on_run=runs.metrics.count_plain
         )
     )
+    app.user_middleware.append(Middleware(AppStateMiddleware, by=settings.app_state_by))
     app.add_middleware(
         ClientAddressMiddleware,
         proxies=settings.proxies,
