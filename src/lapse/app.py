@@ -392,7 +392,7 @@ def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
     if (name := lapse.settings.for_lapse_alone) is not None:
         raise InvalidValueError(
             name,
-            "is set, but ADK's own server lets everybody do everything; use `lapse serve`, or do not "
-            "set it here",
+            "is set, but ADK's own server lets everybody do everything; use `lapse serve`, or do "
+            "not set it here",
         )
     return lapse._service(beside=lapse._keeping())  # noqa: SLF001
