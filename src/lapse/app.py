@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self
 from lapse.adk.maintenance import maintenance_of
 from lapse.adoption.adopter import Adopter
 from lapse.adoption.settings import Adopt
-from lapse.auth.options import AuthMode
 from lapse.core.background import Work
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.feed import Feed
@@ -370,15 +369,15 @@ def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
     is closed. It ignores what else ADK passes to a factory, such as `agents_dir`.
 
     Raises:
-        InvalidValueError: no store has such a URL, or the settings ask for authentication, which
-            ADK's own server does not have.
+        InvalidValueError: no store has such a URL, or the settings ask for authentication or limit
+            who sets app state, which ADK's own server does not do.
         SettingsError: the settings are wrong.
     """
     lapse = Lapse(uri.removeprefix("lapse:").removeprefix("//"))
-    if lapse.settings.auth is not AuthMode.NONE:
+    if (name := lapse.settings.for_lapse_alone) is not None:
         raise InvalidValueError(
-            "LAPSE_AUTH",
-            f"is {str(lapse.settings.auth)!r}, but ADK's own server lets everybody in; "
-            "use `lapse serve`, or do not set it here",
+            name,
+            "is set, but ADK's own server lets everybody do everything; use `lapse serve`, or do "
+            "not set it here",
         )
     return lapse._service(beside=lapse._keeping())  # noqa: SLF001

@@ -36,7 +36,7 @@ NO_CREATES = {
 }
 NO_STREAMS = {"registry": "ADK's server has no streams of notices"}
 NO_GATE = {
-    "registry": "it refuses to start where callers are to be authenticated",
+    "registry": "it refuses to start where not everybody may do everything",
     "sweep": "a sweeper by itself answers no requests",
 }
 ITS_PORT = {"mount": "who serves the application listens"} | NO_ROUTES
@@ -89,6 +89,7 @@ ROWS = {
         OWN,
     ),
     "horizon": Row("7", timedelta(hours=7), lambda whole: whole.store.rules.horizon, OWN),
+    "max_shared_state": Row("22", 22 * KIB, lambda whole: whole.store.rules.shared_state, OWN),
     "pool_size": Row("3", 3, lambda whole: connection(whole).pool_size, OWN),
     "statement_timeout": Row(
         "4", seconds(4), lambda whole: connection(whole).statement_timeout, OWN
@@ -202,6 +203,7 @@ ROWS = {
     "metrics_open": Row(
         "true", True, lambda whole: "/metrics" in whole.gate.open_paths, NO_GATE, "jwt"
     ),
+    "app_state_by": Row("agents", "agents", lambda whole: whole.app_state_by, NO_GATE, "app state"),
     "auth_header": jwt("X-User", "X-User", lambda options: options.header, "header"),
     "auth_role_header": jwt("X-Role", "X-Role", lambda options: options.role_header, "header"),
     "auth_proxies": Row(

@@ -23,6 +23,7 @@ from lapse.notices.watcher import Watcher
 from lapse.sweep.sweeper import Sweeper
 from lapse.ttl.policy import TtlPolicy
 from lapse.web.middleware.address import ClientAddressMiddleware
+from lapse.web.middleware.app_state import AppStateMiddleware
 from parts import Store, store_with_parts
 
 
@@ -59,6 +60,10 @@ class Whole:
     @property
     def proxies(self):
         return [str(network) for network in self.middleware(ClientAddressMiddleware)["proxies"]]
+
+    @property
+    def app_state_by(self):
+        return self.middleware(AppStateMiddleware)["by"]
 
     @property
     def bounds(self):

@@ -14,6 +14,7 @@ from lapse.core.errors import LapseError
 
 __all__ = [
     "MODEL_FAULTS",
+    "STALE",
     "InputValidationError",
     "NoSuchAgentError",
     "SessionNotFoundError",
@@ -21,6 +22,12 @@ __all__ = [
     "UnreadableBodyError",
     "without_paths",
 ]
+
+STALE: Final = (
+    "The session has been modified in storage since it was loaded. "
+    "Please reload the session before appending more events."
+)
+"""What ADK's DatabaseSessionService says with a StaleSessionError."""
 
 MODEL_FAULTS: Final = (AttributeError, LookupError, TypeError, ValueError, NotFoundError)
 """Errors that validators of ADK's models raise for input they do not expect: an enum is looked up

@@ -96,6 +96,22 @@ def run_request(fields: Mapping[str, Any]) -> RunAgentRequest:
         raise UnreadableBodyError("the body could not be validated") from error
 
 
+def live_state(text: str) -> Mapping[str, Any]:
+    """Return the change of state in a message to `/run_live`, as ADK's server reads it.
+
+    Empty where there is none, or no message.
+    """
+    from google.adk.agents.live_request_queue import LiveRequest
+    from pydantic import ValidationError
+
+    from lapse.adk.errors import MODEL_FAULTS
+
+    try:
+        return LiveRequest.model_validate_json(text).state_delta or {}
+    except (ValidationError, *MODEL_FAULTS):
+        return {}  # ADK reads no further, either
+
+
 # ADK's server.
 
 

@@ -8,9 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, Self, TypeVar
 
-from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
-from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.events.event import Event
 from google.adk.platform.uuid import new_uuid
 from google.adk.sessions.base_session_service import (
@@ -22,8 +20,10 @@ from google.adk.sessions.session import Session
 
 from lapse.adk.acts import append, record_creation
 from lapse.adk.context import is_reviving, observed_append, reviving
+from lapse.adk.errors import STALE, SessionNotFoundError, StaleSessionError
 from lapse.adk.maintenance import maintenance_of
 from lapse.adk.private import add_to_session, apply_temporary_state, without_temporary_state
+from lapse.adk.shared_state import append_within
 from lapse.adk.transitions import AppendLocks, Transitions
 from lapse.adk.translation import mark, new_event, seen, session_of, storable_state, window_of
 from lapse.auth.principals import Role, acting, current_actor, current_deputy, is_foreign
@@ -43,7 +43,7 @@ from lapse.core.minutes import DEFAULT_TTL, ttl_from_minutes
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
 from lapse.store.database import Database
-from lapse.store.records import Result
+from lapse.store.records import Appended, NewEvent, Result
 from lapse.store.sessions import Sessions
 from lapse.sweep.maintenance import Maintenance
 from lapse.sweep.rules import BrakeOptions
@@ -243,8 +243,7 @@ class LapseSessionService(BaseSessionService):
         """Delete a session, living or expired; a no-op if there is none."""
         key = await self._stored_key(app_name, user_id, session_id)
         if key is not None:
-            deletion = self._stored.delete(key, by=current_actor())
-            await self._commit("delete", key, deletion)
+            await self._commit("delete", key, self._stored.delete(key, by=current_actor()))
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return a user's state; its keys have no `user:` prefix."""
@@ -261,7 +260,9 @@ class LapseSessionService(BaseSessionService):
         Raises:
             SessionNotFoundError: the session does not exist any more.
             StaleSessionError: the stored session has changed since `session` was read.
-            InvalidValueError: (a ValueError) the event cannot be stored.
+            InvalidValueError: (a ValueError) the event cannot be stored, or its author is the
+                user and there is no room for its `app:` or `user:` state. An agent's event is
+                stored without that state.
         """
         if event.partial:
             return event
@@ -271,19 +272,18 @@ class LapseSessionService(BaseSessionService):
         if is_foreign(key.user_id) or not can_exist(key):
             raise SessionNotFoundError(f"Session {session.id} not found.")
         async with self._append_locks.of(key), observed_append(key, event):
-            new = new_event(event)
+
+            def stored(new: NewEvent) -> Coroutine[Any, Any, Result[Appended]]:
+                return self._commit("append", key, append(self.store, key, new, seen(session)))
+
             try:
-                appending = append(self.store, key, new, seen(session))
-                appended = (await self._commit("append", key, appending)).value
+                appended = (await append_within(key, event, stored)).value
             except NoSuchSessionError as error:
-                if new.is_message:
+                if new_event(event).is_message:
                     await self._refuse(key)
                 raise SessionNotFoundError(f"Session {session.id} not found.") from error
             except OutdatedSessionError as error:
-                raise StaleSessionError(
-                    "The session has been modified in storage since it was loaded. "
-                    "Please reload the session before appending more events."
-                ) from error
+                raise StaleSessionError(STALE) from error
             if appended.revision is not None:
                 mark(session, appended.revision)
             if appended.repeated and any(held.id == event.id for held in session.events):

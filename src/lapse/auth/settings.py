@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr
 
 from lapse.auth.addresses import Network, parse_networks
+from lapse.auth.app_state import AppStateBy
 from lapse.auth.options import (
     ASYMMETRIC,
     SYMMETRIC,
@@ -61,6 +62,9 @@ class AuthSettings(SliceSettings):
     operator_role: str = Field(
         default=RoleNames().operator, min_length=1, validation_alias="LAPSE_OPERATOR_ROLE"
     )
+    app_state_by: AppStateBy = Field(
+        default=AppStateBy.ANYONE, validation_alias="LAPSE_APP_STATE_BY"
+    )
     metrics_open: bool = Field(default=False, validation_alias="LAPSE_METRICS_OPEN")
 
     @property
@@ -99,6 +103,13 @@ class AuthSettings(SliceSettings):
                 return [*problems, *self._token_problems()]
             case AuthMode.HEADER:
                 return [*problems, *self._header_problems()]
+
+    @property
+    def for_lapse_alone(self) -> str | None:
+        """Return the first of these variables that asks for what ADK's own server does not do."""
+        if self.auth is not AuthMode.NONE:
+            return "LAPSE_AUTH"
+        return None if self.app_state_by is AppStateBy.ANYONE else "LAPSE_APP_STATE_BY"
 
     @property
     def _key(self) -> str | None:

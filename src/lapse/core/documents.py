@@ -121,6 +121,18 @@ def merge_state(
     )
 
 
+def stays_within(text: str | None, change: str, largest: int) -> bool:
+    """Return whether the object `text`, changed as by `update_document`, may be stored.
+
+    It may have `largest` characters, which are bytes here, or no more than it has now.
+    """
+    size = len(text or "")
+    # Twice, as what others have written may have no spaces, which Lapse's text has.
+    if 2 * (size + len(change)) <= largest:
+        return True
+    return len(update_document(text, change)) <= max(largest, size)
+
+
 def update_document(text: str | None, change: str) -> str:
     """Return the JSON object `text` with the top-level keys of the object `change` set."""
     return json.dumps((json.loads(text) if text else {}) | json.loads(change))

@@ -46,6 +46,23 @@ class OutdatedSessionError(LapseError):
     """The session was changed in the store since the writer last read it."""
 
 
+class SharedStateFullError(InvalidValueError):
+    """The state of an app or of a user would outgrow its size; nothing was written.
+
+    Attributes:
+        prefixes: those of the keys that do not fit, `app:`, `user:` or both.
+    """
+
+    def __init__(self, prefixes: Sequence[str], largest: int) -> None:
+        keys = " and ".join(f"{prefix} keys" for prefix in prefixes)
+        super().__init__(
+            "state",
+            f"its {keys} would make the state that they belong to larger than {largest} bytes of "
+            "JSON (LAPSE_MAX_SHARED_STATE_KIB)",
+        )
+        self.prefixes = tuple(prefixes)
+
+
 class WrongStatusError(LapseError):
     """The session exists, but its status does not allow what was asked for."""
 

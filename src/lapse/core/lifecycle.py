@@ -49,11 +49,14 @@ class Rules:
             expires and nothing is hidden.
         artifacts: write each session that ends before its first message into an outbox, for a
             server that deletes its artifacts.
+        shared_state: maximum size of the state of an app, and of that of a user in an app, in
+            bytes of JSON. State that is larger already may only shrink.
     """
 
     horizon: timedelta = DEFAULT_HORIZON
     enforced: bool = True
     artifacts: bool = False
+    shared_state: int = 1024 * 1024
 
     def __post_init__(self) -> None:
         if not timedelta(0) <= self.horizon <= LONGEST_HORIZON:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _EVENT_STREAM: Final = "text/event-stream"
 _REFUSALS: Final = {
     "InvalidValueError": 400,
+    "SharedStateFullError": 400,
     "ValueError": 400,
     "SessionNotFoundError": 404,
     "StaleSessionError": 409,

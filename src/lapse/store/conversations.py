@@ -31,6 +31,7 @@ from lapse.store.records import (
     SessionRecord,
     lifecycle_of,
 )
+from lapse.store.shared_state import refuse_without_room
 
 
 class Conversations(Part):
@@ -87,6 +88,7 @@ class Conversations(Part):
         Raises:
             NoSuchSessionError: the session is unknown, deleted or expired.
             OutdatedSessionError: the session changed since `seen`.
+            SharedStateFullError: there is no room for what it changes of app or user state.
             InvalidValueError: another event with this id is stored.
             OutcomeUnknownError: the store broke off, and the event may be stored.
         """
@@ -117,6 +119,7 @@ class Conversations(Part):
             if record is None or (record.status is Status.EXPIRED and not event.is_message):
                 raise NoSuchSessionError(f"session {key.short}… does not exist")
         if row["is_same"] is None:
+            yield from refuse_without_room(key, event.delta, self.rules)
             raise OutdatedSessionError(f"session {key.short}… was changed since it was read")
         if not row["is_same"]:
             reason = f"{new.id[:8]}… is the id of another event of this session; use a new id"

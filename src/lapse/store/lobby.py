@@ -44,6 +44,7 @@ from lapse.store.records import (
     lifecycle_of,
     orphan_of,
 )
+from lapse.store.shared_state import refuse_without_room, shared_state_changed
 
 _NOTHING: Final = EventWindow(newest=0)
 
@@ -75,6 +76,7 @@ class Lobby(Part):
 
         Raises:
             SessionExistsError: a session of this key lives.
+            SharedStateFullError: there is no room for its app or user state.
             OutcomeUnknownError: the store broke off, and a session of this key exists that
                 somebody else may have created, or changed since.
         """
@@ -93,11 +95,12 @@ class Lobby(Part):
         if not made and made.in_doubt:
             return (yield from self._created_before(key, state, ttl, metadata, since=began))
         if not made:
+            yield from refuse_without_room(key, state, self.rules)
             raise SessionExistsError(f"session {key.short}… exists already")
         row = made[0]
         was = None if before is None else before["status"]
         yield from counted(key, ChangeKind.CREATED, was, Status.WAITING)
-        yield from outer_state_changed(key, state)
+        yield from shared_state_changed(key, state)
         moment: datetime = row["now"]
         record = Lifecycle(
             key=key,
@@ -353,14 +356,6 @@ def all_counted(
     """Count a change of many rows, in their transaction."""
     for app_name, sessions in Counter(row["app_name"] for row in found).items():
         yield from counted(SessionKey(app_name, "", ""), kind, was, became, sessions)
-
-
-def outer_state_changed(key: SessionKey, delta: StateDelta) -> Asking[None]:
-    """Apply a change of app and user state, in the transaction that it is a part of."""
-    if delta.app:
-        yield from rows("update_app_state", key, delta=json.dumps(delta.app))
-    if delta.user:
-        yield from rows("update_user_state", key, delta=json.dumps(delta.user))
 
 
 def audited(key: SessionKey, by: str | None, action: str, /, **detail: Any) -> Mapping[str, Any]:

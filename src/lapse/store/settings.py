@@ -6,10 +6,11 @@ from typing import Final
 
 from pydantic import Field
 
-from lapse.core.lifecycle import DEFAULT_HORIZON, Rules
+from lapse.core.lifecycle import Rules
 from lapse.core.setting_types import Hours, Seconds, SliceSettings
 from lapse.store.options import ConnectionOptions
 
+_RULES: Final = Rules()
 _DEFAULTS: Final = ConnectionOptions()
 
 
@@ -20,7 +21,13 @@ class StoreSettings(SliceSettings):
     store_url: str = Field(
         default="sqlite:///lapse.db", validation_alias="LAPSE_STORE_URL", repr=False
     )
-    horizon: Hours = Field(default=DEFAULT_HORIZON, validation_alias="LAPSE_RESTORE_HOURS")
+    horizon: Hours = Field(default=_RULES.horizon, validation_alias="LAPSE_RESTORE_HOURS")
+    max_shared_state: int = Field(
+        default=_RULES.shared_state // 1024,
+        ge=1,
+        le=100 * 1024,
+        validation_alias="LAPSE_MAX_SHARED_STATE_KIB",
+    )
     pool_size: int = Field(
         default=_DEFAULTS.pool_size, ge=1, le=1000, validation_alias="LAPSE_POOL_SIZE"
     )
@@ -37,7 +44,11 @@ class StoreSettings(SliceSettings):
     @property
     def rules(self) -> Rules:
         """Return the rules that a store enforces."""
-        return Rules(horizon=self.horizon, enforced=self.cleanup_enabled)
+        return Rules(
+            horizon=self.horizon,
+            enforced=self.cleanup_enabled,
+            shared_state=self.max_shared_state * 1024,
+        )
 
     @property
     def connection(self) -> ConnectionOptions:

@@ -78,7 +78,8 @@ def read_types(dialect: Dialect) -> Mapping[str, str]:
 def read_statements(dialect: Dialect) -> Mapping[str, str]:
     """Return a dialect's statements by name.
 
-    `{name}` in a statement is replaced by the statement of that name, in parentheses.
+    `{name}` in a statement is replaced by the statement of that name, in parentheses, which may
+    have such parts, too.
     """
     found: dict[str, str] = {}
     for script in _files(dialect):
@@ -88,7 +89,7 @@ def read_statements(dialect: Dialect) -> Mapping[str, str]:
             found[name] = body.strip().removesuffix(";")
 
     def whole(statement: str) -> str:
-        return _PART.sub(lambda part: f"({_COMMENT.sub('', found[part[1]])})", statement)
+        return _PART.sub(lambda part: f"({whole(_COMMENT.sub('', found[part[1]]))})", statement)
 
     return {name: whole(statement) for name, statement in found.items()}
 

@@ -40,6 +40,7 @@ from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
 from lapse.web.middleware.acts import ActsMiddleware
 from lapse.web.middleware.address import ClientAddressMiddleware
+from lapse.web.middleware.app_state import AppStateMiddleware
 from lapse.web.middleware.apps import ServedAppsMiddleware
 from lapse.web.middleware.session import RunSessionMiddleware
 
@@ -156,6 +157,7 @@ def _add_middleware(
     if parts.authentication is not None:
         app.user_middleware.append(Middleware(ActsMiddleware, store=parts.service.store))
     app.user_middleware.append(Middleware(LiveInFront, per_user=settings.run_limits.live_per_user))
+    app.user_middleware.append(Middleware(AppStateMiddleware, by=settings.app_state_by))
     app.add_middleware(
         ClientAddressMiddleware,
         proxies=settings.proxies,

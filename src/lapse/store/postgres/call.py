@@ -9,6 +9,8 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Final, TypeVar
 
+import asyncpg
+
 from lapse.core.errors import NotWithThisStoreError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import SHORTEST_RESTORE, Rules
@@ -22,6 +24,9 @@ T = TypeVar("T")
 _TYPES: Final = read_types(Dialect.POSTGRES)
 _NAIVE: Final = frozenset(name for name, kind in _TYPES.items() if kind == "timestamp")
 """Parameters that hold a naive time in UTC, as ADK's columns do."""
+
+_SHARED: Final = frozenset({"app_states", "user_states"})
+"""Tables whose state is NULL where there is no room for a change: see `changed_state`."""
 
 STATEMENTS: Final = {
     name: Positional.of(statement, _TYPES)
@@ -107,7 +112,12 @@ class Call:
         if self.taken is not None:
             found = await self.taken.fetch(statement.sql, *arguments)
         elif statement.writes:
-            found, answer.in_doubt = await self.connections.attempt(statement.sql, *arguments)
+            try:
+                found, answer.in_doubt = await self.connections.attempt(statement.sql, *arguments)
+            except asyncpg.NotNullViolationError as error:
+                if error.table_name not in _SHARED:
+                    raise
+                return answer
         else:
             found = await self.connections.read(statement.sql, *arguments)
         answer += map(Found, found)
@@ -140,4 +150,5 @@ def _of_rules(rules: Rules) -> Mapping[str, Any]:
         "extensible": rules.extensible,
         "shortest_restore": SHORTEST_RESTORE,
         "artifacts": rules.artifacts,
+        "largest_shared_state": rules.shared_state,
     }

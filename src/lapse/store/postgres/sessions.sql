@@ -9,7 +9,7 @@
 -- condition on that row again, and every condition is on the row that it is about.
 --
 -- Types of parameters:
--- :largest_metadata, :limit, :most, :most_bytes, :most_events, :newest, :seen_number bigint
+-- :largest_metadata, :largest_shared_state, :limit, :most, :most_bytes, :most_events, :newest, :seen_number bigint
 -- :artifacts, :enforced, :exact, :in_control boolean
 -- :extensible, :horizon, :kept, :shortest_restore, :ttl interval
 -- :app_delta, :event, :event_data, :metadata, :session_delta, :state, :user_delta jsonb
@@ -42,6 +42,7 @@ done AS (
     SELECT 1 FROM sessions
     WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
   )
+    AND {has_room}
   ON CONFLICT (app_name, user_id, session_id) DO UPDATE SET
     status = excluded.status, created_at = excluded.created_at, ttl = excluded.ttl,
     expires_at = excluded.expires_at, first_message_at = NULL, expired_at = NULL,
@@ -75,21 +76,61 @@ SELECT
   )::text END AS notified
 FROM done;
 
+-- name: has_room
+-- A condition of what changes a session, by the statement's snapshot; changed_state checks the rows
+-- themselves.
+{app_has_room} AND {user_has_room};
+
+-- name: app_has_room
+-- Whether the app state, with what is added to it, may be stored.
+:app_delta IS NULL OR coalesce(
+  (
+    SELECT octet_length((state || :app_delta)::text)
+      <= greatest(:largest_shared_state, octet_length(state::text))
+    FROM app_states WHERE app_name = :app_name
+  ),
+  octet_length(:app_delta::text) <= :largest_shared_state
+);
+
+-- name: user_has_room
+:user_delta IS NULL OR coalesce(
+  (
+    SELECT octet_length((state || :user_delta)::text)
+      <= greatest(:largest_shared_state, octet_length(state::text))
+    FROM user_states WHERE app_name = :app_name AND user_id = :user_id
+  ),
+  octet_length(:user_delta::text) <= :largest_shared_state
+);
+
+-- name: room
+-- Why a change of state was refused.
+SELECT {app_has_room} AS app_has_room, {user_has_room} AS user_has_room;
+
+-- name: changed_state
+-- The state of an app or of a user, with what is added to it. Where others have left no room for
+-- it since the statement began, it is NULL, which ADK's column refuses: the statement is undone as
+-- a whole, and `Call.run` answers as if it had found no room at first.
+CASE
+  WHEN octet_length((held.state || excluded.state)::text)
+    <= greatest(:largest_shared_state, octet_length(held.state::text))
+  THEN held.state || excluded.state
+END;
+
 -- name: change_app_state
 -- A part of the statements that change a session: their table `done` has its row.
-INSERT INTO app_states AS a (app_name, state, update_time)
+INSERT INTO app_states AS held (app_name, state, update_time)
 SELECT :app_name, :app_delta, now() AT TIME ZONE 'UTC' FROM done
 WHERE :app_delta IS NOT NULL
 ON CONFLICT (app_name) DO UPDATE
-SET state = a.state || excluded.state, update_time = excluded.update_time
+SET state = {changed_state}, update_time = excluded.update_time
 RETURNING state;
 
 -- name: change_user_state
-INSERT INTO user_states AS u (app_name, user_id, state, update_time)
+INSERT INTO user_states AS held (app_name, user_id, state, update_time)
 SELECT :app_name, :user_id, :user_delta, now() AT TIME ZONE 'UTC' FROM done
 WHERE :user_delta IS NOT NULL
 ON CONFLICT (app_name, user_id) DO UPDATE
-SET state = u.state || excluded.state, update_time = excluded.update_time
+SET state = {changed_state}, update_time = excluded.update_time
 RETURNING state;
 
 -- name: read
@@ -191,13 +232,13 @@ WITH fresh AS (
     SELECT 1 FROM events
     WHERE id = :event_id AND app_name = :app_name AND user_id = :user_id
       AND session_id = :session_id
-  ) AS is_fresh
+  ) AND {has_room} AS may_be_stored
 ),
 counted AS (
   UPDATE lapse_lobby AS l SET revision = l.revision + 1
   FROM fresh
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
-    AND is_fresh
+    AND may_be_stored
     AND (:seen_number IS NULL OR l.revision = :seen_number)
     AND EXISTS (
       SELECT 1 FROM sessions AS s
@@ -211,7 +252,7 @@ done AS (
     state = s.state || coalesce(:session_delta, '{}')
   FROM fresh
   WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
-    AND is_fresh
+    AND may_be_stored
     AND (
       EXISTS (SELECT 1 FROM counted)
       OR coalesce(:seen_number, 0) = 0 AND NOT EXISTS (
@@ -281,6 +322,7 @@ taken AS (
     AND NOT EXISTS (
       SELECT 1 FROM jsonb_array_elements(l.held_events) AS held WHERE held ->> 'id' = :event_id
     )
+    AND {has_room}
     AND CASE
       WHEN :exact THEN l.update_time = :seen_time
         AND (:seen_number IS NULL OR l.revision = :seen_number)
@@ -339,22 +381,22 @@ app_delta AS (
   -- A missing row is inserted even if nothing changes: ADK refuses to append without one. An
   -- existing row is left alone if nothing changes: its lock would make every first message of an
   -- app wait.
-  INSERT INTO app_states AS a (app_name, state, update_time)
+  INSERT INTO app_states AS held (app_name, state, update_time)
   SELECT app_name, coalesce(:app_delta, '{}'), now() AT TIME ZONE 'UTC' FROM marked
   WHERE :app_delta IS NOT NULL
     OR NOT EXISTS (SELECT 1 FROM app_states WHERE app_name = :app_name)
   ON CONFLICT (app_name) DO UPDATE
-  SET state = a.state || excluded.state, update_time = excluded.update_time
+  SET state = {changed_state}, update_time = excluded.update_time
 ),
 user_delta AS (
-  INSERT INTO user_states AS u (app_name, user_id, state, update_time)
+  INSERT INTO user_states AS held (app_name, user_id, state, update_time)
   SELECT app_name, user_id, coalesce(:user_delta, '{}'), now() AT TIME ZONE 'UTC'
   FROM marked
   WHERE :user_delta IS NOT NULL OR NOT EXISTS (
     SELECT 1 FROM user_states WHERE app_name = :app_name AND user_id = :user_id
   )
   ON CONFLICT (app_name, user_id) DO UPDATE
-  SET state = u.state || excluded.state, update_time = excluded.update_time
+  SET state = {changed_state}, update_time = excluded.update_time
 )
 SELECT * FROM marked;
 
@@ -375,6 +417,7 @@ done AS (
     AND NOT EXISTS (
       SELECT 1 FROM jsonb_array_elements(l.held_events) AS e WHERE e ->> 'id' = :event_id
     )
+    AND {has_room}
     AND CASE
       WHEN :exact THEN l.update_time = :seen_time
         AND (:seen_number IS NULL OR l.revision = :seen_number)

@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from lapse.core.documents import StateDelta, update_document
+from lapse.core.documents import update_document
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Status
 from lapse.store.records import Appended, LastSeen, NewEvent, Result, Revision, lifecycle_of
 from lapse.store.sqlite import values
@@ -31,6 +31,8 @@ class Append:
         record = event.record
         params = values.event_params(record) | {
             "delta": _text(event.delta.session),
+            "app_delta": _text(event.delta.app),
+            "user_delta": _text(event.delta.user),
             "exact": isinstance(seen, Revision),
             "seen_time": values.to_text(seen.update_time),
             "seen_number": seen.number if isinstance(seen, Revision) else None,
@@ -60,12 +62,14 @@ def append(
     return None
 
 
-def update_outer_state(transaction: Transaction, delta: StateDelta) -> None:
+def _update_shared_state(transaction: Transaction, step: Append) -> None:
     """Apply a change of app and user state."""
-    if delta.app:
-        transaction.run("update_app_state", delta=_text(delta.app))
-    if delta.user:
-        transaction.run("update_user_state", delta=_text(delta.user))
+    for statement, delta in (
+        ("update_app_state", "app_delta"),
+        ("update_user_state", "user_delta"),
+    ):
+        if step.params[delta] is not None:
+            transaction.run(statement, delta=step.params[delta])
 
 
 def _to_tables(transaction: Transaction, step: Append) -> Result[Appended] | None:
@@ -73,7 +77,7 @@ def _to_tables(transaction: Transaction, step: Append) -> Result[Appended] | Non
         return None
     transaction.run("touch", **step.params)
     counted = transaction.first("count_append")
-    update_outer_state(transaction, step.event.delta)
+    _update_shared_state(transaction, step)
     revision = step.revision(0 if counted is None else counted["revision"])
     return Result(Appended(revision))
 
@@ -88,7 +92,7 @@ def _to_lobby(transaction: Transaction, step: Append) -> Result[Appended] | None
             most_bytes=HELD_BYTES,
         )
         if row is not None:
-            update_outer_state(transaction, step.event.delta)
+            _update_shared_state(transaction, step)
             return Result(Appended(step.revision(row["revision"], waiting=True)))
         # Either the lobby holds too much already, which counts as use, or the session has expired.
         if transaction.first("read") is None:
@@ -139,7 +143,7 @@ def _move(transaction: Transaction, step: Append, lobby: sqlite3.Row) -> None:
         transaction.run("move_event", **values.event_params(event))
     transaction.run("ensure_app_state")
     transaction.run("ensure_user_state")
-    update_outer_state(transaction, step.event.delta)
+    _update_shared_state(transaction, step)
 
 
 def _text(delta: Any) -> str | None:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from lapse.core.ages import bucket_of
-from lapse.core.documents import read_metadata, segment_of, update_document
+from lapse.core.documents import read_metadata, segment_of, stays_within, update_document
 from lapse.core.errors import StoreRefusedError
 from lapse.core.messages import awaits_answer, is_message
 from lapse.store.operation import Dialect
@@ -62,6 +62,7 @@ def _key_digest(app_name: str, user_id: str, session_id: str) -> bytes:
 
 _FUNCTIONS: Final[tuple[tuple[str, int, Callable[..., Any]], ...]] = (
     ("update_document", 2, update_document),
+    ("stays_within", 3, stays_within),
     ("is_message", 1, partial(_of_event, is_message)),
     ("awaits", 1, partial(_of_event, awaits_answer)),
     ("segment_of", 1, lambda metadata: segment_of(read_metadata(metadata))),

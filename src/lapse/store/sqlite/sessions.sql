@@ -4,6 +4,7 @@
 -- IMMEDIATE, so nothing else is written between two statements of one transition.
 -- update_document(text, change) sets the top-level keys of `change` in the JSON object `text`, in
 -- Python: SQLite's json_patch merges deeply and deletes on null, ADK does not.
+-- stays_within(text, change, largest) returns whether the result is small enough to be stored.
 -- :enforced is 0 while clean-up is switched off; :horizon is 0 if nothing is restorable.
 --
 -- Types of parameters and columns; all others need no conversion:
@@ -27,6 +28,7 @@ WHERE NOT EXISTS (
   SELECT 1 FROM sessions
   WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
 )
+  AND {has_room}
 ON CONFLICT (app_name, user_id, session_id) DO UPDATE SET
   status = excluded.status, created_at = excluded.created_at, ttl = excluded.ttl,
   expires_at = excluded.expires_at, first_message_at = NULL, expired_at = NULL,
@@ -136,6 +138,7 @@ WHERE EXISTS (
       )
     END
 )
+  AND {has_room}
 ON CONFLICT DO NOTHING;
 
 -- name: touch
@@ -192,6 +195,7 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
     held_events = '[]'
     OR NOT EXISTS (SELECT 1 FROM json_each(held_events) WHERE value ->> 'id' = :event_id)
   )
+  AND {has_room}
   AND NOT EXISTS (
     SELECT 1 FROM sessions
     WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
@@ -222,6 +226,33 @@ SET expires_at = NULL, expired_at = NULL, restorable_until = NULL, state = NULL,
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 RETURNING *;
 
+-- name: has_room
+-- A condition of what changes a session.
+{app_has_room} AND {user_has_room};
+
+-- name: app_has_room
+-- Whether the app state, with what is added to it, may be stored. CASE, because of an OR SQLite may
+-- work out the second half first, and once for all.
+CASE
+  WHEN :app_delta IS NULL THEN true
+  ELSE stays_within(
+    (SELECT state FROM app_states WHERE app_name = :app_name), :app_delta, :largest_shared_state
+  )
+END;
+
+-- name: user_has_room
+CASE
+  WHEN :user_delta IS NULL THEN true
+  ELSE stays_within(
+    (SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id),
+    :user_delta, :largest_shared_state
+  )
+END;
+
+-- name: room
+-- Why a change of state was refused.
+SELECT {app_has_room} AS app_has_room, {user_has_room} AS user_has_room;
+
 -- name: update_app_state
 INSERT INTO app_states (app_name, state, update_time)
 VALUES (:app_name, :delta, CURRENT_TIMESTAMP)
@@ -246,6 +277,7 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND json_array_length(held_events) < :most_events
   AND length(held_events) + length(:event) <= :most_bytes
   AND NOT EXISTS (SELECT 1 FROM json_each(held_events) WHERE value ->> 'id' = :event_id)
+  AND {has_room}
   AND CASE
     WHEN :exact THEN update_time = :seen_time
       AND (:seen_number IS NULL OR revision = :seen_number)

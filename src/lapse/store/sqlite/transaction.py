@@ -152,4 +152,5 @@ def _of_rules(rules: Rules) -> Mapping[str, Any]:
         **{name: encoded(name, span) for name, span in spans.items()},
         "enforced": rules.enforced,
         "artifacts": rules.artifacts,
+        "largest_shared_state": rules.shared_state,
     }

@@ -1,4 +1,7 @@
-"""An agent that says what it hears, in words and in state; told to fail, it fails."""
+"""An agent that says what it hears, in words and in state; told to fail, it fails.
+
+What it is taught it keeps in app state, for everybody; what it is told to note, in its user's.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,13 @@ class Line(BaseLlmConnection):
 
 
 def remember(callback_context):
-    callback_context.state["turns"] = callback_context.state.get("turns", 0) + 1
+    state, content = callback_context.state, callback_context.user_content
+    state["turns"] = state.get("turns", 0) + 1
+    heard = (content.parts[0].text if content and content.parts else None) or ""
+    if heard.startswith("teach"):
+        state["app:lesson"] = heard
+    if heard.startswith("note"):
+        state["user:note"] = heard
 
 
 root_agent = LlmAgent(name="parrot", model=Parrot(), before_agent_callback=remember)

@@ -1,0 +1,60 @@
+"""Events whose change of app or user state finds no room in the store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+from google.adk.events.event import Event
+
+from lapse.adk.translation import new_event
+from lapse.core.errors import SharedStateFullError
+from lapse.core.keys import SessionKey
+from lapse.store.records import NewEvent
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_CLIENT: Final = "user"
+"""The author of what a client asks for: ADK gives it to a `PATCH`, and to a run's message with the
+change of state beside it."""
+
+_LONGEST_KEYS: Final = 200
+"""Characters of the keys that a line of the log names."""
+
+
+async def append_within(
+    key: SessionKey, event: Event, append: Callable[[NewEvent], Awaitable[T]]
+) -> T:
+    """Append an event as `append` does; where there is no room, without the state it adds there.
+
+    What an agent does not get stored is taken out of `event`, with a warning: the answer to the
+    user is worth more. An event's change of app state is left out as a whole, and so is that of
+    user state: what is written together stays together.
+
+    Raises:
+        SharedStateFullError: there is no room, and a client asks for the change.
+        InvalidValueError: the event cannot be stored.
+    """
+    while True:
+        try:
+            return await append(new_event(event))
+        except SharedStateFullError as error:
+            if event.author == _CLIENT:
+                raise
+            left_out = _leave_out(event, error.prefixes)
+            _log.warning(
+                "state left out of an event: %s",
+                error,
+                extra={"app": key.app_name, "session": key.short, "keys": left_out},
+            )
+
+
+def _leave_out(event: Event, prefixes: Sequence[str]) -> str:
+    """Take the keys with these prefixes out of an event's change of state; return their names."""
+    delta = event.actions.state_delta
+    names = [name for name in delta if name.startswith(tuple(prefixes))]
+    event.actions.state_delta = {name: value for name, value in delta.items() if name not in names}
+    return ", ".join(names)[:_LONGEST_KEYS]

@@ -1,0 +1,88 @@
+"""The middleware that lets no client set app state that may not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lapse.adk.private import live_state
+from lapse.auth.app_state import AppStateBy, may_set_app_state, refuse_app_state
+from lapse.auth.body import parsed, read_body
+from lapse.core.errors import InvalidValueError
+
+_POLICY_VIOLATION: Final = 1008
+
+_LONGEST_REASON: Final = 123
+"""Bytes of the reason that a WebSocket is closed with (RFC 6455)."""
+
+_BODIES: Final = frozenset({"POST", "PATCH", "PUT"})
+_LIVE_FIELD: Final = "state_delta"
+
+
+class AppStateMiddleware:
+    """Refuses what sets app state by the request itself, where whoever asks may not.
+
+    400, or of a WebSocket: it is closed, with 1008. Either names the field and the key, and nothing
+    is stored. It stands behind whatever finds out who asks.
+
+    Args:
+        app: what it lets through to.
+        by: who sets app state where nobody is authenticated.
+    """
+
+    def __init__(self, app: ASGIApp, *, by: AppStateBy) -> None:
+        self._app = app
+        self._by = by
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it; of a WebSocket, each message."""
+        if scope["type"] not in {"http", "websocket"} or may_set_app_state(self._by):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._live(scope, receive, send)
+        else:
+            await self._request(scope, receive, send)
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in _BODIES:
+            body, receive = await read_body(receive)
+            try:
+                refuse_app_state(parsed(body))
+            except InvalidValueError as error:
+                await JSONResponse({"detail": str(error)}, 400)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_closed = False
+
+        async def checked() -> Message:
+            nonlocal is_closed
+            message = await receive()
+            try:
+                _refuse_live(message.get("text") or "")
+            except InvalidValueError as error:
+                is_closed = True
+                reason = str(error).encode()[:_LONGEST_REASON].decode(errors="ignore")
+                await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})
+                return {"type": "websocket.disconnect", "code": _POLICY_VIOLATION}
+            return message
+
+        async def unless_closed(message: Message) -> None:
+            if not is_closed:
+                await send(message)
+
+        await self._app(scope, checked, unless_closed)
+
+
+def _refuse_live(text: str) -> None:
+    """Refuse a message to `/run_live` that sets app state.
+
+    Raises:
+        InvalidValueError: it does.
+    """
+    # Most messages are sound in base64. Only a backslash could write the field's name otherwise.
+    if _LIVE_FIELD in text or "\\" in text:
+        refuse_app_state({_LIVE_FIELD: live_state(text)})
