@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lapse.adk.maintenance import maintenance_of
 from lapse.adoption.adopter import Adopter
 from lapse.adoption.settings import Adopt
+from lapse.auth.options import AuthMode
 from lapse.core.background import Work
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.feed import Feed
