@@ -279,14 +279,18 @@ def report(windows: list[Window], scale: Scale, *, load: float) -> str:
         ),
         "",
         (
-            f"A user's {_CALLERS} connections create a session, send it a message and read it, with "
-            f"{_PAUSE * 1e3:.0f} ms between two requests, while {scale.count:,} connections without a token are "
-            f"open. One that the server closes comes again, at most {scale.pace:,} in a second. "
-            "*Idle* ones say nothing; a *slow head* and a *slow body* get a byte every five seconds; "
-            "*unread* ones ask 20 times for `/lapse/client.js` and read nothing."
+            f"A user's {_CALLERS} connections create a session, send it a message and read it, "
+            f"with {_PAUSE * 1e3:.0f} ms between two requests, while {scale.count:,} connections "
+            "without a token are open. One that the server closes comes again, at most "
+            f"{scale.pace:,} in a second. *Idle* ones say nothing; a *slow head* and a *slow "
+            "body* get a byte every five seconds; *unread* ones ask 20 times for "
+            "`/lapse/client.js` and read nothing."
         ),
         "",
-        "| crowd | held, mean | closed by the server | p50, ms | p99, ms | to alone | failed | CPU | RSS peak, MiB | RSS after, MiB | files after |",
+        (
+            "| crowd | held, mean | closed by the server | p50, ms | p99, ms | to alone | failed "
+            "| CPU | RSS peak, MiB | RSS after, MiB | files after |"
+        ),
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for one in windows:

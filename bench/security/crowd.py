@@ -11,7 +11,7 @@ import resource
 import socket
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from bench.support.children import Answer, Request, answer_requests
 
@@ -42,14 +42,13 @@ class Stranger(asyncio.Protocol):
         self._drip: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._crowd.open.add(self)
         kind = self._crowd.kind
         if kind == "unread":
-            transport.pause_reading()
+            self._transport.pause_reading()
         if SAID[kind]:
-            transport.write(SAID[kind])
+            self._transport.write(SAID[kind])
         if kind in _DRIPS:
             self._again()
 
@@ -107,7 +106,7 @@ class Crowd:
         """Close all of them."""
         for stranger in list(self.open):
             stranger.leave()
-        while self.open:
+        while self.open:  # noqa: ASYNC110 - they tell nobody
             await asyncio.sleep(0.01)
 
 

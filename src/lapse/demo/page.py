@@ -13,7 +13,7 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from lapse.auth.principals import current_principal
 from lapse.web.client import Files
@@ -64,4 +64,9 @@ def add_chat_page(app: FastAPI, app_name: str) -> None:
 
     # Inserted before ADK's route of `/`, which redirects to its developer UI.
     app.router.routes.insert(0, Route("/", page))
-    app.router.routes.append(Mount("/lapse/demo", Files(directory=_HERE / "static")))
+    files = Files(_HERE / "static")
+
+    async def static(request: Request) -> Response:
+        return files.response(request.path_params["name"], request)
+
+    app.router.routes.append(Route("/lapse/demo/{name}", static))

@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
 _HERE: Final = Path(__file__).parent
 
 
-class Files(StaticFiles):
-    """Files that browsers keep but ask for again each time: a new release shows at once."""
+class Files:
+    """The files of a folder, read once and answered from memory.
 
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file, to be asked for again.
+    An answer needs no thread and no open file, however many ask and however slowly they read.
+    Browsers keep a file but ask each time whether it is still the same, so a new release shows at
+    once.
+    """
 
-        It is read first: it would be open for as long as a reader takes, and a server may have
-        no more open files than it has connections.
-        """
-        response = await super().get_response(path, scope)
-        if isinstance(response, FileResponse):
-            whole = await asyncio.to_thread(Path(response.path).read_bytes)
-            kept = ("content-type", "etag", "last-modified")
-            response = Response(whole, headers={name: response.headers[name] for name in kept})
-        response.headers["Cache-Control"] = "no-cache"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+    def __init__(self, folder: Path) -> None:
+        self._files = {file.name: _File(file) for file in folder.iterdir() if file.is_file()}
+
+    def response(self, name: str, request: Request) -> Response:
+        """Return a file, 304 if the browser has it already, or 404."""
+        file = self._files.get(name)
+        if file is None:
+            return PlainTextResponse("Not Found", 404)
+        if file.headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=file.headers)
+        return Response(file.content, headers=file.headers, media_type=file.media_type)
+
+
+class _File:
+    __slots__ = ("content", "headers", "media_type")
+
+    def __init__(self, file: Path) -> None:
+        self.content = file.read_bytes()
+        self.media_type = guess_type(file)[0]
+        tag = hashlib.sha256(self.content).hexdigest()[:32]
+        self.headers = {
+            "ETag": f'"{tag}"',
+            "Cache-Control": "no-cache",
+            "X-Content-Type-Options": "nosniff",
+        }
 
 
 def add_client(app: FastAPI) -> None:
     """Serve the JavaScript client at `/lapse/client.js`."""
     # In a checkout it is a link to `clients/js`: there is one such file.
-    files = Files(directory=_HERE / "static", follow_symlink=True)
+    files = Files(_HERE / "static")
 
     async def client(request: Request) -> Response:
-        return await files.get_response("client.js", request.scope)
+        return files.response("client.js", request)
 
     app.router.routes.append(Route("/lapse/client.js", client))
