@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import uvicorn
-
 from lapse.limits.middleware import BoundsInFront
+
 from lapse.limits.protocol import bounded
 from lapse.limits.rules import Bounds
 

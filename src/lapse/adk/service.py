@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
@@ -24,7 +24,15 @@ from lapse.adk.context import is_reviving, observed_append, reviving
 from lapse.adk.maintenance import maintenance_of
 from lapse.adk.private import add_to_session, apply_temporary_state, without_temporary_state
 from lapse.adk.transitions import AppendLocks, Transitions
-from lapse.adk.translation import mark, new_event, seen, session_of, storable_state, window_of
+from lapse.adk.translation import (
+    mark,
+    seen,
+    session_read,
+    sessions_read,
+    storable_state,
+    window_of,
+    written,
+)
 from lapse.auth.principals import Role, acting, current_actor, current_principal, is_foreign
 from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
@@ -52,9 +60,6 @@ from lapse.ttl.policy import TtlPolicy
 from lapse.ttl.store import TtlStore
 
 T = TypeVar("T")
-
-_MANY_EVENTS: Final = 500
-"""A session with more events is converted in a thread, so that the loop is not blocked."""
 
 
 class LapseSessionService(BaseSessionService):
@@ -164,7 +169,7 @@ class LapseSessionService(BaseSessionService):
             created = await self._commit("create", key, transition)
         except SessionExistsError as error:
             raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
-        return session_of(created.value)
+        return await session_read(created.value)
 
     async def ensure_legacy_session(self, key: SessionKey) -> None:
         """Create a session under a key that the client chose, unless it has a record already.
@@ -212,11 +217,7 @@ class LapseSessionService(BaseSessionService):
                 await self._refuse(key)
                 return None
             record = await self._stored.read(key, window)
-        if record is None:
-            return None
-        if len(record.events) > _MANY_EVENTS:
-            return await asyncio.to_thread(session_of, record)
-        return session_of(record)
+        return None if record is None else await session_read(record)
 
     async def list_sessions(
         self, *, app_name: str, user_id: str | None = None
@@ -236,7 +237,7 @@ class LapseSessionService(BaseSessionService):
             records = []
         else:
             records = await self._stored.list(app_name, user_id)
-        return ListSessionsResponse(sessions=[session_of(record) for record in records])
+        return ListSessionsResponse(sessions=await sessions_read(records))
 
     async def delete_session(self, app_name: str, user_id: str, session_id: str) -> None:
         """Delete a session, living or expired; a no-op if there is none."""
@@ -270,7 +271,7 @@ class LapseSessionService(BaseSessionService):
         if is_foreign(key.user_id) or not can_exist(key):
             raise SessionNotFoundError(f"Session {session.id} not found.")
         async with self._append_locks.of(key), observed_append(key, event):
-            new = new_event(event)
+            new = await written(event)
             try:
                 appending = self._stored.append(key, new, seen(session))
                 appended = (await self._commit("append", key, appending)).value

@@ -17,7 +17,7 @@ from lapse.core.lifecycle import Lifecycle
 from lapse.dashboard.actions import Action, Actions
 from lapse.dashboard.cookies import Operator
 from lapse.dashboard.login import Login
-from lapse.dashboard.pages import AskedQuery, Key
+from lapse.dashboard.pages import ActNumber, AskedQuery, Key
 from lapse.dashboard.reader import TIMEOUT, Reader
 from lapse.dashboard.timeline import acts_on, timeline
 from lapse.dashboard.verdicts import SHOWN, numbers, verdicts
@@ -128,7 +128,7 @@ def api_routes(  # noqa: C901 - one function for each route
     async def acts(
         operator: authorized,  # noqa: ARG001 - checks access
         newest: Annotated[int, Parameter(ge=1, le=_MOST)] = 50,
-        before: int | None = None,
+        before: ActNumber | None = None,
     ) -> Document:
         """Return the newest acts; `next` is the `before` of the next older ones."""
         found = await AuditLog(store).acts(newest=newest, before=before)

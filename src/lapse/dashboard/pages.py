@@ -48,6 +48,10 @@ def session_key(app: str, user: str, id: str) -> SessionKey:  # noqa: A002 - the
 Key = Annotated[SessionKey, Depends(session_key)]
 
 
+ActNumber = Annotated[int, Parameter(ge=1, le=2**63 - 1)]
+"""The number of an act, as large as a store can hold."""
+
+
 def asked_query(
     status: Status | None = None,
     app: str = "",
@@ -158,7 +162,9 @@ def page_routes(  # noqa: C901 - one function for each page
         )
 
     @router.get("/acts")
-    async def acts(request: Request, operator: authorized, before: int | None = None) -> Response:
+    async def acts(
+        request: Request, operator: authorized, before: ActNumber | None = None
+    ) -> Response:
         found = await AuditLog(store).acts(newest=_ACTS, before=before)
         return pages.page(
             request,
