@@ -167,8 +167,8 @@ target: what Kaplan and Meier's curve would choose without a bound.
 LOOP = """Target 5 %, H = 24 h, 35 % of the sessions used, from a default of 30 minutes. `step`:
 four times slower from day 30 on; `ramp`: slower and slower, four times at the end; `one-user`: a
 third of the sessions are one user's, ten times slower, of which three a day count (the misses are
-those of all others). The rules without tombstones never hear of a message after the TTL they chose. The
-control group, 1 % of the sessions that live for 24 h, is in no figure.
+those of all others). The rules without tombstones never hear of a message after the TTL they
+chose. The control group, 1 % of the sessions that live for 24 h, is in no figure.
 `morning` is dear because of its alarms: the newest 400 messages of a morning are late ones, and
 each alarm keeps the TTL up for days.
 """

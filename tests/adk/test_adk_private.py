@@ -23,7 +23,7 @@ from google.genai import types
 import lapse
 from lapse.adk import private
 from lapse.artifacts.sweeper import ArtifactService
-from lapse.auth.gate import route_path
+from lapse.core.request import route_path
 
 SOURCE = Path(lapse.__file__).parent
 ADK_CLI = "google.adk.cli"

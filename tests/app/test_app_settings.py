@@ -12,7 +12,6 @@ from wholes import WAYS
 
 from lapse.auth import HeaderAuthenticator, TokenAuthenticator
 from lapse.limits.rules import KIB
-from lapse.runs.live import LiveInFront
 from lapse.settings import Settings
 from lapse.telemetry.logs import LogFormat
 from lapse.ttl import Policy
@@ -154,9 +153,6 @@ ROWS = {
         "12", seconds(12), lambda whole: whole.app.state.lapse_runs.limits.grace, NO_ROUTES
     ),
     "run_queue": Row("13", 13, lambda whole: whole.app.state.lapse_runs.limits.queue, NO_ROUTES),
-    "live_per_user": Row(
-        "15", 15, lambda whole: whole.middleware(LiveInFront)["per_user"], NO_ROUTES
-    ),
     # Notices.
     "warn_before": Row(
         "1", timedelta(minutes=1), lambda whole: whole.watcher.options.warn_before, NO_STREAMS

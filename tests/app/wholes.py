@@ -15,10 +15,10 @@ import lapse.cli.serve
 import lapse.web.application
 from lapse import Lapse, LapseSessionService, mount, session_service
 from lapse.adoption.adopter import Adopter
-from lapse.auth.gate import Gate
+from lapse.auth.gate import CallerMiddleware
 from lapse.cli.main import app as commands
 from lapse.core.background import Background
-from lapse.limits.middleware import BoundsInFront
+from lapse.limits.body import BodyMiddleware
 from lapse.notices.watcher import Watcher
 from lapse.sweep.sweeper import Sweeper
 from lapse.ttl.policy import TtlPolicy
@@ -51,7 +51,7 @@ class Whole:
 
     @property
     def gate(self):
-        return self.middleware(Gate)["authentication"]
+        return self.middleware(CallerMiddleware)["authentication"]
 
     @property
     def caller_options(self):
@@ -68,7 +68,7 @@ class Whole:
     @property
     def bounds(self):
         """Return the bounds of requests, which are the same for the protocol of a server."""
-        bounds = self.middleware(BoundsInFront)["bounds"]
+        bounds = self.middleware(BodyMiddleware)["bounds"]
         if self.server is not None:
             assert self.server.ws_max_size == bounds.body
             assert self.server.http.bounds == bounds

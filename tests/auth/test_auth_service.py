@@ -12,6 +12,7 @@ from lapse.core.errors import NoSuchRunError, NoSuchSessionError
 from lapse.core.keys import SessionKey
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.rules import RunLimits
+from lapse.runs.run import Asked
 from lapse.runs.runs import Runs
 from lapse.runs.store import RunStore
 from lapse.store import store_from_url
@@ -57,7 +58,7 @@ async def test_the_session_of_another_user_does_not_exist_for_a_user(service, se
             service.resurrect(KEY),
             service.ensure_legacy_session(KEY._replace(session_id="new")),
             service.create_session(app_name="app", user_id="ann"),
-            runs.begin(KEY, None),
+            runs.begin(Asked(KEY, None)),
         ):
             with pytest.raises(NoSuchSessionError):
                 await asked

@@ -1,4 +1,4 @@
-"""The sockets of `/run_live`: a user has so many at once."""
+"""The sockets of `/run_live` count as runs of their user."""
 
 import json
 from contextlib import ExitStack, contextmanager
@@ -12,7 +12,7 @@ from serving import AGENTS, eventually, serving
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    settings = {"LAPSE_LIVE_PER_USER": "2"}
+    settings = {"LAPSE_RUNS_PER_USER": "2"}
     with serving(tmp_path_factory.mktemp("live"), str(AGENTS), **settings) as running:
         yield running
 
@@ -40,7 +40,7 @@ def test_a_user_has_so_many_sockets_until_one_is_closed(server):
             pass
         response = refused.value.response
         assert response.status_code == 429
-        assert "2 sockets of /run_live" in json.loads(response.body)["detail"]
+        assert "2 runs" in json.loads(response.body)["detail"]
         assert answers(stack.enter_context(live(server, user="bob")))
         first.close()
 

@@ -12,14 +12,15 @@ Importing this module does not import ADK; each function imports what it needs.
 from __future__ import annotations
 
 import inspect
+import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request
     from fastapi.routing import APIRoute
     from google.adk.agents.base_agent import BaseAgent
     from google.adk.apps.app import App
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from google.adk.runners import Runner
     from google.adk.sessions.base_session_service import BaseSessionService
     from google.adk.sessions.session import Session
+    from starlette.responses import Response
+    from starlette.types import ASGIApp
+
+Handler = Callable[["Request"], Coroutine[Any, Any, "Response"]]
+"""What FastAPI calls for a request to a route."""
 
 # Sessions.
 
@@ -74,6 +80,26 @@ def public_fields(event: Event) -> dict[str, Any]:
     fields = public_event(event).model_dump(exclude_none=True, by_alias=True, mode="json")
     redacted: dict[str, Any] = _redact_credential_secrets(fields)
     return redacted
+
+
+def public_fields_of_session(session: Session) -> dict[str, Any]:
+    """Return a session as ADK's server sends it; see `public_fields`."""
+    from google.adk.auth.auth_credential import _redact_credential_secrets
+    from google.adk.events._internal_metadata import public_session
+
+    fields = public_session(session).model_dump(exclude_none=True, by_alias=True, mode="json")
+    redacted: dict[str, Any] = _redact_credential_secrets(fields)
+    return redacted
+
+
+def answer_sessions_with(respond: Callable[[Session | list[Session]], Response]) -> None:
+    """Have ADK's routes make their answers with sessions by this function, in the whole process.
+
+    Nothing happens where ADK's server is not loaded.
+    """
+    server = sys.modules.get("google.adk.cli.api_server")
+    if server is not None:
+        server._redacted_session_response = respond  # type: ignore[attr-defined]
 
 
 def run_request(fields: Mapping[str, Any]) -> RunAgentRequest:
@@ -271,6 +297,44 @@ def agent_loader(folder: Path, *, web: bool) -> BaseAgentLoader:
 
 
 # FastAPI's routes.
+
+
+def answer_of(route: APIRoute, wrapped: Callable[[Handler], Handler]) -> ASGIApp:
+    """Return what answers the requests of a route, with its handler wrapped.
+
+    A route with a bound of its own for bodies answers as it did: how FastAPI puts the bound
+    around it is nobody's business.
+    """
+    from fastapi.routing import request_response
+
+    if getattr(route, "max_body_size", None) is not None:
+        return route.app
+    return request_response(wrapped(route.get_route_handler()))
+
+
+def validator_of(route: APIRoute) -> Callable[[Any], Any] | None:
+    """Return what makes the object of a JSON document that a route's endpoint takes.
+
+    None where the endpoint takes no body, or several things out of one.
+    """
+    from fastapi import params
+    from pydantic import TypeAdapter
+
+    field = route.body_field
+    # Of a body with several parts FastAPI makes a field of its own.
+    if field is None or not any(field is one for one in route.dependant.body_params):
+        return None
+    annotation = field.field_info.annotation
+    if annotation is None or isinstance(field.field_info, params.Form):
+        return None
+    made: list[TypeAdapter[Any]] = []
+
+    def validate(document: Any) -> Any:
+        if not made:
+            made.append(TypeAdapter(annotation))
+        return made[0].validate_python(document, from_attributes=True)
+
+    return validate
 
 
 def after_endpoint(route: APIRoute, change: Callable[[Any, Mapping[str, Any]], Any]) -> None:

@@ -16,6 +16,7 @@ from lapse.core.errors import InvalidValueError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle, Status
 from lapse.core.minutes import ttl_from_minutes
+from lapse.limits.routes import DocumentRoute
 from lapse.overview.json import record_json
 
 
@@ -66,6 +67,7 @@ def lifecycle_routes(service: LapseSessionService) -> APIRouter:
     router = APIRouter(
         prefix="/apps/{app_name}/users/{user_id}/sessions/{session_id}/lifecycle",
         tags=["lifecycle"],
+        route_class=DocumentRoute,
     )
 
     @router.get("")

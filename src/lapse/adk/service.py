@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.events.event import Event
@@ -25,7 +25,15 @@ from lapse.adk.maintenance import maintenance_of
 from lapse.adk.private import add_to_session, apply_temporary_state, without_temporary_state
 from lapse.adk.shared_state import append_within
 from lapse.adk.transitions import AppendLocks, Transitions
-from lapse.adk.translation import mark, new_event, seen, session_of, storable_state, window_of
+from lapse.adk.translation import (
+    mark,
+    seen,
+    session_read,
+    sessions_read,
+    storable_state,
+    window_of,
+    written,
+)
 from lapse.auth.principals import Role, acting, current_actor, current_deputy, is_foreign
 from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
@@ -53,9 +61,6 @@ from lapse.ttl.policy import TtlPolicy
 from lapse.ttl.store import TtlStore
 
 T = TypeVar("T")
-
-_MANY_EVENTS: Final = 500
-"""A session with more events is converted in a thread, so that the loop is not blocked."""
 
 
 class LapseSessionService(BaseSessionService):
@@ -167,7 +172,7 @@ class LapseSessionService(BaseSessionService):
             created = await self._commit("create", key, transition)
         except SessionExistsError as error:
             raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
-        return session_of(created.value)
+        return await session_read(created.value)
 
     async def ensure_legacy_session(self, key: SessionKey) -> None:
         """Create a session under a key that the client chose, unless it has a record already.
@@ -215,11 +220,7 @@ class LapseSessionService(BaseSessionService):
                 await self._refuse(key)
                 return None
             record = await self._stored.read(key, window)
-        if record is None:
-            return None
-        if len(record.events) > _MANY_EVENTS:
-            return await asyncio.to_thread(session_of, record)
-        return session_of(record)
+        return None if record is None else await session_read(record)
 
     async def list_sessions(
         self, *, app_name: str, user_id: str | None = None
@@ -237,7 +238,7 @@ class LapseSessionService(BaseSessionService):
             records = []
         else:
             records = await self._stored.list(app_name, user_id)
-        return ListSessionsResponse(sessions=[session_of(record) for record in records])
+        return ListSessionsResponse(sessions=await sessions_read(records))
 
     async def delete_session(self, app_name: str, user_id: str, session_id: str) -> None:
         """Delete a session, living or expired; a no-op if there is none."""
@@ -279,7 +280,7 @@ class LapseSessionService(BaseSessionService):
             try:
                 appended = (await append_within(key, event, stored)).value
             except NoSuchSessionError as error:
-                if new_event(event).is_message:
+                if (await written(event)).is_message:
                     await self._refuse(key)
                 raise SessionNotFoundError(f"Session {session.id} not found.") from error
             except OutdatedSessionError as error:

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from google.adk.events.event import Event
 
-from lapse.adk.translation import new_event
+from lapse.adk.translation import written
 from lapse.core.errors import SharedStateFullError
 from lapse.core.keys import SessionKey
 from lapse.store.records import NewEvent
@@ -40,7 +40,7 @@ async def append_within(
     """
     while True:
         try:
-            return await append(new_event(event))
+            return await append(await written(event))
         except SharedStateFullError as error:
             if event.author == _CLIENT:
                 raise

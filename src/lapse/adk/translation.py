@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from lapse.adk.events import read_event
 from lapse.adk.private import marker_of, set_marker
-from lapse.core.documents import StateDelta, encode, split_state
+from lapse.core.documents import StateDelta, encode, is_large, split_state
 from lapse.core.errors import InvalidValueError
 from lapse.core.messages import is_message
 from lapse.store.records import (
@@ -27,6 +28,13 @@ from lapse.store.records import (
 )
 
 _log = logging.getLogger(__name__)
+_MANY_PARTS: Final = 100
+_MANY: Final = 500
+"""More events of a session, or sessions of a list, are made into ADK's models in a thread."""
+
+_MUCH_TEXT: Final = 64 * 1024
+"""Events with more characters than this together are, too."""
+
 _LONGEST_EVENT_ID: Final = 128
 _LONGEST_INVOCATION_ID: Final = 256
 
@@ -79,6 +87,26 @@ def new_event(event: Event) -> NewEvent:
     )
 
 
+async def written(event: Event) -> NewEvent:
+    """Return what `new_event` does; of a large event it is made in a thread."""
+    return await asyncio.to_thread(new_event, event) if _is_large(event) else new_event(event)
+
+
+def _is_large(event: Event) -> bool:
+    documents: list[object] = [event.actions.state_delta]
+    parts = (event.content.parts if event.content is not None else None) or ()
+    for part in parts:
+        if part.text is not None:
+            documents.append(part.text)
+        if part.inline_data is not None:
+            documents.append(part.inline_data.data)
+        if part.function_response is not None:
+            documents.append(part.function_response.response)
+        if part.function_call is not None:
+            documents.append(part.function_call.args)
+    return len(parts) > _MANY_PARTS or is_large(*documents)
+
+
 def _dump(event: Event) -> dict[str, Any]:
     try:
         return event.model_dump(exclude_none=True, mode="json")
@@ -126,3 +154,18 @@ def session_of(record: SessionRecord) -> Session:
     )
     mark(session, record.revision)
     return session
+
+
+async def session_read(record: SessionRecord) -> Session:
+    """Return what `session_of` does; a large session is made in a thread."""
+    events = record.events
+    if len(events) > _MANY or sum(len(event.data or "") for event in events) > _MUCH_TEXT:
+        return await asyncio.to_thread(session_of, record)
+    return session_of(record)
+
+
+async def sessions_read(records: Sequence[SessionRecord]) -> list[Session]:
+    """Return stored sessions as ADK's models; many are made in a thread."""
+    if len(records) > _MANY:
+        return await asyncio.to_thread(lambda: [session_of(record) for record in records])
+    return [session_of(record) for record in records]

@@ -1,7 +1,7 @@
 """Who asks, and what they may ask for."""
 
 from lapse.auth.authenticator import Authentication, Authenticator
-from lapse.auth.gate import Gate
+from lapse.auth.gate import CallerMiddleware, OwnershipMiddleware
 from lapse.auth.header import HeaderAuthenticator
 from lapse.auth.options import AuthOptions, HeaderOptions, JwtOptions
 from lapse.auth.tokens import TokenAuthenticator
@@ -9,8 +9,9 @@ from lapse.auth.tokens import TokenAuthenticator
 __all__ = [
     "Authentication",
     "Authenticator",
-    "Gate",
+    "CallerMiddleware",
     "HeaderAuthenticator",
+    "OwnershipMiddleware",
     "TokenAuthenticator",
     "authentication_of",
 ]

@@ -1,4 +1,7 @@
-"""The gate before all routes: who asks, and whether what they ask for is theirs."""
+"""The middleware of callers: who asks, and whether what they ask for is theirs.
+
+They are two, for a body is read between them: the first goes by the head of a request alone.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.auth.access import Access, Reach, access_to
 from lapse.auth.authenticator import Authentication
-from lapse.auth.body import parsed, read_body
 from lapse.auth.options import NotAuthenticatedError
 from lapse.auth.origins import is_own_origin
-from lapse.auth.principals import Principal, Role, acting
+from lapse.auth.principals import Principal, Role, acting, current_principal
 from lapse.core.errors import LapseError
 from lapse.core.keys import SessionKey
+from lapse.core.request import fields_of, route_path
 
 NOBODY: Final = Principal("")
 """Acts where anybody may: it has nothing, for no user has an empty id."""
@@ -27,21 +30,24 @@ NOBODY: Final = Principal("")
 _NO_USER: Final = "/"
 """A user id that nobody has: no principal's name holds a slash."""
 
+_ACCESS: Final = "lapse.access"
+"""Where a request's scope has who may call its path."""
+
 _USER_FIELDS: Final = ("userId", "user_id")
 _POLICY_VIOLATION: Final = 1008
+_NOT_FOUND: Final = "Session not found"
 _SAFE: Final = {"GET", "HEAD", "OPTIONS"}
 
 
-class Gate:
-    """Lets a request through to the routes, as somebody, or answers it.
+class CallerMiddleware:
+    """Finds out from a request's head who asks, and refuses what they may not ask for.
 
-    It stands innermost of the application's middleware, directly before its routes: CORS and
-    the checks of Host and Origin come first, so a page may read a refusal, and the path is the
-    one that the routes will match. Behind it `current_principal` is who asks, for the request and
-    all work that it begins.
+    It stands behind CORS and the checks of Host and Origin, so a page may read a refusal, and
+    before the body is read. Behind it `current_principal` is who asks, for the request and all
+    work that it begins.
 
     401: nobody known asks. 403: the role is not enough for the route, which is the same for
-    everybody. 404: it is another user's, whether it exists or not.
+    everybody. 404: the path or the query names another user, whether what it names exists or not.
 
     Args:
         app: what it lets through to.
@@ -71,22 +77,21 @@ class Gate:
             open_paths=self._authentication.open_paths,
             shared_paths=self._authentication.shared_paths,
         )
-        if access.reach is Reach.ANYBODY:
-            with acting(NOBODY):
-                await self._app(scope, receive, send)
-            return
-        principal: Principal | None = None
-        try:
-            principal = await self._principal(HTTPConnection(scope))
-            receive = await self._admit(principal, access, scope, receive)
-        except NotAuthenticatedError as error:
-            if access.reach is not Reach.OWN_ADMISSION:
-                challenge = {"WWW-Authenticate": error.challenge}
-                await Refusal(401, str(error), challenge)(scope, receive, send)
+        principal: Principal | None = NOBODY
+        if access.reach is not Reach.ANYBODY:
+            try:
+                principal = await self._principal(HTTPConnection(scope))
+                await self._admit(principal, access, scope)
+            except NotAuthenticatedError as error:
+                if access.reach is not Reach.OWN_ADMISSION:
+                    challenge = {"WWW-Authenticate": error.challenge}
+                    await Refusal(401, str(error), challenge)(scope, receive, send)
+                    return
+                principal = None
+            except HTTPException as refusal:
+                await Refusal(refusal.status_code, refusal.detail)(scope, receive, send)
                 return
-        except HTTPException as refusal:
-            await Refusal(refusal.status_code, refusal.detail)(scope, receive, send)
-            return
+        scope[_ACCESS] = access
         with acting(principal):
             await self._app(scope, receive, send)
 
@@ -107,10 +112,8 @@ class Gate:
                 )
         return principal
 
-    async def _admit(
-        self, principal: Principal, access: Access, scope: Scope, receive: Receive
-    ) -> Receive:
-        """Return how to receive what is left of a request that a principal may make.
+    async def _admit(self, principal: Principal, access: Access, scope: Scope) -> None:
+        """Return where a principal may make a request, as far as its head tells.
 
         Raises:
             HTTPException: they may not.
@@ -120,11 +123,15 @@ class Gate:
             raise HTTPException(403, "users may not call this")
         if role is Role.SERVICE and reach is Reach.OPERATORS:
             raise HTTPException(403, "only operators may call this")
-        is_own, receive = await _is_own(principal, access, scope, receive)
-        if not is_own:
+        named: Iterable[Any] = ()
+        if reach is Reach.OWNER:
+            named = [access.user_id]
+        elif reach is Reach.OWNER_IN_QUERY:
+            query = QueryParams(scope["query_string"])
+            named = [value for name in _USER_FIELDS for value in query.getlist(name)]
+        if not _may_act_for_all(principal, named):
             await self._look_for_nothing(access)
-            raise HTTPException(404, "Session not found")
-        return receive
+            raise HTTPException(404, _NOT_FOUND)
 
     async def _look_for_nothing(self, access: Access) -> None:
         """Take the time that looking for an unknown session takes."""
@@ -134,41 +141,40 @@ class Gate:
                 await self._look_up(key)
 
 
-def route_path(scope: Scope) -> str:
-    """Return the path that the application's routes match: `path` below `root_path`.
+class OwnershipMiddleware:
+    """Refuses a request whose body names another user: 404, whether what it names exists or not.
 
-    ASGI's `path` includes the `root_path` at which an application is mounted; behind a proxy
-    that takes it off, it does not. What only begins with the same letters is not below it.
+    It stands behind `CallerMiddleware`, and behind whatever reads the body.
     """
-    path, root_path = str(scope["path"]), str(scope.get("root_path", ""))
-    below = path.removeprefix(root_path)
-    is_below = path.startswith(root_path) and (not below or below.startswith("/"))
-    return below if is_below else path
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        access: Access | None = scope.get(_ACCESS)
+        principal = current_principal()
+        if (
+            access is not None
+            and access.reach is Reach.OWNER_IN_BODY
+            and principal is not None
+            and scope["type"] == "http"
+        ):
+            fields = fields_of(scope)
+            named = [fields[name] for name in _USER_FIELDS if name in fields]
+            if not _may_act_for_all(principal, named):
+                await Refusal(404, _NOT_FOUND)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
-async def _is_own(
-    principal: Principal, access: Access, scope: Scope, receive: Receive
-) -> tuple[bool, Receive]:
+def _may_act_for_all(principal: Principal, named: Iterable[Any]) -> bool:
     """Return whether a principal may act for each user that a request names.
 
-    Where one is named twice, which of them counts is up to who reads it: both must be own.
+    Where one is named twice, which of them counts is up to who reads it: both must be own. What
+    is no text names nobody: the route refuses it as ADK does.
     """
-    named: Iterable[Any] = ()
-    match access.reach:
-        case Reach.OWNER:
-            named = [access.user_id]
-        case Reach.OWNER_IN_QUERY:
-            query = QueryParams(scope["query_string"])
-            named = [value for name in _USER_FIELDS for value in query.getlist(name)]
-        case Reach.OWNER_IN_BODY if scope["type"] == "http" and principal.role is Role.USER:
-            body, receive = await read_body(receive)
-            fields = parsed(body)
-            named = [fields[name] for name in _USER_FIELDS if name in fields]
-        case _:
-            pass
-    # What is no text names nobody: the route refuses it as ADK does.
-    own = all(principal.may_act_for(one) for one in named if isinstance(one, str))
-    return own, receive
+    return all(principal.may_act_for(one) for one in named if isinstance(one, str))
 
 
 def _is_forgeable(connection: HTTPConnection) -> bool:

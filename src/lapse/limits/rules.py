@@ -1,16 +1,16 @@
-"""How much of a request is taken in, and what of it may not be: the rules, without a server."""
+"""The bounds of a request: how large its head, its body and the JSON in it may be."""
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import accumulate
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from lapse.core.keys import LONGEST_ID, unseen_in
+from lapse.core.request import Body
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -26,18 +26,43 @@ LONGEST_SEGMENT: Final = 255
 """Bytes between two slashes of a path: what a file's name may have, as ADK makes some of them."""
 
 SMALL_BODY: Final = 64 * KIB
-"""Bytes of a body that has no message and no state in it."""
+"""Bytes of a body that has no message and no state in it. A body of at most so many bytes is
+never refused because of other bodies."""
 
 DEEPEST_JSON: Final = 100
 """How deeply objects and lists may be nested."""
 
 MOST_VALUES: Final = 50_000
-"""How many values JSON may have: reading more would keep everybody else waiting."""
+"""How many values JSON may have: to read more would stop the event loop for too long."""
+
+MOST_ESCAPES: Final = 1_000_000
+"""How many backslashes JSON may have: each costs as much to read as twenty other bytes."""
+
+MOST_BEYOND_ASCII: Final = 4 * MIB
+"""How many bytes of JSON may be of characters beyond ASCII, which are stored as escapes. Files are
+base64, and so they are ASCII; no model reads a text of this length."""
+
+LONGEST_VALUE: Final = 32
+"""How many characters a value of JSON may have outside of strings, on the average."""
+
+LONGEST_NUMBER: Final = 8 * KIB
+"""How many more there may be in all. To read an integer takes the square of its digits."""
+
+MOST_ENTRIES: Final = 1_000
+"""How many parts a message may have, and how many events a new session, with all their parts:
+each becomes an object of ADK's, which takes a hundred times as long as to read it."""
+
+MOST_TYPED: Final = 10_000
+"""How many values a message, an artifact or one event may have besides those that mean nothing to
+ADK, such as state and the arguments of a call."""
+
+SHARES: Final = 4
+"""Into how many shares the memory for large bodies is cut; one caller has at most one of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much of a request is taken in.
+    """The bounds that settings choose.
 
     Attributes:
         body: bytes of a message's body; files that go with it are inside, in base64.
@@ -61,8 +86,13 @@ class Bounds:
 
     @property
     def bodies(self) -> int:
-        """Return how many bytes of all bodies together are in memory while they arrive."""
+        """Return how many bytes the large bodies of all requests may have together."""
         return 16 * self.body
+
+    @property
+    def share(self) -> int:
+        """Return how many bytes the large bodies of one caller may have together."""
+        return self.bodies // SHARES
 
     def largest(self, method: str, path: str) -> int:
         """Return how many bytes the body of a request may have."""
@@ -78,7 +108,14 @@ _SESSIONS: Final = r"^(?:/apps/[^/]*)?/users/[^/]*/sessions"
 _SMALL: Final = re.compile(rf"{_SESSIONS}/[^/]*/lifecycle(/|$)|^/lapse/")
 _STATE: Final = re.compile(rf"{_SESSIONS}(/[^/]*)?/?$")
 _ARTIFACTS: Final = re.compile(rf"{_SESSIONS}/[^/]*/artifacts/?$")
+_NEW: Final = re.compile(rf"{_SESSIONS}/?$")
+_RUN_OF_SESSION: Final = re.compile(rf"{_SESSIONS}/[^/]*/run/?$")
 _RUNS: Final = {"/run", "/run_sse"}
+
+_ADK_OR_LAPSE: Final = re.compile(r"^/(?:apps|users|api|dev|agent-identity)/|^/run(?:_sse)?$")
+_FORMS: Final = re.compile(r"^/dev/apps/[^/]*/builder/save$")
+"""The only route of ADK's that takes `multipart/form-data`. Lapse's own forms are below `/lapse/`,
+where nothing takes JSON."""
 
 
 class Fault(NamedTuple):
@@ -94,14 +131,22 @@ def fault_of_head(path: bytes, query: bytes, headers: list[tuple[bytes, bytes]])
     Args:
         path: as it came, percent-encoded.
         query: as it came.
-        headers: as they came.
+        headers: as they came, their names in small letters.
     """
     if len(path) + len(query) > LARGEST_TARGET:
         return Fault(414, f"path: must be at most {LARGEST_TARGET} bytes with its query")
     if len(headers) > MOST_HEADERS:
         return Fault(431, f"headers: must be at most {MOST_HEADERS}, not {len(headers)}")
-    if sum(len(name) + len(value) for name, value in headers) > LARGEST_HEAD:
+    size = types = 0
+    for name, value in headers:
+        size += len(name) + len(value)
+        if name == b"content-type":
+            types += 1
+    if size > LARGEST_HEAD:
         return Fault(431, f"headers: must be at most {LARGEST_HEAD} bytes together")
+    if types > 1:
+        # One layer would go by the first, and another by the last.
+        return Fault(400, "headers: Content-Type must be given once")
     return _fault_of_path(path)
 
 
@@ -131,27 +176,16 @@ def _segments(path: str) -> list[str]:
     return re.split(r"[/\\]", path)
 
 
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_BRACKETS: Final = b"[]{}"
-_ALL_BUT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _BRACKETS)
-_STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+def is_document(path: str, content_type: str) -> bool:
+    """Return whether a body is measured and parsed as JSON.
 
-
-def _fault_of_shape(body: bytes) -> Fault | None:
-    """Return what is wrong with JSON that would take long to read, without reading it."""
-    many = Fault(413, f"body: must have at most {MOST_VALUES} values")
-    # Text in a string may have any number of quotes, each behind a backslash.
-    if body.count(b'"') - body.count(b'\\"') > 4 * MOST_VALUES:
-        return many
-    if sum(map(body.count, (b"[", b"{", b","))) <= DEEPEST_JSON:
-        return None
-    bare = _STRINGS.sub(b"", body)
-    if sum(map(bare.count, (b"[", b"{", b","))) > MOST_VALUES:
-        return many
-    steps = map(_STEPS.__getitem__, bare.translate(None, _ALL_BUT_BRACKETS))
-    if max(accumulate(steps), default=0) > DEEPEST_JSON:
-        return Fault(400, f"body: must not be nested more than {DEEPEST_JSON} deep")
-    return None
+    On ADK's routes and Lapse's it is, whatever its type says, for a route may go by something
+    else. On an application's own routes it is if its type says so.
+    """
+    if _ADK_OR_LAPSE.match(path):
+        return not _FORMS.match(path)
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 _SPELLINGS: Final = {
@@ -159,21 +193,40 @@ _SPELLINGS: Final = {
     "user_id": "userId",
     "session_id": "sessionId",
     "state_delta": "stateDelta",
+    "new_message": "newMessage",
+    "custom_metadata": "customMetadata",
 }
 
 
-def fault_of_json(path: str, body: bytes, bounds: Bounds) -> Fault | None:
-    """Return what is wrong with a body of JSON; None where nothing is, or ADK will say it."""
-    if fault := _fault_of_shape(body):
-        return fault
+def fault_of_document(path: str, body: Body, bounds: Bounds) -> Fault | None:
+    """Return what is wrong with a document for its route; None where nothing is, or ADK says it.
+
+    Args:
+        path: the path that the routes match.
+        body: a document, which was parsed.
+        bounds: what the settings allow.
+    """
+    fields = body.fields
     if path in _RUNS:
         return _fault_of_run(body, bounds)
-    return _fault_of_artifact(body) if _ARTIFACTS.match(path) else None
+    if _RUN_OF_SESSION.match(path):
+        message = _either(fields, "newMessage", "new_message")
+        return _fault_of_entry("newMessage", message, body.values)
+    if _NEW.match(path):
+        return _fault_of_events(fields.get("events"), body.values)
+    if _ARTIFACTS.match(path):
+        return _fault_of_name(fields.get("filename")) or _fault_of_entry(
+            "artifact", fields.get("artifact"), body.values
+        )
+    return None
 
 
-def _fault_of_artifact(body: bytes) -> Fault | None:
+def _either(fields: Mapping[str, Any], *names: str) -> Any:
+    return next((fields[name] for name in names if name in fields), None)
+
+
+def _fault_of_name(name: object) -> Fault | None:
     """Return what is wrong with an artifact's name: ADK makes a file of it."""
-    name = dict(_pairs(body)).get("filename")
     if not isinstance(name, str):
         return None
     if unseen := unseen_in(name):
@@ -183,24 +236,27 @@ def _fault_of_artifact(body: bytes) -> Fault | None:
     return None
 
 
-def _fault_of_run(body: bytes, bounds: Bounds) -> Fault | None:
+def _fault_of_run(body: Body, bounds: Bounds) -> Fault | None:
     """Return what is wrong with the body of a run.
 
     Each field may have one name only: where two layers read different ones, the first may
     check one user's session and the second run another's.
     """
     given: dict[str, Any] = {}
-    for name, value in _pairs(body):
+    for name, value in body.fields.items():
         field = _SPELLINGS.get(name, name)
-        if field in given and field in _SPELLINGS.values():
+        if field in given or (name in body.repeated and field in _SPELLINGS.values()):
             return Fault(400, f"{field}: must be given once")
         given[field] = value
-    if len(body) > bounds.state and _size(given.get("stateDelta")) > bounds.state:
-        return Fault(413, f"stateDelta: must be at most {bounds.state} bytes")
-    return _fault_of_ids(given)
+    for field, most in (("stateDelta", bounds.state), ("customMetadata", SMALL_BODY)):
+        if len(body.raw) > most and size_of(given.get(field)) > most:
+            return Fault(413, f"{field}: must be at most {most} bytes")
+    return _fault_of_ids(given) or _fault_of_entry(
+        "newMessage", given.get("newMessage"), body.values
+    )
 
 
-def _fault_of_ids(given: dict[str, Any]) -> Fault | None:
+def _fault_of_ids(given: Mapping[str, Any]) -> Fault | None:
     for field in ("appName", "userId", "sessionId"):
         value = given.get(field)
         if not isinstance(value, str):
@@ -212,23 +268,64 @@ def _fault_of_ids(given: dict[str, Any]) -> Fault | None:
     return None
 
 
-def _pairs(body: bytes) -> _Pairs:
-    """Return an object as it was written; empty for what is none."""
-    try:
-        pairs = json.loads(body, object_pairs_hook=_Pairs)
-    except (ValueError, RecursionError):
-        return _Pairs()
-    return pairs if isinstance(pairs, _Pairs) else _Pairs()
+def _fault_of_entry(field: str, entry: object, values: int) -> Fault | None:
+    """Return what is wrong with a message, an artifact or an event; `values`: of the whole body."""
+    content = entry.get("content", entry) if isinstance(entry, dict) else entry
+    if _parts_of(content) > MOST_ENTRIES:
+        return Fault(413, f"{field}: must have at most {MOST_ENTRIES} parts")
+    if values > MOST_TYPED and _typed_in(entry) > MOST_TYPED:
+        return Fault(413, f"{field}: must have at most {MOST_TYPED} values that mean something")
+    return None
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it was written, names that come twice included."""
+def _fault_of_events(events: object, values: int) -> Fault | None:
+    if not isinstance(events, list):
+        return None
+    if len(events) > MOST_ENTRIES:
+        return Fault(413, f"events: must be at most {MOST_ENTRIES}")
+    contents: Iterable[object] = (one.get("content") for one in events if isinstance(one, dict))
+    if sum(map(_parts_of, contents)) > MOST_ENTRIES:
+        return Fault(413, f"events: must have at most {MOST_ENTRIES} parts together")
+    if values <= MOST_TYPED:
+        return None
+    faults = (_fault_of_entry("events", event, values) for event in events)
+    return next(filter(None, faults), None)
 
 
-def _size(value: Any) -> int:
+def _parts_of(content: object) -> int:
+    parts = content.get("parts") if isinstance(content, dict) else None
+    return len(parts) if isinstance(parts, list) else 0
+
+
+FREE: Final = frozenset(
+    {
+        *("args", "response", "output", "payload"),
+        *("stateDelta", "state_delta", "customMetadata", "custom_metadata"),
+        *("partMetadata", "part_metadata"),
+    }
+)
+"""The names of fields, anywhere in ADK's messages and events, in which any JSON will do."""
+
+
+def _typed_in(entry: object) -> int:
+    """Return how many values ADK's models have a type for; FREE fields count as one value."""
+    waiting: list[object] = [entry]
+    count = 1
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            count += len(value)
+            waiting.extend(inner for name, inner in value.items() if name not in FREE)
+        elif isinstance(value, list):
+            count += len(value)
+            waiting.extend(value)
+    return count
+
+
+def size_of(value: object) -> int:
     """Return about how many characters a value has as JSON."""
-    if isinstance(value, _Pairs):
-        return sum(len(name) + 4 + _size(inner) for name, inner in value)
+    if isinstance(value, dict):
+        return sum(len(name) + 4 + size_of(inner) for name, inner in value.items())
     if isinstance(value, list):
-        return sum(2 + _size(inner) for inner in value)
+        return sum(2 + size_of(inner) for inner in value)
     return len(value) + 2 if isinstance(value, str) else 4

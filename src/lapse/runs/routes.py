@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 
@@ -11,10 +12,13 @@ from fastapi.responses import JSONResponse
 from lapse.adk.run_sse import Opener
 from lapse.adk.service import LapseSessionService
 from lapse.core.keys import SessionKey, check_key
+from lapse.core.request import Body, body_of
+from lapse.limits.body import hold_body
+from lapse.limits.routes import DocumentRoute
 from lapse.runs.beginning import RUN_HEADER, unless_disconnected, validated
 from lapse.runs.bodies import IfBusy, RunBody, RunBodyOut, RunStarted
 from lapse.runs.cursor import Cursor
-from lapse.runs.run import Run
+from lapse.runs.run import Asked, Run
 from lapse.runs.runs import Runs
 from lapse.runs.sse import EventStream
 from lapse.runs.store import RunRecord, RunStatus
@@ -45,10 +49,14 @@ def _key(app_name: str, user_id: str, session_id: str) -> SessionKey:
 Key = Annotated[SessionKey, Depends(_key)]
 
 
-def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIRouter:
+def run_routes(  # noqa: C901 - one function for each route
+    service: LapseSessionService, runs: Runs, opener: Opener
+) -> APIRouter:
     """Return a router with the routes of runs."""
     router = APIRouter(
-        prefix="/apps/{app_name}/users/{user_id}/sessions/{session_id}/run", tags=["runs"]
+        prefix="/apps/{app_name}/users/{user_id}/sessions/{session_id}/run",
+        tags=["runs"],
+        route_class=DocumentRoute,
     )
 
     @router.post("", response_model=RunStarted, responses=_SSE_RESPONSE)
@@ -56,11 +64,12 @@ def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIR
         key: Key, body: RunBody, request: Request, accept: Annotated[str, Header()] = ""
     ) -> Any:
         """Post a message and start a run; `Accept: text/event-stream` asks for its stream."""
-        asked = _asked(key, body)
+        asked = await _asked(key, body, body_of(request.scope))
 
         async def begin() -> Run:
             await service.ensure_legacy_session(key)
-            return await runs.begin(key, lambda: opener(asked), queue=body.if_busy is IfBusy.QUEUE)
+            run = Asked(key, lambda: opener(asked), lambda: hold_body(request.scope))
+            return await runs.begin(run, queue=body.if_busy is IfBusy.QUEUE)
 
         started = await unless_disconnected(request, begin)
         if started is None:
@@ -71,7 +80,14 @@ def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIR
         await started.begun.wait()
         return _started(started)
 
-    @router.get("", responses=_SSE_RESPONSE, response_class=Response)
+    async def reader(key: Key) -> AsyncIterator[None]:
+        """Count the reader until the response has ended."""
+        with runs.plain.reader(key):
+            yield
+
+    reading = [Depends(reader)]
+
+    @router.get("", responses=_SSE_RESPONSE, response_class=Response, dependencies=reading)
     async def stream(
         key: Key,
         run_id: Annotated[str | None, Query(alias="runId")] = None,
@@ -101,8 +117,8 @@ def run_routes(service: LapseSessionService, runs: Runs, opener: Opener) -> APIR
     return router
 
 
-def _asked(key: SessionKey, body: RunBody) -> RunAgentRequest:
-    """Return the body of the `/run_sse` that this request stands for."""
+async def _asked(key: SessionKey, body: RunBody, read: Body | None) -> RunAgentRequest:
+    """Return the body of the `/run_sse` that this request stands for; `read` is its own body."""
     asked: dict[str, Any] = {
         "appName": key.app_name,
         "userId": key.user_id,
@@ -112,7 +128,7 @@ def _asked(key: SessionKey, body: RunBody) -> RunAgentRequest:
     }
     if body.state_delta:
         asked["stateDelta"] = body.state_delta
-    return validated(asked)
+    return await validated(asked, read)
 
 
 def _started(run: Run) -> Response:

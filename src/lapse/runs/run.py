@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from lapse.core.errors import ShuttingDownError
+from lapse.core.keys import SessionKey
 from lapse.runs.cursor import cursor_after, cursor_within
 from lapse.runs.frames import Frame, is_error, is_split, read_frame
 from lapse.runs.store import RunRecord, RunStatus, RunStore
@@ -17,6 +19,22 @@ if TYPE_CHECKING:
     from lapse.adk.events import Event
 
 Chunks = AsyncIterator[str | bytes | memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `Runs.begin` needs to begin a run.
+
+    Attributes:
+        key: the session of the run.
+        open_chunks: checks the request and returns the chunks that `/run_sse` would send; the agent
+            does not start before they are iterated.
+        hold: is called when the run is accepted; what it returns is called when the run has ended.
+    """
+
+    key: SessionKey
+    open_chunks: Callable[[], Awaitable[Chunks]]
+    hold: Callable[[], Callable[[], None]] = lambda: lambda: None
 
 
 class Run:
@@ -52,6 +70,21 @@ class Run:
         self._unsent: dict[str, bool] = {}
         self._anchor = record.run_id
         self._since_anchor = 0
+        self._at_end: list[Callable[[], None]] = []
+        self._has_ended = False
+
+    def at_end(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the run has ended; at once if it has ended already."""
+        if self._has_ended:
+            callback()
+        else:
+            self._at_end.append(callback)
+
+    def ended(self) -> None:
+        """Call the callbacks of `at_end`."""
+        self._has_ended = True
+        while self._at_end:
+            self._at_end.pop()()
 
     def end_early(self, status: RunStatus, reason: str | None = None) -> None:
         """Ask the run to end with a status and a reason; the first call wins."""

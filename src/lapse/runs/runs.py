@@ -7,9 +7,10 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -24,16 +25,16 @@ from lapse.core.errors import (
     RunInFlightError,
     ShuttingDownError,
     StoreUnavailableError,
-    TooManyRunsError,
 )
 from lapse.core.keys import SHOWN_ID, SessionKey
 from lapse.runs.cursor import Cursor
 from lapse.runs.follow import RemoteStreams
 from lapse.runs.frames import ending, error_of
 from lapse.runs.metrics import RunMetrics
+from lapse.runs.plain import PlainRuns
 from lapse.runs.replay import frames_after, stored_after
 from lapse.runs.rules import RunLimits
-from lapse.runs.run import Chunks, Run
+from lapse.runs.run import Asked, Chunks, Run
 from lapse.runs.store import HEARTBEAT, RunRecord, RunStatus, RunStore
 from lapse.runs.stream import LaggedError
 from lapse.telemetry.logs import shortening
@@ -62,6 +63,9 @@ class Runs:
         service: the service of the runs' sessions.
         limits: the limits of runs.
         metrics: the metrics of runs.
+
+    Attributes:
+        plain: counts the runs that are not detached, and the readers.
     """
 
     def __init__(
@@ -74,7 +78,8 @@ class Runs:
         self._live: dict[str, Run] = {}
         self._owners: dict[str, asyncio.Task[None]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
-        self._starting: set[asyncio.Task[Run]] = set()
+        self._starting: dict[asyncio.Task[Run], SessionKey] = {}
+        self.plain = PlainRuns(limits, metrics, self._keys_here)
         self._remote_streams = RemoteStreams(self._store)
         self._queue_locks: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
         self._queued: Counter[SessionKey] = Counter()
@@ -114,15 +119,11 @@ class Runs:
 
     # Requests.
 
-    async def begin(
-        self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]], *, queue: bool = False
-    ) -> Run:
+    async def begin(self, asked: Asked, *, queue: bool = False) -> Run:
         """Begin a run. Once it has begun it goes on even if the caller is cancelled.
 
-        `open_chunks` checks the request and returns the chunks that `/run_sse` would send; the
-        agent does not start before they are iterated. With `queue` this waits, at most as long as
-        a run may take, while another run is in flight in the session; a caller that is cancelled
-        meanwhile leaves the queue.
+        With `queue` this waits, at most as long as a run may take, while another run is in flight
+        in the session; a caller that is cancelled meanwhile leaves the queue.
 
         Raises:
             RunInFlightError: another run is in flight, and `queue` is false, the queue is full or
@@ -131,10 +132,11 @@ class Runs:
             ShuttingDownError: this process shuts down.
             NoSuchSessionError: the session is another user's.
         """
+        key = asked.key
         if is_foreign(key.user_id):
             raise NoSuchSessionError(f"session {key.short}… does not exist")
         if not queue:
-            return await self._begin(key, open_chunks)
+            return await self._begin(asked)
         if self._queued[key] >= self.limits.queue:
             raise await self._in_flight(key)
         lock = self._queue_locks.setdefault(key, asyncio.Lock())
@@ -146,7 +148,7 @@ class Runs:
             except TimeoutError:
                 raise await self._in_flight(key) from None
             try:
-                return await self._begin_when_free(key, open_chunks, give_up)
+                return await self._begin_when_free(asked, give_up)
             finally:
                 lock.release()
         finally:
@@ -236,37 +238,39 @@ class Runs:
 
     # Driving runs.
 
-    async def _begin(self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]]) -> Run:
+    async def _begin(self, asked: Asked) -> Run:
         if self._draining or not self._heartbeat.is_running:
             raise ShuttingDownError("this server is shutting down; ask another one")
-        if len(self._live) + len(self._starting) >= self.limits.per_process:
-            raise TooManyRunsError(f"this process has its {self.limits.per_process} runs in flight")
+        self.plain.check_process()
         # Shielded from the caller's cancellation: a run that is recorded has to be driven.
-        starting = asyncio.create_task(self._start_run(key, open_chunks))
-        self._starting.add(starting)
-        starting.add_done_callback(self._starting.discard)
+        starting = asyncio.create_task(self._start_run(asked))
+        self._starting[starting] = asked.key
+        starting.add_done_callback(self._starting.pop)
+        starting.add_done_callback(partial(_release_at_end, asked.hold()))
         return await asyncio.shield(starting)
 
-    async def _start_run(
-        self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]]
-    ) -> Run:
-        with reviving(key):
-            chunks = await open_chunks()
+    def _keys_here(self) -> list[SessionKey]:
+        """Return the session of each detached run of this process."""
+        return [run.record.key for run in self._live.values()] + list(self._starting.values())
+
+    async def _start_run(self, asked: Asked) -> Run:
+        with reviving(asked.key):
+            chunks = await asked.open_chunks()
         record = await self._store.begin_run(
-            key, str(uuid.uuid4()), max_per_user=self.limits.per_user
+            asked.key,
+            str(uuid.uuid4()),
+            max_per_user=self.limits.per_user - self.plain.of(asked.key),
         )
         run = self._live[record.run_id] = Run(record, self._store)
         owner = asyncio.create_task(self._own(run, chunks), name=f"lapse-run-{record.run_id}")
         self._owners[record.run_id] = owner
         return run
 
-    async def _begin_when_free(
-        self, key: SessionKey, open_chunks: Callable[[], Awaitable[Chunks]], give_up: float
-    ) -> Run:
+    async def _begin_when_free(self, asked: Asked, give_up: float) -> Run:
         """Begin as soon as no other run is in flight; after `give_up`, raise RunInFlightError."""
         while True:
             try:
-                return await self._begin(key, open_chunks)
+                return await self._begin(asked)
             except RunInFlightError as error:
                 if time.monotonic() > give_up:
                     raise
@@ -301,6 +305,7 @@ class Runs:
             took = timedelta(seconds=time.monotonic() - began)
             del self._live[record.run_id], self._owners[record.run_id]
             run.error = error
+            run.ended()
             run.begun.set()
             run.stream.end(ending(record.run_id, status, error))
             self.metrics.count_end(record.key.app_name, status, took)
@@ -385,6 +390,13 @@ class Runs:
                 )
             elif alive[run_id]:
                 run.end_early(RunStatus.CANCELLED)
+
+
+def _release_at_end(release: Callable[[], None], starting: asyncio.Task[Run]) -> None:
+    if starting.cancelled() or starting.exception() is not None:
+        release()
+    else:
+        starting.result().at_end(release)
 
 
 def _facts(record: RunRecord) -> dict[str, str]:

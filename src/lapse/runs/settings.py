@@ -28,9 +28,6 @@ class RunSettings(SliceSettings):
     run_queue: int = Field(
         default=_DEFAULTS.queue, ge=0, le=1000, validation_alias="LAPSE_RUN_QUEUE"
     )
-    live_per_user: int = Field(
-        default=_DEFAULTS.live_per_user, ge=1, le=10_000, validation_alias="LAPSE_LIVE_PER_USER"
-    )
 
     @property
     def run_limits(self) -> RunLimits:
@@ -41,5 +38,4 @@ class RunSettings(SliceSettings):
             duration=self.run_duration,
             grace=self.run_grace,
             queue=self.run_queue,
-            live_per_user=self.live_per_user,
         )

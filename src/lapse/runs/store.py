@@ -137,7 +137,9 @@ class RunStore(Part):
             if found["run_id"] is not None:
                 raise RunInFlightError(found["run_id"])
             if found["of_user"] >= max_per_user:
-                raise TooManyRunsError(f"this user has {max_per_user} runs in flight")
+                raise TooManyRunsError(
+                    "this user has the most runs in flight that the limits allow"
+                )
 
     @operation(flushed=False)
     def note_run(self, run_id: str, invocation_id: str, since: datetime) -> Asking[None]:

@@ -12,22 +12,25 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from lapse.adk.agents import ServedApps, served_apps
+from lapse.adk.answers import SessionResponse
 from lapse.adk.artifacts import name_no_files
-from lapse.adk.private import server_of
+from lapse.adk.private import answer_sessions_with, server_of
 from lapse.adk.routes import lifecycle_routes
 from lapse.adk.run_sse import opener_for, opener_of
 from lapse.adk.service import LapseSessionService
-from lapse.auth import Authentication, Gate
+from lapse.auth import Authentication, CallerMiddleware, OwnershipMiddleware
+from lapse.auth.addresses import current_site
+from lapse.auth.principals import Role, current_principal
 from lapse.dashboard.options import OperatorOptions
 from lapse.dashboard.routes import add_operators
-from lapse.limits.middleware import BoundsInFront
+from lapse.limits.body import BodyMiddleware
+from lapse.limits.head import HeadMiddleware
 from lapse.notices.metrics import NoticeMetrics
 from lapse.notices.routes import NoticeStreamMiddleware, notice_routes
 from lapse.notices.watcher import Watcher
 from lapse.overview.metrics import StoreMetrics
 from lapse.quotas.metrics import QuotaMetrics
 from lapse.runs.detached import DetachedRoute
-from lapse.runs.live import LiveInFront
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.routes import run_routes
 from lapse.runs.runs import Runs
@@ -115,6 +118,7 @@ def _register_metrics(parts: Parts) -> None:
 
 def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> None:
     service, sweeper = parts.service, parts.sweeper
+    answer_sessions_with(SessionResponse)
     name_no_files(app.routes)
     app.include_router(lifecycle_routes(service))
     app.include_router(notice_routes(service, parts.watcher))
@@ -136,35 +140,51 @@ def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> N
 def _add_middleware(
     app: FastAPI, settings: Settings, parts: Parts, runs: Runs, served: ServedApps
 ) -> None:
-    # Innermost: behind CORS and ADK's checks of Host and Origin, which answer by themselves.
-    if parts.authentication is not None:
-        app.user_middleware.append(
-            Middleware(Gate, authentication=parts.authentication, look_up=parts.service.lifecycle)
-        )
-    app.user_middleware.append(
+    # These come after CORS and ADK's checks of Host and Origin, which answer by themselves. The
+    # caller is known before the body is read, and the body is read before anything asks it.
+    authentication = parts.authentication
+    inner = [
+        Middleware(BodyMiddleware, bounds=settings.bounds, caller=_caller),
         Middleware(
             ServedAppsMiddleware,
             served=served,
             default_app=parts.default_app,
-            authenticated=parts.authentication is not None,
-        )
-    )
-    app.user_middleware.append(
-        Middleware(
-            RunSessionMiddleware, default_app=parts.default_app, on_run=runs.metrics.count_plain
-        )
-    )
-    if parts.authentication is not None:
-        app.user_middleware.append(Middleware(ActsMiddleware, store=parts.service.store))
-    app.user_middleware.append(Middleware(LiveInFront, per_user=settings.run_limits.live_per_user))
-    app.user_middleware.append(Middleware(AppStateMiddleware, by=settings.app_state_by))
+            authenticated=authentication is not None,
+        ),
+        Middleware(AppStateMiddleware, by=settings.app_state_by),
+        Middleware(RunSessionMiddleware, runs=runs.plain, default_app=parts.default_app),
+    ]
+    if authentication is not None:
+        look_up = parts.service.lifecycle
+        inner = [
+            Middleware(CallerMiddleware, authentication=authentication, look_up=look_up),
+            inner[0],
+            Middleware(OwnershipMiddleware),
+            *inner[1:],
+            Middleware(ActsMiddleware, store=parts.service.store),
+        ]
+    app.user_middleware.extend(inner)
+    # These come before them; the last one is the outermost.
     app.add_middleware(
         ClientAddressMiddleware,
         proxies=settings.proxies,
         counted=parts.service.admission.quotas.by_address,
     )
     app.add_middleware(NoticeStreamMiddleware)
-    app.add_middleware(BoundsInFront, bounds=settings.bounds)
+    app.add_middleware(HeadMiddleware)
+
+
+def _caller() -> str | None:
+    """Return whose large bodies are counted together: a user's, or those of an address.
+
+    None, which means no one's: services and operators act for many users, and a request may come
+    from no address.
+    """
+    principal = current_principal()
+    if principal is None or not principal.name:
+        site = current_site()
+        return None if site is None else f"address {site}"
+    return f"user {principal.name}" if principal.role is Role.USER else None
 
 
 def run_within_lifespan(

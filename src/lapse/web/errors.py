@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -17,6 +19,7 @@ from fastapi.exception_handlers import (
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,7 +32,7 @@ from lapse.adk.errors import (
     UnreadableBodyError,
     without_paths,
 )
-from lapse.adk.private import before_endpoint
+from lapse.adk.private import answer_of, before_endpoint, validator_of
 from lapse.core.errors import (
     InvalidValueError,
     NoSuchRunError,
@@ -45,10 +48,21 @@ from lapse.core.errors import (
     TooManyStreamsError,
     WrongStatusError,
 )
+from lapse.limits.routes import reading
+from lapse.runs.plain import PLAIN_RUN, PlainRun
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
 _NOT_FOUND: Final = "Session not found"
+
+_MOST_FAULTS: Final = 20
+"""How many faults of a body an answer names."""
+
+_LONGEST_PLACE: Final = 20
+"""How many steps lead to a fault in an answer; a step is a name or a number."""
+
+_LONGEST_WORDS: Final = 300
+"""Characters of a fault's text, or of one step to it: names come from the client, too."""
 
 
 def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None) -> None:
@@ -118,8 +132,9 @@ def _tell_bodies_from_faults(routes: Iterable[APIRoute]) -> None:
     are faults when the endpoint raises them, or what is done with the endpoint's answer.
     """
     for route in routes:
+        answer = answer_of(route, partial(reading, validator=validator_of(route)))
         before_endpoint(route, lambda: _has_begun.get([]).append(True))
-        route.app = _with_body_errors(route.app)
+        route.app = _with_body_errors(answer)
 
 
 def _with_body_errors(answer: ASGIApp) -> ASGIApp:
@@ -129,9 +144,18 @@ def _with_body_errors(answer: ASGIApp) -> ASGIApp:
         try:
             await answer(scope, receive, send)
         except MODEL_FAULTS as error:
-            if begun:
+            if not begun:
+                raise UnreadableBodyError("the body could not be validated") from error
+            run: PlainRun | None = scope.get(PLAIN_RUN)
+            if (
+                run is None
+                or run.message_stored
+                or type(error) not in {ValueError, ValidationError}
+            ):
                 raise
-            raise UnreadableBodyError("the body could not be validated") from error
+            # ADK's runner says so what is wrong with the message, before it stores it.
+            reason = str(error) if type(error) is ValueError else "is not what a run takes"
+            raise InvalidValueError("body", reason) from error
         finally:
             _has_begun.reset(token)
 
@@ -163,6 +187,10 @@ async def _refused(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.NOT_FOUND and isinstance(error.__cause__, ValueError):
         # Made by ADK of what a loader says of an agent's name, which may not be Lapse's loader.
         error.detail = without_paths(error.detail)
+    detail: Any = error.detail
+    if isinstance(detail, list) and detail and isinstance(detail[0], dict) and "loc" in detail[0]:
+        # Some of ADK's routes validate by themselves, and tell all that pydantic does.
+        error.detail = _faults(detail)  # type: ignore[assignment]
     try:
         return await http_exception_handler(request, error)
     except UnicodeEncodeError:
@@ -176,14 +204,28 @@ async def _too_fast(_request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": str(error)}, 429, headers={"Retry-After": str(seconds)})
 
 
-async def _not_valid(request: Request, error: Exception) -> Response:
-    """Answer as FastAPI does, without quoting the input where it cannot be quoted."""
+async def _not_valid(_request: Request, error: Exception) -> Response:
+    """Answer as FastAPI does, but with the first faults only, and without the input.
+
+    A body may have as many faults as values, and each would quote what it is about.
+    """
     assert isinstance(error, RequestValidationError)
-    try:
-        return await request_validation_exception_handler(request, error)
-    except (ValueError, RecursionError):
-        told = [{name: fault[name] for name in ("type", "loc", "msg")} for fault in error.errors()]
-        return _AsciiResponse({"detail": told}, 422)
+    return _AsciiResponse({"detail": _faults(error.errors())}, 422)
+
+
+def _faults(told: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": fault["type"],
+            "loc": [_shortened(part) for part in fault["loc"][:_LONGEST_PLACE]],
+            "msg": _shortened(fault["msg"]),
+        }
+        for fault in islice(told, _MOST_FAULTS)
+    ]
+
+
+def _shortened(told: Any) -> Any:
+    return told[:_LONGEST_WORDS] if isinstance(told, str) else told
 
 
 async def _busy(_request: Request, error: Exception) -> Response:

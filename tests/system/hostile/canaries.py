@@ -13,6 +13,7 @@ import time
 import jwt
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
+
 from wire import answer_to, request
 
 PASSWORD = "canary-of-the-password"

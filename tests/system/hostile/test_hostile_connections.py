@@ -9,9 +9,9 @@ import socket
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
-from wire import Wire, answer_to, request
 
 from serving import USER
+from wire import Wire, answer_to, request
 
 SESSIONS = f"/apps/parrot/users/{USER}/sessions"
 GET = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"

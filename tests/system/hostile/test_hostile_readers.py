@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
-from wire import Mute, Wire, asked, frame, request, upgrade
 
 from serving import USER, eventually, serving
+from wire import Mute, Wire, asked, frame, request, upgrade
 
 MIB = 1024 * 1024
 AGENTS = Path(__file__).parents[2] / "support" / "run_agents"
@@ -20,7 +20,7 @@ BOUNDS = {
     "LAPSE_HEARTBEAT_SECONDS": "0.2",
     "LAPSE_STREAMS_PER_USER": "100",
     "LAPSE_STREAMS_PER_SESSION": "100",
-    "LAPSE_LIVE_PER_USER": "100",
+    "LAPSE_RUNS_PER_USER": "100",
 }
 PAGE = request("GET", "/lapse/client.js")
 

@@ -8,10 +8,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.audit.request import one_request
 from lapse.audit.store import AuditLog
-from lapse.auth.gate import route_path
 from lapse.auth.principals import current_deputy
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey, can_exist
+from lapse.core.request import route_path
 from lapse.store.database import Database
 from lapse.web.errors import unavailable_answer
 

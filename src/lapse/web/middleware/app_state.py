@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lapse.adk.private import live_state
 from lapse.auth.app_state import AppStateBy, may_set_app_state, refuse_app_state
-from lapse.auth.body import parsed, read_body
 from lapse.core.errors import InvalidValueError
+from lapse.core.request import fields_of
 
 _POLICY_VIOLATION: Final = 1008
 
@@ -47,9 +47,8 @@ class AppStateMiddleware:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] in _BODIES:
-            body, receive = await read_body(receive)
             try:
-                refuse_app_state(parsed(body))
+                refuse_app_state(fields_of(scope))
             except InvalidValueError as error:
                 await JSONResponse({"detail": str(error)}, 400)(scope, receive, send)
                 return

@@ -11,13 +11,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.adk.agents import OWN_PREFIX, ServedApps
 from lapse.auth.addresses import parse_address
-from lapse.auth.body import parsed, read_body
-from lapse.auth.gate import Refusal, route_path
+from lapse.auth.gate import Refusal
 from lapse.auth.principals import Role, current_principal
+from lapse.core.request import fields_of, route_path
 
 _APP_FIELDS: Final = ("appName", "app_name")
 _SESSION_INPUT_FIELDS: Final = ("sessionInput", "session_input")
-_WITH_BODY: Final = {"POST", "PUT", "PATCH"}
 _RUNS: Final = {"/run", "/run_sse"}
 _LIVE: Final = "/run_live"
 _EVALUATION: Final = re.compile(r"/dev/apps/[^/]*/eval.*")
@@ -57,16 +56,15 @@ class ServedAppsMiddleware:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        named, receive = await self._named(scope, receive)
-        for app_name in named:
+        for app_name in self._named(scope):
             if not await self._is_served(app_name, scope):
                 refusal = Refusal(404, f"App {app_name!r:.60} is not served here")
                 await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    async def _named(self, scope: Scope, receive: Receive) -> tuple[list[str], Receive]:
-        """Return the apps that a request names, and a `receive` that still gives its body."""
+    def _named(self, scope: Scope) -> list[str]:
+        """Return the apps that a request names."""
         named: list[str] = []
         path = route_path(scope)
         match path.split("/"):
@@ -79,12 +77,11 @@ class ServedAppsMiddleware:
                     [value for field in _APP_FIELDS for value in query.getlist(field)]
                 )
         elif path in _RUNS:
-            fields, receive = await _fields(scope, receive)
+            fields = fields_of(scope)
             named += self._or_default([fields[field] for field in _APP_FIELDS if field in fields])
         elif _EVALUATION.fullmatch(path):
-            fields, receive = await _fields(scope, receive)
-            named += _of_session_inputs(fields)
-        return named, receive
+            named += _of_session_inputs(fields_of(scope))
+        return named
 
     def _or_default(self, values: list[Any]) -> Iterable[str]:
         """Return the app for each value of the field; the routes refuse values that are no text."""
@@ -101,14 +98,6 @@ class ServedAppsMiddleware:
             return _is_from_this_machine(scope)
         principal = current_principal()
         return principal is not None and principal.role is Role.OPERATOR
-
-
-async def _fields(scope: Scope, receive: Receive) -> tuple[Mapping[str, Any], Receive]:
-    """Return the fields of a JSON body, and a `receive` that gives the body once more."""
-    if scope["method"] not in _WITH_BODY:
-        return {}, receive
-    body, receive = await read_body(receive)
-    return parsed(body), receive
 
 
 def _of_session_inputs(fields: Mapping[str, Any]) -> Iterable[str]:

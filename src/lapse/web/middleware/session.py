@@ -2,69 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Final
 from urllib.parse import unquote
 
 from starlette.datastructures import QueryParams
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lapse.adk.context import reviving
-from lapse.auth.body import parsed, read_body
+from lapse.adk.context import observing_appends, reviving
+from lapse.core.errors import TooManyRunsError
 from lapse.core.keys import SessionKey
+from lapse.core.request import fields_of, route_path
 from lapse.runs.detached import is_detached
+from lapse.runs.plain import PLAIN_RUN, PlainRuns
 from lapse.telemetry.logs import shortening
 
 _RUNS: Final = {"/run", "/run_sse"}
 _LIVE: Final = "/run_live"
+_TRY_AGAIN_LATER: Final = 1013
 
 
 class RunSessionMiddleware:
-    """Lets runs resurrect their session, and keeps session ids out of the log.
+    """Counts runs, lets them resurrect their session, and keeps session ids out of the log.
 
     ADK's runs read their session before they append the message that would resurrect it, so
-    without this they would answer 404. `on_run` is called with the app and the route of each run
-    that is not detached.
+    without this they would answer 404. A run beyond the limits gets 429, or its WebSocket is not
+    accepted; a detached run is counted where it begins.
+
+    Args:
+        app: the next layer, which comes after the body has been read.
+        runs: counts the runs that are not detached.
+        default_app: the app of runs that name none; None: the routes refuse such runs.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        default_app: str | None = None,
-        on_run: Callable[[str, str], None] = lambda _app_name, _route: None,
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, runs: PlainRuns, default_app: str | None = None) -> None:
         self._app = app
-        self._on_run = on_run
+        self._runs = runs
         self._default_app = default_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, with its session known to the service and the log."""
-        key: SessionKey | None = None
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _RUNS:
-            body, receive = await read_body(receive)
-            key = self._key_of(parsed(body))
-        elif scope["type"] == "websocket" and scope["path"] == _LIVE:
-            # If a parameter comes twice, the last one counts, as for ADK.
-            key = self._key_of(dict(QueryParams(scope["query_string"])))
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        path = route_path(scope)
+        key = self._key_of(scope, path)
         with ExitStack() as stack:
             if key is not None:
                 stack.enter_context(reviving(key))
                 if not is_detached(scope):
-                    self._on_run(key.app_name, scope["path"].removeprefix("/"))
-            session_id = key.session_id if key is not None else _id_in(scope.get("path", ""))
+                    try:
+                        run = stack.enter_context(self._runs.run(key, path.removeprefix("/")))
+                    except TooManyRunsError as error:
+                        await _refuse(error, scope, receive, send)
+                        return
+                    scope[PLAIN_RUN] = run
+                    stack.enter_context(observing_appends(key, run))
+            session_id = key.session_id if key is not None else _id_in(path)
             if session_id:
                 stack.enter_context(shortening(session_id))
             await self._app(scope, receive, send)
 
-    def _key_of(self, fields: dict[str, Any]) -> SessionKey | None:
+    def _key_of(self, scope: Scope, path: str) -> SessionKey | None:
+        """Return the session of a run; None if the request is no run or names no session."""
+        fields: Mapping[str, Any]
+        if scope["type"] == "http" and scope["method"] == "POST" and path in _RUNS:
+            fields = fields_of(scope)
+        elif scope["type"] == "websocket" and path == _LIVE:
+            # If a parameter comes twice, the last one counts, as for ADK.
+            fields = dict(QueryParams(scope["query_string"]))
+        else:
+            return None
         app_name = fields.get("appName") or fields.get("app_name") or self._default_app
         user_id = fields.get("userId") or fields.get("user_id")
         session_id = fields.get("sessionId") or fields.get("session_id")
         if all(isinstance(part, str) for part in (app_name, user_id, session_id)):
             return SessionKey(str(app_name), str(user_id), str(session_id))
         return None
+
+
+async def _refuse(error: TooManyRunsError, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
+        headers = {"Retry-After": "1"}
+        await JSONResponse({"detail": str(error)}, 429, headers)(scope, receive, send)
+    else:
+        await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": str(error)})
 
 
 def _id_in(path: str) -> str:

@@ -1,0 +1,93 @@
+"""ADK's answers with sessions, rendered in pieces: a large one does not stop the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Final
+
+from google.adk.sessions.session import Session
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from lapse.adk.private import public_fields, public_fields_of_session
+from lapse.core.documents import is_large
+
+_TURN: Final = timedelta(milliseconds=5)
+"""How long an answer is rendered in the event loop before a thread goes on with it."""
+
+
+class SessionResponse(Response):
+    """A session, or a list of sessions, to the byte as ADK's server answers with it.
+
+    It is rendered when it is sent.
+    """
+
+    media_type = "application/json"
+
+    def __init__(self, session: Session | list[Session]) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._session = session
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Render and send."""
+        self.body = await self._rendered()
+        self.raw_headers.insert(0, (b"content-length", str(len(self.body)).encode()))
+        await super().__call__(scope, receive, send)
+
+    async def _rendered(self) -> bytes:
+        sessions = self._session if isinstance(self._session, list) else [self._session]
+        pieces = (
+            _pieces_of_all(sessions) if isinstance(self._session, list) else _pieces(sessions[0])
+        )
+        rendered: list[str] = []
+        if not any(is_large(session.state) for session in sessions):
+            turn_ends = time.perf_counter() + _TURN.total_seconds()
+            for piece in pieces:
+                rendered.append(piece)
+                if time.perf_counter() > turn_ends:
+                    break
+            else:
+                return "".join(rendered).encode()
+        return await asyncio.to_thread(lambda: "".join([*rendered, *pieces]).encode())
+
+
+def _pieces_of_all(sessions: list[Session]) -> Iterator[str]:
+    yield "["
+    for number, session in enumerate(sessions):
+        if number:
+            yield ","
+        yield from _pieces(session)
+    yield "]"
+
+
+def _pieces(session: Session) -> Iterator[str]:
+    opening = "{"
+    for name, value in public_fields_of_session(session.model_copy(update={"events": []})).items():
+        yield f"{opening}{_json(name)}:"
+        opening = ","
+        if name == "events":
+            yield from _list("[", (_json(public_fields(event)) for event in session.events), "]")
+        elif name == "state":
+            yield from _list("{", (f"{_json(k)}:{_json(v)}" for k, v in value.items()), "}")
+        else:
+            yield _json(value)
+    yield "}"
+
+
+def _list(opening: str, entries: Iterator[str], closing: str) -> Iterator[str]:
+    """Yield entries, each with what stands before it."""
+    before = opening
+    for entry in entries:
+        yield before + entry
+        before = ","
+    yield closing if before == "," else opening + closing
+
+
+def _json(value: Any) -> str:
+    """Return JSON as Starlette's JSONResponse writes it."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,121 @@
+"""Runs on ADK's own routes, which end with their connection, and the readers of runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from lapse.core.errors import TooManyRunsError
+from lapse.core.keys import SessionKey
+from lapse.runs.metrics import RunMetrics
+from lapse.runs.rules import RunLimits
+
+if TYPE_CHECKING:
+    from lapse.adk.events import Event
+
+PLAIN_RUN: Final = "lapse.plain_run"
+"""Where the scope of a request for a run has its `PlainRun`."""
+
+
+class PlainRun:
+    """A run on one of ADK's own routes. It observes the appends of its own events.
+
+    Attributes:
+        message_stored: whether its message is stored. An error before that is about the request.
+    """
+
+    __slots__ = ("message_stored",)
+
+    def __init__(self) -> None:
+        self.message_stored = False
+
+    async def before_append(self, event: Event) -> None:
+        """Let the event be stored as it is."""
+
+    def after_append(self, event: Event) -> None:  # noqa: ARG002 - the first event is the message
+        """Note that the message is stored."""
+        self.message_stored = True
+
+
+class PlainRuns:
+    """Counts runs on ADK's own routes, and readers of runs, within the limits of runs.
+
+    Detached runs count with the plain ones: all those of this process, of each user those of all
+    processes. Of plain runs in other processes nothing is known.
+
+    Args:
+        limits: how much of running this process does.
+        metrics: where it is counted.
+        detached: returns the sessions of the detached runs in this process, one for each run.
+    """
+
+    def __init__(
+        self,
+        limits: RunLimits,
+        metrics: RunMetrics,
+        detached: Callable[[], Sequence[SessionKey]],
+    ) -> None:
+        self._limits = limits
+        self._metrics = metrics
+        self._detached = detached
+        self._runs: Counter[tuple[str, str]] = Counter()
+        self._readers: Counter[tuple[str, str]] = Counter()
+
+    def of(self, key: SessionKey) -> int:
+        """Return how many plain runs the user of a session has in flight in the session's app."""
+        return self._runs[_user(key)]
+
+    def check_process(self) -> None:
+        """Raise TooManyRunsError where this process has as many runs as there may be."""
+        most = self._limits.per_process
+        if self._runs.total() + len(self._detached()) >= most:
+            raise TooManyRunsError(f"there are {most} runs in this process")
+
+    @contextmanager
+    def run(self, key: SessionKey, route: str) -> Iterator[PlainRun]:
+        """Count a run on one of ADK's own routes for as long as the block lasts.
+
+        Raises:
+            TooManyRunsError: this process, or this user, has as many runs as there may be.
+        """
+        self.check_process()
+        detached = sum(_user(one) == _user(key) for one in self._detached())
+        if self.of(key) + detached >= self._limits.per_user:
+            raise TooManyRunsError("this user has as many runs in flight as there may be")
+        self._metrics.count_plain(key.app_name, route)
+        with _counted(self._runs, key):
+            yield PlainRun()
+
+    @contextmanager
+    def reader(self, key: SessionKey) -> Iterator[None]:
+        """Count a reader of a detached run for as long as the block lasts.
+
+        There may be as many readers as runs: of a user, and in this process.
+
+        Raises:
+            TooManyRunsError: there are as many readers as there may be.
+        """
+        if self._readers[_user(key)] >= self._limits.per_user:
+            raise TooManyRunsError("this user reads as many runs as there may be")
+        if self._readers.total() >= self._limits.per_process:
+            raise TooManyRunsError("this process has as many readers of runs as there may be")
+        with _counted(self._readers, key):
+            yield
+
+
+def _user(key: SessionKey) -> tuple[str, str]:
+    return key.app_name, key.user_id
+
+
+@contextmanager
+def _counted(counter: Counter[tuple[str, str]], key: SessionKey) -> Iterator[None]:
+    user = _user(key)
+    counter[user] += 1
+    try:
+        yield
+    finally:
+        counter[user] -= 1
+        if not counter[user]:
+            del counter[user]
