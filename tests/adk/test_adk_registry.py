@@ -122,3 +122,14 @@ def test_wrong_settings_stop_the_registration(registry, monkeypatch):
     monkeypatch.setenv("SESSION_CLEANUP_TTL_MINUTES", "soon")
     with pytest.raises(SettingsError, match="SESSION_CLEANUP_TTL_MINUTES"):
         registry.create_session_service("lapse:sqlite:///:memory:")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("LAPSE_AUTH", "header"), ("LAPSE_APP_STATE_BY", "agents")]
+)
+def test_what_adks_own_server_cannot_refuse_is_not_registered(registry, monkeypatch, name, value):
+    """Seen to fail with a registration that goes on as if the setting took effect."""
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LAPSE_AUTH_PROXIES", "127.0.0.1")
+    with pytest.raises(InvalidValueError, match=f"{name}: is set, but ADK's own server"):
+        registry.create_session_service("lapse:sqlite:///:memory:")

@@ -9,7 +9,15 @@ from google.adk.events.event_actions import EventActions
 from google.adk.runners import Runner
 from google.genai import types
 
-from adk_builders import APP, USER, created, got, noted, spoken, texts
+from adk_builders import (
+    APP,
+    USER,
+    create_session,
+    get_session,
+    message_event,
+    state_event,
+    texts,
+)
 from lapse import LapseSessionService
 from lapse.auth.principals import Principal, acting
 
@@ -33,16 +41,16 @@ async def test_what_an_agent_writes_beyond_the_size_is_left_out_and_all_else_is_
     service, caplog, used
 ):
     """Seen to fail with an agent's event that is refused, and with one that keeps its keys."""
-    session = await created(service, state={"user:name": "Ann"})
+    session = await create_session(service, state={"user:name": "Ann"})
     if used:
-        await service.append_event(session, spoken())
+        await service.append_event(session, message_event())
     delta = {"user:diary": LONG, "user:mood": "fine", "app:tone": "dry", "own": 1, "temp:t": 1}
-    event = spoken("the answer", author="parrot", delta=delta)
+    event = message_event("the answer", author="parrot", delta=delta)
     assert await service.append_event(session, event) is event
     kept = {"app:tone": "dry", "own": 1}
     assert event.actions.state_delta == kept
     assert session.state == kept | {"user:name": "Ann", "temp:t": 1}
-    found = await got(service, session.id)
+    found = await get_session(service, session.id)
     assert found.state == kept | {"user:name": "Ann"}
     assert texts(found)[-1] == "the answer"
     assert found.events[-1].actions.state_delta == kept
@@ -55,33 +63,33 @@ async def test_what_an_agent_writes_beyond_the_size_is_left_out_and_all_else_is_
 
 
 async def test_an_agent_may_fill_both_and_the_user_still_has_the_answer(service, caplog):
-    session = await created(service)
+    session = await create_session(service)
     delta = {"user:diary": LONG, "app:lessons": LONG}
-    await service.append_event(session, spoken("the answer", author="parrot", delta=delta))
-    found = await got(service, session.id)
+    await service.append_event(session, message_event("the answer", author="parrot", delta=delta))
+    found = await get_session(service, session.id)
     assert (texts(found), found.state) == (["the answer"], {})
     (line,) = warnings(caplog)
     assert line.keys == "user:diary, app:lessons"
 
 
-@pytest.mark.parametrize("make", [spoken, noted], ids=["message", "state only"])
+@pytest.mark.parametrize("make", [message_event, state_event], ids=["message", "state only"])
 async def test_what_a_client_asks_for_beyond_the_size_is_refused_whole(service, caplog, make):
     """Seen to fail with the keys of a user's event left out, too."""
-    session = await created(service)
+    session = await create_session(service)
     before = session.model_copy(deep=True)
     with pytest.raises(ValueError, match=SETTING) as refused:
         await service.append_event(session, make(delta={"own": 1, "user:diary": LONG}))
     assert "user: keys" in str(refused.value)
     assert session == before
-    assert (await got(service, session.id)).model_dump() == before.model_dump()
+    assert (await get_session(service, session.id)).model_dump() == before.model_dump()
     assert warnings(caplog) == []
     await service.append_event(session, make(delta={"own": 1, "user:diary": "short"}))
-    assert (await got(service, session.id)).state == {"own": 1, "user:diary": "short"}
+    assert (await get_session(service, session.id)).state == {"own": 1, "user:diary": "short"}
 
 
 async def test_a_creation_beyond_the_size_is_refused(service):
     with pytest.raises(ValueError, match=SETTING) as refused:
-        await created(service, state={"own": 1, "app:lessons": LONG})
+        await create_session(service, state={"own": 1, "app:lessons": LONG})
     assert str(refused.value).startswith("state: its app: keys")
     assert (await service.list_sessions(app_name=APP, user_id=USER)).sessions == []
 
@@ -106,7 +114,7 @@ async def test_a_run_for_a_user_writes_app_state_and_answers_where_it_is_full(se
     Seen to fail with app state refused at the service, by who asks.
     """
     runner = Runner(app_name=APP, agent=Scribe(name="scribe"), session_service=service)
-    session = await created(service)
+    session = await create_session(service)
     message = types.Content(role="user", parts=[types.Part(text="hello")])
     with acting(Principal(USER)):
         told = [
@@ -116,6 +124,6 @@ async def test_a_run_for_a_user_writes_app_state_and_answers_where_it_is_full(se
             )
         ]
     assert told == ["one", "two"]
-    found = await got(service, session.id)
+    found = await get_session(service, session.id)
     assert texts(found) == ["hello", "one", "two"]
     assert found.state == {"app:lesson": "short"}

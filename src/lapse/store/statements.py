@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 from lapse.store.operation import Dialect
 
@@ -75,8 +75,8 @@ def read_types(dialect: Dialect) -> Mapping[str, str]:
     return found
 
 
-def read_statements(dialect: Dialect) -> Mapping[str, str]:
-    """Return a dialect's statements by name.
+def read_statements(dialect: Dialect, **replaced: str) -> Mapping[str, str]:
+    """Return a dialect's statements by name, some of them replaced.
 
     `{name}` in a statement is replaced by the statement of that name, in parentheses, which may
     have such parts, too.
@@ -87,11 +87,27 @@ def read_statements(dialect: Dialect) -> Mapping[str, str]:
         for name, body in zip(parts[::2], parts[1::2], strict=True):
             assert name not in found, f"two statements are named {name}"
             found[name] = body.strip().removesuffix(";")
+    found |= replaced
 
     def whole(statement: str) -> str:
         return _PART.sub(lambda part: f"({whole(_COMMENT.sub('', found[part[1]]))})", statement)
 
     return {name: whole(statement) for name, statement in found.items()}
+
+
+def without_room(dialect: Dialect) -> Mapping[str, str]:
+    """Return the statements that ask whether shared state has room, without that question.
+
+    They are for calls that change no app or user state, as most do.
+    """
+    asking = read_statements(dialect)
+    plain = read_statements(dialect, has_room="true")
+    return {name: text for name, text in plain.items() if text != asking[name]}
+
+
+def changes_shared_state(params: Mapping[str, Any]) -> bool:
+    """Return whether the parameters of a call change app or user state."""
+    return params.get("app_delta") is not None or params.get("user_delta") is not None
 
 
 def read_migrations(dialect: Dialect) -> Mapping[int, str]:

@@ -17,7 +17,13 @@ from lapse.core.lifecycle import SHORTEST_RESTORE, Rules
 from lapse.store.operation import NO_SESSION, Answer, Ask, Asking, Dialect, Native
 from lapse.store.postgres.connections import Connections, Taken
 from lapse.store.postgres.values import Found, to_naive
-from lapse.store.statements import Positional, read_statements, read_types
+from lapse.store.statements import (
+    Positional,
+    changes_shared_state,
+    read_statements,
+    read_types,
+    without_room,
+)
 
 T = TypeVar("T")
 
@@ -31,6 +37,9 @@ _SHARED: Final = frozenset({"app_states", "user_states"})
 STATEMENTS: Final = {
     name: Positional.of(statement, _TYPES)
     for name, statement in read_statements(Dialect.POSTGRES).items()
+}
+_WITHOUT_ROOM: Final = {
+    name: Positional.of(text, _TYPES) for name, text in without_room(Dialect.POSTGRES).items()
 }
 
 
@@ -105,6 +114,8 @@ class Call:
             statement = STATEMENTS[name]
         except KeyError:
             raise NotWithThisStoreError(name) from None
+        if not changes_shared_state(params):
+            statement = _WITHOUT_ROOM.get(name, statement)
         answer = Answer()
         if not statement.sql:
             return answer

@@ -15,7 +15,11 @@ from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import SHORTEST_RESTORE, Rules
 from lapse.store.operation import NO_SESSION, Answer, Ask, Asking, Dialect, Native, Row
 from lapse.store.sqlite.values import PLAIN, Found, encoded, from_micros
-from lapse.store.statements import read_statements
+from lapse.store.statements import (
+    changes_shared_state,
+    read_statements,
+    without_room,
+)
 
 T = TypeVar("T")
 
@@ -35,6 +39,15 @@ def _split(script: str) -> tuple[str, ...]:
 _STATEMENTS: Final = {
     name: _split(script) for name, script in read_statements(Dialect.SQLITE).items()
 }
+_WITHOUT_ROOM: Final = {
+    name: _split(script) for name, script in without_room(Dialect.SQLITE).items()
+}
+
+
+def _script(name: str, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the statements of a name; KeyError if there is no such name."""
+    plain = _WITHOUT_ROOM.get(name)
+    return _STATEMENTS[name] if plain is None or changes_shared_state(params) else plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +106,7 @@ class Transaction:
     ) -> Answer:
         """Run each statement of a name, in order; return the rows of all."""
         try:
-            script = _STATEMENTS[name]
+            script = _script(name, params)
         except KeyError:
             raise NotWithThisStoreError(name) from None
         if not script:
@@ -122,7 +135,7 @@ class Transaction:
 
     def run(self, name: str, **params: Any) -> sqlite3.Cursor:
         """Run a statement on the session, for functions of the dialect; convert no values."""
-        (statement,) = _STATEMENTS[name]
+        (statement,) = _script(name, params)
         return self.connection.execute(statement, self._shared(self.key) | params)
 
     def first(self, name: str, **params: Any) -> sqlite3.Row | None:
