@@ -145,7 +145,11 @@ def _with_body_errors(answer: ASGIApp) -> ASGIApp:
             if not begun:
                 raise UnreadableBodyError("the body could not be validated") from error
             run: PlainRun | None = scope.get(PLAIN_RUN)
-            if run is None or run.message_stored or type(error) not in {ValueError, ValidationError}:
+            if (
+                run is None
+                or run.message_stored
+                or type(error) not in {ValueError, ValidationError}
+            ):
                 raise
             # ADK's runner says so what is wrong with the message, before it stores it.
             reason = str(error) if type(error) is ValueError else "is not what a run takes"
