@@ -300,8 +300,7 @@ def _parts_of(content: object) -> int:
 FREE: Final = frozenset(
     {
         *("args", "response", "output", "payload"),
-        *("stateDelta", "state_delta", "customMetadata", "custom_metadata"),
-        *("partMetadata", "part_metadata"),
+        *("stateDelta", "state_delta", "partMetadata", "part_metadata"),
     }
 )
 """The names of fields, anywhere in ADK's messages and events, in which any JSON will do."""
