@@ -119,8 +119,9 @@ def test_an_act_in_a_users_name_is_recorded_once_and_the_users_own_is_not(server
     """Seen to fail: appends that are not recorded, and a record for each event of a run."""
     asked, (action, detail) = ACTS[name]
     own, others = server.create(), server.create()
-    method, path, body = asked(own)
-    server.ask(method, path, "user ann", json=body)
+    if name != "a state delta of all users":  # which users may not make
+        method, path, body = asked(own)
+        server.ask(method, path, "user ann", json=body)
     assert server.acts_on(own) == []
     method, path, body = asked(others)
     server.ask(method, path, who, json=body)

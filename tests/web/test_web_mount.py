@@ -257,7 +257,7 @@ async def test_an_applications_own_answer_to_a_fault_stays(service):
         fault = "at home"
         raise RuntimeError(fault)
 
-    mount(application, service)
+    mount(application, service, apps=[APP])
     transport = httpx.ASGITransport(app=application, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         assert (await client.get("/faulty")).json() == {"own": True}
