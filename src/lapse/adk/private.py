@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from google.adk.runners import Runner
     from google.adk.sessions.base_session_service import BaseSessionService
     from google.adk.sessions.session import Session
+
+Endpoint = Callable[..., Coroutine[Any, Any, Any]]
+"""A route's endpoint, if it is a coroutine function."""
 
 # Sessions.
 
@@ -273,19 +276,14 @@ def agent_loader(folder: Path, *, web: bool) -> BaseAgentLoader:
 # FastAPI's routes.
 
 
-def after_endpoint(route: APIRoute, change: Callable[[Any, Mapping[str, Any]], Any]) -> None:
-    """Send what `change` makes of the result of a route's endpoint, a coroutine function.
+def around_endpoint(route: APIRoute, wrap: Callable[[Endpoint], Endpoint]) -> None:
+    """Replace a route's endpoint, a coroutine function, by what `wrap` makes of it.
 
-    `change` gets the result and the arguments of the endpoint, by name.
+    FastAPI calls an endpoint with its parameters and its body, validated, by their names.
     """
     call = route.dependant.call
     assert call is not None, "a route has an endpoint"
-
-    @wraps(call)
-    async def changed(**arguments: Any) -> Any:
-        return change(await call(**arguments), arguments)
-
-    route.dependant.call = changed
+    route.dependant.call = wraps(call)(wrap(call))
 
 
 def before_endpoint(route: APIRoute, callback: Callable[[], None]) -> None:

@@ -26,6 +26,7 @@ from lapse.adk.private import add_to_session, apply_temporary_state, without_tem
 from lapse.adk.shared_state import append_within
 from lapse.adk.transitions import AppendLocks, Transitions
 from lapse.adk.translation import mark, new_event, seen, session_of, storable_state, window_of
+from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth.principals import Role, acting, current_actor, current_deputy, is_foreign
 from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
@@ -43,7 +44,7 @@ from lapse.core.minutes import DEFAULT_TTL, ttl_from_minutes
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
 from lapse.store.database import Database
-from lapse.store.records import Appended, NewEvent, Result
+from lapse.store.records import Appended, NewEvent, Result, SessionRecord
 from lapse.store.sessions import Sessions
 from lapse.sweep.maintenance import Maintenance
 from lapse.sweep.rules import BrakeOptions
@@ -99,6 +100,8 @@ class LapseSessionService(BaseSessionService):
             store, self.feed, Targets.around(ttl, store.rules.horizon)
         )
         self.admission = Admission(store, quotas)
+        self.artifacts: ArtifactSweeper | None = None
+        """Deletes what an earlier session of a new session's key has left, before it is used."""
         self._beside = list(beside)
         if sweep:
             sweeper = Sweeper(store, self.feed, brakes=brakes)
@@ -131,7 +134,7 @@ class LapseSessionService(BaseSessionService):
             state: initial state; `app:` and `user:` keys take effect for other sessions at once.
             session_id: the id, at most 128 characters; white space around it is removed. If it is
                 None or blank, the service chooses an id.
-            ttl_minutes: the session's own TTL, decimals allowed.
+            ttl_minutes: the session's own TTL, decimals allowed; `ttl_from` has its bounds.
             metadata: a JSON object of at most 16 KiB, kept with the session's record.
             reuse: whether an unused session may be returned; by default the quotas decide.
             ttlMinutes: the same as `ttl_minutes`.
@@ -152,7 +155,7 @@ class LapseSessionService(BaseSessionService):
         ttl = (
             self.policy.ttl_for(key, given)
             if minutes is None
-            else ttl_from_minutes(minutes, field="ttl_minutes")
+            else self.ttl_from(minutes, field="ttl_minutes")
         )
         delta = storable_state(state or {})
         await record_creation(self.store, key, delta)
@@ -164,7 +167,7 @@ class LapseSessionService(BaseSessionService):
             reuse=self.admission.may_reuse(reuse) and not (chosen or state),
         )
         try:
-            created = await self._commit("create", key, transition)
+            created = await self._create(key, transition)
         except SessionExistsError as error:
             raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
         return session_of(created.value)
@@ -192,7 +195,7 @@ class LapseSessionService(BaseSessionService):
         )
         # Another request may create the same session at this moment; that one serves as well.
         with suppress(SessionExistsError):
-            await self._commit("create", key, transition)
+            await self._create(key, transition)
 
     async def get_session(
         self,
@@ -332,6 +335,20 @@ class LapseSessionService(BaseSessionService):
             "amend", key, lambda kept: self._stored.amend(kept, metadata=metadata, ttl=ttl, by=by)
         )
 
+    def ttl_from(self, minutes: object, *, field: str) -> timedelta:
+        """Read a TTL that was asked for: at most 30 days.
+
+        If the task works for a user, it is at most the TTL of the settings or the restore time,
+        whichever is longer: a user may not keep what nobody uses for longer than others.
+
+        Raises:
+            InvalidValueError: it is not a number of minutes, or is out of bounds.
+        """
+        if current_actor(Role.USER) is None:
+            return ttl_from_minutes(minutes, field=field)
+        longest = max(self.policy.default, self.store.rules.horizon)
+        return ttl_from_minutes(minutes, field=field, longest=longest)
+
     async def extend(self, key: SessionKey) -> Lifecycle:
         """Give a waiting session a fresh TTL; `Lobby.extend` lists the errors.
 
@@ -341,10 +358,15 @@ class LapseSessionService(BaseSessionService):
         return await self._change("extend", key, lambda stored: self._stored.extend(stored, by=by))
 
     async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
+<<<<<<< HEAD
         """Let an expired session wait again; `Lobby.resurrect` lists the errors."""
         by = current_deputy() if cause is Cause.REQUEST else None
+=======
+        """Let an expired session wait again; `Admission.resurrect` lists the errors."""
+        by = current_actor() if cause is Cause.REQUEST else None
+>>>>>>> 1d3a326 (WIP s5)
         return await self._change(
-            "resurrect", key, lambda stored: self._stored.resurrect(stored, cause=cause, by=by)
+            "resurrect", key, lambda stored: self.admission.resurrect(stored, cause=cause, by=by)
         )
 
     async def expire(self, key: SessionKey) -> Lifecycle:
@@ -352,6 +374,14 @@ class LapseSessionService(BaseSessionService):
         return await self._change(
             "expire", key, lambda stored: self._stored.expire(stored, by=current_deputy())
         )
+
+    async def _create(
+        self, key: SessionKey, transition: Coroutine[Any, Any, Result[SessionRecord]]
+    ) -> Result[SessionRecord]:
+        created = await self._commit("create", key, transition)
+        if created.value.owes_artifacts and self.artifacts is not None:
+            await self.artifacts.delete_before(key)
+        return created
 
     async def _change(
         self,

@@ -114,6 +114,10 @@ class TooManyCreatesError(LapseError, ValueError):
         self.retry_after = retry_after
 
 
+class TooManyArtifactsError(LapseError):
+    """The artifacts of a user have as many bytes as the quota allows."""
+
+
 class NoSuchRunError(LapseError, LookupError):
     """The session has no such run, or its record is deleted already."""
 

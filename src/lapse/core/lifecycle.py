@@ -47,8 +47,8 @@ class Rules:
             Zero: nothing is restorable, and a session is deleted at its deadline.
         enforced: False while clean-up is switched off: deadlines are recorded, but nothing
             expires and nothing is hidden.
-        artifacts: write each session that ends before its first message into an outbox, for a
-            server that deletes its artifacts.
+        artifacts: write each session that ends into an outbox, for a server that deletes its
+            artifacts.
         shared_state: maximum size of the state of an app, and of that of a user in an app, in
             bytes of JSON. State that is larger already may only shrink.
     """

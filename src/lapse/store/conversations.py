@@ -142,17 +142,14 @@ class Conversations(Part):
         record = yield from first("delete_record", key)
         session = yield from first("delete_session", key)
         yield from rows("delete_runs", key)
+        if self.rules.artifacts and (record is not None or session is not None):
+            yield from rows("note_artifacts", key)
         gone = self._deleted(seen, record, session)
         if record is not None and record["status"] != Status.USED:
             kind = None if gone is None else ChangeKind.DELETED
             yield from counted(key, kind, record["status"], None)
         if gone is None:
             return Result(None)
-        if self.rules.artifacts and gone.record.status in {
-            Status.WAITING,
-            Status.EXPIRED,
-        }:
-            yield from rows("note_artifacts", key)
         if by is not None:
             act = audited(key, by, ChangeKind.DELETED, status=gone.record.status)
             yield from rows("record_act", key, **act)

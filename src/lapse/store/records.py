@@ -89,13 +89,15 @@ class NewEvent:
 class SessionRecord:
     """A session as stored, with the state of all three scopes merged.
 
-    `events` are in ADK's order: ascending by timestamp, then id.
+    `events` are in ADK's order: ascending by timestamp, then id. `owes_artifacts` tells of a new
+    session that artifacts of an earlier session of its key are still to be deleted.
     """
 
     key: SessionKey
     state: dict[str, Any]
     revision: Revision
     events: Sequence[EventRecord] = ()
+    owes_artifacts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

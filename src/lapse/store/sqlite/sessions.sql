@@ -39,7 +39,11 @@ WHERE lapse_lobby.status = 'used'
   OR :enforced AND (lapse_lobby.status = 'expired' OR lapse_lobby.expires_at <= :now)
 RETURNING
   (SELECT state FROM app_states WHERE app_name = :app_name) AS app_state,
-  (SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id) AS user_state;
+  (SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id) AS user_state,
+  EXISTS (
+    SELECT 1 FROM lapse_artifact_outbox
+    WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  ) AS owes_artifacts;
 
 -- name: read
 -- ADK's tables come first: a lobby row never hides what they hold.
