@@ -5,10 +5,17 @@ from datetime import timedelta
 
 import pytest
 
+from adk_builders import message_event, state_event
+from lapse.adk.errors import StaleSessionError
 from lapse.adk.service import LapseSessionService
 from lapse.auth.addresses import coming_from, parse_address
 from lapse.auth.principals import Principal, Role, acting
-from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
+from lapse.core.errors import (
+    HeldEventsFullError,
+    InvalidValueError,
+    StoreUnavailableError,
+    TooManyCreatesError,
+)
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, ChangeKind, Status
 from lapse.quotas.rules import Drawer, Quotas
@@ -235,6 +242,63 @@ async def test_what_an_operator_resurrects_counts_for_nobody(make_service, role,
     with acting(Principal("op", role)):
         refused = await resurrected(service, keys)
     assert (refused, len(await waiting(service))) == (refusals, 3 - refusals)
+
+
+# Changes of state before the first message.
+
+
+async def noted(service, sizes, principal=None):
+    """Append changes of state of these sizes to a new session; return its status."""
+    session = await service.create_session(app_name="app", user_id="ann")
+    with acting(principal):
+        for number, size in enumerate(sizes):
+            delta = {f"k{number}": "x" * size}
+            await service.append_event(session, state_event(delta, id=f"n{number}"))
+    return (await service.lifecycle(SessionKey("app", "ann", session.id))).status
+
+
+LARGE = [300 * 1024]
+MANY = [1] * 65
+
+
+@pytest.mark.parametrize("quota", ["waiting_per_user", "waiting_per_address"])
+@pytest.mark.parametrize("sizes", [LARGE, MANY])
+async def test_under_a_quota_changes_of_state_never_make_a_session_used(make_service, quota, sizes):
+    """Seen to fail when an event that cannot be held counts as use: the session is for good."""
+    service = make_service(**{quota: 5})
+    with pytest.raises(HeldEventsFullError, match="at most 64 changes, of 262144 bytes"):
+        await noted(service, sizes)
+    (session,) = await service.store.list("app", "ann")
+    assert (await service.store.lifecycle(session.key)).status is Status.WAITING
+    kept = await service.store.read(session.key)
+    assert [event.id for event in kept.events] == [f"n{n}" for n in range(len(sizes) - 1)]
+
+
+@pytest.mark.parametrize("role", [Role.SERVICE, Role.OPERATOR])
+async def test_what_services_and_operators_change_counts_as_use(make_service, role):
+    service = make_service(waiting_per_user=5)
+    assert await noted(service, LARGE, Principal("op", role)) is Status.USED
+    assert await noted(service, MANY, Principal("op", role)) is Status.USED
+
+
+async def test_without_a_quota_large_changes_count_as_use(make_service):
+    assert await noted(make_service(creates_per_user=5), LARGE) is Status.USED
+
+
+async def test_a_refusal_to_hold_more_is_told_from_other_reasons(make_service):
+    """Seen to fail when every event that is not held is refused as one too many."""
+    service = make_service(waiting_per_user=5)
+    session = await service.create_session(app_name="app", user_id="ann")
+    stale = session.model_copy(deep=True)
+    event = state_event({"k": "v"}, id="n1")
+    await service.append_event(session, event)
+    with pytest.raises(StaleSessionError):
+        await service.append_event(stale, state_event({"k": "w"}, id="n2"))
+    await service.append_event(session, event)
+    with pytest.raises(HeldEventsFullError):
+        await service.append_event(session, state_event({"k": "x" * LARGE[0]}))
+    await service.append_event(session, message_event("hello"))
+    await service.append_event(session, state_event({"k": "x" * LARGE[0]}))
 
 
 # The TTL that is asked for.

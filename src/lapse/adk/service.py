@@ -266,6 +266,8 @@ class LapseSessionService(BaseSessionService):
             InvalidValueError: (a ValueError) the event cannot be stored, or its author is the
                 user and there is no room for its `app:` or `user:` state. An agent's event is
                 stored without that state.
+            HeldEventsFullError: a quota limits waiting sessions, and the event would make this one
+                used without a message.
         """
         if event.partial:
             return event
@@ -277,6 +279,7 @@ class LapseSessionService(BaseSessionService):
         async with self._append_locks.of(key), observed_append(key, event):
 
             def stored(new: NewEvent) -> Coroutine[Any, Any, Result[Appended]]:
+                new = self.admission.within_quotas(new)
                 return self._commit("append", key, append(self.store, key, new, seen(session)))
 
             try:
@@ -358,13 +361,8 @@ class LapseSessionService(BaseSessionService):
         return await self._change("extend", key, lambda stored: self._stored.extend(stored, by=by))
 
     async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
-<<<<<<< HEAD
-        """Let an expired session wait again; `Lobby.resurrect` lists the errors."""
-        by = current_deputy() if cause is Cause.REQUEST else None
-=======
         """Let an expired session wait again; `Admission.resurrect` lists the errors."""
-        by = current_actor() if cause is Cause.REQUEST else None
->>>>>>> 1d3a326 (WIP s5)
+        by = current_deputy() if cause is Cause.REQUEST else None
         return await self._change(
             "resurrect", key, lambda stored: self.admission.resurrect(stored, cause=cause, by=by)
         )

@@ -63,6 +63,10 @@ class SharedStateFullError(InvalidValueError):
         self.prefixes = tuple(prefixes)
 
 
+class HeldEventsFullError(LapseError):
+    """A waiting session holds as many events, or bytes of them, as it may; nothing was written."""
+
+
 class WrongStatusError(LapseError):
     """The session exists, but its status does not allow what was asked for."""
 

@@ -22,7 +22,8 @@ SHORTEST_RESTORE: Final = timedelta(hours=1)
 
 HELD_EVENTS: Final = 64
 HELD_BYTES: Final = 256 * 1024
-"""A waiting session with more held events than this, or more bytes of them, counts as used."""
+"""A waiting session with more held events than this, or more bytes of them, counts as used, or
+the event is refused."""
 
 
 class Status(StrEnum):

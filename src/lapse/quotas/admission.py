@@ -6,11 +6,12 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
 from lapse.auth.addresses import current_site
-from lapse.auth.principals import Role, current_actor, current_principal
+from lapse.auth.principals import Role, current_actor, current_deputy, current_principal
 from lapse.core.documents import StateDelta
 from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
 from lapse.core.keys import SessionKey
@@ -18,7 +19,7 @@ from lapse.core.lifecycle import Cause, Change, Lifecycle, Status
 from lapse.quotas.rules import Bucket, Draw, Drawer, Quotas
 from lapse.quotas.store import QuotaStore
 from lapse.store.database import Database
-from lapse.store.records import EventWindow, Result, SessionRecord
+from lapse.store.records import EventWindow, NewEvent, Result, SessionRecord
 from lapse.store.sessions import Sessions
 
 _MOST_REMEMBERED: Final = 10_000
@@ -109,6 +110,18 @@ class Admission:
             return back
         expired = await self._expire_excess(key, site, spare=0 if is_asked_for else 1)
         return Result(back.value, (*back.changes, *expired))
+
+    def within_quotas(self, event: NewEvent) -> NewEvent:
+        """Return an event that makes no session used without a message, where a quota applies.
+
+        A session that is used is kept for good and counts for no quota. Services and operators may
+        do that.
+        """
+        quotas = self.quotas
+        limited = quotas.waiting_per_user is not None or quotas.waiting_per_address is not None
+        if event.is_message or not limited or current_deputy() is not None:
+            return event
+        return replace(event, may_use=False)
 
     def may_reuse(self, wish: object) -> bool:
         """Return whether a creation may return a waiting session; without a wish the quotas say it.

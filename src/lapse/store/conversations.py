@@ -82,13 +82,14 @@ class Conversations(Part):
         The first message moves the session, with the events held so far, into ADK's tables. It
         resurrects the session if that has expired and is restorable. Any other event of a waiting
         session is held in the lobby, up to HELD_EVENTS and HELD_BYTES; an event beyond these
-        counts as a first message. An event that is stored already with the same data is not
-        stored again.
+        counts as a first message if it says that it may (`may_use`). An event that is stored
+        already with the same data is not stored again.
 
         Raises:
             NoSuchSessionError: the session is unknown, deleted or expired.
             OutdatedSessionError: the session changed since `seen`.
             SharedStateFullError: there is no room for what it changes of app or user state.
+            HeldEventsFullError: the session can hold no more, and the event may not use it.
             InvalidValueError: another event with this id is stored.
             OutcomeUnknownError: the store broke off, and the event may be stored.
         """

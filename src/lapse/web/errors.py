@@ -31,6 +31,7 @@ from lapse.adk.errors import (
 )
 from lapse.adk.private import before_endpoint
 from lapse.core.errors import (
+    HeldEventsFullError,
     InvalidValueError,
     NoSuchRunError,
     NoSuchSessionError,
@@ -81,6 +82,7 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         WrongStatusError: _answer(409),
         TooManyStreamsError: _answer(429),
         TooManyArtifactsError: _answer(413),
+        HeldEventsFullError: _answer(413),
         OutdatedSessionError: _answer(409),
         StaleSessionError: _answer(409),
         StoreUnavailableError: unavailable,

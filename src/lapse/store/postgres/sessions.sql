@@ -421,8 +421,7 @@ done AS (
   FROM clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND (l.status = 'waiting' AND l.expires_at > now OR NOT :enforced AND l.status <> 'used')
-    AND jsonb_array_length(l.held_events) < :most_events
-    AND octet_length(l.held_events::text) + octet_length(:event::text) <= :most_bytes
+    AND {room_to_hold}
     AND NOT EXISTS (
       SELECT 1 FROM jsonb_array_elements(l.held_events) AS e WHERE e ->> 'id' = :event_id
     )
@@ -438,6 +437,16 @@ done AS (
 app_delta AS {change_app_state},
 user_delta AS {change_user_state}
 SELECT revision FROM done;
+
+-- name: room_to_hold
+-- A condition on a waiting row.
+jsonb_array_length(l.held_events) < :most_events
+AND octet_length(l.held_events::text) + octet_length(:event::text) <= :most_bytes;
+
+-- name: has_room_to_hold
+SELECT {room_to_hold} AS has_room FROM lapse_lobby AS l
+WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  AND l.held_events IS NOT NULL;
 
 -- name: lifecycle
 -- Returns the session's lobby row and, if ADK's tables hold it, when it was created there.
