@@ -254,6 +254,7 @@ class Lapse:
 
         if artifacts is not None and self.store.rules.artifacts:
             self._artifacts.append(artifacts.running())
+            self.sessions.artifacts = artifacts
         metrics = Metrics()
         self._counted.append(SweepMetrics(metrics))
         parts = Parts(

@@ -42,7 +42,7 @@ async def canonical_uri(tmp_path, name, **options):
 async def test_answers_name_an_artifact_by_adks_reference_and_not_by_its_file(
     tmp_path, name, place
 ):
-    """Seen to fail without `name_no_files`: a `file:` URI with the agents' folder."""
+    """Seen to fail without `_without_files`: a `file:` URI with the agents' folder."""
     uri = await canonical_uri(tmp_path, name)
     assert uri == f"artifact://apps/parrot/users/{USER}/{place}/{name}/versions/0"
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from wholes import WAYS
 
+from lapse.artifacts.uploads import MIB
 from lapse.auth import HeaderAuthenticator, TokenAuthenticator
 from lapse.limits.rules import KIB
 from lapse.settings import Settings
@@ -100,6 +101,9 @@ ROWS = {
         False,
         lambda whole: whole.store.rules.artifacts,
         OWN | {"registry": "it never notes artifacts: nobody there deletes them"},
+    ),
+    "artifacts_per_user": Row(
+        "3", 3 * MIB, lambda whole: whole.app.state.lapse_uploads.most, NO_ROUTES
     ),
     # The TTL.
     "ttl": Row("20", timedelta(minutes=20), lambda whole: whole.policy.default, OWN_TTL),

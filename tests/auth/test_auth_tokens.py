@@ -138,6 +138,7 @@ async def test_an_hmac_secret_is_accepted_if_the_settings_name_it():
         {"sub": ["ann"]},
         {"sub": "a/b"},
         {"sub": ".."},
+        {"sub": "a\\..\\b"},
         {"sub": " ann"},
         {"sub": "ann\n"},
         {"sub": "ann\0"},

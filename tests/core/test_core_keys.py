@@ -37,3 +37,21 @@ def test_shown_text_has_no_character_that_cannot_be_seen(text):
     assert not [one for one in shown if unicodedata.category(one) in {"Cc", "Cf", "Cs", "Zl", "Zp"}]
     assert not any(one in shown for one in HIDDEN)
     assert visible(shown) == shown
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize(
+    "name", [".", "..", "../x", "x/..", "x/../y", "x\\..\\y", "./x", "/..", "a/.\\b"]
+)
+def test_no_part_of_a_key_has_dots_between_slashes(place, name):
+    """Seen to fail with a comparison of the whole name."""
+    parts = ["app", "user", "session"]
+    parts[place] = name
+    check_key(SessionKey(*parts))
+    with pytest.raises(InvalidValueError, match=r"must not have a part '[.]{1,2}'"):
+        check_new_key(SessionKey(*parts))
+
+
+@pytest.mark.parametrize("name", ["...", "a..b", "..a", "a/b", "DOMAIN\\ada", "v1.2/x", ".env"])
+def test_other_dots_and_slashes_are_fine(name):
+    check_new_key(SessionKey(name, name, name))

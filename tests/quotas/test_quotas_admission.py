@@ -1,16 +1,23 @@
-"""Creations through the service: limits, quotas and reuse, on every store."""
+"""Creations and resurrections through the service: limits, quotas, reuse, on every store."""
 
 import asyncio
 from datetime import timedelta
 
 import pytest
 
+from adk_builders import message_event, state_event
+from lapse.adk.errors import StaleSessionError
 from lapse.adk.service import LapseSessionService
 from lapse.auth.addresses import coming_from, parse_address
 from lapse.auth.principals import Principal, Role, acting
-from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
+from lapse.core.errors import (
+    HeldEventsFullError,
+    InvalidValueError,
+    StoreUnavailableError,
+    TooManyCreatesError,
+)
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import ChangeKind
+from lapse.core.lifecycle import Cause, ChangeKind, Status
 from lapse.quotas.rules import Drawer, Quotas
 
 HOME = parse_address("203.0.113.9")
@@ -151,6 +158,179 @@ async def test_the_legacy_endpoint_counts_a_creation_and_not_a_session_that_it_f
         ChangeKind.CREATED,
         ChangeKind.EXPIRED,
     ]
+
+
+# Resurrections.
+
+
+async def expired(service, count, user="ann"):
+    """Create sessions, each once the last one is expired; return their keys."""
+    keys = []
+    for _ in range(count):
+        keys.append(SessionKey("app", user, await create(service, user)))
+        await service.expire(keys[-1])
+    return keys
+
+
+async def resurrected(service, keys, cause=Cause.REQUEST):
+    """Resurrect sessions one by one; return how many were refused."""
+    refused = 0
+    for key in keys:
+        try:
+            assert (await service.resurrect(key, cause=cause)).status is Status.WAITING
+        except TooManyCreatesError:
+            refused += 1
+    return refused
+
+
+async def waiting(service, user="ann"):
+    return [found.key.session_id for found in await service.store.list("app", user)]
+
+
+async def test_resurrections_keep_to_the_quota_of_waiting_sessions(make_service):
+    """Seen to fail with a resurrection that expires nothing: 8 waited."""
+    service = make_service(waiting_per_user=3)
+    keys = await expired(service, 8)
+    assert await resurrected(service, keys) == 0
+    assert sorted(await waiting(service)) == sorted(key.session_id for key in keys[-3:])
+    assert service.admission.exceeded == 5
+
+
+async def test_resurrections_by_two_servers_at_once_keep_to_the_quota(make_service, two_stores):
+    one, other = (make_service(store, waiting_per_user=3) for store in two_stores)
+    keys = await expired(one, 12)
+    await asyncio.gather(resurrected(one, keys[:6]), resurrected(other, keys[6:]))
+    assert len(await waiting(one)) == 3
+
+
+async def test_resurrections_keep_to_the_quota_of_an_address(make_service):
+    service = make_service(waiting_per_address=2)
+    with coming_from(HOME):
+        keys = [key for user in ("u1", "u2", "u3") for key in await expired(service, 1, user)]
+        await resurrected(service, keys)
+    assert [len(await waiting(service, f"u{n}")) for n in (1, 2, 3)] == [0, 1, 1]
+
+
+async def test_resurrections_draw_from_the_same_rate_limit_as_creations(make_service):
+    """Seen to fail with a resurrection that draws nothing."""
+    service = make_service(creates_per_user=4)
+    keys = await expired(service, 3)
+    assert await resurrected(service, keys) == 2
+    assert await created(service, 1) == 0
+    assert service.admission.refused == {Drawer.USER: 3}
+
+
+async def test_to_resurrect_a_session_that_lives_counts_for_nothing(make_service):
+    service = make_service(creates_per_user=2)
+    key = SessionKey("app", "ann", await create(service))
+    assert await resurrected(service, [key] * 5) == 0
+    assert await created(service, 2) == 1
+
+
+async def test_a_run_is_never_refused_and_its_session_is_one_beyond_the_quota(make_service):
+    """Seen to fail when a run draws, and when it expires nothing."""
+    service = make_service(waiting_per_user=2, creates_per_user=10)
+    keys = await expired(service, 10)
+    assert await resurrected(service, keys, Cause.RUN) == 0
+    assert sorted(await waiting(service)) == sorted(key.session_id for key in keys[-3:])
+
+
+@pytest.mark.parametrize(("role", "refusals"), [(Role.SERVICE, 3), (Role.OPERATOR, 0)])
+async def test_what_an_operator_resurrects_counts_for_nobody(make_service, role, refusals):
+    service = make_service(waiting_per_user=1, creates_per_user=3)
+    keys = await expired(service, 3)
+    with acting(Principal("op", role)):
+        refused = await resurrected(service, keys)
+    assert (refused, len(await waiting(service))) == (refusals, 3 - refusals)
+
+
+# Changes of state before the first message.
+
+
+async def noted(service, sizes, principal=None):
+    """Append changes of state of these sizes to a new session; return its status."""
+    session = await service.create_session(app_name="app", user_id="ann")
+    with acting(principal):
+        for number, size in enumerate(sizes):
+            delta = {f"k{number}": "x" * size}
+            await service.append_event(session, state_event(delta, id=f"n{number}"))
+    return (await service.lifecycle(SessionKey("app", "ann", session.id))).status
+
+
+LARGE = [300 * 1024]
+MANY = [1] * 65
+
+
+@pytest.mark.parametrize("quota", ["waiting_per_user", "waiting_per_address"])
+@pytest.mark.parametrize("sizes", [LARGE, MANY])
+async def test_under_a_quota_changes_of_state_never_make_a_session_used(make_service, quota, sizes):
+    """Seen to fail when an event that cannot be held counts as use: the session is for good."""
+    service = make_service(**{quota: 5})
+    with pytest.raises(HeldEventsFullError, match="at most 64 changes, of 262144 bytes"):
+        await noted(service, sizes)
+    (session,) = await service.store.list("app", "ann")
+    assert (await service.store.lifecycle(session.key)).status is Status.WAITING
+    kept = await service.store.read(session.key)
+    assert [event.id for event in kept.events] == [f"n{n}" for n in range(len(sizes) - 1)]
+
+
+@pytest.mark.parametrize("role", [Role.SERVICE, Role.OPERATOR])
+async def test_what_services_and_operators_change_counts_as_use(make_service, role):
+    service = make_service(waiting_per_user=5)
+    assert await noted(service, LARGE, Principal("op", role)) is Status.USED
+    assert await noted(service, MANY, Principal("op", role)) is Status.USED
+
+
+async def test_without_a_quota_large_changes_count_as_use(make_service):
+    assert await noted(make_service(creates_per_user=5), LARGE) is Status.USED
+
+
+async def test_a_refusal_to_hold_more_is_told_from_other_reasons(make_service):
+    """Seen to fail when every event that is not held is refused as one too many."""
+    service = make_service(waiting_per_user=5)
+    session = await service.create_session(app_name="app", user_id="ann")
+    stale = session.model_copy(deep=True)
+    event = state_event({"k": "v"}, id="n1")
+    await service.append_event(session, event)
+    with pytest.raises(StaleSessionError):
+        await service.append_event(stale, state_event({"k": "w"}, id="n2"))
+    await service.append_event(session, event)
+    with pytest.raises(HeldEventsFullError):
+        await service.append_event(session, state_event({"k": "x" * LARGE[0]}))
+    await service.append_event(session, message_event("hello"))
+    await service.append_event(session, state_event({"k": "x" * LARGE[0]}))
+
+
+# The TTL that is asked for.
+
+
+async def asked_for(service, minutes, role=Role.USER):
+    """Create a session with a TTL, as somebody; return the TTL in minutes."""
+    with acting(None if role is None else Principal("ann", role)):
+        made = await create(service, ttl_minutes=minutes)
+        record = await service.lifecycle(SessionKey("app", "ann", made))
+        return record.ttl / timedelta(minutes=1)
+
+
+async def test_a_ttl_that_a_user_asks_for_is_at_most_the_restore_time(make_service):
+    """Seen to fail with a bound of 30 days for everybody."""
+    assert await asked_for(make_service(), 24 * 60) == 24 * 60
+    with pytest.raises(InvalidValueError, match=r"ttl_minutes: .* at most 1440 minutes, not 1441"):
+        await asked_for(make_service(), 1441)
+
+
+@pytest.mark.parametrize("role", [Role.SERVICE, Role.OPERATOR, None])
+async def test_others_than_users_may_ask_for_thirty_days(make_service, role):
+    assert await asked_for(make_service(), 43_200, role) == 43_200
+    with pytest.raises(InvalidValueError, match=r"at most 43200 minutes \(30 days\)"):
+        await asked_for(make_service(), 43_201, role)
+
+
+async def test_a_longer_ttl_of_the_settings_is_the_bound(store):
+    service = LapseSessionService(store, ttl=timedelta(days=2))
+    assert await asked_for(service, 2 * 24 * 60) == 2 * 24 * 60
+    with pytest.raises(InvalidValueError, match="at most 2880 minutes"):
+        await asked_for(service, 2881)
 
 
 # Reuse.

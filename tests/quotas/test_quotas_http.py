@@ -9,8 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.requests import HTTPConnection
 
-from lapse import LapseSessionService, Quotas, Settings, mount
+from lapse import Lapse, LapseSessionService, Quotas, Settings, mount
+from lapse.auth import Authentication
+from lapse.auth.principals import Principal, Role
 from parts import store_with_parts
 from serving import AGENTS, Server, serving
 
@@ -51,7 +54,7 @@ def test_every_way_to_create_a_session_is_limited(limited_server, way):
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
     for answer in answers[3:]:
         assert 1 <= int(answer.headers["retry-after"]) <= 20
-        assert "created as many sessions as are allowed" in answer.json()["detail"]
+        assert "as many sessions as are allowed" in answer.json()["detail"]
 
 
 def test_one_limit_counts_creations_by_every_route_together(limited_server):
@@ -77,6 +80,34 @@ def test_over_the_quota_the_oldest_empty_session_expires(limited_server):
     assert statuses == ["expired", "waiting", "waiting"]
     assert [one["id"] for one in limited_server.client.get(base).json()] == ids[1:]
     assert limited_server.metric("lapse_sessions_over_quota_total") >= 1
+
+
+def test_resurrections_by_request_are_limited_like_creations(limited_server):
+    """Seen to fail with a route that resurrects in the store itself."""
+    base = limited_server.path(user="back")
+    ids = [limited_server.client.post(base).json()["id"] for _ in range(3)]
+    statuses = [
+        limited_server.client.get(f"{base}/{name}/lifecycle").json()["status"] for name in ids
+    ]
+    assert statuses == ["expired", "waiting", "waiting"]
+    lives = limited_server.client.post(f"{base}/{ids[1]}/lifecycle/resurrect")
+    assert (lives.status_code, lives.json()["resurrections"]) == (200, 0)
+    refused = limited_server.client.post(f"{base}/{ids[0]}/lifecycle/resurrect")
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_a_change_of_state_that_would_make_a_session_used_is_refused(limited_server):
+    """Seen to fail when a large `PATCH` counts as use: the session was kept for good."""
+    base = limited_server.path(user="patcher")
+    path = f"{base}/{limited_server.client.post(base).json()['id']}"
+    large = {"stateDelta": {"k": "x" * 300_000}}
+    for body, status in ((large, 413), ({"stateDelta": {"k": "v"}}, 200), (large, 413)):
+        answer = limited_server.client.patch(path, json=body)
+        assert answer.status_code == status, answer.text
+    assert "waits for its first message" in answer.json()["detail"]
+    record = limited_server.client.get(f"{path}/lifecycle").json()
+    assert (record["status"], record["hasMessages"]) == ("waiting", False)
 
 
 def test_a_create_request_with_reuse_returns_the_newest_empty_session(limited_server):
@@ -116,6 +147,59 @@ def resident(server: Server) -> int:
     status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
     (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1])
+
+
+# Users, services and operators.
+
+
+class Badges:
+    """An authenticator: a badge is a name and a role."""
+
+    async def authenticate(self, connection: HTTPConnection) -> Principal:
+        name, _, role = connection.headers["badge"].partition(":")
+        return Principal(name, Role(role))
+
+
+@pytest.fixture
+async def known_callers(tmp_path):
+    """A client of a server that knows its callers by their badges."""
+    app = Lapse(f"sqlite:///{tmp_path}/lapse.db", Settings(horizon="2", ttl="30")).app(
+        AGENTS, authentication=Authentication(Badges())
+    )
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+    ):
+        yield client
+
+
+@pytest.mark.filterwarnings("ignore")  # what ADK calls itself
+async def test_a_user_may_not_ask_for_a_ttl_beyond_the_restore_time(known_callers):
+    """Seen to fail with the 30 days that everybody had."""
+    base = "/apps/parrot/users/ann/sessions"
+
+    async def create(badge, minutes):
+        options = {"options": {"ttl_minutes": minutes}}
+        return await known_callers.post(base, json=options, headers={"badge": badge})
+
+    async def amend(badge, minutes):
+        path = f"{base}/{made.json()['id']}/lifecycle"
+        return await known_callers.patch(
+            path, json={"ttlMinutes": minutes}, headers={"badge": badge}
+        )
+
+    made = await create("ann:user", 120)
+    assert made.status_code == 200
+    for ask, field in ((create, "ttl_minutes"), (amend, "ttlMinutes")):
+        refused = await ask("ann:user", 121)
+        assert refused.status_code == 400
+        reason = f"{field}: must be above 0 and at most 120 minutes, not 121"
+        assert refused.json()["detail"].endswith(reason)
+        for badge in ("bot:service", "op:operator"):
+            assert (await ask(badge, 43_200)).status_code == 200
+    answer = await amend("ann:user", 120)
+    assert (answer.status_code, answer.json()["ttlMinutes"]) == (200, 120)
 
 
 # Addresses: an application of one's own, for its peers can be made up.

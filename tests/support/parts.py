@@ -4,6 +4,7 @@ from datetime import datetime
 
 from lapse.adoption.store import AdoptionStore
 from lapse.artifacts.outbox import Outbox
+from lapse.artifacts.uploads import UploadStore
 from lapse.audit.store import AuditLog
 from lapse.check.store import HealthStore
 from lapse.core.lifecycle import Rules
@@ -27,6 +28,7 @@ class Store(
     AdoptionStore,
     AuditLog,
     Outbox,
+    UploadStore,
     QuotaStore,
     OverviewStore,
     SweepStore,

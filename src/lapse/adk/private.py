@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 Handler = Callable[["Request"], Coroutine[Any, Any, "Response"]]
 """What FastAPI calls for a request to a route."""
 
+Endpoint = Callable[..., Coroutine[Any, Any, Any]]
+"""A route's endpoint, if it is a coroutine function."""
+
 # Sessions.
 
 
@@ -337,19 +340,14 @@ def validator_of(route: APIRoute) -> Callable[[Any], Any] | None:
     return validate
 
 
-def after_endpoint(route: APIRoute, change: Callable[[Any, Mapping[str, Any]], Any]) -> None:
-    """Send what `change` makes of the result of a route's endpoint, a coroutine function.
+def around_endpoint(route: APIRoute, wrap: Callable[[Endpoint], Endpoint]) -> None:
+    """Replace a route's endpoint, a coroutine function, by what `wrap` makes of it.
 
-    `change` gets the result and the arguments of the endpoint, by name.
+    FastAPI calls an endpoint with its parameters and its body, validated, by their names.
     """
     call = route.dependant.call
     assert call is not None, "a route has an endpoint"
-
-    @wraps(call)
-    async def changed(**arguments: Any) -> Any:
-        return change(await call(**arguments), arguments)
-
-    route.dependant.call = changed
+    route.dependant.call = wraps(call)(wrap(call))
 
 
 def before_endpoint(route: APIRoute, callback: Callable[[], None]) -> None:

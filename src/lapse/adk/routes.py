@@ -15,7 +15,6 @@ from lapse.core.clock import utc_now
 from lapse.core.errors import InvalidValueError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle, Status
-from lapse.core.minutes import ttl_from_minutes
 from lapse.limits.routes import DocumentRoute
 from lapse.overview.json import record_json
 
@@ -80,7 +79,7 @@ def lifecycle_routes(service: LapseSessionService) -> APIRouter:
         """Merge metadata by top-level keys, and give a waiting session a new TTL from now."""
         ttl = None
         if body.ttl_minutes is not None:
-            ttl = ttl_from_minutes(body.ttl_minutes, field="ttlMinutes")
+            ttl = service.ttl_from(body.ttl_minutes, field="ttlMinutes")
         if body.metadata is None and ttl is None:
             raise InvalidValueError("body", "must have metadata, ttlMinutes or both")
         return LifecycleBody.of(await service.amend(key, metadata=body.metadata, ttl=ttl))

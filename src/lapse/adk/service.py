@@ -34,6 +34,7 @@ from lapse.adk.translation import (
     window_of,
     written,
 )
+from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth.principals import Role, acting, current_actor, current_deputy, is_foreign
 from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
@@ -51,7 +52,7 @@ from lapse.core.minutes import DEFAULT_TTL, ttl_from_minutes
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
 from lapse.store.database import Database
-from lapse.store.records import Appended, NewEvent, Result
+from lapse.store.records import Appended, NewEvent, Result, SessionRecord
 from lapse.store.sessions import Sessions
 from lapse.sweep.maintenance import Maintenance
 from lapse.sweep.rules import BrakeOptions
@@ -104,6 +105,8 @@ class LapseSessionService(BaseSessionService):
             store, self.feed, Targets.around(ttl, store.rules.horizon)
         )
         self.admission = Admission(store, quotas)
+        self.artifacts: ArtifactSweeper | None = None
+        """Deletes what an earlier session of a new session's key has left, before it is used."""
         self._beside = list(beside)
         if sweep:
             sweeper = Sweeper(store, self.feed, brakes=brakes)
@@ -136,7 +139,7 @@ class LapseSessionService(BaseSessionService):
             state: initial state; `app:` and `user:` keys take effect for other sessions at once.
             session_id: the id, at most 128 characters; white space around it is removed. If it is
                 None or blank, the service chooses an id.
-            ttl_minutes: the session's own TTL, decimals allowed.
+            ttl_minutes: the session's own TTL, decimals allowed; `ttl_from` has its bounds.
             metadata: a JSON object of at most 16 KiB, kept with the session's record.
             reuse: whether an unused session may be returned; by default the quotas decide.
             ttlMinutes: the same as `ttl_minutes`.
@@ -157,7 +160,7 @@ class LapseSessionService(BaseSessionService):
         ttl = (
             self.policy.ttl_for(key, given)
             if minutes is None
-            else ttl_from_minutes(minutes, field="ttl_minutes")
+            else self.ttl_from(minutes, field="ttl_minutes")
         )
         delta = storable_state(state or {})
         await record_creation(self.store, key, delta)
@@ -169,7 +172,7 @@ class LapseSessionService(BaseSessionService):
             reuse=self.admission.may_reuse(reuse) and not (chosen or state),
         )
         try:
-            created = await self._commit("create", key, transition)
+            created = await self._create(key, transition)
         except SessionExistsError as error:
             raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
         return await session_read(created.value)
@@ -197,7 +200,7 @@ class LapseSessionService(BaseSessionService):
         )
         # Another request may create the same session at this moment; that one serves as well.
         with suppress(SessionExistsError):
-            await self._commit("create", key, transition)
+            await self._create(key, transition)
 
     async def get_session(
         self,
@@ -264,6 +267,8 @@ class LapseSessionService(BaseSessionService):
             InvalidValueError: (a ValueError) the event cannot be stored, or its author is the
                 user and there is no room for its `app:` or `user:` state. An agent's event is
                 stored without that state.
+            HeldEventsFullError: a quota limits waiting sessions, and the event would make this one
+                used without a message.
         """
         if event.partial:
             return event
@@ -275,6 +280,7 @@ class LapseSessionService(BaseSessionService):
         async with self._append_locks.of(key), observed_append(key, event):
 
             def stored(new: NewEvent) -> Coroutine[Any, Any, Result[Appended]]:
+                new = self.admission.within_quotas(new)
                 return self._commit("append", key, append(self.store, key, new, seen(session)))
 
             try:
@@ -333,6 +339,20 @@ class LapseSessionService(BaseSessionService):
             "amend", key, lambda kept: self._stored.amend(kept, metadata=metadata, ttl=ttl, by=by)
         )
 
+    def ttl_from(self, minutes: object, *, field: str) -> timedelta:
+        """Read a TTL that was asked for: at most 30 days.
+
+        If the task works for a user, it is at most the TTL of the settings or the restore time,
+        whichever is longer: a user may not keep what nobody uses for longer than others.
+
+        Raises:
+            InvalidValueError: it is not a number of minutes, or is out of bounds.
+        """
+        if current_actor(Role.USER) is None:
+            return ttl_from_minutes(minutes, field=field)
+        longest = max(self.policy.default, self.store.rules.horizon)
+        return ttl_from_minutes(minutes, field=field, longest=longest)
+
     async def extend(self, key: SessionKey) -> Lifecycle:
         """Give a waiting session a fresh TTL; `Lobby.extend` lists the errors.
 
@@ -342,10 +362,10 @@ class LapseSessionService(BaseSessionService):
         return await self._change("extend", key, lambda stored: self._stored.extend(stored, by=by))
 
     async def resurrect(self, key: SessionKey, *, cause: Cause = Cause.REQUEST) -> Lifecycle:
-        """Let an expired session wait again; `Lobby.resurrect` lists the errors."""
+        """Let an expired session wait again; `Admission.resurrect` lists the errors."""
         by = current_deputy() if cause is Cause.REQUEST else None
         return await self._change(
-            "resurrect", key, lambda stored: self._stored.resurrect(stored, cause=cause, by=by)
+            "resurrect", key, lambda stored: self.admission.resurrect(stored, cause=cause, by=by)
         )
 
     async def expire(self, key: SessionKey) -> Lifecycle:
@@ -353,6 +373,14 @@ class LapseSessionService(BaseSessionService):
         return await self._change(
             "expire", key, lambda stored: self._stored.expire(stored, by=current_deputy())
         )
+
+    async def _create(
+        self, key: SessionKey, transition: Coroutine[Any, Any, Result[SessionRecord]]
+    ) -> Result[SessionRecord]:
+        created = await self._commit("create", key, transition)
+        if created.value.owes_artifacts and self.artifacts is not None:
+            await self.artifacts.delete_before(key)
+        return created
 
     async def _change(
         self,

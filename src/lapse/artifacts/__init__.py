@@ -1,1 +1,1 @@
-"""Deleting the artifacts of sessions that ended before their first message."""
+"""Artifacts: deleting those of ended sessions, and a quota for those that requests save."""

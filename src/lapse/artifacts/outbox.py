@@ -1,4 +1,4 @@
-"""The outbox: sessions that ended before their first message, whose artifacts are to be deleted."""
+"""The outbox: ended sessions whose artifacts are to be deleted."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from lapse.core.keys import SessionKey
-from lapse.store.operation import Asking, Part, key_of, operation, rows
+from lapse.store.operation import Asking, Part, first, key_of, operation, rows
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """A session that ended before its first message, and whose artifacts are to be deleted.
+    """An ended session whose artifacts are to be deleted.
 
     Attributes:
         key: the session.
         ended_at: when it ended, by the store's clock.
         attempts: how often it was taken from the outbox, including this time.
-        lives: whether a session of the same key exists again.
     """
 
     key: SessionKey
     ended_at: datetime
     attempts: int
-    lives: bool
 
 
 class Outbox(Part):
@@ -37,12 +35,18 @@ class Outbox(Part):
         Until it is settled, each is taken again after a growing pause, by any process.
         """
         found = yield from rows("take_outbox", limit=limit)
-        return [
-            OutboxEntry(key_of(row), row["ended_at"], row["attempts"], bool(row["lives"]))
-            for row in found
-        ]
+        return [OutboxEntry(key_of(row), row["ended_at"], row["attempts"]) for row in found]
+
+    @operation()
+    def take_outbox_of(self, key: SessionKey) -> Asking[OutboxEntry | None]:
+        """Take one session from the outbox, whether it is due or not; None if it is not there."""
+        row = yield from first("take_outbox_of", key)
+        return None if row is None else OutboxEntry(key, row["ended_at"], row["attempts"])
 
     @operation()
     def settle_outbox(self, entry: OutboxEntry) -> Asking[None]:
-        """Remove a session whose artifacts are deleted; a no-op if another of its key has ended."""
+        """Remove a session whose artifacts are deleted, and forget what its user uploaded to it.
+
+        The session stays in the outbox if another of its key has ended meanwhile.
+        """
         yield from rows("settle_outbox", entry.key, ended_at=entry.ended_at)

@@ -1,13 +1,18 @@
--- The outbox: sessions that ended before their first message, whose artifacts are to be deleted.
+-- The outbox of ended sessions whose artifacts are to be deleted, and the artifacts that requests
+-- have saved, by which the quota counts.
 --
 -- Types of parameters:
 -- :ended_at timestamptz
+-- :abandoned interval
+-- :bytes, :most_bytes_kept bigint
+-- :artifact, :upload varchar
+-- :uploads varchar[]
 
 -- name: owe_artifacts
 -- A part of the statements that end sessions: their table `ended` has the rows.
 INSERT INTO lapse_artifact_outbox AS o (app_name, user_id, session_id, ended_at, due_at)
 SELECT app_name, user_id, session_id, now, now FROM ended
-WHERE :artifacts AND status <> 'used'
+WHERE :artifacts
 ON CONFLICT (app_name, user_id, session_id) DO UPDATE
 SET ended_at = excluded.ended_at, due_at = excluded.due_at, attempts = 0
 
@@ -29,16 +34,79 @@ SET attempts = o.attempts + 1,
   due_at = now + least(interval '1 minute' * (2 ^ least(o.attempts, 10)), interval '1 hour')
 FROM due, clock
 WHERE o.ctid = due.ctid
-RETURNING o.app_name, o.user_id, o.session_id, o.ended_at, o.attempts,
-  EXISTS (
-    SELECT 1 FROM sessions AS s
-    WHERE s.app_name = o.app_name AND s.user_id = o.user_id AND s.id = o.session_id
-  ) OR EXISTS (
-    SELECT 1 FROM lapse_lobby AS l
-    WHERE l.app_name = o.app_name AND l.user_id = o.user_id AND l.session_id = o.session_id
-  ) AS lives;
+RETURNING o.app_name, o.user_id, o.session_id, o.ended_at, o.attempts;
+
+-- name: take_outbox_of
+-- Takes one session, whether it is due or not.
+UPDATE lapse_artifact_outbox AS o
+SET attempts = o.attempts + 1,
+  due_at = coalesce(:now, clock_timestamp())
+    + least(interval '1 minute' * (2 ^ least(o.attempts, 10)), interval '1 hour')
+WHERE o.app_name = :app_name AND o.user_id = :user_id AND o.session_id = :session_id
+RETURNING o.app_name, o.user_id, o.session_id, o.ended_at, o.attempts;
 
 -- name: settle_outbox
+-- What was saved after the end belongs to a new session of the same key.
+WITH forgotten AS (
+  DELETE FROM lapse_uploads
+  WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+    AND taken_at <= :ended_at
+)
 DELETE FROM lapse_artifact_outbox
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND ended_at = :ended_at;
+
+-- name: note_late_artifacts
+-- Notes a session that ended while an artifact was being saved in it.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
+INSERT INTO lapse_artifact_outbox AS o (app_name, user_id, session_id, ended_at, due_at)
+SELECT :app_name, :user_id, :session_id, now, now FROM clock
+WHERE :artifacts AND :session_id <> ''
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions
+    WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+  )
+  AND NOT EXISTS (
+    SELECT 1 FROM lapse_lobby
+    WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  )
+ON CONFLICT (app_name, user_id, session_id) DO UPDATE
+SET ended_at = excluded.ended_at, due_at = excluded.due_at, attempts = 0;
+
+-- name: lock_uploads
+-- One upload of a user after the other: the next statement then sees what the last one took. It is
+-- a statement of its own, because a statement sees only what was committed before it began.
+SELECT pg_advisory_xact_lock(hashtextextended('lapse_uploads ' || :user_id, 0));
+
+-- name: take_room
+-- A repeated statement may find the row of its first attempt.
+INSERT INTO lapse_uploads (upload, user_id, app_name, session_id, artifact, bytes, taken_at)
+SELECT :upload, :user_id, :app_name, :session_id, :artifact, :bytes,
+  coalesce(:now, clock_timestamp())
+WHERE :most_bytes_kept >= :bytes + (
+  SELECT coalesce(sum(bytes), 0) FROM lapse_uploads
+  WHERE user_id = :user_id AND upload <> :upload
+)
+ON CONFLICT (upload) DO UPDATE SET bytes = excluded.bytes
+RETURNING upload;
+
+-- name: keep_upload
+-- The row is gone if the session has ended meanwhile and its artifacts were deleted.
+INSERT INTO lapse_uploads (
+  upload, user_id, app_name, session_id, artifact, bytes, taken_at, is_saved
+)
+VALUES (
+  :upload, :user_id, :app_name, :session_id, :artifact, :bytes,
+  coalesce(:now, clock_timestamp()), true
+)
+ON CONFLICT (upload) DO UPDATE SET is_saved = true;
+
+-- name: saved_uploads
+-- What was not saved long after it was begun, never will be: its process has ended.
+SELECT upload FROM lapse_uploads
+WHERE user_id = :user_id AND app_name = :app_name AND session_id = :session_id
+  AND artifact = :artifact
+  AND (is_saved OR taken_at <= coalesce(:now, clock_timestamp()) - :abandoned);
+
+-- name: forget_uploads
+DELETE FROM lapse_uploads WHERE upload = ANY (:uploads);

@@ -1,4 +1,4 @@
-"""Deleting the artifacts of sessions that ended before their first message: uploads never sent.
+"""Deleting the artifacts of ended sessions: deleted ones, and those that were never used.
 
 ADK's artifact service deletes them, at least once: the transaction that ends a session writes it
 into the store's outbox, which keeps it until its artifacts are deleted.
@@ -6,13 +6,17 @@ into the store's outbox, which keeps it until its artifacts are deleted.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from lapse.artifacts.outbox import Outbox, OutboxEntry
+from lapse.artifacts.uploads import OF_THE_USER
 from lapse.core.background import Background
+from lapse.core.errors import StoreUnavailableError
+from lapse.core.keys import SessionKey
 from lapse.store.database import Database
 
 _AT_ONCE: Final = 50
@@ -24,7 +28,8 @@ _MOST_ATTEMPTS: Final = 1000
 """After so many attempts, in about six weeks, a session is given up: the outbox must not grow for
 ever."""
 
-_OF_THE_USER: Final = "user:"
+_AT_CREATION: Final = timedelta(seconds=10)
+"""How long a creation waits for the deletion of what an earlier session of its key has left."""
 
 _log = logging.getLogger(__name__)
 
@@ -84,30 +89,50 @@ class ArtifactSweeper:
         """
         taken = await self._outbox.take_outbox(_AT_ONCE)
         for entry in taken:
-            if not self._serves(entry.key.app_name) and entry.attempts < _MOST_ATTEMPTS:
-                continue
-            try:
-                await self._delete(entry)
-            except Exception as error:  # noqa: BLE001 - the session is taken again
-                # Its text is not logged: that may hold the whole id, in a path.
-                _log.warning(
-                    "artifacts of session %s… were not deleted (attempt %d), and will be: %s",
-                    entry.key.short,
-                    entry.attempts,
-                    type(error).__name__,
-                )
-                if entry.attempts < _MOST_ATTEMPTS:
-                    continue
-            await self._outbox.settle_outbox(entry)
+            await self._settle(entry)
         return timedelta(0) if len(taken) == _AT_ONCE else _PAUSE
 
+    async def delete_before(self, key: SessionKey) -> None:
+        """Delete what an earlier session of a new session's key has left.
+
+        If that fails, or takes longer than ten seconds, the next steps do it.
+        """
+        try:
+            async with asyncio.timeout(_AT_CREATION.total_seconds()):
+                entry = await self._outbox.take_outbox_of(key)
+                if entry is not None:
+                    await self._settle(entry)
+        except (StoreUnavailableError, TimeoutError) as error:
+            _log.warning(
+                "a new session %s… may see artifacts of an earlier one until they are deleted: %s",
+                key.short,
+                str(error) or type(error).__name__,
+            )
+
+    async def _settle(self, entry: OutboxEntry) -> None:
+        if not self._serves(entry.key.app_name) and entry.attempts < _MOST_ATTEMPTS:
+            return
+        try:
+            await self._delete(entry)
+        except Exception as error:  # noqa: BLE001 - the session is taken again
+            # Its text is not logged: that may hold the whole id, in a path.
+            _log.warning(
+                "artifacts of session %s… were not deleted (attempt %d), and will be: %s",
+                entry.key.short,
+                entry.attempts,
+                type(error).__name__,
+            )
+            if entry.attempts < _MOST_ATTEMPTS:
+                return
+        await self._outbox.settle_outbox(entry)
+
     async def _delete(self, entry: OutboxEntry) -> None:
-        if entry.lives or not self._serves(entry.key.app_name):
-            # A new session has the same key, and the artifacts may be its own.
+        """Delete what was saved before the end; anything later is of a new session of the key."""
+        if not self._serves(entry.key.app_name):
             return
         scope = entry.key._asdict()
         for filename in await self._artifacts.list_artifact_keys(**scope):
-            if filename.startswith(_OF_THE_USER):
+            if filename.startswith(OF_THE_USER):
                 continue
             versions = await self._artifacts.list_artifact_versions(**scope, filename=filename)
             if all(version.create_time <= entry.ended_at.timestamp() for version in versions):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
 from lapse.auth.options import RoleNames
 from lapse.auth.principals import LONGEST_NAME, Principal, Role
+from lapse.core.keys import dots_in
 
 
 class Authenticator(Protocol):
@@ -44,17 +45,14 @@ class Authentication:
     origins: Collection[str] = ()
 
 
-_UNUSABLE: Final = {".", ".."}
-
-
 def named(name: object, role: Role = Role.USER) -> Principal | None:
     """Return a principal of this name; None where no user could have it as their id.
 
-    A slash, or a name of dots, has no place in the paths of ADK's routes.
+    A slash, or a part of dots, has no place in the paths of ADK's routes.
     """
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         return None
-    if name in _UNUSABLE or "/" in name or name != name.strip() or not name.isprintable():
+    if dots_in(name) or "/" in name or name != name.strip() or not name.isprintable():
         return None
     return Principal(name, role)
 

@@ -69,7 +69,7 @@ class JwtOptions:
     audiences: tuple[str, ...]
     algorithms: tuple[str, ...] = ("RS256",)
     key: str | None = field(default=None, repr=False)
-    jwks_url: str | None = None
+    jwks_url: str | None = field(default=None, repr=False)
     user_claim: str = "sub"
     role_claim: str = ""
     roles: RoleNames = RoleNames()

@@ -36,7 +36,9 @@ class AuthSettings(SliceSettings):
     """The settings of authentication; `docs/settings.md` describes each."""
 
     auth: AuthMode = Field(default=AuthMode.NONE, validation_alias="LAPSE_AUTH")
-    jwt_jwks_url: str | None = Field(default=None, validation_alias="LAPSE_JWT_JWKS_URL")
+    jwt_jwks_url: str | None = Field(
+        default=None, validation_alias="LAPSE_JWT_JWKS_URL", repr=False
+    )
     jwt_key: SecretStr | None = Field(default=None, validation_alias="LAPSE_JWT_KEY", repr=False)
     jwt_algorithms: str = Field(
         default=",".join(_DEFAULTS.algorithms), validation_alias="LAPSE_JWT_ALGORITHMS"
@@ -210,4 +212,5 @@ def _url_problems(url: str, *, is_symmetric: bool) -> Iterator[str]:
     except ValueError:
         is_here = False
     if not url.startswith("https://") and not (is_here and url.startswith("http://")):
-        yield f"LAPSE_JWT_JWKS_URL={url!r:.60}: must be https://…, or http:// on this machine"
+        # It is not shown, because it may hold a password.
+        yield "LAPSE_JWT_JWKS_URL: must be https://…, or http:// on this machine"

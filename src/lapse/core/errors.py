@@ -63,6 +63,10 @@ class SharedStateFullError(InvalidValueError):
         self.prefixes = tuple(prefixes)
 
 
+class HeldEventsFullError(LapseError):
+    """A waiting session holds as many events, or bytes of them, as it may; nothing was written."""
+
+
 class WrongStatusError(LapseError):
     """The session exists, but its status does not allow what was asked for."""
 
@@ -112,6 +116,10 @@ class TooManyCreatesError(LapseError, ValueError):
     def __init__(self, reason: str, *, retry_after: timedelta) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+
+
+class TooManyArtifactsError(LapseError):
+    """The artifacts of a user have as many bytes as the quota allows."""
 
 
 class NoSuchRunError(LapseError, LookupError):

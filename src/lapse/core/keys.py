@@ -74,14 +74,14 @@ def check_new_key(key: SessionKey) -> SessionKey:
 
     Raises:
         InvalidValueError: a store could not hold the key, a part is unsafe in a log, a path or a
-            file's name (it holds a control character, or is `.` or `..`), or a part does not look
-            like what it is (it holds an invisible character).
+            file's name (it holds a control character, or `..` between slashes), or a part does not
+            look like what it is (it holds an invisible character).
     """
     for field, value in zip(("app name", "user id", "session id"), check_key(key), strict=True):
         if unseen := invisible_in(value):
             raise InvalidValueError(field, f"must not contain {unseen}")
-        if value in {".", ".."}:
-            raise InvalidValueError(field, f"must not be {value!r}")
+        if dots := dots_in(value):
+            raise InvalidValueError(field, f"must not have a part {dots!r}")
     return key
 
 
@@ -129,6 +129,19 @@ def visible(text: str) -> str:
 def _is_invisible(character: str) -> bool:
     is_unseen = unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
     return is_unseen or _SHAPELESS.match(character) is not None
+
+
+_SEPARATOR: Final = re.compile(r"[/\\]")
+
+
+def dots_in(text: str) -> str:
+    """Return the first part of text that is `.` or `..`, as in a path; empty if there is none.
+
+    Parts end at a slash or a backslash: what keeps files by such a name could leave its folder.
+    """
+    if "." not in text:
+        return ""
+    return next((part for part in _SEPARATOR.split(text) if part in {".", ".."}), "")
 
 
 def can_exist(key: SessionKey) -> bool:

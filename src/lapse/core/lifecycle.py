@@ -22,7 +22,8 @@ SHORTEST_RESTORE: Final = timedelta(hours=1)
 
 HELD_EVENTS: Final = 64
 HELD_BYTES: Final = 256 * 1024
-"""A waiting session with more held events than this, or more bytes of them, counts as used."""
+"""A waiting session with more held events than this, or more bytes of them, counts as used, or
+the event is refused."""
 
 
 class Status(StrEnum):
@@ -47,8 +48,8 @@ class Rules:
             Zero: nothing is restorable, and a session is deleted at its deadline.
         enforced: False while clean-up is switched off: deadlines are recorded, but nothing
             expires and nothing is hidden.
-        artifacts: write each session that ends before its first message into an outbox, for a
-            server that deletes its artifacts.
+        artifacts: write each session that ends into an outbox, for a server that deletes its
+            artifacts.
         shared_state: maximum size of the state of an app, and of that of a user in an app, in
             bytes of JSON. State that is larger already may only shrink.
     """

@@ -12,18 +12,19 @@ SHORTEST_TTL: Final = timedelta(milliseconds=1)
 LONGEST_TTL: Final = timedelta(days=30)
 
 
-def ttl_from_minutes(minutes: object, *, field: str) -> timedelta:
+def ttl_from_minutes(minutes: object, *, field: str, longest: timedelta = LONGEST_TTL) -> timedelta:
     """Read a TTL given in minutes, decimals allowed.
 
     Raises:
         InvalidValueError: `minutes` is not a number, not finite, or outside
-            SHORTEST_TTL..LONGEST_TTL. The error names `field`.
+            SHORTEST_TTL..`longest`. The error names `field`.
     """
     if isinstance(minutes, bool) or not isinstance(minutes, int | float):
         raise InvalidValueError(field, f"must be a number of minutes, not {minutes!r:.40}")
-    longest = LONGEST_TTL / timedelta(minutes=1)
-    if not 0 < minutes <= longest:  # refuses NaN, too, and an int that no float can hold
-        reason = f"must be above 0 and at most {longest:.0f} minutes (30 days), not {minutes!r:.40}"
+    most = minutes_of(min(longest, LONGEST_TTL))
+    if not 0 < minutes <= most:  # refuses NaN, too, and an int that no float can hold
+        days = " (30 days)" if longest >= LONGEST_TTL else ""
+        reason = f"must be above 0 and at most {most:g} minutes{days}, not {minutes!r:.40}"
         raise InvalidValueError(field, reason)
     ttl = timedelta(minutes=minutes)
     if ttl < SHORTEST_TTL:

@@ -23,7 +23,14 @@ from lapse.databases.tables import (
     from_postgres,
 )
 from lapse.store.postgres.call import STATEMENTS
-from lapse.store.postgres.connections import NOT_NOW, plain_url, shown_url, unavailable
+from lapse.store.postgres.connections import (
+    CONNECTING,
+    NOT_NOW,
+    not_connected,
+    plain_url,
+    shown_url,
+    unavailable,
+)
 from lapse.store.postgres.schema import look
 
 _MISSING: Final = """\
@@ -121,10 +128,8 @@ class PostgresTables:
     async def _connect(self) -> asyncpg.Connection:
         try:
             return await asyncpg.connect(plain_url(self._url), timeout=10)
-        except NOT_NOW as error:
-            raise unavailable(error) from error
-        except asyncpg.PostgresError as error:
-            raise StoreRefusedError(f"{self._place}: {error}") from error
+        except CONNECTING as error:
+            raise not_connected(error) from None
 
 
 async def _pages(connection: asyncpg.Connection, table: Table) -> Pages:

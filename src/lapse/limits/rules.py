@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from lapse.core.keys import LONGEST_ID, unseen_in
+from lapse.core.keys import LONGEST_ID, dots_in, unseen_in
 from lapse.core.request import Body
 
 KIB: Final = 1024
@@ -164,9 +164,9 @@ def _fault_of_path(path: bytes) -> Fault | None:
         return Fault(400, "path: must be UTF-8")
     if unseen := unseen_in(text):
         return Fault(400, f"path: must not contain {unseen}")
+    if dots := dots_in(text):
+        return Fault(400, f"path: must not have a part {dots!r}")
     for segment in _segments(text):
-        if segment in {".", ".."}:
-            return Fault(400, f"path: must not contain a segment {segment!r}")
         if len(segment.encode()) > LONGEST_SEGMENT and len(segment) > LONGEST_ID:
             return Fault(414, f"path: each part must be at most {LONGEST_SEGMENT} bytes")
     return None
@@ -231,6 +231,8 @@ def _fault_of_name(name: object) -> Fault | None:
         return None
     if unseen := unseen_in(name):
         return Fault(400, f"filename: must not contain {unseen}")
+    if dots := dots_in(name):
+        return Fault(400, f"filename: must not have a part {dots!r}")
     if any(len(segment.encode()) > LONGEST_SEGMENT for segment in _segments(name)):
         return Fault(400, f"filename: each part must be at most {LONGEST_SEGMENT} bytes")
     return None
@@ -265,6 +267,8 @@ def _fault_of_ids(given: Mapping[str, Any]) -> Fault | None:
             return Fault(400, f"{field}: must be at most {LONGEST_ID} characters long")
         if unseen := unseen_in(value):
             return Fault(400, f"{field}: must not contain {unseen}")
+        if dots := dots_in(value):
+            return Fault(400, f"{field}: must not have a part {dots!r}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Creating sessions within quotas: the rate limits before, and the waiting quotas after."""
+"""Sessions that come to wait within quotas: the rate limits before, the waiting quotas after."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
 from lapse.auth.addresses import current_site
-from lapse.auth.principals import Role, current_principal
+from lapse.auth.principals import Role, current_actor, current_deputy, current_principal
 from lapse.core.documents import StateDelta
 from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Change
+from lapse.core.lifecycle import Cause, Change, Lifecycle, Status
 from lapse.quotas.rules import Bucket, Draw, Drawer, Quotas
 from lapse.quotas.store import QuotaStore
 from lapse.store.database import Database
-from lapse.store.records import EventWindow, Result, SessionRecord
+from lapse.store.records import EventWindow, NewEvent, Result, SessionRecord
 from lapse.store.sessions import Sessions
 
 _MOST_REMEMBERED: Final = 10_000
@@ -34,14 +35,15 @@ _log = logging.getLogger(__name__)
 
 
 class Admission:
-    """Creates sessions in a store, within quotas.
+    """Creates and resurrects sessions in a store, within quotas.
 
-    A user's creation also counts for the address that it comes from; a service's does not, because
-    a service acts for many users.
+    A resurrection on request counts as a creation: either makes a session wait. What a user asks
+    for also counts for the address that it comes from; what a service asks for does not, because a
+    service acts for many users. What an operator resurrects counts for nobody.
 
     Attributes:
         quotas: what is allowed.
-        refused: how many creations this process has refused, by whose limit.
+        refused: how many creations and resurrections this process has refused, by whose limit.
         exceeded: how many sessions this process has expired because of a quota.
         reused: how many creations returned a waiting session that existed already.
     """
@@ -83,6 +85,44 @@ class Admission:
         )
         return Result(created.value, (*created.changes, *await self._expire_excess(key, site)))
 
+    async def resurrect(
+        self, key: SessionKey, *, cause: Cause, by: str | None = None
+    ) -> Result[Lifecycle]:
+        """Resurrect a session, and expire the waiting sessions that then exceed a quota.
+
+        `Lobby.resurrect` describes the arguments; a session that lives is left as it is, and counts
+        for nothing. No rate limit refuses a run, which brings a message, and its session may exceed
+        the quota by one, because the message is about to make it used.
+
+        Raises:
+            TooManyCreatesError: too many sessions were created or resurrected lately.
+            NoSuchSessionError: the session is unknown or no longer restorable.
+        """
+        if not self.quotas.limited or current_actor(Role.OPERATOR) is not None:
+            return await self._sessions.resurrect(key, cause=cause, by=by)
+        site, is_asked_for = _site(), cause is Cause.REQUEST
+        if is_asked_for:
+            before = await self._sessions.lifecycle(key)
+            if before is not None and before.status is Status.EXPIRED:
+                await self._draw(key, site)
+        back = await self._sessions.resurrect(key, cause=cause, by=by)
+        if not back.changes:
+            return back
+        expired = await self._expire_excess(key, site, spare=0 if is_asked_for else 1)
+        return Result(back.value, (*back.changes, *expired))
+
+    def within_quotas(self, event: NewEvent) -> NewEvent:
+        """Return an event that makes no session used without a message, where a quota applies.
+
+        A session that is used is kept for good and counts for no quota. Services and operators may
+        do that.
+        """
+        quotas = self.quotas
+        limited = quotas.waiting_per_user is not None or quotas.waiting_per_address is not None
+        if event.is_message or not limited or current_deputy() is not None:
+            return event
+        return replace(event, may_use=False)
+
     def may_reuse(self, wish: object) -> bool:
         """Return whether a creation may return a waiting session; without a wish the quotas say it.
 
@@ -120,8 +160,8 @@ class Admission:
         (bucket,) = (bucket for bucket in buckets if bucket.name == draw.bucket)
         self.refused[bucket.drawer] += 1
         raise TooManyCreatesError(
-            f"{_WHO[bucket.drawer]} created as many sessions as are allowed for now, "
-            f"{bucket.per_span} a minute",
+            f"{_WHO[bucket.drawer]} created or resurrected as many sessions as are allowed for "
+            f"now, {bucket.per_span} a minute",
             retry_after=draw.wait,
         )
 
@@ -140,8 +180,14 @@ class Admission:
         if len(self._empty_until) > _MOST_REMEMBERED:
             self._empty_until.popitem(last=False)
 
-    async def _expire_excess(self, key: SessionKey, site: str | None) -> Sequence[Change]:
-        per_user, per_site = self.quotas.waiting_per_user, self.quotas.waiting_per_address
+    async def _expire_excess(
+        self, key: SessionKey, site: str | None, *, spare: int = 0
+    ) -> Sequence[Change]:
+        quotas = self.quotas
+        per_user = None if quotas.waiting_per_user is None else quotas.waiting_per_user + spare
+        per_site = (
+            None if quotas.waiting_per_address is None else quotas.waiting_per_address + spare
+        )
         if per_user is None and (per_site is None or site is None):
             return ()
         try:
@@ -149,7 +195,7 @@ class Admission:
                 key, site=site, per_user=per_user, per_site=per_site
             )
         except StoreUnavailableError as error:
-            # The session is created; the user's next creation expires the excess.
+            # The session waits; the user's next creation expires the excess.
             _log.warning("what exceeds a quota could not be expired: %s", error)
             return ()
         self.exceeded += expired.value

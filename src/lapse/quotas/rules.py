@@ -7,6 +7,7 @@ statement of its own, so that the later of two creations at once sees both sessi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -93,15 +94,24 @@ class Quotas:
     reuse: bool = False
 
     def __post_init__(self) -> None:
-        limits = (
+        if any(limit < 1 for limit in self._limits):
+            raise InvalidValueError("quotas", "each must be at least 1, or None for no limit")
+
+    @property
+    def _limits(self) -> Sequence[int]:
+        given = (
             self.waiting_per_user,
             self.waiting_per_address,
             self.creates_per_user,
             self.creates_per_address,
             self.creates,
         )
-        if any(limit is not None and limit < 1 for limit in limits):
-            raise InvalidValueError("quotas", "each must be at least 1, or None for no limit")
+        return [limit for limit in given if limit is not None]
+
+    @property
+    def limited(self) -> bool:
+        """Return whether there is any limit."""
+        return bool(self._limits)
 
     @property
     def by_address(self) -> bool:

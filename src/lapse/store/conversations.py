@@ -82,13 +82,14 @@ class Conversations(Part):
         The first message moves the session, with the events held so far, into ADK's tables. It
         resurrects the session if that has expired and is restorable. Any other event of a waiting
         session is held in the lobby, up to HELD_EVENTS and HELD_BYTES; an event beyond these
-        counts as a first message. An event that is stored already with the same data is not
-        stored again.
+        counts as a first message if it says that it may (`may_use`). An event that is stored
+        already with the same data is not stored again.
 
         Raises:
             NoSuchSessionError: the session is unknown, deleted or expired.
             OutdatedSessionError: the session changed since `seen`.
             SharedStateFullError: there is no room for what it changes of app or user state.
+            HeldEventsFullError: the session can hold no more, and the event may not use it.
             InvalidValueError: another event with this id is stored.
             OutcomeUnknownError: the store broke off, and the event may be stored.
         """
@@ -142,17 +143,14 @@ class Conversations(Part):
         record = yield from first("delete_record", key)
         session = yield from first("delete_session", key)
         yield from rows("delete_runs", key)
+        if self.rules.artifacts and (record is not None or session is not None):
+            yield from rows("note_artifacts", key)
         gone = self._deleted(seen, record, session)
         if record is not None and record["status"] != Status.USED:
             kind = None if gone is None else ChangeKind.DELETED
             yield from counted(key, kind, record["status"], None)
         if gone is None:
             return Result(None)
-        if self.rules.artifacts and gone.record.status in {
-            Status.WAITING,
-            Status.EXPIRED,
-        }:
-            yield from rows("note_artifacts", key)
         if by is not None:
             act = audited(key, by, ChangeKind.DELETED, status=gone.record.status)
             yield from rows("record_act", key, **act)

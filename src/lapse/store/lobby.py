@@ -71,8 +71,9 @@ class Lobby(Part):
     ) -> Asking[Result[SessionRecord]]:
         """Create a waiting session; its app and user state take effect at once.
 
-        It replaces an expired session of the same key, restorable or not. `site` is a digest of
-        the client's address, by which quotas count; it is kept until the first message.
+        It replaces an expired session of the same key, restorable or not, whose artifacts go to
+        the outbox. `site` is a digest of the client's address, by which quotas count; it is kept
+        until the first message.
 
         Raises:
             SessionExistsError: a session of this key lives.
@@ -100,6 +101,10 @@ class Lobby(Part):
         row = made[0]
         was = None if before is None else before["status"]
         yield from counted(key, ChangeKind.CREATED, was, Status.WAITING)
+        owes = bool(row["owes_artifacts"])
+        if before is not None and self.rules.artifacts:
+            yield from rows("note_artifacts", key)
+            owes = True
         yield from shared_state_changed(key, state)
         moment: datetime = row["now"]
         record = Lifecycle(
@@ -116,7 +121,7 @@ class Lobby(Part):
             {**_document(row["app_state"]), **state.app},
             {**_document(row["user_state"]), **state.user},
         )
-        session = SessionRecord(key, merged, Revision(moment, 0, waiting=True))
+        session = SessionRecord(key, merged, Revision(moment, 0, waiting=True), owes_artifacts=owes)
         return Result(session, (Change(ChangeKind.CREATED, moment, record),))
 
     def _created_before(

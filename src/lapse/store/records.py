@@ -9,8 +9,18 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar, overload
 
 from lapse.core.documents import StateDelta, read_metadata
+from lapse.core.errors import HeldEventsFullError
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Rules, Status
+from lapse.core.lifecycle import (
+    HELD_BYTES,
+    HELD_EVENTS,
+    Cause,
+    Change,
+    ChangeKind,
+    Lifecycle,
+    Rules,
+    Status,
+)
 from lapse.core.messages import is_message
 from lapse.store.operation import Row, key_of
 
@@ -78,24 +88,39 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append, the change of state it carries, and whether it is a message."""
+    """An event to append, the change of state it carries, and whether it is a message.
+
+    `may_use` says what becomes of an event that is not a message and that a waiting session can
+    hold no more: with it the session counts as used, without it the event is refused.
+    """
 
     record: EventRecord
     delta: StateDelta
     is_message: bool
+    may_use: bool = True
+
+
+def held_events_full(key: SessionKey) -> HeldEventsFullError:
+    """Return the error that refuses an event which a waiting session can hold no more."""
+    return HeldEventsFullError(
+        f"session {key.short}… waits for its first message, and until then holds at most "
+        f"{HELD_EVENTS} changes, of {HELD_BYTES} bytes together"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
     """A session as stored, with the state of all three scopes merged.
 
-    `events` are in ADK's order: ascending by timestamp, then id.
+    `events` are in ADK's order: ascending by timestamp, then id. `owes_artifacts` tells of a new
+    session that artifacts of an earlier session of its key are still to be deleted.
     """
 
     key: SessionKey
     state: dict[str, Any]
     revision: Revision
     events: Sequence[EventRecord] = ()
+    owes_artifacts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,12 @@ from starlette.middleware import Middleware
 
 from lapse.adk.agents import ServedApps, served_apps
 from lapse.adk.answers import SessionResponse
-from lapse.adk.artifacts import name_no_files
+from lapse.adk.artifacts import guard_artifacts
 from lapse.adk.private import answer_sessions_with, server_of
 from lapse.adk.routes import lifecycle_routes
 from lapse.adk.run_sse import opener_for, opener_of
 from lapse.adk.service import LapseSessionService
+from lapse.artifacts.uploads import Uploads
 from lapse.auth import Authentication, CallerMiddleware, OwnershipMiddleware
 from lapse.auth.addresses import current_site
 from lapse.auth.principals import Role, current_principal
@@ -119,7 +120,9 @@ def _register_metrics(parts: Parts) -> None:
 def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> None:
     service, sweeper = parts.service, parts.sweeper
     answer_sessions_with(SessionResponse)
-    name_no_files(app.routes)
+    uploads = Uploads(service.store, settings.artifact_bytes_per_user)
+    app.state.lapse_uploads = uploads
+    guard_artifacts(app.routes, service, uploads)
     app.include_router(lifecycle_routes(service))
     app.include_router(notice_routes(service, parts.watcher))
     app.include_router(

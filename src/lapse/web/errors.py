@@ -34,6 +34,7 @@ from lapse.adk.errors import (
 )
 from lapse.adk.private import answer_of, before_endpoint, validator_of
 from lapse.core.errors import (
+    HeldEventsFullError,
     InvalidValueError,
     NoSuchRunError,
     NoSuchSessionError,
@@ -43,6 +44,7 @@ from lapse.core.errors import (
     RunInFlightError,
     ShuttingDownError,
     StoreUnavailableError,
+    TooManyArtifactsError,
     TooManyCreatesError,
     TooManyRunsError,
     TooManyStreamsError,
@@ -93,6 +95,8 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         SessionNotFoundError: _answer(404, _NOT_FOUND),
         WrongStatusError: _answer(409),
         TooManyStreamsError: _answer(429),
+        TooManyArtifactsError: _answer(413),
+        HeldEventsFullError: _answer(413),
         OutdatedSessionError: _answer(409),
         StaleSessionError: _answer(409),
         StoreUnavailableError: unavailable,

@@ -132,6 +132,11 @@ URLS = [
     "postgresql://u:x?PW@127.0.0.1:1/db",
     "postgresql://u:x/PW@127.0.0.1:1/db",
     "postgresql://u:x@PW@127.0.0.1:1/db",
+    "postgresql://u:x@y:PW@127.0.0.1:1/db",
+    "postgresql://u:PW",
+    "postgresql://u:x@127.0.0.1:1/db?port=PW",
+    "postgresql://u:x@127.0.0.1:1/db?sslmode=PW",
+    "postgresql://u:x@127.0.0.1:1/db?sslmode=require&sslpassword=PW&sslcert=/no&sslkey=/no",
     "postgresql://u:[PW@127.0.0.1:1/db",
     "postgresql:/u:PW@127.0.0.1:1/db",
     "postgresql//u:PW@127.0.0.1:1/db",
@@ -157,14 +162,43 @@ async def test_no_error_about_a_store_has_its_password(url):
     assert canaries.PASSWORD not in str(caught.value) + repr(caught.value)
 
 
-@pytest.mark.parametrize("url", [URLS[0], URLS[3], URLS[9]])
-def test_no_command_prints_a_password(tmp_path, url):
-    arguments = [LAPSE, "report", url.replace("PW", canaries.PASSWORD)]
+def told_by(folder, *arguments, **settings):
+    """Return what a command that fails prints."""
     done = subprocess.run(
-        arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+        [LAPSE, *arguments],
+        cwd=folder,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == 1
-    assert canaries.PASSWORD not in done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("url", [URLS[0], URLS[3], URLS[7]])
+def test_no_command_prints_a_password(tmp_path, url):
+    told = told_by(tmp_path, "report", url.replace("PW", canaries.PASSWORD))
+    assert canaries.PASSWORD not in told
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "stats", "migrate"])
+def test_no_command_shows_the_password_of_a_store_whose_url_it_cannot_read(tmp_path, command):
+    """Seen to fail with a look at the last `@` alone: a traceback of the driver quoted it."""
+    url = URLS[7].replace("PW", canaries.PASSWORD)
+    told = told_by(tmp_path, command, LAPSE_STORE_URL=url)
+    assert "is not a URL" in told
+    assert canaries.PASSWORD not in told
+    assert "Traceback" not in told
+
+
+def test_no_command_shows_the_password_in_the_url_of_the_issuers_keys(tmp_path):
+    """Seen to fail when the URL is quoted."""
+    settings = dict.fromkeys(("LAPSE_JWT_ISSUER", "LAPSE_JWT_AUDIENCE"), "x")
+    url = f"http://u:{canaries.PASSWORD}@issuer.test/jwks.json"
+    told = told_by(tmp_path, "check", LAPSE_AUTH="jwt", LAPSE_JWT_JWKS_URL=url, **settings)
+    assert "LAPSE_JWT_JWKS_URL: must be https://" in told
+    assert canaries.PASSWORD not in told
 
 
 def test_the_repr_of_settings_shows_no_secret(monkeypatch, tmp_path):

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from postgres import rows
+from postgres import rows, run
 from serving import AGENTS, eventually, serving
 
 pytestmark = pytest.mark.long
@@ -82,3 +82,32 @@ def test_an_outage_of_the_database_is_answered_with_503_logged_once_and_survived
         assert heard == ["hello", "heard: hello", "again", "heard: again"]
         assert "Traceback" not in server.log
         assert own_database_server.url not in server.log
+
+
+def test_a_database_that_lets_lapse_in_no_more_is_an_outage_like_others(
+    own_database_server, tmp_path
+):
+    """Seen to fail with a store that knows no refusal of a log-in: 500, and tracebacks."""
+    admin = own_database_server.url
+    run(admin, "CREATE ROLE lapse LOGIN SUPERUSER")
+    url = admin.replace("postgres@", "lapse@")
+    with serving(tmp_path, str(AGENTS), "--store", url) as server:
+        used, other = server.create(), server.create()
+        ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'lapse'"
+        run(admin, "ALTER ROLE lapse NOLOGIN", ends)
+
+        for name, answer in ask_all(server, used, other).items():
+            assert answer.status_code == 503, (name, answer.text)
+            assert answer.json()["detail"] in PLAIN
+        ready = server.client.get("/readyz")
+        assert ready.status_code == 503
+        assert "does not let Lapse in" in ready.json()["store"]
+        assert '"lapse"' not in ready.json()["store"], "it does not tell the role"
+        eventually(lambda: server.metric("lapse_sweep_errors_total") >= 2)
+        assert server.log.count(BEGINS) == 1
+
+        run(admin, "ALTER ROLE lapse LOGIN")
+        eventually(lambda: server.client.get("/readyz").status_code == 200)
+        eventually(lambda: ENDS in server.log)
+        assert server.client.get(server.path(used)).status_code == 200
+        assert "Traceback" not in server.log

@@ -10,7 +10,15 @@ import asyncpg
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind
 from lapse.store.postgres import values
 from lapse.store.postgres.call import Call
-from lapse.store.records import Appended, LastSeen, NewEvent, Result, Revision, lifecycle_of
+from lapse.store.records import (
+    Appended,
+    LastSeen,
+    NewEvent,
+    Result,
+    Revision,
+    held_events_full,
+    lifecycle_of,
+)
 
 _Step = Callable[[Call, NewEvent, dict[str, Any]], Awaitable[Result[Appended] | None]]
 
@@ -63,7 +71,22 @@ async def _to_lobby(call: Call, event: NewEvent, params: dict[str, Any]) -> Resu
         # Either the lobby holds too much already, which counts as use, or the session has expired.
         if await call.first("read", after=None, newest=0) is None:
             return None
+        if not event.may_use:
+            await _refuse_too_much(call, event)
+            return None
     return await _first_message(call, event, params)
+
+
+async def _refuse_too_much(call: Call, event: NewEvent) -> None:
+    """Raise HeldEventsFullError if the lobby can hold no more, and not for any other reason."""
+    held = await call.first(
+        "has_room_to_hold",
+        event=values.held_text(event.record),
+        most_events=HELD_EVENTS,
+        most_bytes=HELD_BYTES,
+    )
+    if held is not None and not held["has_room"]:
+        raise held_events_full(call.key)
 
 
 async def _first_message(

@@ -14,7 +14,12 @@ from weakref import WeakKeyDictionary
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from lapse.core.errors import InvalidValueError, OutcomeUnknownError, StoreUnavailableError
+from lapse.core.errors import (
+    InvalidValueError,
+    LapseError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 from lapse.store.options import ConnectionOptions
 
 T = TypeVar("T")
@@ -45,6 +50,9 @@ _UNDONE: Final = (
 )
 """Those errors of an outage with which the server says that nothing was done."""
 
+CONNECTING: Final = (*NOT_NOW, asyncpg.PostgresError, ValueError)
+"""Errors of a connection that is not made: of an outage, the server's refusal, or a wrong URL."""
+
 _FIRST_PAUSE: Final = timedelta(milliseconds=50)
 
 
@@ -64,12 +72,13 @@ class Connections:
         """Return a connection outside any pool.
 
         Raises:
-            StoreUnavailableError: the server does not answer.
+            StoreUnavailableError: the server does not answer, or does not let Lapse in.
+            InvalidValueError: the driver cannot read the URL.
         """
         try:
             return await asyncpg.connect(self._dsn, **self._connect_options())
-        except NOT_NOW as error:
-            raise unavailable(error) from error
+        except CONNECTING as error:
+            raise not_connected(error) from None
 
     async def read(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Run one statement that changes nothing, and return its rows; it repeats as `write` does.
@@ -150,10 +159,11 @@ class Connections:
                 ) as taken:
                     begun = True
                     return await work(taken), in_doubt
-            except NOT_NOW as error:
-                if isinstance(error, ValueError):
-                    # The driver says that an argument is wrong: this is not an outage.
-                    raise
+            except CONNECTING as error:
+                if not _is_outage(error):
+                    if begun:
+                        raise
+                    raise not_connected(error) from None
                 in_doubt |= begun and not isinstance(error, _UNDONE)
                 if time.monotonic() + pause > end:
                     raise unavailable(
@@ -197,9 +207,10 @@ def plain_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     try:
         parts = urlsplit(url)
-        hosts = parts.netloc.rpartition("@")[2].split(",")
+        # The driver takes the first `@` for the end of the password, and Python the last.
+        hosts = parts.netloc.partition("@")[2 if "@" in parts.netloc else 0].split(",")
         ports = [int(port) for host in hosts if (port := host.rpartition("]")[2].partition(":")[2])]
-        whole = "@" not in parts.query + parts.fragment + parts.path
+        whole = "@" not in "".join((*hosts, parts.query, parts.fragment, parts.path))
         parse_qs(parts.query, strict_parsing=bool(parts.query))
     except ValueError:
         whole, ports = False, []
@@ -214,6 +225,28 @@ def shown_url(url: str) -> str:
     """Return a URL without its user, its password and its query, for messages."""
     scheme, separator, rest = url.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Return whether an error is one of an outage; the driver's ValueErrors are of an argument."""
+    return isinstance(error, NOT_NOW) and not isinstance(error, ValueError)
+
+
+def not_connected(error: BaseException) -> LapseError:
+    """Return the error that says why a connection was not made.
+
+    It does not quote the driver, whose words may hold a password, nor the server, whose words hold
+    the user and the database.
+    """
+    if _is_outage(error):
+        return unavailable(error)
+    kind = type(error).__name__
+    if isinstance(error, ValueError):
+        return InvalidValueError("store URL", f"is none that the driver can read ({kind})")
+    return StoreUnavailableError(
+        f"PostgreSQL: does not let Lapse in ({kind}); check the user, the password, the database "
+        "and pg_hba.conf"
+    )
 
 
 def unavailable(

@@ -61,9 +61,18 @@ changes AS (
 ),
 counted AS {count_changes},
 app_delta AS {change_app_state},
-user_delta AS {change_user_state}
+user_delta AS {change_user_state},
+ended AS (
+  SELECT :app_name AS app_name, :user_id AS user_id, :session_id AS session_id, created_at AS now
+  FROM done WHERE EXISTS (SELECT 1 FROM before)
+),
+owed AS {owe_artifacts}
 SELECT
   done.created_at AS now,
+  :artifacts AND EXISTS (SELECT 1 FROM ended) OR EXISTS (
+    SELECT 1 FROM lapse_artifact_outbox
+    WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  ) AS owes_artifacts,
   coalesce(
     (SELECT state FROM app_delta), (SELECT state FROM app_states WHERE app_name = :app_name)
   ) AS app_state,
@@ -412,8 +421,7 @@ done AS (
   FROM clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND (l.status = 'waiting' AND l.expires_at > now OR NOT :enforced AND l.status <> 'used')
-    AND jsonb_array_length(l.held_events) < :most_events
-    AND octet_length(l.held_events::text) + octet_length(:event::text) <= :most_bytes
+    AND {room_to_hold}
     AND NOT EXISTS (
       SELECT 1 FROM jsonb_array_elements(l.held_events) AS e WHERE e ->> 'id' = :event_id
     )
@@ -429,6 +437,16 @@ done AS (
 app_delta AS {change_app_state},
 user_delta AS {change_user_state}
 SELECT revision FROM done;
+
+-- name: room_to_hold
+-- A condition on a waiting row.
+jsonb_array_length(l.held_events) < :most_events
+AND octet_length(l.held_events::text) + octet_length(:event::text) <= :most_bytes;
+
+-- name: has_room_to_hold
+SELECT {room_to_hold} AS has_room FROM lapse_lobby AS l
+WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  AND l.held_events IS NOT NULL;
 
 -- name: lifecycle
 -- Returns the session's lobby row and, if ADK's tables hold it, when it was created there.
@@ -476,8 +494,12 @@ SELECT * FROM ended;
 -- name: delete_session
 -- A statement of its own, so that it sees the session that a first message moved here while
 -- delete_record waited for its lock. ON DELETE CASCADE deletes the events.
-DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
-RETURNING coalesce(:now, clock_timestamp()) AS now;
+WITH ended AS (
+  DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+  RETURNING app_name, user_id, id AS session_id, coalesce(:now, clock_timestamp()) AS now
+),
+owed AS {owe_artifacts}
+SELECT now FROM ended;
 
 -- name: amend
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),

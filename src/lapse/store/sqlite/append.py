@@ -9,7 +9,15 @@ from typing import Any
 
 from lapse.core.documents import update_document
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Status
-from lapse.store.records import Appended, LastSeen, NewEvent, Result, Revision, lifecycle_of
+from lapse.store.records import (
+    Appended,
+    LastSeen,
+    NewEvent,
+    Result,
+    Revision,
+    held_events_full,
+    lifecycle_of,
+)
 from lapse.store.sqlite import values
 from lapse.store.sqlite.transaction import Transaction
 
@@ -97,7 +105,19 @@ def _to_lobby(transaction: Transaction, step: Append) -> Result[Appended] | None
         # Either the lobby holds too much already, which counts as use, or the session has expired.
         if transaction.first("read") is None:
             return None
+        if not step.event.may_use:
+            _refuse_too_much(transaction, step)
+            return None
     return _first_message(transaction, step)
+
+
+def _refuse_too_much(transaction: Transaction, step: Append) -> None:
+    """Raise HeldEventsFullError if the lobby can hold no more, and not for any other reason."""
+    held = transaction.first(
+        "has_room_to_hold", event=step.held, most_events=HELD_EVENTS, most_bytes=HELD_BYTES
+    )
+    if held is not None and not held["has_room"]:
+        raise held_events_full(transaction.key)
 
 
 def _first_message(transaction: Transaction, step: Append) -> Result[Appended] | None:

@@ -39,7 +39,11 @@ WHERE lapse_lobby.status = 'used'
   OR :enforced AND (lapse_lobby.status = 'expired' OR lapse_lobby.expires_at <= :now)
 RETURNING
   (SELECT state FROM app_states WHERE app_name = :app_name) AS app_state,
-  (SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id) AS user_state;
+  (SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id) AS user_state,
+  EXISTS (
+    SELECT 1 FROM lapse_artifact_outbox
+    WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  ) AS owes_artifacts;
 
 -- name: read
 -- ADK's tables come first: a lobby row never hides what they hold.
@@ -274,8 +278,7 @@ SET held_events = json_insert(held_events, '$[#]', json(:event)),
   revision = revision + 1
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND (status = 'waiting' AND expires_at > :now OR NOT :enforced AND status <> 'used')
-  AND json_array_length(held_events) < :most_events
-  AND length(held_events) + length(:event) <= :most_bytes
+  AND {room_to_hold}
   AND NOT EXISTS (SELECT 1 FROM json_each(held_events) WHERE value ->> 'id' = :event_id)
   AND {has_room}
   AND CASE
@@ -284,6 +287,16 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
     ELSE update_time <= :seen_time OR :seen_event IS json_extract(held_events, '$[#-1].id')
   END
 RETURNING revision;
+
+-- name: room_to_hold
+-- A condition on a waiting row.
+json_array_length(held_events) < :most_events
+AND length(held_events) + length(:event) <= :most_bytes;
+
+-- name: has_room_to_hold
+SELECT {room_to_hold} AS has_room FROM lapse_lobby
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND held_events IS NOT NULL;
 
 -- name: lifecycle
 -- Returns the session's lobby row and, if ADK's tables hold it, when it was created there.
