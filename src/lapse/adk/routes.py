@@ -79,7 +79,7 @@ def lifecycle_routes(service: LapseSessionService) -> APIRouter:
         """Merge metadata by top-level keys, and give a waiting session a new TTL from now."""
         ttl = None
         if body.ttl_minutes is not None:
-            ttl = service.ttl_from(body.ttl_minutes, field="ttlMinutes")
+            ttl = service.policy.requested(body.ttl_minutes, field="ttlMinutes")
         if body.metadata is None and ttl is None:
             raise InvalidValueError("body", "must have metadata, ttlMinutes or both")
         return LifecycleBody.of(await service.amend(key, metadata=body.metadata, ttl=ttl))

@@ -38,17 +38,11 @@ from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth.principals import Role, acting, current_actor, current_deputy, is_foreign
 from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
-from lapse.core.errors import (
-    NoSuchSessionError,
-    NotWithThisStoreError,
-    OutdatedSessionError,
-    SessionExistsError,
-    StoreUnavailableError,
-)
+from lapse.core.errors import NoSuchSessionError, OutdatedSessionError, SessionExistsError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey, can_exist, check_new_key
 from lapse.core.lifecycle import Cause, Lifecycle
-from lapse.core.minutes import DEFAULT_TTL, ttl_from_minutes
+from lapse.core.minutes import DEFAULT_TTL
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
 from lapse.store.database import Database
@@ -59,7 +53,6 @@ from lapse.sweep.rules import BrakeOptions
 from lapse.sweep.sweeper import Sweeper
 from lapse.ttl import Targets
 from lapse.ttl.policy import TtlPolicy
-from lapse.ttl.store import TtlStore
 
 T = TypeVar("T")
 
@@ -139,7 +132,7 @@ class LapseSessionService(BaseSessionService):
             state: initial state; `app:` and `user:` keys take effect for other sessions at once.
             session_id: the id, at most 128 characters; white space around it is removed. If it is
                 None or blank, the service chooses an id.
-            ttl_minutes: the session's own TTL, decimals allowed; `ttl_from` has its bounds.
+            ttl_minutes: the session's own TTL, within `TtlPolicy.requested`; decimals allowed.
             metadata: a JSON object of at most 16 KiB, kept with the session's record.
             reuse: whether an unused session may be returned; by default the quotas decide.
             ttlMinutes: the same as `ttl_minutes`.
@@ -157,11 +150,10 @@ class LapseSessionService(BaseSessionService):
         minutes = ttl_minutes if ttl_minutes is not None else ttlMinutes
         given = check_metadata({} if metadata is None else metadata)
         kept = {**given, "kind": "canonical-session", "backend_created": not chosen}
-        ttl = (
-            self.policy.ttl_for(key, given)
-            if minutes is None
-            else self.ttl_from(minutes, field="ttl_minutes")
-        )
+        if minutes is None:
+            ttl = self.policy.ttl_for(key, given)
+        else:
+            ttl = self.policy.requested(minutes, field="ttl_minutes")
         delta = storable_state(state or {})
         await record_creation(self.store, key, delta)
         transition = self.admission.create(
@@ -192,12 +184,9 @@ class LapseSessionService(BaseSessionService):
             raise _no_such(key)
         if await self._stored.lifecycle(key) is not None:
             return
-        transition = self.admission.create(
-            key,
-            state=StateDelta(),
-            ttl=self.policy.ttl_for(key, {}),
-            metadata={"kind": "legacy-session", "backend_created": False},
-        )
+        ttl = self.policy.ttl_for(key, {})
+        metadata = {"kind": "legacy-session", "backend_created": False}
+        transition = self.admission.create(key, state=StateDelta(), ttl=ttl, metadata=metadata)
         # Another request may create the same session at this moment; that one serves as well.
         with suppress(SessionExistsError):
             await self._create(key, transition)
@@ -220,7 +209,7 @@ class LapseSessionService(BaseSessionService):
             try:
                 await self.resurrect(key, cause=Cause.RUN)
             except NoSuchSessionError:
-                await self._refuse(key)
+                await self.policy.refuse(key)
                 return None
             record = await self._stored.read(key, window)
         return None if record is None else await session_read(record)
@@ -287,7 +276,7 @@ class LapseSessionService(BaseSessionService):
                 appended = (await append_within(key, event, stored)).value
             except NoSuchSessionError as error:
                 if (await written(event)).is_message:
-                    await self._refuse(key)
+                    await self.policy.refuse(key)
                 raise SessionNotFoundError(f"Session {session.id} not found.") from error
             except OutdatedSessionError as error:
                 raise StaleSessionError(STALE) from error
@@ -339,20 +328,6 @@ class LapseSessionService(BaseSessionService):
             "amend", key, lambda kept: self._stored.amend(kept, metadata=metadata, ttl=ttl, by=by)
         )
 
-    def ttl_from(self, minutes: object, *, field: str) -> timedelta:
-        """Read a TTL that was asked for: at most 30 days.
-
-        If the task works for a user, it is at most the TTL of the settings or the restore time,
-        whichever is longer: a user may not keep what nobody uses for longer than others.
-
-        Raises:
-            InvalidValueError: it is not a number of minutes, or is out of bounds.
-        """
-        if current_actor(Role.USER) is None:
-            return ttl_from_minutes(minutes, field=field)
-        longest = max(self.policy.default, self.store.rules.horizon)
-        return ttl_from_minutes(minutes, field=field, longest=longest)
-
     async def extend(self, key: SessionKey) -> Lifecycle:
         """Give a waiting session a fresh TTL; `Lobby.extend` lists the errors.
 
@@ -402,11 +377,6 @@ class LapseSessionService(BaseSessionService):
                 for work in self._beside:
                     await work.start()
         return await self._transitions.run(name, key, transition)
-
-    async def _refuse(self, key: SessionKey) -> None:
-        """Count a message to a purged session; a failure to count does not fail the request."""
-        with suppress(StoreUnavailableError, NotWithThisStoreError):
-            await TtlStore(self.store).refuse(key)
 
     async def _stored_key(self, app_name: str, user_id: str, session_id: str) -> SessionKey | None:
         """Return the key under which a session is stored: with its id as given, else stripped.

@@ -63,9 +63,6 @@ class Runs:
         service: the service of the runs' sessions.
         limits: the limits of runs.
         metrics: the metrics of runs.
-
-    Attributes:
-        plain: counts the runs that are not detached, and the readers.
     """
 
     def __init__(
@@ -85,10 +82,7 @@ class Runs:
         self._queued: Counter[SessionKey] = Counter()
         self._draining = False
         self._heartbeat = Background(
-            "the heartbeat of runs",
-            self._tick,
-            first_retry=HEARTBEAT / 2,
-            longest_retry=HEARTBEAT,
+            "the heartbeat of runs", self._tick, first_retry=HEARTBEAT / 2, longest_retry=HEARTBEAT
         )
         self._stream_heartbeat_at = 0.0
 
@@ -100,9 +94,9 @@ class Runs:
             await self._heartbeat.start()
 
     async def drain(self, grace: timedelta | None = None) -> None:
-        """Refuse new runs, wait for those in flight, then cancel the rest and end all streams.
+        """Refuse new runs, wait `grace` for those in flight, cancel the rest and end all streams.
 
-        It waits for `grace`, by default that of the limits.
+        The grace is by default that of the limits.
         """
         self._draining = True
         if self._owners:
@@ -111,9 +105,8 @@ class Runs:
         while self._owners or self._starting:
             for run in self._live.values():
                 run.end_early(RunStatus.CANCELLED, "the server shut down")
-            await asyncio.wait(
-                {*self._owners.values(), *self._starting}, return_when=asyncio.FIRST_COMPLETED
-            )
+            left = {*self._owners.values(), *self._starting}
+            await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
         await self._remote_streams.close()
         await self._heartbeat.stop()
 

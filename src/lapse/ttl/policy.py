@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
+from lapse.auth.principals import Role, current_actor
 from lapse.core.ages import Histogram, bucket_of
 from lapse.core.background import Background, Work
 from lapse.core.documents import segment_of
-from lapse.core.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError, NotWithThisStoreError, StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
+from lapse.core.minutes import ttl_from_minutes
 from lapse.store.database import Database
 from lapse.ttl import Decision, Policy, Scope, Targets
 from lapse.ttl.deciding import GUARD_MAX_AGE, GUARD_MESSAGES, WINDOW_DAYS
@@ -86,6 +89,25 @@ class TtlPolicy(Work):
             return self.targets.cap
         learnt = ttl_of(Scope(key.app_name, segment_of(metadata)), self.in_force, self.default)
         return min(learnt, self.targets.cap)
+
+    def requested(self, minutes: object, *, field: str) -> timedelta:
+        """Read a TTL that was asked for: at most 30 days.
+
+        If the task works for a user, it is at most the TTL of the settings or the restore time,
+        whichever is longer: a user may not keep what nobody uses for longer than others.
+
+        Raises:
+            InvalidValueError: it is not a number of minutes, or is out of bounds.
+        """
+        if current_actor(Role.USER) is None:
+            return ttl_from_minutes(minutes, field=field)
+        longest = max(self.default, self._store.rules.horizon)
+        return ttl_from_minutes(minutes, field=field, longest=longest)
+
+    async def refuse(self, key: SessionKey) -> None:
+        """Count a message to a purged session; a failure to count does not fail the request."""
+        with suppress(StoreUnavailableError, NotWithThisStoreError):
+            await self._store.refuse(key)
 
     @property
     def default(self) -> timedelta:
