@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lapse import Settings
+from lapse.artifacts.settings import USUAL_MIB
 from lapse.core.setting_types import SliceSettings
 from lapse.quotas.rules import USUAL
 from lapse.settings import setting_names
@@ -27,6 +28,7 @@ WITH_AUTHENTICATION = {
     "LAPSE_CREATES_PER_MINUTE_PER_USER": USUAL.creates_per_user,
     "LAPSE_CREATES_PER_MINUTE_PER_ADDRESS": USUAL.creates_per_address,
     "LAPSE_CREATES_PER_MINUTE": USUAL.creates,
+    "LAPSE_ARTIFACTS_MIB_PER_USER": USUAL_MIB,
 }
 
 

@@ -11,7 +11,7 @@ from lapse.auth.options import AuthMode
 from lapse.auth.settings import AuthSettings
 from lapse.core.setting_types import Limit
 
-_USUAL: Final = 256
+USUAL_MIB: Final = 256
 """MiB of artifacts that each user may upload if users are authenticated."""
 
 
@@ -25,9 +25,9 @@ class ArtifactSettings(AuthSettings):
     def artifact_bytes_per_user(self) -> int | None:
         """Return how many bytes the artifacts may have that one user uploads; None: any number.
 
-        If it is not set, it is _USUAL if users are authenticated. Otherwise there is no limit,
+        If it is not set, it is USUAL_MIB if users are authenticated. Otherwise there is no limit,
         because a client can make up its user id.
         """
         if self.artifacts_per_user is None:
-            return None if self.auth is AuthMode.NONE else _USUAL * MIB
+            return None if self.auth is AuthMode.NONE else USUAL_MIB * MIB
         return self.artifacts_per_user * MIB or None
