@@ -192,9 +192,7 @@ def cleared(server, issuer, mode):
 @refusing
 @ways
 def test_a_user_sets_no_app_state_by_a_request(servers, issuer, mode, way):
-    """Seen to fail for every way with `may_set_app_state` always true, and with each of the fields
-    left out in turn; for the sessions with the check behind the creation.
-    """
+    """Seen to fail with `may_set_app_state` always true, and with each of the fields left out."""
     ann, rules = cleared(servers(mode), issuer, mode)
     own, before = ann.create(), rules()
     shown = ann.state(own)

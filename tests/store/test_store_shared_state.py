@@ -66,7 +66,10 @@ async def test_a_creation_fills_the_state_to_its_size_and_no_further(store, pref
 @kinds
 @pytest.mark.parametrize("used", [False, True], ids=["waiting", "used"])
 async def test_an_event_fills_the_state_to_its_size_and_no_further(store, prefix, kind, used):
-    """Seen to fail without the condition in `append`, `first_message` and `hold_event`, each."""
+    """Seen to fail without the condition in `first_message` and `hold_event`, and in `append`.
+
+    On PostgreSQL `changed_state` does for `append`, too.
+    """
     revision = await (use(store) if used else create(store))
     before = await store.at(T0).read(key())
     too_large = filled(prefix, MOST + 1) | {"own": 1}
@@ -152,11 +155,12 @@ FIT = MOST // PIECE
 
 @scopes
 @pytest.mark.parametrize("before", [{}, {"z": 1}], ids=["nothing yet", "some state"])
-@pytest.mark.parametrize("how", ["create", "hold", "message", "append"])
+@pytest.mark.parametrize("how", ["create", "hold", "message", "append", "recorded"])
 async def test_of_many_writers_at_once_as_many_as_fit_get_through(replicas, prefix, before, how):
     """Whoever is refused has stored nothing.
 
-    Seen to fail on PostgreSQL with a `changed_state` that asks for no room.
+    Seen to fail on PostgreSQL with a `changed_state` that asks for no room, and for `recorded`
+    without a savepoint.
     """
     for number in range(ROUNDS):
         app = f"app{number}"
@@ -180,15 +184,18 @@ async def _prepare(store, places, state, how):
         await create(store, places[0]._replace(session_id="before"), state=state)
     for place in places if how != "create" else ():
         await create(store, place)
-        if how == "append":
+        if how in {"append", "recorded"}:
             await store.at(T0).append(place, message("m0"), FRESH)
 
 
 def _write(store, place, state, how):
     if how == "create":
         return create(store, place, state=state)
-    kind = message if how == "message" else note
-    return store.at(T0).append(place, kind("e1", at=T0 + TICK, state=state), ANYTHING)
+    event = (message if how == "message" else note)("e1", at=T0 + TICK, state=state)
+    if how == "recorded":
+        act = {"by": "root", "action": "patched", "detail": {}}
+        return store.at(T0).append_recorded(place, event, ANYTHING, **act)
+    return store.at(T0).append(place, event, ANYTHING)
 
 
 async def _is_written(store, place, how):

@@ -253,9 +253,8 @@ class LapseSessionService(BaseSessionService):
         Raises:
             SessionNotFoundError: the session does not exist any more.
             StaleSessionError: the stored session has changed since `session` was read.
-            InvalidValueError: (a ValueError) the event cannot be stored, or its author is the
-                user and there is no room for its `app:` or `user:` state. An agent's event is
-                stored without that state.
+            InvalidValueError: (a ValueError) the event cannot be stored, or it is the user's and
+                has no room for its `app:` or `user:` state; an agent's is stored without that.
             HeldEventsFullError: a quota limits waiting sessions, and the event would make this one
                 used without a message.
         """

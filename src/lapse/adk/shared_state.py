@@ -28,11 +28,11 @@ _LONGEST_KEYS: Final = 200
 async def append_within(
     key: SessionKey, event: Event, append: Callable[[NewEvent], Awaitable[T]]
 ) -> T:
-    """Append an event as `append` does; where there is no room, without the state it adds there.
+    """Append an event with `append`; if there is no room for an agent's state, without that state.
 
-    What an agent does not get stored is taken out of `event`, with a warning: the answer to the
-    user is worth more. An event's change of app state is left out as a whole, and so is that of
-    user state: what is written together stays together.
+    The state is then taken out of `event`, too, and a warning names its keys: the user still gets
+    the answer. All `app:` keys of an event are left out or none, and so are its `user:` keys, so
+    that what was written together stays together.
 
     Raises:
         SharedStateFullError: there is no room, and a client asks for the change.

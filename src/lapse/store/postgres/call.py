@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,7 +32,7 @@ _NAIVE: Final = frozenset(name for name, kind in _TYPES.items() if kind == "time
 """Parameters that hold a naive time in UTC, as ADK's columns do."""
 
 _SHARED: Final = frozenset({"app_states", "user_states"})
-"""Tables whose state is NULL where there is no room for a change: see `changed_state`."""
+"""The tables in which a state of NULL means that a change has no room: see `changed_state`."""
 
 STATEMENTS: Final = {
     name: Positional.of(statement, _TYPES)
@@ -114,24 +114,28 @@ class Call:
             statement = STATEMENTS[name]
         except KeyError:
             raise NotWithThisStoreError(name) from None
-        if not changes_shared_state(params):
-            statement = _WITHOUT_ROOM.get(name, statement)
-        answer = Answer()
         if not statement.sql:
-            return answer
-        arguments = self._bound(statement, key, params)
+            return Answer()
+        if not changes_shared_state(params):
+            plain = _WITHOUT_ROOM.get(name, statement)
+            return await self._run(plain, self._bound(plain, key, params))
+        try:
+            async with self.savepoint():
+                return await self._run(statement, self._bound(statement, key, params))
+        except asyncpg.NotNullViolationError as error:
+            if error.table_name not in _SHARED:
+                raise
+            return Answer()
+
+    async def _run(self, statement: Positional, arguments: Sequence[Any]) -> Answer:
+        answer = Answer()
         if self.taken is not None:
-            found = await self.taken.fetch(statement.sql, *arguments)
+            answer += map(Found, await self.taken.fetch(statement.sql, *arguments))
         elif statement.writes:
-            try:
-                found, answer.in_doubt = await self.connections.attempt(statement.sql, *arguments)
-            except asyncpg.NotNullViolationError as error:
-                if error.table_name not in _SHARED:
-                    raise
-                return answer
+            found, answer.in_doubt = await self.connections.attempt(statement.sql, *arguments)
+            answer += map(Found, found)
         else:
-            found = await self.connections.read(statement.sql, *arguments)
-        answer += map(Found, found)
+            answer += map(Found, await self.connections.read(statement.sql, *arguments))
         return answer
 
     def _bound(

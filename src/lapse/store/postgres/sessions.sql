@@ -86,8 +86,8 @@ SELECT
 FROM done;
 
 -- name: has_room
--- A condition of what changes a session, by the statement's snapshot; changed_state checks the rows
--- themselves.
+-- A condition of the statements that change a session: the app and user state, with what is added,
+-- may be stored. It reads the snapshot; changed_state checks the locked rows again.
 {app_has_room} AND {user_has_room};
 
 -- name: app_has_room
@@ -116,9 +116,9 @@ FROM done;
 SELECT {app_has_room} AS app_has_room, {user_has_room} AS user_has_room;
 
 -- name: changed_state
--- The state of an app or of a user, with what is added to it. Where others have left no room for
--- it since the statement began, it is NULL, which ADK's column refuses: the statement is undone as
--- a whole, and `Call.run` answers as if it had found no room at first.
+-- The state of an app or of a user, with what is added. If others have filled it since the statement
+-- began, it is NULL. ADK's column refuses NULL, so nothing of the statement is done, and `Call`
+-- returns no row, as if has_room had been false.
 CASE
   WHEN octet_length((held.state || excluded.state)::text)
     <= greatest(:largest_shared_state, octet_length(held.state::text))

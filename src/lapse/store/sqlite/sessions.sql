@@ -231,12 +231,12 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 RETURNING *;
 
 -- name: has_room
--- A condition of what changes a session.
+-- A condition of the statements that change a session: the app and user state, with what is added,
+-- may be stored.
 {app_has_room} AND {user_has_room};
 
 -- name: app_has_room
--- Whether the app state, with what is added to it, may be stored. CASE, because of an OR SQLite may
--- work out the second half first, and once for all.
+-- CASE and not OR: SQLite may call the function of an OR first, also if the other half is true.
 CASE
   WHEN :app_delta IS NULL THEN true
   ELSE stays_within(

@@ -1,4 +1,4 @@
-"""The middleware that lets no client set app state that may not."""
+"""The middleware that refuses requests which set app state without being allowed to."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ _POLICY_VIOLATION: Final = 1008
 _LONGEST_REASON: Final = 123
 """Bytes of the reason that a WebSocket is closed with (RFC 6455)."""
 
-_BODIES: Final = frozenset({"POST", "PATCH", "PUT"})
 _LIVE_FIELD: Final = "state_delta"
 
 
 class AppStateMiddleware:
-    """Refuses what sets app state by the request itself, where whoever asks may not.
+    """Refuses a request that sets app state, if its caller may not.
 
-    400, or of a WebSocket: it is closed, with 1008. Either names the field and the key, and nothing
-    is stored. It stands behind whatever finds out who asks.
+    The answer is 400; a WebSocket is closed with 1008. Both name the field and the key, and nothing
+    is stored. It comes after the middleware that finds out who asks and reads the body.
 
     Args:
-        app: what it lets through to.
+        app: what the request is passed on to.
         by: who sets app state where nobody is authenticated.
     """
 
@@ -46,13 +45,12 @@ class AppStateMiddleware:
             await self._request(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] in _BODIES:
-            try:
-                refuse_app_state(fields_of(scope))
-            except InvalidValueError as error:
-                await JSONResponse({"detail": str(error)}, 400)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        try:
+            refuse_app_state(fields_of(scope))
+        except InvalidValueError as error:
+            await JSONResponse({"detail": str(error)}, 400)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_closed = False
