@@ -20,7 +20,7 @@ help:
 	@echo "make bench-operating measure what operators look at, at a million sessions"
 	@echo "make bench-flood measure what a flood of creations leaves"
 	@echo "make bench-runs  measure runs and write bench/runs/runs.md"
-	@echo "make bench-security measure what time tells and authentication costs"
+	@echo "make bench-security measure what strangers can do to others, and what authentication costs"
 	@echo "make screenshots pictures of the demo's page, in build/screenshots"
 	@echo "make install only what serving needs: .venv/bin/lapse"
 
@@ -110,6 +110,8 @@ bench-operating: .venv/.installed-bench
 
 bench-security: .venv/.installed-bench
 	$(BIN)/python -m bench.auth.security
+	$(BIN)/python -m bench.security.bodies --out bench/security/bodies.md
+	$(BIN)/python -m bench.security.connections --out bench/security/connections.md
 
 bench-flood: .venv/.installed-bench
 	$(BIN)/python -m bench.quotas.flood --out bench/quotas/flood.md

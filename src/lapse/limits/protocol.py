@@ -33,7 +33,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     bounds: ClassVar[Bounds] = Bounds()
     idle: ClassVar[dict[BoundedProtocol, None]] = {}
-    """Connections with no request on them, the one that has waited longest first."""
+    """Connections with no request on them and nothing unread, the longest idle first."""
 
     unread: ClassVar[Unread] = Unread(bounds)
     websockets: ClassVar[dict[type, type]] = {}
@@ -70,11 +70,14 @@ class BoundedProtocol(HttpToolsProtocol):
         """Watch the connection: its reader has not taken everything."""
         super().pause_writing()
         self.unread.add(self.transport)
+        self.idle.pop(self, None)
 
     def resume_writing(self) -> None:
-        """Watch it no more."""
+        """Watch it no more; it is idle once its last answer has been read."""
         super().resume_writing()
         self.unread.discard(self.transport)
+        if self._awaits_head and not self.transport.is_closing():
+            self.idle[self] = None
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse what makes neither headers nor a body."""
@@ -154,10 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def give_way(self) -> None:
         """Close the connection, on which there is no request."""
         self._done_waiting()
-        if self.flow.write_paused:
-            self.let_go()
-        else:
-            self.transport.close()
+        self.transport.close()
 
     def let_go(self) -> None:
         """Abort the connection, whose reader was too slow; nothing happens once it is closed."""
@@ -167,7 +167,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _wait(self) -> None:
         self._awaits_head = True
         self._heard = False
-        self.idle[self] = None
+        if not self.flow.write_paused:
+            self.idle[self] = None
 
     def _arm(self) -> None:
         if self._head_timer is None:
