@@ -111,7 +111,7 @@ bench-operating: .venv/.installed-bench
 bench-security: .venv/.installed-bench
 	$(BIN)/python -m bench.auth.security
 	$(BIN)/python -m bench.security.bodies --out bench/security/bodies.md
-	$(BIN)/python -m bench.security.connections --out bench/security/connections.md
+	$(BIN)/python -m bench.security.connections
 
 bench-flood: .venv/.installed-bench
 	$(BIN)/python -m bench.quotas.flood --out bench/quotas/flood.md
