@@ -75,7 +75,7 @@ def test_plain_runs_of_a_user_are_counted_with_the_detached_ones(strict_server):
         answer = server.client.post("/run", json=body, headers={"Lapse-Detach": "true"})
         assert answer.status_code == 429
     # They end with their connections, the detached one after two seconds.
-    eventually(lambda: walks(server) == 200)
+    eventually(lambda: is_idle(server))
 
 
 def walks(server, user="ada"):
@@ -137,7 +137,7 @@ def test_readers_of_runs_are_counted(strict_server):
 def test_a_message_that_adks_runner_refuses_is_the_clients_fault(strict_server, wrong):
     """Seen to fail with ADK's ValueErrors let through: 500, and a traceback in the log."""
     server = strict_server
-    eventually(lambda: walks(server) == 200)
+    eventually(lambda: is_idle(server))
     session = server.create("walker")
     answer = server.client.post("/run", json=run_body(server, session) | wrong)
     assert answer.status_code == 400, answer.text
@@ -149,7 +149,7 @@ def test_a_message_that_adks_runner_refuses_is_the_clients_fault(strict_server, 
 def test_an_error_of_an_agent_is_no_fault_of_the_client(strict_server):
     """Seen to fail with every ValueError taken for one about the request."""
     server = strict_server
-    eventually(lambda: walks(server) == 200)
+    eventually(lambda: is_idle(server))
     session = server.create("walker")
     body = run_body(server, session, "walk no-number")  # int("no-number") is a ValueError
     assert httpx.post(f"{server.url}/run", json=body, trust_env=False).status_code == 500
