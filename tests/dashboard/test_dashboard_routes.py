@@ -395,3 +395,13 @@ def test_a_page_behind_a_prefix_has_links_that_work(tmp_path):
         answer = client.post("/inner/lapse/login", data=sent, headers={"Origin": served.url})
         assert answer.headers["Location"] == "/inner/lapse/acts"
         assert client.get(answer.headers["Location"]).status_code == 200
+
+
+@pytest.mark.parametrize("before", [2**63, -1, 0, "x", "9" * 5000])
+@pytest.mark.parametrize("path", ["/lapse/acts", "/lapse/api/acts"])
+def test_the_number_of_an_act_is_one_that_a_store_can_hold(dashboard, path, before):
+    """Seen to fail with any integer let through: 500."""
+    client, _ = dashboard.logged_in("olga")
+    answer = client.get(path, params={"before": before}, headers=BEARER)
+    assert answer.status_code == (422 if "api" in path else 400)
+    assert client.get(path, params={"before": 2**63 - 1}, headers=BEARER).status_code == 200

@@ -67,9 +67,7 @@ class BodyMiddleware:
         held = Held(self._memory, self._caller())
         try:
             read = await self._read(scope, path, receive, largest, held)
-            if isinstance(read, Fault):
-                await answer(read, send)
-            elif read is not None:
+            if isinstance(read, Body):
                 scope[BODY], scope[_HELD] = read, held
                 await self._app(scope, _replay(read.raw, receive), send)
         finally:
@@ -77,6 +75,8 @@ class BodyMiddleware:
             scope.pop(BODY, None)
             scope.pop(_HELD, None)
             held.release()
+        if isinstance(read, Fault):
+            await answer(read, send)
 
     async def _read(
         self, scope: Scope, path: str, receive: Receive, largest: int, held: Held
@@ -125,14 +125,15 @@ class Memory:
         self._of_caller: Counter[str] = Counter()
 
     def add(self, caller: str | None, size: int) -> Fault | None:
-        """Count bytes, which `take` forgets; return why there is no room for them."""
+        """Count bytes, which `take` forgets; or count nothing and return why there is no room."""
+        of_caller = 0 if caller is None else self._of_caller[caller] + size
+        if of_caller > self._bounds.share:
+            return Fault(429, "your other large requests are at work; try again in a moment")
+        if self._of_all + size > self._bounds.bodies:
+            return Fault(503, "too many large requests are at work; try again in a moment")
         self._of_all += size
         if caller is not None:
-            self._of_caller[caller] += size
-            if self._of_caller[caller] > self._bounds.share:
-                return Fault(429, "your other large requests are at work; try again in a moment")
-        if self._of_all > self._bounds.bodies:
-            return Fault(503, "too many large requests are at work; try again in a moment")
+            self._of_caller[caller] = of_caller
         return None
 
     def take(self, caller: str | None, size: int) -> None:
@@ -162,8 +163,10 @@ class Held:
         """Hold a body of this size in all; return why there is no room for it."""
         if size <= SMALL_BODY:
             return None
-        more, self._size = size - self._size, size
-        return self._memory.add(self._caller, more)
+        fault = self._memory.add(self._caller, size - self._size)
+        if fault is None:
+            self._size = size
+        return fault
 
     def hold(self) -> None:
         """Have one more holder."""
