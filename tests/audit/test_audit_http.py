@@ -80,9 +80,9 @@ ACTS = {
         lambda key: ("PATCH", f"{SESSIONS}/{key.session_id}", {"stateDelta": {"a": 1}}),
         ("state_changed", {"state": ["session"]}),
     ),
-    "a state delta of all users": (
-        lambda key: ("PATCH", f"{SESSIONS}/{key.session_id}", {"stateDelta": {"app:a": 1}}),
-        ("state_changed", {"state": ["app"]}),
+    "a state delta of all sessions": (
+        lambda key: ("PATCH", f"{SESSIONS}/{key.session_id}", {"stateDelta": {"user:a": 1}}),
+        ("state_changed", {"state": ["user"]}),
     ),
     "a run": (lambda key: ("POST", "/run", run_of(key)), ("ran", {"message": True})),
     "a run with state": (

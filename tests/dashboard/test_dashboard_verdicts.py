@@ -9,7 +9,7 @@ from backends import HOUR, T0, TTL, key
 from lapse.audit.store import Act
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, Status
 from lapse.dashboard.charts import curve_chart, day_chart
-from lapse.dashboard.timeline import Tense, acts_on, timeline
+from lapse.dashboard.timeline import Tense, timeline
 from lapse.dashboard.verdicts import Reading, numbers, verdicts
 from lapse.dashboard.words import span, when
 from lapse.overview.store import Counted, Overview, Tally
@@ -202,15 +202,14 @@ def test_the_timeline_of_a_used_session_ends_at_the_present():
     assert steps[-1].note == "Resurrected 2 times"
 
 
-def test_a_timeline_shows_acts_on_its_own_session_only():
+def test_a_timeline_shows_acts_in_words():
     act = Act(1, T0 + SECOND, "operator:ann", "extended", "app", "01234567")
-    others = [
-        replace(act, session="abcdefgh"),
-        replace(act, app_name="b"),
-        Act(2, T0, "x", "swept"),
-    ]
-    assert acts_on(WAITING, [act, *others]) == [act]
     assert titles(WAITING, [act])[1] == ("Extended by operator:ann", Tense.PAST, SECOND)
+    detail = {"state": ["app", "session"], "message": True, "ttl_minutes": 5}
+    act = replace(act, action="state_changed", detail=detail)
+    step = timeline(WAITING, [act], T0 + MINUTE)[1]
+    assert step.title == "State changed by operator:ann"
+    assert step.note == "state app session, message, ttl_minutes 5"
 
 
 @pytest.mark.parametrize(

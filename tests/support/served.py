@@ -13,7 +13,10 @@ class Served(AbstractContextManager):
 
     def __init__(self, app):
         self.app = app
-        config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1)
+        # As `lapse serve`: a forwarded address is Lapse's to judge, not uvicorn's.
+        config = uvicorn.Config(
+            app, port=0, log_config=None, timeout_graceful_shutdown=1, proxy_headers=False
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve)
         self._started = threading.Event()

@@ -27,6 +27,8 @@ from lapse.store.sessions import Sessions
 from lapse.sweep.store import SweepStore
 
 _MOST: Final = 500
+_MOST_APPS: Final = 200
+"""How many apps the statistics list; their size must not grow with what a store has counted."""
 
 Document = dict[str, Any]
 
@@ -52,7 +54,7 @@ def api_routes(  # noqa: C901 - one function for each route
             reading = await reader.reading()
         except TimeoutError as error:
             raise StoreUnavailableError(f"no answer within {TIMEOUT}") from error
-        return overview_json(reading.overview, SHOWN) | {
+        return overview_json(reading.overview, SHOWN, most_apps=_MOST_APPS) | {
             "tookSeconds": reading.took.total_seconds(),
             "verdicts": [
                 {"name": told.name, "isWell": told.is_well, "sentence": told.sentence}

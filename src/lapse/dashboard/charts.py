@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Final
 
 from lapse.core.ages import EDGES
@@ -102,8 +103,13 @@ def day_chart(counts: Iterable[Counted], now: datetime) -> DayChart:
     latest = now.replace(minute=0, second=0, microsecond=0)
     hours = [latest - _HOUR * back for back in reversed(range(HOURS))]
     table = {hour: dict.fromkeys(SERIES, 0) for hour in hours}
+
+    @cache  # many counts have the same time
+    def hour_of(at: datetime) -> datetime:
+        return at.astimezone(now.tzinfo).replace(minute=0, second=0, microsecond=0)
+
     for count in counts:
-        hour = count.at.astimezone(now.tzinfo).replace(minute=0, second=0, microsecond=0)
+        hour = hour_of(count.at)
         if hour in table and count.kind in table[hour]:
             table[hour][count.kind] += count.sessions
     highest = max(max(table[hour][kind] for kind in _UP) for hour in hours)

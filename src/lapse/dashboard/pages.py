@@ -3,8 +3,7 @@
 # No `from __future__ import annotations`: FastAPI cannot resolve them in nested functions.
 
 import json
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -29,7 +28,7 @@ from lapse.dashboard.rendering import SECURITY, Pages
 from lapse.dashboard.timeline import MOST_ACTS, detail_of, timeline
 from lapse.dashboard.verdicts import Reading, numbers, unreachable, verdicts
 from lapse.overview.json import record_json
-from lapse.overview.store import OverviewStore, Page, Query, Tally
+from lapse.overview.store import OverviewStore, Page, Query
 from lapse.store.sessions import Sessions
 
 _FIRST_ROWS: Final = 10
@@ -219,16 +218,8 @@ def _listing(page: Page, query: Query, reading: Reading) -> dict[str, Any]:
         "offered": {status: actions[0] for status, actions in ALLOWED.items()},
         "words": WORDS,
         "statuses": (None, Status.WAITING, Status.USED, Status.EXPIRED),
-        "apps": _largest_apps(reading.overview.tallies),
+        "apps": reading.overview.largest_apps(_MOST_APPS),
     }
-
-
-def _largest_apps(tallies: Iterable[Tally]) -> list[str]:
-    """Return the names of the apps with the most sessions, in order."""
-    sessions = Counter[str]()
-    for tally in tallies:
-        sessions[tally.app_name] += tally.sessions
-    return sorted(app for app, _ in sessions.most_common(_MOST_APPS))
 
 
 def _done(action: str) -> str:

@@ -43,12 +43,16 @@ def record_json(record: Lifecycle, now: datetime) -> dict[str, Any]:
     }
 
 
-def overview_json(overview: Overview, since: timedelta) -> dict[str, Any]:
+def overview_json(
+    overview: Overview, since: timedelta, *, most_apps: int | None = None
+) -> dict[str, Any]:
     """Return an overview as JSON; its counts begin `since` ago.
 
     `sessions` and `changes` are sums over all apps, and have every status and every kind of
-    change, also those with 0. `apps` has both for each app.
+    change, also those with 0. `apps` has both for each app; with `most_apps` it has that many of
+    the largest apps, and `appsLeftOut` is the number of the others.
     """
+    apps = overview.largest_apps(most_apps)
     levels, changes = defaultdict[str, list[Tally]](list), defaultdict[str, list[Counted]](list)
     for tally in overview.tallies:
         levels[tally.app_name].append(tally)
@@ -65,8 +69,9 @@ def overview_json(overview: Overview, since: timedelta) -> dict[str, Any]:
                 "sessions": _levels(levels.get(app, ())),
                 "changes": changes_of(changes.get(app, ())),
             }
-            for app in sorted({*levels, *changes})
+            for app in apps
         ],
+        "appsLeftOut": len({*levels, *changes}) - len(apps),
         "nextExpiry": iso_or_none(overview.next_expiry),
         "nextPurge": iso_or_none(overview.next_purge),
         "overdueSeconds": overview.overdue.total_seconds(),
@@ -77,10 +82,10 @@ def overview_json(overview: Overview, since: timedelta) -> dict[str, Any]:
 
 def changes_of(counts: Iterable[Counted]) -> dict[str, int]:
     """Return the number of changes of each kind; a kind without changes has 0."""
-    found = Counter({str(kind): 0 for kind in ChangeKind})
+    found = dict.fromkeys(ChangeKind, 0)
     for counted in counts:
-        found[str(counted.kind)] += counted.sessions
-    return dict(found)
+        found[counted.kind] += counted.sessions
+    return {str(kind): sessions for kind, sessions in found.items()}
 
 
 def brake_json(brake: Brake) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def dues_json(dues: Dues) -> dict[str, Any]:
 
 
 def _levels(tallies: Iterable[Tally]) -> dict[str, int]:
-    found = Counter({str(status): 0 for status in (Status.WAITING, Status.USED, Status.EXPIRED)})
+    found = Counter(dict.fromkeys((Status.WAITING, Status.USED, Status.EXPIRED), 0))
     for tally in tallies:
-        found[str(tally.status)] += tally.sessions
-    return dict(found)
+        found[tally.status] += tally.sessions
+    return {str(status): sessions for status, sessions in found.items()}

@@ -7,6 +7,7 @@ never on how many sessions are stored.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -88,6 +89,13 @@ class Overview:
         if self.next_expiry is None:
             return timedelta(0)
         return max(self.now - self.next_expiry, timedelta(0))
+
+    def largest_apps(self, most: int | None = None) -> list[str]:
+        """Return the names of at most `most` apps, those with the most sessions, in order."""
+        sessions = Counter({count.app_name: 0 for count in self.counts})
+        for tally in self.tallies:
+            sessions[tally.app_name] += tally.sessions
+        return sorted(app for app, _ in sessions.most_common(most))
 
 
 @dataclass(frozen=True, slots=True)
