@@ -28,7 +28,7 @@ GET    /openapi.json                              principals  200
 GET    /docs                                      principals  200
 GET    /docs/oauth2-redirect                      principals  200
 GET    /redoc                                     principals  200
-MOUNT  /lapse/demo                                principals  200
+GET    /lapse/demo/{name}                         principals  200
 
 GET    /lapse/                                    admission   200
 GET    /lapse/live                                admission   200
@@ -167,7 +167,7 @@ class Row:
         """Return the path to ask for."""
         path = self.path.replace("{artifact_name:path}", "notes.txt")
         if self.method == "MOUNT":
-            path += {"/lapse/demo": "/chat.js"}.get(self.path, "/index.html")
+            path += "/index.html"
         for name, value in {
             # An app that is not served, so that no operator runs its tests or deploys it here.
             "app_name": "ghost" if path.startswith("/dev/") and app == SERVED else app,
@@ -176,7 +176,7 @@ class Row:
             "version_id": "0",
             "action": "extend",
             "release": "any",
-            "name": "operators.css",
+            "name": "chat.js" if path.startswith("/lapse/demo/") else "operators.css",
         }.items():
             path = path.replace(f"{{{name}}}", value)
         while "{" in path:

@@ -224,12 +224,20 @@ _READ = next(
 )
 
 
+_PASSING = {"date", "connection"}
+
+
 def _lasting(headers):
-    """Return the headers of an answer but for those that tell the time."""
+    """Return the headers of an answer but for its time and whether its request had arrived whole.
+
+    The server closes a connection on which it has refused a request before the body came.
+    """
     return (
         sorted(
-            (name.lower(), value) for name, value in headers.raw_items() if name.lower() != "date"
+            (name.lower(), value)
+            for name, value in headers.raw_items()
+            if name.lower() not in _PASSING
         )
         if hasattr(headers, "raw_items")
-        else sorted((name, value) for name, value in headers.multi_items() if name != "date")
+        else sorted(pair for pair in headers.multi_items() if pair[0] not in _PASSING)
     )

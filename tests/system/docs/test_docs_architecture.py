@@ -67,7 +67,7 @@ def test_every_file_on_the_page_exists():
 
 def test_each_question_is_answered_with_at_most_three_files():
     rows = table("Where is what")
-    assert len(rows) == 10
+    assert len(rows) >= 10
     for question, answer in rows:
         assert question.endswith("?")
         assert 1 <= len(set(re.findall(r"`[\w/]+\.(?:py|sql)`", answer))) <= 3, question
@@ -117,8 +117,9 @@ async def test_the_table_lists_the_riders_of_each_transition(
         seen[transition] = set(riders_seen)
         riders_seen.clear()
 
-    for name in "bcd":
+    for name in "abcd":
         await created(name, {})
+    await sessions.expire(key("a"))  # its row is taken over next
     riders_seen.clear()
     revision = await created("a", OUTER)
     done("`create`")
