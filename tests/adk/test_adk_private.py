@@ -77,6 +77,12 @@ NAMES = [
         ("event",),
     ),
     Name(
+        "google.adk.events._internal_metadata",
+        "public_session",
+        "the answers of ADK's session routes leave out what is internal with it, as ADK does",
+        ("session",),
+    ),
+    Name(
         f"{ADK_CLI}.api_server",
         "RunAgentRequest",
         "runs that outlive their connection are asked for with it",

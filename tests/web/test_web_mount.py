@@ -223,6 +223,8 @@ async def test_an_application_of_adks_serves_the_apps_that_its_loader_lists(serv
     app = get_fast_api_app(agents_dir=str(tmp_path), web=False, session_service_uri="memory://")
     mount(app, service, apps=["more"])
     async with serving(app) as client:
+        for name in ("shop", "more", "notes", "script", "__agent"):
+            await service.create_session(app_name=name, user_id=USER, session_id="s")
         asked = {
             name: (await client.get(f"/apps/{name}/users/{USER}/sessions/s/artifacts")).status_code
             for name in ("shop", "more", "notes", "script", "__agent")
