@@ -79,8 +79,20 @@ NAMES = [
     Name(
         "google.adk.events._internal_metadata",
         "public_session",
-        "the answers of ADK's session routes leave out what is internal with it, as ADK does",
+        "answers with sessions leave out with it what ADK's leave out",
         ("session",),
+    ),
+    Name(
+        f"{ADK_CLI}.api_server",
+        "_redacted_session_response",
+        "ADK's routes answer with sessions by it; Lapse puts its own in its place",
+        ("session",),
+    ),
+    Name(
+        "fastapi.routing",
+        "request_response",
+        "ADK's routes get with it a request whose body was parsed before",
+        ("func",),
     ),
     Name(
         f"{ADK_CLI}.api_server",

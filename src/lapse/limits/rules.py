@@ -56,6 +56,9 @@ MOST_TYPED: Final = 10_000
 """How many values a message, an artifact or one event may have besides those that mean nothing to
 ADK, such as state and the arguments of a call."""
 
+MOST_LIVE: Final = 2_000
+"""How many such values a message of a WebSocket may have: ADK validates it in the event loop."""
+
 SHARES: Final = 4
 """Into how many shares the memory for large bodies is cut; one caller has at most one of them."""
 
@@ -111,6 +114,7 @@ _ARTIFACTS: Final = re.compile(rf"{_SESSIONS}/[^/]*/artifacts/?$")
 _NEW: Final = re.compile(rf"{_SESSIONS}/?$")
 _RUN_OF_SESSION: Final = re.compile(rf"{_SESSIONS}/[^/]*/run/?$")
 _RUNS: Final = {"/run", "/run_sse"}
+LIVE: Final = "/run_live"
 
 _ADK_OR_LAPSE: Final = re.compile(r"^/(?:apps|users|api|dev|agent-identity)/|^/run(?:_sse)?$")
 _FORMS: Final = re.compile(r"^/dev/apps/[^/]*/builder/save$")
@@ -209,6 +213,8 @@ def fault_of_document(path: str, body: Body, bounds: Bounds) -> Fault | None:
     fields = body.fields
     if path in _RUNS:
         return _fault_of_run(body, bounds)
+    if path == LIVE:
+        return _fault_of_live(body, bounds)
     if _RUN_OF_SESSION.match(path):
         message = _either(fields, "newMessage", "new_message")
         return _fault_of_entry("newMessage", message, body.values)
@@ -258,6 +264,16 @@ def _fault_of_run(body: Body, bounds: Bounds) -> Fault | None:
     )
 
 
+def _fault_of_live(body: Body, bounds: Bounds) -> Fault | None:
+    """Return what is wrong with a message of a WebSocket; of a name that comes twice, with all."""
+    changes = [body.fields.get(name) for name in ("state_delta", "stateDelta")]
+    if len(body.raw) > bounds.state and any(size_of(one) > bounds.state for one in changes):
+        return Fault(413, f"state_delta: must be at most {bounds.state} bytes")
+    if body.values > MOST_LIVE and typed_in(body.document) > MOST_LIVE:
+        return Fault(413, f"message: must have at most {MOST_LIVE} values that mean something")
+    return None
+
+
 def _fault_of_ids(given: Mapping[str, Any]) -> Fault | None:
     for field in ("appName", "userId", "sessionId"):
         value = given.get(field)
@@ -277,7 +293,7 @@ def _fault_of_entry(field: str, entry: object, values: int) -> Fault | None:
     content = entry.get("content", entry) if isinstance(entry, dict) else entry
     if _parts_of(content) > MOST_ENTRIES:
         return Fault(413, f"{field}: must have at most {MOST_ENTRIES} parts")
-    if values > MOST_TYPED and _typed_in(entry) > MOST_TYPED:
+    if values > MOST_TYPED and typed_in(entry) > MOST_TYPED:
         return Fault(413, f"{field}: must have at most {MOST_TYPED} values that mean something")
     return None
 
@@ -310,7 +326,7 @@ FREE: Final = frozenset(
 """The names of fields, anywhere in ADK's messages and events, in which any JSON will do."""
 
 
-def _typed_in(entry: object) -> int:
+def typed_in(entry: object) -> int:
     """Return how many values ADK's models have a type for; FREE fields count as one value."""
     waiting: list[object] = [entry]
     count = 1

@@ -26,6 +26,7 @@ from lapse.dashboard.options import OperatorOptions
 from lapse.dashboard.routes import add_operators
 from lapse.limits.body import BodyMiddleware
 from lapse.limits.head import HeadMiddleware
+from lapse.limits.live import LiveMessageMiddleware
 from lapse.notices.metrics import NoticeMetrics
 from lapse.notices.routes import NoticeStreamMiddleware, notice_routes
 from lapse.notices.watcher import Watcher
@@ -154,6 +155,7 @@ def _add_middleware(
             default_app=parts.default_app,
             authenticated=authentication is not None,
         ),
+        Middleware(LiveMessageMiddleware, bounds=settings.bounds),
         Middleware(AppStateMiddleware, by=settings.app_state_by),
         Middleware(RunSessionMiddleware, runs=runs.plain, default_app=parts.default_app),
     ]

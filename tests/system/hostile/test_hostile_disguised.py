@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from serving import USER
 from wire import answer_to, request
@@ -127,3 +129,30 @@ def test_changes_that_add_up_are_read_again(server):
     found = server.client.get(server.path(session)).json()
     assert found["state"]["19"] == list(range(9_000))
     assert len(found["events"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (json.dumps({"content": {"parts": [{}] * 3_000}}), "at most 2000 values"),
+        (json.dumps({"content": {"parts": [{}] * 30_000}}), "at most 50000 values"),
+        ('{"state_delta": {"k": "%s"}}' % ("x" * 70_000), "state_delta: must be at most"),
+        ("[" * 200, "nested"),
+        ('{"k": "\\' + "n" * 3 + "\0" + '"}', "UTF-8"),
+    ],
+    ids=range(5),
+)
+def test_a_message_of_a_websocket_is_measured_as_bodies_are(server, text, words):
+    """Seen to fail without `LiveMessageMiddleware`: ADK validates it in the event loop."""
+    session = server.create()
+    query = f"app_name=parrot&user_id={USER}&session_id={session}&modalities=TEXT"
+    with connect(f"{server.url.replace('http', 'ws')}/run_live?{query}", proxy=None) as socket:
+        said = {"content": {"role": "user", "parts": [{"text": "hello"}]}}
+        socket.send(json.dumps(said))
+        while "heard: hello" not in socket.recv(timeout=20):
+            pass
+        socket.send(text)
+        with pytest.raises(ConnectionClosed) as caught:
+            list(socket)
+    assert caught.value.rcvd.code == 1008
+    assert words in caught.value.rcvd.reason
