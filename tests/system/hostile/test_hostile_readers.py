@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from serving import USER, eventually, serving
-from wire import Mute, Wire, asked, frame, request, upgrade
+from wire import Mute, Wire, answer_to, frame, request, upgrade
 
 MIB = 1024 * 1024
 AGENTS = Path(__file__).parents[2] / "support" / "run_agents"
@@ -153,7 +153,7 @@ def test_fifty_sockets_that_read_nothing_shut_nobody_out(tmp_path):
                 one.socket.sendall(PAGE * 600)
 
         def is_answered():
-            return asked(server, request("GET", "/livez")).status == 200
+            return answer_to(server, request("GET", "/livez")).status == 200
 
         # While the server answers one of them it is not stuck yet, and those may be all.
         eventually(is_answered)
