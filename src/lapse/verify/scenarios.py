@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -142,31 +142,32 @@ async def message_at_once(stage: Stage) -> None:
     check(await stage.client.read(session), "it is gone")
 
 
-async def already_deleted(stage: Stage) -> None:
-    app = _own_app()
-    session = await stage.client.create(app)
-    record = await stage.client.wait_for_status(session, "waiting")
-    await stage.client.delete(session)
-    await _after_deadline(record["createdAt"])
-    check(await stage.client.record(session) is None, "it came back")
-    check(not await stage.client.count("lapse_sessions_expired_total", app), "it expired")
-    if stage.server is not None:
-        check("error" not in stage.server.log.lower(), "an error was logged")
+async def already_deleted(_stage: Stage) -> None:
+    async with _own_server() as (server, client):
+        session = await client.create()
+        record = await client.wait_for_status(session, "waiting")
+        await client.delete(session)
+        await _after_deadline(record["createdAt"])
+        check(await client.record(session) is None, "it came back")
+        check(not await client.count("lapse_sessions_expired_total", DEMO_APP), "it expired")
+        check("error" not in server.log.lower(), "an error was logged")
 
 
-async def due_at_once(stage: Stage) -> None:
-    for crowd in (5, _CROWD):
-        app = _own_app()
-        # Late enough that all sessions exist by then and are due at the same instant.
-        deadline = datetime.now(UTC) + TTL + timedelta(seconds=crowd / 500)
+async def due_at_once(_stage: Stage) -> None:
+    async with _own_server() as (_, client):
+        expired = 0
+        for crowd in (5, _CROWD):
+            # Late enough that all sessions exist by then and are due at the same instant.
+            deadline = datetime.now(UTC) + TTL + timedelta(seconds=crowd / 500)
 
-        async def create(app: str = app, deadline: datetime = deadline) -> None:
-            await stage.client.create(app, ttl=_left(deadline))
+            async def create(deadline: datetime = deadline) -> None:
+                await client.create(ttl=_left(deadline))
 
-        await _many(crowd, create)
-        await sleep_until(deadline)
-        await _counted(stage.client, "lapse_sessions_expired_total", app, crowd)
-        check(not await stage.client.listed(app), "some are still listed")
+            await _many(crowd, create)
+            await sleep_until(deadline)
+            expired += crowd
+            await _counted(client, "lapse_sessions_expired_total", DEMO_APP, expired)
+            check(not await client.listed(), "some are still listed")
 
 
 async def message_at_the_deadline(stage: Stage) -> None:
@@ -283,9 +284,13 @@ async def _many(times: int, act: Callable[[], Awaitable[None]], *, together: int
     await asyncio.gather(*(one() for _ in range(times)))
 
 
-def _own_app() -> str:
-    """Return a new name for an app, so that its metrics count this scenario alone."""
-    return f"verify-{uuid.uuid4().hex[:12]}"
+@asynccontextmanager
+async def _own_server() -> AsyncIterator[tuple[Server, Client]]:
+    """Start a server whose metrics count this scenario alone."""
+    async with Server() as server:
+        await server.start()
+        async with Client(server.url) as client:
+            yield server, client
 
 
 def _write_as_adk(path: Path, key: SessionKey) -> None:

@@ -21,6 +21,10 @@ _EXIT: Final = timedelta(seconds=20)
 """A server that has not exited within this time after its signal is killed."""
 
 
+_MANY_RUNS: Final = {"LAPSE_RUNS_PER_USER": "1000", "LAPSE_RUNS_PER_PROCESS": "1000"}
+"""One user of a scenario sends as many messages at once."""
+
+
 class Server:
     """A server and its store in a temporary folder; a context manager that removes both.
 
@@ -67,7 +71,7 @@ class Server:
                 *(sys.executable, "-m", "lapse.cli", "serve", "--port", "0"),
                 *("--store", f"sqlite:///{self.store}"),
                 cwd=self._folder,
-                env={**os.environ, **self._settings},
+                env={**os.environ, **_MANY_RUNS, **self._settings},
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=log,
             )
