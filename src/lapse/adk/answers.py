@@ -1,4 +1,4 @@
-"""ADK's answers with sessions, rendered in pieces: a large one does not stop the event loop."""
+"""Answers with sessions, rendered in pieces so that a large one does not block the event loop."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lapse.adk.private import public_fields, public_fields_of_session
 from lapse.core.documents import is_large
 
 _TURN: Final = timedelta(milliseconds=5)
-"""How long an answer is rendered in the event loop before a thread goes on with it."""
+"""How long an answer is rendered in the event loop; then a thread renders the rest."""
 
 
 class SessionResponse(Response):
-    """A session, or a list of sessions, to the byte as ADK's server answers with it.
+    """An answer with a session or a list of sessions, byte for byte the one of ADK's server.
 
     It is rendered when it is sent.
     """

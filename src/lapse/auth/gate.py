@@ -1,6 +1,6 @@
-"""The middleware of callers: who asks, and whether what they ask for is theirs.
+"""Two middleware that check the caller: by the head of a request, and then by its body.
 
-They are two, for a body is read between them: the first goes by the head of a request alone.
+The body is read between them, so a caller who is refused by the head has no byte of it read.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _SAFE: Final = {"GET", "HEAD", "OPTIONS"}
 class CallerMiddleware:
     """Finds out from a request's head who asks, and refuses what they may not ask for.
 
-    It stands behind CORS and the checks of Host and Origin, so a page may read a refusal, and
-    before the body is read. Behind it `current_principal` is who asks, for the request and all
-    work that it begins.
+    It comes after CORS and the checks of Host and Origin, so that a page may read a refusal, and
+    before the body is read. In the next layers `current_principal` is the caller, for the request
+    and all work that it begins.
 
     401: nobody known asks. 403: the role is not enough for the route, which is the same for
     everybody. 404: the path or the query names another user, whether what it names exists or not.
@@ -113,7 +113,7 @@ class CallerMiddleware:
         return principal
 
     async def _admit(self, principal: Principal, access: Access, scope: Scope) -> None:
-        """Return where a principal may make a request, as far as its head tells.
+        """Return if a principal may make a request, as far as its head tells.
 
         Raises:
             HTTPException: they may not.
@@ -142,9 +142,9 @@ class CallerMiddleware:
 
 
 class OwnershipMiddleware:
-    """Refuses a request whose body names another user: 404, whether what it names exists or not.
+    """Refuses a request whose body names another user: 404, whether the session exists or not.
 
-    It stands behind `CallerMiddleware`, and behind whatever reads the body.
+    It comes after `CallerMiddleware` and after the body has been read.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -171,8 +171,8 @@ class OwnershipMiddleware:
 def _may_act_for_all(principal: Principal, named: Iterable[Any]) -> bool:
     """Return whether a principal may act for each user that a request names.
 
-    Where one is named twice, which of them counts is up to who reads it: both must be own. What
-    is no text names nobody: the route refuses it as ADK does.
+    If a request names two users, the principal must be allowed to act for both, because layers
+    differ in which one they read. A value that is no text names nobody; the route refuses it.
     """
     return all(principal.may_act_for(one) for one in named if isinstance(one, str))
 

@@ -1,4 +1,4 @@
-"""What the layers of a request hand on to each other: its path, and the body that one has read.
+"""What the middleware of a request share: the path that routes match, and the body.
 
 A scope is ASGI's dictionary of a request. Nothing here knows a web framework.
 """
@@ -15,18 +15,18 @@ BODY: Final = "lapse.body"
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A request's body, which was read whole, measured, and parsed once.
+    """A request's body: read whole, measured, and parsed once.
 
     Attributes:
         raw: its bytes.
-        is_document: whether it was parsed: it came to a route that takes JSON, and has bytes.
+        is_document: whether it was parsed, because its route takes JSON and it is not empty.
         document: the JSON in it.
-        fields: the top-level fields of a JSON object; of a name that comes twice, the last. Empty
-            for everything else.
+        fields: the top-level fields of a JSON object; if a name comes twice, the last one counts.
+            Empty for everything else.
         repeated: the names that come twice at the top level of a JSON object.
-        error: why it is no JSON; a `json.JSONDecodeError`, or a ValueError for a number that is
-            too long. None: it is JSON, or was not parsed.
-        values: about how many values the JSON has: never fewer than it has.
+        error: the error of the parser: a `json.JSONDecodeError`, or a ValueError for a number that
+            is too long. None if the body is JSON or was not parsed.
+        values: an upper bound of the number of values in the JSON.
     """
 
     raw: bytes
@@ -39,13 +39,13 @@ class Body:
 
 
 def body_of(scope: Mapping[str, Any]) -> Body | None:
-    """Return the body of a request; None where it has none, or none was read yet."""
+    """Return the body of a request; None if it has none, or if it was not read yet."""
     body: Body | None = scope.get(BODY)
     return body
 
 
 def fields_of(scope: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the top-level fields of a request's JSON object; empty where there is none."""
+    """Return the top-level fields of a request's JSON object; empty if it has none."""
     body = body_of(scope)
     return {} if body is None else body.fields
 

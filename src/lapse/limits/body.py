@@ -23,23 +23,23 @@ _HELD: Final = "lapse.held"
 class BodyMiddleware:
     """Reads a body whole, measures it, and parses it if its route takes JSON.
 
-    What stands behind it finds the `Body` in the scope (`body_of`, `fields_of`), and receives the
-    bytes once more. Refused are a body that is too large (413) or too slow (408), JSON that is too
-    large, too deep or no UTF-8 (413, 400), and fields that no route should have to look at; see
-    `rules.py` and `documents.py`. Invalid JSON is left to the route.
+    The next layers find the `Body` in the scope (`body_of`, `fields_of`), and receive the bytes
+    again. It refuses a body that is too large (413) or too slow (408), JSON that is too large, too
+    deep or not UTF-8 (413, 400), and fields that are too large for their route (`rules.py`). It
+    leaves invalid JSON to the route.
 
-    The bytes of large bodies are counted until their requests end, and whatever else `hold_body`
-    was called for: for all callers together (503 beyond `Bounds.bodies`) and for each (429 beyond
-    `Bounds.share`). A body of at most SMALL_BODY bytes is not counted, so it never waits for large
-    ones.
+    It counts the bytes of large bodies until their requests end, or longer if `hold_body` was
+    called: of all callers together (503 beyond `Bounds.bodies`) and of each (429 beyond
+    `Bounds.share`). It does not count bodies of at most SMALL_BODY bytes, so these never wait for
+    large ones.
 
-    It stands behind whatever finds out who asks: of a caller whom nobody knows nothing is read.
+    It comes after authentication, so it reads nothing of a caller who is refused there.
 
     Args:
-        app: what the request is passed on to.
-        bounds: what the settings allow.
-        caller: names whose request is being handled; None: all memory is theirs, up to the
-            bound for all.
+        app: the next layer.
+        bounds: the bounds that the settings choose.
+        caller: returns the name of the caller of this request; None: only the bound for all
+            callers applies.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class BodyMiddleware:
     async def _read(
         self, scope: Scope, path: str, receive: Receive, largest: int, held: Held
     ) -> Body | Fault | None:
-        """Return the body, or what is wrong with it; None where the client has gone."""
+        """Return the body, or what is wrong with it; None if the client has disconnected."""
         try:
             async with asyncio.timeout(self._bounds.body_time.total_seconds()):
                 raw = await _arrived(receive, largest, held)
@@ -94,7 +94,7 @@ class BodyMiddleware:
             return Body(raw)
         if len(raw) <= SMALL_BODY:
             return self._document(path, raw)
-        # Each step of it stops the loop for as long as it takes, but not for all of them together.
+        # Python's lock is held within each step, but the loop has its turn between them.
         return await asyncio.to_thread(self._document, path, raw)
 
     def _document(self, path: str, raw: bytes) -> Body | Fault:
@@ -105,9 +105,9 @@ class BodyMiddleware:
 
 
 def hold_body(scope: Scope) -> Callable[[], None]:
-    """Have the bytes of a request's body counted beyond its end; return what ends that.
+    """Count the bytes of a request's body until the function that this returns is called.
 
-    Call it before the request ends, and what it returns once.
+    It must be called before the request ends.
     """
     held: Held | None = scope.get(_HELD)
     if held is None:
@@ -125,7 +125,7 @@ class Memory:
         self._of_caller: Counter[str] = Counter()
 
     def add(self, caller: str | None, size: int) -> Fault | None:
-        """Count bytes, which `take` forgets; or count nothing and return why there is no room."""
+        """Count bytes until `take`; if there is no room, count nothing and return the fault."""
         of_caller = 0 if caller is None else self._of_caller[caller] + size
         if of_caller > self._bounds.share:
             return Fault(429, "your other large requests are at work; try again in a moment")
@@ -137,7 +137,7 @@ class Memory:
         return None
 
     def take(self, caller: str | None, size: int) -> None:
-        """Forget bytes that were counted."""
+        """Count bytes no longer."""
         self._of_all -= size
         if caller is not None:
             self._of_caller[caller] -= size
@@ -151,7 +151,7 @@ class Memory:
 
 
 class Held:
-    """What one request has of the memory for large bodies, until all who hold it release it."""
+    """The memory of one request's body, which is counted until its last holder releases it."""
 
     def __init__(self, memory: Memory, caller: str | None) -> None:
         self._memory = memory
@@ -160,7 +160,7 @@ class Held:
         self._holders = 1
 
     def grow(self, size: int) -> Fault | None:
-        """Hold a body of this size in all; return why there is no room for it."""
+        """Count a body that has this size so far; return the fault if there is no room."""
         if size <= SMALL_BODY:
             return None
         fault = self._memory.add(self._caller, size - self._size)
@@ -169,18 +169,18 @@ class Held:
         return fault
 
     def hold(self) -> None:
-        """Have one more holder."""
+        """Add a holder."""
         self._holders += 1
 
     def release(self) -> None:
-        """Have one holder less; give it back after the last."""
+        """Remove a holder."""
         self._holders -= 1
         if not self._holders and self._size:
             self._memory.take(self._caller, self._size)
 
 
 async def _arrived(receive: Receive, largest: int, held: Held) -> bytes | Fault | None:
-    """Return a body once it is whole; None where the client has gone."""
+    """Return a body once it is whole; None if the client has disconnected."""
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
@@ -195,7 +195,7 @@ async def _arrived(receive: Receive, largest: int, held: Held) -> bytes | Fault 
         if fault := held.grow(size):
             return fault
         chunks.append(chunk)
-    # Of one chunk this makes no copy.
+    # A single chunk is not copied.
     return b"".join(chunks)
 
 

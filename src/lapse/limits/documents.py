@@ -1,4 +1,4 @@
-"""Reading JSON that a stranger has sent: it is measured first, and parsed once."""
+"""Reads JSON from a request: measures it first, and parses it once."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def read_document(raw: bytes) -> Body | Fault:
-    """Parse JSON, or say why it is not parsed.
+    """Return JSON parsed, or a fault if the text is not UTF-8 or the JSON too large or too deep.
 
-    What is no JSON is no fault here: the route says so, in the words of FastAPI. A fault is what
-    no route should have to read: text that is not UTF-8, and JSON that is too large or too deep.
+    Invalid JSON is no fault: the body holds the parser's error, which its route answers.
 
     Args:
         raw: a body of at least one byte.
@@ -67,14 +66,14 @@ def _fault_of_text(raw: bytes) -> Fault | None:
 
 
 def _values_of(raw: bytes) -> int | Fault:
-    """Return about how many values JSON has, without parsing it; or why it must not be parsed.
+    """Return an upper bound of the number of values in JSON, without parsing it; or a fault.
 
-    Every step is one call of C that takes milliseconds for megabytes: other threads have their
-    turn in between. What follows the first error in JSON may be counted wrong; no parser gets
-    there.
+    Each step is one call of a C function that takes milliseconds for megabytes, and other threads
+    have their turn between the steps. What follows the first error in the JSON may be counted
+    wrong, but no parser reads it.
     """
     if len(raw) <= LONGEST_NUMBER:
-        # Even if none of these is inside a string.
+        # It has at most so many values, even if none of these characters is inside a string.
         most = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
         if most <= DEEPEST_JSON:
             return most + 1
@@ -83,7 +82,7 @@ def _values_of(raw: bytes) -> int | Fault:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     if raw.count(b'"') > 4 * MOST_VALUES:
         return many
-    # What stands outside of strings.
+    # The text outside of strings.
     bare = b"".join(raw.split(b'"')[::2]).translate(None, _WHITE_SPACE)
     values = sum(map(bare.count, (b"[", b"{", b",")))
     if values > MOST_VALUES:
@@ -97,7 +96,7 @@ def _values_of(raw: bytes) -> int | Fault:
 
 
 class _Repeated(dict[str, Any]):
-    """An object in which a name comes twice; the last one counts, as everywhere in Python."""
+    """An object in which a name comes twice; the last one counts, as in `json`."""
 
     repeated: frozenset[str]
 

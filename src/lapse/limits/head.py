@@ -1,4 +1,4 @@
-"""The outermost middleware: it bounds a request's head, and closes what is left of its body."""
+"""The outermost middleware: it checks a request's head, and answers before a body safely."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lapse.limits.rules import Fault, fault_of_head
 
 _LINGER: Final = timedelta(seconds=2)
-"""How long the rest of a body is read and dropped: closed at once, its sender might never read
-the answer."""
+"""How long the rest of a body is read and dropped. If the connection were closed at once, the
+client might not see the answer."""
 
 _GAP: Final = timedelta(milliseconds=500)
-"""A sender from whom nothing comes for so long is no longer waited for."""
+"""How long a pause in the rest of a body ends the wait for it."""
 
 _POLICY_VIOLATION: Final = 1008
 
 
 class HeadMiddleware:
-    """Refuses a head that is too large or ambiguous, before anything else looks at it.
+    """Refuses a head that is too large or ambiguous, before any other layer reads it.
 
-    A request may be answered before its body has arrived, by whatever stands behind: then the
-    connection is closed after the answer, so that the rest is never taken for a request.
+    If another layer answers before the body has arrived, this one closes the connection after the
+    answer, so that the rest of the body is never taken for a request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -60,7 +60,7 @@ class HeadMiddleware:
 
 
 def length_of(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """Return how many bytes a body has by its head; 0: there is none; None: it is not said."""
+    """Return the length of a body that its head states; 0 for no body, None if it is not stated."""
     length: int | None = 0
     for name, value in headers:
         if name == b"transfer-encoding":
@@ -74,7 +74,7 @@ def length_of(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
 
 
 async def answer(fault: Fault, send: Send) -> None:
-    """Answer a request with what is wrong with it."""
+    """Answer a request with a fault, as ADK answers."""
     body = json.dumps({"detail": fault.detail}).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -87,7 +87,7 @@ async def answer(fault: Fault, send: Send) -> None:
 
 
 class _Arriving:
-    """A request whose body may not be here when it is answered."""
+    """A request whose body may not have arrived when it is answered."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
@@ -97,14 +97,14 @@ class _Arriving:
         self._closing = False
 
     async def receive(self) -> Message:
-        """Receive, and see whether that was all."""
+        """Receive a message, and note the end of the body."""
         message = await self._receive()
         if message["type"] != "http.request" or not message.get("more_body", False):
             self._is_here = True
         return message
 
     async def send(self, message: Message) -> None:
-        """Send; close the connection where the body is not here."""
+        """Send a message; close the connection if the body has not arrived."""
         if self._is_here:
             await self._send(message)
         elif message["type"] == "http.response.start":
@@ -122,9 +122,9 @@ class _Arriving:
             await self._send(message)
 
     async def _look(self) -> None:
-        """Take what has come with the head, and wait for nothing."""
+        """Receive what has arrived already, without waiting."""
         if any(name == b"expect" for name, _ in self._scope["headers"]):
-            # Nothing has; to receive would be to ask for it.
+            # The client waits for `100 Continue`, which a call of `receive` would send.
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(0):

@@ -15,14 +15,13 @@ _POLICY_VIOLATION: Final = 1008
 
 
 class LiveMessageMiddleware:
-    """Closes a WebSocket of `/run_live` with 1008 on a message that no route should have to read.
+    """Closes a WebSocket of `/run_live` with 1008 if a message exceeds the bounds of JSON.
 
-    ADK reads each message in the event loop. What is refused is what `BodyMiddleware` refuses;
-    the size of a message is the server's to bound.
+    ADK parses each message in the event loop. The server bounds the size of a message.
 
     Args:
-        app: what the connection is passed on to.
-        bounds: what the settings allow.
+        app: the next layer.
+        bounds: the bounds that the settings choose.
     """
 
     def __init__(self, app: ASGIApp, *, bounds: Bounds = Bounds()) -> None:

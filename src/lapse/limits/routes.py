@@ -1,4 +1,4 @@
-"""FastAPI's routes on a body that was read and parsed before they are called."""
+"""Gives FastAPI's routes the body that has been parsed, and validates large bodies in a thread."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _MANY_VALUES: Final = 200
 """JSON with more values is validated in a thread."""
 
 _MANY_FAULTS: Final = 1_000
-"""Of more faults only the number is told: to tell each takes longer than to find it."""
+"""Of more faults only the number is told: describing one takes longer than finding it."""
 
 
 class DocumentRequest(Request):
-    """A request whose JSON was parsed before, and may have been validated."""
+    """A request whose JSON has been parsed, and perhaps validated."""
 
     validated: Any = None
 
     async def json(self) -> Any:
-        """Return the JSON of the body, or what was made of it.
+        """Return the validated object if there is one; else the JSON of the body.
 
         Raises:
-            ValueError: it is none; as `json.loads` raises it.
+            ValueError: the body is not JSON; the error is that of `json.loads`.
         """
         body = body_of(self.scope)
         if body is None or not body.is_document:
@@ -47,8 +47,8 @@ class DocumentRequest(Request):
 def reading(handler: Handler, validator: Validator | None = None) -> Handler:
     """Return a route's handler that does not parse JSON again.
 
-    With a validator, which makes of a document what the route takes, large documents are
-    validated in a thread. FastAPI takes an object of the right class for valid.
+    A validator returns the object that the route takes for a document. It validates large documents
+    in a thread; FastAPI then accepts the object as it is.
     """
 
     async def handle(request: Request) -> Response:
@@ -65,12 +65,12 @@ def reading(handler: Handler, validator: Validator | None = None) -> Handler:
 
 
 def is_large(body: Body) -> bool:
-    """Return whether what is done with a document takes so long that a thread should do it."""
+    """Return whether a document is so large that a thread should validate it."""
     return body.is_document and (body.values > _MANY_VALUES or len(body.raw) > SMALL_BODY)
 
 
 def refusal(error: ValidationError) -> RequestValidationError:
-    """Return what FastAPI would raise in place of pydantic's error, without the input."""
+    """Return FastAPI's error for pydantic's, without the input."""
     count = error.error_count()
     if count > _MANY_FAULTS:
         return RequestValidationError(

@@ -33,7 +33,7 @@ DEEPEST_JSON: Final = 100
 """How deeply objects and lists may be nested."""
 
 MOST_VALUES: Final = 50_000
-"""How many values JSON may have: to read more would stop the event loop for too long."""
+"""How many values JSON may have: reading more would block the event loop for too long."""
 
 MOST_ESCAPES: Final = 1_000_000
 """How many backslashes JSON may have: each costs as much to read as twenty other bytes."""
@@ -57,7 +57,7 @@ MOST_TYPED: Final = 10_000
 ADK, such as state and the arguments of a call."""
 
 MOST_LIVE: Final = 2_000
-"""How many such values a message of a WebSocket may have: ADK validates it in the event loop."""
+"""How many such values a WebSocket's message may have: ADK validates it in the event loop."""
 
 SHARES: Final = 4
 """Into how many shares the memory for large bodies is cut; one caller has at most one of them."""
@@ -203,12 +203,12 @@ _SPELLINGS: Final = {
 
 
 def fault_of_document(path: str, body: Body, bounds: Bounds) -> Fault | None:
-    """Return what is wrong with a document for its route; None where nothing is, or ADK says it.
+    """Return what exceeds the bounds of a route in a document; None if nothing does.
 
     Args:
         path: the path that the routes match.
-        body: a document, which was parsed.
-        bounds: what the settings allow.
+        body: a document that has been parsed.
+        bounds: the bounds that the settings choose.
     """
     fields = body.fields
     if path in _RUNS:

@@ -42,8 +42,8 @@ class PlainRun:
 class PlainRuns:
     """Counts runs on ADK's own routes, and readers of runs, within the limits of runs.
 
-    Detached runs count with the plain ones: all those of this process, of each user those of all
-    processes. Of plain runs in other processes nothing is known.
+    Detached runs of this process count with the plain ones. The plain runs of other processes are
+    not known here.
 
     Args:
         limits: how much of running this process does.
@@ -68,22 +68,22 @@ class PlainRuns:
         return self._runs[_user(key)]
 
     def check_process(self) -> None:
-        """Raise TooManyRunsError where this process has as many runs as there may be."""
+        """Raise TooManyRunsError if this process has the most runs that the limits allow."""
         most = self._limits.per_process
         if self._runs.total() + len(self._detached()) >= most:
-            raise TooManyRunsError(f"there are {most} runs in this process")
+            raise TooManyRunsError(f"this process has its {most} runs in flight")
 
     @contextmanager
     def run(self, key: SessionKey, route: str) -> Iterator[PlainRun]:
         """Count a run on one of ADK's own routes for as long as the block lasts.
 
         Raises:
-            TooManyRunsError: this process, or this user, has as many runs as there may be.
+            TooManyRunsError: this process or this user has the most runs that the limits allow.
         """
         self.check_process()
         detached = sum(_user(one) == _user(key) for one in self._detached())
         if self.of(key) + detached >= self._limits.per_user:
-            raise TooManyRunsError("this user has as many runs in flight as there may be")
+            raise TooManyRunsError("this user has the most runs in flight that the limits allow")
         self._metrics.count_plain(key.app_name, route)
         with _counted(self._runs, key):
             yield PlainRun()
@@ -92,15 +92,17 @@ class PlainRuns:
     def reader(self, key: SessionKey) -> Iterator[None]:
         """Count a reader of a detached run for as long as the block lasts.
 
-        There may be as many readers as runs: of a user, and in this process.
+        A user, and a process, may have as many readers as runs.
 
         Raises:
-            TooManyRunsError: there are as many readers as there may be.
+            TooManyRunsError: this process or this user has the most readers that the limits allow.
         """
         if self._readers[_user(key)] >= self._limits.per_user:
-            raise TooManyRunsError("this user reads as many runs as there may be")
+            raise TooManyRunsError("this user has the most readers of runs that the limits allow")
         if self._readers.total() >= self._limits.per_process:
-            raise TooManyRunsError("this process has as many readers of runs as there may be")
+            raise TooManyRunsError(
+                "this process has the most readers of runs that the limits allow"
+            )
         with _counted(self._readers, key):
             yield
 

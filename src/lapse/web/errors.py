@@ -157,7 +157,7 @@ def _with_body_errors(answer: ASGIApp) -> ASGIApp:
                 or type(error) not in {ValueError, ValidationError}
             ):
                 raise
-            # ADK's runner says so what is wrong with the message, before it stores it.
+            # ADK's runner raises this for a message that it does not accept.
             reason = str(error) if type(error) is ValueError else "is not what a run takes"
             raise InvalidValueError("body", reason) from error
         finally:
@@ -211,7 +211,7 @@ async def _too_fast(_request: Request, error: Exception) -> Response:
 async def _not_valid(_request: Request, error: Exception) -> Response:
     """Answer as FastAPI does, but with the first faults only, and without the input.
 
-    A body may have as many faults as values, and each would quote what it is about.
+    A body may have as many faults as values, and FastAPI would quote the input in each.
     """
     assert isinstance(error, RequestValidationError)
     return _AsciiResponse({"detail": _faults(error.errors())}, 422)
