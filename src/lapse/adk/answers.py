@@ -14,10 +14,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from lapse.adk.private import public_fields, public_fields_of_session
+from lapse.adk.translation import is_large_event
 from lapse.core.documents import is_large
 
 _TURN: Final = timedelta(milliseconds=5)
 """How long an answer is rendered in the event loop; then a thread renders the rest."""
+
+_FEW_EVENTS: Final = 100
+"""A session with no more events, none of them large, is rendered in one piece, which is faster."""
 
 
 class SessionResponse(Response):
@@ -41,9 +45,10 @@ class SessionResponse(Response):
 
     async def _rendered(self) -> bytes:
         sessions = self._session if isinstance(self._session, list) else [self._session]
-        pieces = (
-            _pieces_of_all(sessions) if isinstance(self._session, list) else _pieces(sessions[0])
-        )
+        if isinstance(self._session, Session) and _is_small(self._session):
+            return _json(public_fields_of_session(self._session)).encode()
+        is_list = isinstance(self._session, list)
+        pieces = _pieces_of_all(sessions) if is_list else _pieces(sessions[0])
         rendered: list[str] = []
         if not any(is_large(session.state) for session in sessions):
             turn_ends = time.perf_counter() + _TURN.total_seconds()
@@ -54,6 +59,15 @@ class SessionResponse(Response):
             else:
                 return "".join(rendered).encode()
         return await asyncio.to_thread(lambda: "".join([*rendered, *pieces]).encode())
+
+
+def _is_small(session: Session) -> bool:
+    events = session.events
+    return (
+        len(events) <= _FEW_EVENTS
+        and not is_large(session.state)
+        and not any(map(is_large_event, events))
+    )
 
 
 def _pieces_of_all(sessions: list[Session]) -> Iterator[str]:

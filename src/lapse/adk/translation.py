@@ -89,10 +89,11 @@ def new_event(event: Event) -> NewEvent:
 
 async def written(event: Event) -> NewEvent:
     """Return what `new_event` does; of a large event it is made in a thread."""
-    return await asyncio.to_thread(new_event, event) if _is_large(event) else new_event(event)
+    return await asyncio.to_thread(new_event, event) if is_large_event(event) else new_event(event)
 
 
-def _is_large(event: Event) -> bool:
+def is_large_event(event: Event) -> bool:
+    """Return whether an event is so large that a thread should write it."""
     documents: list[object] = [event.actions.state_delta]
     parts = (event.content.parts if event.content is not None else None) or ()
     for part in parts:
