@@ -97,6 +97,24 @@ def test_resurrections_by_request_are_limited_like_creations(limited_server):
     assert int(refused.headers["retry-after"]) >= 1
 
 
+@pytest.mark.parametrize("fields", [{}, {"newMessage": {"role": "user", "parts": []}}])
+@pytest.mark.parametrize("headers", [{}, {"Lapse-Detach": "true"}], ids=["plain", "detached"])
+def test_a_run_without_a_message_resurrects_only_within_the_limits(limited_server, fields, headers):
+    """Seen to fail with a middleware that revives every run as one that brings a message."""
+    user = f"quiet-{len(fields)}-{len(headers)}"
+    base = limited_server.path(user=user)
+    ids = [limited_server.client.post(base).json()["id"] for _ in range(3)]
+    run = {"appName": "parrot", "userId": user, "sessionId": ids[0]}
+    refused = limited_server.client.post("/run_sse", json=run | fields, headers=headers)
+    # A detached run without a message is no run at all.
+    assert refused.status_code == (422 if headers and not fields else 429), refused.text
+    assert limited_server.client.get(f"{base}/{ids[0]}/lifecycle").json()["status"] == "expired"
+    message = {"newMessage": {"role": "user", "parts": [{"text": "hello"}]}}
+    answer = limited_server.client.post("/run_sse", json=run | message, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert limited_server.client.get(f"{base}/{ids[0]}/lifecycle").json()["status"] == "used"
+
+
 def test_a_change_of_state_that_would_make_a_session_used_is_refused(limited_server):
     """Seen to fail when a large `PATCH` counts as use: the session was kept for good."""
     base = limited_server.path(user="patcher")

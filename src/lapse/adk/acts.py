@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from lapse.adk.context import is_reviving
+from lapse.adk.context import revival_cause
 from lapse.audit.request import is_recorded, note_recorded
 from lapse.audit.store import AuditLog
 from lapse.auth.principals import current_deputy
@@ -56,7 +56,7 @@ async def record_creation(store: Database, key: SessionKey, state: StateDelta) -
 
 
 def _action(key: SessionKey, event: NewEvent) -> str:
-    if is_reviving(key):
+    if revival_cause(key) is not None:
         return _RAN
     return _STATE_CHANGED if _scopes(event.delta) and not event.is_message else _APPENDED
 

@@ -44,11 +44,12 @@ class SessionResponse(Response):
         await super().__call__(scope, receive, send)
 
     async def _rendered(self) -> bytes:
-        sessions = self._session if isinstance(self._session, list) else [self._session]
-        if isinstance(self._session, Session) and _is_small(self._session):
+        if isinstance(self._session, list):
+            sessions, pieces = self._session, _pieces_of_all(self._session)
+        elif _is_small(self._session):
             return _json(public_fields_of_session(self._session)).encode()
-        is_list = isinstance(self._session, list)
-        pieces = _pieces_of_all(sessions) if is_list else _pieces(sessions[0])
+        else:
+            sessions, pieces = [self._session], _pieces(self._session)
         rendered: list[str] = []
         if not any(is_large(session.state) for session in sessions):
             turn_ends = time.perf_counter() + _TURN.total_seconds()

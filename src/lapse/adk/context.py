@@ -12,11 +12,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause
 
 if TYPE_CHECKING:
     from google.adk.events.event import Event
 
-_reviving: ContextVar[SessionKey | None] = ContextVar("lapse_reviving", default=None)
+_reviving: ContextVar[tuple[SessionKey, Cause] | None] = ContextVar("lapse_reviving", default=None)
 
 
 class AppendObserver(Protocol):
@@ -41,21 +42,28 @@ _observed: ContextVar[tuple[SessionKey, AppendObserver] | None] = ContextVar(
 
 
 @contextmanager
-def reviving(key: SessionKey) -> Iterator[None]:
+def reviving(key: SessionKey, *, cause: Cause | None = None) -> Iterator[None]:
     """Let a read inside the block resurrect this session if it has expired.
 
     A runner reads its session before it appends the message that would resurrect it.
+
+    Args:
+        key: the session.
+        cause: why the session is resurrected. By default it is that of the block around this one,
+            if that is about the same session, and else RUN: a run, which brings a message. With
+            REQUEST the resurrection counts like a creation.
     """
-    token = _reviving.set(key)
+    token = _reviving.set((key, cause or revival_cause(key) or Cause.RUN))
     try:
         yield
     finally:
         _reviving.reset(token)
 
 
-def is_reviving(key: SessionKey) -> bool:
-    """Return whether a read may resurrect this session: whether `reviving(key)` is in force."""
-    return _reviving.get() == key
+def revival_cause(key: SessionKey) -> Cause | None:
+    """Return why a read may resurrect this session; None if it may not."""
+    revived = _reviving.get()
+    return revived[1] if revived is not None and revived[0] == key else None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from google.adk.sessions.base_session_service import (
 from google.adk.sessions.session import Session
 
 from lapse.adk.acts import append, record_creation
-from lapse.adk.context import is_reviving, observed_append, reviving
+from lapse.adk.context import observed_append, revival_cause, reviving
 from lapse.adk.errors import STALE, SessionNotFoundError, StaleSessionError
 from lapse.adk.maintenance import maintenance_of
 from lapse.adk.private import add_to_session, apply_temporary_state, without_temporary_state
@@ -205,9 +205,10 @@ class LapseSessionService(BaseSessionService):
             return None
         window = window_of(config)
         record = await self._stored.read(key, window)
-        if record is None and is_reviving(SessionKey(app_name, user_id, session_id)):
+        cause = revival_cause(SessionKey(app_name, user_id, session_id))
+        if record is None and cause is not None:
             try:
-                await self.resurrect(key, cause=Cause.RUN)
+                await self.resurrect(key, cause=cause)
             except NoSuchSessionError:
                 await self.policy.refuse(key)
                 return None

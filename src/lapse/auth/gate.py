@@ -113,7 +113,7 @@ class CallerMiddleware:
         return principal
 
     async def _admit(self, principal: Principal, access: Access, scope: Scope) -> None:
-        """Return if a principal may make a request, as far as its head tells.
+        """Check that a principal may make a request, as far as its head tells.
 
         Raises:
             HTTPException: they may not.

@@ -11,7 +11,7 @@ import asyncpg
 
 from lapse.core.errors import StoreRefusedError
 from lapse.core.keys import SHOWN_ID, SessionKey
-from lapse.databases.report import DAYS, Group, Kind, Question, Report
+from lapse.databases.report import DAYS, Group, Question, Report
 from lapse.databases.tables import (
     ADK_TABLES,
     LOBBY,
@@ -32,6 +32,7 @@ from lapse.store.postgres.connections import (
     unavailable,
 )
 from lapse.store.postgres.schema import look
+from lapse.store.postgres.values import from_naive
 
 _MISSING: Final = """\
 SELECT a, u, s FROM unnest($1::varchar[], $2::varchar[], $3::varchar[]) AS k (a, u, s)
@@ -70,7 +71,9 @@ class PostgresTables:
             )
             size = await connection.fetchval("SELECT pg_database_size(current_database())")
             lobby = await _lobby(connection) if found.lapse_version else {}
-        return Report(question, self._place, size, [_group(row) for row in rows], lobby)
+        return Report(
+            question, self._place, size, [Group.of(row, from_naive) for row in rows], lobby
+        )
 
     async def missing(self, keys: Sequence[SessionKey]) -> list[SessionKey]:
         if not keys:
@@ -143,18 +146,3 @@ async def _pages(connection: asyncpg.Connection, table: Table) -> Pages:
 async def _lobby(connection: asyncpg.Connection) -> dict[str, int]:
     counted = "SELECT status, count(*) AS sessions FROM lapse_lobby GROUP BY status"
     return {row["status"]: row["sessions"] for row in await connection.fetch(counted)}
-
-
-def _group(row: asyncpg.Record) -> Group:
-    latest = row["latest_message"]
-    return Group(
-        row["app_name"],
-        Kind(row["kind"]),
-        row["age"],
-        row["day"],
-        row["delay"],
-        row["sessions"],
-        row["bytes"],
-        row["oldest"].replace(tzinfo=UTC),
-        None if latest is None else latest.replace(tzinfo=UTC),
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -73,6 +73,22 @@ class Group:
     bytes: int
     oldest: datetime
     latest_message: datetime | None
+
+    @classmethod
+    def of(cls, row: Any, moment: Callable[[Any], datetime]) -> Group:
+        """Read a row of the statement `report`; `moment` reads a time as the database has it."""
+        latest = row["latest_message"]
+        return cls(
+            row["app_name"],
+            Kind(row["kind"]),
+            row["age"],
+            row["day"],
+            row["delay"],
+            row["sessions"],
+            row["bytes"],
+            moment(row["oldest"]),
+            None if latest is None else moment(latest),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from lapse.core.errors import StoreRefusedError
 from lapse.core.keys import SessionKey
-from lapse.databases.report import DAYS, Group, Kind, Question, Report
+from lapse.databases.report import DAYS, Group, Question, Report
 from lapse.databases.tables import (
     ADK_TABLES,
     LOBBY,
@@ -141,22 +141,11 @@ def _groups(connection: sqlite3.Connection, question: Question) -> list[Group]:
         read_statements(Dialect.SQLITE)["report"],
         {"moment": question.moment.timestamp(), "day_seconds": DAYS * 86_400.0},
     )
-    return [_group(row) for row in rows]
+    return [Group.of(row, _from_seconds) for row in rows]
 
 
-def _group(row: sqlite3.Row) -> Group:
-    latest = row["latest_message"]
-    return Group(
-        row["app_name"],
-        Kind(row["kind"]),
-        row["age"],
-        row["day"],
-        row["delay"],
-        row["sessions"],
-        row["bytes"],
-        datetime.fromtimestamp(row["oldest"], UTC),
-        None if latest is None else datetime.fromtimestamp(latest, UTC),
-    )
+def _from_seconds(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _lobby(connection: sqlite3.Connection) -> dict[str, int]:

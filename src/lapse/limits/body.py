@@ -9,12 +9,10 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lapse.core.request import BODY, Body, body_of, fields_of, route_path
+from lapse.core.request import BODY, Body, route_path
 from lapse.limits.documents import read_document
 from lapse.limits.head import answer, length_of
 from lapse.limits.rules import SMALL_BODY, Bounds, Fault, fault_of_document, is_document
-
-__all__ = ["BodyMiddleware", "body_of", "fields_of", "hold_body"]
 
 _HELD: Final = "lapse.held"
 """Where a request's scope has the memory that its body holds."""
@@ -23,7 +21,7 @@ _HELD: Final = "lapse.held"
 class BodyMiddleware:
     """Reads a body whole, measures it, and parses it if its route takes JSON.
 
-    The next layers find the `Body` in the scope (`body_of`, `fields_of`), and receive the bytes
+    The next layers find the `Body` in the scope (`core/request.py`), and receive the bytes
     again. It refuses a body that is too large (413) or too slow (408), JSON that is too large, too
     deep or not UTF-8 (413, 400), and fields that are too large for their route (`rules.py`). It
     leaves invalid JSON to the route.
@@ -128,9 +126,11 @@ class Memory:
         """Count bytes until `take`; if there is no room, count nothing and return the fault."""
         of_caller = 0 if caller is None else self._of_caller[caller] + size
         if of_caller > self._bounds.share:
-            return Fault(429, "your other large requests are at work; try again in a moment")
+            return Fault(
+                429, "your other large requests are still in progress; try again in a moment"
+            )
         if self._of_all + size > self._bounds.bodies:
-            return Fault(503, "too many large requests are at work; try again in a moment")
+            return Fault(503, "too many large requests are in progress; try again in a moment")
         self._of_all += size
         if caller is not None:
             self._of_caller[caller] = of_caller

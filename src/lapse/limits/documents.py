@@ -88,7 +88,7 @@ def _values_of(raw: bytes) -> int | Fault:
     if values > MOST_VALUES:
         return many
     if len(bare) > LONGEST_VALUE * values + LONGEST_NUMBER:
-        return Fault(413, "body: its numbers must be shorter")
+        return Fault(413, f"body: numbers must have at most {LONGEST_VALUE} characters on average")
     steps = map(_STEPS.__getitem__, bare.translate(None, _ALL_BUT_BRACKETS))
     if values > DEEPEST_JSON and max(accumulate(steps), default=0) > DEEPEST_JSON:
         return Fault(400, f"body: must not be nested more than {DEEPEST_JSON} deep")

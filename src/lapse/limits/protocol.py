@@ -141,7 +141,9 @@ class BoundedProtocol(HttpToolsProtocol):
         Its answer would never hear that the reader has left, for the WebSocket hears of it.
         """
         if self._answered is not None and not self._answered.response_complete:
-            self._refuse(400, "a WebSocket must not be asked for before the last answer has come")
+            self._refuse(
+                400, "a WebSocket must not be requested before the previous answer is complete"
+            )
             return
         self._done_waiting()
         kind: Any = self.config.ws_protocol_class

@@ -111,7 +111,7 @@ class Unread:
 
     def _let_go(self, transport: asyncio.Transport) -> None:
         self.discard(transport)
-        _log.info("a connection that did not read was let go")
+        _log.info("a connection was aborted: its reader did not read")
         abort(transport)
 
 

@@ -71,7 +71,9 @@ class PlainRuns:
         """Raise TooManyRunsError if this process has the most runs that the limits allow."""
         most = self._limits.per_process
         if self._runs.total() + len(self._detached()) >= most:
-            raise TooManyRunsError(f"this process has its {most} runs in flight")
+            raise TooManyRunsError(
+                f"this process has {most} runs in flight, the most that the limits allow"
+            )
 
     @contextmanager
     def run(self, key: SessionKey, route: str) -> Iterator[PlainRun]:

@@ -5,17 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.adk.private import live_state
 from lapse.auth.app_state import AppStateBy, may_set_app_state, refuse_app_state
 from lapse.core.errors import InvalidValueError
 from lapse.core.request import fields_of
-
-_POLICY_VIOLATION: Final = 1008
-
-_LONGEST_REASON: Final = 123
-"""Bytes of the reason that a WebSocket is closed with (RFC 6455)."""
+from lapse.limits.live import serve_checked
 
 _LIVE_FIELD: Final = "state_delta"
 
@@ -40,7 +36,7 @@ class AppStateMiddleware:
         if scope["type"] not in {"http", "websocket"} or may_set_app_state(self._by):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await self._live(scope, receive, send)
+            await serve_checked(self._app, scope, receive, send, _refusal_of_live)
         else:
             await self._request(scope, receive, send)
 
@@ -52,34 +48,13 @@ class AppStateMiddleware:
         else:
             await self._app(scope, receive, send)
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_closed = False
 
-        async def checked() -> Message:
-            nonlocal is_closed
-            message = await receive()
-            try:
-                _refuse_live(message.get("text") or "")
-            except InvalidValueError as error:
-                is_closed = True
-                reason = str(error).encode()[:_LONGEST_REASON].decode(errors="ignore")
-                await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})
-                return {"type": "websocket.disconnect", "code": _POLICY_VIOLATION}
-            return message
-
-        async def unless_closed(message: Message) -> None:
-            if not is_closed:
-                await send(message)
-
-        await self._app(scope, checked, unless_closed)
-
-
-def _refuse_live(text: str) -> None:
-    """Refuse a message to `/run_live` that sets app state.
-
-    Raises:
-        InvalidValueError: it does.
-    """
+async def _refusal_of_live(text: str) -> str | None:
+    """Return why a message to `/run_live` is refused; None if it sets no app state."""
     # Most messages are sound in base64. Only a backslash could write the field's name otherwise.
     if _LIVE_FIELD in text or "\\" in text:
-        refuse_app_state({_LIVE_FIELD: live_state(text)})
+        try:
+            refuse_app_state({_LIVE_FIELD: live_state(text)})
+        except InvalidValueError as error:
+            return str(error)
+    return None

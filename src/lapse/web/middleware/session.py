@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lapse.adk.context import observing_appends, reviving
 from lapse.core.errors import TooManyRunsError
 from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import Cause
 from lapse.core.request import fields_of, route_path
 from lapse.runs.detached import is_detached
 from lapse.runs.plain import PLAIN_RUN, PlainRuns
@@ -28,8 +29,9 @@ class RunSessionMiddleware:
     """Counts runs, lets them resurrect their session, and keeps session ids out of the log.
 
     ADK's runs read their session before they append the message that would resurrect it, so
-    without this they would answer 404. A run beyond the limits gets 429, or its WebSocket is not
-    accepted; a detached run is counted where it begins.
+    without this they would answer 404. A run that brings no message, as `/run_live` does when it
+    connects, resurrects like a request for that, within the quotas. A run beyond the limits gets
+    429, or its WebSocket is not accepted; a detached run is counted where it begins.
 
     Args:
         app: the next layer, which comes after the body has been read.
@@ -51,7 +53,8 @@ class RunSessionMiddleware:
         key = self._key_of(scope, path)
         with ExitStack() as stack:
             if key is not None:
-                stack.enter_context(reviving(key))
+                cause = Cause.RUN if _brings_message(scope) else Cause.REQUEST
+                stack.enter_context(reviving(key, cause=cause))
                 if not is_detached(scope):
                     try:
                         run = stack.enter_context(self._runs.run(key, path.removeprefix("/")))
@@ -81,6 +84,13 @@ class RunSessionMiddleware:
         if all(isinstance(part, str) for part in (app_name, user_id, session_id)):
             return SessionKey(str(app_name), str(user_id), str(session_id))
         return None
+
+
+def _brings_message(scope: Scope) -> bool:
+    """Return whether the body of a run has a message with parts."""
+    fields = fields_of(scope)
+    message = fields.get("newMessage") or fields.get("new_message")
+    return isinstance(message, dict) and bool(message.get("parts"))
 
 
 async def _refuse(error: TooManyRunsError, scope: Scope, receive: Receive, send: Send) -> None:
