@@ -10,7 +10,7 @@ help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
 	@echo "make serve-llm the same demo with a small language model on this machine"
 	@echo "make test    every test that does not take long"
-	@echo "make test-long the others: races, crashes, fuzzing"
+	@echo "make test-long the others: crashes, races, fuzzing, browsers, attacks over sockets"
 	@echo "make coverage the same, and which lines they ran"
 	@echo "make check   style, types, layers and bandit"
 	@echo "make fuzz    every route, asked for what it was not made for"

@@ -17,6 +17,8 @@ from lapse.adoption.adopt import Throttle
 from serving import LAPSE, environment, eventually, run
 from stock_databases import contents, place_of
 
+pytestmark = pytest.mark.long
+
 SESSIONS = 2400
 
 MANY_SESSIONS = """
@@ -104,7 +106,6 @@ def begun(url, query):
     return None
 
 
-@pytest.mark.long
 def test_adopt_and_undo_killed_at_any_point_resume_and_lose_nothing(many_sessions_url):
     before = all_of_adk(many_sessions_url)
     kill_once(

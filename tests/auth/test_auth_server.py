@@ -12,6 +12,8 @@ from tokens import bearer
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+pytestmark = pytest.mark.long
+
 NAMED_TWICE = {"detail": "userId: must be given once"}
 NOT_FOUND = b'{"detail":"Session not found"}'
 

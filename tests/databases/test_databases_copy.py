@@ -17,6 +17,8 @@ from parts import store_with_parts
 from serving import run
 from stock_databases import OWNER, contents, fill, place_of, words
 
+pytestmark = pytest.mark.long
+
 
 def stock_of(url: str) -> DatabaseSessionService:
     driver = "asyncpg" if url.startswith("postgres") else "aiosqlite"

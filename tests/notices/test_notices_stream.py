@@ -17,6 +17,8 @@ from lapse.store import store_from_url
 from noticing import NEVER, SOON, key
 from serving import AGENTS, Server, eventually
 
+pytestmark = pytest.mark.long
+
 BRIEF = 0.03
 """Minutes: long enough for a test to connect before the deadline."""
 

@@ -9,6 +9,8 @@ import pytest
 from run_reading import begin, expected_steps, new_session_id, path, post, read, steps_of
 from serving import eventually
 
+pytestmark = pytest.mark.long
+
 
 def cancel(server, session, run_id):
     assert server.client.delete(f"{path(session)}/{run_id}").status_code == 200

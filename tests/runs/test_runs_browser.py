@@ -12,10 +12,13 @@ from run_reading import begin, new_session_id, path
 
 CHROMIUM = shutil.which("chromium")
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and "CI" not in os.environ,
-    reason="NO BROWSER: apt-get install chromium, and this is tried, too",
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ,
+        reason="NO BROWSER: apt-get install chromium, and this is tried, too",
+    ),
+]
 
 READ = """path => {
   const source = new EventSource(path);

@@ -13,6 +13,8 @@ import pytest
 from backends import DUE, T0, TICK, create, key
 from lapse.core.lifecycle import ChangeKind, Status
 
+pytestmark = pytest.mark.long
+
 REPLICA = Path(__file__).with_name("replica.py")
 SESSIONS = [f"s{number:03}" for number in range(150)]
 GONE = T0 + timedelta(hours=24)

@@ -10,6 +10,8 @@ from websockets.sync.client import connect
 
 from serving import AGENTS, USER, eventually, serving
 
+pytestmark = pytest.mark.long
+
 TEXT = "canary-of-the-text"
 STATE = "canary-of-the-state"
 IDS = ["canary-session-chosen-by-the-client", "5f0c9a2e-7d3b-4c1a-9e8f-0123456789ab"]

@@ -23,6 +23,8 @@ from lapse.ttl.decision import Reason
 from parts import store_with_parts
 from serving import AGENTS, eventually, serving
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "ops" / "prometheus" / "alerts.yml"
 DASHBOARD = json.loads((ROOT / "ops" / "grafana" / "lapse.json").read_text("utf-8"))

@@ -16,6 +16,8 @@ from lapse.store.records import EventRecord, NewEvent
 from parts import store_with_parts
 from serving import AGENTS, LAPSE, environment, lapse, serving
 
+pytestmark = pytest.mark.long
+
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "ttl.md").read_text("utf-8")
 AGE = timedelta(hours=2)
 

@@ -10,6 +10,8 @@ from pyarrow import parquet
 
 from serving import environment, lapse
 
+pytestmark = pytest.mark.long
+
 HEAD = "created_at,first_message_delay_seconds,user_id,segment\n"
 ROWS = [
     ("2030-01-01T00:00:00Z", 60.0, "a", "x"),

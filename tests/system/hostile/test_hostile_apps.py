@@ -16,6 +16,8 @@ from websockets.sync.client import connect
 from lapse import Lapse
 from serving import AGENTS, serving
 
+pytestmark = pytest.mark.long
+
 BUILDER = "__adk_agent_builder_assistant"
 """ADK's own agent: it reads and writes files of the server, and what it writes the server runs."""
 

@@ -13,6 +13,8 @@ from websockets.sync.client import connect
 from serving import USER
 from wire import Wire, answer_to, request
 
+pytestmark = pytest.mark.long
+
 SESSIONS = f"/apps/parrot/users/{USER}/sessions"
 GET = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 POST = b"POST /run HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

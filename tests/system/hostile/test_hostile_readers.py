@@ -24,7 +24,10 @@ BOUNDS = {
 }
 PAGE = request("GET", "/lapse/client.js")
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it looks into /proc")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it looks into /proc"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from lapse.settings import Settings, load_settings
 from postgres import own_server
 from serving import AGENTS, LAPSE, environment, serving
 
+pytestmark = pytest.mark.long
+
 SECRETS = re.compile("canary-of-the-[a-z]+")
 FORMATS = ["console", "json"]
 BEGINS = re.compile(

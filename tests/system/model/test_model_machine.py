@@ -14,6 +14,8 @@ from backends import TICK
 from lapse.core.lifecycle import Cause, Rules
 from parts import store_with_parts
 
+pytestmark = pytest.mark.long
+
 RULES = {
     "a day": Rules(),
     "no horizon": Rules(horizon=timedelta(0)),
