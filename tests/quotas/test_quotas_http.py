@@ -17,6 +17,7 @@ from lapse.auth.principals import Principal, Role
 from parts import store_with_parts
 from serving import AGENTS, Server, serving
 
+HELLO = {"role": "user", "parts": [{"text": "hello", "functionCall": None}]}
 FLOOD = 1500
 RSS_GROWTH = 24 * 1024
 """KiB by which a server may grow in a flood: what 1,500 sessions kept in memory would exceed."""
@@ -97,9 +98,9 @@ def test_resurrections_by_request_are_limited_like_creations(limited_server):
     assert int(refused.headers["retry-after"]) >= 1
 
 
-@pytest.mark.parametrize("fields", [{}, {"newMessage": {"role": "user", "parts": []}}])
+@pytest.mark.parametrize("fields", [{}, {"newMessage": HELLO, "invocationId": "i"}])
 @pytest.mark.parametrize("headers", [{}, {"Lapse-Detach": "true"}], ids=["plain", "detached"])
-def test_a_run_without_a_message_resurrects_only_within_the_limits(limited_server, fields, headers):
+def test_a_run_that_begins_nothing_resurrects_within_the_limits(limited_server, fields, headers):
     """Seen to fail with a middleware that revives every run as one that brings a message."""
     user = f"quiet-{len(fields)}-{len(headers)}"
     base = limited_server.path(user=user)
@@ -109,9 +110,49 @@ def test_a_run_without_a_message_resurrects_only_within_the_limits(limited_serve
     # A detached run without a message is no run at all.
     assert refused.status_code == (422 if headers and not fields else 429), refused.text
     assert limited_server.client.get(f"{base}/{ids[0]}/lifecycle").json()["status"] == "expired"
-    message = {"newMessage": {"role": "user", "parts": [{"text": "hello"}]}}
-    answer = limited_server.client.post("/run_sse", json=run | message, headers=headers)
+    message = run | {"newMessage": HELLO}
+    answer = limited_server.client.post("/run_sse", json=message, headers=headers)
     assert answer.status_code == 200, answer.text
+    assert limited_server.client.get(f"{base}/{ids[0]}/lifecycle").json()["status"] == "used"
+
+
+def plain(server, key, message):
+    return server.client.post("/run", json=key | {"newMessage": message})
+
+
+def detached(server, key, message):
+    headers = {"Lapse-Detach": "true"}
+    return server.client.post("/run_sse", json=key | {"newMessage": message}, headers=headers)
+
+
+def by_lapses_route(server, key, message):
+    base = server.path(key["sessionId"], user=key["userId"])
+    return server.client.post(f"{base}/run", json={"newMessage": message})
+
+
+@pytest.mark.parametrize("run", [plain, detached, by_lapses_route])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [{"functionCall": {"name": "f"}}],
+        [{"text": "hi"}, {"function_call": {"name": "f"}}],
+        [{"functionResponse": {"name": "f", "id": "1", "response": {}}}],
+        [{"text": "hi"}, {"function_response": {"name": "f", "id": "1", "response": {}}}],
+    ],
+)
+def test_a_message_that_cannot_be_the_first_resurrects_only_within_the_limits(
+    limited_server, run, parts
+):
+    """Seen to fail where any message with parts resurrects: ADK refuses it, the session waits."""
+    user = f"late-{run.__name__}-{len(str(parts))}"
+    base = limited_server.path(user=user)
+    ids = [limited_server.client.post(base).json()["id"] for _ in range(3)]
+    key = {"appName": "parrot", "userId": user, "sessionId": ids[0]}
+    refused = run(limited_server, key, {"role": "user", "parts": parts})
+    assert refused.status_code == 429, refused.text
+    assert limited_server.client.get(f"{base}/{ids[0]}/lifecycle").json()["status"] == "expired"
+    assert run(limited_server, key, HELLO).status_code == 200
     assert limited_server.client.get(f"{base}/{ids[0]}/lifecycle").json()["status"] == "used"
 
 

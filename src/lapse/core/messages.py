@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+_OF_FUNCTIONS: Final = ("functionCall", "function_call", "functionResponse", "function_response")
 
 
 def is_message(event: Mapping[str, Any]) -> bool:
@@ -27,6 +29,20 @@ def is_message(event: Mapping[str, Any]) -> bool:
         or event.get("output_transcription") is not None
         or event.get("output") is not None
         or event.get("error_code")
+    )
+
+
+def may_be_first(message: object) -> bool:
+    """Return whether a message that a client sends to a run can be the first of its session.
+
+    `message` is ADK's `Content` as JSON, in either spelling. ADK's runner refuses a message without
+    parts and one that calls a function, and looks for the call that a message answers. It refuses
+    after it has read the session.
+    """
+    parts = message.get("parts") if isinstance(message, Mapping) else None
+    return bool(parts) and all(
+        isinstance(part, Mapping) and all(part.get(name) is None for name in _OF_FUNCTIONS)
+        for part in parts or ()
     )
 
 

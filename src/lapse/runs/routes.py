@@ -9,9 +9,12 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from lapse.adk.context import reviving
 from lapse.adk.run_sse import Opener
 from lapse.adk.service import LapseSessionService
 from lapse.core.keys import SessionKey, check_key
+from lapse.core.lifecycle import Cause
+from lapse.core.messages import may_be_first
 from lapse.core.request import Body, body_of
 from lapse.limits.body import hold_body
 from lapse.limits.routes import DocumentRoute
@@ -69,7 +72,9 @@ def run_routes(  # noqa: C901 - one function for each route
         async def begin() -> Run:
             await service.ensure_legacy_session(key)
             run = Asked(key, lambda: opener(asked), lambda: hold_body(request.scope))
-            return await runs.begin(run, queue=body.if_busy is IfBusy.QUEUE)
+            cause = Cause.RUN if may_be_first(body.content) else Cause.REQUEST
+            with reviving(key, cause=cause):
+                return await runs.begin(run, queue=body.if_busy is IfBusy.QUEUE)
 
         started = await unless_disconnected(request, begin)
         if started is None:

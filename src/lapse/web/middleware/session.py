@@ -15,6 +15,7 @@ from lapse.adk.context import observing_appends, reviving
 from lapse.core.errors import TooManyRunsError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause
+from lapse.core.messages import may_be_first
 from lapse.core.request import fields_of, route_path
 from lapse.runs.detached import is_detached
 from lapse.runs.plain import PLAIN_RUN, PlainRuns
@@ -29,7 +30,7 @@ class RunSessionMiddleware:
     """Counts runs, lets them resurrect their session, and keeps session ids out of the log.
 
     ADK's runs read their session before they append the message that would resurrect it, so
-    without this they would answer 404. A run that brings no message, as `/run_live` does when it
+    without this they would answer 404. A run that brings no first message, as `/run_live` when it
     connects, resurrects like a request for that, within the quotas. A run beyond the limits gets
     429, or its WebSocket is not accepted; a detached run is counted where it begins.
 
@@ -53,7 +54,7 @@ class RunSessionMiddleware:
         key = self._key_of(scope, path)
         with ExitStack() as stack:
             if key is not None:
-                cause = Cause.RUN if _brings_message(scope) else Cause.REQUEST
+                cause = Cause.RUN if _brings_first_message(scope) else Cause.REQUEST
                 stack.enter_context(reviving(key, cause=cause))
                 if not is_detached(scope):
                     try:
@@ -86,11 +87,12 @@ class RunSessionMiddleware:
         return None
 
 
-def _brings_message(scope: Scope) -> bool:
-    """Return whether the body of a run has a message with parts."""
+def _brings_first_message(scope: Scope) -> bool:
+    """Return whether the body of a run has a message that can be the first of its session."""
     fields = fields_of(scope)
-    message = fields.get("newMessage") or fields.get("new_message")
-    return isinstance(message, dict) and bool(message.get("parts"))
+    if fields.get("invocationId") or fields.get("invocation_id"):
+        return False  # it continues an invocation, which a session without events does not have
+    return may_be_first(fields.get("newMessage") or fields.get("new_message"))
 
 
 async def _refuse(error: TooManyRunsError, scope: Scope, receive: Receive, send: Send) -> None:
