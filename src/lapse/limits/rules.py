@@ -271,7 +271,7 @@ def _fault_of_live(body: Body, bounds: Bounds) -> Fault | None:
         return Fault(413, f"state_delta: must be at most {bounds.state} bytes")
     if body.values > MOST_LIVE and typed_in(body.document) > MOST_LIVE:
         return Fault(
-            413, f"message: must have at most {MOST_LIVE} values outside of args and the like"
+            413, f"message: must have at most {MOST_LIVE} values outside of fields like args"
         )
     return None
 
@@ -305,7 +305,7 @@ def _fault_of_entry(field: str, entry: object, values: int) -> Fault | None:
         return Fault(413, f"{field}: must have at most {MOST_ENTRIES} parts")
     if values > MOST_TYPED and typed_in(entry) > MOST_TYPED:
         return Fault(
-            413, f"{field}: must have at most {MOST_TYPED} values outside of args and the like"
+            413, f"{field}: must have at most {MOST_TYPED} values outside of fields like args"
         )
     return None
 

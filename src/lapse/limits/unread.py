@@ -1,4 +1,4 @@
-"""The connections of one server whose readers do not read: they are let go.
+"""The connections of one server whose readers do not read: they are aborted.
 
 A connection has unread bytes while its transport holds bytes that the network does not take. Its
 transport has a high-water mark of 0, so asyncio calls `pause_writing` when the first byte is held
@@ -27,7 +27,7 @@ connection. A server that has it lets go of whoever does not read by itself."""
 
 _LONGEST_LOOK: Final = timedelta(seconds=1)
 _LOOKS: Final = 4
-"""A connection without progress is looked at this often, at least, before it is let go."""
+"""A connection without progress is looked at this often, at least, before it is aborted."""
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: the kernel throws away what it has not sent, and the reader sees a reset."""
@@ -47,7 +47,7 @@ class _Held:
 class Unread:
     """Connections with unread bytes, the one without progress for longest first.
 
-    A connection is let go, which aborts it, when it has made no progress for `bounds.write_time`,
+    A connection is aborted when it has made no progress for `bounds.write_time`,
     when more than `bounds.unread` bytes are held in all, and when another connection needs its
     room. The newest of several stays, so that an answer may be larger than the bound.
     """
