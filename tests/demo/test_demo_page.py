@@ -1,8 +1,11 @@
 """The life of a session in a real browser: warned of, extended, resurrected, in several tabs."""
 
 import re
+import socketserver
+import threading
 
 import httpx
+import pytest
 from playwright.sync_api import expect
 
 from serving import Server
@@ -11,6 +14,24 @@ HIDE = """hidden => {
   Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden});
   document.dispatchEvent(new Event('visibilitychange'));
 }"""
+
+
+class BreakingOff(socketserver.StreamRequestHandler):
+    """Answers with the head and the first byte of a body."""
+
+    def handle(self):
+        while self.rfile.readline().strip():
+            pass
+        head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+        self.wfile.write(head.encode() + b"[")
+
+
+@pytest.fixture
+def broken_server():
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), BreakingOff) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
 
 
 def status(page, name):
@@ -120,6 +141,19 @@ def test_the_page_survives_a_restart_of_the_server(open_page, demo_server):
     text(page).press("Enter")
     expect(page.locator(".message.agent")).to_contain_text("Still there?")
     assert page.url == session
+
+
+def test_an_answer_that_breaks_off_is_an_outage(open_page, demo_server, broken_server):
+    """Seen to fail where only the head of an answer could break: an error nobody had caught."""
+    open_page.expected += ["net::ERR_"]
+    page = open_page()
+    connection(page, "live")
+    page.route("**/sessions", lambda route: route.continue_(url=broken_server))
+    with page.expect_event("requestfailed"):
+        text(page).fill("Still there?")
+        text(page).press("Enter")
+    expect(page.locator(".message.agent")).to_contain_text("Still there?")
+    assert lifecycle(page, demo_server)["status"] == "used"
 
 
 def test_the_page_polls_if_streams_do_not_come_through(open_page, demo_server):

@@ -14,21 +14,21 @@ export class Adk {
   }
 
   async create() {
-    return (await this.#ask("POST", this.#sessions(), {})).json();
+    return this.#json("POST", this.#sessions(), {});
   }
 
   /** Returns a session with its events, or null if it does not exist or has expired. */
   async read(id) {
-    return this.#unlessGone(this.#ask("GET", this.#sessions(id)));
+    return this.#unlessGone(this.#json("GET", this.#sessions(id)));
   }
 
   async list() {
-    return (await this.#ask("GET", this.#sessions())).json();
+    return this.#json("GET", this.#sessions());
   }
 
   /** Returns the lifecycle record of a session, or null if there is none. */
   async lifecycle(id) {
-    return this.#unlessGone(this.#ask("GET", `${this.#sessions(id)}/lifecycle`));
+    return this.#unlessGone(this.#json("GET", `${this.#sessions(id)}/lifecycle`));
   }
 
   /** Sends a message, and yields the events of the answer as they come. */
@@ -55,20 +55,27 @@ export class Adk {
       cache: "no-store",
       headers: body ? { "Content-Type": "application/json" } : {},
       body: body && JSON.stringify(body),
-    }).catch(() => {
-      throw new LapseError(0, "the server cannot be reached");
-    });
+    }).catch(unreachable);
     if (response.ok) return response;
     const detail = (await response.json().catch(() => null))?.detail;
     throw new LapseError(response.status, typeof detail === "string" ? detail : `HTTP ${response.status}`);
   }
 
+  async #json(method, path, body) {
+    const response = await this.#ask(method, path, body);
+    return response.json().catch(unreachable); // a connection can break in the body, too
+  }
+
   async #unlessGone(asked) {
     try {
-      return await (await asked).json();
+      return await asked;
     } catch (error) {
       if (error instanceof LapseError && error.status === 404) return null;
       throw error;
     }
   }
+}
+
+function unreachable() {
+  throw new LapseError(0, "the server cannot be reached");
 }
