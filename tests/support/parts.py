@@ -13,6 +13,7 @@ from lapse.overview.store import OverviewStore
 from lapse.quotas.store import QuotaStore
 from lapse.runs.store import RunStore
 from lapse.store import store_from_url
+from lapse.store.attempts import AttemptStore
 from lapse.store.database import Database
 from lapse.store.options import ConnectionOptions
 from lapse.store.sessions import Sessions
@@ -33,6 +34,7 @@ class Store(
     OverviewStore,
     SweepStore,
     HealthStore,
+    AttemptStore,
 ):
     """All parts on one database; it can also be passed where a database is expected."""
 

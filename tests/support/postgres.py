@@ -18,7 +18,7 @@ from parts import store_with_parts
 TABLES = (
     "lapse_runs, lapse_lobby, lapse_observations, lapse_observed_days, lapse_purged, "
     "lapse_ttl_rounds, lapse_ttl_decisions, lapse_adopted, lapse_adoptions, lapse_artifact_outbox, "
-    "lapse_audit, lapse_turns, lapse_uploads, "
+    "lapse_audit, lapse_turns, lapse_uploads, lapse_attempts, lapse_pings, "
     "lapse_counts, lapse_counted, lapse_levels, lapse_sweeps, lapse_brakes, "
     "events, sessions, app_states, user_states"
 )
@@ -59,6 +59,7 @@ class OwnServer:
     def __init__(self) -> None:
         self._started = _started()
         self.url = _url(self._started).format("postgres")
+        self.system_user: str | None = self._started.system_user
         # What a crash must not lose is flushed all the same; recovery is quicker.
         run(self.url, "ALTER SYSTEM SET recovery_init_sync_method = syncfs")
 
@@ -84,7 +85,7 @@ class OwnServer:
         pg_ctl(
             ["-w", *arguments],
             pgdata=self._started.pgdata,
-            user=self._started.system_user,
+            user=self.system_user,
             timeout=60,
         )
 

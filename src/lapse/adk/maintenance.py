@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from lapse.adoption.store import AdoptionStore
 from lapse.overview.store import OverviewStore
 from lapse.quotas.store import QuotaStore
+from lapse.store.attempts import AttemptStore
 from lapse.store.database import Database
 
 
@@ -20,4 +21,5 @@ def maintenance_of(database: Database) -> Sequence[Callable[[], Awaitable[object
         OverviewStore(database).fold_counts,
         QuotaStore(database).forget_buckets,
         AdoptionStore(database).forget_adopted,
+        AttemptStore(database).forget_attempts,
     )

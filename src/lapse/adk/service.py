@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.events.event import Event
@@ -55,6 +55,9 @@ from lapse.ttl import Targets
 from lapse.ttl.policy import TtlPolicy
 
 T = TypeVar("T")
+
+_ENDING: Final = timedelta(milliseconds=200)
+"""How long transitions have to end when the service is closed: a silent store holds nobody up."""
 
 
 class LapseSessionService(BaseSessionService):
@@ -287,10 +290,14 @@ class LapseSessionService(BaseSessionService):
             return add_to_session(self, session, event)
 
     async def close(self) -> None:
-        """Wait for running transitions, stop the work beside, and close the store."""
+        """Stop the work beside, wait a moment for running transitions, and close the store.
+
+        A transition that takes longer ends with its connection, and whether it was done is unknown.
+        """
         await asyncio.gather(*(work.stop() for work in self._beside))
-        await self._transitions.finish()
+        await self._transitions.finish(within=_ENDING)
         await self.store.close()
+        await self._transitions.finish(within=_ENDING)
 
     async def __aenter__(self) -> Self:
         await self.store.open()

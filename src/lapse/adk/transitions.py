@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -45,9 +46,10 @@ class Transitions:
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
-    async def finish(self) -> None:
-        """Wait until every transition that was begun has succeeded or failed."""
-        await asyncio.gather(*self._running, return_exceptions=True)
+    async def finish(self, *, within: timedelta) -> None:
+        """Wait until every transition that was begun has succeeded or failed, or time is up."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=within.total_seconds())
 
 
 class AppendLocks:

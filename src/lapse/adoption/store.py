@@ -148,7 +148,9 @@ class AdoptionStore(Part):
         The batch is one transaction. A session that a writer has locked is left out, and so is
         one that has a message once it is locked. A session younger than the TTL waits for the
         rest of it; an older one is expired, and restorable for a whole horizon from now. A
-        client of Lapse that has read a session before its adoption can still append to it.
+        client of Lapse that has read a session before its adoption can still append to it. A
+        repeat examines the sessions that are still there, and returns what it adopts itself; the
+        run counts all of them.
         """
         match (yield from dialect()):
             case Dialect.SQLITE:  # one writer at a time: session by session is safe
@@ -221,7 +223,8 @@ class AdoptionStore(Part):
         The batch begins after the key `after`, and is one transaction. A session that did not
         change in the lobby is put back exactly as it was, a changed one as it is now. Used
         sessions, sessions that are no longer restorable and sessions that a writer has locked are
-        not examined. If ADK has a session of the same key, the adopted one stays in the lobby.
+        not examined. If ADK has a session of the same key, the adopted one stays in the lobby. A
+        repeat puts back what is still in the lobby.
         """
         following = after_key(after)
         match (yield from dialect()):
@@ -257,12 +260,18 @@ class AdoptionStore(Part):
 
     @operation()
     def forget_adopted(self) -> Asking[None]:
-        """Delete the notes on adopted sessions that are used, or whose key another session has."""
+        """Delete the notes on adopted sessions that are used, or whose key another session has.
+
+        A repeat deletes what is left of them.
+        """
         yield from rows("forget_adopted")
 
     @operation()
     def analyze(self) -> Asking[None]:
-        """Bring the planner's statistics of the lobby up to date; a no-op on SQLite."""
+        """Bring the planner's statistics of the lobby up to date; a no-op on SQLite.
+
+        A repeat does it again.
+        """
         yield from rows("analyze_lobby")
 
 

@@ -61,7 +61,8 @@ class UploadStore(Part):
     def take_room(self, upload: Upload, most: int) -> Asking[bool]:
         """Record an upload that begins, unless its user would then have more than `most` bytes.
 
-        Returns whether it was recorded. Uploads that are not saved yet count, too.
+        Returns whether it was recorded. Uploads that are not saved yet count, too. A repeat is
+        recognised by the upload's id.
         """
         yield from rows("lock_uploads", upload.key)
         taken = yield from first("take_room", upload.key, **_recorded(upload), most_bytes_kept=most)
@@ -71,7 +72,7 @@ class UploadStore(Part):
     def keep_upload(self, upload: Upload, *, counted: bool) -> Asking[None]:
         """Record that an upload is saved; if its session has ended, note it in the outbox again.
 
-        Without `counted` there is no record to keep.
+        Without `counted` there is no record to keep. A repeat records the same again.
         """
         if counted:
             yield from rows("keep_upload", upload.key, **_recorded(upload))
@@ -86,7 +87,10 @@ class UploadStore(Part):
 
     @operation()
     def forget_uploads(self, uploads: Sequence[str]) -> Asking[None]:
-        """Delete the records of uploads whose versions are deleted, or were never saved."""
+        """Delete the records of uploads whose versions are deleted, or were never saved.
+
+        A repeat deletes what is left of them.
+        """
         yield from rows("forget_uploads", uploads=list(uploads))
 
 

@@ -26,7 +26,7 @@ FOREVER: Final = timedelta(days=36_500)
 _TIMEOUT: Final = timedelta(minutes=1)
 _FIRST_RETRY: Final = timedelta(seconds=1)
 _LONGEST_RETRY: Final = timedelta(minutes=1)
-_STOP_TIMEOUT: Final = timedelta(seconds=1)
+_STOP_TIMEOUT: Final = timedelta(milliseconds=500)
 
 _log = logging.getLogger(__name__)
 
@@ -101,8 +101,8 @@ class Background(Work):
 
     @property
     def idle(self) -> timedelta:
-        """Return the time since the last step ended; before the first step, since the start."""
-        since = -math.inf if self._run is None else self._run.stepped_at
+        """Return the time since a step last succeeded; before the first one, since the start."""
+        since = -math.inf if self._run is None else self._run.worked_at
         return timedelta(seconds=min(time.monotonic() - since, FOREVER.total_seconds()))
 
     async def start(self) -> None:
@@ -121,7 +121,7 @@ class Background(Work):
     async def stop(self) -> None:
         """Stop, and return once stopped.
 
-        The step in hand has a second to finish; then it is cancelled.
+        The step in hand has half a second to finish; then it is cancelled.
         """
         run = self._run
         if run is None:
@@ -173,7 +173,7 @@ class Background(Work):
             if run.failures:
                 _log.warning("%s works again, after %d failures", self._name, run.failures)
             run.failures = 0
-        run.stepped_at = time.monotonic()
+            run.worked_at = time.monotonic()
         run.stepped.set()
         await run.sleep(pause, may_wake=not run.failures)
 
@@ -202,7 +202,7 @@ class _Run:
         self.stopping = False
         self.failures = 0
         self.stepped = asyncio.Event()
-        self.stepped_at = time.monotonic()
+        self.worked_at = time.monotonic()
         self.due = math.inf
         """When `wake` wants the next step, at the latest."""
         self.wakes_at = math.inf

@@ -238,7 +238,7 @@ class OverviewStore(Part):
 
         Counts older than INTERVALS_KEPT_FOR become counts of an hour, and hours older than
         HOURS_KEPT_FOR are deleted. Several processes may fold at the same time: nothing is
-        counted twice or lost.
+        counted twice or lost. A repeat folds what is not folded yet.
         """
         yield from rows("fold_counts")
         yield from rows("fold_hours", fine=INTERVALS_KEPT_FOR, kept=HOURS_KEPT_FOR)
@@ -248,7 +248,7 @@ class OverviewStore(Part):
         """Set the levels to the numbers of records by status, in one transaction; counts stay.
 
         It is for records that no counted change has made: those of a copied database, or of a
-        version of Lapse that did not count. It reads every record.
+        version of Lapse that did not count. It reads every record. A repeat counts anew.
         """
         for name in ("lock_levels", "delete_levels", "recount"):
             yield from rows(name)

@@ -24,16 +24,27 @@ from lapse.core.documents import (
     split_state,
 )
 from lapse.core.errors import (
-    NoSuchSessionError,
     OutcomeUnknownError,
     SessionExistsError,
-    StoreUnavailableError,
     WrongStatusError,
 )
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Rules, Status
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.core.minutes import minutes_of
-from lapse.store.operation import Asking, Part, Row, first, key_of, native, only, operation, rows
+from lapse.store.lifecycles import changed_before, read_lifecycle, required
+from lapse.store.operation import (
+    Answer,
+    Asking,
+    Part,
+    Row,
+    confirmed,
+    first,
+    key_of,
+    native,
+    only,
+    operation,
+    rows,
+)
 from lapse.store.records import (
     Changes,
     EventWindow,
@@ -42,7 +53,6 @@ from lapse.store.records import (
     SessionRecord,
     change_of,
     lifecycle_of,
-    orphan_of,
 )
 from lapse.store.shared_state import refuse_without_room, shared_state_changed
 
@@ -57,6 +67,9 @@ class Lobby(Part):
 
     `by` names who asks for a change. If something changes, the audit log records who did it, in
     the same transaction; see `lapse.audit`.
+
+    A repeat that the first attempt's note tells of changes, counts and records nothing, whatever
+    has become of the session since. It returns the session as it is then.
     """
 
     @operation()
@@ -73,7 +86,8 @@ class Lobby(Part):
 
         It replaces an expired session of the same key, restorable or not, whose artifacts go to
         the outbox. `site` is a digest of the client's address, by which quotas count; it is kept
-        until the first message.
+        until the first message. A repeat is recognised by the session that it finds: unchanged,
+        with the same values, and not older than the call.
 
         Raises:
             SessionExistsError: a session of this key lives.
@@ -139,13 +153,10 @@ class Lobby(Part):
         older than the attempt.
 
         Raises:
-            OutcomeUnknownError: there is no such session, or the store does not answer.
+            OutcomeUnknownError: there is no such session.
         """
-        try:
-            found: SessionRecord | None = yield from native("read", key, _NOTHING)
-            row = yield from only("lifecycle", key)
-        except StoreUnavailableError as error:
-            raise OutcomeUnknownError(str(error)) from error
+        found: SessionRecord | None = yield from native("read", key, _NOTHING)
+        row = yield from only("lifecycle", key)
         if found is not None and row["status"] == Status.WAITING:
             record = lifecycle_of(row, self.rules)
             age = row["now"] - record.created_at
@@ -178,6 +189,8 @@ class Lobby(Part):
     ) -> Asking[Result[Lifecycle]]:
         """Set top-level keys of the metadata, and give a waiting session a TTL that starts now.
 
+        A repeat is recognised by the note of the first attempt.
+
         Raises:
             NoSuchSessionError: the session is unknown.
             WrongStatusError: `ttl` is given and the session is not waiting, or Lapse did not
@@ -185,7 +198,7 @@ class Lobby(Part):
             InvalidValueError: the metadata would exceed its limit.
         """
         act = audited(key, by, ChangeKind.AMENDED, **_amendment(metadata, ttl))
-        row = yield from first(
+        answer = yield from rows(
             "amend",
             key,
             metadata=None if metadata is None else json.dumps(metadata),
@@ -193,10 +206,11 @@ class Lobby(Part):
             largest_metadata=LARGEST_METADATA,
             **act,
         )
-        if row is not None:
-            status = Status(row["status"])
-            return (yield from self._changed(row, ChangeKind.AMENDED, status, act))
-        record = yield from self._required(key)
+        was = Status(answer[0]["status"]) if answer else None
+        changing = self._changed(key, answer, ChangeKind.AMENDED, was, act=act)
+        if changed := (yield from changing):
+            return changed
+        record = yield from required(key, self.rules)
         if record.ttl is not None:
             if ttl is not None and record.status is not Status.WAITING:
                 raise _wrong_status(record, "only a waiting session can be given a TTL")
@@ -207,17 +221,18 @@ class Lobby(Part):
     def extend(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[Lifecycle]]:
         """Restart the TTL of a waiting session, at most to `rules.extensible` after its creation.
 
-        The deadline never moves nearer.
+        The deadline never moves nearer. A repeat is recognised by the note of the first attempt.
 
         Raises:
             NoSuchSessionError: the session is unknown.
             WrongStatusError: the session is not waiting.
         """
         act = audited(key, by, ChangeKind.EXTENDED)
-        row = yield from first("extend", key, **act)
-        if row is not None:
-            return (yield from self._changed(row, ChangeKind.EXTENDED, Status.WAITING, act))
-        record = yield from self._required(key)
+        answer = yield from rows("extend", key, **act)
+        changing = self._changed(key, answer, ChangeKind.EXTENDED, Status.WAITING, act=act)
+        if changed := (yield from changing):
+            return changed
+        record = yield from required(key, self.rules)
         raise _wrong_status(record, "only a waiting session can be extended")
 
     @operation()
@@ -226,33 +241,41 @@ class Lobby(Part):
     ) -> Asking[Result[Lifecycle]]:
         """Turn an expired session into a waiting one whose TTL starts now; leave a living one.
 
+        A repeat is recognised by the note of the first attempt.
+
         Raises:
             NoSuchSessionError: the session is unknown or no longer restorable.
         """
         act = audited(key, by, ChangeKind.RESURRECTED, cause=cause)
         before = yield from first("status_before", key)
-        row = yield from first("resurrect", key, **act)
-        if row is None:
-            return Result((yield from self._required(key)))
+        answer = yield from rows("resurrect", key, **act)
         was = None if before is None else Status(before["status"])
-        return (yield from self._changed(row, ChangeKind.RESURRECTED, was, act, cause))
+        changing = self._changed(key, answer, ChangeKind.RESURRECTED, was, act=act, cause=cause)
+        if changed := (yield from changing):
+            return changed
+        record = yield from required(key, self.rules)
+        yield from confirmed()
+        return Result(record)
 
     @operation()
     def expire(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[Lifecycle]]:
         """Expire a waiting session now, as if its deadline had come; leave an expired one.
 
-        A first message that comes at the same time wins, or resurrects the session.
+        A first message that comes at the same time wins, or resurrects the session. A repeat is
+        recognised by the note of the first attempt.
 
         Raises:
             NoSuchSessionError: the session is unknown.
             WrongStatusError: the session is used or an orphan, or the rules are not enforced.
         """
         act = audited(key, by, ChangeKind.EXPIRED)
-        row = yield from first("expire", key, **act)
-        if row is not None:
-            return (yield from self._changed(row, ChangeKind.EXPIRED, Status.WAITING, act))
-        record = yield from self._required(key)
+        answer = yield from rows("expire", key, **act)
+        changing = self._changed(key, answer, ChangeKind.EXPIRED, Status.WAITING, act=act)
+        if changed := (yield from changing):
+            return changed
+        record = yield from required(key, self.rules)
         if record.status is Status.EXPIRED:
+            yield from confirmed()
             return Result(record)
         reason = "only a waiting session can be expired, and none while clean-up is switched off"
         raise _wrong_status(record, reason)
@@ -263,7 +286,7 @@ class Lobby(Part):
 
         A due session that ADK's tables hold is marked as used instead (KEPT). The value is the
         number of sessions changed. It does nothing while the rules are not enforced, or while a
-        brake is set and nothing is restorable.
+        brake is set and nothing is restorable. A repeat expires what is still due.
         """
         if not self.rules.enforced:
             return Result(0)
@@ -279,7 +302,7 @@ class Lobby(Part):
         """Delete at most `limit` expired sessions whose `restorable_until` has come.
 
         The value is their number. It does nothing while the rules are not enforced or a brake is
-        set.
+        set. A repeat deletes what is still due.
         """
         if not self.rules.enforced:
             return Result(0)
@@ -301,41 +324,28 @@ class Lobby(Part):
             return None
         return max(timedelta(0), ahead)
 
-    def _required(self, key: SessionKey) -> Asking[Lifecycle]:
-        record = yield from read_lifecycle(key, self.rules)
-        if record is None:
-            raise NoSuchSessionError(f"session {key.short}… does not exist")
-        return record
-
     def _changed(
         self,
-        row: Row,
+        key: SessionKey,
+        answer: Answer,
         kind: ChangeKind,
         was: Status | None,
+        *,
         act: Mapping[str, Any],
         cause: Cause | None = None,
-    ) -> Asking[Result[Lifecycle]]:
-        """Finish a transition of one session: count it, and record who asked for it."""
-        key = key_of(row)
+    ) -> Asking[Result[Lifecycle] | None]:
+        """Finish a transition of one session: count it, and record who asked for it.
+
+        None: the session's state does not allow the transition.
+        """
+        if not answer:
+            return (yield from changed_before(key, answer, self.rules, kind, cause))
+        (row,) = answer
         yield from counted(key, kind, was, Status(row["status"]))
         if act["by"] is not None:
             yield from rows("audit_change", key, **act)
         change = change_of(row, self.rules, kind, cause)
         return Result(change.record, (change,))
-
-
-def read_lifecycle(key: SessionKey, rules: Rules) -> Asking[Lifecycle | None]:
-    """Read a session's record, as `Lobby.lifecycle` returns it."""
-    row = yield from only("lifecycle", key)
-    status, create_time = row["status"], row["create_time"]
-    if create_time is not None and status != Status.USED:
-        events = yield from rows("read_event_texts", key)
-        return orphan_of(key, create_time, events)
-    # The record can outlive a used session that others deleted from ADK's tables.
-    if status is None or (status == Status.USED and create_time is None):
-        return None
-    record = lifecycle_of(row, rules)
-    return record if rules.still_stands(record, row["now"]) else None
 
 
 def counted(

@@ -4,7 +4,6 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from proxy import proxied
 from watching import eventually
 
 from backends import create, key, message, note
@@ -14,6 +13,7 @@ from lapse.core.lifecycle import Rules, Status
 from lapse.store.options import ConnectionOptions
 from parts import store_with_parts
 from postgres import rows
+from proxy import proxied
 
 pytestmark = pytest.mark.long
 

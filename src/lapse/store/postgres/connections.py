@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -18,8 +20,10 @@ from lapse.core.errors import (
     InvalidValueError,
     LapseError,
     OutcomeUnknownError,
+    StoreRefusedError,
     StoreUnavailableError,
 )
+from lapse.store.operation import FirstSeen
 from lapse.store.options import ConnectionOptions
 
 T = TypeVar("T")
@@ -52,8 +56,46 @@ _UNDONE: Final = (
 
 CONNECTING: Final = (*NOT_NOW, asyncpg.PostgresError, ValueError)
 """Errors of a connection that is not made: of an outage, the server's refusal, or a wrong URL."""
+_UNTRACKED: Final = (
+    asyncpg.DuplicatePreparedStatementError,
+    asyncpg.InvalidSQLStatementNameError,
+)
+"""Errors of a connection on which others prepare statements, too."""
+
+_SHARED: Final = (
+    "a pooler lends each transaction another connection and does not track prepared statements; "
+    "set LAPSE_STATEMENT_CACHE=0"
+)
 
 _FIRST_PAUSE: Final = timedelta(milliseconds=50)
+
+_PARTING: Final = timedelta(milliseconds=100)
+"""How long a connection has to end a statement that nobody waits for, and a pool to close. Then
+they are cut off: a server that is silent must not hold up the end of a process."""
+
+
+@dataclass(slots=True)
+class Attempts:
+    """What is known of the attempts of one call: the first, and its repeats after outages.
+
+    Attributes:
+        number: marks the call's notes in the store; the same for all attempts.
+        in_doubt: whether an attempt broke off that may have been carried out.
+    """
+
+    number: int = field(default_factory=lambda: random.getrandbits(63))
+    in_doubt: bool = False
+    _seen: FirstSeen | None = None
+
+    @property
+    def failure(self) -> type[StoreUnavailableError]:
+        """Return the error that tells whether anything may have been done."""
+        return OutcomeUnknownError if self.in_doubt else StoreUnavailableError
+
+    def first_seen(self, now: FirstSeen) -> FirstSeen:
+        """Return what the first attempt saw; `now` if this is the first."""
+        self._seen = self._seen or now
+        return self._seen
 
 
 class Connections:
@@ -80,51 +122,58 @@ class Connections:
         except CONNECTING as error:
             raise not_connected(error) from None
 
-    async def read(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """Run one statement that changes nothing, and return its rows; it repeats as `write` does.
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[asyncpg.Connection]:
+        """Enter a connection outside any pool; leaving closes it.
 
         Raises:
-            StoreUnavailableError: the server does not answer.
+            StoreUnavailableError: the server does not answer, now or inside the context.
+            StoreRefusedError: a pooler shares the connection, which the settings do not allow.
         """
-        rows, _ = await self._repeat(
-            lambda taken: taken.fetch(sql, *arguments), StoreUnavailableError
-        )
-        return rows
+        connection = await self.connect()
+        try:
+            yield connection
+        except _UNTRACKED as error:
+            raise StoreRefusedError(f"{self.place}: {_SHARED}") from error
+        except NOT_NOW as error:
+            if not _is_outage(error):
+                raise
+            raise unavailable(error) from error
+        finally:
+            with suppress(*NOT_NOW):
+                await connection.close(timeout=_PARTING.total_seconds())
 
-    async def write(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+    async def fetch(
+        self, sql: str, arguments: Sequence[Any], attempts: Attempts, *, writes: bool
+    ) -> list[asyncpg.Record]:
         """Run one statement and return its rows: one round trip, one transaction.
 
         While the server does not answer, the statement is repeated, for as long as `patience`
-        says. It must be safe to repeat: it may never be known whether the first attempt was
-        carried out.
+        says. One that writes must be safe to repeat: it may never be known whether the first
+        attempt was carried out. `attempts` then says that it is in doubt.
 
         Raises:
-            StoreUnavailableError: the statement was not carried out.
-            OutcomeUnknownError: the statement may have been carried out.
+            StoreUnavailableError: the call is not carried out.
+            OutcomeUnknownError: an attempt of the call may have been carried out.
         """
-        rows, _ = await self.attempt(sql, *arguments)
-        return rows
+        return await self._repeat(
+            lambda taken: taken.fetch(sql, *arguments), attempts, writes=writes
+        )
 
-    async def attempt(self, sql: str, *arguments: Any) -> tuple[list[asyncpg.Record], bool]:
-        """Run one statement as `write` does, and return its rows and whether they are in doubt.
-
-        They are in doubt if an earlier attempt broke off and may have been carried out: what the
-        repeated statement finds may be the work of that attempt.
-        """
-        return await self._repeat(lambda taken: taken.fetch(sql, *arguments), OutcomeUnknownError)
-
-    async def transact(self, work: Callable[[Taken], Awaitable[T]]) -> T:
-        """Run several statements as one transaction; it repeats and raises as `write` does."""
+    async def transact(self, work: Callable[[Taken], Awaitable[T]], attempts: Attempts) -> T:
+        """Run several statements as one transaction; it repeats and raises as `fetch` does."""
 
         async def run(taken: Taken) -> T:
             async with taken.transaction():
                 return await work(taken)
 
-        result, _ = await self._repeat(run, OutcomeUnknownError)
-        return result
+        return await self._repeat(run, attempts, writes=True)
 
     async def close(self) -> None:
-        """Close this event loop's pool for good, and drop the pools of other loops."""
+        """Close this event loop's pool for good, and drop the pools of other loops.
+
+        A server that is silent delays it by no more than _PARTING.
+        """
         self._closed = True
         own = self._pools.pop(asyncio.get_running_loop(), None)
         for other in self._pools.values():
@@ -134,41 +183,43 @@ class Connections:
             return
         pool = await own
         try:
-            await asyncio.wait_for(pool.close(), self._options.connect_timeout.total_seconds())
+            await asyncio.wait_for(pool.close(), _PARTING.total_seconds())
         except TimeoutError:
             pool.terminate()
 
     async def _repeat(
-        self, work: Callable[[Taken], Awaitable[T]], doubt: type[StoreUnavailableError]
-    ) -> tuple[T, bool]:
-        """Do work on a connection of the pool, again after each outage, until patience ends.
-
-        Return its result, and whether an earlier attempt may have been carried out.
-        """
-        if self._closed:
-            raise StoreUnavailableError("the store is closed")
+        self,
+        work: Callable[[Taken], Awaitable[T]],
+        attempts: Attempts,
+        *,
+        writes: bool,
+    ) -> T:
+        """Do work on a connection of the pool, again after each outage, until patience ends."""
         end = time.monotonic() + self._options.patience.total_seconds()
         pause = _FIRST_PAUSE.total_seconds()
-        in_doubt = False
         while True:
+            if self._closed:
+                raise attempts.failure("the store is closed")
             begun = False
             try:
                 pool = await self._pool()
-                async with pool.acquire(
-                    timeout=self._options.connect_timeout.total_seconds()
-                ) as taken:
-                    begun = True
-                    return await work(taken), in_doubt
+                taken = await pool.acquire(timeout=self._options.connect_timeout.total_seconds())
+                begun = True
+                try:
+                    return await work(taken)
+                finally:
+                    with suppress(*NOT_NOW):  # the connection is cut off then
+                        await pool.release(taken, timeout=_PARTING.total_seconds())
+            except _UNTRACKED as error:
+                raise unavailable(_SHARED, attempts.failure) from error
             except CONNECTING as error:
                 if not _is_outage(error):
                     if begun:
                         raise
                     raise not_connected(error) from None
-                in_doubt |= begun and not isinstance(error, _UNDONE)
+                attempts.in_doubt |= begun and writes and not isinstance(error, _UNDONE)
                 if time.monotonic() + pause > end:
-                    raise unavailable(
-                        error, doubt if in_doubt else StoreUnavailableError
-                    ) from error
+                    raise unavailable(error, attempts.failure) from error
             await asyncio.sleep(pause * (0.5 + random.random()))
             pause *= 2
 
@@ -250,10 +301,10 @@ def not_connected(error: BaseException) -> LapseError:
 
 
 def unavailable(
-    error: BaseException, kind: type[StoreUnavailableError] = StoreUnavailableError
+    reason: BaseException | str, kind: type[StoreUnavailableError] = StoreUnavailableError
 ) -> StoreUnavailableError:
     """Return the error that says the server does not answer; it never holds the URL."""
-    return kind(f"PostgreSQL: {str(error) or type(error).__name__}")
+    return kind(f"PostgreSQL: {str(reason) or type(reason).__name__}")
 
 
 async def _leave(_connection: asyncpg.Connection) -> None:

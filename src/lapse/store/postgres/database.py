@@ -19,7 +19,7 @@ from lapse.store.operation import Asking, Dialect
 from lapse.store.options import ConnectionOptions
 from lapse.store.postgres import append, reading
 from lapse.store.postgres.call import Call
-from lapse.store.postgres.connections import Connections
+from lapse.store.postgres.connections import Attempts, Connections
 from lapse.store.postgres.listen import Listener
 from lapse.store.postgres.schema import look, pending_script, prepare
 from lapse.store.schemas import missing_indexes, newest_version
@@ -64,11 +64,8 @@ class PostgresDatabase:
 
     async def open(self) -> None:
         if not self._opened.ready:
-            connection = await self._connections.connect()
-            try:
+            async with self._connections.alone() as connection:
                 await prepare(connection, self._connections.place)
-            finally:
-                await connection.close()
             self._opened.ready = True
 
     async def close(self) -> None:
@@ -79,12 +76,17 @@ class PostgresDatabase:
         asking: Callable[[], Asking[T]],
         *,
         writes: bool = True,  # noqa: ARG002 - each statement says so itself
-        flushed: bool = True,  # noqa: ARG002 - likewise
+        flushed: bool = True,
         together: bool = False,
     ) -> T:
         await self.open()
         call = self._calls()
-        return await (call.drive_together(asking) if together else call.drive(asking()))
+        result = await (call.drive_together(asking) if together else call.drive(asking()))
+        if flushed and call.attempts.in_doubt:
+            # The repeat may have found the work of an attempt whose commit no longer waits for the
+            # synchronous standby.
+            await call.confirm()
+        return result
 
     def listen(
         self, channel: str, hear: Callable[[str], None]
@@ -96,7 +98,9 @@ class PostgresDatabase:
         for text in texts:
             # Each text has a transaction of its own, because a commit with NOTIFY takes a lock
             # that all such commits share.
-            await self._connections.write("SELECT pg_notify($1, $2)", channel, text)
+            await self._connections.fetch(
+                "SELECT pg_notify($1, $2)", (channel, text), Attempts(), writes=True
+            )
 
     def at(self, now: datetime) -> Self:
         other = copy.copy(self)
@@ -104,8 +108,7 @@ class PostgresDatabase:
         return other
 
     async def inspect(self, *, most: int = 0) -> Inspection:
-        connection = await self._connections.connect()
-        try:
+        async with self._connections.alone() as connection:
             script = await pending_script(connection, self._connections.place)
             version = (await look(connection)).lapse_version
             newest = newest_version(Dialect.POSTGRES)
@@ -128,8 +131,6 @@ class PostgresDatabase:
                 purge=sessions["purge"],
                 used_but_expired=sessions["used_but_expired"],
             )
-        finally:
-            await connection.close()
 
     def _calls(self, taken: Any = None) -> Call:
-        return Call(self._connections, self._rules, self._now, _NATIVES, taken)
+        return Call(self._connections, self._rules, self._now, _NATIVES, taken=taken)

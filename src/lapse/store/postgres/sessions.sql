@@ -9,12 +9,13 @@
 -- condition on that row again, and every condition is on the row that it is about.
 --
 -- Types of parameters:
--- :largest_metadata, :largest_shared_state, :limit, :most, :most_bytes, :most_events, :newest, :seen_number bigint
+-- :attempt, :largest_metadata, :largest_shared_state, :limit, :most, :most_bytes, :most_events bigint
+-- :newest, :seen_number bigint
 -- :artifacts, :enforced, :exact, :in_control boolean
 -- :extensible, :horizon, :kept, :shortest_restore, :ttl interval
 -- :app_delta, :event, :event_data, :metadata, :session_delta, :state, :user_delta jsonb
--- :after, :event_time, :seen_time, :since timestamp
--- :now timestamptz
+-- :after, :event_time, :seen_create_time, :seen_time, :since timestamp
+-- :now, :seen_created_at timestamptz
 -- :after_app, :after_session, :after_user, :app_name, :event_id, :invocation_id varchar
 -- :only_app, :seen_event, :session_id, :site, :user_id varchar
 -- :app_names, :session_ids, :user_ids varchar[]
@@ -124,6 +125,34 @@ CASE
     <= greatest(:largest_shared_state, octet_length(held.state::text))
   THEN held.state || excluded.state
 END;
+
+-- name: once
+-- A part of the statements that a repeat must not carry out again. Their table `taken` has the row
+-- that is locked, if its state allows the change; without the row of this part they change nothing.
+-- The note of an attempt in progress makes its repeat wait here until it is known what became of it.
+INSERT INTO lapse_attempts (attempt, session_id, at)
+SELECT :attempt, session_id, now FROM taken
+ON CONFLICT DO NOTHING
+RETURNING attempt;
+
+-- name: noted
+-- A part of the statements whose own condition stops a repeat: their table `done` has a row if they
+-- did what was asked for.
+INSERT INTO lapse_attempts (attempt, at)
+SELECT :attempt, coalesce(:now, clock_timestamp()) FROM done
+ON CONFLICT DO NOTHING;
+
+-- name: attempt
+-- The note of the attempt that has done what a repeat did not do again.
+SELECT session_id, at FROM lapse_attempts WHERE attempt = :attempt;
+
+-- name: forget_attempts
+DELETE FROM lapse_attempts WHERE at < coalesce(:now, clock_timestamp()) - :kept;
+
+-- name: confirm
+-- A commit waits for the synchronous standby only if it has written something. All that the call has
+-- read was committed before this message, and stands before it in the log.
+SELECT pg_logical_emit_message(true, 'lapse', '')::text AS written;
 
 -- name: change_app_state
 -- A part of the statements that change a session: their table `done` has its row.
@@ -463,10 +492,13 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 ORDER BY timestamp, id;
 
 -- name: delete_record
--- The first of the two statements of a delete, because an append locks the record first, too.
+-- The first of the two statements of a delete, because an append locks the record first, too. Both
+-- delete only the session that the call has seen first, and never another that has its key by now. Its
+-- creation goes with it where it moves: into ADK's tables by a message, into the lobby by an adoption.
 WITH ended AS (
   DELETE FROM lapse_lobby AS l
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND l.created_at IN (:seen_created_at, :seen_create_time AT TIME ZONE 'UTC')
   RETURNING l.*, coalesce(:now, clock_timestamp()) AS now
 ),
 changes AS (
@@ -495,7 +527,9 @@ SELECT * FROM ended;
 -- A statement of its own, so that it sees the session that a first message moved here while
 -- delete_record waited for its lock. ON DELETE CASCADE deletes the events.
 WITH ended AS (
-  DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+  DELETE FROM sessions
+  WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+    AND create_time IN (:seen_create_time, :seen_created_at AT TIME ZONE 'UTC')
   RETURNING app_name, user_id, id AS session_id, coalesce(:now, clock_timestamp()) AS now
 ),
 owed AS {owe_artifacts}
@@ -503,12 +537,8 @@ SELECT now FROM ended;
 
 -- name: amend
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
-done AS (
-  UPDATE lapse_lobby AS l
-  SET metadata = l.metadata || coalesce(:metadata, '{}'),
-    ttl = coalesce(:ttl, l.ttl),
-    expires_at = CASE WHEN :ttl IS NULL THEN l.expires_at ELSE now + :ttl END
-  FROM clock
+taken AS (
+  SELECT l.session_id, now FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND (
       :ttl IS NULL
@@ -523,6 +553,16 @@ done AS (
       WHEN 'expired' THEN l.restorable_until > now OR NOT :enforced
       ELSE true
     END
+  FOR UPDATE OF l
+),
+fresh AS {once},
+done AS (
+  UPDATE lapse_lobby AS l
+  SET metadata = l.metadata || coalesce(:metadata, '{}'),
+    ttl = coalesce(:ttl, l.ttl),
+    expires_at = CASE WHEN :ttl IS NULL THEN l.expires_at ELSE now + :ttl END
+  FROM taken, fresh
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   RETURNING l.*, now
 ),
 changes AS (
@@ -538,18 +578,24 @@ FROM done;
 
 -- name: extend
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
-done AS (
-  UPDATE lapse_lobby AS l
-  SET expires_at = greatest(
-    l.expires_at, least(now + l.ttl, l.created_at + :extensible)
-  )
-  FROM clock
+taken AS (
+  SELECT l.session_id, now FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
     AND NOT EXISTS (
       SELECT 1 FROM sessions
       WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
     )
+  FOR UPDATE OF l
+),
+fresh AS {once},
+done AS (
+  UPDATE lapse_lobby AS l
+  SET expires_at = greatest(
+    l.expires_at, least(now + l.ttl, l.created_at + :extensible)
+  )
+  FROM taken, fresh
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   RETURNING l.*, now
 ),
 changes AS (
@@ -562,7 +608,7 @@ SELECT * FROM done;
 -- name: resurrect
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 taken AS (
-  SELECT l.ctid, l.status, now FROM lapse_lobby AS l, clock
+  SELECT l.session_id, l.status, now FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND (
       l.status = 'waiting' AND l.expires_at <= now AND :horizon > interval '0'
@@ -575,11 +621,12 @@ taken AS (
     )
   FOR UPDATE OF l
 ),
+fresh AS {once},
 done AS (
   UPDATE lapse_lobby AS l
   SET status = 'waiting', expires_at = now + l.ttl, expired_at = NULL, restorable_until = NULL,
     resurrections = l.resurrections + 1
-  FROM taken
+  FROM taken, fresh
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   RETURNING l.*, now, taken.status AS was
 ),
@@ -598,6 +645,17 @@ FROM done;
 -- Expires a waiting session now. The statement waits for the row's lock of a concurrent first
 -- message and checks its condition again: the message wins.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+taken AS (
+  SELECT l.session_id, now FROM lapse_lobby AS l, clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND :enforced AND l.status = 'waiting' AND l.expires_at > now
+    AND NOT EXISTS (
+      SELECT 1 FROM sessions
+      WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+    )
+  FOR UPDATE OF l
+),
+fresh AS {once},
 done AS (
   UPDATE lapse_lobby AS l
   SET status = 'expired', expires_at = now, expired_at = now,
@@ -606,13 +664,8 @@ done AS (
         THEN greatest(l.created_at + :horizon, now + :shortest_restore)
       ELSE now
     END
-  FROM clock
+  FROM taken, fresh
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
-    AND :enforced AND l.status = 'waiting' AND l.expires_at > now
-    AND NOT EXISTS (
-      SELECT 1 FROM sessions
-      WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
-    )
   RETURNING l.*, now
 ),
 changes AS (
@@ -716,7 +769,21 @@ SELECT least(
 ) - coalesce(:now, clock_timestamp()) AS ahead;
 
 -- name: ping
-SELECT 1 FROM lapse_lobby LIMIT 1;
+-- An update in place needs no room on the disk. The rows that do not fit into work_mem do: they go to
+-- a temporary file, unless a limit forbids one.
+WITH little AS MATERIALIZED (SELECT set_config('work_mem', '64kB', true) AS work_mem),
+spilled AS MATERIALIZED (
+  SELECT count(*) AS numbers FROM little, generate_series(
+    1, CASE WHEN current_setting('temp_file_limit') = '-1' THEN 8000 ELSE 0 END
+  )
+)
+INSERT INTO lapse_pings (id, at)
+SELECT 1, coalesce(:now, clock_timestamp()) FROM spilled
+ON CONFLICT (id) DO UPDATE SET at = excluded.at;
+
+-- name: read_ping
+SELECT at, (SELECT count(*) FROM (SELECT 1 FROM lapse_lobby LIMIT 1) AS one) AS lobby
+FROM lapse_pings;
 
 -- name: status_before
 -- No-op: the statements of the transitions read the status before themselves.

@@ -26,6 +26,7 @@ from lapse.store.database import Inspection
 from lapse.store.operation import Asking, Dialect
 from lapse.store.schemas import missing_indexes, newest_version
 from lapse.store.sqlite import append, reading
+from lapse.store.sqlite.files import OpenFiles
 from lapse.store.sqlite.lanes import Lane
 from lapse.store.sqlite.schema import (
     connect,
@@ -104,12 +105,15 @@ class _Lanes:
             threads=_READERS,
             most=_READS_TOGETHER,
         )
+        writer = connect(self._path, cache=4000)
+        writer.execute("SELECT 1 FROM lapse_schema")  # only now SQLite has all of its files
         writes = Lane(
             "write",
-            lambda: connect(self._path, cache=4000),
+            lambda: writer,
             begin="BEGIN IMMEDIATE",
             threads=1,
             most=_WRITES_TOGETHER,
+            check=OpenFiles(self._path).check,
         )
         return reads, writes
 

@@ -447,13 +447,30 @@ SELECT min(due) - :now AS ahead FROM (
   )
 );
 
+-- name: attempt
+-- No-op: an operation is one transaction in this process, so its outcome is never in doubt.
+
+-- name: forget_attempts
+-- No-op, likewise.
+
+-- name: confirm
+-- No-op: what can be read here is as durable as what was written with an answer.
+
 -- name: status_before
 -- Changes are counted by the status before.
 SELECT status FROM lapse_lobby
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
 
 -- name: ping
-SELECT 1 FROM lapse_lobby LIMIT 1;
+-- The bytes are new each time: SQLite does not write a page that stays as it is.
+INSERT INTO lapse_pings (id, at, filler) VALUES (1, :now, randomblob(16384))
+ON CONFLICT (id) DO UPDATE SET at = excluded.at, filler = excluded.filler;
+
+-- name: read_ping
+-- Another connection reads it, from the log or the file. The sum reads every page of the row.
+SELECT at, length(hex(filler)) AS filler, (SELECT count(*) FROM (SELECT 1 FROM lapse_lobby LIMIT 1))
+  AS lobby
+FROM lapse_pings;
 
 -- name: indexes
 -- Like the next statement, it runs on a database of any version that nobody has opened.
