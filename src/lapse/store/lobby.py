@@ -166,7 +166,9 @@ class Lobby(Part):
                 and split_state(found.state).session == state.session
                 and age.total_seconds() <= time.monotonic() - since
             ):
-                session = replace(found, revision=replace(found.revision, waiting=True))
+                # Artifacts may be owed: the outbox knows, and whoever deletes them asks it.
+                revision = replace(found.revision, waiting=True)
+                session = replace(found, revision=revision, owes_artifacts=True)
                 change = Change(ChangeKind.CREATED, record.created_at, record)
                 return Result(session, (change,))
         raise OutcomeUnknownError(

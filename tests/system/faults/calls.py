@@ -105,6 +105,11 @@ async def decided(store: Store, version: int = 0) -> Any:
     return await store.record_decisions(decisions, slot=1, version=version)
 
 
+async def made(store: Store, **session: Any) -> Any:
+    created = await store.create(key(), **session)
+    return created.value.state, created.value.revision, created.changes
+
+
 async def append(store: Store, event: Any) -> Any:
     seen = (await store.read(key())).revision
     return (await store.append(key(), event, seen)).value.revision
@@ -138,10 +143,10 @@ class Call:
 
 CALLS: dict[str, tuple[Call, ...]] = {
     "create": (
-        Call(nothing, lambda store: store.create(key(), state=STATE, ttl=TTL, metadata={"k": 1})),
+        Call(nothing, lambda store: made(store, state=STATE, ttl=TTL, metadata={"k": 1})),
         Call(
             expired,
-            lambda store: store.create(key(), state=NO_STATE, ttl=HOUR, metadata={}, site="here"),
+            lambda store: made(store, state=NO_STATE, ttl=HOUR, metadata={}, site="here"),
             DUE,
         ),
     ),
