@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -120,11 +121,25 @@ def seen(session: Session) -> Revision | LastSeen:
     marker = marker_of(session)
     if marker is not None:
         try:
-            return Revision.parse(marker)
+            revision = Revision.parse(marker)
         except ValueError:
             _log.debug("a session carries another service's marker")
+        else:
+            return replace(revision, waiting=_is_waiting(session, revision))
     last = session.events[-1].id if session.events else None
     return LastSeen(datetime.fromtimestamp(session.last_update_time, UTC), last)
+
+
+def _is_waiting(session: Session, revision: Revision) -> bool:
+    """Return whether a session object looks like one that waits for its first message.
+
+    A waiting session holds each event that was appended to it, and none of them is a message. An
+    object that was read without all of its events is taken for a used session.
+    """
+    events = session.events
+    return len(events) == revision.number and not any(
+        event.content or event.output_transcription or event.input_transcription for event in events
+    )
 
 
 def mark(session: Session, revision: Revision) -> None:

@@ -141,7 +141,7 @@ class Conversations(Part):
             reason = f"{new.id[:8]}… is the id of another event of this session; use a new id"
             raise InvalidValueError("event id", reason)
         yield from confirmed()
-        stored = Revision(row["update_time"], row["revision"], waiting=not row["is_stored"])
+        stored = Revision(row["update_time"], row["revision"])
         seen_number = seen.number if isinstance(seen, Revision) else None
         is_next = seen_number is None or stored.number in {seen_number, seen_number + 1}
         is_newest = stored.update_time == new.timestamp

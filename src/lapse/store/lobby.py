@@ -135,7 +135,7 @@ class Lobby(Part):
             {**_document(row["app_state"]), **state.app},
             {**_document(row["user_state"]), **state.user},
         )
-        session = SessionRecord(key, merged, Revision(moment, 0, waiting=True), owes_artifacts=owes)
+        session = SessionRecord(key, merged, Revision(moment, 0), owes_artifacts=owes)
         return Result(session, (Change(ChangeKind.CREATED, moment, record),))
 
     def _created_before(
@@ -167,8 +167,7 @@ class Lobby(Part):
                 and age.total_seconds() <= time.monotonic() - since
             ):
                 # Artifacts may be owed: the outbox knows, and whoever deletes them asks it.
-                revision = replace(found.revision, waiting=True)
-                session = replace(found, revision=revision, owes_artifacts=True)
+                session = replace(found, owes_artifacts=True)
                 change = Change(ChangeKind.CREATED, record.created_at, record)
                 return Result(session, (change,))
         raise OutcomeUnknownError(

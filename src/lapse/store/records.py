@@ -26,8 +26,6 @@ from lapse.store.operation import Row, key_of
 
 T = TypeVar("T")
 
-_WAITING: Final = "w"
-
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[T]):
@@ -43,8 +41,8 @@ class Revision:
 
     `update_time` moves with every append, also with one of stock ADK. `number` counts the appends
     made through Lapse, so that two events of one timestamp still make two revisions; it is None
-    if it is not known, because stock ADK has read the session. `waiting` is a hint that the
-    session was in the lobby: the store looks there first.
+    if it is not known, because stock ADK has read the session. `waiting` is a hint of the writer
+    that the session is in the lobby: the store looks there first. It is no part of the version.
     """
 
     update_time: datetime
@@ -57,15 +55,14 @@ class Revision:
         stamp = self.update_time.replace(tzinfo=None).isoformat(timespec="microseconds")
         if self.number is None:
             return stamp
-        return f"{stamp}|{self.number}{_WAITING if self.waiting else ''}"
+        return f"{stamp}|{self.number}"
 
     @classmethod
     def parse(cls, marker: str) -> Revision:
         """Read a marker, Lapse's or ADK's; ValueError if it is neither."""
         stamp, bar, number = marker.partition("|")
         update_time = datetime.fromisoformat(stamp).replace(tzinfo=UTC)
-        count = int(number.removesuffix(_WAITING)) if bar else None
-        return cls(update_time, count, waiting=number.endswith(_WAITING))
+        return cls(update_time, int(number) if bar else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,11 @@ def _steps(seen: Revision | LastSeen) -> tuple[_Step, ...]:
     """Return the places to try, in order.
 
     A message moves a session out of the lobby, and an adoption moves it in: trying the lobby first
-    and last cannot miss it. A session whose revision is the lobby's is there, or has changed.
+    and last cannot miss it. A session whose exact revision is known is in the lobby after the
+    tables have not had it, or it has changed.
     """
-    if isinstance(seen, Revision) and seen.number is not None:
-        return (_to_lobby,) if seen.waiting else (_to_tables, _to_lobby)
+    if isinstance(seen, Revision) and seen.number is not None and not seen.waiting:
+        return (_to_tables, _to_lobby)
     return (_to_lobby, _to_tables, _to_lobby)
 
 
@@ -66,8 +67,7 @@ async def _to_lobby(call: Call, event: NewEvent, params: dict[str, Any]) -> Resu
             most_bytes=HELD_BYTES,
         )
         if row is not None:
-            revision = Revision(event.record.timestamp, row["revision"], waiting=True)
-            return Result(Appended(revision))
+            return Result(Appended(Revision(event.record.timestamp, row["revision"])))
         # Either the lobby holds too much already, which counts as use, or the session has expired.
         if await call.first("read", after=None, newest=0) is None:
             return None

@@ -28,7 +28,7 @@ class Append:
 
     event: NewEvent
     waiting: bool
-    """Whether the writer saw the session in the lobby."""
+    """Whether the session is probably in the lobby."""
     params: dict[str, Any]
     held: str
     """The event as the lobby would hold it; empty for a message."""
@@ -49,9 +49,9 @@ class Append:
         waiting = isinstance(seen, Revision) and seen.waiting
         return cls(event, waiting, params, "" if event.is_message else values.held_text(record))
 
-    def revision(self, number: int, *, waiting: bool = False) -> Revision:
+    def revision(self, number: int) -> Revision:
         """Return the session's revision after the append."""
-        return Revision(self.event.record.timestamp, number, waiting=waiting)
+        return Revision(self.event.record.timestamp, number)
 
 
 def append(
@@ -101,7 +101,7 @@ def _to_lobby(transaction: Transaction, step: Append) -> Result[Appended] | None
         )
         if row is not None:
             _update_shared_state(transaction, step)
-            return Result(Appended(step.revision(row["revision"], waiting=True)))
+            return Result(Appended(step.revision(row["revision"])))
         # Either the lobby holds too much already, which counts as use, or the session has expired.
         if transaction.first("read") is None:
             return None

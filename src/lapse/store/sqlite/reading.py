@@ -32,11 +32,7 @@ def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
         values.document(head["app_state"]),
         values.document(head["user_state"]),
     )
-    revision = Revision(
-        values.from_text(head["update_time"]),
-        head["revision"],
-        waiting=head["held_events"] is not None,
-    )
+    revision = Revision(values.from_text(head["update_time"]), head["revision"])
     return SessionRecord(transaction.key, state, revision, tuple(events))
 
 
