@@ -156,8 +156,10 @@ class Lapse:
         return self.settings.sweeper and self.settings.cleanup_enabled
 
     def _service(self, beside: Sequence[Work] = ()) -> LapseSessionService:
+        from lapse.adk.events import REMEMBERED
         from lapse.adk.service import LapseSessionService
 
+        REMEMBERED.keep(self.settings.remembered_events)
         return LapseSessionService(
             self.store,
             feed=self.feed,
@@ -247,6 +249,7 @@ class Lapse:
         Raises:
             InvalidValueError: the application has neither ADK's routes nor runners nor `apps`.
         """
+        from lapse.adk.events import REMEMBERED
         from lapse.auth import authentication_of
         from lapse.sweep.metrics import SweepMetrics
         from lapse.telemetry.metrics import Metrics
@@ -255,6 +258,7 @@ class Lapse:
         if artifacts is not None and self.store.rules.artifacts:
             self._artifacts.append(artifacts.running())
             self.sessions.artifacts = artifacts
+        REMEMBERED.keep(self.settings.remembered_events)
         metrics = Metrics()
         self._counted.append(SweepMetrics(metrics))
         parts = Parts(

@@ -11,6 +11,7 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_settings import SettingsConfigDict
 
+from lapse.adk.settings import AdkSettings
 from lapse.adoption.settings import AdoptionSettings
 from lapse.artifacts.settings import ArtifactSettings
 from lapse.core.errors import InvalidValueError, SettingsError
@@ -39,6 +40,7 @@ class Settings(
     LogSettings,
     DashboardSettings,
     LimitSettings,
+    AdkSettings,
 ):
     """The settings of one process; `docs/settings.md` describes each.
 

@@ -172,6 +172,13 @@ ROWS = {
     "max_connections": Row("21", 21, lambda whole: whole.bounds.connections, NO_ROUTES),
     "write_time": Row("22", seconds(22), lambda whole: whole.bounds.write_time, NO_ROUTES),
     "max_unread": Row("2048", 2048 * KIB, lambda whole: whole.bounds.unread, NO_ROUTES),
+    # What is kept in memory.
+    "remembered_events": Row(
+        "23",
+        23,
+        lambda whole: whole.remembered_events,
+        {"sweep": "a sweeper by itself reads no events"},
+    ),
     # Operators and the log.
     "admin_token": Row(
         SECRET, SECRET, lambda whole: whole.operators.token.get_secret_value(), NO_ROUTES

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 import lapse.cli.serve
 import lapse.web.application
 from lapse import Lapse, LapseSessionService, mount, session_service
+from lapse.adk.events import REMEMBERED
 from lapse.adoption.adopter import Adopter
 from lapse.auth.gate import CallerMiddleware
 from lapse.cli.main import app as commands
@@ -43,6 +44,7 @@ class Whole:
     server: uvicorn.Config | None = None
     listens: list[tuple[str, int]] = field(default_factory=list)
     log_formats: list[Any] = field(default_factory=list)
+    remembered_events: int = field(default_factory=lambda: REMEMBERED.most)
 
     def middleware(self, kind):
         """Return the arguments of a layer of the application."""

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
+from lapse.core.errors import AnswerLostError, StoreUnavailableError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause
 
@@ -21,7 +22,13 @@ _reviving: ContextVar[tuple[SessionKey, Cause] | None] = ContextVar("lapse_reviv
 
 
 class AppendObserver(Protocol):
-    """Is called before and after each event that is appended to one session."""
+    """Is called before and after each event that is appended to one session.
+
+    Attributes:
+        message_stored: whether the first event, the user's message, is stored.
+    """
+
+    message_stored: bool
 
     async def before_append(self, event: Event) -> None:
         """Prepare for an event that will be stored next; may set its timestamp, or raise.
@@ -84,6 +91,9 @@ async def observed_append(key: SessionKey, event: Event) -> AsyncIterator[None]:
     """Call the session's observer, if there is one, before and after the block.
 
     The block stores `event`. If the block raises, `after_append` is not called.
+
+    Raises:
+        AnswerLostError: the store does not answer, and the message is stored already.
     """
     observed = _observed.get()
     if observed is None or observed[0] != key:
@@ -91,5 +101,10 @@ async def observed_append(key: SessionKey, event: Event) -> AsyncIterator[None]:
         return
     _, observer = observed
     await observer.before_append(event)
-    yield
+    try:
+        yield
+    except StoreUnavailableError as error:
+        if observer.message_stored:
+            raise AnswerLostError(str(error)) from error
+        raise
     observer.after_append(event)

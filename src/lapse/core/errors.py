@@ -76,7 +76,15 @@ class StoreUnavailableError(LapseError):
 
 
 class OutcomeUnknownError(StoreUnavailableError):
-    """The store broke off, and may or may not have carried out the operation; repeating is safe."""
+    """The store broke off, and may or may not have carried out the operation.
+
+    The same operation may be repeated: see `lapse.store.operation`. A request over HTTP may do more
+    than one.
+    """
+
+
+class AnswerLostError(StoreUnavailableError):
+    """The message of a run is stored, and an event of its agent is not, or may not be."""
 
 
 class StoreRefusedError(LapseError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 
@@ -11,6 +11,12 @@ from fastapi.responses import JSONResponse
 
 from lapse.adk.run_sse import Opener
 from lapse.adk.service import LapseSessionService
+from lapse.core.errors import (
+    LapseError,
+    OutcomeUnknownError,
+    ShuttingDownError,
+    StoreUnavailableError,
+)
 from lapse.core.keys import SessionKey, check_key
 from lapse.core.request import Body, body_of
 from lapse.limits.body import hold_body
@@ -33,11 +39,15 @@ _REFUSALS: Final = {
     "ValueError": 400,
     "SessionNotFoundError": 404,
     "StaleSessionError": 409,
-    "StoreUnavailableError": 503,
-    "OutcomeUnknownError": 503,
-    "RunCancelledError": 503,
 }
 """The status of the answer if the message could not be stored, by the type of ADK's error."""
+
+_OUTAGES: Final[Mapping[str, type[LapseError]]] = {
+    "StoreUnavailableError": StoreUnavailableError,
+    "OutcomeUnknownError": OutcomeUnknownError,
+    "RunCancelledError": ShuttingDownError,
+}
+"""What a request for a run raises then, by the type of ADK's error."""
 
 _SSE_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {_EVENT_STREAM: {}}}}
 
@@ -132,10 +142,17 @@ async def _asked(key: SessionKey, body: RunBody, read: Body | None) -> RunAgentR
 
 
 def _started(run: Run) -> Response:
-    """Return the answer to a message that has been stored, or could not be stored."""
+    """Return the answer to a message that has been stored, or could not be stored.
+
+    Raises:
+        StoreUnavailableError: the store does not answer.
+        ShuttingDownError: the run was cancelled before its message was stored.
+    """
     headers = {RUN_HEADER: run.record.run_id}
     if not run.message_stored and run.error is not None:
         kind = run.error["error_details"]["error_type"]
+        if kind in _OUTAGES:
+            raise _OUTAGES[kind](run.error["error"])
         return JSONResponse({"detail": run.error["error"]}, _REFUSALS.get(kind, 500), headers)
     told = RunStarted(
         success=True,

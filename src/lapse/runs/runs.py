@@ -292,6 +292,9 @@ class Runs:
             limit = self.limits.duration.total_seconds()
             await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             status, error = await self._outcome(run, work)
+            run.error = error
+            # Whoever waits for the message need not wait for the record of the end.
+            run.begun.set()
             status = await self._record_end(run, status, error)
         finally:
             run.status = status

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
+from enum import StrEnum
 from functools import partial
 from http import HTTPStatus
 from itertools import islice
@@ -34,6 +35,7 @@ from lapse.adk.errors import (
 )
 from lapse.adk.private import answer_of, before_endpoint, validator_of
 from lapse.core.errors import (
+    AnswerLostError,
     HeldEventsFullError,
     InvalidValueError,
     NoSuchRunError,
@@ -75,7 +77,7 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
 
     async def unavailable(request: Request, error: Exception) -> Response:
         on_outage()
-        return await _unavailable(request, error)
+        return unavailable_answer(error, request.scope)
 
     async def refused(request: Request, error: Exception) -> Response:
         if isinstance(error.__cause__, StoreUnavailableError):
@@ -173,16 +175,41 @@ class _AsciiResponse(JSONResponse):
         return json.dumps(content).encode()
 
 
-async def _unavailable(_request: Request, error: Exception) -> Response:
-    return unavailable_answer(error)
+class Stored(StrEnum):
+    """Whether what a request brought is stored, as an answer tells it in its field `stored`."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
 
 
-def unavailable_answer(error: Exception) -> Response:
+_TOLD: Final = {
+    Stored.YES: (
+        "Your message is stored, but the session store broke off before the whole answer was; "
+        "read the session, and do not send the message again."
+    ),
+    Stored.NO: "The session store does not answer, and nothing was changed; try again in a moment.",
+    Stored.UNKNOWN: (
+        "The session store broke off, and this may have been done; look before you send it again."
+    ),
+}
+_READ: Final = "The session store does not answer; try again in a moment."
+
+
+def unavailable_answer(error: Exception, scope: Scope) -> Response:
     """Answer 503, and tell whether what was asked for may have been done all the same."""
-    told = "The session store does not answer; try again in a moment."
-    if isinstance(error, OutcomeUnknownError):
-        told = "The session store broke off; this may have been done, and is safe to repeat."
-    return JSONResponse({"detail": told}, 503, headers={"Retry-After": "1"})
+    answer = {"detail": _READ}
+    if scope["method"] not in {"GET", "HEAD"}:
+        stored = _stored(error, scope)
+        answer = {"detail": _TOLD[stored], "stored": stored}
+    return JSONResponse(answer, 503, headers={"Retry-After": "1"})
+
+
+def _stored(error: Exception, scope: Scope) -> Stored:
+    run: PlainRun | None = scope.get(PLAIN_RUN)
+    if isinstance(error, AnswerLostError) or (run is not None and run.message_stored):
+        return Stored.YES
+    return Stored.UNKNOWN if isinstance(error, OutcomeUnknownError) else Stored.NO
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -44,7 +44,7 @@ class ActsMiddleware:
             try:
                 await self._acts.record_act(by, action, {}, key=key)
             except StoreUnavailableError as error:
-                await unavailable_answer(error)(scope, receive, send)
+                await unavailable_answer(error, scope)(scope, receive, send)
                 return
         with one_request():
             await self._app(scope, receive, send)
