@@ -21,6 +21,7 @@ from lapse.auth.options import AuthMode
 from lapse.core.background import Work
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.feed import Feed
+from lapse.core.messages import UsedByRule
 from lapse.notices.watcher import Watcher
 from lapse.runs.store import RunStore
 from lapse.settings import Settings, load_settings
@@ -56,6 +57,8 @@ class Lapse:
         settings: by default those of the environment and `.env.local`.
         notes_artifacts: whether ended sessions go to the outbox of artifacts. It must be False if
             no application of `app`, here or in another process, empties the outbox.
+        used_by: whose message makes a session used, such as `anyone,shop=user`; it wins over the
+            settings.
 
     Raises:
         SettingsError: the settings are wrong.
@@ -68,10 +71,13 @@ class Lapse:
         settings: Settings | None = None,
         *,
         notes_artifacts: bool = False,
+        used_by: UsedByRule | str | None = None,
     ) -> None:
         settings = settings or load_settings(store_url=store_url or None)
         if store_url:
             settings = settings.model_copy(update={"store_url": store_url})
+        if used_by is not None:
+            settings = settings.model_copy(update={"used_by": UsedByRule.parse(used_by)})
         self._set_up(settings, notes_artifacts=notes_artifacts)
         store_from_url(settings.store_url)  # a wrong URL raises now, and not at the first use
 
@@ -89,6 +95,8 @@ class Lapse:
     def _around(cls, service: LapseSessionService, settings: Settings) -> Self:
         """Return a Lapse around a service that the caller has made, with its store and policy."""
         lapse = cls.__new__(cls)
+        service.used_by = service.used_by or settings.used_by
+        settings = settings.model_copy(update={"used_by": service.used_by})
         lapse._set_up(settings, notes_artifacts=service.store.rules.artifacts)  # noqa: SLF001
         lapse.sessions, lapse.store = service, service.store
         lapse.feed, lapse.policy = service.feed, service.policy
@@ -148,7 +156,14 @@ class Lapse:
         """The adopter of empty sessions that stock ADK leaves in the store; None if it is off."""
         if not self.sweeps or self.settings.adopt is Adopt.OFF:
             return None
-        return Adopter(self.store, self.feed, scope=self.settings.adopt, ttl=self.policy.default)
+        settings = self.settings
+        return Adopter(
+            self.store,
+            self.feed,
+            scope=settings.adopt,
+            ttl=self.policy.default,
+            used_by=settings.used_by,
+        )
 
     @property
     def sweeps(self) -> bool:
@@ -165,6 +180,7 @@ class Lapse:
             feed=self.feed,
             policy=self.policy,
             quotas=self.settings.quotas,
+            used_by=self.settings.used_by,
             beside=beside,
         )
 
@@ -347,13 +363,17 @@ def mount(
     artifacts: ArtifactSweeper | None = None,
     authentication: Authentication | None = None,
     default_app: str | None = None,
+    used_by: UsedByRule | str | None = None,
 ) -> Runs:
     """Add Lapse to an application, around a service that you have made; see `Lapse.mount`.
 
     The service brings its store, its TTL and its quotas, and is closed when the application ends.
-    All else is as the settings say, by default those of the environment.
+    All else is as the settings say, by default those of the environment. Whose message makes a
+    session used is said by `used_by`, else by the service, else by the settings.
     """
     settings = settings or load_settings()
+    if used_by is not None:
+        service.used_by = UsedByRule.parse(used_by)
     if "store_url" not in settings.model_fields_set:
         # The operators' pages show the URL, and the default is not where the sessions are.
         settings = settings.model_copy(update={"store_url": ""})

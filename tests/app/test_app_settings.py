@@ -12,6 +12,7 @@ from wholes import WAYS
 
 from lapse.artifacts.uploads import MIB
 from lapse.auth import HeaderAuthenticator, TokenAuthenticator
+from lapse.core.messages import UsedByRule
 from lapse.limits.rules import KIB
 from lapse.settings import Settings
 from lapse.telemetry.logs import LogFormat
@@ -89,6 +90,13 @@ ROWS = {
         OWN,
     ),
     "horizon": Row("7", timedelta(hours=7), lambda whole: whole.store.rules.horizon, OWN),
+    "used_by": Row(
+        "anyone,shop=user",
+        {UsedByRule.parse("anyone,shop=user")},
+        lambda whole: (
+            {whole.adopter._used_by} | ({whole.service.used_by} if whole.service else set())
+        ),
+    ),
     "max_shared_state": Row("22", 22 * KIB, lambda whole: whole.store.rules.shared_state, OWN),
     "pool_size": Row("3", 3, lambda whole: connection(whole).pool_size, OWN),
     "statement_timeout": Row(

@@ -171,7 +171,7 @@ def metrics():
 
 
 def test_places_are_given_back_whatever_ends_a_run(limits, metrics):
-    plain = PlainRuns(limits, metrics, list)
+    plain = PlainRuns(limits, metrics, list, lambda _key: lambda: None)
     for _ in range(5):
         with pytest.raises(RuntimeError), plain.run(KEY, "run"), plain.reader(KEY):
             raise RuntimeError

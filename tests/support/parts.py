@@ -15,6 +15,7 @@ from lapse.runs.store import RunStore
 from lapse.store import store_from_url
 from lapse.store.attempts import AttemptStore
 from lapse.store.database import Database
+from lapse.store.holding import HoldStore
 from lapse.store.options import ConnectionOptions
 from lapse.store.sessions import Sessions
 from lapse.sweep.store import SweepStore
@@ -35,6 +36,7 @@ class Store(
     SweepStore,
     HealthStore,
     AttemptStore,
+    HoldStore,
 ):
     """All parts on one database; it can also be passed where a database is expected."""
 

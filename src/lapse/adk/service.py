@@ -21,6 +21,7 @@ from google.adk.sessions.session import Session
 from lapse.adk.acts import append, record_creation
 from lapse.adk.context import observed_append, revival_cause, reviving
 from lapse.adk.errors import STALE, SessionNotFoundError, StaleSessionError
+from lapse.adk.holds import Holds
 from lapse.adk.maintenance import maintenance_of
 from lapse.adk.private import add_to_session, apply_temporary_state, without_temporary_state
 from lapse.adk.shared_state import append_within
@@ -38,10 +39,16 @@ from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth.principals import Role, acting, current_actor, current_deputy, is_foreign
 from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
-from lapse.core.errors import NoSuchSessionError, OutdatedSessionError, SessionExistsError
+from lapse.core.errors import (
+    NoSuchSessionError,
+    OutdatedSessionError,
+    SessionExistsError,
+    WrongStatusError,
+)
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey, can_exist, check_new_key
 from lapse.core.lifecycle import Cause, Lifecycle
+from lapse.core.messages import UsedBy, UsedByRule
 from lapse.core.minutes import DEFAULT_TTL
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
@@ -79,6 +86,9 @@ class LapseSessionService(BaseSessionService):
             must publish to the same feed.
         quotas: the limits on creating sessions and on waiting sessions.
         brakes: the limits above which the sweeper that `sweep` starts stops and waits.
+        used_by: whose message makes the sessions used that are created from now on: `anyone`,
+            `user`, or by app, such as `anyone,shop=user`. None: anyone's, unless the settings of
+            the application that Lapse is mounted in say otherwise.
         beside: other work that starts with the first write and stops when the service is closed.
     """
 
@@ -92,9 +102,11 @@ class LapseSessionService(BaseSessionService):
         policy: TtlPolicy | None = None,
         quotas: Quotas = Quotas(),
         brakes: BrakeOptions = BrakeOptions(),
+        used_by: UsedByRule | str | None = None,
         beside: Iterable[Work] = (),
     ) -> None:
         self.store = store
+        self.used_by = None if used_by is None else UsedByRule.parse(used_by)
         self._stored = Sessions(store)
         self.feed = feed or Feed()
         self.policy = policy or TtlPolicy(
@@ -109,6 +121,7 @@ class LapseSessionService(BaseSessionService):
             self._beside += [sweeper, self.policy, Maintenance(maintenance_of(store))]
         self._append_locks = AppendLocks()
         self._transitions = Transitions(self.feed)
+        self.holds = Holds(store, self._run_ended)
 
     # ADK's contract.
 
@@ -164,6 +177,7 @@ class LapseSessionService(BaseSessionService):
             state=delta,
             ttl=ttl,
             metadata=kept,
+            used_by=self._used_by(key),
             reuse=self.admission.may_reuse(reuse) and not (chosen or state),
         )
         try:
@@ -189,7 +203,9 @@ class LapseSessionService(BaseSessionService):
             return
         ttl = self.policy.ttl_for(key, {})
         metadata = {"kind": "legacy-session", "backend_created": False}
-        transition = self.admission.create(key, state=StateDelta(), ttl=ttl, metadata=metadata)
+        transition = self.admission.create(
+            key, state=StateDelta(), ttl=ttl, metadata=metadata, used_by=self._used_by(key)
+        )
         # Another request may create the same session at this moment; that one serves as well.
         with suppress(SessionExistsError):
             await self._create(key, transition)
@@ -209,13 +225,17 @@ class LapseSessionService(BaseSessionService):
         window = window_of(config)
         record = await self._stored.read(key, window)
         cause = revival_cause(SessionKey(app_name, user_id, session_id))
-        if record is None and cause is not None:
+        # Again, if it expires between the read and the hold of its run.
+        while record is None or not await self.holds.holds(record):
+            if cause is None:
+                break
             try:
                 await self.resurrect(key, cause=cause)
             except NoSuchSessionError:
                 await self.policy.refuse(key)
                 return None
             record = await self._stored.read(key, window)
+            cause = None
         return None if record is None else await session_read(record)
 
     async def list_sessions(
@@ -278,7 +298,9 @@ class LapseSessionService(BaseSessionService):
             try:
                 appended = (await append_within(key, event, stored)).value
             except NoSuchSessionError as error:
-                if (await written(event)).is_message:
+                new = await written(event)
+                counts = not new.by_agent or self._used_by(key) is UsedBy.ANYONE
+                if new.is_message and counts:
                     await self.policy.refuse(key)
                 raise SessionNotFoundError(f"Session {session.id} not found.") from error
             except OutdatedSessionError as error:
@@ -294,7 +316,7 @@ class LapseSessionService(BaseSessionService):
 
         A transition that takes longer ends with its connection, and whether it was done is unknown.
         """
-        await asyncio.gather(*(work.stop() for work in self._beside))
+        await asyncio.gather(*(work.stop() for work in self._beside), self.holds.stop())
         await self._transitions.finish(within=_ENDING)
         await self.store.close()
         await self._transitions.finish(within=_ENDING)
@@ -354,6 +376,16 @@ class LapseSessionService(BaseSessionService):
         """Expire a waiting session now; `Lobby.expire` lists the errors."""
         return await self._change(
             "expire", key, lambda stored: self._stored.expire(stored, by=current_deputy())
+        )
+
+    def _used_by(self, key: SessionKey) -> UsedBy:
+        return (self.used_by or UsedByRule()).of(key.app_name)
+
+    def _run_ended(self, key: SessionKey) -> None:
+        """Give a session a fresh TTL, which no run holds any more."""
+        extending = self._stored.extend(key, past_horizon=True)
+        self._transitions.begin(
+            "extend", key, extending, unless=(NoSuchSessionError, WrongStatusError)
         )
 
     async def _create(

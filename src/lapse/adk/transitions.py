@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from lapse.core.errors import LapseError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
 from lapse.store.records import Result
 from lapse.telemetry.tracing import span
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Transitions:
@@ -33,18 +37,46 @@ class Transitions:
 
         If the caller is cancelled, the transition still runs to its end.
         """
+        return await asyncio.shield(self._begun(self._carried_out(name, key, transition)))
 
-        async def run() -> Result[T]:
-            with span(name, key) as traced:
-                result = await transition
-                traced.note_changes(result.changes)
-            self._feed.publish(result.changes)
-            return result
+    def begin(
+        self,
+        name: str,
+        key: SessionKey,
+        transition: Coroutine[Any, Any, Result[Any]],
+        *,
+        unless: tuple[type[LapseError], ...],
+    ) -> None:
+        """Run a transition that nobody waits for, and publish its changes.
 
-        task = asyncio.create_task(run())
+        An error of `unless` says that there was nothing to do; any other is logged.
+        """
+
+        async def run() -> None:
+            try:
+                await self._carried_out(name, key, transition)
+            except unless:
+                pass
+            except LapseError as error:
+                facts = {"app": key.app_name, "session": key.short}
+                _log.warning("%s of a session failed: %s", name, error, extra=facts)
+
+        self._begun(run())
+
+    async def _carried_out(
+        self, name: str, key: SessionKey, transition: Coroutine[Any, Any, Result[T]]
+    ) -> Result[T]:
+        with span(name, key) as traced:
+            result = await transition
+            traced.note_changes(result.changes)
+        self._feed.publish(result.changes)
+        return result
+
+    def _begun(self, running: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(running)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
+        return task
 
     async def finish(self, *, within: timedelta) -> None:
         """Wait until every transition that was begun has succeeded or failed, or time is up."""

@@ -18,7 +18,7 @@ from lapse.adk.events import read_event
 from lapse.adk.private import marker_of, set_marker
 from lapse.core.documents import StateDelta, encode, is_large, split_state
 from lapse.core.errors import InvalidValueError
-from lapse.core.messages import is_message
+from lapse.core.messages import is_message, is_of_agent
 from lapse.store.records import (
     EventRecord,
     EventWindow,
@@ -85,6 +85,7 @@ def new_event(event: Event) -> NewEvent:
         EventRecord(event.id, event.invocation_id, timestamp, encode(data, what="event")),
         storable_state(event.actions.state_delta),
         is_message(data),
+        by_agent=is_of_agent(data),
     )
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from lapse.core.keys import SessionKey
 from lapse.store.conversations import Conversations
-from lapse.store.lobby import audited
 from lapse.store.operation import NO_SESSION, Asking, Part, Row, operation, rows
 from lapse.store.records import Appended, LastSeen, NewEvent, Result, Revision
+from lapse.store.riders import audited
 
 
 @dataclass(frozen=True, slots=True)

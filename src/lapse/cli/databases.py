@@ -92,6 +92,12 @@ def adopt(
     with_events: Annotated[
         bool, typer.Option("--with-events", help="Also adopt sessions with events but no message.")
     ] = False,
+    with_agent_only: Annotated[
+        bool,
+        typer.Option(
+            "--with-agent-only", help="Also adopt sessions in which only the agent spoke."
+        ),
+    ] = False,
     rate: RateOption = None,
     run: Annotated[
         str | None, typer.Option(metavar="ID", help="Continue the run of this id, or start one.")
@@ -112,7 +118,11 @@ def adopt(
     settings = open_settings(url, verbose=False)
     store = open_store(settings)
     selection = Selection(
-        app_name, _span(older_than), with_state=with_state, with_events=with_events
+        app_name,
+        _span(older_than),
+        with_state=with_state,
+        with_events=with_events,
+        with_agent_only=with_agent_only,
     )
     found = run_async(_examined(store, url, settings.ttl, selection.older_than))
     plan = _plan(found, selection)
@@ -131,7 +141,7 @@ def adopt(
     run = run or new_run()
     typer.echo(f"run {run}", err=as_json)
     ahead = found.sessions_of(app_name)
-    done = run_async(_adopt(store, selection, settings.ttl, run, rate, ahead=ahead))
+    done = run_async(_adopt(store, selection, settings, run, rate, ahead=ahead))
     if as_json:
         names = ("adopted", "examined", "waiting", "expired")
         typer.echo(json.dumps({"run": run, **{name: getattr(done, name) for name in names}}))
@@ -268,6 +278,7 @@ def _plan(found: Report, selection: Selection) -> dict[str, int]:
 
     kinds = [Kind.EMPTY]
     kinds += [Kind.WITH_STATE] * selection.with_state + [Kind.WITH_EVENTS] * selection.with_events
+    kinds += [Kind.AGENT_ONLY] * selection.with_agent_only
     adopted = sum(map(count, kinds))
     expired = sum(count(kind, found.question.ttl) for kind in kinds)
     return {
@@ -292,6 +303,7 @@ def _tell_plan(
     for name, taken, why in (
         ("with_state", selection.with_state, "have state but no message: needs --with-state"),
         ("with_events", selection.with_events, "have events but no message: needs --with-events"),
+        ("agent_only", selection.with_agent_only, "heard only the agent: needs --with-agent-only"),
         ("awaiting", False, "wait for an answer to a tool's call: never adopted"),
         ("evaluation", False, "belong to evaluations: never adopted"),
     ):
@@ -304,7 +316,7 @@ def _tell_plan(
 async def _adopt(
     store: Database,
     selection: Selection,
-    ttl: timedelta,
+    settings: Settings,
     run: str,
     rate: float | None,
     *,
@@ -320,7 +332,8 @@ async def _adopt(
                 store,
                 selection,
                 run=run,
-                ttl=ttl,
+                ttl=settings.ttl,
+                used_by=settings.used_by,
                 rate=rate,
                 on_progress=lambda done: advance(done.examined),
             )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.keys import SessionKey
+from lapse.core.messages import UsedBy
 
 DEFAULT_HORIZON: Final = timedelta(hours=24)
 LONGEST_HORIZON: Final = timedelta(days=366)
@@ -104,7 +105,9 @@ class Lifecycle:
     """The record of a session's life.
 
     All times are aware and in UTC. `ttl` and `expires_at` are None for sessions that Lapse
-    did not create; `expires_at` and `restorable_until` are None for a used session.
+    did not create; `expires_at` and `restorable_until` are None for a used session. `used_by` says
+    whose message makes the session used, and `agent_spoke` whether the agent has said something
+    that did not.
     """
 
     key: SessionKey
@@ -117,6 +120,8 @@ class Lifecycle:
     restorable_until: datetime | None = None
     resurrections: int = 0
     metadata: Mapping[str, Any] | None = None
+    used_by: UsedBy = UsedBy.ANYONE
+    agent_spoke: bool = False
 
     @property
     def has_messages(self) -> bool:

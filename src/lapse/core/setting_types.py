@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import LONGEST_HORIZON
+from lapse.core.messages import UsedByRule
 from lapse.core.minutes import LONGEST_TTL, ttl_from_minutes
 
 _LONGEST_TIMEOUT: Final = timedelta(hours=1)
@@ -138,6 +139,9 @@ SecondsOrNone = Annotated[timedelta, BeforeValidator(_seconds_or_zero)]
 
 Limit = Annotated[int | None, Field(ge=0, le=1_000_000)]
 """A maximum; 0 means no limit, None means that it is not set."""
+
+UsedBySetting = Annotated[UsedByRule, NoDecode, BeforeValidator(UsedByRule.parse)]
+"""Whose message makes a session used, by app: `anyone,shop=user`."""
 
 Share = Annotated[float, BeforeValidator(_share)]
 ShareOrWhole = Annotated[float, BeforeValidator(_share_or_whole)]

@@ -21,6 +21,7 @@ from lapse.databases.tables import (
     Table,
     check_tables,
     from_postgres,
+    lobby_columns,
 )
 from lapse.store.postgres.call import STATEMENTS
 from lapse.store.postgres.connections import (
@@ -91,7 +92,11 @@ class PostgresTables:
             found = await look(connection)
             check_tables(found, self._place)
             tables = (*ADK_TABLES, LOBBY) if found.lapse_version else ADK_TABLES
-            yield {table: _pages(connection, table) for table in tables}
+            selected = {LOBBY: lobby_columns(found.lapse_version)}
+            yield {
+                table: _pages(connection, table, selected.get(table, table.names))
+                for table in tables
+            }
 
     async def write(self, table: Table, rows: Sequence[Row]) -> None:
         if self._writing is None:
@@ -135,8 +140,8 @@ class PostgresTables:
             raise not_connected(error) from None
 
 
-async def _pages(connection: asyncpg.Connection, table: Table) -> Pages:
-    query = f"SELECT {table.names} FROM {table.name}"  # noqa: S608 - names of ours
+async def _pages(connection: asyncpg.Connection, table: Table, selected: str) -> Pages:
+    query = f"SELECT {selected} FROM {table.name}"  # noqa: S608 - names of ours
     cursor = await connection.cursor(query)
     kinds = [kind for _, kind in table.columns]
     while found := await cursor.fetch(PAGE):

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from lapse.core.keys import EVALUATION_PREFIXES
-from lapse.core.messages import awaits_answer, is_message
+from lapse.core.messages import awaits_answer, is_message, is_message_of_user
 from lapse.core.minutes import minutes_of
 
 DAYS: Final = 30
@@ -26,9 +26,13 @@ _QUANTILES: Final = (0.5, 0.9, 0.99)
 
 
 class Kind(StrEnum):
-    """What a session of ADK's tables is; only EMPTY ones are adopted unasked."""
+    """What a session of ADK's tables is; only EMPTY ones are adopted unasked.
+
+    USED: the user spoke. AGENT_ONLY: only the agent did.
+    """
 
     USED = "used"
+    AGENT_ONLY = "agent_only"
     EMPTY = "empty"
     WITH_STATE = "with_state"
     WITH_EVENTS = "with_events"
@@ -61,7 +65,7 @@ class Group:
     """Sessions that have all of this in common.
 
     `age` and `delay` say how many of the limits were reached; `day` is the day of creation, of
-    the last DAYS only; `delay` is there for used sessions only.
+    the last DAYS only; `delay`, to the user's first message, is there for used sessions only.
     """
 
     app_name: str
@@ -107,7 +111,8 @@ def group(question: Question, sessions: Iterable[Seen]) -> list[Group]:
     """Group sessions one by one, as the statement `report` does where a database can."""
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for seen in sessions:
-        first = min((at for at, event, _ in seen.events if is_message(event)), default=None)
+        said = (at for at, event, _ in seen.events if is_message_of_user(event))
+        first = min(said, default=None)
         kind = _kind(seen, first)
         age = (question.moment - seen.created_at).total_seconds()
         place = (
@@ -137,6 +142,8 @@ def _kind(seen: Seen, first_message: datetime | None) -> Kind:
         return Kind.EVALUATION
     if any(awaits_answer(event) for _, event, _ in seen.events):
         return Kind.AWAITING
+    if any(is_message(event) for _, event, _ in seen.events):
+        return Kind.AGENT_ONLY
     if seen.events:
         return Kind.WITH_EVENTS
     return Kind.EMPTY if seen.state == "{}" else Kind.WITH_STATE

@@ -16,6 +16,7 @@ from lapse.core.documents import StateDelta
 from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Status
+from lapse.core.messages import UsedBy
 from lapse.quotas.rules import Bucket, Draw, Drawer, Quotas
 from lapse.quotas.store import QuotaStore
 from lapse.store.database import Database
@@ -64,6 +65,7 @@ class Admission:
         state: StateDelta,
         ttl: timedelta,
         metadata: Mapping[str, Any],
+        used_by: UsedBy = UsedBy.ANYONE,
         reuse: bool = False,
     ) -> Result[SessionRecord]:
         """Create a session, and expire the waiting sessions that then exceed a quota.
@@ -75,13 +77,13 @@ class Admission:
             TooManyCreatesError: too many sessions were created lately.
             SessionExistsError: a session of this key lives.
         """
-        reused = await self._reused(key, ttl, metadata) if reuse else None
+        reused = await self._reused(key, ttl, metadata, used_by) if reuse else None
         if reused is not None:
             return reused
         site = _site()
         await self._draw(key, site)
         created = await self._sessions.create(
-            key, state=state, ttl=ttl, metadata=metadata, site=site
+            key, state=state, ttl=ttl, metadata=metadata, site=site, used_by=used_by
         )
         return Result(created.value, (*created.changes, *await self._expire_excess(key, site)))
 
@@ -136,9 +138,9 @@ class Admission:
         return wish
 
     async def _reused(
-        self, key: SessionKey, ttl: timedelta, metadata: Mapping[str, Any]
+        self, key: SessionKey, ttl: timedelta, metadata: Mapping[str, Any], used_by: UsedBy
     ) -> Result[SessionRecord] | None:
-        found = await self._store.reuse_waiting(key, ttl=ttl, metadata=metadata)
+        found = await self._store.reuse_waiting(key, ttl=ttl, metadata=metadata, used_by=used_by)
         if found.value is None:
             return None
         session = await self._sessions.read(found.value, EventWindow(newest=0))

@@ -104,7 +104,7 @@ newest AS (
   SELECT l.session_id FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id
     AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
-    AND l.held_events = '[]' AND l.state = '{}' AND l.metadata = :metadata
+    AND l.held_events = '[]' AND l.state = '{}' AND l.metadata = :metadata AND l.used_by = :used_by
     AND now + :ttl <= greatest(l.expires_at, l.created_at + :extensible)
     AND NOT EXISTS (
       SELECT 1 FROM sessions AS s

@@ -71,7 +71,7 @@ WHERE rowid = (
   SELECT rowid FROM lapse_lobby AS l
   WHERE app_name = :app_name AND user_id = :user_id
     AND status = 'waiting' AND (expires_at > :now OR NOT :enforced)
-    AND held_events = '[]' AND state = '{}' AND metadata = :metadata
+    AND held_events = '[]' AND state = '{}' AND metadata = :metadata AND used_by = :used_by
     AND :now + :ttl <= max(expires_at, created_at + :extensible)
     AND NOT EXISTS (
       SELECT 1 FROM sessions AS s

@@ -10,11 +10,12 @@ from typing import Any, Final
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Change, ChangeKind, Status
+from lapse.core.messages import UsedBy
 from lapse.quotas.rules import EXCESS, SPAN, Bucket, Draw
 from lapse.store.lifecycles import read_lifecycle
-from lapse.store.lobby import all_counted, counted
 from lapse.store.operation import Asking, Part, done_before, first, operation, rows
 from lapse.store.records import Result, change_of
+from lapse.store.riders import all_counted, counted
 
 _TRIES: Final = 10
 """A user's first creation makes their bucket and tries again; more tries are needed only if the
@@ -72,16 +73,23 @@ class QuotaStore(Part):
 
     @operation()
     def reuse_waiting(
-        self, key: SessionKey, *, ttl: timedelta, metadata: Mapping[str, Any]
+        self,
+        key: SessionKey,
+        *,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        used_by: UsedBy = UsedBy.ANYONE,
     ) -> Asking[Result[SessionKey | None]]:
         """Restart the TTL of the newest session that is as good as a new one; return its key.
 
         Such a session is of the key's user and app, is waiting, has no event and no state of its
-        own, has exactly this metadata, and is young enough for the whole TTL. The value is None if
-        there is none. A repeat is recognised by the note of the first attempt, which names the
-        session.
+        own, has exactly this metadata and this rule of use, and is young enough for the whole TTL.
+        The value is None if there is none. A repeat is recognised by the note of the first attempt,
+        which names the session.
         """
-        answer = yield from rows("reuse_waiting", key, ttl=ttl, metadata=json.dumps(metadata))
+        answer = yield from rows(
+            "reuse_waiting", key, ttl=ttl, metadata=json.dumps(metadata), used_by=used_by
+        )
         if answer:
             yield from counted(key, ChangeKind.EXTENDED, Status.WAITING, Status.WAITING)
             change = change_of(answer[0], self.rules, ChangeKind.EXTENDED)

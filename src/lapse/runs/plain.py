@@ -49,6 +49,7 @@ class PlainRuns:
         limits: how much of running this process does.
         metrics: where it is counted.
         detached: returns the sessions of the detached runs in this process, one for each run.
+        hold: is called with the session of a run that begins; what it returns is called at the end.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class PlainRuns:
         limits: RunLimits,
         metrics: RunMetrics,
         detached: Callable[[], Sequence[SessionKey]],
+        hold: Callable[[SessionKey], Callable[[], None]],
     ) -> None:
+        self._hold = hold
         self._limits = limits
         self._metrics = metrics
         self._detached = detached
@@ -88,7 +91,11 @@ class PlainRuns:
             raise TooManyRunsError("this user has the most runs in flight that the limits allow")
         self._metrics.count_plain(key.app_name, route)
         with _counted(self._runs, key):
-            yield PlainRun()
+            ended = self._hold(key)
+            try:
+                yield PlainRun()
+            finally:
+                ended()
 
     @contextmanager
     def reader(self, key: SessionKey) -> Iterator[None]:

@@ -76,7 +76,7 @@ class Runs:
         self._owners: dict[str, asyncio.Task[None]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
         self._starting: dict[asyncio.Task[Run], SessionKey] = {}
-        self.plain = PlainRuns(limits, metrics, self._keys_here)
+        self.plain = PlainRuns(limits, metrics, self._keys_here, service.holds.run)
         self._remote_streams = RemoteStreams(self._store)
         self._queue_locks: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
         self._queued: Counter[SessionKey] = Counter()
@@ -239,7 +239,8 @@ class Runs:
         starting = asyncio.create_task(self._start_run(asked))
         self._starting[starting] = asked.key
         starting.add_done_callback(self._starting.pop)
-        starting.add_done_callback(partial(_release_at_end, asked.hold()))
+        for release in (asked.hold(), self._service.holds.run(asked.key)):
+            starting.add_done_callback(partial(_release_at_end, release))
         return await asyncio.shield(starting)
 
     def _keys_here(self) -> list[SessionKey]:

@@ -18,8 +18,8 @@ from lapse.core.errors import (
 )
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, Status
+from lapse.core.messages import UsedBy
 from lapse.store.lifecycles import lifecycle_in, read_lifecycle
-from lapse.store.lobby import audited, counted
 from lapse.store.operation import (
     Asking,
     Part,
@@ -42,6 +42,7 @@ from lapse.store.records import (
     SessionRecord,
     lifecycle_of,
 )
+from lapse.store.riders import audited, counted
 from lapse.store.shared_state import refuse_without_room
 
 
@@ -52,6 +53,11 @@ class _Seen(NamedTuple):
     created_at: datetime | None
     create_time: datetime | None
     at: datetime
+
+
+def _revives(event: NewEvent, record: Lifecycle) -> bool:
+    """Return whether an event brings its session back if that has expired."""
+    return event.is_message or (event.by_agent and record.used_by is UsedBy.USER)
 
 
 class Conversations(Part):
@@ -102,8 +108,13 @@ class Conversations(Part):
         The first message moves the session, with the events held so far, into ADK's tables. It
         resurrects the session if that has expired and is restorable. Any other event of a waiting
         session is held in the lobby, up to HELD_EVENTS and HELD_BYTES; an event beyond these
-        counts as a first message if it says that it may (`may_use`). An event that is stored
-        already with the same data is not stored again: a repeat is recognised by the event's id.
+        counts as a first message if it says that it may (`may_use`).
+
+        Where only the user's message makes a session used, what the agent says is held like that.
+        It gives the session a fresh TTL, and an expired session waits again.
+
+        An event that is stored already with the same data is not stored again: a repeat is
+        recognised by the event's id.
 
         Raises:
             NoSuchSessionError: the session is unknown, deleted or expired.
@@ -132,7 +143,7 @@ class Conversations(Part):
         row = yield from only("read_appended", key, event_id=new.id, event_data=new.data)
         if not row["is_stored"]:
             record = yield from read_lifecycle(key, self.rules)
-            if record is None or (record.status is Status.EXPIRED and not event.is_message):
+            if record is None or (record.status is Status.EXPIRED and not _revives(event, record)):
                 raise NoSuchSessionError(f"session {key.short}… does not exist")
         if row["is_same"] is None:
             yield from refuse_without_room(key, event.delta, self.rules)

@@ -2,16 +2,15 @@
 
 Each transition is one operation, and on PostgreSQL one statement. Statements of other slices ride
 in it (`count`, `audit_change`, `observe_…`, `note_artifacts`), and the operation asks for each by
-name. SQLite then runs that rider in the same transaction; on PostgreSQL the rider is a part of the
-transition's own statement, and its name is a no-op.
+name (`riders.py`). SQLite then runs that rider in the same transaction; on PostgreSQL the rider is
+a part of the transition's own statement, and its name is a no-op.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -30,13 +29,13 @@ from lapse.core.errors import (
 )
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
+from lapse.core.messages import UsedBy
 from lapse.core.minutes import minutes_of
 from lapse.store.lifecycles import changed_before, read_lifecycle, required
 from lapse.store.operation import (
     Answer,
     Asking,
     Part,
-    Row,
     confirmed,
     first,
     key_of,
@@ -54,6 +53,7 @@ from lapse.store.records import (
     change_of,
     lifecycle_of,
 )
+from lapse.store.riders import all_counted, audited, counted
 from lapse.store.shared_state import refuse_without_room, shared_state_changed
 
 _NOTHING: Final = EventWindow(newest=0)
@@ -81,13 +81,15 @@ class Lobby(Part):
         ttl: timedelta,
         metadata: Mapping[str, Any],
         site: str | None = None,
+        used_by: UsedBy = UsedBy.ANYONE,
     ) -> Asking[Result[SessionRecord]]:
         """Create a waiting session; its app and user state take effect at once.
 
         It replaces an expired session of the same key, restorable or not, whose artifacts go to
         the outbox. `site` is a digest of the client's address, by which quotas count; it is kept
-        until the first message. A repeat is recognised by the session that it finds: unchanged,
-        with the same values, and not older than the call.
+        until the first message. `used_by` says, for good, whose message makes the session used. A
+        repeat is recognised by the session that it finds: unchanged, with the same values, and not
+        older than the call.
 
         Raises:
             SessionExistsError: a session of this key lives.
@@ -106,9 +108,11 @@ class Lobby(Part):
             ttl=ttl,
             metadata=json.dumps(metadata),
             site=site,
+            used_by=used_by,
         )
         if not made and made.in_doubt:
-            return (yield from self._created_before(key, state, ttl, metadata, since=began))
+            asked = (ttl, metadata, used_by)
+            return (yield from self._created_before(key, state, asked, since=began))
         if not made:
             yield from refuse_without_room(key, state, self.rules)
             raise SessionExistsError(f"session {key.short}… exists already")
@@ -129,21 +133,27 @@ class Lobby(Part):
             expires_at=moment + ttl,
             restorable_until=self.rules.restorable_until(moment, moment + ttl),
             metadata=metadata,
+            used_by=used_by,
         )
         merged = merge_state(
             state.session,
             {**_document(row["app_state"]), **state.app},
             {**_document(row["user_state"]), **state.user},
         )
-        session = SessionRecord(key, merged, Revision(moment, 0), owes_artifacts=owes)
+        session = SessionRecord(
+            key,
+            merged,
+            Revision(moment, 0),
+            owes_artifacts=owes,
+            awaits_user=used_by is UsedBy.USER,
+        )
         return Result(session, (Change(ChangeKind.CREATED, moment, record),))
 
     def _created_before(
         self,
         key: SessionKey,
         state: StateDelta,
-        ttl: timedelta,
-        metadata: Mapping[str, Any],
+        asked: tuple[timedelta, Mapping[str, Any], UsedBy],
         *,
         since: float,
     ) -> Asking[Result[SessionRecord]]:
@@ -162,7 +172,8 @@ class Lobby(Part):
             age = row["now"] - record.created_at
             if (
                 found.revision == Revision(record.created_at, 0)
-                and (record.status, record.ttl, record.metadata) == (Status.WAITING, ttl, metadata)
+                and record.status is Status.WAITING
+                and (record.ttl, record.metadata, record.used_by) == asked
                 and split_state(found.state).session == state.session
                 and age.total_seconds() <= time.monotonic() - since
             ):
@@ -219,17 +230,20 @@ class Lobby(Part):
         raise _wrong_status(record, "ADK created it; Lapse has no record of it to change")
 
     @operation()
-    def extend(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[Lifecycle]]:
+    def extend(
+        self, key: SessionKey, *, by: str | None = None, past_horizon: bool = False
+    ) -> Asking[Result[Lifecycle]]:
         """Restart the TTL of a waiting session, at most to `rules.extensible` after its creation.
 
-        The deadline never moves nearer. A repeat is recognised by the note of the first attempt.
+        With `past_horizon` there is no such limit, which is for the end of a run. The deadline
+        never moves nearer. A repeat is recognised by the note of the first attempt.
 
         Raises:
             NoSuchSessionError: the session is unknown.
             WrongStatusError: the session is not waiting.
         """
         act = audited(key, by, ChangeKind.EXTENDED)
-        answer = yield from rows("extend", key, **act)
+        answer = yield from rows("extend", key, past_horizon=past_horizon, **act)
         changing = self._changed(key, answer, ChangeKind.EXTENDED, Status.WAITING, act=act)
         if changed := (yield from changing):
             return changed
@@ -347,41 +361,6 @@ class Lobby(Part):
             yield from rows("audit_change", key, **act)
         change = change_of(row, self.rules, kind, cause)
         return Result(change.record, (change,))
-
-
-def counted(
-    key: SessionKey,
-    kind: ChangeKind | None,
-    was: str | None,
-    became: str | None,
-    sessions: int = 1,
-) -> Asking[None]:
-    """Count changes of the key's app, in their transaction.
-
-    `was` and `became` are the statuses as stored, before and after; None if there was, or is, no
-    record. Without a kind the levels by status move, and no change is counted.
-    """
-    yield from rows(
-        "count", key, kind=kind or "", was=was or "", became=became or "", sessions=sessions
-    )
-
-
-def all_counted(
-    found: Iterable[Row], kind: ChangeKind, was: Status | None, became: Status | None
-) -> Asking[None]:
-    """Count a change of many rows, in their transaction."""
-    for app_name, sessions in Counter(row["app_name"] for row in found).items():
-        yield from counted(SessionKey(app_name, "", ""), kind, was, became, sessions)
-
-
-def audited(key: SessionKey, by: str | None, action: str, /, **detail: Any) -> Mapping[str, Any]:
-    """Return the statement parameters that say who asks for a change, for which, and of what.
-
-    The digest names the session to the audit log. There is none if `by` is None, because then
-    nothing is recorded, and none for an act that is about no session.
-    """
-    digest = None if by is None or not key.session_id else key.digest
-    return {"by": by, "action": action, "digest": digest, "detail": json.dumps(detail)}
 
 
 def _amendment(metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from lapse.core.lifecycle import (
     Rules,
     Status,
 )
-from lapse.core.messages import is_message
+from lapse.core.messages import UsedBy, is_message
 from lapse.store.operation import Row, key_of
 
 T = TypeVar("T")
@@ -85,16 +85,23 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append, the change of state it carries, and whether it is a message.
+    """An event to append, and what it means for its session.
 
-    `may_use` says what becomes of an event that is not a message and that a waiting session can
-    hold no more: with it the session counts as used, without it the event is refused.
+    Attributes:
+        record: the event.
+        delta: the change of state that it carries.
+        is_message: whether it makes a session used, where anyone's message does.
+        may_use: what becomes of an event that makes no session used and that a waiting session can
+            hold no more: with it the session counts as used, without it the event is refused.
+        by_agent: whether it is the agent's: it makes no session used where only the user's
+            message does.
     """
 
     record: EventRecord
     delta: StateDelta
     is_message: bool
     may_use: bool = True
+    by_agent: bool = False
 
 
 def held_events_full(key: SessionKey) -> HeldEventsFullError:
@@ -110,7 +117,8 @@ class SessionRecord:
     """A session as stored, with the state of all three scopes merged.
 
     `events` are in ADK's order: ascending by timestamp, then id. `owes_artifacts` tells of a new
-    session that artifacts of an earlier session of its key are still to be deleted.
+    session that artifacts of an earlier session of its key are still to be deleted. `awaits_user`
+    tells of one that waits, and that only the user's message makes used; lists do not tell it.
     """
 
     key: SessionKey
@@ -118,6 +126,7 @@ class SessionRecord:
     revision: Revision
     events: Sequence[EventRecord] = ()
     owes_artifacts: bool = False
+    awaits_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +210,8 @@ def lifecycle_of(row: Row, rules: Rules) -> Lifecycle:
         restorable_until=row["restorable_until"],
         resurrections=row["resurrections"],
         metadata=read_metadata(row["metadata"]),
+        used_by=UsedBy(row["used_by"]),
+        agent_spoke=bool(row["agent_spoke"]),
     )
     # Only a waiting row can be out of date: its deadline may have passed without a sweep.
     return rules.as_it_reads(record, row["now"]) if record.status is Status.WAITING else record

@@ -15,9 +15,9 @@ from typing import Final
 from lapse.core.ages import EDGES
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import ChangeKind, Status
-from lapse.store.lobby import all_counted
 from lapse.store.operation import Asking, Part, done_before, first, only, operation, rows
 from lapse.store.records import Changes, Result
+from lapse.store.riders import all_counted
 from lapse.ttl.decision import Decision
 from lapse.ttl.observed import MOST_PER_USER, Count, Outcome, Scope
 

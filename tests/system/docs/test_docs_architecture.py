@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 
-from backends import T0, TICK, TTL, key, message, note
+from backends import T0, TICK, TTL, key, message, note, words
 from lapse.core.documents import split_state
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Rules
+from lapse.core.messages import UsedBy
 from lapse.store import store_from_url
 from lapse.store.conversations import Conversations
 from lapse.store.database import Database
 from lapse.store.lobby import Lobby
 from lapse.store.operation import Answer, Asking, Dialect, Part, first, operation
+from lapse.store.records import Revision
 from lapse.store.sessions import Sessions
 from lapse.store.sqlite.transaction import Transaction
 from lapse.store.statements import read_script
@@ -128,6 +130,14 @@ async def test_the_table_lists_the_riders_of_each_transition(
     revision = held.value.revision
     await sessions.append(key("a"), message(at=T0 + 2 * TICK, state=OUTER), revision)
     done("first message")
+    for_user = {"state": split_state({}), "ttl": TICK, "metadata": {}, "used_by": UsedBy.USER}
+    await sessions.create(key("e"), **for_user)
+    riders_seen.clear()
+    event = words(at=T0 + TICK, state=OUTER)
+    held = await at(TICK).append(key("e"), event, Revision(T0, 0))
+    done("`hold_words`")
+    await at(TICK).append(key("e"), message(at=T0 + 2 * TICK), held.value.revision)
+    riders_seen.clear()
     await sessions.amend(key("b"), metadata={"m": 1}, by="ann")
     done("`amend`")
     await at(TTL / 2).extend(key("b"), by="ann")

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from backends import DUE, HOUR, NO_STATE, T0, TTL, create, key, message, note, use
+from backends import DUE, HOUR, NO_STATE, T0, TICK, TTL, create, key, message, note, use, words
 from lapse.adoption.store import Batch, Selection
 from lapse.artifacts.outbox import OutboxEntry
 from lapse.artifacts.uploads import Upload
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Cause
+from lapse.core.messages import UsedBy
 from lapse.quotas.rules import Bucket, Drawer
 from lapse.runs.store import RunStatus
+from lapse.store.records import Revision
 from lapse.sweep.rules import Brake, BrakeReason
 from lapse.ttl.decision import Decision, Reason
 from lapse.ttl.observed import Scope
@@ -34,6 +36,12 @@ async def nothing(_store: Store) -> None:
 async def waiting(store: Store) -> None:
     """Have a session that waits."""
     await create(store, state={"x": 1}, metadata={"kind": "canonical-session"})
+
+
+async def greeted(store: Store) -> None:
+    """Have a session in which only the agent spoke, and that waits for the user."""
+    revision = await create(store, used_by=UsedBy.USER)
+    await store.at(T0).append(key(), words(), revision)
 
 
 async def used(store: Store) -> None:
@@ -115,6 +123,11 @@ async def append(store: Store, event: Any) -> Any:
     return (await store.append(key(), event, seen)).value.revision
 
 
+async def append_words_late(store: Store, event: Any) -> Any:
+    """Append to an expired session, which its writer had read before."""
+    return (await store.append(key(), event, Revision(T0, 1))).value.revision
+
+
 async def append_recorded(store: Store) -> Any:
     seen = (await store.read(key())).revision
     appended = await store.append_recorded(key(), message(), seen, by="op", action="ran", detail={})
@@ -154,7 +167,10 @@ CALLS: dict[str, tuple[Call, ...]] = {
         Call(waiting, lambda store: store.amend(key(), metadata={"k": 2}, ttl=HOUR, by="op")),
         Call(used, lambda store: store.amend(key(), metadata={"k": 2})),
     ),
-    "extend": (Call(waiting, lambda store: store.extend(key(), by="op"), T0 + TTL / 2),),
+    "extend": (
+        Call(waiting, lambda store: store.extend(key(), by="op"), T0 + TTL / 2),
+        Call(greeted, lambda store: store.extend(key(), past_horizon=True), T0 + TTL / 2),
+    ),
     "resurrect": (
         Call(expired, lambda store: store.resurrect(key(), cause=Cause.REQUEST, by="op"), DUE),
         Call(waiting, lambda store: store.resurrect(key(), cause=Cause.REQUEST, by="op")),
@@ -169,6 +185,17 @@ CALLS: dict[str, tuple[Call, ...]] = {
         Call(waiting, lambda store: append(store, message(state={"app:a": 1, "x": 2}))),
         Call(waiting, lambda store: append(store, note(state={"user:u": 1, "x": 2}))),
         Call(used, lambda store: append(store, message("m2", at=T0 + HOUR)), T0 + HOUR),
+        Call(greeted, lambda store: append(store, words("w2", state={"app:a": 1, "x": 2}))),
+        Call(greeted, lambda store: append(store, message("m2"))),
+        Call(
+            greeted,
+            lambda store: append_words_late(store, words("w2", at=DUE, state={"user:u": 1})),
+            DUE,
+        ),
+    ),
+    "hold_off": (
+        Call(greeted, lambda store: store.hold_off([key()], held_for=HOUR), DUE - TICK),
+        Call(used, lambda store: store.hold_off([key()], held_for=HOUR), DUE - TICK),
     ),
     "delete": (
         Call(waiting, lambda store: store.delete(key(), by="op")),

@@ -11,13 +11,14 @@
 -- Types of parameters:
 -- :attempt, :largest_metadata, :largest_shared_state, :limit, :most, :most_bytes, :most_events bigint
 -- :newest, :seen_number bigint
--- :artifacts, :enforced, :exact, :in_control boolean
--- :extensible, :horizon, :kept, :shortest_restore, :ttl interval
+-- :artifacts, :by_agent, :counts, :enforced, :exact, :in_control, :is_message boolean
+-- :past_horizon boolean
+-- :extensible, :held_for, :horizon, :kept, :shortest_restore, :ttl interval
 -- :app_delta, :event, :event_data, :metadata, :session_delta, :state, :user_delta jsonb
 -- :after, :event_time, :seen_create_time, :seen_time, :since timestamp
 -- :now, :seen_created_at timestamptz
 -- :after_app, :after_session, :after_user, :app_name, :event_id, :invocation_id varchar
--- :only_app, :seen_event, :session_id, :site, :user_id varchar
+-- :only_app, :seen_event, :session_id, :site, :used_by, :user_id varchar
 -- :app_names, :session_ids, :user_ids varchar[]
 
 -- name: create
@@ -33,11 +34,11 @@ before AS (
 done AS (
   INSERT INTO lapse_lobby AS l (
     app_name, user_id, session_id, status, created_at, ttl, expires_at, metadata, state,
-    held_events, update_time, site
+    held_events, update_time, site, used_by
   )
   SELECT
     :app_name, :user_id, :session_id, 'waiting', now, :ttl, now + :ttl,
-    :metadata, :state, '[]', now AT TIME ZONE 'UTC', :site
+    :metadata, :state, '[]', now AT TIME ZONE 'UTC', :site, :used_by
   FROM clock
   WHERE NOT EXISTS (
     SELECT 1 FROM sessions
@@ -49,7 +50,8 @@ done AS (
     expires_at = excluded.expires_at, first_message_at = NULL, expired_at = NULL,
     restorable_until = NULL, resurrections = 0, metadata = excluded.metadata,
     state = excluded.state, held_events = excluded.held_events,
-    update_time = excluded.update_time, revision = 0, site = excluded.site
+    update_time = excluded.update_time, revision = 0, site = excluded.site,
+    used_by = excluded.used_by, agent_spoke = false
   WHERE :enforced
     AND (l.status = 'expired' OR l.status = 'waiting' AND l.expires_at <= excluded.created_at)
     AND l.status = (SELECT status FROM before)
@@ -177,13 +179,13 @@ RETURNING state;
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 found AS (
   SELECT s.state, s.update_time, coalesce(l.revision, 0) AS revision, NULL::jsonb AS held_events,
-    1 AS place
+    false AS awaits_user, 1 AS place
   FROM sessions AS s
   LEFT JOIN lapse_lobby AS l
     ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
   WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
   UNION ALL
-  SELECT l.state, l.update_time, l.revision, l.held_events, 2
+  SELECT l.state, l.update_time, l.revision, l.held_events, l.used_by = 'user', 2
   FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND (l.status = 'waiting' AND l.expires_at > now OR NOT :enforced AND l.status <> 'used')
@@ -346,7 +348,8 @@ LEFT JOIN events AS e
 -- name: first_message
 -- Moves a session out of the lobby. The row's lock decides between it and a sweep, a delete or
 -- another first message. A session whose deadline has passed, but that no sweep has expired, is
--- always restorable: it has at least an hour from its expiry.
+-- always restorable: it has at least an hour from its expiry. :counts is false for what the agent
+-- says, which is no message where only the user's is.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 taken AS (
   SELECT l.*, now, l.status = 'expired' OR :enforced AND l.expires_at <= now AS was_expired
@@ -357,6 +360,7 @@ taken AS (
         AND (l.expires_at > now OR :horizon > interval '0' OR NOT :enforced)
       OR l.status = 'expired' AND (l.restorable_until > now OR NOT :enforced)
     )
+    AND (:counts OR l.used_by <> 'user')
     AND NOT EXISTS (
       SELECT 1 FROM jsonb_array_elements(l.held_events) AS held WHERE held ->> 'id' = :event_id
     )
@@ -439,7 +443,8 @@ user_delta AS (
 SELECT * FROM marked;
 
 -- name: hold_event
--- Holds an event that is not a message in the lobby, in order.
+-- Holds an event that is not a message in the lobby, in order. hold_words is for the agent's events in
+-- sessions that only the user's message makes used.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 done AS (
   UPDATE lapse_lobby AS l
@@ -450,6 +455,7 @@ done AS (
   FROM clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND (l.status = 'waiting' AND l.expires_at > now OR NOT :enforced AND l.status <> 'used')
+    AND NOT (:by_agent AND l.used_by = 'user')
     AND {room_to_hold}
     AND NOT EXISTS (
       SELECT 1 FROM jsonb_array_elements(l.held_events) AS e WHERE e ->> 'id' = :event_id
@@ -467,13 +473,74 @@ app_delta AS {change_app_state},
 user_delta AS {change_user_state}
 SELECT revision FROM done;
 
+-- name: hold_words
+-- Holds an event of the agent in a session that only the user's message makes used. The deadline is
+-- then a whole TTL ahead at least, and an expired session waits again: the run that speaks goes on.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+taken AS (
+  SELECT l.session_id, l.status, now,
+    l.status = 'expired' OR :enforced AND l.expires_at <= now AS was_expired
+  FROM lapse_lobby AS l, clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND l.used_by = 'user'
+    AND (
+      l.status = 'waiting'
+        AND (l.expires_at > now OR :horizon > interval '0' OR NOT :enforced)
+      OR l.status = 'expired' AND (l.restorable_until > now OR NOT :enforced)
+    )
+    AND {room_to_hold}
+    AND NOT EXISTS (
+      SELECT 1 FROM jsonb_array_elements(l.held_events) AS e WHERE e ->> 'id' = :event_id
+    )
+    AND {has_room}
+    AND CASE
+      WHEN :exact THEN l.update_time = :seen_time
+        AND (:seen_number IS NULL OR l.revision = :seen_number)
+      ELSE l.update_time <= :seen_time
+        OR l.held_events -> -1 ->> 'id' IS NOT DISTINCT FROM :seen_event
+    END
+  FOR UPDATE OF l
+),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET held_events = l.held_events || :event,
+    state = l.state || coalesce(:session_delta, '{}'),
+    update_time = :event_time,
+    revision = l.revision + 1,
+    status = 'waiting',
+    expires_at = CASE WHEN was_expired THEN now + l.ttl ELSE greatest(l.expires_at, now + l.ttl) END,
+    expired_at = NULL,
+    restorable_until = NULL,
+    resurrections = l.resurrections + was_expired::int,
+    agent_spoke = l.agent_spoke OR :is_message
+  FROM taken
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  RETURNING l.*, now, was_expired, taken.status AS was
+),
+changes AS (
+  SELECT app_name, 'resurrected' AS kind, was, status AS became, now FROM done WHERE was_expired
+),
+counted AS {count_changes},
+app_delta AS {change_app_state},
+user_delta AS {change_user_state}
+SELECT *,
+  CASE WHEN was_expired AND expires_at - now < interval '20 s' THEN pg_notify(
+    'lapse_deadlines', extract(epoch FROM expires_at - now)::text
+  )::text END AS notified
+FROM done;
+
 -- name: room_to_hold
 -- A condition on a waiting row.
 jsonb_array_length(l.held_events) < :most_events
 AND octet_length(l.held_events::text) + octet_length(:event::text) <= :most_bytes;
 
 -- name: has_room_to_hold
-SELECT {room_to_hold} AS has_room FROM lapse_lobby AS l
+-- Why an event was not held. It may be taken if the session lives, or if it is one that the agent's
+-- words let wait again.
+SELECT {room_to_hold} AS has_room,
+  l.status = 'waiting' AND l.expires_at > coalesce(:now, clock_timestamp()) OR NOT :enforced
+    OR :by_agent AND l.used_by = 'user' AS may_be_taken
+FROM lapse_lobby AS l
 WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   AND l.held_events IS NOT NULL;
 
@@ -592,7 +659,8 @@ fresh AS {once},
 done AS (
   UPDATE lapse_lobby AS l
   SET expires_at = greatest(
-    l.expires_at, least(now + l.ttl, l.created_at + :extensible)
+    l.expires_at,
+    CASE WHEN :past_horizon THEN now + l.ttl ELSE least(now + l.ttl, l.created_at + :extensible) END
   )
   FROM taken, fresh
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
@@ -604,6 +672,29 @@ changes AS (
 counted AS {count_changes},
 audited AS {audited}
 SELECT * FROM done;
+
+-- name: hold_off
+-- Moves the deadlines of sessions ahead in which runs are in flight. It returns those that wait.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+waiting AS (
+  SELECT l.app_name, l.user_id, l.session_id, l.expires_at
+  FROM unnest(:app_names, :user_ids, :session_ids) AS k (app_name, user_id, session_id)
+  JOIN lapse_lobby AS l USING (app_name, user_id, session_id)
+  CROSS JOIN clock
+  WHERE l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced) AND l.used_by = 'user'
+),
+moved AS (
+  UPDATE lapse_lobby AS l SET expires_at = now + :held_for
+  FROM waiting AS w, clock, set_config('synchronous_commit', 'off', true) AS relaxed
+  WHERE l.app_name = w.app_name AND l.user_id = w.user_id AND l.session_id = w.session_id
+    AND w.expires_at < now + :held_for
+    AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
+    AND l.expires_at < now + :held_for
+  RETURNING l.app_name, l.user_id, l.session_id
+)
+SELECT app_name, user_id, session_id FROM waiting, clock WHERE expires_at >= now + :held_for
+UNION ALL
+SELECT app_name, user_id, session_id FROM moved;
 
 -- name: resurrect
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),

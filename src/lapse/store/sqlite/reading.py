@@ -33,7 +33,8 @@ def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
         values.document(head["user_state"]),
     )
     revision = Revision(values.from_text(head["update_time"]), head["revision"])
-    return SessionRecord(transaction.key, state, revision, tuple(events))
+    awaits_user = bool(head["awaits_user"])
+    return SessionRecord(transaction.key, state, revision, tuple(events), awaits_user=awaits_user)
 
 
 def list_of_user(transaction: Transaction) -> list[SessionRecord]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from lapse.core.ages import bucket_of
 from lapse.core.documents import read_metadata, segment_of, stays_within, update_document
 from lapse.core.errors import StoreRefusedError
-from lapse.core.messages import awaits_answer, is_message
+from lapse.core.messages import awaits_answer, is_message, is_message_of_user
 from lapse.store.operation import Dialect
 from lapse.store.schemas import TABLES, Found, missing_script
 
@@ -64,6 +64,7 @@ _FUNCTIONS: Final[tuple[tuple[str, int, Callable[..., Any]], ...]] = (
     ("update_document", 2, update_document),
     ("stays_within", 3, stays_within),
     ("is_message", 1, partial(_of_event, is_message)),
+    ("is_message_of_user", 1, partial(_of_event, is_message_of_user)),
     ("awaits", 1, partial(_of_event, awaits_answer)),
     ("segment_of", 1, lambda metadata: segment_of(read_metadata(metadata))),
     ("age_bucket", 1, lambda micros: bucket_of(timedelta(microseconds=micros))),
