@@ -20,7 +20,6 @@ from lapse.core.errors import (
 )
 from lapse.core.lifecycle import Cause, ChangeKind, Status
 from lapse.core.messages import UsedBy
-from lapse.store.holding import HoldStore
 from lapse.store.records import LastSeen, Revision
 
 ROUNDS = 12
@@ -424,10 +423,7 @@ async def test_no_sweep_expires_a_session_that_a_run_holds(two_stores):
     for number in range(ROUNDS):
         names = await prepare(two_stores[0], number, used_by=UsedBy.USER)
         keys = [key(name) for name in names]
-        holds = (
-            HoldStore(store.at(DUE - TICK).database).hold_off(keys, held_for=TTL)
-            for store in two_stores
-        )
+        holds = (store.at(DUE - TICK).hold_off(keys, held_for=TTL) for store in two_stores)
         one, other, *swept = results = await at_once(
             number, *holds, *(sweep(store) for store in two_stores)
         )

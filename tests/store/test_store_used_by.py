@@ -9,11 +9,9 @@ from lapse.core.errors import (
     InvalidValueError,
     NoSuchSessionError,
     OutdatedSessionError,
-    WrongStatusError,
 )
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, ChangeKind, Status
 from lapse.core.messages import UsedBy
-from lapse.store.holding import HoldStore
 
 HELD_FOR = timedelta(seconds=10)
 FEW_MINUTES = T0 + timedelta(minutes=3)
@@ -94,7 +92,7 @@ async def test_an_event_of_the_agent_gives_a_fresh_ttl(store, kind):
 
 async def test_an_event_of_the_agent_brings_no_deadline_nearer(store):
     revision = await create_for_user(store)
-    await HoldStore(store.at(T0).database).hold_off([key()], held_for=HOUR)
+    await store.at(T0).hold_off([key()], held_for=HOUR)
     await append(store, T0, words(), revision)
     assert (await store.at(T0).lifecycle(key())).expires_at == T0 + HOUR
 
@@ -211,7 +209,7 @@ async def test_what_is_switched_off_hides_nothing_that_the_agent_said(open_store
 
 
 async def hold_off(store, at, *keys):
-    return await HoldStore(store.at(at).database).hold_off(keys, held_for=HELD_FOR)
+    return await store.at(at).hold_off(keys, held_for=HELD_FOR)
 
 
 async def test_a_hold_moves_a_near_deadline_ahead_and_no_other(store):
@@ -237,17 +235,35 @@ async def test_only_sessions_that_wait_for_the_user_are_held(store):
     assert await ids(store, DUE) == ["used", "waiting"]
 
 
-async def test_the_end_of_a_run_gives_a_fresh_ttl_also_past_the_horizon(store):
-    await create_for_user(store)
-    late = T0 + timedelta(hours=30)
-    await store.at(T0).amend(key(), ttl=timedelta(hours=30, seconds=1))
-    await store.at(T0).amend(key(), metadata={"a": 1})
-    ended = await store.at(late).extend(key(), past_horizon=True)
-    assert ended.value.expires_at == late + timedelta(hours=30, seconds=1)
-    assert [change.kind for change in ended.changes] == [ChangeKind.EXTENDED]
+@pytest.mark.parametrize("ttl", [TTL, HELD_FOR / 5], ids=["long", "shorter than a hold"])
+async def test_the_end_of_a_run_gives_exactly_a_fresh_ttl(store, ttl):
+    """Seen to fail with an end that lets the deadline of a hold stand."""
+    await create_for_user(store, ttl=ttl)
+    at = T0 + ttl / 2
+    await hold_off(store, at, key())
+    ended = await store.at(at).end_hold(key(), held_for=HELD_FOR)
+    record = await store.at(at).lifecycle(key())
+    assert record.expires_at == at + ttl
+    assert [(change.kind, change.record) for change in ended.changes] == [
+        (ChangeKind.EXTENDED, record)
+    ]
+    assert (await store.at(at + ttl).expire_due(10)).value == 1
 
 
-async def test_the_end_of_a_run_leaves_a_session_that_does_not_wait(store):
+async def test_the_end_of_a_run_keeps_a_later_deadline_that_no_hold_has_set(store):
     await create_for_user(store)
-    with pytest.raises(WrongStatusError):
-        await store.at(DUE).extend(key(), past_horizon=True)
+    await store.at(T0).hold_off([key()], held_for=HOUR)
+    await store.at(T0).end_hold(key(), held_for=HELD_FOR)
+    assert (await store.at(T0).lifecycle(key())).expires_at == T0 + HOUR
+
+
+@pytest.mark.parametrize("name", ["anyone", "expired", "used", "unknown"])
+async def test_the_end_of_a_run_leaves_every_other_session_alone(store, name):
+    await create(store, "anyone")
+    await create_for_user(store, "expired", ttl=TICK)
+    revision = await create_for_user(store, "used")
+    await store.at(T0).append(key("used"), message(), revision)
+    before = await store.at(FEW_MINUTES).lifecycle(key(name))
+    ended = await store.at(FEW_MINUTES).end_hold(key(name), held_for=HOUR)
+    assert ended.changes == ()
+    assert await store.at(FEW_MINUTES).lifecycle(key(name)) == before

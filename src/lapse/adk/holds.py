@@ -12,7 +12,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
+from lapse.adk.transitions import Transitions
 from lapse.core.background import FOREVER, Background
+from lapse.core.errors import NoSuchSessionError
 from lapse.core.keys import SessionKey
 from lapse.store.database import Database
 from lapse.store.holding import HoldStore
@@ -30,12 +32,12 @@ class Holds:
 
     Args:
         store: where the sessions are.
-        release: gives a session a fresh TTL when a run in it has ended.
+        transitions: carries out what nobody waits for.
     """
 
-    def __init__(self, store: Database, release: Callable[[SessionKey], None]) -> None:
+    def __init__(self, store: Database, transitions: Transitions) -> None:
         self._store = HoldStore(store)
-        self._release = release
+        self._transitions = transitions
         self._runs: Counter[SessionKey] = Counter()
         self._held: set[SessionKey] = set()
         self._beating = Background("the holds of runs", self._beat, longest_retry=_BEAT)
@@ -67,12 +69,13 @@ class Holds:
 
     def _ended(self, key: SessionKey) -> None:
         self._runs[key] -= 1
-        if not self._runs[key]:
-            del self._runs[key]
+        if self._runs[key]:
+            return
+        del self._runs[key]
         if key in self._held:
-            if key not in self._runs:
-                self._held.discard(key)
-            self._release(key)
+            self._held.discard(key)
+            ending = self._store.end_hold(key, held_for=_HELD_FOR)
+            self._transitions.begin("end hold", key, ending, unless=(NoSuchSessionError,))
 
     async def _beat(self) -> timedelta:
         """Move the deadlines of held sessions ahead; forget those that do not wait any more."""

@@ -43,7 +43,6 @@ from lapse.core.errors import (
     NoSuchSessionError,
     OutdatedSessionError,
     SessionExistsError,
-    WrongStatusError,
 )
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey, can_exist, check_new_key
@@ -121,7 +120,7 @@ class LapseSessionService(BaseSessionService):
             self._beside += [sweeper, self.policy, Maintenance(maintenance_of(store))]
         self._append_locks = AppendLocks()
         self._transitions = Transitions(self.feed)
-        self.holds = Holds(store, self._run_ended)
+        self.holds = Holds(store, self._transitions)
 
     # ADK's contract.
 
@@ -380,13 +379,6 @@ class LapseSessionService(BaseSessionService):
 
     def _used_by(self, key: SessionKey) -> UsedBy:
         return (self.used_by or UsedByRule()).of(key.app_name)
-
-    def _run_ended(self, key: SessionKey) -> None:
-        """Give a session a fresh TTL, which no run holds any more."""
-        extending = self._stored.extend(key, past_horizon=True)
-        self._transitions.begin(
-            "extend", key, extending, unless=(NoSuchSessionError, WrongStatusError)
-        )
 
     async def _create(
         self, key: SessionKey, transition: Coroutine[Any, Any, Result[SessionRecord]]

@@ -230,20 +230,17 @@ class Lobby(Part):
         raise _wrong_status(record, "ADK created it; Lapse has no record of it to change")
 
     @operation()
-    def extend(
-        self, key: SessionKey, *, by: str | None = None, past_horizon: bool = False
-    ) -> Asking[Result[Lifecycle]]:
+    def extend(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[Lifecycle]]:
         """Restart the TTL of a waiting session, at most to `rules.extensible` after its creation.
 
-        With `past_horizon` there is no such limit, which is for the end of a run. The deadline
-        never moves nearer. A repeat is recognised by the note of the first attempt.
+        The deadline never moves nearer. A repeat is recognised by the note of the first attempt.
 
         Raises:
             NoSuchSessionError: the session is unknown.
             WrongStatusError: the session is not waiting.
         """
         act = audited(key, by, ChangeKind.EXTENDED)
-        answer = yield from rows("extend", key, past_horizon=past_horizon, **act)
+        answer = yield from rows("extend", key, **act)
         changing = self._changed(key, answer, ChangeKind.EXTENDED, Status.WAITING, act=act)
         if changed := (yield from changing):
             return changed

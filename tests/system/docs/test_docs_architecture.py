@@ -19,6 +19,7 @@ from lapse.core.messages import UsedBy
 from lapse.store import store_from_url
 from lapse.store.conversations import Conversations
 from lapse.store.database import Database
+from lapse.store.holding import HoldStore
 from lapse.store.lobby import Lobby
 from lapse.store.operation import Answer, Asking, Dialect, Part, first, operation
 from lapse.store.records import Revision
@@ -142,6 +143,12 @@ async def test_the_table_lists_the_riders_of_each_transition(
     done("`amend`")
     await at(TTL / 2).extend(key("b"), by="ann")
     done("`extend`")
+    await sessions.create(key("f"), **(for_user | {"ttl": TTL}))
+    riders_seen.clear()
+    await HoldStore(sessions._database).end_hold(key("f"), held_for=TICK)
+    done("`end_hold`")
+    await sessions.delete(key("f"))
+    riders_seen.clear()
     await sessions.expire(key("c"), by="ann")
     done("`expire`")
     await sessions.resurrect(key("c"), cause=Cause.REQUEST, by="ann")

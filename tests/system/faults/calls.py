@@ -167,10 +167,7 @@ CALLS: dict[str, tuple[Call, ...]] = {
         Call(waiting, lambda store: store.amend(key(), metadata={"k": 2}, ttl=HOUR, by="op")),
         Call(used, lambda store: store.amend(key(), metadata={"k": 2})),
     ),
-    "extend": (
-        Call(waiting, lambda store: store.extend(key(), by="op"), T0 + TTL / 2),
-        Call(greeted, lambda store: store.extend(key(), past_horizon=True), T0 + TTL / 2),
-    ),
+    "extend": (Call(waiting, lambda store: store.extend(key(), by="op"), T0 + TTL / 2),),
     "resurrect": (
         Call(expired, lambda store: store.resurrect(key(), cause=Cause.REQUEST, by="op"), DUE),
         Call(waiting, lambda store: store.resurrect(key(), cause=Cause.REQUEST, by="op")),
@@ -192,6 +189,10 @@ CALLS: dict[str, tuple[Call, ...]] = {
             lambda store: append_words_late(store, words("w2", at=DUE, state={"user:u": 1})),
             DUE,
         ),
+    ),
+    "end_hold": (
+        Call(greeted, lambda store: store.end_hold(key(), held_for=HOUR), T0 + TTL / 2),
+        Call(used, lambda store: store.end_hold(key(), held_for=HOUR), T0 + TTL / 2),
     ),
     "hold_off": (
         Call(greeted, lambda store: store.hold_off([key()], held_for=HOUR), DUE - TICK),

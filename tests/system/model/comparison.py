@@ -5,7 +5,6 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from model import Model
@@ -16,7 +15,6 @@ from lapse.core.errors import LapseError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Status
 from lapse.core.messages import UsedBy
-from lapse.store.holding import HoldStore
 from lapse.store.records import LastSeen, NewEvent, Result, Revision, SessionRecord
 from parts import Store
 
@@ -110,18 +108,19 @@ class Comparison:
         answer, expected = await self._both(real, self.model.delete, where)
         assert answer == expected
 
-    async def extend(self, where: SessionKey, past_horizon: bool) -> None:  # noqa: FBT001
-        real = self.store.at(self.model.now).extend(where, past_horizon=past_horizon)
-        ideal = partial(self.model.extend, past_horizon=past_horizon)
-        answer, expected = await self._both(real, ideal, where)
+    async def extend(self, where: SessionKey) -> None:
+        real = self.store.at(self.model.now).extend(where)
+        answer, expected = await self._both(real, self.model.extend, where)
         assert answer == expected
 
     async def hold_off(self, held_for: timedelta) -> None:
-        held = await HoldStore(self.store.at(self.model.now).database).hold_off(
-            KEYS, held_for=held_for
-        )
+        held = await self.store.at(self.model.now).hold_off(KEYS, held_for=held_for)
         assert set(held) == self.model.hold_off(KEYS, held_for)
         assert len(held) == len(set(held))
+
+    async def end_hold(self, where: SessionKey, held_for: timedelta) -> None:
+        ended = await self.store.at(self.model.now).end_hold(where, held_for=held_for)
+        assert ended == self.model.end_hold(where, held_for)
 
     async def amend(self, where: SessionKey, metadata: dict | None, ttl: timedelta | None) -> None:
         real = self.store.at(self.model.now).amend(where, metadata=metadata, ttl=ttl)

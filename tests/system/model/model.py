@@ -229,6 +229,14 @@ class Model:
                 held.add(key)
         return held
 
+    def end_hold(self, key: SessionKey, held_for: timedelta) -> Result:
+        if not self.hold_off([key], timedelta(0)):
+            return Result(None)
+        session, fresh = self.sessions[key], self.now + self.sessions[key].ttl
+        of_hold = session.expires_at <= self.now + held_for
+        session.expires_at = fresh if of_hold else max(session.expires_at, fresh)
+        return Result(None, (self._change(ChangeKind.EXTENDED, key),))
+
     def _mark_used(self, session: Session, *, was_expired: bool) -> tuple[Change, ...]:
         session.status, session.first_message_at = Status.USED, self.now
         session.expires_at = session.expired_at = session.restorable_until = None
@@ -244,14 +252,12 @@ class Model:
         gone = () if record is None else (Change(ChangeKind.DELETED, self.now, record),)
         return Result(None, gone)
 
-    def extend(self, key: SessionKey, *, past_horizon: bool = False) -> Result:
+    def extend(self, key: SessionKey) -> Result:
         session, record = self._known(key)
         if record.status is not Status.WAITING:
             raise WrongStatusError
         farthest = session.created_at + (self.horizon or DAY)
-        fresh = self.now + session.ttl
-        fresh = fresh if past_horizon else min(fresh, farthest)
-        session.expires_at = max(session.expires_at, fresh)
+        session.expires_at = max(session.expires_at, min(self.now + session.ttl, farthest))
         return Result(self.record(key), (self._change(ChangeKind.EXTENDED, key),))
 
     def amend(

@@ -78,13 +78,17 @@ class Machine(RuleBasedStateMachine):
     def delete(self, where):
         self._take("delete", where)
 
-    @rule(where=WHERE, past_horizon=st.booleans())
-    def extend(self, where, past_horizon):
-        self._take("extend", where, past_horizon)
+    @rule(where=WHERE)
+    def extend(self, where):
+        self._take("extend", where)
 
     @rule(held_for=st.sampled_from([TICK, TTLS[1]]))
     def hold_off(self, held_for):
         self._take("hold_off", held_for)
+
+    @rule(where=WHERE, held_for=st.sampled_from([TICK, TTLS[1]]))
+    def end_hold(self, where, held_for):
+        self._take("end_hold", where, held_for)
 
     @rule(
         where=WHERE,

@@ -12,7 +12,6 @@
 -- :attempt, :largest_metadata, :largest_shared_state, :limit, :most, :most_bytes, :most_events bigint
 -- :newest, :seen_number bigint
 -- :artifacts, :by_agent, :counts, :enforced, :exact, :in_control, :is_message boolean
--- :past_horizon boolean
 -- :extensible, :held_for, :horizon, :kept, :shortest_restore, :ttl interval
 -- :app_delta, :event, :event_data, :metadata, :session_delta, :state, :user_delta jsonb
 -- :after, :event_time, :seen_create_time, :seen_time, :since timestamp
@@ -659,8 +658,7 @@ fresh AS {once},
 done AS (
   UPDATE lapse_lobby AS l
   SET expires_at = greatest(
-    l.expires_at,
-    CASE WHEN :past_horizon THEN now + l.ttl ELSE least(now + l.ttl, l.created_at + :extensible) END
+    l.expires_at, least(now + l.ttl, l.created_at + :extensible)
   )
   FROM taken, fresh
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
@@ -695,6 +693,36 @@ moved AS (
 SELECT app_name, user_id, session_id FROM waiting, clock WHERE expires_at >= now + :held_for
 UNION ALL
 SELECT app_name, user_id, session_id FROM moved;
+
+-- name: end_hold
+-- Gives a session a fresh TTL when its runs have ended. A deadline as near as a hold sets them comes
+-- nearer if the TTL is short; a later one is not a hold's, and stays.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+taken AS (
+  SELECT l.session_id, now FROM lapse_lobby AS l, clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced) AND l.used_by = 'user'
+  FOR UPDATE OF l
+),
+fresh AS {once},
+done AS (
+  UPDATE lapse_lobby AS l
+  SET expires_at = CASE
+    WHEN l.expires_at <= now + :held_for THEN now + l.ttl ELSE greatest(l.expires_at, now + l.ttl)
+  END
+  FROM taken, fresh
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  RETURNING l.*, now
+),
+changes AS (
+  SELECT app_name, 'extended' AS kind, status AS was, status AS became, now FROM done
+),
+counted AS {count_changes}
+SELECT *,
+  CASE WHEN expires_at - now < interval '20 s' THEN pg_notify(
+    'lapse_deadlines', extract(epoch FROM expires_at - now)::text
+  )::text END AS notified
+FROM done;
 
 -- name: resurrect
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),

@@ -388,10 +388,7 @@ RETURNING *;
 
 -- name: extend
 UPDATE lapse_lobby
-SET expires_at = max(
-  expires_at,
-  CASE WHEN :past_horizon THEN :now + ttl ELSE min(:now + ttl, created_at + :extensible) END
-)
+SET expires_at = max(expires_at, min(:now + ttl, created_at + :extensible))
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND status = 'waiting' AND (expires_at > :now OR NOT :enforced)
   AND NOT EXISTS (
@@ -415,6 +412,17 @@ WHERE (app_name, user_id, session_id) IN (
     JOIN json_each(:user_ids) AS u ON u.key = a.key JOIN json_each(:session_ids) AS s ON s.key = a.key
   )
   AND status = 'waiting' AND (expires_at > :now OR NOT :enforced) AND used_by = 'user';
+
+-- name: end_hold
+-- Gives a session a fresh TTL when its runs have ended. A deadline as near as a hold sets them comes
+-- nearer if the TTL is short; a later one is not a hold's, and stays.
+UPDATE lapse_lobby
+SET expires_at = CASE
+  WHEN expires_at <= :now + :held_for THEN :now + ttl ELSE max(expires_at, :now + ttl)
+END
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND status = 'waiting' AND (expires_at > :now OR NOT :enforced) AND used_by = 'user'
+RETURNING *;
 
 -- name: resurrect
 UPDATE lapse_lobby
