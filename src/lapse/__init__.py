@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+    from lapse.adk.server_options import ServerOptions
     from lapse.adk.service import LapseSessionService
     from lapse.app import Lapse, mount, session_service
     from lapse.artifacts.sweeper import ArtifactSweeper
@@ -52,6 +54,7 @@ __all__ = [
     "Role",
     "Rules",
     "RunLimits",
+    "ServerOptions",
     "SessionKey",
     "Settings",
     "Status",
@@ -90,6 +93,7 @@ _HOMES = {
     "Role": "lapse.auth.principals",
     "Rules": "lapse.core.lifecycle",
     "RunLimits": "lapse.runs.rules",
+    "ServerOptions": "lapse.adk.server_options",
     "SessionKey": "lapse.core.keys",
     "Settings": "lapse.settings",
     "Status": "lapse.core.lifecycle",
@@ -106,6 +110,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lapse")
     # Late, because ADK takes seconds to import and not every command needs it.
     if name not in _HOMES:
         raise AttributeError(f"module 'lapse' has no attribute {name!r}")

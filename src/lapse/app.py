@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from lapse.adk.run_sse import Runner
+    from lapse.adk.server_options import ServerOptions
     from lapse.adk.service import LapseSessionService
     from lapse.artifacts.sweeper import ArtifactSweeper
     from lapse.auth import Authentication
@@ -301,7 +302,7 @@ class Lapse:
         host: str = "127.0.0.1",
         port: int = 8000,
         allow_origins: Sequence[str] = (),
-        artifact_uri: str | None = None,
+        server: ServerOptions | None = None,
         chat_page: str | None = None,
         admin_port: int | None = None,
         authentication: Authentication | None = None,
@@ -316,7 +317,8 @@ class Lapse:
             host: the address on which the server listens.
             port: the port on which the server listens.
             allow_origins: origins of pages that may call; with authentication not every site's.
-            artifact_uri: where artifacts are kept; by default in each agent's folder.
+            server: what ADK's server is told, such as where artifacts are kept; by default as the
+                settings say.
             chat_page: the app that a chat page at `/` talks to; by default the bundled agent.
             admin_port: the port of the operators' pages; by default as the settings say.
             authentication: how callers are authenticated; by default as the settings say.
@@ -326,10 +328,12 @@ class Lapse:
         from lapse.demo.page import add_chat_page
         from lapse.web.server import adk_app, finish_app
 
+        server = server or self.settings.server
         folder = AGENTS_DIR if agents_dir is None else Path(agents_dir)
         if is_bundled(folder):
             # The folder is part of the installed package, so artifacts are not written there.
-            artifact_uri, chat_page = artifact_uri or "memory://", chat_page or APP_NAME
+            uri, chat_page = server.artifact_service_uri or "memory://", chat_page or APP_NAME
+            server = replace(server, artifact_service_uri=uri)
         self._notes_artifacts = True
         app, artifacts = adk_app(
             self.sessions,
@@ -339,7 +343,8 @@ class Lapse:
             port=port,
             allow_origins=allow_origins,
             authenticated=bool(authentication or self.settings.auth is not AuthMode.NONE),
-            artifact_uri=artifact_uri,
+            options=server,
+            shared=self.settings.is_shared,
         )
         if admin_port is not None:
             self.settings = self.settings.model_copy(update={"admin_port": admin_port})

@@ -16,6 +16,7 @@ from lapse.adoption.settings import AdoptionSettings
 from lapse.artifacts.settings import ArtifactSettings
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.lifecycle import Rules
+from lapse.core.service_variables import service_variables
 from lapse.dashboard.settings import DashboardSettings
 from lapse.limits.settings import LimitSettings
 from lapse.notices.settings import NoticeSettings
@@ -82,7 +83,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _given_names() -> set[str]:
-    names = (*os.environ, *dotenv_values(ENV_FILE))
+    names = (os.environ.keys() - service_variables(os.environ)) | dotenv_values(ENV_FILE).keys()
     return {name.upper() for name in names if name.upper().startswith(_PREFIXES)}
 
 

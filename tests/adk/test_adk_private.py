@@ -152,7 +152,7 @@ NAMES = [
         f"{ADK_CLI}.utils.service_factory",
         "create_artifact_service_from_options",
         "`lapse serve` makes the artifact service with it that ADK would make",
-        ("base_dir", "artifact_service_uri", "strict_uri"),
+        ("base_dir", "artifact_service_uri", "strict_uri", "use_local_storage"),
     ),
     Name(
         f"{ADK_CLI}.utils.agent_loader",

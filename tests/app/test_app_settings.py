@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from google.genai.types import AvatarConfig
 from wholes import WAYS
 
 from lapse.artifacts.uploads import MIB
@@ -15,7 +16,7 @@ from lapse.auth import HeaderAuthenticator, TokenAuthenticator
 from lapse.core.messages import UsedByRule
 from lapse.limits.rules import KIB
 from lapse.settings import Settings
-from lapse.telemetry.logs import LogFormat
+from lapse.telemetry.logs import LogFormat, LogLevel
 from lapse.ttl import Policy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
@@ -39,6 +40,11 @@ NO_STREAMS = {"registry": "ADK's server has no streams of notices"}
 NO_GATE = {
     "registry": "it refuses to start where not everybody may do everything",
     "sweep": "a sweeper by itself answers no requests",
+}
+ADKS = {
+    "mount": "the application has made its agents and their services itself",
+    "registry": "ADK's server has its own options",
+    "sweep": "a sweeper by itself runs no agents",
 }
 ITS_PORT = {"mount": "who serves the application listens"} | NO_ROUTES
 
@@ -65,6 +71,10 @@ def database(whole):
 
 def connection(whole):
     return database(whole)._connections._options
+
+
+def adk(name, text, expected):
+    return Row(text, expected, lambda whole: whole.adk[name], ADKS)
 
 
 def jwt(text, expected, find, scenario="jwt"):
@@ -194,6 +204,34 @@ ROWS = {
     "admin_port": Row("4321", ("127.0.0.2", 4321), lambda whole: whole.listens[1], ITS_PORT),
     "admin_host": Row("127.0.0.2", ("127.0.0.2", 4321), lambda whole: whole.listens[1], ITS_PORT),
     "log_format": Row("json", [LogFormat.JSON], lambda whole: whole.log_formats, NO_LOG),
+    "log_level": Row("debug", [LogLevel.DEBUG], lambda whole: whole.log_levels, NO_LOG),
+    # What ADK's server is told.
+    **{
+        name: adk(name, text, expected)
+        for name, text, expected in (
+            ("artifact_service_uri", "gs://artifacts", "gs://artifacts"),
+            ("memory_service_uri", "memory://m", "memory://m"),
+            ("eval_storage_uri", "gs://evaluations", "gs://evaluations"),
+            ("use_local_storage", "false", False),
+            ("a2a", "true", True),
+            ("task_store_uri", "memory://t", "memory://t"),
+            ("otel_to_cloud", "true", True),
+            ("trace_to_cloud", "true", True),
+            ("url_prefix", "/adk", "/adk"),
+            ("extra_plugins", "one.Plugin, two.plugin", ["one.Plugin", "two.plugin"]),
+            ("reload_agents", "true", True),
+            ("auto_create_session", "true", True),
+            ("max_llm_calls", "0", 0),
+            ("trigger_sources", "pubsub,eventarc", ["pubsub", "eventarc"]),
+            ("trigger_oidc_audience", "here", "here"),
+            ("trigger_oidc_service_accounts", "a@b.test", ["a@b.test"]),
+            ("avatar_config", '{"avatarName": "Kai"}', AvatarConfig(avatar_name="Kai")),
+            ("gemini_enterprise_app_name", "shop", "shop"),
+            ("express_mode", "true", True),
+            ("enable_features", "ONE,TWO", ("ONE", "TWO")),
+            ("disable_features", "THREE", ("THREE",)),
+        )
+    },
     # Who calls.
     "auth": Row(
         "jwt",

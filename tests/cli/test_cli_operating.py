@@ -12,11 +12,11 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from calling import Caller
 from test_cli_commands import imported
 
 import postgres
 from backends import BACKENDS, message
+from calling import Caller
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from serving import LAPSE, environment
@@ -248,11 +248,18 @@ def lapse_without_store(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["stats"], ["sessions"], ["show", "x"], ["expire", "x"], ["sweep", "--dry-run"]]
+    "arguments",
+    [
+        *(["stats"], ["sessions"], ["show", "x"], ["expire", "x"], ["sweep", "--dry-run"]),
+        *(["audit"], ["ttl", "show"], ["ttl", "explain"], ["ttl", "reset-window"]),
+        *(["undo"], ["undo", "--run", "x"], ["simulate", "--from-store", "sqlite:///none.db"]),
+    ],
 )
 def test_commands_that_only_read_create_no_store(lapse_without_store, tmp_path, arguments):
+    """Seen to fail with `lapse undo` and `lapse ttl show` as they were: they made a store."""
     refused = lapse_without_store(*arguments)
     assert refused.status == 1
+    assert f"sqlite:///{tmp_path}/none.db: this store is empty" in refused.err
     assert "is it the right one" in refused.err
     assert list(tmp_path.iterdir()) == []
 
@@ -267,7 +274,7 @@ def test_a_check_before_the_first_start_is_no_problem(lapse_without_store, tmp_p
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("postgresql://nobody@127.0.0.1:1/none", "PostgreSQL: "),
+        ("postgresql://nobody@127.0.0.1:1/none", "PostgreSQL (postgresql://127.0.0.1:1/none): "),
         ("oracle://x", "must be sqlite:///FILE or"),
         ("sqlite:///no/such/folder/lapse.db", "its directory does not exist"),
     ],

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from lapse.core.errors import InvalidValueError
 from lapse.dashboard.cookies import Attempts, Signatures
-from lapse.dashboard.options import OperatorOptions, without_password
+from lapse.dashboard.options import OperatorOptions
 
 
 def test_the_cookie_of_a_log_in_is_hidden_from_scripts_and_other_sites(dashboard):
@@ -146,16 +146,3 @@ def test_a_token_that_is_weak_or_cannot_be_sent_in_a_header_is_refused():
             OperatorOptions(token=SecretStr(token))
         assert token not in str(caught.value)
     assert TOKEN not in repr(OperatorOptions(token=SecretStr(TOKEN)))
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("sqlite:////var/a@b.db", "sqlite:////var/a@b.db"),
-        ("postgresql://lapse:s:e@c/r?t@host:5/db?sslmode=x", "postgresql://lapse@host:5/db"),
-        ("postgresql:///db?user=u&password=p@ss", "postgresql://@ss"),
-        ("postgresql://host/db?password=x", "postgresql://host/db"),
-    ],
-)
-def test_the_url_of_the_store_is_shown_without_secrets(url, shown):
-    assert without_password(url) == shown

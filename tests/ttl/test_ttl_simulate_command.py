@@ -74,7 +74,7 @@ def test_targets_may_be_shares_or_per_cent(tmp_path):
         (("t.csv", "--soft-target", "5"), "--soft-target: must be above 0 and below 1"),
         (("t.csv", "--fixed", "0"), "--fixed: must be above 0"),
         (("t.csv", "--png", "no/such/folder.png"), "--png: cannot write"),
-        (("--from-store", "sqlite:///empty.db"), "has observed nothing yet"),
+        (("--from-store", "sqlite:///empty.db"), "/empty.db: this store is empty"),
         (("--from-store", "mysql://x"), "store URL: must be"),
     ],
 )

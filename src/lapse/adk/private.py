@@ -189,6 +189,7 @@ def app_of_agents(
     port: int,
     web: bool,
     allow_origins: Sequence[str],
+    options: Mapping[str, Any],
 ) -> FastAPI:
     """Return ADK's server for a folder of agents.
 
@@ -201,6 +202,7 @@ def app_of_agents(
         port: the port of the server.
         web: whether to serve ADK's developer UI.
         allow_origins: the origins whose pages may call the server (CORS).
+        options: further arguments of ADK's function, by name.
     """
     from google.adk.cli.fast_api import get_fast_api_app
     from google.adk.cli.service_registry import get_service_registry
@@ -225,6 +227,7 @@ def app_of_agents(
         bind_host=host,
         host=host,
         port=port,
+        **options,
     )
 
 
@@ -255,8 +258,12 @@ def own_agents(loader: BaseAgentLoader) -> frozenset[str]:
     return frozenset(f"__{module.stem}" for module in modules if module.stem != "__init__")
 
 
-def artifact_service(folder: Path, uri: str | None) -> BaseArtifactService:
-    """Return ADK's artifact service for a URI; without one, files in the folder of each agent.
+def artifact_service(
+    folder: Path, uri: str | None, *, use_local_storage: bool
+) -> BaseArtifactService:
+    """Return ADK's artifact service for a URI.
+
+    Without one, it keeps files in the folder of each agent, or in memory if it may not or cannot.
 
     Raises:
         ValueError: ADK has no artifact service for this URI.
@@ -264,7 +271,10 @@ def artifact_service(folder: Path, uri: str | None) -> BaseArtifactService:
     from google.adk.cli.utils.service_factory import create_artifact_service_from_options
 
     return create_artifact_service_from_options(
-        base_dir=folder, artifact_service_uri=uri, strict_uri=True
+        base_dir=folder,
+        artifact_service_uri=uri,
+        strict_uri=True,
+        use_local_storage=use_local_storage,
     )
 
 

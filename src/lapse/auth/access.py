@@ -89,10 +89,15 @@ def access_to(
         case ["", "apps", app_name, "users", user_id, *rest]:
             session_id = rest[1] if len(rest) > 1 and rest[0] == "sessions" else ""
             return Access(Reach.OWNER, user_id, app_name, session_id)
-        case ["", "apps", _, "trigger", _] | ["", "api", _]:
-            return Access(Reach.SERVICES)
-    below = (reach for prefix, reach in _BELOW.items() if path.startswith(prefix))
-    return Access(next(below, Reach.OPERATORS))
+        case ["", "apps", _, "trigger", _]:
+            # ADK has these routes only where it verifies a token of Google's at each.
+            reach = Reach.OWN_ADMISSION
+        case ["", "api", _] | ["", "a2a", _, *_]:
+            reach = Reach.SERVICES
+        case _:
+            below = (reach for prefix, reach in _BELOW.items() if path.startswith(prefix))
+            reach = next(below, Reach.OPERATORS)
+    return Access(reach)
 
 
 def _is_among(path: str, paths: Collection[str]) -> bool:

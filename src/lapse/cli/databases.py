@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from lapse.cli.command import JsonOption, open_settings, open_store, run_async
+from lapse.cli.command import (
+    JsonOption,
+    one_store,
+    open_settings,
+    open_store,
+    ready_store,
+    run_async,
+)
 from lapse.cli.progress import progress_bar
 from lapse.core.errors import InvalidValueError
 
@@ -25,10 +33,20 @@ _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _UNITS: Final = {"s": 1 / 60, "": 1, "m": 1, "h": 60, "d": 1440}
 
 UrlArgument = Annotated[
-    str, typer.Argument(metavar="URL", help="sqlite:///FILE, postgresql://… or mysql://…")
+    str | None,
+    typer.Argument(
+        metavar="URL",
+        help="sqlite:///FILE, postgresql://… or mysql://…; by default LAPSE_STORE_URL.",
+    ),
 ]
 StoreArgument = Annotated[
-    str, typer.Argument(metavar="URL", help="sqlite:///FILE or postgresql://…")
+    str | None,
+    typer.Argument(
+        metavar="URL", help="sqlite:///FILE or postgresql://…; by default LAPSE_STORE_URL."
+    ),
+]
+SameStoreOption = Annotated[
+    str | None, typer.Option("--store", metavar="URL", help="The same as the argument.")
 ]
 RateOption = Annotated[
     float | None, typer.Option(min=1, help="Maximum number of sessions per second.")
@@ -37,7 +55,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for con
 
 
 def report(
-    url: UrlArgument,
+    url: UrlArgument = None,
     ttl_minutes: Annotated[
         float | None,
         typer.Option("--ttl", help="The TTL in minutes; by default SESSION_CLEANUP_TTL_MINUTES."),
@@ -55,6 +73,7 @@ def report(
             "artifact service, or of the agents.",
         ),
     ] = None,
+    store: SameStoreOption = None,
 ) -> None:
     """Count the empty sessions of an ADK database, and change nothing."""
     from rich.console import Console
@@ -62,11 +81,11 @@ def report(
     from lapse.core.minutes import ttl_from_minutes
     from lapse.databases.report_table import show
 
-    settings = open_settings(url, verbose=False)
+    settings = open_settings(one_store(url, store), verbose=False)
     ttl = settings.ttl if ttl_minutes is None else ttl_from_minutes(ttl_minutes, field="--ttl")
     if png is not None:
         _check_png(png)
-    found = run_async(_report(url, ttl, artifacts=artifacts))
+    found = run_async(_report(settings.store_url, ttl, artifacts=artifacts))
     if as_json:
         typer.echo(json.dumps(found.document(), indent=2))
     else:
@@ -78,7 +97,7 @@ def report(
 
 
 def adopt(
-    url: StoreArgument,
+    url: StoreArgument = None,
     app_name: Annotated[
         str | None, typer.Option("--app", help="Only sessions of this app.")
     ] = None,
@@ -107,6 +126,7 @@ def adopt(
     ] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
+    store_url: SameStoreOption = None,
 ) -> None:
     """Move the empty sessions of ADK's tables into Lapse's lobby, to wait or to expire.
 
@@ -115,7 +135,8 @@ def adopt(
     from lapse.adoption.adopt import new_run
     from lapse.adoption.store import Selection
 
-    settings = open_settings(url, verbose=False)
+    given = one_store(url, store_url)
+    settings = open_settings(given, verbose=False)
     store = open_store(settings)
     selection = Selection(
         app_name,
@@ -124,13 +145,17 @@ def adopt(
         with_events=with_events,
         with_agent_only=with_agent_only,
     )
-    found = run_async(_examined(store, url, settings.ttl, selection.older_than))
+    found = run_async(_examined(store, settings.store_url, settings.ttl, selection.older_than))
     plan = _plan(found, selection)
     if not as_json:
         _tell_plan(plan, found, selection, settings)
     if dry_run:
         if as_json:
             typer.echo(json.dumps({"dryRun": True, **plan}))
+        return
+    if not plan["adopted"]:
+        none = {"run": run, "adopted": 0, "examined": 0, "waiting": 0, "expired": 0}
+        typer.echo(json.dumps(none) if as_json else "nothing to adopt")
         return
     if not yes:
         typer.confirm(
@@ -149,36 +174,36 @@ def adopt(
         typer.echo(
             f"adopted {done.adopted:,} of {done.examined:,} sessions: {done.waiting:,} wait, "
             f"{done.expired:,} are expired and restorable for {_hours(settings.horizon)}\n"
-            f"to put them back: lapse undo URL --run {run}"
+            f"to put them back: {_undo_command(given, run)}"
         )
 
 
 def undo(
-    url: StoreArgument,
+    url: StoreArgument = None,
     run: Annotated[
         str | None, typer.Option(metavar="ID", help="The run to undo; without it, list the runs.")
     ] = None,
     rate: RateOption = None,
     as_json: JsonOption = False,
+    store_url: SameStoreOption = None,
 ) -> None:
     """Put the sessions of an adoption back into ADK's tables unchanged."""
-    store = open_store(open_settings(url, verbose=False))
+    given = one_store(url, store_url)
+    settings = open_settings(given, verbose=False)
     if run is None:
-        run_async(_list_runs(store, as_json=as_json))
+        run_async(_list_runs(settings, given, as_json=as_json))
         return
     from lapse.adoption.adopt import undo as undo_run
     from lapse.adoption.store import AdoptionStore
 
     async def work() -> Any:
-        try:
+        async with ready_store(settings) as store:
             known = {adoption.run: adoption for adoption in await AdoptionStore(store).adoptions()}
             total = known[run].remaining if run in known else 0
             with progress_bar("putting back", total) as advance:
                 return await undo_run(
                     store, run, rate=rate, on_progress=lambda done: advance(done.put_back)
                 )
-        finally:
-            await store.close()
 
     done = run_async(work())
     if as_json:
@@ -198,10 +223,14 @@ def undo(
 def copy(
     source: Annotated[str, typer.Argument(metavar="FROM", help="The database to copy.")],
     target: Annotated[
-        str,
-        typer.Argument(metavar="TO", help="The store to fill: sqlite:///FILE or postgresql://…"),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="TO",
+            help="The store to fill: sqlite:///FILE or postgresql://…; by default LAPSE_STORE_URL.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
+    store: SameStoreOption = None,
 ) -> None:
     """Copy a whole database into another store, and compare the two.
 
@@ -209,9 +238,9 @@ def copy(
     """
     from lapse.databases.copy import copy_database
 
-    open_settings(target, verbose=False)
+    settings = open_settings(one_store(target, store), verbose=False)
     with progress_bar("copying", None) as advance:
-        done = run_async(copy_database(source, target, on_progress=advance))
+        done = run_async(copy_database(source, settings.store_url, on_progress=advance))
     if as_json:
         typer.echo(json.dumps({"tables": {part.table: asdict(part) for part in done}}))
         return
@@ -341,13 +370,22 @@ async def _adopt(
         await store.close()
 
 
-async def _list_runs(store: Database, *, as_json: bool) -> None:
+def _undo_command(given: str | None, run: str) -> str:
+    """Return the command that undoes a run of the store that a command was given, if it was."""
+    from lapse.store.urls import without_password
+
+    if given is None:
+        return f"lapse undo --run {run}"
+    shown = without_password(given)
+    left_out = "" if shown == given else "  # with what is left out of the URL: its password"
+    return f"lapse undo {shlex.quote(shown)} --run {run}{left_out}"
+
+
+async def _list_runs(settings: Settings, given: str | None, *, as_json: bool) -> None:
     from lapse.adoption.store import AdoptionStore
 
-    try:
+    async with ready_store(settings) as store:
         found = await AdoptionStore(store).adoptions()
-    finally:
-        await store.close()
     if as_json:
         runs = [{**asdict(run), "began_at": run.began_at.isoformat()} for run in found]
         typer.echo(json.dumps({"runs": runs}))
@@ -355,7 +393,7 @@ async def _list_runs(store: Database, *, as_json: bool) -> None:
     for run in found:
         typer.echo(
             f"{run.run}: {run.sessions:,} adopted, {run.remaining:,} still in the lobby; "
-            f"lapse undo URL --run {run.run}"
+            f"{_undo_command(given, run.run)}"
         )
     if not found:
         typer.echo("nothing was adopted in this database")

@@ -24,10 +24,33 @@ if TYPE_CHECKING:
     from lapse.store.database import Database
 
 app = typer.Typer(
-    help="The session life-cycle layer for agents built with Google's ADK.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # ADK's commands spell options with underscores.
+    context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from lapse import __version__
+
+        typer.echo(f"lapse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def lapse(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """The session life-cycle layer for agents built with Google's ADK."""
+
+
 app.command()(serve)
 app.command()(sweep)
 for operate in (check, stats, sessions, show, resurrect, expire):

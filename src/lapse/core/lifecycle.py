@@ -14,6 +14,7 @@ from typing import Any, Final
 from lapse.core.errors import InvalidValueError
 from lapse.core.keys import SessionKey
 from lapse.core.messages import UsedBy
+from lapse.core.minutes import spelt
 
 DEFAULT_HORIZON: Final = timedelta(hours=24)
 LONGEST_HORIZON: Final = timedelta(days=366)
@@ -62,7 +63,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         if not timedelta(0) <= self.horizon <= LONGEST_HORIZON:
-            raise InvalidValueError("horizon", f"must be 0 to 366 days, not {self.horizon}")
+            raise InvalidValueError("horizon", f"must be 0 to 366 days, not {spelt(self.horizon)}")
 
     @property
     def extensible(self) -> timedelta:

@@ -13,6 +13,7 @@ from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import LONGEST_HORIZON
 from lapse.core.messages import UsedByRule
 from lapse.core.minutes import LONGEST_TTL, ttl_from_minutes
+from lapse.core.service_variables import is_service_address
 
 _LONGEST_TIMEOUT: Final = timedelta(hours=1)
 _TINY: Final = 1e-6
@@ -136,6 +137,25 @@ Hours = Annotated[timedelta, BeforeValidator(_hours)]
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 SecondsOrNone = Annotated[timedelta, BeforeValidator(_seconds_or_zero)]
 """Seconds, 0 included."""
+
+
+def _names(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+"""Texts, separated by commas."""
+
+
+def _port(value: object) -> object:
+    """Read a port; Kubernetes sets `LAPSE_ADMIN_PORT` itself for a service named `lapse-admin`."""
+    return None if isinstance(value, str) and is_service_address(value) else value
+
+
+Port = Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)]
+"""A port; None: not set."""
 
 Limit = Annotated[int | None, Field(ge=0, le=1_000_000)]
 """A maximum; 0 means no limit, None means that it is not set."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Final
@@ -58,13 +57,3 @@ def check_token(token: SecretStr) -> SecretStr:
 
 
 AdminToken = Annotated[SecretStr, AfterValidator(check_token)]
-
-
-def without_password(url: str) -> str:
-    """Return a store's URL without its password and its parameters, which may be secret."""
-    scheme, slashes, rest = url.partition("://")
-    if scheme.startswith("sqlite"):
-        return url.partition("?")[0]
-    user, at, place = rest.rpartition("@")
-    name = re.split("[:/?]", user)[0]
-    return f"{scheme}{slashes}{name}{at}{place.partition('?')[0]}"

@@ -29,11 +29,11 @@ from lapse.store.postgres.connections import (
     NOT_NOW,
     not_connected,
     plain_url,
-    shown_url,
     unavailable,
 )
 from lapse.store.postgres.schema import look
 from lapse.store.postgres.values import from_naive
+from lapse.store.urls import place_of
 
 _MISSING: Final = """\
 SELECT a, u, s FROM unnest($1::varchar[], $2::varchar[], $3::varchar[]) AS k (a, u, s)
@@ -51,7 +51,7 @@ class PostgresTables:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._place = shown_url(url)
+        self._place = place_of(url)
         self._writing: asyncpg.Connection | None = None
 
     async def report(self, ttl: timedelta, older_than: timedelta = timedelta(0)) -> Report:
@@ -118,7 +118,7 @@ class PostgresTables:
                 f"{error}; change it in the source"
             ) from error
         except NOT_NOW as error:
-            raise unavailable(error) from error
+            raise unavailable(error, self._place) from error
 
     async def close(self) -> None:
         if self._writing is not None:
@@ -137,7 +137,7 @@ class PostgresTables:
         try:
             return await asyncpg.connect(plain_url(self._url), timeout=10)
         except CONNECTING as error:
-            raise not_connected(error) from None
+            raise not_connected(error, self._place) from None
 
 
 async def _pages(connection: asyncpg.Connection, table: Table, selected: str) -> Pages:

@@ -44,6 +44,11 @@ class StoreSettings(SliceSettings):
     )
 
     @property
+    def is_shared(self) -> bool:
+        """Return whether servers on other machines may use the same store."""
+        return not self.store_url.startswith("sqlite")
+
+    @property
     def rules(self) -> Rules:
         """Return the rules that a store enforces."""
         return Rules(

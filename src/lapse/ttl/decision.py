@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from lapse.core.errors import InvalidValueError
-from lapse.core.minutes import DEFAULT_TTL
+from lapse.core.minutes import DEFAULT_TTL, spelt
 from lapse.ttl.binomial import lower
 from lapse.ttl.observed import Scope
 
@@ -85,8 +85,8 @@ class Targets:
     def __post_init__(self) -> None:
         if not self.floor <= self.cap <= self.horizon:
             reason = (
-                f"the floor ({self.floor}) must be at most the cap ({self.cap}), and the cap at "
-                f"most the horizon ({self.horizon})"
+                f"the floor ({spelt(self.floor)}) must be at most the cap ({spelt(self.cap)}), and "
+                f"the cap at most the horizon ({spelt(self.horizon)})"
             )
             raise InvalidValueError("targets", reason)
 

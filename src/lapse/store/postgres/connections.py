@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -25,6 +26,7 @@ from lapse.core.errors import (
 )
 from lapse.store.operation import FirstSeen
 from lapse.store.options import ConnectionOptions
+from lapse.store.urls import place_of
 
 T = TypeVar("T")
 
@@ -103,7 +105,7 @@ class Connections:
 
     def __init__(self, url: str, options: ConnectionOptions) -> None:
         self._dsn = plain_url(url)
-        self.place = shown_url(url)
+        self.place = place_of(url)
         self._options = options
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[asyncpg.Pool]] = (
             WeakKeyDictionary()
@@ -120,7 +122,7 @@ class Connections:
         try:
             return await asyncpg.connect(self._dsn, **self._connect_options())
         except CONNECTING as error:
-            raise not_connected(error) from None
+            raise not_connected(error, self.place) from None
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[asyncpg.Connection]:
@@ -138,7 +140,7 @@ class Connections:
         except NOT_NOW as error:
             if not _is_outage(error):
                 raise
-            raise unavailable(error) from error
+            raise unavailable(error, self.place) from error
         finally:
             with suppress(*NOT_NOW):
                 await connection.close(timeout=_PARTING.total_seconds())
@@ -211,15 +213,15 @@ class Connections:
                     with suppress(*NOT_NOW):  # the connection is cut off then
                         await pool.release(taken, timeout=_PARTING.total_seconds())
             except _UNTRACKED as error:
-                raise unavailable(_SHARED, attempts.failure) from error
+                raise unavailable(_SHARED, self.place, attempts.failure) from error
             except CONNECTING as error:
                 if not _is_outage(error):
                     if begun:
                         raise
-                    raise not_connected(error) from None
+                    raise not_connected(error, self.place) from None
                 attempts.in_doubt |= begun and writes and not isinstance(error, _UNDONE)
                 if time.monotonic() + pause > end:
-                    raise unavailable(error, attempts.failure) from error
+                    raise unavailable(error, self.place, attempts.failure) from error
             await asyncio.sleep(pause * (0.5 + random.random()))
             pause *= 2
 
@@ -272,39 +274,42 @@ def plain_url(url: str) -> str:
     return f"{scheme.partition('+')[0]}{separator}{rest}"
 
 
-def shown_url(url: str) -> str:
-    """Return a URL without its user, its password and its query, for messages."""
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
-
-
 def _is_outage(error: BaseException) -> bool:
     """Return whether an error is one of an outage; the driver's ValueErrors are of an argument."""
     return isinstance(error, NOT_NOW) and not isinstance(error, ValueError)
 
 
-def not_connected(error: BaseException) -> LapseError:
-    """Return the error that says why a connection was not made.
+def not_connected(error: BaseException, place: str) -> LapseError:
+    """Return the error that says why a connection was not made; `place` is that of `place_of`.
 
     It does not quote the driver, whose words may hold a password, nor the server, whose words hold
-    the user and the database.
+    the user.
     """
     if _is_outage(error):
-        return unavailable(error)
+        return unavailable(error, place)
     kind = type(error).__name__
     if isinstance(error, ValueError):
         return InvalidValueError("store URL", f"is none that the driver can read ({kind})")
     return StoreUnavailableError(
-        f"PostgreSQL: does not let Lapse in ({kind}); check the user, the password, the database "
-        "and pg_hba.conf"
+        f"PostgreSQL ({_named(place)}): does not let Lapse in ({kind}); check the user, the "
+        "password, the database and pg_hba.conf"
     )
 
 
 def unavailable(
-    reason: BaseException | str, kind: type[StoreUnavailableError] = StoreUnavailableError
+    reason: BaseException | str,
+    place: str,
+    kind: type[StoreUnavailableError] = StoreUnavailableError,
 ) -> StoreUnavailableError:
-    """Return the error that says the server does not answer; it never holds the URL."""
-    return kind(f"PostgreSQL: {str(reason) or type(reason).__name__}")
+    """Return the error that says the server at a place does not answer; it holds no password."""
+    return kind(f"PostgreSQL ({_named(place)}): {str(reason) or type(reason).__name__}")
+
+
+def _named(place: str) -> str:
+    """Return a place with the host that the driver takes where the URL names none."""
+    if urlsplit(place).netloc or "?" in place:
+        return place
+    return f"{place} at {os.environ.get('PGHOST') or 'the usual socket, for its URL has no host'}"
 
 
 async def _leave(_connection: asyncpg.Connection) -> None:
