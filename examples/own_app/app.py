@@ -1,6 +1,6 @@
 """Your own FastAPI application on Lapse.
 
-uvicorn --app-dir examples/own_app app:app --timeout-graceful-shutdown 1
+uvicorn --app-dir examples/own_app app:app
 
 curl -X POST localhost:8000/chats
 curl -X POST localhost:8000/chats/ID -H 'Content-Type: application/json' -d '"A table for 4"'

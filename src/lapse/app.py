@@ -211,12 +211,9 @@ class Lapse:
         """
         if self._is_running:
             raise RuntimeError("this Lapse runs already: enter it once, or let its application do")
-        self._works = [*self._keeping(), self.watcher, *self._artifacts]
         await self.store.open()
-        self._is_running = True
         try:
-            for work in self._works:
-                await work.start()
+            await self.begin()
         except BaseException:
             await self.__aexit__()
             raise
@@ -225,11 +222,24 @@ class Lapse:
     async def __aexit__(self, *_: object) -> None:
         """Stop everything, finish what was begun, and close the store."""
         try:
-            # All at once, because each waits a little for its step in hand.
-            await asyncio.gather(*(work.stop() for work in self._works))
+            await self.end()
         finally:
             made = self.__dict__.get("sessions")
             await (self.store.close() if made is None else made.close())
+
+    async def begin(self) -> None:
+        """Start everything on the running event loop; the store opens at its first use."""
+        self._works = [*self._keeping(), self.watcher, *self._artifacts]
+        self._is_running = True
+        for work in self._works:
+            await work.start()
+
+    async def end(self) -> None:
+        """Stop everything; the store stays open."""
+        try:
+            # All at once, because each waits a little for its step in hand.
+            await asyncio.gather(*(work.stop() for work in self._works))
+        finally:
             self._is_running = False
 
     def mount(
@@ -249,7 +259,8 @@ class Lapse:
         and its runs by ADK resurrect their session. With agents to run, by ADK's `/run_sse` or by
         `runners`, it also gains `…/run`: runs that outlive their connection.
 
-        A server ends the streams of notices by `app.state.lapse_endings` when it stops.
+        uvicorn ends the streams of notices and runs when it stops; another server that waits for
+        open requests calls `app.state.lapse_endings` first.
 
         Args:
             app: the application.
@@ -270,7 +281,7 @@ class Lapse:
         from lapse.auth import authentication_of
         from lapse.sweep.metrics import SweepMetrics
         from lapse.telemetry.metrics import Metrics
-        from lapse.web.application import Parts, add_lapse, run_within_lifespan
+        from lapse.web.application import Parts, add_lapse
 
         if artifacts is not None and self.store.rules.artifacts:
             self._artifacts.append(artifacts.running())
@@ -279,6 +290,7 @@ class Lapse:
         metrics = Metrics()
         self._counted.append(SweepMetrics(metrics))
         parts = Parts(
+            whole=self,
             service=self.sessions,
             watcher=self.watcher,
             metrics=metrics,
@@ -290,9 +302,7 @@ class Lapse:
             default_app=default_app,
         )
         app.state.lapse = self
-        runs = add_lapse(app, self.settings, parts)
-        run_within_lifespan(app, self, runs)
-        return runs
+        return add_lapse(app, self.settings, parts)
 
     def app(
         self,

@@ -6,6 +6,7 @@ import pytest
 from operators_server import FORM, TOKEN, operated
 from pydantic import SecretStr
 
+import prefixed
 from lapse.core.errors import InvalidValueError
 from lapse.dashboard.cookies import Attempts, Signatures
 from lapse.dashboard.options import OperatorOptions
@@ -15,7 +16,7 @@ def test_the_cookie_of_a_log_in_is_hidden_from_scripts_and_other_sites(dashboard
     client = dashboard.client()
     sent = {"token": TOKEN, "name": "ann", "then": "/lapse/sessions?status=used"}
     answer = client.post("/lapse/login", data=sent, headers=dashboard.own_origin())
-    assert answer.headers["Location"] == "/lapse/sessions?status=used"
+    assert answer.headers["Location"] == f"{prefixed.prefix}/lapse/sessions?status=used"
     cookie = answer.headers["Set-Cookie"]
     for part in ("HttpOnly", "SameSite=strict", "Path=/lapse/", "Max-Age=43200"):
         assert part in cookie
@@ -36,7 +37,7 @@ def test_the_cookie_of_a_log_in_is_hidden_from_scripts_and_other_sites(dashboard
 def test_a_log_in_redirects_to_pages_of_the_dashboard_only(dashboard, elsewhere):
     sent = {"token": TOKEN, "then": elsewhere}
     answer = dashboard.client().post("/lapse/login", data=sent, headers=dashboard.own_origin())
-    assert answer.headers["Location"] == "/lapse/"
+    assert answer.headers["Location"] == f"{prefixed.prefix}/lapse/"
 
 
 def test_a_log_in_from_another_origin_or_with_an_invalid_name_is_refused(dashboard):
@@ -96,7 +97,7 @@ def test_wrong_tokens_are_counted_by_the_address_that_a_trusted_proxy_names(tmp_
 @pytest.mark.parametrize("proto", ["https", "https, http"])
 def test_a_page_without_encryption_cannot_change_anything_on_a_server_with_it(dashboard, proto):
     """Seen to fail with origins that are compared without their scheme."""
-    client, host = dashboard.client(), dashboard.url.removeprefix("http://")
+    client, host = dashboard.client(), dashboard.served.origin.removeprefix("http://")
     sent = {"token": TOKEN, "name": "ann"}
     encrypted = {"X-Forwarded-Proto": proto}
     for origin, status in ((f"http://{host}", 403), (f"https://{host}", 303)):

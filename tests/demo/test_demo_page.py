@@ -110,7 +110,7 @@ def test_the_page_survives_a_restart_of_the_server(open_page, demo_server):
     demo_server.kill()
     connection(page, "connecting")
     again = Server(
-        demo_server.folder, "--port", demo_server.url.rpartition(":")[2], **demo_server.settings
+        demo_server.folder, "--port", demo_server.origin.rpartition(":")[2], **demo_server.settings
     )
     vars(demo_server).update(vars(again))
     status(page, "expired")

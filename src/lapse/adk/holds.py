@@ -47,6 +47,10 @@ class Holds:
         self._runs[key] += 1
         return lambda: self._ended(key)
 
+    def has_run(self, key: SessionKey) -> bool:
+        """Return whether a run of this process is in flight, or begins, in a session."""
+        return key in self._runs
+
     async def holds(self, session: SessionRecord) -> bool:
         """Hold off the expiry of a session that was read, if a run of this process is in it.
 

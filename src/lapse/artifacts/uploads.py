@@ -121,7 +121,8 @@ class Uploads:
         if self.most is not None and not await self._store.take_room(upload, self.most):
             raise TooManyArtifactsError(
                 f"artifact: this user's artifacts may have at most {self.most / MIB:g} MiB "
-                "together; delete some of them, or sessions that have some"
+                "together (LAPSE_ARTIFACTS_MIB_PER_USER); delete some of them, or sessions that "
+                "have some"
             )
         try:
             yield

@@ -48,11 +48,11 @@ class Authentication:
 def named(name: object, role: Role = Role.USER) -> Principal | None:
     """Return a principal of this name; None where no user could have it as their id.
 
-    A slash, or a part of dots, has no place in the paths of ADK's routes.
+    It may be a URL, as the subject of a token often is; a part of dots has no place in a path.
     """
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         return None
-    if dots_in(name) or "/" in name or name != name.strip() or not name.isprintable():
+    if dots_in(name) or name != name.strip() or not name.isprintable():
         return None
     return Principal(name, role)
 

@@ -74,14 +74,17 @@ def check_new_key(key: SessionKey) -> SessionKey:
 
     Raises:
         InvalidValueError: a store could not hold the key, a part is unsafe in a log, a path or a
-            file's name (it holds a control character, or `..` between slashes), or a part does not
-            look like what it is (it holds an invisible character).
+            file's name (it holds a control character, or `..` between slashes), a part does not
+            look like what it is (it holds an invisible character), or the session id holds a slash,
+            which would end it in a path. A user id may hold slashes, as URLs do.
     """
     for field, value in zip(("app name", "user id", "session id"), check_key(key), strict=True):
         if unseen := invisible_in(value):
             raise InvalidValueError(field, f"must not contain {unseen}")
         if dots := dots_in(value):
             raise InvalidValueError(field, f"must not have a part {dots!r}")
+    if "/" in key.session_id:
+        raise InvalidValueError("session id", "must not contain a slash")
     return key
 
 

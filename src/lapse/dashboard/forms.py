@@ -34,7 +34,8 @@ async def read_form(request: Request) -> dict[str, str]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > _LONGEST_FORM:
-            raise HTTPException(413)
+            most = f"the form must be at most {_LONGEST_FORM} bytes (a fixed limit)"
+            raise HTTPException(413, most)
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
 

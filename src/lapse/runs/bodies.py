@@ -48,7 +48,7 @@ class RunBody(BaseModel):
 
 
 class RunStarted(BaseModel):
-    """The answer to a message as soon as it is stored."""
+    """The answer to a message as soon as it is stored; `invocation_id` is the one of its events."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -57,6 +57,7 @@ class RunStarted(BaseModel):
     run_id: str
     status: RunStatus
     stream: str
+    invocation_id: str | None
 
 
 class RunBodyOut(BaseModel):

@@ -18,7 +18,7 @@ from lapse.core.errors import (
     StoreUnavailableError,
 )
 from lapse.core.keys import SessionKey, check_key
-from lapse.core.request import Body, body_of
+from lapse.core.request import Body, body_of, decoded, root_of
 from lapse.limits.body import hold_body
 from lapse.limits.routes import DocumentRoute
 from lapse.runs.beginning import RUN_HEADER, unless_disconnected, validated
@@ -53,7 +53,7 @@ _SSE_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {_EVEN
 
 
 def _key(app_name: str, user_id: str, session_id: str) -> SessionKey:
-    return check_key(SessionKey(app_name, user_id, session_id.strip()))
+    return check_key(SessionKey(decoded(app_name), decoded(user_id), decoded(session_id).strip()))
 
 
 Key = Annotated[SessionKey, Depends(_key)]
@@ -88,7 +88,7 @@ def run_routes(  # noqa: C901 - one function for each route
         if _EVENT_STREAM in accept:
             return EventStream(runs.follow(started.record), headers)
         await started.begun.wait()
-        return _started(started)
+        return _started(started, root_of(request.scope))
 
     async def reader(key: Key) -> AsyncIterator[None]:
         """Count the reader until the response has ended."""
@@ -141,8 +141,10 @@ async def _asked(key: SessionKey, body: RunBody, read: Body | None) -> RunAgentR
     return await validated(asked, read)
 
 
-def _started(run: Run) -> Response:
+def _started(run: Run, prefix: str) -> Response:
     """Return the answer to a message that has been stored, or could not be stored.
+
+    The path in it begins with `prefix`, below which the application is served.
 
     Raises:
         StoreUnavailableError: the store does not answer.
@@ -159,7 +161,8 @@ def _started(run: Run) -> Response:
         session_id=run.record.key.session_id,
         run_id=run.record.run_id,
         status=RunStatus.RUNNING,
-        stream=_stream_path(run.record),
+        stream=prefix + _stream_path(run.record),
+        invocation_id=run.invocation_id,
     )
     return JSONResponse(told.model_dump(by_alias=True, mode="json"), headers=headers)
 

@@ -45,6 +45,7 @@ class Run:
         stream: its frames.
         begun: set once the user's message is stored, or the run has ended.
         message_stored: whether the user's message is stored.
+        invocation_id: ADK's id of the run in its events; None before the first event.
         stop: a future of the status, and the reason, with which the run has to end early.
         events: how many stored events the stream has had.
         until: the timestamp of the last stored event.
@@ -58,6 +59,7 @@ class Run:
         self.stream.caught_up.set()
         self.begun = asyncio.Event()
         self.message_stored = False
+        self.invocation_id: str | None = None
         self.stop: asyncio.Future[tuple[RunStatus, str | None]] = (
             asyncio.get_running_loop().create_future()
         )
@@ -110,6 +112,7 @@ class Run:
             event.timestamp = moment.timestamp()
         self.until = moment
         if self._noted is None:
+            self.invocation_id = event.invocation_id
             self._noted = asyncio.create_task(
                 self._store.note_run(self.record.run_id, event.invocation_id, moment)
             )

@@ -27,6 +27,7 @@ from lapse.core.errors import (
     StoreUnavailableError,
 )
 from lapse.core.keys import SHOWN_ID, SessionKey
+from lapse.runs.changes import StateChanges
 from lapse.runs.cursor import Cursor
 from lapse.runs.follow import RemoteStreams
 from lapse.runs.frames import ending, error_of
@@ -77,6 +78,7 @@ class Runs:
         self._abandoned: set[asyncio.Task[None]] = set()
         self._starting: dict[asyncio.Task[Run], SessionKey] = {}
         self.plain = PlainRuns(limits, metrics, self._keys_here, service.holds.run)
+        self.changes = StateChanges(self._store, service.holds.has_run)
         self._remote_streams = RemoteStreams(self._store)
         self._queue_locks: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
         self._queued: Counter[SessionKey] = Counter()
@@ -109,8 +111,6 @@ class Runs:
             await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
         await self._remote_streams.close()
         await self._heartbeat.stop()
-
-    # Requests.
 
     async def begin(self, asked: Asked, *, queue: bool = False) -> Run:
         """Begin a run. Once it has begun it goes on even if the caller is cancelled.
@@ -248,6 +248,7 @@ class Runs:
         return [run.record.key for run in self._live.values()] + list(self._starting.values())
 
     async def _start_run(self, asked: Asked) -> Run:
+        await self.changes.ended(asked.key)
         with reviving(asked.key):
             chunks = await asked.open_chunks()
         record = await self._store.begin_run(
@@ -362,8 +363,6 @@ class Runs:
         # The run went stale or was deleted, or an earlier attempt has recorded its end.
         stored = await self._store.find_run(run.record.key, run_id)
         return RunStatus.INTERRUPTED if stored is None else stored.status
-
-    # Heartbeats.
 
     async def _tick(self) -> timedelta:
         """Send the heartbeats of the runs in flight and, less often, those of their streams."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -43,10 +42,12 @@ from lapse.ttl.metrics import TtlMetrics
 from lapse.web.client import add_client
 from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
+from lapse.web.life import Life, LifeMiddleware, Whole
 from lapse.web.middleware.acts import ActsMiddleware
 from lapse.web.middleware.address import ClientAddressMiddleware
 from lapse.web.middleware.app_state import AppStateMiddleware
-from lapse.web.middleware.apps import ServedAppsMiddleware
+from lapse.web.middleware.apps import DefaultAppMiddleware, ServedAppsMiddleware
+from lapse.web.middleware.headers import ExposedHeaders
 from lapse.web.middleware.session import RunSessionMiddleware
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Parts:
     """What an application needs of the parts that were made for it.
 
     Attributes:
+        whole: what works beside its requests.
         service: the service that its agents run on.
         watcher: tells its streams of notices.
         metrics: where it counts.
@@ -69,6 +71,7 @@ class Parts:
         default_app: the app of runs that name none; None: the one of ADK's server, if any.
     """
 
+    whole: Whole
     service: LapseSessionService
     watcher: Watcher
     metrics: Metrics
@@ -83,7 +86,7 @@ class Parts:
 def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
     """Add Lapse's routes, pages, metrics and middleware to an application; return its runs.
 
-    What works in the background, and the application's lifespan, are the caller's business.
+    The application's lifespan, or its first request, begins what works beside its requests.
 
     Raises:
         InvalidValueError: nothing tells which apps the application serves.
@@ -157,7 +160,7 @@ def _add_middleware(
         ),
         Middleware(LiveMessageMiddleware, bounds=settings.bounds),
         Middleware(AppStateMiddleware, by=settings.app_state_by),
-        Middleware(RunSessionMiddleware, runs=runs.plain, default_app=parts.default_app),
+        Middleware(RunSessionMiddleware, runs=runs, default_app=parts.default_app),
     ]
     if authentication is not None:
         look_up = parts.service.lifecycle
@@ -168,13 +171,19 @@ def _add_middleware(
             *inner[1:],
             Middleware(ActsMiddleware, store=parts.service.store),
         ]
+    if parts.default_app is not None and server_of(app) is not None:
+        inner.insert(0, Middleware(DefaultAppMiddleware, default_app=parts.default_app))
     app.user_middleware.extend(inner)
     # These come before them; the last one is the outermost.
+    life = Life(parts.whole, runs, parts.watcher)
+    life.run_within(app)
+    app.add_middleware(LifeMiddleware, life=life)
     app.add_middleware(
         ClientAddressMiddleware,
         proxies=settings.proxies,
         counted=parts.service.admission.quotas.by_address,
     )
+    app.add_middleware(ExposedHeaders)
     app.add_middleware(NoticeStreamMiddleware)
     app.add_middleware(HeadMiddleware)
 
@@ -190,22 +199,3 @@ def _caller() -> str | None:
         site = current_site()
         return None if site is None else f"address {site}"
     return f"user {principal.name}" if principal.role is Role.USER else None
-
-
-def run_within_lifespan(
-    app: FastAPI, whole: AbstractAsyncContextManager[object], runs: Runs
-) -> None:
-    """Have an application's lifespan run the whole of Lapse around its own."""
-    inner = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(whole)
-            await runs.start()
-            state = await stack.enter_async_context(inner(app))
-            # Before ADK closes the runners.
-            stack.push_async_callback(runs.drain)
-            yield state
-
-    app.router.lifespan_context = lifespan

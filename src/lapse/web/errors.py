@@ -52,6 +52,7 @@ from lapse.core.errors import (
     TooManyStreamsError,
     WrongStatusError,
 )
+from lapse.core.request import decode_parameters
 from lapse.limits.routes import reading
 from lapse.runs.plain import PLAIN_RUN, PlainRun
 
@@ -145,6 +146,7 @@ def _tell_bodies_from_faults(routes: Iterable[APIRoute]) -> None:
 
 def _with_body_errors(answer: ASGIApp) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        decode_parameters(scope)
         begun: list[bool] = []
         token = _has_begun.set(begun)
         try:
@@ -260,9 +262,13 @@ def _shortened(told: Any) -> Any:
 
 
 async def _busy(_request: Request, error: Exception) -> Response:
-    """Answer 409, and name the run in flight."""
     assert isinstance(error, RunInFlightError)
-    return JSONResponse({"detail": str(error), "runId": error.run_id}, 409)
+    return busy_answer(error)
+
+
+def busy_answer(error: RunInFlightError) -> Response:
+    """Answer 409, and name the run in flight, if it is a detached run."""
+    return JSONResponse({"detail": str(error), "runId": error.run_id or None}, 409)
 
 
 async def _failed(request: Request, _error: Exception) -> Response:
