@@ -8,16 +8,18 @@ needed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lapse.adk.maintenance import maintenance_of
+from lapse.adk.server_options import ServerOptions
 from lapse.adoption.adopter import Adopter
 from lapse.adoption.settings import Adopt
 from lapse.auth.options import AuthMode
+from lapse.core.arguments import check
 from lapse.core.background import Work
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.feed import Feed
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from lapse.adk.run_sse import Runner
-    from lapse.adk.server_options import ServerOptions
     from lapse.adk.service import LapseSessionService
     from lapse.artifacts.sweeper import ArtifactSweeper
     from lapse.auth import Authentication
@@ -74,6 +75,11 @@ class Lapse:
         notes_artifacts: bool = False,
         used_by: UsedByRule | str | None = None,
     ) -> None:
+        check(
+            store_url=(store_url, str | None),
+            settings=(settings, Settings | None),
+            notes_artifacts=(notes_artifacts, bool),
+        )
         settings = settings or load_settings(store_url=store_url or None)
         if store_url:
             settings = settings.model_copy(update={"store_url": store_url})
@@ -281,8 +287,9 @@ class Lapse:
         from lapse.auth import authentication_of
         from lapse.sweep.metrics import SweepMetrics
         from lapse.telemetry.metrics import Metrics
-        from lapse.web.application import Parts, add_lapse
+        from lapse.web.application import Parts, add_lapse, check_mounted
 
+        check_mounted(app, runners, authentication, artifacts, default_app)
         if artifacts is not None and self.store.rules.artifacts:
             self._artifacts.append(artifacts.running())
             self.sessions.artifacts = artifacts
@@ -338,6 +345,16 @@ class Lapse:
         from lapse.demo.page import add_chat_page
         from lapse.web.server import adk_app, finish_app
 
+        check(
+            agents_dir=(agents_dir, str | Path | None),
+            web=(web, bool),
+            host=(host, str),
+            port=(port, int),
+            allow_origins=(allow_origins, Collection[str]),
+            server=(server, ServerOptions | None),
+            chat_page=(chat_page, str | None),
+            admin_port=(admin_port, int | None),
+        )
         server = server or self.settings.server
         folder = AGENTS_DIR if agents_dir is None else Path(agents_dir)
         if is_bundled(folder):
@@ -386,6 +403,9 @@ def mount(
     All else is as the settings say, by default those of the environment. Whose message makes a
     session used is said by `used_by`, else by the service, else by the settings.
     """
+    from lapse.adk.service import LapseSessionService
+
+    check(service=(service, LapseSessionService), settings=(settings, Settings | None))
     settings = settings or load_settings()
     if used_by is not None:
         service.used_by = UsedByRule.parse(used_by)
@@ -414,6 +434,7 @@ def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
             who sets app state, which ADK's own server does not do.
         SettingsError: the settings are wrong.
     """
+    check(uri=(uri, str))
     lapse = Lapse(uri.removeprefix("lapse:").removeprefix("//"))
     if (name := lapse.settings.for_lapse_alone) is not None:
         raise InvalidValueError(

@@ -131,8 +131,9 @@ def served_apps(
     server = server_of(app)
     loader = None if server is None else server.agent_loader
     names = {runner.app_name for runner in runners}
-    if isinstance(apps, str):
-        raise InvalidValueError("apps", f"must be a collection of names, such as [{apps!r}]")
+    if isinstance(apps, str) or not isinstance(apps, Container | None):
+        example = apps if isinstance(apps, str) else "shop"
+        raise InvalidValueError("apps", f"must be a collection of names, such as [{example!r}]")
     if apps is None and loader is None and not names:
         raise InvalidValueError(
             "apps",

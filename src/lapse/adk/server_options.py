@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from lapse.core.arguments import check_fields
 from lapse.core.errors import InvalidValueError
 
 TRIGGERS: Final = ("pubsub", "eventarc")
@@ -69,6 +70,7 @@ class ServerOptions:
     disable_features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.url_prefix and not self.url_prefix.startswith(("/", "http://", "https://")):
             raise InvalidValueError(
                 "url_prefix", f"must begin with / or https://, not {self.url_prefix!r:.60}"

@@ -37,6 +37,7 @@ from lapse.adk.translation import (
 )
 from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth.principals import Role, acting, current_actor, current_deputy, is_foreign
+from lapse.core.arguments import check
 from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
 from lapse.core.errors import (
@@ -51,7 +52,7 @@ from lapse.core.messages import UsedBy, UsedByRule
 from lapse.core.minutes import DEFAULT_TTL
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
-from lapse.store.database import Database
+from lapse.store.database import Database, check_store
 from lapse.store.records import Appended, NewEvent, Result, SessionRecord
 from lapse.store.sessions import Sessions
 from lapse.sweep.maintenance import Maintenance
@@ -104,6 +105,16 @@ class LapseSessionService(BaseSessionService):
         used_by: UsedByRule | str | None = None,
         beside: Iterable[Work] = (),
     ) -> None:
+        check_store(store=store)
+        check(
+            ttl=(ttl, timedelta),
+            feed=(feed, Feed | None),
+            sweep=(sweep, bool),
+            policy=(policy, TtlPolicy | None),
+            quotas=(quotas, Quotas),
+            brakes=(brakes, BrakeOptions),
+            beside=(beside, Iterable),
+        )
         self.store = store
         self.used_by = None if used_by is None else UsedByRule.parse(used_by)
         self._stored = Sessions(store)

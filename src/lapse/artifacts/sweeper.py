@@ -14,10 +14,11 @@ from typing import Any, Final, Protocol
 
 from lapse.artifacts.outbox import Outbox, OutboxEntry
 from lapse.artifacts.uploads import OF_THE_USER
+from lapse.core.arguments import check
 from lapse.core.background import Background
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey
-from lapse.store.database import Database
+from lapse.store.database import Database, check_store
 
 _AT_ONCE: Final = 50
 _PAUSE: Final = timedelta(seconds=5)
@@ -73,6 +74,8 @@ class ArtifactSweeper:
         *,
         serves: Callable[[str], bool] = lambda _: True,
     ) -> None:
+        check_store(database=database)
+        check(artifacts=(artifacts, ArtifactService), serves=(serves, Callable))
         self._outbox = Outbox(database)
         self._artifacts = artifacts
         self._serves = serves

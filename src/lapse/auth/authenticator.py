@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from lapse.auth.options import RoleNames
 from lapse.auth.principals import LONGEST_NAME, Principal, Role
+from lapse.core.arguments import check_fields
 from lapse.core.keys import dots_in
 
 
@@ -43,6 +44,9 @@ class Authentication:
     open_paths: Collection[str] = ()
     shared_paths: Collection[str] = ()
     origins: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def named(name: object, role: Role = Role.USER) -> Principal | None:

@@ -59,6 +59,8 @@ def check_key(key: SessionKey) -> SessionKey:
     for field, value in zip(("app name", "user id", "session id"), key, strict=True):
         if not value:
             raise InvalidValueError(field, "must not be empty")
+        if not isinstance(value, str):
+            raise InvalidValueError(field, f"must be a text, not {value!r:.40}")
         if len(value) > LONGEST_ID:
             reason = f"must be at most {LONGEST_ID} characters long, not {len(value)}"
             raise InvalidValueError(field, reason)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from lapse.core.arguments import check_fields
 from lapse.core.errors import InvalidValueError
 from lapse.core.keys import SessionKey
 from lapse.core.messages import UsedBy
@@ -62,6 +63,7 @@ class Rules:
     shared_state: int = 1024 * 1024
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not timedelta(0) <= self.horizon <= LONGEST_HORIZON:
             raise InvalidValueError("horizon", f"must be 0 to 366 days, not {spelt(self.horizon)}")
 

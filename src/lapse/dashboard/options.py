@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, SecretStr
 
+from lapse.core.arguments import check_fields
 from lapse.core.errors import InvalidValueError
 
 SHORTEST_TOKEN: Final = 24
@@ -34,6 +35,7 @@ class OperatorOptions:
     store: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.token is not None:
             check_token(self.token)
 

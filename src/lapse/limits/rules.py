@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
 
+from lapse.core.arguments import check_fields
 from lapse.core.keys import LONGEST_ID, dots_in, unseen_in
 from lapse.core.request import Body
 
@@ -99,6 +100,9 @@ class Bounds:
     connections: int = 10_000
     write_time: timedelta = timedelta(seconds=30)
     unread: int = 256 * MIB
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def bodies(self) -> int:

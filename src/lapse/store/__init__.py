@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from lapse.core.arguments import check
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Rules
 from lapse.store.database import Database
@@ -24,6 +25,7 @@ def store_from_url(
     Raises:
         InvalidValueError: no store has such a URL.
     """
+    check(url=(url, str), rules=(rules, Rules), options=(options, ConnectionOptions))
     scheme, separator, rest = url.partition("://")
     match scheme.partition("+")[0]:
         case "sqlite":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self, TypeVar
 
+from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Rules
 from lapse.store.operation import Asking
 
@@ -38,6 +39,20 @@ class Inspection:
     expire: int = 0
     purge: int = 0
     used_but_expired: int = 0
+
+
+def check_store(**given: object) -> None:
+    """Check arguments, by their names, which must be stores.
+
+    Raises:
+        InvalidValueError: one is none.
+    """
+    for name, value in given.items():
+        if not all(hasattr(value, member) for member in ("rules", "run", "at", "inspect")):
+            kind = type(value).__name__
+            raise InvalidValueError(
+                name, f"must be a store, such as store_from_url('sqlite:///chats.db'), not a {kind}"
+            )
 
 
 class Database(Protocol):

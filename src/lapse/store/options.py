@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from lapse.core.arguments import check_fields
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
@@ -24,3 +26,6 @@ class ConnectionOptions:
     connect_timeout: timedelta = timedelta(seconds=5)
     statement_cache: int = 100
     patience: timedelta = timedelta(seconds=2)
+
+    def __post_init__(self) -> None:
+        check_fields(self)

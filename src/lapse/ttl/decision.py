@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
+from lapse.core.arguments import check_fields
 from lapse.core.errors import InvalidValueError
 from lapse.core.minutes import DEFAULT_TTL, spelt
 from lapse.ttl.binomial import lower
@@ -83,6 +84,7 @@ class Targets:
         return cls(floor=min(USUAL_FLOOR, horizon), cap=horizon, horizon=horizon, default=default)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.floor <= self.cap <= self.horizon:
             reason = (
                 f"the floor ({spelt(self.floor)}) must be at most the cap ({spelt(self.cap)}), and "

@@ -17,10 +17,12 @@ from lapse.adk.private import answer_sessions_with, server_of
 from lapse.adk.routes import lifecycle_routes
 from lapse.adk.run_sse import opener_for, opener_of
 from lapse.adk.service import LapseSessionService
+from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.artifacts.uploads import Uploads
 from lapse.auth import Authentication, CallerMiddleware, OwnershipMiddleware
 from lapse.auth.addresses import current_site
 from lapse.auth.principals import Role, current_principal
+from lapse.core.arguments import check
 from lapse.dashboard.options import OperatorOptions
 from lapse.dashboard.routes import add_operators
 from lapse.limits.body import BodyMiddleware
@@ -81,6 +83,27 @@ class Parts:
     runners: Iterable[Runner]
     apps: Container[str] | None
     default_app: str | None
+
+
+def check_mounted(
+    app: object,
+    runners: object,
+    authentication: object,
+    artifacts: object,
+    default_app: object,
+) -> None:
+    """Check the types of what `mount` is given.
+
+    Raises:
+        InvalidValueError: one is of another type.
+    """
+    check(
+        app=(app, FastAPI),
+        runners=(runners, Iterable),
+        artifacts=(artifacts, ArtifactSweeper | None),
+        authentication=(authentication, Authentication | None),
+        default_app=(default_app, str | None),
+    )
 
 
 def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
