@@ -11,7 +11,7 @@ from google.adk.artifacts.artifact_util import get_artifact_uri
 from google.adk.artifacts.base_artifact_service import ArtifactVersion
 from google.adk.sessions.base_session_service import GetSessionConfig
 
-from lapse.adk.private import Endpoint, around_endpoint
+from lapse.adk.endpoints import Endpoint, around_endpoint
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.uploads import OF_THE_USER, Uploads
 from lapse.core.errors import NoSuchSessionError

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lapse.adk.endpoints import answer_of, before_endpoint, validator_of
 from lapse.adk.errors import (
     MODEL_FAULTS,
     InputValidationError,
@@ -33,7 +34,6 @@ from lapse.adk.errors import (
     UnreadableBodyError,
     without_paths,
 )
-from lapse.adk.private import answer_of, before_endpoint, validator_of
 from lapse.core.errors import (
     AnswerLostError,
     HeldEventsFullError,
