@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     __version__: str
     from lapse.adk.server_options import ServerOptions
     from lapse.adk.service import LapseSessionService
-    from lapse.app import Lapse, mount, session_service
+    from lapse.app import Lapse
     from lapse.artifacts.sweeper import ArtifactSweeper
     from lapse.auth import Authentication, Authenticator, HeaderAuthenticator, TokenAuthenticator
     from lapse.auth.options import HeaderOptions, JwtOptions, NotAuthenticatedError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lapse.core.keys import SessionKey
     from lapse.core.lifecycle import Change, Lifecycle, Rules, Status
     from lapse.dashboard.options import OperatorOptions
+    from lapse.hosted import mount, session_service
     from lapse.limits.protocol import bounded
     from lapse.limits.rules import Bounds
     from lapse.notices.rules import WatchOptions
@@ -103,8 +104,8 @@ _HOMES = {
     "WatchOptions": "lapse.notices.rules",
     "bounded": "lapse.limits.protocol",
     "current_principal": "lapse.auth.principals",
-    "mount": "lapse.app",
-    "session_service": "lapse.app",
+    "mount": "lapse.hosted",
+    "session_service": "lapse.hosted",
     "store_from_url": "lapse.store",
 }
 

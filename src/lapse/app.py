@@ -12,7 +12,7 @@ from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from lapse.adk.maintenance import maintenance_of
 from lapse.adk.server_options import ServerOptions
@@ -21,12 +21,13 @@ from lapse.adoption.settings import Adopt
 from lapse.auth.options import AuthMode
 from lapse.core.arguments import check
 from lapse.core.background import Work
-from lapse.core.errors import InvalidValueError, SettingsError
+from lapse.core.errors import SettingsError
 from lapse.core.feed import Feed
+from lapse.core.lifecycle import Rules
 from lapse.core.messages import UsedByRule
 from lapse.notices.watcher import Watcher
 from lapse.runs.store import RunStore
-from lapse.settings import Settings, load_settings
+from lapse.settings import Settings, load_settings, unknown_settings
 from lapse.store import store_from_url
 from lapse.store.database import Database
 from lapse.sweep.logs import log_sweep
@@ -89,22 +90,25 @@ class Lapse:
         store_from_url(settings.store_url)  # a wrong URL raises now, and not at the first use
 
     def _set_up(self, settings: Settings, *, notes_artifacts: bool) -> None:
-        if problems := settings.problems():
+        if problems := [*unknown_settings(), *settings.problems()]:
             raise SettingsError(problems)
         self.settings = settings
         self._notes_artifacts = notes_artifacts
         self._counted: list[SweepMetrics] = []
-        self._works: list[Work] = []
-        self._artifacts: list[Work] = []
-        self._is_running = False
+        self._works, self._artifacts = list[Work](), list[Work]()
+        self._is_running = self._is_local = False
 
     @classmethod
-    def _around(cls, service: LapseSessionService, settings: Settings) -> Self:
-        """Return a Lapse around a service that the caller has made, with its store and policy."""
+    def _around(
+        cls, service: LapseSessionService, settings: Settings, *, notes_artifacts: bool
+    ) -> Self:
+        """Return a Lapse around a service; what its maker did not choose, the settings do."""
         lapse = cls.__new__(cls)
         service.used_by = service.used_by or settings.used_by
         settings = settings.model_copy(update={"used_by": service.used_by})
-        lapse._set_up(settings, notes_artifacts=service.store.rules.artifacts)  # noqa: SLF001
+        lapse._set_up(settings, notes_artifacts=notes_artifacts)  # noqa: SLF001
+        service.store.default_to(lapse._rules, settings.connection)  # noqa: SLF001
+        service.default_to(settings.targets, settings.ttl_policy, settings.quotas)
         lapse.sessions, lapse.store = service, service.store
         lapse.feed, lapse.policy = service.feed, service.policy
         lapse.feed.subscribe(log_change)
@@ -113,11 +117,12 @@ class Lapse:
     @cached_property
     def store(self) -> Database:
         """The store, which opens at its first use."""
+        return store_from_url(self.settings.store_url, self._rules, self.settings.connection)
+
+    @property
+    def _rules(self) -> Rules:
         rules = self.settings.rules
-        noted = rules.artifacts and self._notes_artifacts
-        return store_from_url(
-            self.settings.store_url, replace(rules, artifacts=noted), self.settings.connection
-        )
+        return replace(rules, artifacts=rules.artifacts and self._notes_artifacts)
 
     @cached_property
     def feed(self) -> Feed:
@@ -266,7 +271,8 @@ class Lapse:
         `runners`, it also gains `…/run`: runs that outlive their connection.
 
         uvicorn ends the streams of notices and runs when it stops; another server that waits for
-        open requests calls `app.state.lapse_endings` first.
+        open requests calls `app.state.lapse_endings` first. If nobody is authenticated, one warning
+        names the routes that are then open to everybody.
 
         Args:
             app: the application.
@@ -288,6 +294,7 @@ class Lapse:
         from lapse.sweep.metrics import SweepMetrics
         from lapse.telemetry.metrics import Metrics
         from lapse.web.application import Parts, add_lapse, check_mounted
+        from lapse.web.open_routes import warn_of_open_routes
 
         check_mounted(app, runners, authentication, artifacts, default_app)
         if artifacts is not None and self.store.rules.artifacts:
@@ -309,7 +316,10 @@ class Lapse:
             default_app=default_app,
         )
         app.state.lapse = self
-        return add_lapse(app, self.settings, parts)
+        runs = add_lapse(app, self.settings, parts)
+        if parts.authentication is None and not self._is_local:
+            warn_of_open_routes(app)
+        return runs
 
     def app(
         self,
@@ -341,6 +351,7 @@ class Lapse:
             authentication: how callers are authenticated; by default as the settings say.
         """
         from lapse.auth import authentication_of
+        from lapse.auth.addresses import is_loopback
         from lapse.demo import AGENTS_DIR, APP_NAME, is_bundled
         from lapse.demo.page import add_chat_page
         from lapse.web.server import adk_app, finish_app
@@ -361,7 +372,7 @@ class Lapse:
             # The folder is part of the installed package, so artifacts are not written there.
             uri, chat_page = server.artifact_service_uri or "memory://", chat_page or APP_NAME
             server = replace(server, artifact_service_uri=uri)
-        self._notes_artifacts = True
+        self._notes_artifacts, self._is_local = True, is_loopback(host)
         app, artifacts = adk_app(
             self.sessions,
             folder,
@@ -383,63 +394,3 @@ class Lapse:
         if chat_page is not None:
             add_chat_page(app, chat_page)
         return app
-
-
-def mount(
-    app: FastAPI,
-    service: LapseSessionService,
-    settings: Settings | None = None,
-    *,
-    runners: Iterable[Runner] = (),
-    apps: Container[str] | None = None,
-    artifacts: ArtifactSweeper | None = None,
-    authentication: Authentication | None = None,
-    default_app: str | None = None,
-    used_by: UsedByRule | str | None = None,
-) -> Runs:
-    """Add Lapse to an application, around a service that you have made; see `Lapse.mount`.
-
-    The service brings its store, its TTL and its quotas, and is closed when the application ends.
-    All else is as the settings say, by default those of the environment. Whose message makes a
-    session used is said by `used_by`, else by the service, else by the settings.
-    """
-    from lapse.adk.service import LapseSessionService
-
-    check(service=(service, LapseSessionService), settings=(settings, Settings | None))
-    settings = settings or load_settings()
-    if used_by is not None:
-        service.used_by = UsedByRule.parse(used_by)
-    if "store_url" not in settings.model_fields_set:
-        # The operators' pages show the URL, and the default is not where the sessions are.
-        settings = settings.model_copy(update={"store_url": ""})
-    return Lapse._around(service, settings).mount(  # noqa: SLF001
-        app,
-        runners=runners,
-        apps=apps,
-        artifacts=artifacts,
-        authentication=authentication,
-        default_app=default_app,
-    )
-
-
-def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
-    """Make the session service that a URI of ADK's `--session_service_uri` names.
-
-    `lapse:sqlite:///chats.db` is the scheme `lapse:` and a store's URL; without a URL the settings
-    name the store. The service sweeps, learns and adopts by itself, from its first write until it
-    is closed. It ignores what else ADK passes to a factory, such as `agents_dir`.
-
-    Raises:
-        InvalidValueError: no store has such a URL, or the settings ask for authentication or limit
-            who sets app state, which ADK's own server does not do.
-        SettingsError: the settings are wrong.
-    """
-    check(uri=(uri, str))
-    lapse = Lapse(uri.removeprefix("lapse:").removeprefix("//"))
-    if (name := lapse.settings.for_lapse_alone) is not None:
-        raise InvalidValueError(
-            name,
-            "is set, but ADK's own server lets everybody do everything; use `lapse serve`, or do "
-            "not set it here",
-        )
-    return lapse._service(beside=lapse._keeping())  # noqa: SLF001

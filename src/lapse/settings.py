@@ -69,7 +69,7 @@ def load_settings(**overrides: Any) -> Settings:
         SettingsError: values are wrong, or variables are named like settings but are none. It
             lists every problem.
     """
-    problems = [_unknown(name) for name in sorted(_given_names() - set(setting_names()))]
+    problems = unknown_settings()
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         settings = Settings(**given)
@@ -80,6 +80,11 @@ def load_settings(**overrides: Any) -> Settings:
         if not problems:
             return settings
     raise SettingsError(problems)
+
+
+def unknown_settings() -> list[str]:
+    """Return what is wrong with variables that are named like settings and are none."""
+    return [_unknown(name) for name in sorted(_given_names() - set(setting_names()))]
 
 
 def _given_names() -> set[str]:

@@ -22,8 +22,7 @@ from lapse.ttl import Policy
 pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
 
 SECRET = "s" * 64
-OWN = {"mount": "the service brings its own store"}
-OWN_TTL = {"mount": "the service brings its own TTL"}
+OWN_STORE = {"mount": "the service brings its own store"}
 NO_LOG = {
     "mount": "the application's server writes the log",
     "registry": "ADK's server writes the log",
@@ -33,7 +32,6 @@ NO_ROUTES = {
     "sweep": "a sweeper by itself answers no requests",
 }
 NO_CREATES = {
-    "mount": "the service brings its own quotas",
     "sweep": "a sweeper by itself creates no sessions",
 }
 NO_STREAMS = {"registry": "ADK's server has no streams of notices"}
@@ -86,10 +84,7 @@ ROWS = {
     "cleanup_enabled": Row(
         "false",
         False,
-        lambda whole: (
-            whole.sweeper is not None
-            or (whole.store.rules.enforced and "memory" not in str(database(whole)._path))
-        ),
+        lambda whole: whole.sweeper is not None or whole.store.rules.enforced,
         {"sweep": "it refuses to sweep where nothing may be swept"},
         "off",
     ),
@@ -97,9 +92,9 @@ ROWS = {
         "postgresql://nobody@127.0.0.1:1/none",
         "postgresql://nobody@127.0.0.1:1/none",
         lambda whole: database(whole)._connections._dsn,
-        OWN,
+        OWN_STORE,
     ),
-    "horizon": Row("7", timedelta(hours=7), lambda whole: whole.store.rules.horizon, OWN),
+    "horizon": Row("7", timedelta(hours=7), lambda whole: whole.store.rules.horizon),
     "used_by": Row(
         "anyone,shop=user",
         {UsedByRule.parse("anyone,shop=user")},
@@ -107,31 +102,29 @@ ROWS = {
             {whole.adopter._used_by} | ({whole.service.used_by} if whole.service else set())
         ),
     ),
-    "max_shared_state": Row("22", 22 * KIB, lambda whole: whole.store.rules.shared_state, OWN),
-    "pool_size": Row("3", 3, lambda whole: connection(whole).pool_size, OWN),
-    "statement_timeout": Row(
-        "4", seconds(4), lambda whole: connection(whole).statement_timeout, OWN
-    ),
-    "connect_timeout": Row("3", seconds(3), lambda whole: connection(whole).connect_timeout, OWN),
-    "statement_cache": Row("0", 0, lambda whole: connection(whole).statement_cache, OWN),
+    "max_shared_state": Row("22", 22 * KIB, lambda whole: whole.store.rules.shared_state),
+    "pool_size": Row("3", 3, lambda whole: connection(whole).pool_size),
+    "statement_timeout": Row("4", seconds(4), lambda whole: connection(whole).statement_timeout),
+    "connect_timeout": Row("3", seconds(3), lambda whole: connection(whole).connect_timeout),
+    "statement_cache": Row("0", 0, lambda whole: connection(whole).statement_cache),
     "artifacts": Row(
         "false",
         False,
         lambda whole: whole.store.rules.artifacts,
-        OWN | {"registry": "it never notes artifacts: nobody there deletes them"},
+        {"registry": "it never notes artifacts: nobody there deletes them"},
     ),
     "artifacts_per_user": Row(
         "3", 3 * MIB, lambda whole: whole.app.state.lapse_uploads.most, NO_ROUTES
     ),
     # The TTL.
-    "ttl": Row("20", timedelta(minutes=20), lambda whole: whole.policy.default, OWN_TTL),
-    "ttl_policy": Row("adaptive", Policy.ADAPTIVE, lambda whole: whole.policy.mode, OWN_TTL),
-    "ttl_soft_target": Row("4%", 0.04, lambda whole: whole.policy.targets.soft, OWN_TTL),
-    "ttl_hard_target": Row("0.4%", 0.004, lambda whole: whole.policy.targets.hard, OWN_TTL),
-    "ttl_confidence": Row("99%", 0.01, lambda whole: whole.policy.targets.doubt, OWN_TTL),
-    "ttl_floor": Row("3", timedelta(minutes=3), lambda whole: whole.policy.targets.floor, OWN_TTL),
-    "ttl_cap": Row("6", timedelta(hours=6), lambda whole: whole.policy.targets.cap, OWN_TTL),
-    "ttl_design_effect": Row("2", 2.0, lambda whole: whole.policy.targets.design_effect, OWN_TTL),
+    "ttl": Row("20", timedelta(minutes=20), lambda whole: whole.policy.default),
+    "ttl_policy": Row("adaptive", Policy.ADAPTIVE, lambda whole: whole.policy.mode),
+    "ttl_soft_target": Row("4%", 0.04, lambda whole: whole.policy.targets.soft),
+    "ttl_hard_target": Row("0.4%", 0.004, lambda whole: whole.policy.targets.hard),
+    "ttl_confidence": Row("99%", 0.01, lambda whole: whole.policy.targets.doubt),
+    "ttl_floor": Row("3", timedelta(minutes=3), lambda whole: whole.policy.targets.floor),
+    "ttl_cap": Row("6", timedelta(hours=6), lambda whole: whole.policy.targets.cap),
+    "ttl_design_effect": Row("2", 2.0, lambda whole: whole.policy.targets.design_effect),
     # The sweep.
     "sweeper": Row(
         "off",
@@ -323,7 +316,10 @@ def test_the_value_in_a_row_differs_from_the_default(name, monkeypatch, tmp_path
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_a_setting_reaches_its_object(name, way, whole_of):
-    """Seen to fail with brakes, adoption and the default TTL that one way forgets."""
+    """Seen to fail with brakes, adoption and the default TTL that one way forgets.
+
+    And with `mount` that takes neither `default_to` of the service nor that of its store.
+    """
     row = ROWS[name]
     if way in row.unused:
         assert row.unused[way]

@@ -182,7 +182,8 @@ def serve(monkeypatch) -> Whole:
 def mounted(monkeypatch) -> Whole:
     """Return the objects of an application that Lapse is mounted in."""
     pages, app = _pages(monkeypatch), FastAPI()
-    mount(app, LapseSessionService(store_with_parts("sqlite:///:memory:")), apps=["app"])
+    store = store_with_parts("postgresql://nobody@127.0.0.1:1/none")
+    mount(app, LapseSessionService(store), apps=["app"])
     return _of_app(app, pages)
 
 

@@ -42,7 +42,7 @@ class Store(
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        for name in ("open", "close", "inspect", "run", "listen", "notify"):
+        for name in ("open", "close", "inspect", "run", "listen", "notify", "default_to"):
             setattr(self, name, getattr(database, name))
 
     @property
@@ -54,7 +54,7 @@ class Store(
 
 
 def store_with_parts(
-    url: str, rules: Rules = Rules(), options: ConnectionOptions = ConnectionOptions()
+    url: str, rules: Rules | None = None, options: ConnectionOptions | None = None
 ) -> Store:
     """Return the store that a URL names, with all its parts."""
     return Store(store_from_url(url, rules, options))

@@ -101,7 +101,7 @@ class LapseSessionService(SessionLives, BaseSessionService):
     ) -> None:
         check_store(store=store)
         check(
-            ttl=(ttl, timedelta | None),
+            ttl=(DEFAULT_TTL if ttl is None else ttl, timedelta),
             feed=(feed, Feed | None),
             sweep=(sweep, bool),
             policy=(policy, TtlPolicy | None),

@@ -11,6 +11,7 @@ from typing import Protocol, Self, TypeVar
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Rules
 from lapse.store.operation import Asking
+from lapse.store.options import ConnectionOptions
 
 T = TypeVar("T")
 
@@ -67,6 +68,10 @@ class Database(Protocol):
     @property
     def rules(self) -> Rules:
         """Return the rules that this store enforces."""
+        ...
+
+    def default_to(self, rules: Rules, options: ConnectionOptions) -> None:
+        """Take rules and options where its maker gave none; it is called before it opens."""
         ...
 
     async def open(self) -> None:

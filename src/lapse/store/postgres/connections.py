@@ -112,6 +112,10 @@ class Connections:
         )
         self._closed = False
 
+    def default_to(self, options: ConnectionOptions) -> None:
+        """Connect like this from now on."""
+        self._options = options
+
     async def connect(self) -> asyncpg.Connection:
         """Return a connection outside any pool.
 

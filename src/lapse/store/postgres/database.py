@@ -51,16 +51,23 @@ class PostgresDatabase:
     """
 
     def __init__(
-        self, url: str, rules: Rules = Rules(), options: ConnectionOptions = ConnectionOptions()
+        self, url: str, rules: Rules | None = None, options: ConnectionOptions | None = None
     ) -> None:
-        self._rules = rules
-        self._connections = Connections(url, options)
+        self._has_rules, self._has_options = rules is not None, options is not None
+        self._rules = rules or Rules()
+        self._connections = Connections(url, options or ConnectionOptions())
         self._opened = _Opened()
         self._now: datetime | None = None
 
     @property
     def rules(self) -> Rules:
         return self._rules
+
+    def default_to(self, rules: Rules, options: ConnectionOptions) -> None:
+        if not self._has_rules:
+            self._rules = rules
+        if not self._has_options:
+            self._connections.default_to(options)
 
     async def open(self) -> None:
         if not self._opened.ready:

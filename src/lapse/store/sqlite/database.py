@@ -24,6 +24,7 @@ from lapse.core.errors import StoreRefusedError, StoreUnavailableError
 from lapse.core.lifecycle import Rules
 from lapse.store.database import Inspection
 from lapse.store.operation import Asking, Dialect
+from lapse.store.options import ConnectionOptions
 from lapse.store.schemas import missing_indexes, newest_version
 from lapse.store.sqlite import append, reading
 from lapse.store.sqlite.files import OpenFiles
@@ -130,15 +131,20 @@ class SqliteDatabase:
     The clock is the host's. The moment of an operation is when its thread begins it.
     """
 
-    def __init__(self, path: str, rules: Rules = Rules()) -> None:
+    def __init__(self, path: str, rules: Rules | None = None) -> None:
         self._path = path
-        self._rules = rules
+        self._has_rules = rules is not None
+        self._rules = rules or Rules()
         self._lanes = _Lanes(path)
         self._now: datetime | None = None
 
     @property
     def rules(self) -> Rules:
         return self._rules
+
+    def default_to(self, rules: Rules, options: ConnectionOptions) -> None:  # noqa: ARG002 - for servers
+        if not self._has_rules:
+            self._rules = rules
 
     async def open(self) -> None:
         await self._lanes.get()
