@@ -251,7 +251,10 @@ def _serve(
     from lapse.dashboard.routes import OperatorsPortMiddleware
     from lapse.limits.protocol import bounded
     from lapse.notices.routes import NoticeStreamMiddleware
+    from lapse.telemetry.provider import set_quiet_provider
+    from lapse.web.middleware.telemetry import UnreadTelemetryMiddleware
 
+    set_quiet_provider()
     host, port = listener.getsockname()[:2]
     operators_port: int | None = operators.getsockname()[1] if operators else None
     web_app = lapse.app(
@@ -263,7 +266,7 @@ def _serve(
         admin_port=operators_port,
         authentication=authentication,
     )
-    served: ASGIApp = NoticeStreamMiddleware(web_app)
+    served: ASGIApp = UnreadTelemetryMiddleware(NoticeStreamMiddleware(web_app))
     announced = [f"Lapse serves {_described(folder)} on {_address(listener)}"]
     if operators is not None and operators_port is not None:
         served = OperatorsPortMiddleware(served, operators_port)
