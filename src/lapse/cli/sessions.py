@@ -166,6 +166,8 @@ def _print_stats(document: dict[str, Any], overview: Overview, hours: float) -> 
     console = Console()
     console.print(table)
     console.print(f"created, first messages, resurrected: in the last {hours:g} h", style="dim")
+    if document["agentOnly"]:
+        typer.echo(f"in {document['agentOnly']:,} of the waiting sessions only the agent spoke")
     overdue = overview.overdue
     typer.echo(
         "nothing is overdue"
@@ -235,10 +237,12 @@ def _print_record(record: Lifecycle, now: datetime) -> None:
         before = moment
     if record.ttl is not None:
         typer.echo(f"  TTL {words(record.ttl)}, resurrected {record.resurrections} times")
+    if record.agent_spoke and not record.has_messages:
+        typer.echo("  only the agent spoke; a message of the user makes it used")
     if record.metadata:
         import json
 
-        typer.echo(f"  metadata {json.dumps(record.metadata)}")
+        typer.echo(f"  metadata {json.dumps(dict(record.metadata))}")
 
 
 def words(duration: timedelta) -> str:

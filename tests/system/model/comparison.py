@@ -180,4 +180,5 @@ class Comparison:
         assert [list(one) for one in found] == [model.listed(*one) for one in lists]
         assert await store.at(now).time_to_next() == model.time_to_next()
         assert await levels(store) == model.levels()
+        assert (await store.overview(since=timedelta(0))).agent_only == model.agent_only()
         assert await store.user_state("app", "ann") == model.user.get(("app", "ann"), {})

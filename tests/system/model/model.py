@@ -148,6 +148,13 @@ class Model:
     def levels(self) -> dict[tuple[str, Status], int]:
         return Counter((key.app_name, one.status) for key, one in self.sessions.items())
 
+    def agent_only(self) -> dict[str, int]:
+        return Counter(
+            key.app_name
+            for key, one in self.sessions.items()
+            if one.agent_spoke and one.status is Status.WAITING
+        )
+
     # What is asked for.
 
     def create(
