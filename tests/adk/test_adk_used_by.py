@@ -126,6 +126,22 @@ async def test_the_response_of_a_background_job_counts_as_the_user(service, auth
     assert await status_of(service, session.id) is Status.USED
 
 
+async def test_a_runner_in_a_program_gives_a_fresh_ttl_when_it_begins(service):
+    """Seen to fail with a look-up that only reads."""
+    session = await create_session(service)
+    key, gate = SessionKey(APP, USER, session.id), asyncio.Event()
+    before = (await service.lifecycle(key)).expires_at
+    await get_session(service, session.id)
+    assert (await service.lifecycle(key)).expires_at == before
+    running = asyncio.create_task(run(service, session.id, delta={"page": "/"}, gate=gate))
+    await eventually(partial(has_events, service, session.id))
+    record = await service.lifecycle(key)
+    assert record.expires_at > before
+    gate.set()
+    await running
+    assert record.expires_at < (await service.lifecycle(key)).expires_at
+
+
 async def test_a_run_that_outlasts_the_ttl_still_finds_its_session(service):
     """Seen to fail with agents' events that an expired session refuses."""
     held = await create_session(service)

@@ -101,7 +101,7 @@ class RandomRequests:
                 done = await self.store.at(self.now).resurrect(where, cause=Cause.REQUEST)
                 return done.changes
             case 3:
-                return (await self.store.at(self.now).end_hold(where, held_for=TTL)).changes
+                return (await self.store.at(self.now).restart_ttl(where, held_for=TTL)).changes
             case _:
                 return (await self.store.at(self.now).delete(where)).changes
 

@@ -241,7 +241,7 @@ async def test_the_end_of_a_run_gives_exactly_a_fresh_ttl(store, ttl):
     await create_for_user(store, ttl=ttl)
     at = T0 + ttl / 2
     await hold_off(store, at, key())
-    ended = await store.at(at).end_hold(key(), held_for=HELD_FOR)
+    ended = await store.at(at).restart_ttl(key(), held_for=HELD_FOR)
     record = await store.at(at).lifecycle(key())
     assert record.expires_at == at + ttl
     assert [(change.kind, change.record) for change in ended.changes] == [
@@ -253,7 +253,7 @@ async def test_the_end_of_a_run_gives_exactly_a_fresh_ttl(store, ttl):
 async def test_the_end_of_a_run_keeps_a_later_deadline_that_no_hold_has_set(store):
     await create_for_user(store)
     await store.at(T0).hold_off([key()], held_for=HOUR)
-    await store.at(T0).end_hold(key(), held_for=HELD_FOR)
+    await store.at(T0).restart_ttl(key(), held_for=HELD_FOR)
     assert (await store.at(T0).lifecycle(key())).expires_at == T0 + HOUR
 
 
@@ -264,6 +264,6 @@ async def test_the_end_of_a_run_leaves_every_other_session_alone(store, name):
     revision = await create_for_user(store, "used")
     await store.at(T0).append(key("used"), message(), revision)
     before = await store.at(FEW_MINUTES).lifecycle(key(name))
-    ended = await store.at(FEW_MINUTES).end_hold(key(name), held_for=HOUR)
+    ended = await store.at(FEW_MINUTES).restart_ttl(key(name), held_for=HOUR)
     assert ended.changes == ()
     assert await store.at(FEW_MINUTES).lifecycle(key(name)) == before

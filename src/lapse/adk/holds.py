@@ -8,17 +8,18 @@ a hold moves the deadline ahead, a little at a time, so it lapses soon after its
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
+from lapse.adk.private import is_look_before_a_run
 from lapse.adk.transitions import Transitions
 from lapse.core.background import FOREVER, Background
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.keys import SessionKey
 from lapse.store.database import Database
 from lapse.store.holding import HoldStore
-from lapse.store.records import SessionRecord
+from lapse.store.records import Result, SessionRecord
 
 _BEAT: Final = timedelta(seconds=2)
 """How often the deadlines of all held sessions are moved ahead."""
@@ -54,10 +55,16 @@ class Holds:
     async def holds(self, session: SessionRecord) -> bool:
         """Hold off the expiry of a session that was read, if a run of this process is in it.
 
+        If ADK looks the session up for a run whose end nobody will tell, it gets a fresh TTL.
+
         False: the session had to be held, and does not wait any more.
         """
         key = session.key
-        if not session.awaits_user or key not in self._runs or key in self._held:
+        if not session.awaits_user or key in self._held:
+            return True
+        if key not in self._runs:
+            if is_look_before_a_run():
+                await self._transitions.run("restart ttl", key, self._restarted(key))
             return True
         if not await self._store.hold_off([key], held_for=_HELD_FOR):
             return False
@@ -78,8 +85,11 @@ class Holds:
         del self._runs[key]
         if key in self._held:
             self._held.discard(key)
-            ending = self._store.end_hold(key, held_for=_HELD_FOR)
-            self._transitions.begin("end hold", key, ending, unless=(NoSuchSessionError,))
+            restarted = self._restarted(key)
+            self._transitions.begin("restart ttl", key, restarted, unless=(NoSuchSessionError,))
+
+    def _restarted(self, key: SessionKey) -> Coroutine[Any, Any, Result[None]]:
+        return self._store.restart_ttl(key, held_for=_HELD_FOR)
 
     async def _beat(self) -> timedelta:
         """Move the deadlines of held sessions ahead; forget those that do not wait any more."""

@@ -29,8 +29,8 @@ class HoldStore(Part):
         return [key_of(row) for row in found]
 
     @operation()
-    def end_hold(self, key: SessionKey, *, held_for: timedelta) -> Asking[Result[None]]:
-        """Give a session a fresh TTL from now, because the runs in it have ended.
+    def restart_ttl(self, key: SessionKey, *, held_for: timedelta) -> Asking[Result[None]]:
+        """Give a session a fresh TTL from now: a run begins in it, or all runs in it have ended.
 
         A deadline within `held_for` may come nearer, because a hold has set it. It changes nothing
         in a session that `hold_off` would not return. A repeat is recognised by the note of the
@@ -39,7 +39,7 @@ class HoldStore(Part):
         Raises:
             NoSuchSessionError: the session was deleted after the first attempt of the call.
         """
-        answer = yield from rows("end_hold", key, held_for=held_for)
+        answer = yield from rows("restart_ttl", key, held_for=held_for)
         if answer:
             yield from counted(key, ChangeKind.EXTENDED, Status.WAITING, Status.WAITING)
             return Result(None, (change_of(answer[0], self.rules, ChangeKind.EXTENDED),))

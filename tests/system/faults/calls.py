@@ -190,9 +190,9 @@ CALLS: dict[str, tuple[Call, ...]] = {
             DUE,
         ),
     ),
-    "end_hold": (
-        Call(greeted, lambda store: store.end_hold(key(), held_for=HOUR), T0 + TTL / 2),
-        Call(used, lambda store: store.end_hold(key(), held_for=HOUR), T0 + TTL / 2),
+    "restart_ttl": (
+        Call(greeted, lambda store: store.restart_ttl(key(), held_for=HOUR), T0 + TTL / 2),
+        Call(used, lambda store: store.restart_ttl(key(), held_for=HOUR), T0 + TTL / 2),
     ),
     "hold_off": (
         Call(greeted, lambda store: store.hold_off([key()], held_for=HOUR), DUE - TICK),

@@ -118,9 +118,9 @@ class Comparison:
         assert set(held) == self.model.hold_off(KEYS, held_for)
         assert len(held) == len(set(held))
 
-    async def end_hold(self, where: SessionKey, held_for: timedelta) -> None:
-        ended = await self.store.at(self.model.now).end_hold(where, held_for=held_for)
-        assert ended == self.model.end_hold(where, held_for)
+    async def restart_ttl(self, where: SessionKey, held_for: timedelta) -> None:
+        ended = await self.store.at(self.model.now).restart_ttl(where, held_for=held_for)
+        assert ended == self.model.restart_ttl(where, held_for)
 
     async def amend(self, where: SessionKey, metadata: dict | None, ttl: timedelta | None) -> None:
         real = self.store.at(self.model.now).amend(where, metadata=metadata, ttl=ttl)

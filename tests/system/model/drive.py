@@ -31,7 +31,7 @@ CHOICES = {
     "delete": (KEYS,),
     "extend": (KEYS,),
     "hold_off": ((TICK, TTLS[1]),),
-    "end_hold": (KEYS, (TICK, TTLS[1])),
+    "restart_ttl": (KEYS, (TICK, TTLS[1])),
     "amend": (KEYS, (None, *METADATA), (None, *TTLS)),
     "resurrect": (KEYS, tuple(Cause)),
     "expire_due": ((1, 2, 3),),

@@ -236,7 +236,7 @@ class Model:
                 held.add(key)
         return held
 
-    def end_hold(self, key: SessionKey, held_for: timedelta) -> Result:
+    def restart_ttl(self, key: SessionKey, held_for: timedelta) -> Result:
         if not self.hold_off([key], timedelta(0)):
             return Result(None)
         session, fresh = self.sessions[key], self.now + self.sessions[key].ttl

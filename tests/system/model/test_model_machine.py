@@ -87,8 +87,8 @@ class Machine(RuleBasedStateMachine):
         self._take("hold_off", held_for)
 
     @rule(where=WHERE, held_for=st.sampled_from([TICK, TTLS[1]]))
-    def end_hold(self, where, held_for):
-        self._take("end_hold", where, held_for)
+    def restart_ttl(self, where, held_for):
+        self._take("restart_ttl", where, held_for)
 
     @rule(
         where=WHERE,

@@ -694,9 +694,9 @@ SELECT app_name, user_id, session_id FROM waiting, clock WHERE expires_at >= now
 UNION ALL
 SELECT app_name, user_id, session_id FROM moved;
 
--- name: end_hold
--- Gives a session a fresh TTL when its runs have ended. A deadline as near as a hold sets them comes
--- nearer if the TTL is short; a later one is not a hold's, and stays.
+-- name: restart_ttl
+-- Gives a session a fresh TTL where a run begins or has ended. A deadline as near as a hold sets them
+-- comes nearer if the TTL is short; a later one is not a hold's, and stays.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 taken AS (
   SELECT l.session_id, now FROM lapse_lobby AS l, clock

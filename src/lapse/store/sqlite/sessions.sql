@@ -413,9 +413,9 @@ WHERE (app_name, user_id, session_id) IN (
   )
   AND status = 'waiting' AND (expires_at > :now OR NOT :enforced) AND used_by = 'user';
 
--- name: end_hold
--- Gives a session a fresh TTL when its runs have ended. A deadline as near as a hold sets them comes
--- nearer if the TTL is short; a later one is not a hold's, and stays.
+-- name: restart_ttl
+-- Gives a session a fresh TTL where a run begins or has ended. A deadline as near as a hold sets them
+-- comes nearer if the TTL is short; a later one is not a hold's, and stays.
 UPDATE lapse_lobby
 SET expires_at = CASE
   WHEN expires_at <= :now + :held_for THEN :now + ttl ELSE max(expires_at, :now + ttl)
