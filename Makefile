@@ -10,7 +10,8 @@ help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
 	@echo "make serve-llm the same demo with a small language model on this machine"
 	@echo "make test    every test that does not take long"
-	@echo "make test-long the others: crashes, races, fuzzing, browsers, attacks over sockets"
+	@echo "make test-long the others: crashes, races, fuzzing, browsers, attacks over sockets;"
+	@echo "             and every test over HTTP once more, below a path prefix"
 	@echo "make coverage the same, and which lines they ran"
 	@echo "make check   style, types, layers and bandit"
 	@echo "make fuzz    every route, asked for what it was not made for"
@@ -68,6 +69,7 @@ test: .venv/.installed-test
 
 test-long: .venv/.installed-test
 	$(BIN)/pytest -n $(WORKERS) -m long
+	$(BIN)/pytest -n $(WORKERS) --prefix /api
 
 coverage: .venv/.installed-test
 	$(BIN)/pytest -n auto --cov --cov-report=term

@@ -159,10 +159,11 @@ def test_plain_uvicorn_stops_promptly_while_streams_are_open(tmp_path, target, s
         with httpx.Client(base_url=url + prefix, timeout=30, trust_env=False) as client:
             session = client.post(SESSIONS, json={}).json()["id"]
             with ExitStack() as stack:
+                kept = []  # to let go of one closes the connection
                 for _ in range(3):
                     asked = client.stream("GET", f"{SESSIONS}/{session}/lifecycle/events")
-                    stream = stack.enter_context(asked)
-                    assert any("lifecycle" in line for line in stream.iter_lines())
+                    kept.append(stack.enter_context(asked).iter_lines())
+                    assert any("lifecycle" in line for line in kept[-1])
                 process.send_signal(sign)
                 assert process.wait(timeout=10) in {0, -sign, 128 + sign}, log.read_text()
         assert "Traceback" not in log.read_text(), log.read_text()

@@ -118,15 +118,16 @@ class ArtifactSweeper:
         try:
             await self._delete(entry)
         except Exception as error:  # noqa: BLE001 - the session is taken again
-            # Its text is not logged: that may hold the whole id, in a path.
-            _log.warning(
-                "artifacts of session %s… were not deleted (attempt %d), and will be: %s",
-                entry.key.short,
-                entry.attempts,
-                type(error).__name__,
-            )
-            if entry.attempts < _MOST_ATTEMPTS:
-                return
+            if not _is_refused(entry.key, error):
+                # Its text is not logged: that may hold the whole id, in a path.
+                _log.warning(
+                    "artifacts of session %s… were not deleted (attempt %d), and will be: %s",
+                    entry.key.short,
+                    entry.attempts,
+                    type(error).__name__,
+                )
+                if entry.attempts < _MOST_ATTEMPTS:
+                    return
         await self._outbox.settle_outbox(entry)
 
     async def _delete(self, entry: OutboxEntry) -> None:
@@ -140,3 +141,11 @@ class ArtifactSweeper:
             versions = await self._artifacts.list_artifact_versions(**scope, filename=filename)
             if all(version.create_time <= entry.ended_at.timestamp() for version in versions):
                 await self._artifacts.delete_artifact(**scope, filename=filename)
+
+
+def _is_refused(key: SessionKey, error: Exception) -> bool:
+    """Return whether an artifact service takes no such ids, and so keeps nothing under them.
+
+    ADK's services take none with a slash; a user's id may be a URL.
+    """
+    return isinstance(error, ValueError) and ("/" in key.user_id or "/" in key.session_id)

@@ -275,24 +275,12 @@ def _serve(
         announced.append(f"Operators' pages: {_address(listener)}/lapse/")
 
     class Server(uvicorn.Server):
-        """Prints its addresses once it accepts connections, so that scripts can wait for that.
-
-        At shutdown it first stops listening, ends the streams of notices, which would not end by
-        themselves, and lets runs finish; then it closes connections.
-        """
+        """Prints its addresses once it accepts connections, so that scripts can wait for that."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 typer.echo("\n".join(announced), err=True)
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            for listening in self.servers:
-                listening.close()
-            for end in web_app.state.lapse_endings:
-                end()
-            await web_app.state.lapse_runs.drain()
-            await super().shutdown(sockets)
 
     server = Server(
         uvicorn.Config(
