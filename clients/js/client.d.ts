@@ -121,6 +121,40 @@ export class SessionWatch extends EventTarget {
 /** Watch a session: the same as `new SessionWatch(options)`. */
 export function watchSession(options: WatchOptions): SessionWatch;
 
+/** The statuses of sessions, as a record tells them. */
+export type SessionStatus = Lifecycle["status"];
+
+export interface ListOptions {
+  /** Where ADK's routes are; this page's origin unless given. */
+  baseUrl?: string | URL;
+  appName: string;
+  userId: string;
+  /** Which sessions; without it those that ADK lists: all but expired ones. */
+  status?: SessionStatus | readonly SessionStatus[];
+  /** Whether each session comes with its record; true unless given. */
+  lifecycle?: boolean;
+  headers?: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>);
+  fetch?: typeof fetch;
+  /** Ends the request. */
+  signal?: AbortSignal;
+}
+
+/** A session as ADK lists it, without its events, and its record. */
+export interface ListedSession {
+  readonly id: string;
+  readonly appName: string;
+  readonly userId: string;
+  readonly state: Readonly<Record<string, unknown>>;
+  readonly events: readonly [];
+  /** Seconds since the epoch. */
+  readonly lastUpdateTime: number;
+  /** Absent with `lifecycle: false`. */
+  readonly lifecycle?: Lifecycle;
+}
+
+/** Ask for a user's sessions, the most recent one last. Rejects with a LapseError. */
+export function listSessions(options: ListOptions): Promise<ListedSession[]>;
+
 /** An answer other than 2xx: its status, and the server's sentence as the message. */
 export class LapseError extends Error {
   constructor(status: number, detail: string);

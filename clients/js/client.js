@@ -33,6 +33,37 @@ export function watchSession(options) {
   return new SessionWatch(options);
 }
 
+/** Ask for a user's sessions, each with its record; see `client.d.ts` for the options. */
+export async function listSessions({ baseUrl = location.origin, appName, userId, status,
+                                     lifecycle = true, headers = {}, signal,
+                                     fetch = globalThis.fetch.bind(globalThis) }) {
+  const url = `${userUrl(baseUrl, appName, userId)}/sessions`;
+  const query = new URLSearchParams({ lifecycle: String(lifecycle) });
+  if (status !== undefined) query.set("status", [status].flat().join(","));
+  const own = typeof headers === "function" ? await headers() : headers;
+  const signals = [AbortSignal.timeout(REQUEST_TIMEOUT), ...(signal ? [signal] : [])];
+  const response = await fetch(`${url}?${query}`, {
+    headers: { Accept: "application/json", ...own }, signal: AbortSignal.any(signals), cache: "no-store",
+  });
+  return (await answered(response)).json();
+}
+
+/** Where ADK's routes of one user are. */
+function userUrl(baseUrl, appName, userId) {
+  for (const [name, value] of Object.entries({ appName, userId })) {
+    if (typeof value !== "string" || !value) throw new TypeError(`${name} is needed`);
+  }
+  const base = String(baseUrl).replace(/\/+$/, "");
+  return `${base}/apps/${encodeURIComponent(appName)}/users/${encodeURIComponent(userId)}`;
+}
+
+/** Return an answer, or throw what the server says instead. */
+async function answered(response) {
+  if (response.ok) return response;
+  const detail = (await response.json().catch(() => null))?.detail;
+  throw new LapseError(response.status, typeof detail === "string" ? detail : `HTTP ${response.status}`);
+}
+
 export class SessionWatch extends EventTarget {
   record = null;
   connection = "connecting";
@@ -59,12 +90,9 @@ export class SessionWatch extends EventTarget {
                 fetch = globalThis.fetch.bind(globalThis), warnMinutes = 5, heartbeatSeconds = 15,
                 ...callbacks }) {
     super();
-    for (const [name, value] of Object.entries({ appName, userId, sessionId })) {
-      if (typeof value !== "string" || !value) throw new TypeError(`watchSession needs ${name}`);
-    }
-    const [app, user, session] = [appName, userId, sessionId].map(encodeURIComponent);
-    const base = String(baseUrl).replace(/\/+$/, "");
-    this.#url = `${base}/apps/${app}/users/${user}/sessions/${session}/lifecycle`;
+    if (typeof sessionId !== "string" || !sessionId) throw new TypeError("sessionId is needed");
+    const session = encodeURIComponent(sessionId);
+    this.#url = `${userUrl(baseUrl, appName, userId)}/sessions/${session}/lifecycle`;
     this.#headers = typeof headers === "function" ? headers : () => headers;
     this.#fetch = fetch;
     this.#warn = warnMinutes * 60_000;
@@ -163,10 +191,7 @@ export class SessionWatch extends EventTarget {
 
   async #request(path, { method = "GET", signal, accept = "application/json", more = {} } = {}) {
     const headers = { Accept: accept, ...(await this.#headers()), ...more };
-    const response = await this.#fetch(this.#url + path, { method, headers, signal, cache: "no-store" });
-    if (response.ok) return response;
-    const detail = (await response.json().catch(() => null))?.detail;
-    throw new LapseError(response.status, typeof detail === "string" ? detail : `HTTP ${response.status}`);
+    return answered(await this.#fetch(this.#url + path, { method, headers, signal, cache: "no-store" }));
   }
 
   async #json(path, method = "GET", ended = this.#ended.signal) {

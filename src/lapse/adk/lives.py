@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, Self, TypeVar
 
 from lapse.adk.context import reviving
 from lapse.adk.holds import Holds
+from lapse.adk.listing import ListedSession, listed_sessions
 from lapse.adk.transitions import Transitions
 from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth.principals import Role, acting, current_actor, current_deputy, is_foreign
@@ -123,6 +124,20 @@ class SessionLives:
         if record is None:
             raise no_such(key)
         return record
+
+    async def list_with_lifecycle(
+        self, *, app_name: str, user_id: str, status: Collection[str] | None = None
+    ) -> list[ListedSession]:
+        """Return a user's sessions, each with its record, in the order of ADK's `list_sessions`.
+
+        `status` names the statuses to list, such as `["used", "waiting"]`; without it, they are
+        the sessions of `list_sessions`. Of expired sessions it lists those that can be restored,
+        at most the 500 most recent.
+
+        Raises:
+            InvalidValueError: (a ValueError) there is no such status.
+        """
+        return await listed_sessions(self.store, app_name, user_id, status)
 
     async def amend(
         self,

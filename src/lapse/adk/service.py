@@ -181,7 +181,8 @@ class LapseSessionService(SessionLives, BaseSessionService):
         if minutes is None:
             ttl = self.policy.ttl_for(key, given)
         else:
-            ttl = self.policy.requested(minutes, field="ttl_minutes")
+            given_as = "ttlMinutes" if ttl_minutes is None else "ttl_minutes"
+            ttl = self.policy.requested(minutes, field=given_as)
         delta = storable_state(state or {})
         await record_creation(self.store, key, delta)
         transition = self.admission.create(

@@ -13,6 +13,8 @@ from starlette.middleware import Middleware
 from lapse.adk.agents import ServedApps, served_apps
 from lapse.adk.answers import SessionResponse
 from lapse.adk.artifacts import guard_artifacts
+from lapse.adk.creation import check_creations
+from lapse.adk.listing import ListRoute
 from lapse.adk.private import answer_sessions_with, server_of
 from lapse.adk.routes import lifecycle_routes
 from lapse.adk.run_sse import opener_for, opener_of
@@ -126,6 +128,7 @@ def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
     _register_metrics(parts)
     _add_routes(app, settings, parts, runs)
     install_faults(app, on_outage=partial(metrics.count_store_error, Where.REQUEST))
+    check_creations(app.routes)
     _add_middleware(app, settings, parts, runs, served)
     return runs
 
@@ -150,6 +153,7 @@ def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> N
     uploads = Uploads(service.store, settings.artifact_bytes_per_user)
     app.state.lapse_uploads = uploads
     guard_artifacts(app.routes, service, uploads)
+    app.router.routes.insert(0, ListRoute(service))
     app.include_router(lifecycle_routes(service))
     app.include_router(notice_routes(service, parts.watcher))
     app.include_router(
