@@ -297,9 +297,11 @@ class Lapse:
         from lapse.web.open_routes import warn_of_open_routes
 
         check_mounted(app, runners, authentication, artifacts, default_app)
-        if artifacts is not None and self.store.rules.artifacts:
-            self._artifacts.append(artifacts.running())
-            self.sessions.artifacts = artifacts
+        if artifacts is not None:
+            self.sessions.admission.holds_artifacts = artifacts.holds_any
+            if self.store.rules.artifacts:
+                self._artifacts.append(artifacts.running())
+                self.sessions.artifacts = artifacts
         REMEMBERED.keep(self.settings.remembered_events)
         metrics = Metrics()
         self._counted.append(SweepMetrics(metrics))

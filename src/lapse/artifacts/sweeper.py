@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from lapse.artifacts.outbox import Outbox, OutboxEntry
-from lapse.artifacts.uploads import OF_THE_USER
+from lapse.artifacts.uploads import OF_THE_USER, Upload, UploadStore
 from lapse.core.arguments import check
 from lapse.core.background import Background
 from lapse.core.errors import StoreUnavailableError
@@ -77,6 +77,7 @@ class ArtifactSweeper:
         check_store(database=database)
         check(artifacts=(artifacts, ArtifactService), serves=(serves, Callable))
         self._outbox = Outbox(database)
+        self._uploads = UploadStore(database)
         self._artifacts = artifacts
         self._serves = serves
 
@@ -107,10 +108,35 @@ class ArtifactSweeper:
                     await self._settle(entry)
         except (StoreUnavailableError, TimeoutError) as error:
             _log.warning(
-                "a new session %s… may see artifacts of an earlier one until they are deleted: %s",
-                key.short,
+                "a new session %s may see artifacts of an earlier one until they are deleted: %s",
+                key.named,
                 str(error) or type(error).__name__,
             )
+
+    async def holds_any(self, key: SessionKey) -> bool:
+        """Return whether a waiting session has artifacts of its own, however they were saved.
+
+        If it has, that is recorded as an upload, so that no creation returns the session. It also
+        returns True if the artifact service does not answer within ten seconds.
+        """
+        if not self._serves(key.app_name):
+            return False
+        try:
+            async with asyncio.timeout(_AT_CREATION.total_seconds()):
+                names = await self._artifacts.list_artifact_keys(**key._asdict())
+        except Exception as error:  # noqa: BLE001 - a new session is right in any case
+            _log.warning(
+                "session %s is not used again: the artifact service did not tell whether it has "
+                "artifacts: %s",
+                key.named,
+                type(error).__name__,
+            )
+            return True
+        own = next((name for name in names if not name.startswith(OF_THE_USER)), None)
+        if own is None:
+            return False
+        await self._uploads.note_upload(Upload.of(key, own, 0))
+        return True
 
     async def _settle(self, entry: OutboxEntry) -> None:
         if not self._serves(entry.key.app_name) and entry.attempts < _MOST_ATTEMPTS:
@@ -121,8 +147,8 @@ class ArtifactSweeper:
             if not _is_refused(entry.key, error):
                 # Its text is not logged: that may hold the whole id, in a path.
                 _log.warning(
-                    "artifacts of session %s… were not deleted (attempt %d), and will be: %s",
-                    entry.key.short,
+                    "artifacts of session %s were not deleted (attempt %d), and will be: %s",
+                    entry.key.named,
                     entry.attempts,
                     type(error).__name__,
                 )

@@ -1,4 +1,4 @@
-"""How much of artifacts a user's requests may save: what they have saved, and the quota."""
+"""What a user's requests save of artifacts: the quota, and the sessions that hold an upload."""
 
 from __future__ import annotations
 
@@ -69,13 +69,24 @@ class UploadStore(Part):
         return taken is not None
 
     @operation()
+    def note_upload(self, upload: Upload) -> Asking[None]:
+        """Record an upload that begins, if its session waits: no creation may return that session.
+
+        There is no quota. A repeat records the same again.
+        """
+        yield from rows("note_upload", upload.key, **_recorded(upload))
+
+    @operation()
     def keep_upload(self, upload: Upload, *, counted: bool) -> Asking[None]:
         """Record that an upload is saved; if its session has ended, note it in the outbox again.
 
-        Without `counted` there is no record to keep. A repeat records the same again.
+        Without `counted` only an upload that `note_upload` has recorded is. A repeat records the
+        same again.
         """
         if counted:
             yield from rows("keep_upload", upload.key, **_recorded(upload))
+        else:
+            yield from rows("keep_noted", upload=upload.upload)
         yield from rows("note_late_artifacts", upload.key)
 
     @operation(writes=False)
@@ -100,7 +111,7 @@ class Uploads:
     Args:
         database: the store that keeps count, for all servers.
         most: how many bytes the uploaded artifacts of one user may have, in all apps; None: there
-            is no quota, and nothing is counted.
+            is no quota, and only uploads to waiting sessions are recorded.
     """
 
     def __init__(self, database: Database, most: int | None) -> None:
@@ -117,8 +128,9 @@ class Uploads:
             TooManyArtifactsError: the user's artifacts would exceed the quota.
         """
         upload = Upload.of(key, filename, size)
-        counted = self.most is not None
-        if self.most is not None and not await self._store.take_room(upload, self.most):
+        if self.most is None:
+            await self._store.note_upload(upload)
+        elif not await self._store.take_room(upload, self.most):
             raise TooManyArtifactsError(
                 f"artifact: this user's artifacts may have at most {self.most / MIB:g} MiB "
                 "together (LAPSE_ARTIFACTS_MIB_PER_USER); delete some of them, or sessions that "
@@ -127,11 +139,10 @@ class Uploads:
         try:
             yield
         except Exception:
-            if counted:
-                with suppress(StoreUnavailableError):  # it counts until it is abandoned
-                    await self._store.forget_uploads([upload.upload])
+            with suppress(StoreUnavailableError):  # it counts until it is abandoned
+                await self._store.forget_uploads([upload.upload])
             raise
-        await self._store.keep_upload(upload, counted=counted)
+        await self._store.keep_upload(upload, counted=self.most is not None)
 
     @asynccontextmanager
     async def deleting(self, key: SessionKey, filename: str) -> AsyncIterator[None]:
@@ -139,9 +150,6 @@ class Uploads:
 
         A version that is saved meanwhile goes on counting.
         """
-        if self.most is None:
-            yield
-            return
         uploads = await self._store.saved_uploads(key, filename)
         yield
         if uploads:

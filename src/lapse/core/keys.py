@@ -36,6 +36,11 @@ class SessionKey(NamedTuple):
         return self.session_id[:SHOWN_ID]
 
     @property
+    def named(self) -> str:
+        """Return the session id as a sentence shows it: what `short` leaves out stands as …."""
+        return shortened(self.session_id)
+
+    @property
     def digest(self) -> str:
         """Return a digest that names the session where its key must not be shown."""
         return blake2b("\0".join(self).encode(), digest_size=8).hexdigest()
@@ -88,6 +93,11 @@ def check_new_key(key: SessionKey) -> SessionKey:
     if "/" in key.session_id:
         raise InvalidValueError("session id", "must not contain a slash")
     return key
+
+
+def shortened(name: str) -> str:
+    """Return an id as a log or a sentence may show it: at most SHOWN_ID characters, then …."""
+    return name if len(name) <= SHOWN_ID else f"{name[:SHOWN_ID]}…"
 
 
 def unseen_in(text: str) -> str:

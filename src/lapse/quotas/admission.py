@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -25,6 +25,9 @@ from lapse.store.sessions import Sessions
 
 _MOST_REMEMBERED: Final = 10_000
 """The maximum of empty buckets that a process remembers, to refuse creations without the store."""
+
+_MOST_HOLDING: Final = 3
+"""After so many waiting sessions that turn out to hold artifacts, a new session is created."""
 
 _WHO: Final = {
     Drawer.USER: "this user has",
@@ -47,6 +50,8 @@ class Admission:
         refused: how many creations and resurrections this process has refused, by whose limit.
         exceeded: how many sessions this process has expired because of a quota.
         reused: how many creations returned a waiting session that existed already.
+        holds_artifacts: tells whether a session has artifacts that no request has saved, and
+            records it if so; None: nobody can tell.
     """
 
     def __init__(self, database: Database, quotas: Quotas) -> None:
@@ -54,6 +59,7 @@ class Admission:
         self.refused: Counter[Drawer] = Counter()
         self.exceeded = 0
         self.reused = 0
+        self.holds_artifacts: Callable[[SessionKey], Awaitable[bool]] | None = None
         self._sessions = Sessions(database)
         self._store = QuotaStore(database)
         self._empty_until: OrderedDict[str, float] = OrderedDict()
@@ -77,15 +83,18 @@ class Admission:
             TooManyCreatesError: too many sessions were created lately.
             SessionExistsError: a session of this key lives.
         """
-        reused = await self._reused(key, ttl, metadata, used_by) if reuse else None
-        if reused is not None:
-            return reused
+        extended: list[Change] = []
+        if reuse:
+            session = await self._reused(key, ttl, metadata, used_by, extended)
+            if session is not None:
+                return Result(session, extended)
         site = _site()
         await self._draw(key, site)
         created = await self._sessions.create(
             key, state=state, ttl=ttl, metadata=metadata, site=site, used_by=used_by
         )
-        return Result(created.value, (*created.changes, *await self._expire_excess(key, site)))
+        expired = await self._expire_excess(key, site)
+        return Result(created.value, (*extended, *created.changes, *expired))
 
     async def resurrect(
         self, key: SessionKey, *, cause: Cause, by: str | None = None
@@ -138,16 +147,27 @@ class Admission:
         return wish
 
     async def _reused(
-        self, key: SessionKey, ttl: timedelta, metadata: Mapping[str, Any], used_by: UsedBy
-    ) -> Result[SessionRecord] | None:
-        found = await self._store.reuse_waiting(key, ttl=ttl, metadata=metadata, used_by=used_by)
-        if found.value is None:
-            return None
-        session = await self._sessions.read(found.value, EventWindow(newest=0))
-        if session is None:
-            return None
-        self.reused += 1
-        return Result(session, found.changes)
+        self,
+        key: SessionKey,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        used_by: UsedBy,
+        extended: list[Change],
+    ) -> SessionRecord | None:
+        """Return a session that is as good as a new one, if any; add the changes to `extended`."""
+        for _ in range(_MOST_HOLDING):
+            found = await self._store.reuse_waiting(
+                key, ttl=ttl, metadata=metadata, used_by=used_by
+            )
+            extended += found.changes
+            if found.value is None:
+                return None
+            if self.holds_artifacts is not None and await self.holds_artifacts(found.value):
+                continue
+            session = await self._sessions.read(found.value, EventWindow(newest=0))
+            self.reused += session is not None
+            return session
+        return None
 
     async def _draw(self, key: SessionKey, site: str | None) -> None:
         buckets = self.quotas.buckets(key.user_id, site)

@@ -106,6 +106,7 @@ newest AS (
     AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
     AND l.held_events = '[]' AND l.state = '{}' AND l.metadata = :metadata AND l.used_by = :used_by
     AND now + :ttl <= greatest(l.expires_at, l.created_at + :extensible)
+    AND NOT {holds_upload}
     AND NOT EXISTS (
       SELECT 1 FROM sessions AS s
       WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id

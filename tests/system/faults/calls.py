@@ -266,8 +266,10 @@ CALLS: dict[str, tuple[Call, ...]] = {
         ),
     ),
     "take_room": (Call(used, lambda store: store.take_room(UPLOAD, 1 << 20)),),
+    "note_upload": (Call(waiting, lambda store: store.note_upload(UPLOAD)),),
     "keep_upload": (
         Call(uploading, lambda store: store.keep_upload(UPLOAD, counted=True)),
+        Call(waiting, lambda store: store.keep_upload(UPLOAD, counted=False)),
         Call(purged, lambda store: store.keep_upload(UPLOAD, counted=True), PURGED),
     ),
     "forget_uploads": (Call(uploading, lambda store: store.forget_uploads([UPLOAD.upload])),),
