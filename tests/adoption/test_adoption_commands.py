@@ -139,8 +139,8 @@ def test_adopt_and_undo_killed_at_any_point_resume_and_lose_nothing(many_session
         seen=f"SELECT count(*) > {SESSIONS // 10} FROM sessions",
     )  # fmt: skip
     undone = json.loads(run("undo", many_sessions_url, "--run", "mine", "--json").stdout)
-    assert undone["remaining"] == undone["in_the_way"] == 0
-    assert undone["put_back"] + undone["gone"] == SESSIONS * 9 // 10
+    assert undone["remaining"] == undone["inTheWay"] == 0
+    assert undone["putBack"] + undone["gone"] == SESSIONS * 9 // 10
     assert all_of_adk(many_sessions_url) == before
 
 

@@ -60,8 +60,8 @@ async def fill(service: BaseSessionService) -> None:
 
 
 COUNTS = {
-    "empty": 4, "used": 3, "agent_only": 2,
-    "with_state": 1, "with_events": 1, "awaiting": 1, "evaluation": 1,
+    "empty": 4, "used": 3, "agentOnly": 2,
+    "withState": 1, "withEvents": 1, "awaiting": 1, "evaluation": 1,
 }  # fmt: skip
 
 

@@ -60,7 +60,7 @@ async def _check_lives(service: LapseSessionService, key: SessionKey) -> None:
     found = await service.get_session(**key._asdict(), config=_NO_EVENTS)
     # The service also finds a session whose id has no white space around it.
     if found is None or found.id != key.session_id:
-        raise NoSuchSessionError(f"session {key.short}… does not exist")
+        raise NoSuchSessionError(f"session {key.named} does not exist")
 
 
 def _counted(

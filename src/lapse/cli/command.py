@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from lapse.settings import Settings
     from lapse.store.database import Database
 
@@ -97,6 +99,17 @@ async def ready_store(settings: Settings) -> AsyncIterator[Database]:
 def print_json(document: Any) -> None:
     """Print a document as indented JSON."""
     typer.echo(json.dumps(document, indent=2))
+
+
+def narrow_table(*titles: str, whole: Collection[str]) -> Table:
+    """Return a table for a terminal of 80 columns; the cells under `whole` stay on one line."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold", no_wrap=title in whole)
+    return table
 
 
 def acting_as() -> str:

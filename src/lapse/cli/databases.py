@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from lapse.cli.command import (
     one_store,
     open_settings,
     open_store,
+    print_json,
     ready_store,
     run_async,
 )
@@ -24,7 +24,7 @@ from lapse.cli.progress import progress_bar
 from lapse.core.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from lapse.adoption.store import Selection
+    from lapse.adoption.store import Adoption, Selection
     from lapse.databases.report import Report
     from lapse.settings import Settings
     from lapse.store.database import Database
@@ -87,7 +87,7 @@ def report(
         _check_png(png)
     found = run_async(_report(settings.store_url, ttl, artifacts=artifacts))
     if as_json:
-        typer.echo(json.dumps(found.document(), indent=2))
+        print_json(found.document())
     else:
         show(found, Console())
     if png is not None:
@@ -151,11 +151,13 @@ def adopt(
         _tell_plan(plan, found, selection, settings)
     if dry_run:
         if as_json:
-            typer.echo(json.dumps({"dryRun": True, **plan}))
+            print_json({"dryRun": True, **plan})
         return
     if not plan["adopted"]:
-        none = {"run": run, "adopted": 0, "examined": 0, "waiting": 0, "expired": 0}
-        typer.echo(json.dumps(none) if as_json else "nothing to adopt")
+        if as_json:
+            print_json({"run": run, "adopted": 0, "examined": 0, "waiting": 0, "expired": 0})
+        else:
+            typer.echo("nothing to adopt")
         return
     if not yes:
         typer.confirm(
@@ -169,7 +171,7 @@ def adopt(
     done = run_async(_adopt(store, selection, settings, run, rate, ahead=ahead))
     if as_json:
         names = ("adopted", "examined", "waiting", "expired")
-        typer.echo(json.dumps({"run": run, **{name: getattr(done, name) for name in names}}))
+        print_json({"run": run, **{name: getattr(done, name) for name in names}})
     else:
         typer.echo(
             f"adopted {done.adopted:,} of {done.examined:,} sessions: {done.waiting:,} wait, "
@@ -207,8 +209,8 @@ def undo(
 
     done = run_async(work())
     if as_json:
-        names = ("put_back", "in_the_way", "remaining", "gone")
-        typer.echo(json.dumps({"run": run, **{name: getattr(done, name) for name in names}}))
+        counts = {"putBack": done.put_back, "inTheWay": done.in_the_way}
+        print_json({"run": run, **counts, "remaining": done.remaining, "gone": done.gone})
         return
     typer.echo(f"put back {done.put_back:,} sessions")
     for count, why in (
@@ -242,7 +244,7 @@ def copy(
     with progress_bar("copying", None) as advance:
         done = run_async(copy_database(source, settings.store_url, on_progress=advance))
     if as_json:
-        typer.echo(json.dumps({"tables": {part.table: asdict(part) for part in done}}))
+        print_json({"tables": {part.table: asdict(part) for part in done}})
         return
     for part in done:
         typer.echo(f"{part.table}: {part.rows:,} rows, checksum {part.checksum[:16]} on both sides")
@@ -300,6 +302,8 @@ def _hours(horizon: timedelta) -> str:
 
 def _plan(found: Report, selection: Selection) -> dict[str, int]:
     """Return how many sessions an adoption would move and leave, by the report."""
+    from pydantic.alias_generators import to_camel
+
     from lapse.databases.report import Kind
 
     def count(kind: Kind, at_least: timedelta = timedelta(0)) -> int:
@@ -314,7 +318,7 @@ def _plan(found: Report, selection: Selection) -> dict[str, int]:
         "adopted": adopted,
         "waiting": adopted - expired,
         "expired": expired,
-        **{str(kind): count(kind) for kind in Kind if kind not in {Kind.USED, Kind.EMPTY}},
+        **{to_camel(kind): count(kind) for kind in Kind if kind not in {Kind.USED, Kind.EMPTY}},
     }
 
 
@@ -330,9 +334,9 @@ def _tell_plan(
         f"  {plan['expired']:,} would be expired, restorable for {_hours(settings.horizon)}"
     )
     for name, taken, why in (
-        ("with_state", selection.with_state, "have state but no message: needs --with-state"),
-        ("with_events", selection.with_events, "have events but no message: needs --with-events"),
-        ("agent_only", selection.with_agent_only, "heard only the agent: needs --with-agent-only"),
+        ("withState", selection.with_state, "have state but no message: needs --with-state"),
+        ("withEvents", selection.with_events, "have events but no message: needs --with-events"),
+        ("agentOnly", selection.with_agent_only, "heard only the agent: needs --with-agent-only"),
         ("awaiting", False, "wait for an answer to a tool's call: never adopted"),
         ("evaluation", False, "belong to evaluations: never adopted"),
     ):
@@ -370,6 +374,17 @@ async def _adopt(
         await store.close()
 
 
+def _run_json(run: Adoption) -> dict[str, Any]:
+    from lapse.core.clock import iso
+
+    return {
+        "run": run.run,
+        "beganAt": iso(run.began_at),
+        "sessions": run.sessions,
+        "remaining": run.remaining,
+    }
+
+
 def _undo_command(given: str | None, run: str) -> str:
     """Return the command that undoes a run of the store that a command was given, if it was."""
     from lapse.store.urls import without_password
@@ -387,8 +402,7 @@ async def _list_runs(settings: Settings, given: str | None, *, as_json: bool) ->
     async with ready_store(settings) as store:
         found = await AdoptionStore(store).adoptions()
     if as_json:
-        runs = [{**asdict(run), "began_at": run.began_at.isoformat()} for run in found]
-        typer.echo(json.dumps({"runs": runs}))
+        print_json({"runs": [_run_json(run) for run in found]})
         return
     for run in found:
         typer.echo(

@@ -45,7 +45,7 @@ def api_routes(  # noqa: C901 - one function for each route
     async def record_of(key: SessionKey) -> Lifecycle:
         record = await Sessions(store).lifecycle(key)
         if record is None:
-            raise NoSuchSessionError(f"session {key.short}… does not exist")
+            raise NoSuchSessionError(f"session {key.named} does not exist")
         return record
 
     @router.get("/stats")

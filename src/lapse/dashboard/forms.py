@@ -101,7 +101,7 @@ def change_routes(  # noqa: C901 - one function for each route
     async def confirm(request: Request, operator: authorized, action: Action, key: Key) -> Response:
         record = await Sessions(store).lifecycle(key)
         if record is None:
-            raise NoSuchSessionError(f"session {key.short}… does not exist")
+            raise NoSuchSessionError(f"session {key.named} does not exist")
         return pages.page(
             request,
             "confirm.html",

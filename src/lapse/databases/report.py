@@ -10,6 +10,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from pydantic.alias_generators import to_camel
+
+from lapse.core.clock import iso, iso_or_none
 from lapse.core.keys import EVALUATION_PREFIXES
 from lapse.core.messages import awaits_answer, is_message, is_message_of_user
 from lapse.core.minutes import minutes_of
@@ -281,22 +284,22 @@ class Report:
         return {
             "database": self.place,
             "databaseBytes": self.size,
-            "at": self.question.moment.isoformat(),
+            "at": iso(self.question.moment),
             "ttlMinutes": minutes_of(self.question.ttl),
             "sessions": self.count(*Kind),
-            **{str(kind): self.count(kind) for kind in Kind},
+            **{to_camel(kind): self.count(kind) for kind in Kind},
             "due": self.due,
             "usedAfterTtl": self.late,
             "emptyBytes": self.bytes(Kind.EMPTY),
-            "oldestEmpty": _iso(self.oldest(Kind.EMPTY)),
-            "oldest": _iso(self.oldest(*Kind)),
-            "latestFirstMessage": _iso(self.latest_message),
+            "oldestEmpty": iso_or_none(self.oldest(Kind.EMPTY)),
+            "oldest": iso_or_none(self.oldest(*Kind)),
+            "latestFirstMessage": iso_or_none(self.latest_message),
             "emptyPerDay": round(self.growth, 2),
             "firstMessageWithinSeconds": {
                 f"{part:g}": seconds for part, seconds in self.first_messages_within().items()
             },
             "apps": {
-                app: {str(kind): count for kind, count in kinds.items()}
+                app: {to_camel(kind): count for kind, count in kinds.items()}
                 for app, kinds in self.by_app().items()
             },
             "emptyByAge": _buckets(ages, self.by_age(Kind.EMPTY)),
@@ -310,10 +313,6 @@ class Report:
             if self.orphans is None
             else {"sessions": self.orphans.sessions, "artifacts": self.orphans.artifacts},
         }
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
 
 
 def _buckets(limits: Sequence[float], counts: Sequence[int]) -> list[dict[str, Any]]:

@@ -11,16 +11,11 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from lapse.core.clock import iso
+from lapse.core.clock import iso, iso_or_none
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Status
 from lapse.core.minutes import minutes_of
 from lapse.overview.store import Counted, Overview, Tally
 from lapse.sweep.rules import Brake, Dues
-
-
-def iso_or_none(moment: datetime | None) -> str | None:
-    """Return a time in ISO 8601 with `Z`; None stays None, which is null in JSON."""
-    return None if moment is None else iso(moment)
 
 
 def record_json(record: Lifecycle, now: datetime) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class Runs:
         """
         key = asked.key
         if is_foreign(key.user_id):
-            raise NoSuchSessionError(f"session {key.short}… does not exist")
+            raise NoSuchSessionError(f"session {key.named} does not exist")
         if not queue:
             return await self._begin(asked)
         if self._queued[key] >= self.limits.queue:

@@ -16,7 +16,7 @@ from lapse.core.errors import (
     NoSuchSessionError,
     OutdatedSessionError,
 )
-from lapse.core.keys import SessionKey
+from lapse.core.keys import SessionKey, shortened
 from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, Status
 from lapse.core.messages import UsedBy
 from lapse.store.lifecycles import lifecycle_in, read_lifecycle
@@ -144,12 +144,12 @@ class Conversations(Part):
         if not row["is_stored"]:
             record = yield from read_lifecycle(key, self.rules)
             if record is None or (record.status is Status.EXPIRED and not _revives(event, record)):
-                raise NoSuchSessionError(f"session {key.short}… does not exist")
+                raise NoSuchSessionError(f"session {key.named} does not exist")
         if row["is_same"] is None:
             yield from refuse_without_room(key, event.delta, self.rules)
-            raise OutdatedSessionError(f"session {key.short}… was changed since it was read")
+            raise OutdatedSessionError(f"session {key.named} was changed since it was read")
         if not row["is_same"]:
-            reason = f"{new.id[:8]}… is the id of another event of this session; use a new id"
+            reason = f"{shortened(new.id)} is the id of another event of this session; use a new id"
             raise InvalidValueError("event id", reason)
         yield from confirmed()
         stored = Revision(row["update_time"], row["revision"])

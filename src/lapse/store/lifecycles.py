@@ -21,7 +21,7 @@ def required(key: SessionKey, rules: Rules) -> Asking[Lifecycle]:
     """Read a session's record; NoSuchSessionError if there is none."""
     record = yield from read_lifecycle(key, rules)
     if record is None:
-        raise NoSuchSessionError(f"session {key.short}… does not exist")
+        raise NoSuchSessionError(f"session {key.named} does not exist")
     return record
 
 

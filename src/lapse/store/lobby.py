@@ -115,7 +115,7 @@ class Lobby(Part):
             return (yield from self._created_before(key, state, asked, since=began))
         if not made:
             yield from refuse_without_room(key, state, self.rules)
-            raise SessionExistsError(f"session {key.short}… exists already")
+            raise SessionExistsError(f"session {key.named} exists already")
         row = made[0]
         was = None if before is None else before["status"]
         yield from counted(key, ChangeKind.CREATED, was, Status.WAITING)
@@ -182,7 +182,7 @@ class Lobby(Part):
                 change = Change(ChangeKind.CREATED, record.created_at, record)
                 return Result(session, (change,))
         raise OutcomeUnknownError(
-            f"the connection broke; session {key.short}… exists, and may be of another create"
+            f"the connection broke; session {key.named} exists, and may be of another create"
         )
 
     @operation(writes=False)
@@ -363,11 +363,11 @@ class Lobby(Part):
 def _amendment(metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> dict[str, Any]:
     """Return the detail of an amendment: which parts of a record were changed."""
     detail: dict[str, Any] = {} if metadata is None else {"metadata": True}
-    return detail if ttl is None else detail | {"ttl_minutes": minutes_of(ttl)}
+    return detail if ttl is None else detail | {"ttlMinutes": minutes_of(ttl)}
 
 
 def _wrong_status(record: Lifecycle, reason: str) -> WrongStatusError:
-    return WrongStatusError(f"session {record.key.short}… is {record.status}: {reason}")
+    return WrongStatusError(f"session {record.key.named} is {record.status}: {reason}")
 
 
 def _document(text: str | None) -> dict[str, Any]:

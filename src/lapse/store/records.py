@@ -107,7 +107,7 @@ class NewEvent:
 def held_events_full(key: SessionKey) -> HeldEventsFullError:
     """Return the error that refuses an event which a waiting session can hold no more."""
     return HeldEventsFullError(
-        f"session {key.short}… waits for its first message, and until then holds at most "
+        f"session {key.named} waits for its first message, and until then holds at most "
         f"{HELD_EVENTS} changes, of {HELD_BYTES} bytes together (a fixed limit while "
         "LAPSE_WAITING_PER_USER or LAPSE_WAITING_PER_ADDRESS limits waiting sessions)"
     )

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import structlog
 
+from lapse.core.clock import iso_or_none
 from lapse.core.keys import SHOWN_ID
 from lapse.core.lifecycle import Change, ChangeKind
 
@@ -70,14 +71,12 @@ def log_change(change: Change) -> None:
     facts: dict[str, Any] = {"app": record.key.app_name, "session": record.key.short}
     match change.kind:
         case ChangeKind.CREATED | ChangeKind.EXTENDED | ChangeKind.AMENDED:
-            facts["expires_at"] = record.expires_at and record.expires_at.isoformat()
+            facts["expires_at"] = iso_or_none(record.expires_at)
         case ChangeKind.USED:
             facts["age_s"] = seconds_of(change.age)
         case ChangeKind.EXPIRED:
             facts["lateness_s"] = seconds_of(change.lateness or timedelta(0))
-            facts["restorable_until"] = (
-                record.restorable_until and record.restorable_until.isoformat()
-            )
+            facts["restorable_until"] = iso_or_none(record.restorable_until)
         case ChangeKind.RESURRECTED:
             facts["cause"] = str(change.cause)
         case ChangeKind.PURGED | ChangeKind.DELETED | ChangeKind.KEPT | ChangeKind.ADOPTED:
