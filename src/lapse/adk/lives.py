@@ -224,4 +224,4 @@ class SessionLives:
 
 def no_such(key: SessionKey) -> NoSuchSessionError:
     """Return the error that says a session does not exist."""
-    return NoSuchSessionError(f"session {key.short}… does not exist")
+    return NoSuchSessionError(f"session {key.named} does not exist")
