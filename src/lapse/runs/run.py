@@ -51,6 +51,8 @@ class Run:
         until: the timestamp of the last stored event.
         error: ADK's error object, if the run failed.
         status: RUNNING, or how the run ended.
+        is_cut_off: whether the run was told to end before its agent had ended. Whatever is left of
+            it can store nothing more.
     """
 
     def __init__(self, record: RunRecord, store: RunStore) -> None:
@@ -67,6 +69,7 @@ class Run:
         self.until: datetime | None = None
         self.error: Mapping[str, Any] | None = None
         self.status = RunStatus.RUNNING
+        self.is_cut_off = False
         self._store = store
         self._noted: asyncio.Task[None] | None = None
         self._unsent: dict[str, bool] = {}
@@ -100,12 +103,18 @@ class Run:
         this, the timestamps of parallel branches, or of one microsecond, would not tell which
         event was stored first.
 
+        A job that a tool has left behind appends after the run's end, and its event is stored as
+        it is.
+
         Raises:
-            ShuttingDownError: the run has ended.
+            ShuttingDownError: the run was told to end, by its time limit, by a cancellation or
+                because its process stops or has lost it.
         """
+        if self.is_cut_off:
+            # An agent that ignores its cancellation cannot be told from its jobs: both are refused.
+            raise ShuttingDownError("the run of this event was told to end")
         if self.status is not RunStatus.RUNNING:
-            # An agent that ignored its cancellation must not store anything any more.
-            raise ShuttingDownError("the run of this event has ended")
+            return
         moment = datetime.fromtimestamp(event.timestamp, UTC)
         if self.until is not None and moment <= self.until:
             moment = self.until + timedelta.resolution
@@ -123,6 +132,8 @@ class Run:
 
     def after_append(self, event: Event) -> None:
         """Remember that an event is stored: its frame gets the event's id."""
+        if self.status is not RunStatus.RUNNING:
+            return
         self.message_stored = True
         self.begun.set()
         self._unsent[event.id] = is_split(event)

@@ -318,6 +318,7 @@ class Runs:
             status, reason = run.stop.result() if run.stop.done() else (RunStatus.TIMED_OUT, None)
             work.cancel()
             await asyncio.wait([work], timeout=_CANCEL_TIMEOUT.total_seconds())
+            run.is_cut_off = True
             if not work.done():
                 _log.warning("an agent does not end; it is left alone", extra=_facts(run.record))
                 self._abandoned.add(work)
