@@ -283,7 +283,8 @@ class LapseSessionService(SessionLives, BaseSessionService):
             SessionNotFoundError: the session does not exist any more.
             StaleSessionError: the stored session has changed since `session` was read.
             InvalidValueError: (a ValueError) the event cannot be stored, or it is the user's and
-                has no room for its `app:` or `user:` state; an agent's is stored without that.
+                has no room for its `app:` or `user:` state; an agent's is stored without that, and
+                with U+FFFD or null for what no store can hold.
             HeldEventsFullError: a quota limits waiting sessions, and the event would make this one
                 used without a message.
         """
@@ -301,7 +302,7 @@ class LapseSessionService(SessionLives, BaseSessionService):
                 return self._commit("append", key, append(self.store, key, new, seen(session)))
 
             try:
-                appended = (await append_within(key, event, stored)).value
+                appended = (await append_within(session, event, stored)).value
             except NoSuchSessionError as error:
                 new = await written(event)
                 counts = not new.by_agent or self._used_by(key) is UsedBy.ANYONE
