@@ -120,10 +120,12 @@ ours AS (
   JOIN sessions AS s USING (app_name, user_id, id)
   CROSS JOIN clock
   LEFT JOIN LATERAL (
+    -- An event without text has no event_data here: a JSON null is a text, and comes back as one.
     SELECT count(*) AS events, jsonb_agg(jsonb_build_object(
-      'id', e.id, 'invocation_id', e.invocation_id, 'timestamp', e.timestamp,
-      'event_data', e.event_data
-    ) ORDER BY e.timestamp, e.id) AS held, bool_or({is_message}) AS agent_spoke
+      'id', e.id, 'invocation_id', e.invocation_id, 'timestamp', e.timestamp
+    ) || CASE
+      WHEN e.event_data IS NULL THEN '{}' ELSE jsonb_build_object('event_data', e.event_data)
+    END ORDER BY e.timestamp, e.id) AS held, bool_or({is_message}) AS agent_spoke
     FROM events AS e
     WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
   ) AS h ON :with_events OR :with_agent_only
@@ -197,7 +199,7 @@ back AS (
 stored AS (
   INSERT INTO events (id, app_name, user_id, session_id, invocation_id, timestamp, event_data)
   SELECT e ->> 'id', t.app_name, t.user_id, t.session_id, e ->> 'invocation_id',
-    (e ->> 'timestamp')::timestamp, nullif(e -> 'event_data', 'null')
+    (e ->> 'timestamp')::timestamp, e -> 'event_data'
   FROM back AS b
   JOIN taken AS t
     ON t.app_name = b.app_name AND t.user_id = b.user_id AND t.session_id = b.id,

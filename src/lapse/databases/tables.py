@@ -208,7 +208,7 @@ def to_sqlite(value: Any, kind: Type) -> Any:
                         "timestamp": to_sqlite(
                             datetime.fromisoformat(held["timestamp"]), Type.TIME
                         ),
-                        "event_data": held["event_data"] and json.dumps(held["event_data"]),
+                        "event_data": held.get("event_data") and json.dumps(held["event_data"]),
                     }
                     for held in json.loads(value)
                 ]

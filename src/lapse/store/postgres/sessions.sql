@@ -795,8 +795,12 @@ audited AS {audited}
 SELECT * FROM done;
 
 -- name: expire_due
--- Takes due rows that are not locked, and repeats the condition on the rows that it updates:
--- without both, it would expire a session that a concurrent first message has just marked as used.
+-- Takes due rows that are not locked, so that sweeps and messages never wait for each other. The lock
+-- re-checks the newest version of a row and keeps it until the UPDATE, which finds it by its address.
+-- An address alone would also miss a row that a message has changed, because the changed row has
+-- another one. The condition that the UPDATE repeats decides only if rows are found in another way:
+-- by their keys and without the lock, a session would expire that a first message has just marked as
+-- used.
 -- A session that ADK's tables hold although its row waits (stock ADK created one of the same key)
 -- is kept: Lapse never expires it. The limit stands in a sub-select, and the rows come as arrays,
 -- so that every limit has the same plan, which finds the rows by their addresses.

@@ -93,7 +93,7 @@ def held_events(text: str) -> list[EventRecord]:
             held["id"],
             held["invocation_id"],
             from_naive(datetime.fromisoformat(held["timestamp"])),
-            json.dumps(held["event_data"]),
+            json.dumps(held.get("event_data")),
         )
         for held in json.loads(text)
     ]
