@@ -53,7 +53,7 @@ class Lapse:
     It is an asynchronous context manager. Entering it opens the store and starts what the settings
     say: sweeping, learning TTLs, telling other processes of changes, adopting. Leaving it stops all
     of that and closes the store. An application that it was added to enters and leaves it in its
-    lifespan. It runs once at a time, and a SQLite store that was closed stays closed.
+    lifespan. It may be entered any number of times, on any event loop, and runs once at a time.
 
     Args:
         store_url: where the sessions live; it wins over the settings.
@@ -96,7 +96,8 @@ class Lapse:
         self._notes_artifacts = notes_artifacts
         self._counted: list[SweepMetrics] = []
         self._works, self._artifacts = list[Work](), list[Work]()
-        self._is_running = self._is_local = False
+        self._running_on: asyncio.AbstractEventLoop | None = None
+        self._is_local = False
 
     @classmethod
     def _around(
@@ -217,10 +218,10 @@ class Lapse:
         """Open the store and start everything.
 
         Raises:
-            StoreUnavailableError: the store does not answer, or was closed for good.
+            StoreUnavailableError: the store does not answer.
             StoreRefusedError: the store cannot be used.
         """
-        if self._is_running:
+        if self._running_on is not None and not self._running_on.is_closed():
             raise RuntimeError("this Lapse runs already: enter it once, or let its application do")
         await self.store.open()
         try:
@@ -241,7 +242,7 @@ class Lapse:
     async def begin(self) -> None:
         """Start everything on the running event loop; the store opens at its first use."""
         self._works = [*self._keeping(), self.watcher, *self._artifacts]
-        self._is_running = True
+        self._running_on = asyncio.get_running_loop()
         for work in self._works:
             await work.start()
 
@@ -251,7 +252,7 @@ class Lapse:
             # All at once, because each waits a little for its step in hand.
             await asyncio.gather(*(work.stop() for work in self._works))
         finally:
-            self._is_running = False
+            self._running_on = None
 
     def mount(
         self,

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from lapse.core.errors import LapseError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
+from lapse.core.loops import PerLoop
 from lapse.store.records import Result
 from lapse.telemetry.tracing import span
 
@@ -25,7 +26,7 @@ class Transitions:
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: PerLoop[set[asyncio.Task[Any]]] = PerLoop(set)
 
     async def run(
         self,
@@ -74,24 +75,26 @@ class Transitions:
 
     def _begun(self, running: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(running)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        under_way = self._running.here()
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
         return task
 
     async def finish(self, *, within: timedelta) -> None:
-        """Wait until every transition that was begun has succeeded or failed, or time is up."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=within.total_seconds())
+        """Wait until every transition of this event loop has succeeded or failed, or time is up."""
+        running = self._running.here()
+        if running:
+            await asyncio.wait(running, timeout=within.total_seconds())
 
 
 class AppendLocks:
     """One lock for each session; a lock exists only while somebody holds it or waits for it."""
 
     def __init__(self) -> None:
-        self._locks: WeakValueDictionary[tuple[int, SessionKey], asyncio.Lock] = (
-            WeakValueDictionary()
+        self._locks: PerLoop[WeakValueDictionary[SessionKey, asyncio.Lock]] = PerLoop(
+            WeakValueDictionary
         )
 
     def of(self, key: SessionKey) -> asyncio.Lock:
         """Return the lock of a session's appends in the present event loop."""
-        return self._locks.setdefault((id(asyncio.get_running_loop()), key), asyncio.Lock())
+        return self._locks.here().setdefault(key, asyncio.Lock())

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from lapse.core.errors import LapseError
+from lapse.core.loops import PerLoop
 from lapse.store.database import Database
 from lapse.store.operation import Asking, Part, only, operation, rows
 
@@ -40,7 +41,7 @@ class Probe:
 
     def __init__(self, database: Database) -> None:
         self._store = HealthStore(database)
-        self._asking: asyncio.Task[str | None] | None = None
+        self._asking: PerLoop[list[asyncio.Task[str | None]]] = PerLoop(list)
         self._asked_at = 0.0
 
     async def fault(self) -> str | None:
@@ -49,11 +50,11 @@ class Probe:
         The answer is at most a second old.
         """
         now = time.monotonic()
-        asking = self._asking
-        if asking is None or (asking.done() and now - self._asked_at >= _EVERY.total_seconds()):
-            asking = self._asking = asyncio.create_task(self._ask(), name="lapse-probe")
+        asking = self._asking.here()
+        if not asking or (asking[0].done() and now - self._asked_at >= _EVERY.total_seconds()):
+            asking[:] = [asyncio.create_task(self._ask(), name="lapse-probe")]
             self._asked_at = now
-        return await asyncio.shield(asking)
+        return await asyncio.shield(asking[0])
 
     async def _ask(self) -> str | None:
         try:

@@ -27,6 +27,7 @@ from lapse.core.errors import (
     StoreUnavailableError,
 )
 from lapse.core.keys import SHOWN_ID, SessionKey
+from lapse.core.loops import PerLoop
 from lapse.runs.changes import StateChanges
 from lapse.runs.cursor import Cursor
 from lapse.runs.follow import RemoteStreams
@@ -80,7 +81,7 @@ class Runs:
         self.plain = PlainRuns(limits, metrics, self._keys_here, service.holds.run)
         self.changes = StateChanges(self._store, service.holds.has_run)
         self._remote_streams = RemoteStreams(self._store)
-        self._queue_locks: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
+        self._queue_locks = PerLoop(WeakValueDictionary[SessionKey, asyncio.Lock])
         self._queued: Counter[SessionKey] = Counter()
         self._draining = False
         self._heartbeat = Background(
@@ -132,7 +133,7 @@ class Runs:
             return await self._begin(asked)
         if self._queued[key] >= self.limits.queue:
             raise await self._in_flight(key)
-        lock = self._queue_locks.setdefault(key, asyncio.Lock())
+        lock = self._queue_locks.here().setdefault(key, asyncio.Lock())
         give_up = time.monotonic() + self.limits.duration.total_seconds()
         self._queued[key] += 1
         try:

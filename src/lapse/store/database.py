@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Rules
@@ -14,6 +14,8 @@ from lapse.store.operation import Asking
 from lapse.store.options import ConnectionOptions
 
 T = TypeVar("T")
+
+CLOSED: Final = "the store is closed; open it to use it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Database(Protocol):
     async def open(self) -> None:
         """Connect and bring the schema up to date; a second call does nothing.
 
+        After `close` it opens the store again.
+
         Raises:
             StoreRefusedError: its tables are foreign or of another version, or it cannot be
                 written.
@@ -84,7 +88,11 @@ class Database(Protocol):
         ...
 
     async def close(self) -> None:
-        """Finish the work in hand and release every resource; a second call does nothing."""
+        """Finish the work in hand and release every resource; a second call does nothing.
+
+        It may be called on any event loop, and raises nothing. The store refuses everything until
+        `open` is called.
+        """
         ...
 
     async def inspect(self, *, most: int = 0) -> Inspection:

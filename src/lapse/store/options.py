@@ -13,7 +13,7 @@ class ConnectionOptions:
     """How to reach a store that is a server.
 
     Attributes:
-        pool_size: the maximum of connections per event loop.
+        pool_size: the maximum of connections of one process, on all its event loops.
         statement_timeout: how long one statement may take, including its wait for locks.
         connect_timeout: how long it may take until a connection is made, or is free.
         statement_cache: how many prepared statements a connection keeps. It must be 0 behind a

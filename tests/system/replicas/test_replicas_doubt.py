@@ -1,6 +1,7 @@
 """The connection breaks at the commit: a write that may have been done is not called failed."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -127,7 +128,8 @@ async def test_an_append_whose_answer_is_lost_is_stored_once(behind_proxy, event
     store, proxy, direct = behind_proxy
     seen = (await make(store)).value.revision
     proxy.arm()
-    appended = await store.append(key(), event, seen)
+    # The first statement is the one that stores the event.
+    appended = await store.append(key(), event, replace(seen, waiting=True))
     assert proxy.lost.is_set()
     assert appended.value.repeated
     found = await direct.read(key())

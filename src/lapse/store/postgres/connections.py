@@ -6,16 +6,14 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qs, urlsplit
-from weakref import WeakKeyDictionary
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from lapse.core.errors import (
     InvalidValueError,
@@ -24,13 +22,16 @@ from lapse.core.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from lapse.store.database import CLOSED
 from lapse.store.operation import FirstSeen
 from lapse.store.options import ConnectionOptions
+from lapse.store.postgres.place import PARTING, Connection
+from lapse.store.postgres.pool import Pool
 from lapse.store.urls import place_of
 
 T = TypeVar("T")
 
-Taken: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+Taken: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 APPLICATION: Final = "lapse"
 
@@ -71,10 +72,6 @@ _SHARED: Final = (
 
 _FIRST_PAUSE: Final = timedelta(milliseconds=50)
 
-_PARTING: Final = timedelta(milliseconds=100)
-"""How long a connection has to end a statement that nobody waits for, and a pool to close. Then
-they are cut off: a server that is silent must not hold up the end of a process."""
-
 
 @dataclass(slots=True)
 class Attempts:
@@ -101,20 +98,24 @@ class Attempts:
 
 
 class Connections:
-    """A pool of connections for each event loop that asks for one."""
+    """The connections of one process to a server, and how they are used."""
 
     def __init__(self, url: str, options: ConnectionOptions) -> None:
         self._dsn = plain_url(url)
         self.place = place_of(url)
         self._options = options
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[asyncpg.Pool]] = (
-            WeakKeyDictionary()
-        )
-        self._closed = False
+        self.are_prepared = False
+        """Whether the schema is known to be up to date."""
+        self._pool = Pool(options.pool_size, self._make, options.connect_timeout)
+
+    def open(self) -> None:
+        """Make connections again, after `close`."""
+        self._pool.open()
 
     def default_to(self, options: ConnectionOptions) -> None:
         """Connect like this from now on."""
         self._options = options
+        self._pool.limit(options.pool_size, options.connect_timeout)
 
     async def connect(self) -> asyncpg.Connection:
         """Return a connection outside any pool.
@@ -124,9 +125,35 @@ class Connections:
             InvalidValueError: the driver cannot read the URL.
         """
         try:
-            return await asyncpg.connect(self._dsn, **self._connect_options())
+            connection = await self._make()
         except CONNECTING as error:
             raise not_connected(error, self.place) from None
+        await self._pool.note(connection)
+        return connection
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[asyncpg.Connection]:
+        """Enter a connection of the pool; what fails is not repeated.
+
+        Raises:
+            StoreUnavailableError: the server does not answer, now or inside the context, or the
+                store is closed.
+            StoreRefusedError: a pooler shares the connection, which the settings do not allow.
+        """
+        if self._pool.is_closed:
+            raise StoreUnavailableError(CLOSED)
+        try:
+            place = await self._pool.take()
+        except CONNECTING as error:
+            raise not_connected(error, self.place) from None
+        assert place.connection is not None
+        with self._answering():
+            try:
+                yield place.connection
+            except BaseException as error:
+                await self._pool.give_back_after(place, error)
+                raise
+            self._pool.give_back(place)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[asyncpg.Connection]:
@@ -138,16 +165,23 @@ class Connections:
         """
         connection = await self.connect()
         try:
-            yield connection
+            with self._answering():
+                yield connection
+        finally:
+            with suppress(*NOT_NOW):
+                await connection.close(timeout=PARTING.total_seconds())
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Raise what a connection outside `_repeat` fails with as errors of the store."""
+        try:
+            yield
         except _UNTRACKED as error:
             raise StoreRefusedError(f"{self.place}: {_SHARED}") from error
         except NOT_NOW as error:
             if not _is_outage(error):
                 raise
             raise unavailable(error, self.place) from error
-        finally:
-            with suppress(*NOT_NOW):
-                await connection.close(timeout=_PARTING.total_seconds())
 
     async def fetch(
         self, sql: str, arguments: Sequence[Any], attempts: Attempts, *, writes: bool
@@ -176,22 +210,11 @@ class Connections:
         return await self._repeat(run, attempts, writes=True)
 
     async def close(self) -> None:
-        """Close this event loop's pool for good, and drop the pools of other loops.
+        """Close all connections, and make none until `open`.
 
-        A server that is silent delays it by no more than _PARTING.
+        A server that is silent delays it by no more than PARTING, twice.
         """
-        self._closed = True
-        own = self._pools.pop(asyncio.get_running_loop(), None)
-        for other in self._pools.values():
-            if other.done() and not other.cancelled() and other.exception() is None:
-                other.result().terminate()
-        if own is None:
-            return
-        pool = await own
-        try:
-            await asyncio.wait_for(pool.close(), _PARTING.total_seconds())
-        except TimeoutError:
-            pool.terminate()
+        await self._pool.close()
 
     async def _repeat(
         self,
@@ -204,18 +227,19 @@ class Connections:
         end = time.monotonic() + self._options.patience.total_seconds()
         pause = _FIRST_PAUSE.total_seconds()
         while True:
-            if self._closed:
-                raise attempts.failure("the store is closed")
+            if self._pool.is_closed:
+                raise attempts.failure(CLOSED)
             begun = False
             try:
-                pool = await self._pool()
-                taken = await pool.acquire(timeout=self._options.connect_timeout.total_seconds())
+                place = await self._pool.take()
+                assert place.connection is not None
                 begun = True
                 try:
-                    return await work(taken)
-                finally:
-                    with suppress(*NOT_NOW):  # the connection is cut off then
-                        await pool.release(taken, timeout=_PARTING.total_seconds())
+                    done = await work(place.connection)
+                except BaseException as error:
+                    await self._pool.give_back_after(place, error)
+                    raise
+                self._pool.give_back(place)
             except _UNTRACKED as error:
                 raise unavailable(_SHARED, self.place, attempts.failure) from error
             except CONNECTING as error:
@@ -226,33 +250,21 @@ class Connections:
                 attempts.in_doubt |= begun and writes and not isinstance(error, _UNDONE)
                 if time.monotonic() + pause > end:
                     raise unavailable(error, self.place, attempts.failure) from error
+            else:
+                return done
             await asyncio.sleep(pause * (0.5 + random.random()))
             pause *= 2
 
-    async def _pool(self) -> asyncpg.Pool:
-        loop = asyncio.get_running_loop()
-        making = self._pools.get(loop)
-        if making is None:
-            making = self._pools[loop] = asyncio.create_task(self._make_pool())
-        return making.result() if making.done() else await asyncio.shield(making)
-
-    async def _make_pool(self) -> asyncpg.Pool:
-        """Return a pool, which connects only when a connection is needed."""
-        return await asyncpg.create_pool(
+    async def _make(self) -> Connection:
+        connection: Connection = await asyncpg.connect(
             self._dsn,
-            min_size=0,
-            max_size=self._options.pool_size,
-            reset=_leave,
-            **self._connect_options(),
+            connection_class=Connection,
+            timeout=self._options.connect_timeout.total_seconds(),
+            command_timeout=self._options.statement_timeout.total_seconds(),
+            statement_cache_size=self._options.statement_cache,
+            server_settings={"application_name": APPLICATION},
         )
-
-    def _connect_options(self) -> dict[str, Any]:
-        return {
-            "timeout": self._options.connect_timeout.total_seconds(),
-            "command_timeout": self._options.statement_timeout.total_seconds(),
-            "statement_cache_size": self._options.statement_cache,
-            "server_settings": {"application_name": APPLICATION},
-        }
+        return connection
 
 
 def plain_url(url: str) -> str:
@@ -314,7 +326,3 @@ def _named(place: str) -> str:
     if urlsplit(place).netloc or "?" in place:
         return place
     return f"{place} at {os.environ.get('PGHOST') or 'the usual socket, for its URL has no host'}"
-
-
-async def _leave(_connection: asyncpg.Connection) -> None:
-    """Reset nothing: Lapse's statements leave no state behind, and a reset is a round trip."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self, TypeVar
 
 from lapse.core.lifecycle import Rules
 from lapse.store.database import Inspection
+from lapse.store.opening import Opening
 from lapse.store.operation import Asking, Dialect
 from lapse.store.options import ConnectionOptions
 from lapse.store.postgres import append, reading
@@ -34,13 +34,6 @@ _NATIVES: Final[Mapping[str, Callable[..., Any]]] = {
 }
 
 
-@dataclass(slots=True)
-class _Opened:
-    """Whether the schema is up to date; copies of the store with other clocks share it."""
-
-    ready: bool = False
-
-
 class PostgresDatabase:
     """A Database on a PostgreSQL server.
 
@@ -56,7 +49,8 @@ class PostgresDatabase:
         self._has_rules, self._has_options = rules is not None, options is not None
         self._rules = rules or Rules()
         self._connections = Connections(url, options or ConnectionOptions())
-        self._opened = _Opened()
+        # Copies with other clocks share both.
+        self._opening = Opening(self._prepare)
         self._now: datetime | None = None
 
     @property
@@ -70,10 +64,18 @@ class PostgresDatabase:
             self._connections.default_to(options)
 
     async def open(self) -> None:
-        if not self._opened.ready:
-            async with self._connections.alone() as connection:
-                await prepare(connection, self._connections.place)
-            self._opened.ready = True
+        self._connections.open()
+        await self._opened()
+
+    async def _opened(self) -> None:
+        """Bring the schema up to date, once for all who ask at the same time."""
+        if not self._connections.are_prepared:
+            await self._opening.finish()
+
+    async def _prepare(self) -> None:
+        async with self._connections.lent() as connection:
+            await prepare(connection, self._connections.place)
+        self._connections.are_prepared = True
 
     async def close(self) -> None:
         await self._connections.close()
@@ -86,7 +88,8 @@ class PostgresDatabase:
         flushed: bool = True,
         together: bool = False,
     ) -> T:
-        await self.open()
+        if not self._connections.are_prepared:
+            await self._opened()
         call = self._calls()
         result = await (call.drive_together(asking) if together else call.drive(asking()))
         if flushed and call.attempts.in_doubt:
@@ -101,7 +104,7 @@ class PostgresDatabase:
         return Listener(self._connections, channel, hear)
 
     async def notify(self, channel: str, texts: Iterable[str]) -> None:
-        await self.open()
+        await self._opened()
         for text in texts:
             # Each text has a transaction of its own, because a commit with NOTIFY takes a lock
             # that all such commits share.

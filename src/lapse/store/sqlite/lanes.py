@@ -17,8 +17,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lapse.core.errors import LapseError, OutcomeUnknownError, StoreUnavailableError
+from lapse.store.database import CLOSED
 
 T = TypeVar("T")
+
+
+class LaneClosedError(StoreUnavailableError):
+    """The lane takes no work any more; this work was not begun."""
+
 
 _Work = Callable[[sqlite3.Connection], Any]
 
@@ -86,17 +92,21 @@ class Lane:
         same transaction fails half-way. Cancelling the caller does not undo it.
 
         Raises:
-            StoreUnavailableError: the lane is closed, or SQLite failed; nothing was written.
+            LaneClosedError: the lane is closed.
+            StoreUnavailableError: SQLite failed; nothing was written.
         """
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._gate:
             if not self._open:
-                raise StoreUnavailableError("the store is closed")
+                raise LaneClosedError(CLOSED)
             self._jobs.put(_Job(work, answer, flushed))
         return await answer
 
-    def close(self) -> None:
-        """Finish the queued work, stop the threads and close the connections. Blocks."""
+    def close(self, *, connections: bool = True) -> None:
+        """Finish the queued work, stop the threads and close the connections. Blocks.
+
+        Without `connections` whoever made them keeps them.
+        """
         with self._gate:
             if self._open:
                 self._open = False
@@ -104,7 +114,7 @@ class Lane:
                     self._jobs.put(None)
         for thread in self._threads:
             thread.join()
-        for connection in self._connections:
+        for connection in self._connections if connections else ():
             connection.close()
 
     def _serve(self, connection: sqlite3.Connection) -> None:
