@@ -18,6 +18,7 @@ from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.lifecycle import Rules
 from lapse.core.service_variables import service_variables
 from lapse.dashboard.settings import DashboardSettings
+from lapse.idempotency.settings import IdempotencySettings
 from lapse.limits.settings import LimitSettings
 from lapse.notices.settings import NoticeSettings
 from lapse.quotas.settings import QuotaSettings
@@ -42,6 +43,7 @@ class Settings(
     DashboardSettings,
     LimitSettings,
     AdkSettings,
+    IdempotencySettings,
 ):
     """The settings of one process; `docs/settings.md` describes each.
 

@@ -168,6 +168,9 @@ ROWS = {
         "12", seconds(12), lambda whole: whole.app.state.lapse_runs.limits.grace, NO_ROUTES
     ),
     "run_queue": Row("13", 13, lambda whole: whole.app.state.lapse_runs.limits.queue, NO_ROUTES),
+    "keys_per_user": Row(
+        "24", 24, lambda whole: whole.app.state.lapse_key_rules.per_user, NO_ROUTES
+    ),
     # Notices.
     "warn_before": Row(
         "1", timedelta(minutes=1), lambda whole: whole.watcher.options.warn_before, NO_STREAMS

@@ -8,9 +8,11 @@ from lapse.artifacts.uploads import UploadStore
 from lapse.audit.store import AuditLog
 from lapse.check.store import HealthStore
 from lapse.core.lifecycle import Rules
+from lapse.idempotency.store import IdempotencyStore
 from lapse.notices.store import NoticeStore
 from lapse.overview.store import OverviewStore
 from lapse.quotas.store import QuotaStore
+from lapse.runs.repeats import RepeatStore
 from lapse.runs.store import RunStore
 from lapse.store import store_from_url
 from lapse.store.attempts import AttemptStore
@@ -36,6 +38,8 @@ class Store(
     SweepStore,
     HealthStore,
     AttemptStore,
+    IdempotencyStore,
+    RepeatStore,
     HoldStore,
 ):
     """All parts on one database; it can also be passed where a database is expected."""

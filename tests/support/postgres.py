@@ -19,7 +19,7 @@ TABLES = (
     "lapse_runs, lapse_lobby, lapse_observations, lapse_observed_days, lapse_purged, "
     "lapse_ttl_rounds, lapse_ttl_decisions, lapse_adopted, lapse_adoptions, lapse_artifact_outbox, "
     "lapse_audit, lapse_turns, lapse_uploads, lapse_attempts, lapse_pings, "
-    "lapse_counts, lapse_counted, lapse_levels, lapse_sweeps, lapse_brakes, "
+    "lapse_idempotency, lapse_counts, lapse_counted, lapse_levels, lapse_sweeps, lapse_brakes, "
     "events, sessions, app_states, user_states"
 )
 

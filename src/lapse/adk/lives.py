@@ -180,9 +180,13 @@ class SessionLives:
         self, key: SessionKey, transition: Coroutine[Any, Any, Result[SessionRecord]]
     ) -> Result[SessionRecord]:
         created = await self._commit("create", key, transition)
-        if created.value.owes_artifacts and self.artifacts is not None:
-            await self.artifacts.delete_before(key)
+        await self._delete_owed(created.value)
         return created
+
+    async def _delete_owed(self, session: SessionRecord) -> None:
+        """Delete the artifacts that an earlier session of a new session's key has left."""
+        if session.owes_artifacts and self.artifacts is not None:
+            await self.artifacts.delete_before(session.key)
 
     async def _change(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from lapse.adoption.store import AdoptionStore
+from lapse.idempotency.store import IdempotencyStore
 from lapse.overview.store import OverviewStore
 from lapse.quotas.store import QuotaStore
 from lapse.store.attempts import AttemptStore
@@ -22,4 +23,5 @@ def maintenance_of(database: Database) -> Sequence[Callable[[], Awaitable[object
         QuotaStore(database).forget_buckets,
         AdoptionStore(database).forget_adopted,
         AttemptStore(database).forget_attempts,
+        IdempotencyStore(database).maintain,
     )

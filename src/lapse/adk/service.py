@@ -19,6 +19,7 @@ from google.adk.sessions.session import Session
 from lapse.adk.acts import append, record_creation
 from lapse.adk.context import observed_append, revival_cause
 from lapse.adk.errors import STALE, SessionNotFoundError, StaleSessionError
+from lapse.adk.keyed_creation import current_creation
 from lapse.adk.lives import SessionLives, no_such
 from lapse.adk.maintenance import maintenance_of
 from lapse.adk.private import (
@@ -30,6 +31,7 @@ from lapse.adk.private import (
 from lapse.adk.shared_state import append_within
 from lapse.adk.transitions import AppendLocks
 from lapse.adk.translation import (
+    event_in,
     mark,
     seen,
     session_read,
@@ -42,7 +44,12 @@ from lapse.auth.principals import Role, current_actor, is_foreign
 from lapse.core.arguments import check
 from lapse.core.background import Work
 from lapse.core.documents import check_metadata
-from lapse.core.errors import NoSuchSessionError, OutdatedSessionError, SessionExistsError
+from lapse.core.errors import (
+    EventIdTakenError,
+    NoSuchSessionError,
+    OutdatedSessionError,
+    SessionExistsError,
+)
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey, can_exist, check_new_key
 from lapse.core.lifecycle import Cause
@@ -184,6 +191,12 @@ class LapseSessionService(SessionLives, BaseSessionService):
             given_as = "ttlMinutes" if ttl_minutes is None else "ttl_minutes"
             ttl = self.policy.requested(minutes, field=given_as)
         delta = storable_state(state or {})
+        creation = current_creation()
+        if creation is not None:
+            earlier = await creation.made_before(self.store, key)
+            if earlier is not None:
+                await self._delete_owed(earlier)
+                return await session_read(earlier)
         await record_creation(self.store, key, delta)
         transition = self.admission.create(
             key,
@@ -192,11 +205,14 @@ class LapseSessionService(SessionLives, BaseSessionService):
             metadata=kept,
             used_by=self._used_by(key),
             reuse=self.admission.may_reuse(reuse) and not (chosen or state),
+            create=None if creation is None else creation.creating(self.store),
         )
         try:
             created = await self._create(key, transition)
         except SessionExistsError as error:
             raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
+        if creation is not None:
+            await creation.made(self.store, key, created.value.key)
         return await session_read(created.value)
 
     async def get_session(
@@ -295,24 +311,38 @@ class LapseSessionService(SessionLives, BaseSessionService):
         key = SessionKey(session.app_name, session.user_id, session.id)
         if is_foreign(key.user_id) or not can_exist(key):
             raise SessionNotFoundError(f"Session {session.id} not found.")
-        async with self._append_locks.of(key), observed_append(key, event):
+        async with self._append_locks.of(key), observed_append(key, event) as is_repeat:
+            if is_repeat and (held := event_in(session, event.id)) is not None:
+                return held
 
-            def stored(new: NewEvent) -> Coroutine[Any, Any, Result[Appended]]:
-                new = self.admission.within_quotas(new)
-                return self._commit("append", key, append(self.store, key, new, seen(session)))
-
-            try:
-                appended = (await append_within(session, event, stored)).value
-            except NoSuchSessionError as error:
-                new = await written(event)
-                counts = not new.by_agent or self._used_by(key) is UsedBy.ANYONE
-                if new.is_message and counts:
-                    await self.policy.refuse(key)
-                raise SessionNotFoundError(f"Session {session.id} not found.") from error
-            except OutdatedSessionError as error:
-                raise StaleSessionError(STALE) from error
+            appended = await self._appended(key, session, event, is_repeat=is_repeat)
             if appended.revision is not None:
                 mark(session, appended.revision)
             if appended.repeated and any(held.id == event.id for held in session.events):
                 return event
             return add_to_session(self, session, event)
+
+    async def _appended(
+        self, key: SessionKey, session: Session, event: Event, *, is_repeat: bool
+    ) -> Appended:
+        """Append an event to the stored session; `is_repeat`: it may be stored already."""
+
+        def stored(new: NewEvent) -> Coroutine[Any, Any, Result[Appended]]:
+            new = self.admission.within_quotas(new)
+            return self._commit("append", key, append(self.store, key, new, seen(session)))
+
+        try:
+            return (await append_within(session, event, stored)).value
+        except NoSuchSessionError as error:
+            new = await written(event)
+            counts = not new.by_agent or self._used_by(key) is UsedBy.ANYONE
+            if new.is_message and counts:
+                await self.policy.refuse(key)
+            raise SessionNotFoundError(f"Session {session.id} not found.") from error
+        except OutdatedSessionError as error:
+            raise StaleSessionError(STALE) from error
+        except EventIdTakenError as error:
+            if not is_repeat:
+                raise
+            # Another attempt of the same request has stored it since the session was read.
+            raise StaleSessionError(STALE) from error

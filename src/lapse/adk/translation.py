@@ -149,6 +149,11 @@ def mark(session: Session, revision: Revision) -> None:
     set_marker(session, revision.marker)
 
 
+def event_in(session: Session, event_id: str) -> Event | None:
+    """Return a session object's event of this id; None if it has none."""
+    return next((event for event in reversed(session.events) if event.id == event_id), None)
+
+
 def window_of(config: GetSessionConfig | None) -> EventWindow:
     """Return the window of events that ADK's configuration asks for."""
     if config is None:

@@ -24,6 +24,10 @@ class InvalidValueError(LapseError, ValueError):
         self.reason = reason
 
 
+class EventIdTakenError(InvalidValueError):
+    """Another event of the session has this id."""
+
+
 class SettingsError(LapseError, ValueError):
     """The settings are wrong; `problems` has one sentence for each fault."""
 
@@ -97,6 +101,17 @@ class NotWithThisStoreError(LapseError):
     def __init__(self, statement: str) -> None:
         super().__init__(f"not with this store: it has no statement {statement!r}")
         self.statement = statement
+
+
+class KeyReusedError(LapseError, ValueError):
+    """An idempotency key was sent before with another request; nothing was written.
+
+    It is a ValueError, like TooManyKeysError, for the reason of TooManyCreatesError.
+    """
+
+
+class TooManyKeysError(LapseError, ValueError):
+    """A user has as many idempotency keys as the limits allow; nothing was written."""
 
 
 class RunInFlightError(LapseError):

@@ -73,11 +73,13 @@ class Admission:
         metadata: Mapping[str, Any],
         used_by: UsedBy = UsedBy.ANYONE,
         reuse: bool = False,
+        create: Callable[..., Awaitable[Result[SessionRecord]]] | None = None,
     ) -> Result[SessionRecord]:
         """Create a session, and expire the waiting sessions that then exceed a quota.
 
         `Lobby.create` describes the arguments. With `reuse`, return a waiting session of the key's
-        user instead, if there is one that is as good as a new one.
+        user instead, if there is one that is as good as a new one. `create` takes the place of
+        `Lobby.create`.
 
         Raises:
             TooManyCreatesError: too many sessions were created lately.
@@ -90,7 +92,7 @@ class Admission:
                 return Result(session, extended)
         site = _site()
         await self._draw(key, site)
-        created = await self._sessions.create(
+        created = await (create or self._sessions.create)(
             key, state=state, ttl=ttl, metadata=metadata, site=site, used_by=used_by
         )
         expired = await self._expire_excess(key, site)

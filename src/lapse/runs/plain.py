@@ -31,8 +31,9 @@ class PlainRun:
     def __init__(self) -> None:
         self.message_stored = False
 
-    async def before_append(self, event: Event) -> None:
+    async def before_append(self, event: Event) -> bool:  # noqa: ARG002 - it is stored as it is
         """Let the event be stored as it is."""
+        return False
 
     def after_append(self, event: Event) -> None:  # noqa: ARG002 - the first event is the message
         """Note that the message is stored."""

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from lapse.core.errors import ShuttingDownError
 from lapse.core.keys import SessionKey
+from lapse.idempotency.rules import KeyedRequest
 from lapse.runs.cursor import cursor_after, cursor_within
 from lapse.runs.frames import Frame, is_error, is_split, read_frame
+from lapse.runs.repeats import NOTHING_KNOWN, Known
 from lapse.runs.store import RunRecord, RunStatus, RunStore
 from lapse.runs.stream import Stream
 
@@ -28,13 +30,16 @@ class Asked:
     Attributes:
         key: the session of the run.
         open_chunks: checks the request and returns the chunks that `/run_sse` would send; the agent
-            does not start before they are iterated.
+            does not start before they are iterated. It takes the invocation whose message is stored
+            already; None: the run stores the message.
         hold: is called when the run is accepted; what it returns is called when the run has ended.
+        once: the request, if it has an idempotency key.
     """
 
     key: SessionKey
-    open_chunks: Callable[[], Awaitable[Chunks]]
+    open_chunks: Callable[[str | None], Awaitable[Chunks]]
     hold: Callable[[], Callable[[], None]] = lambda: lambda: None
+    once: KeyedRequest | None = None
 
 
 class Run:
@@ -55,13 +60,15 @@ class Run:
             it can store nothing more.
     """
 
-    def __init__(self, record: RunRecord, store: RunStore) -> None:
+    def __init__(self, record: RunRecord, store: RunStore, known: Known = NOTHING_KNOWN) -> None:
         self.record = record
         self.stream = Stream(record.run_id)
         self.stream.caught_up.set()
         self.begun = asyncio.Event()
-        self.message_stored = False
-        self.invocation_id: str | None = None
+        self.message_stored = known.is_stored
+        self.invocation_id = known.invocation_id
+        if known.is_stored:
+            self.begun.set()
         self.stop: asyncio.Future[tuple[RunStatus, str | None]] = (
             asyncio.get_running_loop().create_future()
         )
@@ -71,6 +78,7 @@ class Run:
         self.status = RunStatus.RUNNING
         self.is_cut_off = False
         self._store = store
+        self._message_id = known.message_id
         self._noted: asyncio.Task[None] | None = None
         self._unsent: dict[str, bool] = {}
         self._anchor = record.run_id
@@ -96,8 +104,10 @@ class Run:
         if not self.stop.done():
             self.stop.set_result((status, reason))
 
-    async def before_append(self, event: Event) -> None:
+    async def before_append(self, event: Event) -> bool:
         """Make an event's timestamp later than those of the run's earlier events.
+
+        The user's message gets the id that each repeat of its request has.
 
         ADK orders events by their timestamps, and resuming a stream relies on that order. Without
         this, the timestamps of parallel branches, or of one microsecond, would not tell which
@@ -114,7 +124,10 @@ class Run:
             # An agent that ignores its cancellation cannot be told from its jobs: both are refused.
             raise ShuttingDownError("the run of this event was told to end")
         if self.status is not RunStatus.RUNNING:
-            return
+            return False
+        may_be_stored = bool(self._message_id) and event.author == "user"
+        if may_be_stored:
+            event.id, self._message_id = self._message_id, ""
         moment = datetime.fromtimestamp(event.timestamp, UTC)
         if self.until is not None and moment <= self.until:
             moment = self.until + timedelta.resolution
@@ -127,8 +140,9 @@ class Run:
             )
             if event.author == "user":
                 # Streams do not contain the user's message, so it need not wait for the note.
-                return
+                return may_be_stored
         await self._noted
+        return may_be_stored
 
     def after_append(self, event: Event) -> None:
         """Remember that an event is stored: its frame gets the event's id."""

@@ -130,11 +130,11 @@ class RunStore(Part):
                 "begin_run", key, run_id=run_id, max_per_user=max_per_user, stale=STALE
             )
             if row is not None:
-                return _record(key, row)
+                return record_of(key, row)
             found = yield from only("run_in_flight", key, stale=STALE)
             if found["run_id"] == run_id:
                 # An earlier attempt of this call recorded the run before its connection broke.
-                return _record(key, found)
+                return record_of(key, found)
             if found["run_id"] is not None:
                 raise RunInFlightError(found["run_id"])
             if found["of_user"] >= max_per_user:
@@ -192,7 +192,7 @@ class RunStore(Part):
         """
         yield from rows("cancel_run", key, run_id=run_id)
         row = yield from first("find_run", key, run_id=run_id, event_id=None)
-        return None if row is None else _record(key, row)
+        return None if row is None else record_of(key, row)
 
     @operation(writes=False)
     def find_run(
@@ -200,7 +200,7 @@ class RunStore(Part):
     ) -> Asking[RunRecord | None]:
         """Return a session's run by its id, by an agent's event or by both; else the latest."""
         row = yield from first("find_run", key, run_id=run_id, event_id=event_id)
-        return None if row is None else _record(key, row)
+        return None if row is None else record_of(key, row)
 
     @operation(writes=False)
     def run_news(
@@ -254,10 +254,11 @@ def _news(run: Row, events: Iterable[Row]) -> RunNews:
         for row in events
         if (event_id := row["event_id"]) is not None
     ]
-    return RunNews(_record(key_of(run), run), told)
+    return RunNews(record_of(key_of(run), run), told)
 
 
-def _record(key: SessionKey, row: Row) -> RunRecord:
+def record_of(key: SessionKey, row: Row) -> RunRecord:
+    """Return the record of a row of `lapse_runs`, as it reads at the moment of its statement."""
     error = row["error"]
     return RunRecord(
         run_id=row["run_id"],

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from lapse.core.errors import (
-    InvalidValueError,
+    EventIdTakenError,
     NoSuchSessionError,
     OutdatedSessionError,
 )
@@ -150,7 +150,7 @@ class Conversations(Part):
             raise OutdatedSessionError(f"session {key.named} was changed since it was read")
         if not row["is_same"]:
             reason = f"{shortened(new.id)} is the id of another event of this session; use a new id"
-            raise InvalidValueError("event id", reason)
+            raise EventIdTakenError("event id", reason)
         yield from confirmed()
         stored = Revision(row["update_time"], row["revision"])
         seen_number = seen.number if isinstance(seen, Revision) else None

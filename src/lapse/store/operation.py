@@ -220,6 +220,14 @@ def operation(
     return decorate
 
 
+def as_part(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Asking[T]]:
+    """Return an operation as a generator function, to run it as a part of another operation."""
+    asking: Callable[Concatenate[S, P], Asking[T]] = method.__wrapped__  # type: ignore[attr-defined]
+    return asking
+
+
 def key_of(row: Row) -> SessionKey:
     """Return the key of a session's row."""
     return SessionKey(row["app_name"], row["user_id"], row["session_id"])

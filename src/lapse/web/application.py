@@ -14,6 +14,7 @@ from lapse.adk.agents import ServedApps, served_apps
 from lapse.adk.answers import SessionResponse
 from lapse.adk.artifacts import guard_artifacts
 from lapse.adk.creation import check_creations
+from lapse.adk.keyed_creation import key_creates
 from lapse.adk.listing import ListRoute
 from lapse.adk.private import answer_sessions_with, server_of
 from lapse.adk.routes import lifecycle_routes
@@ -35,7 +36,7 @@ from lapse.notices.routes import NoticeStreamMiddleware, notice_routes
 from lapse.notices.watcher import Watcher
 from lapse.overview.metrics import StoreMetrics
 from lapse.quotas.metrics import QuotaMetrics
-from lapse.runs.detached import DetachedRoute
+from lapse.runs.detached import detached_routes
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.routes import run_routes
 from lapse.runs.runs import Runs
@@ -124,11 +125,13 @@ def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
     app.state.lapse_metrics = metrics
     app.state.lapse_watcher = parts.watcher
     app.state.lapse_runs = runs
+    app.state.lapse_key_rules = settings.key_rules
     app.state.lapse_endings = [parts.watcher.end]
     _register_metrics(parts)
     _add_routes(app, settings, parts, runs)
     install_faults(app, on_outage=partial(metrics.count_store_error, Where.REQUEST))
     check_creations(app.routes)
+    key_creates(app.routes, settings.key_rules)
     _add_middleware(app, settings, parts, runs, served)
     return runs
 
@@ -165,8 +168,10 @@ def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> N
     )
     opener = opener_for(parts.runners, service) if parts.runners else opener_of(app)
     if opener is not None:
-        app.include_router(run_routes(service, runs, opener))
-        app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=parts.default_app))
+        keys = settings.key_rules
+        app.include_router(run_routes(service, runs, opener, keys))
+        routes = detached_routes(runs, opener, keys, default_app=parts.default_app)
+        app.router.routes[:0] = routes
     add_client(app)
     add_operators(app, service, parts.operators, sweeps=sweeper is not None, brakes=settings.brakes)
 

@@ -38,6 +38,7 @@ from lapse.core.errors import (
     AnswerLostError,
     HeldEventsFullError,
     InvalidValueError,
+    KeyReusedError,
     NoSuchRunError,
     NoSuchSessionError,
     NotWithThisStoreError,
@@ -48,11 +49,13 @@ from lapse.core.errors import (
     StoreUnavailableError,
     TooManyArtifactsError,
     TooManyCreatesError,
+    TooManyKeysError,
     TooManyRunsError,
     TooManyStreamsError,
     WrongStatusError,
 )
 from lapse.core.request import decode_parameters
+from lapse.idempotency.request import sent_key
 from lapse.limits.routes import reading
 from lapse.runs.plain import PLAIN_RUN, PlainRun
 
@@ -70,6 +73,16 @@ _LONGEST_WORDS: Final = 300
 """Characters of a fault's text, or of one step to it: names come from the client, too."""
 
 
+_HIDDEN: Final[tuple[type[Exception], ...]] = (
+    KeyReusedError,
+    NoSuchSessionError,
+    StoreUnavailableError,
+    TooManyCreatesError,
+    TooManyKeysError,
+)
+"""Errors that ADK's routes answer as errors of their own."""
+
+
 def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None) -> None:
     """Make Lapse's errors, and ADK's where ADK's routes let them through, into answers.
 
@@ -81,13 +94,11 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         return unavailable_answer(error, request.scope)
 
     async def refused(request: Request, error: Exception) -> Response:
-        if isinstance(error.__cause__, StoreUnavailableError):
-            # ADK's create route makes errors of its own of all that it does not know.
-            return await unavailable(request, error.__cause__)
-        if isinstance(error.__cause__, TooManyCreatesError):
-            return await _too_fast(request, error.__cause__)
-        if isinstance(error.__cause__, NoSuchSessionError):
-            return JSONResponse({"detail": _NOT_FOUND}, 404)
+        # ADK's create route makes errors of its own of all that it does not know.
+        cause = error.__cause__
+        kind = next((kind for kind in _HIDDEN if isinstance(cause, kind)), None)
+        if kind is not None and isinstance(cause, Exception):
+            return await answers[kind](request, cause)
         return await _refused(request, error)
 
     answers: dict[type[Exception], Answer] = {
@@ -108,6 +119,8 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         RunInFlightError: _busy,
         TooManyCreatesError: _too_fast,
         TooManyRunsError: _answer(429, headers={"Retry-After": "1"}),
+        KeyReusedError: _answer(422),
+        TooManyKeysError: _answer(429, headers={"Retry-After": _AFTER_KEYS}),
         ShuttingDownError: _answer(503, headers={"Retry-After": "1"}),
         # ADK's own routes answer the first by themselves, its developer routes do not.
         NoSuchAgentError: _answer(404),
@@ -192,9 +205,15 @@ _TOLD: Final = {
     ),
     Stored.NO: "The session store does not answer, and nothing was changed; try again in a moment.",
     Stored.UNKNOWN: (
-        "The session store broke off, and this may have been done; look before you send it again."
+        "The session store broke off, and this may have been done; look before you send it again, "
+        "or send an Idempotency-Key with what you send."
     ),
 }
+_KEYED: Final = (
+    "The session store does not answer; repeat the request with the same Idempotency-Key, and "
+    "nothing is done twice."
+)
+_AFTER_KEYS: Final = "3600"
 _READ: Final = "The session store does not answer; try again in a moment."
 
 
@@ -203,7 +222,8 @@ def unavailable_answer(error: Exception, scope: Scope) -> Response:
     answer = {"detail": _READ}
     if scope["method"] not in {"GET", "HEAD"}:
         stored = _stored(error, scope)
-        answer = {"detail": _TOLD[stored], "stored": stored}
+        told = _TOLD[stored] if sent_key(scope) is None else _KEYED
+        answer = {"detail": told, "stored": stored}
     return JSONResponse(answer, 503, headers={"Retry-After": "1"})
 
 
@@ -211,7 +231,9 @@ def _stored(error: Exception, scope: Scope) -> Stored:
     run: PlainRun | None = scope.get(PLAIN_RUN)
     if isinstance(error, AnswerLostError) or (run is not None and run.message_stored):
         return Stored.YES
-    return Stored.UNKNOWN if isinstance(error, OutcomeUnknownError) else Stored.NO
+    # A request with a key may be a repeat, and may have read what an earlier one has stored.
+    is_known = not isinstance(error, OutcomeUnknownError) and sent_key(scope) is None
+    return Stored.NO if is_known else Stored.UNKNOWN
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -12,7 +12,9 @@ from lapse.artifacts.uploads import Upload
 from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Cause
 from lapse.core.messages import UsedBy
+from lapse.idempotency.rules import KeyRules
 from lapse.quotas.rules import Bucket, Drawer
+from lapse.runs.repeats import NOTHING_KNOWN
 from lapse.runs.store import RunStatus
 from lapse.store.records import Revision
 from lapse.sweep.rules import Brake, BrakeReason
@@ -26,6 +28,7 @@ BUCKETS = [Bucket.of(Drawer.USER, "ann", 5), Bucket.of(Drawer.ALL, "", 50)]
 BRAKE = Brake(BrakeReason.SHARE, T0, T0 + HOUR, sessions=7)
 BATCH = Batch("r1", Selection(), HOUR, None, 100)
 PURGED = T0 + 2 * DAY
+KEYED = KeyRules().request("k-1", key(), "run", b"{}")
 UPLOAD = Upload.of(key(), "picture.png", 5000)
 
 
@@ -132,6 +135,16 @@ async def append_recorded(store: Store) -> Any:
     seen = (await store.read(key())).revision
     appended = await store.append_recorded(key(), message(), seen, by="op", action="ran", detail={})
     return appended.value.revision
+
+
+async def made_once(store: Store, **session: Any) -> Any:
+    created = await store.create_once(key(), KEYED, **session)
+    return created.value.state, created.value.revision, created.changes
+
+
+async def keyed(store: Store) -> None:
+    """Have a session that a request with a key has created."""
+    await made_once(store.at(T0), state=NO_STATE, ttl=TTL, metadata={})
 
 
 async def note_of_a_year_ago(store: Store) -> None:
@@ -291,5 +304,19 @@ CALLS: dict[str, tuple[Call, ...]] = {
     "forget_adopted": (Call(adopted, lambda store: store.forget_adopted()),),
     "analyze": (Call(nothing, lambda store: store.analyze()),),
     "ping": (Call(nothing, lambda store: store.ping()),),
+    "begin_once": (
+        Call(
+            used,
+            lambda store: store.begin_once(
+                key(), "run", KEYED, max_per_user=3, prepared=NOTHING_KNOWN
+            ),
+        ),
+    ),
+    "create_once": (
+        Call(nothing, lambda store: made_once(store, state=STATE, ttl=TTL, metadata={"k": 1})),
+        Call(expired, lambda store: made_once(store, state=NO_STATE, ttl=HOUR, metadata={}), DUE),
+    ),
+    "keep_created": (Call(waiting, lambda store: store.keep_created(key(), KEYED)),),
+    "forget_keys": (Call(keyed, lambda store: store.forget_keys(10), PURGED, False),),
     "forget_attempts": (Call(note_of_a_year_ago, lambda store: store.forget_attempts()),),
 }

@@ -16,7 +16,10 @@ BEGINS, ENDS = "the sweeper cannot work and will keep trying", "the sweeper work
 PLAIN = {
     "The session store does not answer; try again in a moment.",
     "The session store does not answer, and nothing was changed; try again in a moment.",
-    "The session store broke off, and this may have been done; look before you send it again.",
+    (
+        "The session store broke off, and this may have been done; look before you send it again, "
+        "or send an Idempotency-Key with what you send."
+    ),
 }
 
 

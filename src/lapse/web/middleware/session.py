@@ -15,7 +15,7 @@ from lapse.core.errors import RunInFlightError, StoreUnavailableError, TooManyRu
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause
 from lapse.core.request import fields_of, parts_of, route_path
-from lapse.runs.detached import is_detached
+from lapse.runs.detached import outlives_connection
 from lapse.runs.plain import PLAIN_RUN
 from lapse.runs.runs import Runs
 from lapse.telemetry.logs import shortening
@@ -60,7 +60,7 @@ class RunSessionMiddleware:
             if key is not None:
                 cause = Cause.RUN if _brings_message(scope) else Cause.REQUEST
                 stack.enter_context(reviving(key, cause=cause))
-                if not is_detached(scope):
+                if not outlives_connection(scope):
                     try:
                         run = stack.enter_context(self._runs.plain.run(key, path.removeprefix("/")))
                     except TooManyRunsError as error:
