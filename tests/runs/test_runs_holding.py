@@ -174,7 +174,7 @@ async def test_a_hold_begins_with_the_read_of_a_run_and_ends_with_the_last_of_th
 
 
 async def test_no_other_read_and_no_other_rule_moves_a_deadline(store, service):
-    """Seen to fail with a hold for every session in which a run is in flight."""
+    """Seen to fail with a hold that asks for the rule neither before nor in its statement."""
     anyone = LapseSessionService(store, ttl=TTL)
     session = await create_session(anyone)
     ended = anyone.holds.run(SessionKey(APP, USER, session.id))

@@ -358,7 +358,7 @@ def resurrections(*outcomes):
 async def test_a_first_message_a_greeting_and_sweeps_at_the_deadline_lose_nothing(
     two_stores, before
 ):
-    """Seen to fail with `hold_words` that asks for nothing but the rule: words reach used rows."""
+    """Seen to fail with `hold_words` without its lock: words reach a row that has become used."""
     for number in range(ROUNDS):
         names = await prepare(two_stores[0], number, used_by=UsedBy.USER)
         now, calls = DUE - before, []
@@ -382,7 +382,7 @@ async def test_a_first_message_a_greeting_and_sweeps_at_the_deadline_lose_nothin
 
 
 async def test_a_greeting_a_delete_and_a_resurrection_take_effect_one_after_the_other(two_stores):
-    """Seen to fail with a `hold_words` that inserts what it does not find."""
+    """Each outcome is one of the orders in which the three can come."""
     for number in range(ROUNDS):
         where = key(f"s{number}")
         revision = await create(two_stores[0], where, used_by=UsedBy.USER)
