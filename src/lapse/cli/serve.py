@@ -253,6 +253,7 @@ def _serve(
     from lapse.notices.routes import NoticeStreamMiddleware
     from lapse.telemetry.provider import set_quiet_provider
     from lapse.web.middleware.telemetry import UnreadTelemetryMiddleware
+    from lapse.web.server import BelowPrefix
 
     set_quiet_provider()
     host, port = listener.getsockname()[:2]
@@ -273,6 +274,9 @@ def _serve(
         announced.append(f"Operators' pages: {_address(operators)}/lapse/")
     elif settings.admin_token is not None:
         announced.append(f"Operators' pages: {_address(listener)}/lapse/")
+
+    if web_app.root_path:
+        served = BelowPrefix(served, web_app.root_path)
 
     class Server(uvicorn.Server):
         """Prints its addresses once it accepts connections, so that scripts can wait for that."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.adk.private import app_of_agents, artifact_service
 from lapse.adk.server import adk_arguments, check_plugins, plain_errors, switch_features
@@ -94,6 +95,20 @@ def adk_app(
         )
         check_plugins(options)
     return app, sweepers[-1]
+
+
+class BelowPrefix:
+    """Tells the layers around an application the prefix that it tells only its own routes."""
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, with the prefix unless the server has set one."""
+        if scope["type"] != "lifespan" and not scope.get("root_path"):
+            scope = {**scope, "root_path": self._prefix}
+        await self._app(scope, receive, send)
 
 
 def finish_app(app: FastAPI, *, web: bool) -> None:
