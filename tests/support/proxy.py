@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import scratch
+
 SOCKET = ".s.PGSQL.5432"
 
 
@@ -89,7 +91,7 @@ async def proxied(url):
     """Yield a proxy before a database's server, and the URL that leads through it."""
     folder = url.partition("host=")[2]
     proxy = Proxy(folder)
-    with TemporaryDirectory(prefix="lapse-proxy-") as here:
+    with TemporaryDirectory(dir=scratch.once("sockets")) as here:
         server = await asyncio.start_unix_server(proxy.serve, Path(here) / SOCKET)
         try:
             yield proxy, url.replace(folder, here)

