@@ -74,7 +74,7 @@ def test_a_half_made_environment_is_made_again(make, tmp_path):
 def test_a_page_that_prints_bare_commands_says_what_puts_them_on_the_path(page):
     """Seen to fail with each of the four pages as it was."""
     text = page.read_text("utf-8")
-    blocks = "".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    blocks = "".join(re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     if re.search(r"^(\$ )?lapse ", blocks, re.MULTILINE) or page.name == "README.md":
         assert ON_PATH in text
 
