@@ -25,13 +25,16 @@ def test_a_session_lives_expires_and_comes_back_below_the_prefix(prefixed, kept)
     client, path = prefixed.client, kept + prefixed.path(f"s{len(kept)}")
     created = client.post(path, json={})
     assert created.status_code == 200, created.text
-    ttl = {"ttlMinutes": 0.001}
+    ttl = {"ttlMinutes": 0.01}
     assert client.patch(f"{path}/lifecycle", json=ttl).status_code == 200
     eventually(lambda: client.get(f"{path}/lifecycle").json()["status"] == "expired")
     body = prefixed.run_body(created.json()["id"], "hello")
-    assert "heard: hello" in client.post(f"{kept}/run", json=body).text
+    ran = client.post(f"{kept}/run", json=body)
+    assert "heard: hello" in ran.text, ran.text
     assert client.get(f"{path}/lifecycle").json()["status"] == "used"
-    told = client.post(f"{path}/run", json={"message": "again"}).json()
+    begun = client.post(f"{path}/run", json={"message": "again"})
+    assert begun.status_code == 200, begun.text
+    told = begun.json()
     assert told["stream"].startswith("/adk/apps/parrot/")
     assert "heard: again" in client.get(told["stream"].removeprefix("/adk")).text
 
