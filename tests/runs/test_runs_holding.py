@@ -195,7 +195,7 @@ async def test_a_detached_run_holds_its_session_too(service, fresh_ttls):
     session = await create_session(service)
     key, gate = SessionKey(APP, USER, session.id), asyncio.Event()
 
-    async def open_chunks():
+    async def open_chunks(_stored):
         assert await get_session(service, session.id) is not None
 
         async def chunks():
@@ -216,7 +216,7 @@ async def test_a_detached_run_holds_its_session_too(service, fresh_ttls):
     assert (await service.lifecycle(key)).status is Status.WAITING
     assert run.record.key == key
 
-    async def refuse():
+    async def refuse(_stored):
         await get_session(service, session.id)
         raise NoSuchSessionError("as asked")
 
