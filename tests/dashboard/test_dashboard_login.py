@@ -18,7 +18,7 @@ def test_the_cookie_of_a_log_in_is_hidden_from_scripts_and_other_sites(dashboard
     answer = client.post("/lapse/login", data=sent, headers=dashboard.own_origin())
     assert answer.headers["Location"] == f"{prefixed.prefix}/lapse/sessions?status=used"
     cookie = answer.headers["Set-Cookie"]
-    for part in ("HttpOnly", "SameSite=strict", "Path=/lapse/", "Max-Age=43200"):
+    for part in ("HttpOnly", "SameSite=strict", f"Path={prefixed.prefix}/lapse/", "Max-Age=43200"):
         assert part in cookie
     assert TOKEN not in cookie
     page = client.get("/lapse/")

@@ -236,7 +236,7 @@ def test_the_overview_the_list_and_the_sweep_page_show_their_figures(dashboard):
         page = client.get(path).text
         seen += re.findall(r'class="id mono"[^>]*>([^<]+)<', page)
         following = re.search(r'href="([^"]+)" rel="next"', page)
-        path = following and following[1].replace("&amp;", "&")
+        path = following and following[1].replace("&amp;", "&").removeprefix(prefixed.prefix)
     assert sorted(seen) == [f"many-{number:02}" for number in range(60)]
     found = api.get("/lapse/api/sessions?app=crowd&prefix=due&size=1", headers=BEARER).json()
     assert [session["status"] for session in found["sessions"]] == ["expired"]
