@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from calling import Caller
-from lapse.cli.databases import _undo_command
+from lapse.cli.adoption import _undo_command
 from serving import LAPSE, environment, lapse, serving
 
 

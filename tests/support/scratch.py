@@ -25,7 +25,6 @@ def folder(kind: str) -> Path:
     """Make a folder, such as `lapse-tests-postgres-…`, that lasts as long as this process."""
     _remove_leftovers()
     made = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{kind}-"))
-    made.chmod(0o755)  # a server may run as another user
     lock = (made / f"{_LOCK}.new").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     Path(lock.name).rename(made / _LOCK)  # only a lock that is held has this name

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lapse.cli.adoption import adopt, undo
 from lapse.cli.audit import audit
 from lapse.cli.check import check
 from lapse.cli.command import Exit, StoreOption, fail, open_settings, open_store, run_async
-from lapse.cli.databases import adopt, copy, report, undo
+from lapse.cli.databases import copy, report
 from lapse.cli.expire import expire, resurrect
 from lapse.cli.process_title import hide_passwords
 from lapse.cli.serve import serve

@@ -37,7 +37,8 @@ def connection(tmp_path):
 
 @pytest.fixture
 async def lane(connection):
-    one = Lane("test", lambda: connection, begin="BEGIN IMMEDIATE", threads=1, most=8)
+    begin = "BEGIN IMMEDIATE"
+    one = Lane("test", lambda: connection, place="/x.db", begin=begin, threads=1, most=8)
     yield one
     await asyncio.wait_for(asyncio.to_thread(one.close), 30)
 
@@ -71,7 +72,7 @@ async def test_a_writer_outlives_what_fails_around_its_transactions(
     """Seen to fail with a thread that sets the level of syncing outside its guard: it ends."""
     await soon(lane.run(write, flushed=not flushed))
     connection.fails_at = fails_at
-    with pytest.raises(StoreUnavailableError, match="disk I/O error"):
+    with pytest.raises(StoreUnavailableError, match=r"SQLite \(/x.db\): disk I/O error"):
         await soon(lane.run(write, flushed=flushed))
     connection.fails_at = "nothing"
     await soon(lane.run(write, flushed=flushed))

@@ -129,9 +129,11 @@ class _Lanes(Forked):
             both = Lane("memory", lambda: kept, begin="BEGIN", threads=1, most=_WRITES_TOGETHER)
             return both, both
         prepare(self._path)
+        place = str(Path(self._path).absolute())
         reads = Lane(
             "read",
             lambda: connect(self._path, cache=1000),
+            place=place,
             begin="BEGIN",
             threads=_READERS,
             most=_READS_TOGETHER,
@@ -141,6 +143,7 @@ class _Lanes(Forked):
         writes = Lane(
             "write",
             lambda: writer,
+            place=place,
             begin="BEGIN IMMEDIATE",
             threads=1,
             most=_WRITES_TOGETHER,

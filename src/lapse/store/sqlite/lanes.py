@@ -48,6 +48,7 @@ class Lane:
     Args:
         name: the name of its threads.
         connect: opens a connection; called once for each thread.
+        place: the file, as errors name it.
         begin: the statement that opens a transaction.
         threads: how many threads, each with a connection, share the queue.
         most: the maximum of jobs in one transaction.
@@ -59,11 +60,13 @@ class Lane:
         name: str,
         connect: Callable[[], sqlite3.Connection],
         *,
+        place: str = ":memory:",
         begin: str,
         threads: int,
         most: int,
         check: Callable[[], None] = lambda: None,
     ) -> None:
+        self._place = place
         self._begin = begin
         self._most = most
         self._check = check
@@ -136,7 +139,7 @@ class Lane:
                     waiting.append(self._jobs.get_nowait())
             for _ in self._threads:
                 self._jobs.put(None)
-        ended = "SQLite: a thread of the store has ended; restart the process"
+        ended = f"SQLite ({self._place}): a thread of the store has ended; restart the process"
         _answer([(job, None, OutcomeUnknownError(ended)) for job in begun])
         _answer([(job, None, StoreUnavailableError(ended)) for job in waiting if job is not None])
 
@@ -161,7 +164,7 @@ class Lane:
             self._start(connection, flushed=any(job.flushed for job in jobs))
         except Exception as error:  # noqa: BLE001 - the callers of the jobs get it
             # No job is at fault, and one wait for the lock is enough for all of them.
-            return [(job, None, _translated(error)) for job in jobs]
+            return [(job, None, self._translated(error)) for job in jobs]
         try:
             outcomes = [self._run_one(connection, job) for job in jobs]
             connection.execute("COMMIT")
@@ -169,7 +172,7 @@ class Lane:
             with suppress(sqlite3.Error):  # the next transaction begins with it
                 _roll_back(connection)
             if len(jobs) == 1:
-                return [(jobs[0], None, _translated(error))]
+                return [(jobs[0], None, self._translated(error))]
             return [outcome for job in jobs for outcome in self._run_together(connection, [job])]
         return outcomes
 
@@ -193,6 +196,14 @@ class Lane:
             if connection.total_changes != before:
                 raise
             return (job, None, error)
+
+    def _translated(self, error: Exception) -> Exception:
+        is_ours = isinstance(error, sqlite3.DatabaseError)
+        if not is_ours or isinstance(error, sqlite3.IntegrityError):
+            return error
+        unavailable = StoreUnavailableError(f"SQLite ({self._place}): {error}")
+        unavailable.__cause__ = error
+        return unavailable
 
 
 def _answer(outcomes: Sequence[_Outcome]) -> None:
@@ -220,11 +231,3 @@ def _settle(outcomes: Sequence[_Outcome]) -> None:
 def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         connection.execute("ROLLBACK")
-
-
-def _translated(error: Exception) -> Exception:
-    if not isinstance(error, sqlite3.DatabaseError) or isinstance(error, sqlite3.IntegrityError):
-        return error
-    unavailable = StoreUnavailableError(f"SQLite: {error}")
-    unavailable.__cause__ = error
-    return unavailable
