@@ -71,6 +71,9 @@ def test_every_route_of_a_session_finds_its_user(guarded, user):
         session = created.json()["id"]
         place = path_of(user, session)
         assert session in {one["id"] for one in client.get(path_of(user)).json()}
+        told = {"status": "waiting", "lifecycle": "true"}
+        listed = client.get(path_of(user), params=told).json()
+        assert session in {one["id"] for one in listed if one["lifecycle"]["userId"] == user}
         assert client.get(place).json()["userId"] == user
         record = client.get(f"{place}/lifecycle").json()
         assert (record["userId"], record["status"]) == (user, "waiting")
