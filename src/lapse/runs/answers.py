@@ -55,7 +55,7 @@ _OUTAGES: Final[Mapping[str, type[LapseError]]] = {
 
 _ENDED: Final = {
     RunStatus.CANCELLED: (HTTPStatus.CONFLICT, "was cancelled"),
-    RunStatus.TIMED_OUT: (HTTPStatus.GATEWAY_TIMEOUT, "took longer than allowed"),
+    RunStatus.TIMED_OUT: (HTTPStatus.INTERNAL_SERVER_ERROR, "took longer than allowed"),
 }
 _FAILED: Final = (HTTPStatus.INTERNAL_SERVER_ERROR, "failed")
 _LARGE: Final = 64 * 1024
