@@ -55,13 +55,20 @@ class FaultyStore(Intercepted):
 
 
 @contextmanager
-def walking(url="sqlite:///:memory:", **settings):
-    """Serve the agent `walker`; the server has its `store`."""
+def walking(url="sqlite:///:memory:", runner=None, **settings):
+    """Serve the agent `walker`; the server has its `store`.
+
+    `runner` takes the service and returns the runner of another agent, for the same app.
+    """
     store = FaultyStore(store_with_parts(url))
     service = LapseSessionService(store)
-    runner = Runner(app_name="walker", agent=Walker(name="walker"), session_service=service)
-    app = app_of_runners([runner], service)
-    mount(app, service, Settings(**settings), runners=[runner])
+    made = (runner or _runner)(service)
+    app = app_of_runners([made], service)
+    mount(app, service, Settings(**settings), runners=[made])
     with Served(app) as server:
         server.store = store
         yield server
+
+
+def _runner(service):
+    return Runner(app_name="walker", agent=Walker(name="walker"), session_service=service)
