@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from fastapi import FastAPI, Request
@@ -158,6 +159,9 @@ def quiet(monkeypatch):
     """Set the provider that `lapse serve` sets, for this test only."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    # Other tests of this process may have set one.
+    logs = SimpleNamespace(get_logger_provider=lambda: None)
+    monkeypatch.setattr("lapse.telemetry.provider._logs", logs)
     set_quiet_provider()
     provider = trace.get_tracer_provider()
     yield provider
