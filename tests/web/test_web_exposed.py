@@ -57,7 +57,7 @@ async def test_what_the_application_exposes_itself_stays(tmp_path):
 
 def test_every_header_of_lapses_own_is_exposed():
     """Seen to fail with RUN_HEADER missing in the list."""
-    from lapse.runs.beginning import RUN_HEADER
+    from lapse.runs.answers import RUN_HEADER
     from lapse.web.middleware.headers import _EXPOSED
 
     assert RUN_HEADER in _EXPOSED
