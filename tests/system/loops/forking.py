@@ -7,9 +7,23 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
+
+import asyncpg
 
 from lapse import LapseSessionService, store_from_url
 
+made = 0
+connect = asyncpg.connect
+
+
+async def counting(*args: Any, **kwargs: Any) -> Any:
+    global made  # noqa: PLW0603 - it is the whole program's
+    made += 1
+    return await connect(*args, **kwargs)
+
+
+asyncpg.connect = counting
 service = LapseSessionService(store_from_url(sys.argv[1]), sweep="sweep" in sys.argv)
 
 
@@ -41,6 +55,16 @@ def main() -> None:
     asyncio.run(create("parent-1"))
     fork("idle", waits=False)
     asyncio.run(create("parent-2"))
+
+    async def fork_with_connections() -> None:
+        """Fork while all connections of the pool are idle: they stay the parent's."""
+        await asyncio.gather(*(create(f"idle-{number}") for number in range(20)))
+        before = made
+        fork("full", waits=False)
+        await asyncio.gather(*(create(f"later-{number}") for number in range(10)))
+        assert made == before, "the child has ended connections of its parent"
+
+    asyncio.run(fork_with_connections())
 
     async def fork_in_a_loop() -> None:
         creating = [asyncio.create_task(create(f"busy-{number}")) for number in range(20)]

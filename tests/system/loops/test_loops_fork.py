@@ -36,7 +36,7 @@ async def test_parent_and_child_both_go_on(store_url, backend, sweep) -> None:
     found = {one.key.session_id for one in await store.list("forked", "ada")}
     await store.close()
     expected = {f"parent-{number}" for number in range(1, 5)}
-    expected |= {f"{before}-child" for before in ("idle", "busy", "last")} | {"last-orphan"}
+    expected |= {f"{before}-child" for before in ("idle", "full", "busy", "last")} | {"last-orphan"}
     expected |= {f"threads-{number}-child" for number in range(5)}
     assert expected <= found
     assert sum(one.startswith("busy-") for one in found) == 21
