@@ -16,7 +16,9 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 FORKING = Path(__file__).with_name("forking.py")
 
 
-@pytest.mark.parametrize("sweep", [[], ["sweep"]], ids=["", "sweeping"])
+@pytest.mark.parametrize(
+    "sweep", [[], pytest.param(["sweep"], marks=pytest.mark.long)], ids=["", "sweeping"]
+)
 async def test_parent_and_child_both_go_on(store_url, backend, sweep) -> None:
     """Seen to fail with threads, or connections, that the child takes for its own.
 
