@@ -71,7 +71,7 @@ def said(server, session):
 
 
 def test_a_message_whose_answers_are_lost_stands_once(server, page):
-    """Seen to fail with a key for each attempt, and with none."""
+    """Meant to fail with a key for each attempt, and with none."""
     session = new_session_id()
     wire = Wire(page, "**/run", "broken", "lost", (503, "0.1"), "lost", (429,))
     found = call(page, "sendMessage", sessionId=session, message="walk 2")["value"]
@@ -96,7 +96,7 @@ def test_a_creation_whose_answer_is_lost_makes_one_session(server, page):
 
 
 def test_repeats_are_bounded_and_then_say_what_the_server_said(page):
-    """Seen to fail with a client that repeats for ever."""
+    """Meant to fail with a client that repeats for ever."""
     wire = Wire(page, "**/run", *[(503, "0.01")] * 9)
     options = {"sessionId": new_session_id(), "message": "walk 1", "repeats": 2}
     assert call(page, "sendMessage", **options) == {"error": "LapseError", "status": 503}

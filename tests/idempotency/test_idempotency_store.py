@@ -149,7 +149,7 @@ async def test_a_run_that_somebody_cancelled_is_not_begun_again(store):
 
 
 async def test_of_many_requests_with_one_key_one_begins_a_run(two_stores):
-    """Seen to fail without the lock and the unique index of runs in flight."""
+    """Seen to fail without the lock."""
     one, other = two_stores
     await create(one, now=None)
     for number in range(5):
@@ -169,7 +169,7 @@ async def test_of_many_requests_with_one_key_one_begins_a_run(two_stores):
 
 
 async def test_another_run_in_flight_is_named_and_the_key_is_not_kept(store):
-    """Seen to fail with a key that is kept before its run has begun."""
+    """Meant to fail with a key that is kept before its run has begun."""
     await create(store)
     await begin(store)
     with pytest.raises(RunInFlightError) as caught:

@@ -87,7 +87,7 @@ def has_ended(client, session):
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("away", [False, True], ids=["back at once", "away until the answer"])
 async def test_whichever_answer_of_the_database_is_lost_a_message_stands_once(route, away):
-    """Seen to fail with an id of the message that is made for each request."""
+    """Meant to fail with an id of the message that is made for each request."""
     with database() as url:
         async with proxied(url) as (proxy, behind), in_a_thread(walking(behind)) as server:
             await asyncio.to_thread(everything_is_connected, server.client)
@@ -161,7 +161,7 @@ def survivor(start_replica):
 def test_after_a_kill_between_message_and_agent_the_run_begins_again(
     start_replica, survivor, route, tmp_path
 ):
-    """Seen to fail with a repeat that only returns the run that died, and with a second message."""
+    """Meant to fail with a repeat that only returns the dead run, and with a second message."""
     victim, session = start_replica(), created(survivor.client)
     text = f"gated 1 {tmp_path}"
     with ThreadPoolExecutor(1) as threads:
@@ -182,7 +182,7 @@ def test_after_a_kill_between_message_and_agent_the_run_begins_again(
 
 
 def test_after_a_kill_when_the_agent_has_spoken_it_is_not_run_again(start_replica, survivor):
-    """Seen to fail with a repeat that begins a run whatever was said."""
+    """Meant to fail with a repeat that begins a run whatever was said."""
     victim, session = start_replica(), created(survivor.client)
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(send, victim.client, "/run", session, "never")
@@ -264,7 +264,7 @@ class locked_lobby:  # noqa: N801 - it is used as a function
 def test_of_many_repeats_at_once_on_two_replicas_the_agent_runs_once(
     start_replica, survivor, route
 ):
-    """Seen to fail with a key that is looked up and kept in two transactions without a lock."""
+    """Meant to fail with a key that is looked up and kept in two transactions without a lock."""
     other = start_replica()
     for number in range(3):
         session = created(survivor.client)
@@ -285,7 +285,7 @@ def test_of_many_repeats_at_once_on_two_replicas_the_agent_runs_once(
 def test_a_client_that_lost_its_connection_gets_the_answer_from_another_replica(
     start_replica, survivor, tmp_path
 ):
-    """Seen to fail with a run that ends with its connection, as ADK's does."""
+    """Meant to fail with a run that ends with its connection, as ADK's does."""
     other, session = start_replica(), created(survivor.client)
     text = f"gated 1 {tmp_path}"
     assert send(survivor.client, "/run", session, text, timeout=0.5) is None
