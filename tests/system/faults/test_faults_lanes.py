@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 
 import pytest
 
@@ -104,6 +105,24 @@ async def test_what_is_acknowledged_is_flushed_even_if_the_level_could_not_be_se
         await soon(lane.run(write))
     connection.fails_at = "nothing"
     assert await soon(lane.run(level)) == LEVELS["FULL"]
+
+
+@pytest.mark.parametrize("order", [[False, True], [True, False]])
+async def test_one_job_that_must_last_has_its_whole_transaction_flushed(lane, order):
+    """Seen to fail with a transaction that is flushed only if all of its jobs are."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def wait(_connection):
+        begun.set()
+        assert goes_on.wait(30)
+
+    waiting = asyncio.create_task(lane.run(wait))
+    await asyncio.to_thread(begun.wait)
+    together = [asyncio.create_task(lane.run(level, flushed=flushed)) for flushed in order]
+    await asyncio.sleep(0)  # both stand in the queue
+    goes_on.set()
+    assert await soon(asyncio.gather(*together)) == [LEVELS["FULL"]] * 2
+    await waiting
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
