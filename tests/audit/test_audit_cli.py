@@ -14,6 +14,8 @@ from lapse.core.minutes import DEFAULT_TTL
 from parts import store_with_parts
 from serving import lapse
 
+pytestmark = pytest.mark.long
+
 KEY = SessionKey("app", "ada", "0123456789abcdef")
 
 

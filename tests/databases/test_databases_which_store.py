@@ -13,6 +13,8 @@ from calling import Caller
 from lapse.cli.adoption import _undo_command
 from serving import LAPSE, environment, lapse, serving
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):

@@ -3,9 +3,12 @@
 import re
 
 import httpx
+import pytest
 from playwright.sync_api import expect
 
 from serving import Server
+
+pytestmark = pytest.mark.long
 
 HIDE = """hidden => {
   Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden});

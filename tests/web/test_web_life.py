@@ -135,6 +135,7 @@ async def test_a_store_that_does_not_answer_holds_nobody_up(tmp_path):
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["inner", "outer"])
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_plain_uvicorn_stops_promptly_while_streams_are_open(tmp_path, target, sign):

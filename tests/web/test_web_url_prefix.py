@@ -9,6 +9,8 @@ import pytest
 
 from serving import AGENTS, eventually, serving
 
+pytestmark = pytest.mark.long
+
 TOKEN = "t" * 24
 
 

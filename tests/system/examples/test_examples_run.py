@@ -16,6 +16,8 @@ import pytest
 from served import Served
 from serving import environment, eventually
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 ADK = str(Path(sys.executable).with_name("adk"))
 

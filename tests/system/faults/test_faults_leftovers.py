@@ -15,6 +15,8 @@ from serving import eventually
 SUPPORT = Path(__file__).parents[2] / "support"
 WITH_A_SERVER = """
 import scratch, postgres, sys
+
+pytestmark = pytest.mark.long
 postgres.server()
 print("ready", flush=True)
 sys.stdin.read()

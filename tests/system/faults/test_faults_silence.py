@@ -10,6 +10,8 @@ from postgres import database
 from proxy import proxied
 from serving import AGENTS, Server
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 async def test_a_server_ends_while_its_database_is_silent(tmp_path, busy):
