@@ -103,7 +103,7 @@ CASES = [
 def test_every_public_name_refuses_an_argument_of_a_wrong_type_by_its_name(name, argument):
     """It covers what becomes public later, too.
 
-    Seen to fail with the service's `ttl` unchecked, and with the fields of `RunLimits`.
+    Seen to fail with the fields of `RunLimits` unchecked.
     """
     given = NEEDED.get(name, dict)() | {argument: object()}
     with pytest.raises(ValueError, match=rf"^{argument}: must be .*, not an? ") as caught:

@@ -79,7 +79,7 @@ def not_taken(parameters):
 def test_serve_takes_every_option_of_adks_server():
     """It fails when ADK adds one: take it, or give the reason in LEFT_OUT.
 
-    Seen to fail with `--a2a` taken away, and without the two spellings.
+    Seen to fail without the two spellings.
     """
     assert not_taken(cli_api_server.params) == {}
     assert LEFT_OUT.keys() <= {option for one in cli_api_server.params for option in one.opts}

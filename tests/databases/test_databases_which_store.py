@@ -60,7 +60,6 @@ def test_two_stores_are_one_too_many(command):
 
 @pytest.mark.parametrize("stock_database_url", ["sqlite"], indirect=True)
 def test_the_command_that_undoes_an_adoption_works_as_printed(stock_database_url, tmp_path):
-    """Seen to fail with `lapse undo URL --run …`: there is no file URL."""
     told = lapse(tmp_path, "adopt", stock_database_url, "--yes")
     printed = re.search(r"to put them back: (lapse .*)$", told.stdout, re.MULTILINE)[1]
     path = f"{LAPSE.rpartition('/')[0]}:/usr/bin:/bin"
