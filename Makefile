@@ -3,14 +3,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install serve serve-llm test test-long test-llm coverage check format screenshots bench \
+.PHONY: FORCE help install serve serve-llm test test-long test-llm coverage check format screenshots bench \
 	bench-adopt bench-flood bench-notices bench-operating bench-runs bench-security fuzz audit clean
 
 help:
 	@echo "make serve   the demo agent on http://127.0.0.1:8000, sessions in lapse.db"
 	@echo "make serve-llm the same demo with a small language model on this machine"
 	@echo "make test    every test that does not take long"
-	@echo "make test-long the others: crashes, races, fuzzing, browsers, attacks over sockets"
+	@echo "make test-long the others: crashes, races, fuzzing, browsers, attacks over sockets;"
+	@echo "             and every test over HTTP once more, below a path prefix"
 	@echo "make coverage the same, and which lines they ran"
 	@echo "make check   style, types, layers and bandit"
 	@echo "make fuzz    every route, asked for what it was not made for"
@@ -24,12 +25,17 @@ help:
 	@echo "make screenshots pictures of the demo's page, in build/screenshots"
 	@echo "make install only what serving needs: .venv/bin/lapse"
 
-$(BIN)/python:
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+# Makes .venv anew if it has no pip that works: it is half made, as without Debian's python3-venv,
+# or its Python is gone. Otherwise it changes nothing, so what depends on it stays up to date.
+.venv/pyvenv.cfg: FORCE
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \
+		{ rm -rf .venv && $(PYTHON) -m venv .venv; } || { rm -rf .venv; exit 1; }
 
-.venv/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable .
+FORCE:
+
+.venv/.installed: pyproject.toml .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 .venv/.installed-test: .venv/.installed
@@ -68,6 +74,7 @@ test: .venv/.installed-test
 
 test-long: .venv/.installed-test
 	$(BIN)/pytest -n $(WORKERS) -m long
+	$(BIN)/pytest -n $(WORKERS) --prefix /api
 
 coverage: .venv/.installed-test
 	$(BIN)/pytest -n auto --cov --cov-report=term

@@ -121,6 +121,94 @@ export class SessionWatch extends EventTarget {
 /** Watch a session: the same as `new SessionWatch(options)`. */
 export function watchSession(options: WatchOptions): SessionWatch;
 
+/** The statuses of sessions, as a record tells them. */
+export type SessionStatus = Lifecycle["status"];
+
+export interface ListOptions {
+  /** Where ADK's routes are; this page's origin unless given. */
+  baseUrl?: string | URL;
+  appName: string;
+  userId: string;
+  /** Which sessions; without it those that ADK lists: all but expired ones. */
+  status?: SessionStatus | readonly SessionStatus[];
+  /** Whether each session comes with its record; true unless given. */
+  lifecycle?: boolean;
+  headers?: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>);
+  fetch?: typeof fetch;
+  /** Ends the request. */
+  signal?: AbortSignal;
+}
+
+/** A session as ADK lists it, without its events, and its record. */
+export interface ListedSession {
+  readonly id: string;
+  readonly appName: string;
+  readonly userId: string;
+  readonly state: Readonly<Record<string, unknown>>;
+  readonly events: readonly [];
+  /** Seconds since the epoch. */
+  readonly lastUpdateTime: number;
+  /** Absent with `lifecycle: false`. */
+  readonly lifecycle?: Lifecycle;
+}
+
+/** Ask for a user's sessions, the most recent one last. Rejects with a LapseError. */
+export function listSessions(options: ListOptions): Promise<ListedSession[]>;
+
+export interface OnceOptions {
+  /** The Idempotency-Key: 1 to 255 visible ASCII characters; one of its own unless given. */
+  key?: string;
+  /** How often a request without an answer is repeated; 8 unless given. */
+  repeats?: number;
+  fetch?: typeof fetch;
+}
+
+/**
+ * As `fetch`, for a request that must be done once: `/run`, `/run_sse`, `…/run`, or the creation of a
+ * session. It is sent with an Idempotency-Key and repeated unchanged, if the connection fails or the
+ * answer is 429, 502, 503 or 504: after what `Retry-After` asks for, or else after half a second, one,
+ * two, … 30 seconds, each longer by up to half at random. Then the last answer is returned, or
+ * the last error thrown. A stream that breaks off is the caller's to repeat, with the same key.
+ */
+export function fetchOnce(
+  url: string | URL, init?: RequestInit, options?: OnceOptions,
+): Promise<Response>;
+
+export interface PostOptions extends OnceOptions {
+  /** Where ADK's routes are; this page's origin unless given. */
+  baseUrl?: string | URL;
+  appName: string;
+  userId: string;
+  headers?: WatchOptions["headers"];
+  signal?: AbortSignal;
+}
+
+/** A run that goes on: read its `stream` with `EventSource`. */
+export interface StartedRun {
+  readonly success: true;
+  readonly sessionId: string;
+  readonly runId: string;
+  readonly status: string;
+  readonly stream: string;
+  readonly invocationId: string | null;
+}
+
+/** Post a message once, whatever answers get lost, and start its run. */
+export function sendMessage(options: PostOptions & {
+  sessionId: string;
+  message: string;
+  stateDelta?: Record<string, unknown>;
+  ifBusy?: "reject" | "queue";
+}): Promise<StartedRun>;
+
+/** Create a session once, whatever answers get lost. Resolves to ADK's session. */
+export function createSession(options: PostOptions & {
+  sessionId?: string;
+  state?: Record<string, unknown>;
+  /** Lapse's own options, such as `{ ttl_minutes: 5 }`. */
+  options?: Record<string, unknown>;
+}): Promise<{ readonly id: string } & Readonly<Record<string, unknown>>>;
+
 /** An answer other than 2xx: its status, and the server's sentence as the message. */
 export class LapseError extends Error {
   constructor(status: number, detail: string);

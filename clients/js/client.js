@@ -18,6 +18,9 @@ const POLL_EVERY = 15_000;
 const POLL_FOR = 120_000; // then streaming is tried again
 const DRAFT_PAUSE = 400;
 const DRAFT_EVERY = 60_000;
+const REPEATS = 8;
+const LONGEST_WAIT = 60_000; // what a server asks for beyond that is told, not waited for
+const UNANSWERED = [429, 502, 503, 504]; // Lapse's own 429 and 503, and those of proxies
 
 /** An answer other than 2xx: `status`, and the server's sentence as the message. */
 export class LapseError extends Error {
@@ -31,6 +34,118 @@ export class LapseError extends Error {
 /** Watch a session until `stop()`; see `client.d.ts` for the options. */
 export function watchSession(options) {
   return new SessionWatch(options);
+}
+
+/** Ask for a user's sessions, each with its record; see `client.d.ts` for the options. */
+export async function listSessions({ baseUrl = location.origin, appName, userId, status,
+                                     lifecycle = true, headers = {}, signal,
+                                     fetch = globalThis.fetch.bind(globalThis) }) {
+  const url = `${userUrl(baseUrl, appName, userId)}/sessions`;
+  const query = new URLSearchParams({ lifecycle: String(lifecycle) });
+  if (status !== undefined) query.set("status", [status].flat().join(","));
+  const own = typeof headers === "function" ? await headers() : headers;
+  const signals = [AbortSignal.timeout(REQUEST_TIMEOUT), ...(signal ? [signal] : [])];
+  const response = await fetch(`${url}?${query}`, {
+    headers: { Accept: "application/json", ...own }, signal: AbortSignal.any(signals), cache: "no-store",
+  });
+  return (await answered(response)).json();
+}
+
+/**
+ * As `fetch`, for a request that must be done once: it has an Idempotency-Key, and is repeated
+ * unchanged until it is answered; see `client.d.ts`.
+ */
+export async function fetchOnce(url, init = {}, { key = newKey(), repeats = REPEATS,
+                                                  fetch = globalThis.fetch.bind(globalThis) } = {}) {
+  const headers = new Headers(init.headers);
+  headers.set("Idempotency-Key", key);
+  for (let attempt = 0; ; attempt += 1) {
+    let response = null;
+    let fault = null;
+    try {
+      response = await fetch(url, { ...init, headers });
+    } catch (error) {
+      if (init.signal?.aborted) throw error;
+      fault = error;
+    }
+    if (response && !UNANSWERED.includes(response.status)) return response;
+    const wait = pauseBefore(attempt, response);
+    if (attempt >= repeats || wait > LONGEST_WAIT) {
+      if (response) return response;
+      throw fault;
+    }
+    await pause(wait, init.signal);
+  }
+}
+
+/** Post a message once, and start its run; see `client.d.ts` for the options. */
+export function sendMessage({ sessionId, message, stateDelta, ifBusy, ...options }) {
+  const path = `/${encodeURIComponent(needed({ sessionId }))}/run`;
+  return postOnce(path, { message: needed({ message }), stateDelta, ifBusy }, options);
+}
+
+/** Create a session once; see `client.d.ts` for the options. */
+export function createSession({ sessionId, state, options: given, ...options }) {
+  return postOnce("", { sessionId, state, options: given }, options);
+}
+
+async function postOnce(path, body, { baseUrl = location.origin, appName, userId, headers = {},
+                                      key, repeats, signal, fetch }) {
+  const own = typeof headers === "function" ? await headers() : headers;
+  const response = await fetchOnce(`${userUrl(baseUrl, appName, userId)}/sessions${path}`, {
+    method: "POST",
+    headers: { Accept: "application/json", "Content-Type": "application/json", ...own },
+    body: JSON.stringify(body),
+    signal,
+  }, { key, repeats, fetch });
+  return (await answered(response)).json();
+}
+
+/** `crypto.randomUUID` is missing on pages without TLS. */
+function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("-");
+}
+
+/** Milliseconds: what the server asks for, or longer with each attempt; never the same for all. */
+function pauseBefore(attempt, response) {
+  const asked = Number(response?.headers.get("Retry-After")) * 1_000;
+  const least = asked > 0 ? asked : Math.min(LONGEST_RETRY, SHORTEST_RETRY / 2 * 2 ** attempt);
+  return least * (1 + 0.5 * Math.random());
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const ended = () => (clearTimeout(timer), reject(signal.reason));
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", ended);
+      resolve();
+    }, milliseconds);
+    signal?.addEventListener("abort", ended, { once: true });
+    if (signal?.aborted) ended();
+  });
+}
+
+/** Return the only value of an object; a TypeError with its name if it is no text or empty. */
+function needed(named) {
+  const [[name, value]] = Object.entries(named);
+  if (typeof value !== "string" || !value) throw new TypeError(`${name} is needed`);
+  return value;
+}
+
+/** Where ADK's routes of one user are. */
+function userUrl(baseUrl, appName, userId) {
+  for (const [name, value] of Object.entries({ appName, userId })) {
+    if (typeof value !== "string" || !value) throw new TypeError(`${name} is needed`);
+  }
+  const base = String(baseUrl).replace(/\/+$/, "");
+  return `${base}/apps/${encodeURIComponent(appName)}/users/${encodeURIComponent(userId)}`;
+}
+
+/** Return an answer, or throw what the server says instead. */
+async function answered(response) {
+  if (response.ok) return response;
+  const detail = (await response.json().catch(() => null))?.detail;
+  throw new LapseError(response.status, typeof detail === "string" ? detail : `HTTP ${response.status}`);
 }
 
 export class SessionWatch extends EventTarget {
@@ -59,12 +174,9 @@ export class SessionWatch extends EventTarget {
                 fetch = globalThis.fetch.bind(globalThis), warnMinutes = 5, heartbeatSeconds = 15,
                 ...callbacks }) {
     super();
-    for (const [name, value] of Object.entries({ appName, userId, sessionId })) {
-      if (typeof value !== "string" || !value) throw new TypeError(`watchSession needs ${name}`);
-    }
-    const [app, user, session] = [appName, userId, sessionId].map(encodeURIComponent);
-    const base = String(baseUrl).replace(/\/+$/, "");
-    this.#url = `${base}/apps/${app}/users/${user}/sessions/${session}/lifecycle`;
+    if (typeof sessionId !== "string" || !sessionId) throw new TypeError("sessionId is needed");
+    const session = encodeURIComponent(sessionId);
+    this.#url = `${userUrl(baseUrl, appName, userId)}/sessions/${session}/lifecycle`;
     this.#headers = typeof headers === "function" ? headers : () => headers;
     this.#fetch = fetch;
     this.#warn = warnMinutes * 60_000;
@@ -163,10 +275,7 @@ export class SessionWatch extends EventTarget {
 
   async #request(path, { method = "GET", signal, accept = "application/json", more = {} } = {}) {
     const headers = { Accept: accept, ...(await this.#headers()), ...more };
-    const response = await this.#fetch(this.#url + path, { method, headers, signal, cache: "no-store" });
-    if (response.ok) return response;
-    const detail = (await response.json().catch(() => null))?.detail;
-    throw new LapseError(response.status, typeof detail === "string" ? detail : `HTTP ${response.status}`);
+    return answered(await this.#fetch(this.#url + path, { method, headers, signal, cache: "no-store" }));
   }
 
   async #json(path, method = "GET", ended = this.#ended.signal) {

@@ -1,6 +1,6 @@
 """An AG-UI endpoint on Lapse's sessions (`pip install ag-ui-adk`).
 
-    uvicorn --app-dir examples/ag_ui app:app --timeout-graceful-shutdown 1
+    uvicorn --app-dir examples/ag_ui app:app
 
 ag-ui-adk has a clean-up of its own, which deletes sessions that it has not seen for twenty
 minutes, conversations included. It is switched off here: Lapse knows which may go.

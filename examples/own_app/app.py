@@ -1,6 +1,6 @@
 """Your own FastAPI application on Lapse.
 
-uvicorn --app-dir examples/own_app app:app --timeout-graceful-shutdown 1
+uvicorn --app-dir examples/own_app app:app
 
 curl -X POST localhost:8000/chats
 curl -X POST localhost:8000/chats/ID -H 'Content-Type: application/json' -d '"A table for 4"'
@@ -13,15 +13,16 @@ from fastapi import Body, FastAPI
 from google.adk.runners import Runner
 from google.genai import types
 
-from lapse import LapseSessionService, SessionKey, mount, store_from_url
+from lapse import Lapse
 from lapse.demo.agents.concierge.agent import root_agent  # your own agent here
 
 APP, USER = "shop", "guest"
 
-service = LapseSessionService(store_from_url("sqlite:///chats.db"))
+lapse = Lapse("sqlite:///chats.db")
+service = lapse.sessions
 runner = Runner(app_name=APP, agent=root_agent, session_service=service)
 app = FastAPI()
-mount(app, service, apps=[APP])
+lapse.mount(app, apps=[APP])
 
 
 @app.post("/chats")
@@ -35,9 +36,8 @@ async def open_chat() -> str:
 async def say(chat: str, text: Annotated[str, Body()]) -> str:
     """Say something in a chat and return the answer. A chat that has expired comes back."""
     message = types.Content(role="user", parts=[types.Part(text=text)])
-    with service.reviving(SessionKey(APP, USER, chat)):
-        answer = ""
-        async for event in runner.run_async(user_id=USER, session_id=chat, new_message=message):
-            if event.is_final_response() and event.content:
-                answer = "".join(part.text or "" for part in event.content.parts or [])
+    answer = ""
+    async for event in runner.run_async(user_id=USER, session_id=chat, new_message=message):
+        if event.is_final_response() and event.content:
+            answer = "".join(part.text or "" for part in event.content.parts or [])
     return answer

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+    from lapse.adk.server_options import ServerOptions
     from lapse.adk.service import LapseSessionService
-    from lapse.app import Lapse, mount, session_service
+    from lapse.app import Lapse
     from lapse.artifacts.sweeper import ArtifactSweeper
     from lapse.auth import Authentication, Authenticator, HeaderAuthenticator, TokenAuthenticator
     from lapse.auth.options import HeaderOptions, JwtOptions, NotAuthenticatedError
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from lapse.core.keys import SessionKey
     from lapse.core.lifecycle import Change, Lifecycle, Rules, Status
     from lapse.dashboard.options import OperatorOptions
+    from lapse.hosted import mount, session_service
     from lapse.limits.protocol import bounded
     from lapse.limits.rules import Bounds
     from lapse.notices.rules import WatchOptions
@@ -52,6 +55,7 @@ __all__ = [
     "Role",
     "Rules",
     "RunLimits",
+    "ServerOptions",
     "SessionKey",
     "Settings",
     "Status",
@@ -90,6 +94,7 @@ _HOMES = {
     "Role": "lapse.auth.principals",
     "Rules": "lapse.core.lifecycle",
     "RunLimits": "lapse.runs.rules",
+    "ServerOptions": "lapse.adk.server_options",
     "SessionKey": "lapse.core.keys",
     "Settings": "lapse.settings",
     "Status": "lapse.core.lifecycle",
@@ -99,13 +104,17 @@ _HOMES = {
     "WatchOptions": "lapse.notices.rules",
     "bounded": "lapse.limits.protocol",
     "current_principal": "lapse.auth.principals",
-    "mount": "lapse.app",
-    "session_service": "lapse.app",
+    "mount": "lapse.hosted",
+    "session_service": "lapse.hosted",
     "store_from_url": "lapse.store",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lapse")
     # Late, because ADK takes seconds to import and not every command needs it.
     if name not in _HOMES:
         raise AttributeError(f"module 'lapse' has no attribute {name!r}")

@@ -8,22 +8,26 @@ needed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from lapse.adk.maintenance import maintenance_of
+from lapse.adk.server_options import ServerOptions
 from lapse.adoption.adopter import Adopter
 from lapse.adoption.settings import Adopt
 from lapse.auth.options import AuthMode
+from lapse.core.arguments import check
 from lapse.core.background import Work
-from lapse.core.errors import InvalidValueError, SettingsError
+from lapse.core.errors import SettingsError
 from lapse.core.feed import Feed
+from lapse.core.lifecycle import Rules
+from lapse.core.messages import UsedByRule
 from lapse.notices.watcher import Watcher
 from lapse.runs.store import RunStore
-from lapse.settings import Settings, load_settings
+from lapse.settings import Settings, load_settings, unknown_settings
 from lapse.store import store_from_url
 from lapse.store.database import Database
 from lapse.sweep.logs import log_sweep
@@ -49,13 +53,15 @@ class Lapse:
     It is an asynchronous context manager. Entering it opens the store and starts what the settings
     say: sweeping, learning TTLs, telling other processes of changes, adopting. Leaving it stops all
     of that and closes the store. An application that it was added to enters and leaves it in its
-    lifespan. It runs once at a time, and a SQLite store that was closed stays closed.
+    lifespan. It may be entered any number of times, on any event loop, and runs once at a time.
 
     Args:
         store_url: where the sessions live; it wins over the settings.
         settings: by default those of the environment and `.env.local`.
         notes_artifacts: whether ended sessions go to the outbox of artifacts. It must be False if
             no application of `app`, here or in another process, empties the outbox.
+        used_by: whose message makes a session used, such as `anyone,shop=user`; it wins over the
+            settings.
 
     Raises:
         SettingsError: the settings are wrong.
@@ -68,28 +74,42 @@ class Lapse:
         settings: Settings | None = None,
         *,
         notes_artifacts: bool = False,
+        used_by: UsedByRule | str | None = None,
     ) -> None:
+        check(
+            store_url=(store_url, str | None),
+            settings=(settings, Settings | None),
+            notes_artifacts=(notes_artifacts, bool),
+        )
         settings = settings or load_settings(store_url=store_url or None)
         if store_url:
             settings = settings.model_copy(update={"store_url": store_url})
+        if used_by is not None:
+            settings = settings.model_copy(update={"used_by": UsedByRule.parse(used_by)})
         self._set_up(settings, notes_artifacts=notes_artifacts)
         store_from_url(settings.store_url)  # a wrong URL raises now, and not at the first use
 
     def _set_up(self, settings: Settings, *, notes_artifacts: bool) -> None:
-        if problems := settings.problems():
+        if problems := [*unknown_settings(), *settings.problems()]:
             raise SettingsError(problems)
         self.settings = settings
         self._notes_artifacts = notes_artifacts
         self._counted: list[SweepMetrics] = []
-        self._works: list[Work] = []
-        self._artifacts: list[Work] = []
-        self._is_running = False
+        self._works, self._artifacts = list[Work](), list[Work]()
+        self._running_on: asyncio.AbstractEventLoop | None = None
+        self._is_local = False
 
     @classmethod
-    def _around(cls, service: LapseSessionService, settings: Settings) -> Self:
-        """Return a Lapse around a service that the caller has made, with its store and policy."""
+    def _around(
+        cls, service: LapseSessionService, settings: Settings, *, notes_artifacts: bool
+    ) -> Self:
+        """Return a Lapse around a service; what its maker did not choose, the settings do."""
         lapse = cls.__new__(cls)
-        lapse._set_up(settings, notes_artifacts=service.store.rules.artifacts)  # noqa: SLF001
+        service.used_by = service.used_by or settings.used_by
+        settings = settings.model_copy(update={"used_by": service.used_by})
+        lapse._set_up(settings, notes_artifacts=notes_artifacts)  # noqa: SLF001
+        service.store.default_to(lapse._rules, settings.connection)  # noqa: SLF001
+        service.default_to(settings.targets, settings.ttl_policy, settings.quotas)
         lapse.sessions, lapse.store = service, service.store
         lapse.feed, lapse.policy = service.feed, service.policy
         lapse.feed.subscribe(log_change)
@@ -98,11 +118,12 @@ class Lapse:
     @cached_property
     def store(self) -> Database:
         """The store, which opens at its first use."""
+        return store_from_url(self.settings.store_url, self._rules, self.settings.connection)
+
+    @property
+    def _rules(self) -> Rules:
         rules = self.settings.rules
-        noted = rules.artifacts and self._notes_artifacts
-        return store_from_url(
-            self.settings.store_url, replace(rules, artifacts=noted), self.settings.connection
-        )
+        return replace(rules, artifacts=rules.artifacts and self._notes_artifacts)
 
     @cached_property
     def feed(self) -> Feed:
@@ -148,7 +169,14 @@ class Lapse:
         """The adopter of empty sessions that stock ADK leaves in the store; None if it is off."""
         if not self.sweeps or self.settings.adopt is Adopt.OFF:
             return None
-        return Adopter(self.store, self.feed, scope=self.settings.adopt, ttl=self.policy.default)
+        settings = self.settings
+        return Adopter(
+            self.store,
+            self.feed,
+            scope=settings.adopt,
+            ttl=self.policy.default,
+            used_by=settings.used_by,
+        )
 
     @property
     def sweeps(self) -> bool:
@@ -156,13 +184,16 @@ class Lapse:
         return self.settings.sweeper and self.settings.cleanup_enabled
 
     def _service(self, beside: Sequence[Work] = ()) -> LapseSessionService:
+        from lapse.adk.events import REMEMBERED
         from lapse.adk.service import LapseSessionService
 
+        REMEMBERED.keep(self.settings.remembered_events)
         return LapseSessionService(
             self.store,
             feed=self.feed,
             policy=self.policy,
             quotas=self.settings.quotas,
+            used_by=self.settings.used_by,
             beside=beside,
         )
 
@@ -187,17 +218,14 @@ class Lapse:
         """Open the store and start everything.
 
         Raises:
-            StoreUnavailableError: the store does not answer, or was closed for good.
+            StoreUnavailableError: the store does not answer.
             StoreRefusedError: the store cannot be used.
         """
-        if self._is_running:
+        if self._running_on is not None and not self._running_on.is_closed():
             raise RuntimeError("this Lapse runs already: enter it once, or let its application do")
-        self._works = [*self._keeping(), self.watcher, *self._artifacts]
         await self.store.open()
-        self._is_running = True
         try:
-            for work in self._works:
-                await work.start()
+            await self.begin()
         except BaseException:
             await self.__aexit__()
             raise
@@ -206,12 +234,25 @@ class Lapse:
     async def __aexit__(self, *_: object) -> None:
         """Stop everything, finish what was begun, and close the store."""
         try:
-            # All at once, because each waits a little for its step in hand.
-            await asyncio.gather(*(work.stop() for work in self._works))
+            await self.end()
         finally:
             made = self.__dict__.get("sessions")
             await (self.store.close() if made is None else made.close())
-            self._is_running = False
+
+    async def begin(self) -> None:
+        """Start everything on the running event loop; the store opens at its first use."""
+        self._works = [*self._keeping(), self.watcher, *self._artifacts]
+        self._running_on = asyncio.get_running_loop()
+        for work in self._works:
+            await work.start()
+
+    async def end(self) -> None:
+        """Stop everything; the store stays open."""
+        try:
+            # All at once, because each waits a little for its step in hand.
+            await asyncio.gather(*(work.stop() for work in self._works))
+        finally:
+            self._running_on = None
 
     def mount(
         self,
@@ -230,7 +271,9 @@ class Lapse:
         and its runs by ADK resurrect their session. With agents to run, by ADK's `/run_sse` or by
         `runners`, it also gains `…/run`: runs that outlive their connection.
 
-        A server ends the streams of notices by `app.state.lapse_endings` when it stops.
+        uvicorn ends the streams of notices and runs when it stops; another server that waits for
+        open requests calls `app.state.lapse_endings` first. If nobody is authenticated, one warning
+        names the routes that are then open to everybody.
 
         Args:
             app: the application.
@@ -247,17 +290,24 @@ class Lapse:
         Raises:
             InvalidValueError: the application has neither ADK's routes nor runners nor `apps`.
         """
+        from lapse.adk.events import REMEMBERED
         from lapse.auth import authentication_of
         from lapse.sweep.metrics import SweepMetrics
         from lapse.telemetry.metrics import Metrics
-        from lapse.web.application import Parts, add_lapse, run_within_lifespan
+        from lapse.web.application import Parts, add_lapse, check_mounted
+        from lapse.web.open_routes import warn_of_open_routes
 
-        if artifacts is not None and self.store.rules.artifacts:
-            self._artifacts.append(artifacts.running())
-            self.sessions.artifacts = artifacts
+        check_mounted(app, runners, authentication, artifacts, default_app)
+        if artifacts is not None:
+            self.sessions.admission.holds_artifacts = artifacts.holds_any
+            if self.store.rules.artifacts:
+                self._artifacts.append(artifacts.running())
+                self.sessions.artifacts = artifacts
+        REMEMBERED.keep(self.settings.remembered_events)
         metrics = Metrics()
         self._counted.append(SweepMetrics(metrics))
         parts = Parts(
+            whole=self,
             service=self.sessions,
             watcher=self.watcher,
             metrics=metrics,
@@ -270,7 +320,8 @@ class Lapse:
         )
         app.state.lapse = self
         runs = add_lapse(app, self.settings, parts)
-        run_within_lifespan(app, self, runs)
+        if parts.authentication is None and not self._is_local:
+            warn_of_open_routes(app)
         return runs
 
     def app(
@@ -281,7 +332,7 @@ class Lapse:
         host: str = "127.0.0.1",
         port: int = 8000,
         allow_origins: Sequence[str] = (),
-        artifact_uri: str | None = None,
+        server: ServerOptions | None = None,
         chat_page: str | None = None,
         admin_port: int | None = None,
         authentication: Authentication | None = None,
@@ -296,21 +347,35 @@ class Lapse:
             host: the address on which the server listens.
             port: the port on which the server listens.
             allow_origins: origins of pages that may call; with authentication not every site's.
-            artifact_uri: where artifacts are kept; by default in each agent's folder.
+            server: what ADK's server is told, such as where artifacts are kept; by default as the
+                settings say.
             chat_page: the app that a chat page at `/` talks to; by default the bundled agent.
             admin_port: the port of the operators' pages; by default as the settings say.
             authentication: how callers are authenticated; by default as the settings say.
         """
         from lapse.auth import authentication_of
+        from lapse.auth.addresses import is_loopback
         from lapse.demo import AGENTS_DIR, APP_NAME, is_bundled
         from lapse.demo.page import add_chat_page
         from lapse.web.server import adk_app, finish_app
 
+        check(
+            agents_dir=(agents_dir, str | Path | None),
+            web=(web, bool),
+            host=(host, str),
+            port=(port, int),
+            allow_origins=(allow_origins, Collection[str]),
+            server=(server, ServerOptions | None),
+            chat_page=(chat_page, str | None),
+            admin_port=(admin_port, int | None),
+        )
+        server = server or self.settings.server
         folder = AGENTS_DIR if agents_dir is None else Path(agents_dir)
         if is_bundled(folder):
             # The folder is part of the installed package, so artifacts are not written there.
-            artifact_uri, chat_page = artifact_uri or "memory://", chat_page or APP_NAME
-        self._notes_artifacts = True
+            uri, chat_page = server.artifact_service_uri or "memory://", chat_page or APP_NAME
+            server = replace(server, artifact_service_uri=uri)
+        self._notes_artifacts, self._is_local = True, is_loopback(host)
         app, artifacts = adk_app(
             self.sessions,
             folder,
@@ -319,7 +384,8 @@ class Lapse:
             port=port,
             allow_origins=allow_origins,
             authenticated=bool(authentication or self.settings.auth is not AuthMode.NONE),
-            artifact_uri=artifact_uri,
+            options=server,
+            shared=self.settings.is_shared,
         )
         if admin_port is not None:
             self.settings = self.settings.model_copy(update={"admin_port": admin_port})
@@ -331,55 +397,3 @@ class Lapse:
         if chat_page is not None:
             add_chat_page(app, chat_page)
         return app
-
-
-def mount(
-    app: FastAPI,
-    service: LapseSessionService,
-    settings: Settings | None = None,
-    *,
-    runners: Iterable[Runner] = (),
-    apps: Container[str] | None = None,
-    artifacts: ArtifactSweeper | None = None,
-    authentication: Authentication | None = None,
-    default_app: str | None = None,
-) -> Runs:
-    """Add Lapse to an application, around a service that you have made; see `Lapse.mount`.
-
-    The service brings its store, its TTL and its quotas, and is closed when the application ends.
-    All else is as the settings say, by default those of the environment.
-    """
-    settings = settings or load_settings()
-    if "store_url" not in settings.model_fields_set:
-        # The operators' pages show the URL, and the default is not where the sessions are.
-        settings = settings.model_copy(update={"store_url": ""})
-    return Lapse._around(service, settings).mount(  # noqa: SLF001
-        app,
-        runners=runners,
-        apps=apps,
-        artifacts=artifacts,
-        authentication=authentication,
-        default_app=default_app,
-    )
-
-
-def session_service(uri: str = "", **_options: Any) -> LapseSessionService:
-    """Make the session service that a URI of ADK's `--session_service_uri` names.
-
-    `lapse:sqlite:///chats.db` is the scheme `lapse:` and a store's URL; without a URL the settings
-    name the store. The service sweeps, learns and adopts by itself, from its first write until it
-    is closed. It ignores what else ADK passes to a factory, such as `agents_dir`.
-
-    Raises:
-        InvalidValueError: no store has such a URL, or the settings ask for authentication or limit
-            who sets app state, which ADK's own server does not do.
-        SettingsError: the settings are wrong.
-    """
-    lapse = Lapse(uri.removeprefix("lapse:").removeprefix("//"))
-    if (name := lapse.settings.for_lapse_alone) is not None:
-        raise InvalidValueError(
-            name,
-            "is set, but ADK's own server lets everybody do everything; use `lapse serve`, or do "
-            "not set it here",
-        )
-    return lapse._service(beside=lapse._keeping())  # noqa: SLF001

@@ -11,11 +11,14 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_settings import SettingsConfigDict
 
+from lapse.adk.settings import AdkSettings
 from lapse.adoption.settings import AdoptionSettings
 from lapse.artifacts.settings import ArtifactSettings
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.lifecycle import Rules
+from lapse.core.service_variables import service_variables
 from lapse.dashboard.settings import DashboardSettings
+from lapse.idempotency.settings import IdempotencySettings
 from lapse.limits.settings import LimitSettings
 from lapse.notices.settings import NoticeSettings
 from lapse.quotas.settings import QuotaSettings
@@ -39,6 +42,8 @@ class Settings(
     LogSettings,
     DashboardSettings,
     LimitSettings,
+    AdkSettings,
+    IdempotencySettings,
 ):
     """The settings of one process; `docs/settings.md` describes each.
 
@@ -66,7 +71,7 @@ def load_settings(**overrides: Any) -> Settings:
         SettingsError: values are wrong, or variables are named like settings but are none. It
             lists every problem.
     """
-    problems = [_unknown(name) for name in sorted(_given_names() - set(setting_names()))]
+    problems = unknown_settings()
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         settings = Settings(**given)
@@ -79,8 +84,13 @@ def load_settings(**overrides: Any) -> Settings:
     raise SettingsError(problems)
 
 
+def unknown_settings() -> list[str]:
+    """Return what is wrong with variables that are named like settings and are none."""
+    return [_unknown(name) for name in sorted(_given_names() - set(setting_names()))]
+
+
 def _given_names() -> set[str]:
-    names = (*os.environ, *dotenv_values(ENV_FILE))
+    names = (os.environ.keys() - service_variables(os.environ)) | dotenv_values(ENV_FILE).keys()
     return {name.upper() for name in names if name.upper().startswith(_PREFIXES)}
 
 

@@ -15,7 +15,7 @@ from google.adk.events.event_actions import EventActions
 from google.adk.sessions.session import Session
 from google.genai import types
 
-from lapse.adk import answers, private
+from lapse.adk import answers, endpoints, private
 from lapse.adk.answers import SessionResponse
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
@@ -132,13 +132,13 @@ def test_what_is_asked_of_fastapis_routes_is_still_there():
         return ""
 
     routes = {route.path: route for route in app.routes if hasattr(route, "body_field")}
-    valid = private.validator_of(routes["/one"])
+    valid = endpoints.validator_of(routes["/one"])
     made = valid({"appName": "a", "userId": "u", "id": "s"})
     assert isinstance(made, Session)
     assert valid(made) is made, "FastAPI takes an object of the right class for valid"
-    assert private.validator_of(routes["/two"]) is None
-    assert private.validator_of(routes["/none"]) is None
-    answer = private.answer_of(routes["/one"], lambda handler: handler)
+    assert endpoints.validator_of(routes["/two"]) is None
+    assert endpoints.validator_of(routes["/none"]) is None
+    answer = endpoints.answer_of(routes["/one"], lambda handler: handler)
     assert answer is not routes["/one"].app
 
 
@@ -150,4 +150,4 @@ async def test_a_route_with_a_bound_of_its_own_keeps_it():
         return str(body)
 
     (route,) = (one for one in app.routes if getattr(one, "path", "") == "/bound")
-    assert private.answer_of(route, lambda handler: handler) is route.app
+    assert endpoints.answer_of(route, lambda handler: handler) is route.app

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from adk_builders import USER
-from lapse import Lapse
+from lapse import Lapse, ServerOptions
 from serving import AGENTS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
@@ -48,6 +48,8 @@ async def test_answers_name_an_artifact_by_adks_reference_and_not_by_its_file(
 
 
 async def test_uris_that_are_no_files_stay_as_they_are(tmp_path):
-    assert (await canonical_uri(tmp_path, "a.txt", artifact_uri="memory://")).startswith(
-        "memory://"
-    )
+    assert (
+        await canonical_uri(
+            tmp_path, "a.txt", server=ServerOptions(artifact_service_uri="memory://")
+        )
+    ).startswith("memory://")

@@ -12,7 +12,7 @@ from google.adk.errors.not_found_error import NotFoundError
 from pydantic import BaseModel, model_validator
 
 from adk_builders import USER
-from lapse import Lapse
+from lapse import Lapse, ServerOptions
 from lapse.adk.errors import NoSuchAgentError, without_paths
 from lapse.adk.private import agent_loader
 
@@ -136,7 +136,9 @@ def test_an_agent_that_fails_to_load_is_not_reported_as_unknown(agents, web):
 async def test_every_route_of_an_unknown_agent_answers_404(lapse, tmp_path, agents, name):
     """Broken on purpose: without the answer to NoSuchAgentError ADK's developer routes say 500."""
     run = {"appName": name, "userId": USER, "sessionId": "s", "newMessage": {"parts": []}}
-    async with asking(lapse.app(agents, web=True, artifact_uri="memory://")) as client:
+    async with asking(
+        lapse.app(agents, web=True, server=ServerOptions(artifact_service_uri="memory://"))
+    ) as client:
         for told in (
             await client.get(f"/apps/{name}/app-info"),
             await client.get(f"/dev/apps/{name}/graph"),

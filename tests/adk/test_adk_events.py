@@ -127,9 +127,27 @@ def test_an_event_without_data_takes_its_time_from_the_column():
 
 def test_a_long_event_is_not_cached():
     event = Event(author="user", content=types.Content(parts=[types.Part(text="x" * 20_000)]))
-    before = events._remembered.cache_info().currsize
+    before = events.REMEMBERED.copier_of.cache_info().currsize
     assert events.read_event(record_of(event)) == event
-    assert events._remembered.cache_info().currsize == before
+    assert events.REMEMBERED.copier_of.cache_info().currsize == before
+
+
+def test_as_many_events_are_cached_as_the_setting_says():
+    """Seen to fail with a cache that is made once, at import."""
+    most = events.REMEMBERED.most
+    records = [record_of(Event(author="agent", content=WORDS)) for _ in range(5)]
+    try:
+        events.REMEMBERED.keep(3)
+        for record in records:
+            events.read_event(record)
+        assert events.REMEMBERED.copier_of.cache_info().currsize == 3
+        events.REMEMBERED.keep(3)
+        assert events.REMEMBERED.copier_of.cache_info().currsize == 3
+        events.REMEMBERED.keep(0)
+        assert events.read_event(records[0]).id == records[0].id
+        assert events.REMEMBERED.copier_of.cache_info().currsize == 0
+    finally:
+        events.REMEMBERED.keep(most)
 
 
 def test_credentials_in_a_request_are_read_back():

@@ -30,6 +30,13 @@ async def test_a_session_reads_back_equal_to_what_create_returned(service):
     assert await get_session(service, session.id) == session
 
 
+async def test_a_session_is_listed_equal_to_what_create_returned(service):
+    """Seen to fail with a marker that tells, in some answers, that the session waits."""
+    session = await create_session(service, state={"k": 1})
+    (listed,) = (await service.list_sessions(app_name=APP, user_id=USER)).sessions
+    assert listed == session == await get_session(service, session.id)
+
+
 @pytest.mark.parametrize("message", [False, True])
 async def test_a_session_reads_back_equal_to_the_object_that_was_appended_to(service, message):
     session = await create_session(service, state={"k": 1})

@@ -225,8 +225,6 @@ async def test_adk_does_not_find_an_expired_session(lapse):
     session = await expired(lapse)
     assert await get_session(lapse, session.id) is None
     assert (await lapse.list_sessions(app_name=APP, user_id=USER)).sessions == []
-    with pytest.raises(SessionNotFoundError):
-        await run(lapse, session.id, "hi")
     assert await status_of(lapse, session.id) is Status.EXPIRED
 
 
@@ -243,11 +241,11 @@ async def test_a_message_to_an_expired_session_that_a_runner_holds_resurrects_it
     assert (record.status, record.resurrections) == (Status.USED, 1)
 
 
-async def test_a_run_that_may_resurrect_its_session_does_so(lapse):
+async def test_a_read_that_may_resurrect_its_session_does_so(lapse):
     session = await expired(lapse)
     with lapse.reviving(SessionKey(APP, USER, session.id)):
-        await run(lapse, session.id, "hi")
-    assert texts(await get_session(lapse, session.id)) == ["hi", "heard hi"]
+        assert (await get_session(lapse, session.id)).state == {"k": 1}
+    assert await status_of(lapse, session.id) is Status.WAITING
 
 
 async def test_a_new_session_replaces_an_expired_one_of_the_same_id(lapse):

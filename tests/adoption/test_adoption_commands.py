@@ -139,8 +139,8 @@ def test_adopt_and_undo_killed_at_any_point_resume_and_lose_nothing(many_session
         seen=f"SELECT count(*) > {SESSIONS // 10} FROM sessions",
     )  # fmt: skip
     undone = json.loads(run("undo", many_sessions_url, "--run", "mine", "--json").stdout)
-    assert undone["remaining"] == undone["in_the_way"] == 0
-    assert undone["put_back"] + undone["gone"] == SESSIONS * 9 // 10
+    assert undone["remaining"] == undone["inTheWay"] == 0
+    assert undone["putBack"] + undone["gone"] == SESSIONS * 9 // 10
     assert all_of_adk(many_sessions_url) == before
 
 
@@ -165,6 +165,9 @@ def test_adopt_asks_first_and_changes_nothing_if_the_answer_is_no(stock_database
     assert "1 have state but no message: needs --with-state" in told.stdout
     dry = run("adopt", stock_database_url, "--dry-run", "--json", "--with-state", "--with-events")
     assert json.loads(dry.stdout)["adopted"] == 6
+    assert "2 heard only the agent: needs --with-agent-only" in told.stdout
+    greeted = run("adopt", stock_database_url, "--dry-run", "--json", "--with-agent-only")
+    assert json.loads(greeted.stdout)["adopted"] == 6
     assert contents(stock_database_url) == before
 
 
@@ -176,6 +179,8 @@ def test_adopt_and_undo_print_the_counts_of_what_they_did(stock_database_url):
     assert json.loads(old.stdout)["adopted"] == 0
     rest = run("adopt", stock_database_url, "--yes", "--with-state", "--with-events", "--json")
     assert json.loads(rest.stdout)["waiting"] == 5
+    greeted = run("adopt", stock_database_url, "--yes", "--with-agent-only", "--json")
+    assert json.loads(greeted.stdout)["waiting"] == 2
     (run_id,) = re.findall(r"^run (\S+)$", told.stdout, re.MULTILINE)
     assert "put back 1 sessions" in run("undo", stock_database_url, "--run", run_id).stdout
     again = run("undo", stock_database_url, "--run", run_id)
@@ -184,7 +189,7 @@ def test_adopt_and_undo_print_the_counts_of_what_they_did(stock_database_url):
     assert wrong.returncode == 4
     assert run_id in wrong.stderr
     runs = json.loads(run("undo", stock_database_url, "--json").stdout)["runs"]
-    assert [(found["sessions"], found["remaining"]) for found in runs] == [(1, 0), (5, 5)]
+    assert [(found["sessions"], found["remaining"]) for found in runs] == [(1, 0), (5, 5), (2, 2)]
 
 
 @pytest.mark.parametrize("span", ["soon", "-1d", "1w", "", "9" * 400])

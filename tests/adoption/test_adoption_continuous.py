@@ -18,6 +18,8 @@ from parts import store_with_parts
 from serving import AGENTS, USER, eventually, serving
 from stock_databases import place_of, shift_everything, words
 
+pytestmark = pytest.mark.long
+
 TTL = timedelta(minutes=30)
 
 

@@ -1,5 +1,6 @@
 """The public names: pinned, importable, and not shadowed by modules."""
 
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 import lapse
+import serving
 
 NAMES = {
     "Lapse", "LapseSessionService", "mount", "session_service", "store_from_url",
@@ -16,7 +18,7 @@ NAMES = {
     "TtlPolicy", "Policy", "Targets",
     "Authenticator", "TokenAuthenticator", "JwtOptions", "HeaderAuthenticator", "HeaderOptions",
     "Principal", "Role", "NotAuthenticatedError", "current_principal",
-    "bounded",
+    "bounded", "ServerOptions",
 }  # fmt: skip
 
 
@@ -30,6 +32,12 @@ def test_every_public_name_can_be_imported_and_no_module_has_the_same_name(name)
     found = getattr(lapse, name)
     assert callable(found)
     assert importlib.util.find_spec(f"lapse.{name}") is None
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert lapse.__version__ == importlib.metadata.version("lapse")
+    done = serving.run("--version")
+    assert (done.returncode, done.stdout) == (0, f"lapse {lapse.__version__}\n")
 
 
 def test_an_unknown_public_name_raises_an_attribute_error():

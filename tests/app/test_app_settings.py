@@ -8,20 +8,21 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from google.genai.types import AvatarConfig
 from wholes import WAYS
 
 from lapse.artifacts.uploads import MIB
 from lapse.auth import HeaderAuthenticator, TokenAuthenticator
+from lapse.core.messages import UsedByRule
 from lapse.limits.rules import KIB
 from lapse.settings import Settings
-from lapse.telemetry.logs import LogFormat
+from lapse.telemetry.logs import LogFormat, LogLevel
 from lapse.ttl import Policy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
 
 SECRET = "s" * 64
-OWN = {"mount": "the service brings its own store"}
-OWN_TTL = {"mount": "the service brings its own TTL"}
+OWN_STORE = {"mount": "the service brings its own store"}
 NO_LOG = {
     "mount": "the application's server writes the log",
     "registry": "ADK's server writes the log",
@@ -31,13 +32,17 @@ NO_ROUTES = {
     "sweep": "a sweeper by itself answers no requests",
 }
 NO_CREATES = {
-    "mount": "the service brings its own quotas",
     "sweep": "a sweeper by itself creates no sessions",
 }
 NO_STREAMS = {"registry": "ADK's server has no streams of notices"}
 NO_GATE = {
     "registry": "it refuses to start where not everybody may do everything",
     "sweep": "a sweeper by itself answers no requests",
+}
+ADKS = {
+    "mount": "the application has made its agents and their services itself",
+    "registry": "ADK's server has its own options",
+    "sweep": "a sweeper by itself runs no agents",
 }
 ITS_PORT = {"mount": "who serves the application listens"} | NO_ROUTES
 
@@ -66,6 +71,10 @@ def connection(whole):
     return database(whole)._connections._options
 
 
+def adk(name, text, expected):
+    return Row(text, expected, lambda whole: whole.adk[name], ADKS)
+
+
 def jwt(text, expected, find, scenario="jwt"):
     return Row(text, expected, lambda whole: find(whole.caller_options), NO_GATE, scenario)
 
@@ -75,10 +84,7 @@ ROWS = {
     "cleanup_enabled": Row(
         "false",
         False,
-        lambda whole: (
-            whole.sweeper is not None
-            or (whole.store.rules.enforced and "memory" not in str(database(whole)._path))
-        ),
+        lambda whole: whole.sweeper is not None or whole.store.rules.enforced,
         {"sweep": "it refuses to sweep where nothing may be swept"},
         "off",
     ),
@@ -86,34 +92,39 @@ ROWS = {
         "postgresql://nobody@127.0.0.1:1/none",
         "postgresql://nobody@127.0.0.1:1/none",
         lambda whole: database(whole)._connections._dsn,
-        OWN,
+        OWN_STORE,
     ),
-    "horizon": Row("7", timedelta(hours=7), lambda whole: whole.store.rules.horizon, OWN),
-    "max_shared_state": Row("22", 22 * KIB, lambda whole: whole.store.rules.shared_state, OWN),
-    "pool_size": Row("3", 3, lambda whole: connection(whole).pool_size, OWN),
-    "statement_timeout": Row(
-        "4", seconds(4), lambda whole: connection(whole).statement_timeout, OWN
+    "horizon": Row("7", timedelta(hours=7), lambda whole: whole.store.rules.horizon),
+    "used_by": Row(
+        "anyone,shop=user",
+        {UsedByRule.parse("anyone,shop=user")},
+        lambda whole: (
+            {whole.adopter._used_by} | ({whole.service.used_by} if whole.service else set())
+        ),
     ),
-    "connect_timeout": Row("3", seconds(3), lambda whole: connection(whole).connect_timeout, OWN),
-    "statement_cache": Row("0", 0, lambda whole: connection(whole).statement_cache, OWN),
+    "max_shared_state": Row("22", 22 * KIB, lambda whole: whole.store.rules.shared_state),
+    "pool_size": Row("3", 3, lambda whole: connection(whole).pool_size),
+    "statement_timeout": Row("4", seconds(4), lambda whole: connection(whole).statement_timeout),
+    "connect_timeout": Row("3", seconds(3), lambda whole: connection(whole).connect_timeout),
+    "statement_cache": Row("0", 0, lambda whole: connection(whole).statement_cache),
     "artifacts": Row(
         "false",
         False,
         lambda whole: whole.store.rules.artifacts,
-        OWN | {"registry": "it never notes artifacts: nobody there deletes them"},
+        {"registry": "it never notes artifacts: nobody there deletes them"},
     ),
     "artifacts_per_user": Row(
         "3", 3 * MIB, lambda whole: whole.app.state.lapse_uploads.most, NO_ROUTES
     ),
     # The TTL.
-    "ttl": Row("20", timedelta(minutes=20), lambda whole: whole.policy.default, OWN_TTL),
-    "ttl_policy": Row("adaptive", Policy.ADAPTIVE, lambda whole: whole.policy.mode, OWN_TTL),
-    "ttl_soft_target": Row("4%", 0.04, lambda whole: whole.policy.targets.soft, OWN_TTL),
-    "ttl_hard_target": Row("0.4%", 0.004, lambda whole: whole.policy.targets.hard, OWN_TTL),
-    "ttl_confidence": Row("99%", 0.01, lambda whole: whole.policy.targets.doubt, OWN_TTL),
-    "ttl_floor": Row("3", timedelta(minutes=3), lambda whole: whole.policy.targets.floor, OWN_TTL),
-    "ttl_cap": Row("6", timedelta(hours=6), lambda whole: whole.policy.targets.cap, OWN_TTL),
-    "ttl_design_effect": Row("2", 2.0, lambda whole: whole.policy.targets.design_effect, OWN_TTL),
+    "ttl": Row("20", timedelta(minutes=20), lambda whole: whole.policy.default),
+    "ttl_policy": Row("adaptive", Policy.ADAPTIVE, lambda whole: whole.policy.mode),
+    "ttl_soft_target": Row("4%", 0.04, lambda whole: whole.policy.targets.soft),
+    "ttl_hard_target": Row("0.4%", 0.004, lambda whole: whole.policy.targets.hard),
+    "ttl_confidence": Row("99%", 0.01, lambda whole: whole.policy.targets.doubt),
+    "ttl_floor": Row("3", timedelta(minutes=3), lambda whole: whole.policy.targets.floor),
+    "ttl_cap": Row("6", timedelta(hours=6), lambda whole: whole.policy.targets.cap),
+    "ttl_design_effect": Row("2", 2.0, lambda whole: whole.policy.targets.design_effect),
     # The sweep.
     "sweeper": Row(
         "off",
@@ -157,6 +168,9 @@ ROWS = {
         "12", seconds(12), lambda whole: whole.app.state.lapse_runs.limits.grace, NO_ROUTES
     ),
     "run_queue": Row("13", 13, lambda whole: whole.app.state.lapse_runs.limits.queue, NO_ROUTES),
+    "keys_per_user": Row(
+        "24", 24, lambda whole: whole.app.state.lapse_key_rules.per_user, NO_ROUTES
+    ),
     # Notices.
     "warn_before": Row(
         "1", timedelta(minutes=1), lambda whole: whole.watcher.options.warn_before, NO_STREAMS
@@ -172,6 +186,13 @@ ROWS = {
     "max_connections": Row("21", 21, lambda whole: whole.bounds.connections, NO_ROUTES),
     "write_time": Row("22", seconds(22), lambda whole: whole.bounds.write_time, NO_ROUTES),
     "max_unread": Row("2048", 2048 * KIB, lambda whole: whole.bounds.unread, NO_ROUTES),
+    # What is kept in memory.
+    "remembered_events": Row(
+        "23",
+        23,
+        lambda whole: whole.remembered_events,
+        {"sweep": "a sweeper by itself reads no events"},
+    ),
     # Operators and the log.
     "admin_token": Row(
         SECRET, SECRET, lambda whole: whole.operators.token.get_secret_value(), NO_ROUTES
@@ -179,6 +200,34 @@ ROWS = {
     "admin_port": Row("4321", ("127.0.0.2", 4321), lambda whole: whole.listens[1], ITS_PORT),
     "admin_host": Row("127.0.0.2", ("127.0.0.2", 4321), lambda whole: whole.listens[1], ITS_PORT),
     "log_format": Row("json", [LogFormat.JSON], lambda whole: whole.log_formats, NO_LOG),
+    "log_level": Row("debug", [LogLevel.DEBUG], lambda whole: whole.log_levels, NO_LOG),
+    # What ADK's server is told.
+    **{
+        name: adk(name, text, expected)
+        for name, text, expected in (
+            ("artifact_service_uri", "gs://artifacts", "gs://artifacts"),
+            ("memory_service_uri", "memory://m", "memory://m"),
+            ("eval_storage_uri", "gs://evaluations", "gs://evaluations"),
+            ("use_local_storage", "false", False),
+            ("a2a", "true", True),
+            ("task_store_uri", "memory://t", "memory://t"),
+            ("otel_to_cloud", "true", True),
+            ("trace_to_cloud", "true", True),
+            ("url_prefix", "/adk", "/adk"),
+            ("extra_plugins", "one.Plugin, two.plugin", ["one.Plugin", "two.plugin"]),
+            ("reload_agents", "true", True),
+            ("auto_create_session", "true", True),
+            ("max_llm_calls", "0", 0),
+            ("trigger_sources", "pubsub,eventarc", ["pubsub", "eventarc"]),
+            ("trigger_oidc_audience", "here", "here"),
+            ("trigger_oidc_service_accounts", "a@b.test", ["a@b.test"]),
+            ("avatar_config", '{"avatarName": "Kai"}', AvatarConfig(avatar_name="Kai")),
+            ("gemini_enterprise_app_name", "shop", "shop"),
+            ("express_mode", "true", True),
+            ("enable_features", "ONE,TWO", ("ONE", "TWO")),
+            ("disable_features", "THREE", ("THREE",)),
+        )
+    },
     # Who calls.
     "auth": Row(
         "jwt",
@@ -270,7 +319,10 @@ def test_the_value_in_a_row_differs_from_the_default(name, monkeypatch, tmp_path
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_a_setting_reaches_its_object(name, way, whole_of):
-    """Seen to fail with brakes, adoption and the default TTL that one way forgets."""
+    """Seen to fail with brakes, adoption and the default TTL that one way forgets.
+
+    And with `mount` that takes neither `default_to` of the service nor that of its store.
+    """
     row = ROWS[name]
     if way in row.unused:
         assert row.unused[way]

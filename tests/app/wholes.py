@@ -13,7 +13,9 @@ from fastapi import FastAPI
 
 import lapse.cli.serve
 import lapse.web.application
+import lapse.web.server
 from lapse import Lapse, LapseSessionService, mount, session_service
+from lapse.adk.events import REMEMBERED
 from lapse.adoption.adopter import Adopter
 from lapse.auth.gate import CallerMiddleware
 from lapse.cli.main import app as commands
@@ -43,6 +45,9 @@ class Whole:
     server: uvicorn.Config | None = None
     listens: list[tuple[str, int]] = field(default_factory=list)
     log_formats: list[Any] = field(default_factory=list)
+    remembered_events: int = field(default_factory=lambda: REMEMBERED.most)
+    log_levels: list[Any] = field(default_factory=list)
+    adk: dict[str, Any] = field(default_factory=dict)
 
     def middleware(self, kind):
         """Return the arguments of a layer of the application."""
@@ -118,16 +123,43 @@ def _pages(monkeypatch):
 
 
 def _logged(monkeypatch):
-    formats = []
-    monkeypatch.setattr(
-        "lapse.telemetry.logs.configure_logging", lambda style, **_: formats.append(style)
-    )
-    return formats
+    formats, levels = [], []
+
+    def configure(style, level):
+        formats.append(style)
+        levels.append(level)
+
+    monkeypatch.setattr("lapse.telemetry.logs.configure_logging", configure)
+    return {"log_formats": formats, "log_levels": levels}
+
+
+def _told_adk(monkeypatch):
+    """Return a dictionary that gets what ADK is told; ADK itself is told nothing of it."""
+    told, server = {}, lapse.web.server
+    make, artifacts = server.app_of_agents, server.artifact_service
+
+    def app_of_agents(*arguments, options, **more):
+        told.update(options)
+        return make(*arguments, options={}, **more)
+
+    def artifact_service(folder, uri, **more):
+        told["artifact_service_uri"] = uri
+        return artifacts(folder, "memory://", **more)
+
+    def switch_features(options):
+        told["enable_features"] = options.enable_features
+        told["disable_features"] = options.disable_features
+
+    monkeypatch.setattr(server, "app_of_agents", app_of_agents)
+    monkeypatch.setattr(server, "artifact_service", artifact_service)
+    monkeypatch.setattr(server, "switch_features", switch_features)
+    monkeypatch.setattr(server, "check_plugins", lambda options: None)
+    return told
 
 
 def serve(monkeypatch) -> Whole:
     """Return the objects of `lapse serve`."""
-    pages, formats = _pages(monkeypatch), _logged(monkeypatch)
+    pages, logged, told = _pages(monkeypatch), _logged(monkeypatch), _told_adk(monkeypatch)
     listens, served = [], []
 
     def listen(host, port, **_):
@@ -144,13 +176,14 @@ def serve(monkeypatch) -> Whole:
     app = config.app
     while not isinstance(app, FastAPI):
         app = app._app
-    return _of_app(app, pages, server=config, listens=listens, log_formats=formats)
+    return _of_app(app, pages, server=config, listens=listens, adk=told, **logged)
 
 
 def mounted(monkeypatch) -> Whole:
     """Return the objects of an application that Lapse is mounted in."""
     pages, app = _pages(monkeypatch), FastAPI()
-    mount(app, LapseSessionService(store_with_parts("sqlite:///:memory:")), apps=["app"])
+    store = store_with_parts("postgresql://nobody@127.0.0.1:1/none")
+    mount(app, LapseSessionService(store), apps=["app"])
     return _of_app(app, pages)
 
 
@@ -174,7 +207,7 @@ class _Entered(Exception):  # noqa: N818 - it ends a command, and is no error
 
 def sweep(monkeypatch) -> Whole:
     """Return the objects of `lapse sweep --watch`."""
-    formats, entered = _logged(monkeypatch), []
+    logged, entered = _logged(monkeypatch), []
 
     async def enter(self):
         entered.append(self)
@@ -185,7 +218,7 @@ def sweep(monkeypatch) -> Whole:
     monkeypatch.setattr(Lapse, "__aenter__", enter)
     with suppress(_Entered):
         commands(["sweep", "--watch"], standalone_mode=False)
-    return _of_lapse(entered[0], log_formats=formats)
+    return _of_lapse(entered[0], **logged)
 
 
 WAYS = {"serve": serve, "mount": mounted, "registry": registry, "sweep": sweep}

@@ -15,6 +15,7 @@ from backends import create, key
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.core.clock import utc_now
+from lapse.core.documents import StateDelta
 from lapse.core.lifecycle import Rules
 from parts import store_with_parts
 from serving import AGENTS, eventually, run, serving
@@ -66,6 +67,16 @@ async def test_artifacts_of_an_ended_session_are_deleted_and_those_of_the_user_s
     assert await names(service, "s1") == ["user:portrait.png"]
     assert await names(service, "s2") == ["photo.png", "user:portrait.png"]
     assert not await later(store, 2).take_outbox(10), "it is settled"
+
+
+async def test_what_an_artifact_service_cannot_keep_is_settled_at_once(store, caplog):
+    """Seen to fail without `_is_refused`: a warning for each ended session of such a user."""
+    url = key("s")._replace(user_id="https://idp.test/7")
+    await store.create(url, state=StateDelta(), ttl=timedelta(minutes=30), metadata={})
+    await store.delete(url)
+    await ArtifactSweeper(store, InMemoryArtifactService()).step()
+    assert not await later(store, 2).take_outbox(10)
+    assert not caplog.records
 
 
 async def test_a_failed_deletion_is_tried_again_and_logged_without_an_id(store, caplog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import pytest
 
@@ -12,6 +13,8 @@ from lapse.core.keys import SessionKey
 from lapse.core.minutes import DEFAULT_TTL
 from parts import store_with_parts
 from serving import lapse
+
+pytestmark = pytest.mark.long
 
 KEY = SessionKey("app", "ada", "0123456789abcdef")
 
@@ -35,7 +38,7 @@ async def folder_with_acts(tmp_path):
 def test_the_table_says_who_did_what_and_has_no_whole_session_id(folder_with_acts):
     done = audit(folder_with_acts)
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if "│" in line]
+    lines = [line for line in done.stdout.splitlines() if re.match(r" *\d{4}-", line)]
     assert [
         action in line for action, line in zip(("swept", "deleted", "expired"), lines, strict=True)
     ] == [True] * 3
@@ -66,7 +69,7 @@ def test_the_csv_has_no_formula_that_a_spreadsheet_would_run(folder_with_acts):
 
 
 def test_an_empty_record_is_reported_and_wrong_options_are_refused(tmp_path):
-    assert "the store is empty" in audit(tmp_path).stderr
+    assert "is empty or of an older version" in audit(tmp_path).stderr
     assert lapse(tmp_path, "migrate").returncode == 0
     assert "nothing is recorded" in audit(tmp_path).stdout
     assert audit(tmp_path, "--json", "--csv").returncode == 2

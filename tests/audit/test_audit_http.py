@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from backends import BACKENDS
-from lapse import Authentication, Lapse, Settings
+from lapse import Authentication, Lapse, ServerOptions, Settings
 from lapse.audit.store import AuditLog
 from lapse.auth.options import NotAuthenticatedError
 from lapse.auth.principals import Principal, Role
@@ -64,7 +64,10 @@ def server(request, tmp_path_factory):
     with backend.empty(tmp_path_factory.mktemp("recorded")) as url:
         lapse = Lapse(url, Settings(**UNLIMITED))
         app = lapse.app(
-            AGENTS, port=0, artifact_uri="memory://", authentication=Authentication(ByHeader())
+            AGENTS,
+            port=0,
+            server=ServerOptions(artifact_service_uri="memory://"),
+            authentication=Authentication(ByHeader()),
         )
         with Served(app) as served:
             yield Recorded(served, AuditLog(lapse.store))

@@ -38,7 +38,7 @@ async def test_acts_on_a_session_are_recorded_in_order(store):
     await store.at(LATER).delete(where, by="bob")
     assert await acts(store) == [
         ("op", "extended", {}),
-        ("ann", "amended", {"metadata": True, "ttl_minutes": 30}),
+        ("ann", "amended", {"metadata": True, "ttlMinutes": 30}),
         ("op", "expired", {}),
         ("ann", "resurrected", {"cause": "request"}),
         ("bob", "deleted", {"status": "waiting"}),

@@ -10,7 +10,7 @@ from tokens import AUDIENCE, ISSUER, bearer
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from lapse import Lapse, Settings
+from lapse import Lapse, ServerOptions, Settings
 from postgres import database
 from served import Served
 from serving import AGENTS
@@ -103,7 +103,9 @@ def serve(request, tmp_path_factory):
                 url = f"sqlite:///{tmp_path_factory.mktemp('app-state') / 'lapse.db'}"
             else:
                 url = stack.enter_context(database())
-            app = Lapse(url, settings).app(AGENTS, port=0, artifact_uri="memory://")
+            app = Lapse(url, settings).app(
+                AGENTS, port=0, server=ServerOptions(artifact_service_uri="memory://")
+            )
             return stack.enter_context(Served(app))
 
         yield start

@@ -117,8 +117,8 @@ def test_credentials_that_a_browser_adds_by_itself_count_from_this_origin_only(
 ):
     headers = {"badge": "ann", "cookie": "a=b"}
     if origin is not None:
-        host = server.url.removeprefix("http")
-        headers["origin"] = origin.replace("{url}", server.url).replace("{host}", host)
+        host = server.origin.removeprefix("http")
+        headers["origin"] = origin.replace("{url}", server.origin).replace("{host}", host)
     assert server.client.post("/mine/change", headers=headers).status_code == status
     bearer = headers | {"authorization": "Bearer x"}
     assert server.client.post("/mine/change", headers=bearer).status_code == 200

@@ -47,6 +47,7 @@ async def test_the_session_of_another_user_does_not_exist_for_a_user(service, se
         for user in ("ann", None):
             listed = await service.list_sessions(app_name="app", user_id=user)
             assert listed.sessions == []
+        assert await service.list_with_lifecycle(app_name="app", user_id="ann") == []
         assert await service.get_user_state(app_name="app", user_id="ann") == {}
         await service.delete_session("app", "ann", "s")
         with pytest.raises(SessionNotFoundError):

@@ -12,11 +12,14 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from calling import Caller
+from google.adk.events.event import Event
+from google.genai.types import Content, Part
 from test_cli_commands import imported
 
 import postgres
 from backends import BACKENDS, message
+from calling import Caller
+from lapse import LapseSessionService
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from serving import LAPSE, environment
@@ -192,7 +195,7 @@ def test_a_check_of_a_good_store_finds_no_problem(lapse):
     says = {one["check"]: one["says"] for one in found.json["findings"]}
     assert set(says) == {
         "settings", "store", "schema", "indexes", "clock", "used sessions", "next sweep", "brake",
-        "sweeper",
+        "sweeper", "who speaks first",
     }  # fmt: skip
     assert says["next sweep"] == "1 would expire and 0 would be purged"
 
@@ -222,6 +225,59 @@ def test_a_check_prints_all_problems_together_with_their_remedies(lapse, store_u
     assert "lapse_lobby_purge" in problems[2]["says"]
 
 
+def greet(lapse, *ids, app="shop", used_by="anyone", answered=()):
+    """Have an agent speak first in new sessions, by the service that agents run on."""
+
+    async def work(store):
+        service = LapseSessionService(store, used_by=used_by)
+        for name in ids:
+            session = await service.create_session(app_name=app, user_id="ann", session_id=name)
+            for author in ["bot"] + ["user"] * (name in answered):
+                role = "model" if author == "bot" else "user"
+                content = Content(role=role, parts=[Part(text="hello")])
+                event = Event(author=author, invocation_id="e", content=content)
+                await service.append_event(session, event)
+
+    lapse.do(work)
+
+
+def test_a_check_suggests_user_where_only_the_agent_spoke_in_most_sessions(lapse):
+    """Seen to fail with a share of all sessions, and with a suggestion for rules that are set."""
+    names = [f"s{number}" for number in range(10)]
+    greet(lapse, *names, answered=names[:4])
+    greet(lapse, *(f"z{name}" for name in names), app="zoo", answered=[f"z{n}" for n in names[:5]])
+    greet(lapse, *(f"f{name}" for name in names[:9]), app="few")
+
+    def finding(**settings):
+        found = lapse("check", "--json", **settings)
+        assert (found.status, found.json["ok"]) == (0, True)
+        return next(one for one in found.json["findings"] if one["check"] == "who speaks first")
+
+    told = finding()
+    assert "6 of 10 of shop" in told["says"]
+    assert "zoo" not in told["says"] + told["remedy"]
+    assert "LAPSE_USED_BY=anyone,shop=user" in told["remedy"]
+    assert finding(LAPSE_USED_BY="shop=user")["remedy"] is None
+    assert "LAPSE_USED_BY=anyone,shop=user" in lapse("check").out
+
+
+def test_sessions_in_which_only_the_agent_spoke_are_counted_apart(lapse):
+    """Seen to fail with expired ones counted, too."""
+    greet(lapse, "silent", "answered", used_by="user", answered=["answered"])
+    greet(lapse, "other", app="zoo", used_by="user")
+    lapse.create("never")
+    found = lapse("stats", "--json").json
+    assert (found["agentOnly"], found["sessions"]["waiting"]) == (2, 3)
+    assert {app["appName"]: app["agentOnly"] for app in found["apps"]} == {
+        "app": 0, "shop": 1, "zoo": 1,
+    }  # fmt: skip
+    assert "in 2 of the waiting sessions only the agent spoke" in lapse("stats").out
+    assert "only the agent spoke" in lapse("show", "silent").out
+    assert "only the agent" not in lapse("show", "answered").out
+    assert lapse("expire", "silent").status == 0
+    assert lapse("stats", "--json").json["agentOnly"] == 1
+
+
 def spoil(store_url, *commands):
     """Change a store behind Lapse's back."""
     if store_url.startswith("postgresql"):
@@ -248,11 +304,18 @@ def lapse_without_store(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["stats"], ["sessions"], ["show", "x"], ["expire", "x"], ["sweep", "--dry-run"]]
+    "arguments",
+    [
+        *(["stats"], ["sessions"], ["show", "x"], ["expire", "x"], ["sweep", "--dry-run"]),
+        *(["audit"], ["ttl", "show"], ["ttl", "explain"], ["ttl", "reset-window"]),
+        *(["undo"], ["undo", "--run", "x"], ["simulate", "--from-store", "sqlite:///none.db"]),
+    ],
 )
 def test_commands_that_only_read_create_no_store(lapse_without_store, tmp_path, arguments):
+    """Seen to fail with `lapse undo` and `lapse ttl show` as they were: they made a store."""
     refused = lapse_without_store(*arguments)
     assert refused.status == 1
+    assert f"sqlite:///{tmp_path}/none.db: this store is empty" in refused.err
     assert "is it the right one" in refused.err
     assert list(tmp_path.iterdir()) == []
 
@@ -267,7 +330,7 @@ def test_a_check_before_the_first_start_is_no_problem(lapse_without_store, tmp_p
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("postgresql://nobody@127.0.0.1:1/none", "PostgreSQL: "),
+        ("postgresql://nobody@127.0.0.1:1/none", "PostgreSQL (postgresql://127.0.0.1:1/none): "),
         ("oracle://x", "must be sqlite:///FILE or"),
         ("sqlite:///no/such/folder/lapse.db", "its directory does not exist"),
     ],

@@ -2,7 +2,14 @@
 
 import pytest
 
-from lapse.core.messages import is_message
+from lapse.core.errors import InvalidValueError
+from lapse.core.messages import (
+    UsedBy,
+    UsedByRule,
+    is_message,
+    is_message_of_user,
+    is_of_agent,
+)
 
 WORDS = {"parts": [{"text": "hi"}]}
 STATE = {"state_delta": {"a": 1}}
@@ -55,6 +62,87 @@ OTHERS = {
     "the end of an agent": {"author": "concierge", "actions": {"end_of_agent": True}},
     "an error without a code": {"author": "concierge", "error_message": "oh"},
 }
+
+
+RESPONSE = {"parts": [{"function_response": {"id": "f-1", "name": "f", "response": {}}}]}
+
+AGENTS = {
+    "text": {"author": "concierge", "content": WORDS},
+    "a call": {"author": "concierge", "content": {"parts": [{"function_call": {"name": "f"}}]}},
+    "the response of a tool that its run called": {
+        "author": "concierge",
+        "content": RESPONSE,
+        "node_info": {"path": "concierge@1"},
+    },
+    "a failed call of the model": {"author": "concierge", "error_code": "SAFETY"},
+    "voice": {"author": "concierge", "output_transcription": {"text": "hi"}},
+    "output": {"author": "concierge", "output": {"a": 1}},
+    "a change of state": {"author": "concierge", "actions": STATE},
+    "a checkpoint": {"author": "concierge", "actions": {"agent_state": {"step": 1}}},
+    "text that nobody signed": {"content": WORDS},
+}
+
+USERS = {name: event for name, event in MESSAGES.items() if event.get("author") == "user"} | {
+    "a background job's function response": {"author": "concierge", "content": RESPONSE},
+    "a job's response, with what ADK adds": {
+        "author": "job",
+        "content": RESPONSE | {"role": "user"},
+        "node_info": {"path": ""},
+    },
+    "a function's response among texts": {
+        "author": "job",
+        "content": {"parts": [{"text": "done"}, *RESPONSE["parts"]]},
+    },
+}
+
+
+@pytest.mark.parametrize("event", AGENTS.values(), ids=AGENTS)
+def test_an_event_with_these_parts_is_the_agents_and_no_message_of_the_user(event):
+    """Seen to fail with every response of a function counted as the user's."""
+    assert is_of_agent(event)
+    assert not is_message_of_user(event)
+
+
+@pytest.mark.parametrize("event", USERS.values(), ids=USERS)
+def test_an_event_with_these_parts_is_a_message_of_the_user(event):
+    """Seen to fail with a rule that asks for the author alone."""
+    assert not is_of_agent(event)
+    assert is_message_of_user(event)
+
+
+@pytest.mark.parametrize("event", OTHERS.values(), ids=OTHERS)
+def test_what_is_no_message_is_no_message_of_the_user(event):
+    assert not is_message_of_user(event)
+
+
+ANYONE, USER = UsedBy.ANYONE, UsedBy.USER
+
+
+@pytest.mark.parametrize(
+    ("text", "of_shop", "of_zoo"),
+    [
+        ("anyone", ANYONE, ANYONE),
+        ("user", USER, USER),
+        ("anyone,shop=user", USER, ANYONE),
+        (" user , shop = anyone ", ANYONE, USER),
+        ("shop=user", USER, ANYONE),
+        ("shop=user,zoo=user,anyone", USER, USER),
+    ],
+)
+def test_a_rule_is_read_from_text(text, of_shop, of_zoo):
+    rule = UsedByRule.parse(text)
+    assert (rule.of("shop"), rule.of("zoo")) == (of_shop, of_zoo)
+    assert UsedByRule.parse(str(rule)) == UsedByRule.parse(rule) == rule
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "users", "shop", "shop=", "=user", "user,anyone", "a=user,a=user", "user,", None, 1],
+)
+def test_a_text_that_is_no_rule_is_refused_with_the_way_out(text):
+    with pytest.raises(InvalidValueError) as refused:
+        UsedByRule.parse(text)
+    assert "user" in str(refused.value)
 
 
 @pytest.mark.parametrize("event", MESSAGES.values(), ids=MESSAGES)

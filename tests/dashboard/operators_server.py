@@ -99,7 +99,7 @@ class Operated:
         return self.clients[-1]
 
     def own_origin(self):
-        return {"Origin": self.url}
+        return {"Origin": self.served.origin}
 
 
 def query(key):

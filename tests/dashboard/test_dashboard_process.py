@@ -10,6 +10,8 @@ from lapse.core.errors import SettingsError
 from lapse.settings import load_settings
 from serving import Server
 
+pytestmark = pytest.mark.long
+
 TOKEN = "operators-token-0123456789"
 
 

@@ -14,6 +14,7 @@ from fastapi.routing import iter_route_contexts
 from operators_server import TOKEN, operated, query
 from pydantic import SecretStr
 
+import prefixed
 from lapse import LapseSessionService, Settings, mount
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey
@@ -61,7 +62,7 @@ def test_a_page_redirects_to_the_log_in_and_answers_other_principals_with_404(da
     client = dashboard.served.client
     answer = client.get(f"/lapse{path}")
     assert answer.status_code == 303
-    assert answer.headers["Location"].startswith("/lapse/login?then=%2Flapse%2F")
+    assert answer.headers["Location"].startswith(f"{prefixed.prefix}/lapse/login?then=%2Flapse%2F")
     assert client.get(f"/lapse{path}", headers=OPERATOR).status_code in {200, 404}
     for headers in ({"X-Principal": "user ann"}, {"X-Principal": "service pay"}):
         assert nothing_here(client.get(f"/lapse{path}", headers=headers))
@@ -170,7 +171,7 @@ def test_every_act_on_a_session_works_by_page_and_by_api(dashboard):
         done = client.post(f"/lapse/session/{action}?{query(key)}", data=form, headers=own)
         assert done.status_code == 303, done.text
         assert dashboard.newest_act().by == "operator:ann"
-        return client.get(done.headers["Location"])
+        return client.get(done.headers["Location"].removeprefix(prefixed.prefix))
 
     def by_api(action, key):
         path = f"/lapse/api/session/{action}?{query(key)}"
@@ -235,7 +236,7 @@ def test_the_overview_the_list_and_the_sweep_page_show_their_figures(dashboard):
         page = client.get(path).text
         seen += re.findall(r'class="id mono"[^>]*>([^<]+)<', page)
         following = re.search(r'href="([^"]+)" rel="next"', page)
-        path = following and following[1].replace("&amp;", "&")
+        path = following and following[1].replace("&amp;", "&").removeprefix(prefixed.prefix)
     assert sorted(seen) == [f"many-{number:02}" for number in range(60)]
     found = api.get("/lapse/api/sessions?app=crowd&prefix=due&size=1", headers=BEARER).json()
     assert [session["status"] for session in found["sessions"]] == ["expired"]
@@ -379,20 +380,20 @@ def test_ids_and_names_from_outside_are_escaped_on_the_page(dashboard):
         assert "<b>ann" not in text
 
 
+@pytest.mark.at_root
 def test_a_page_behind_a_prefix_has_links_that_work(tmp_path):
     outer, inner = FastAPI(), FastAPI()
     service = LapseSessionService(store_with_parts(f"sqlite:///{tmp_path}/lapse.db"))
     mount(inner, service, Settings(admin_token=SecretStr(TOKEN)), apps=["app"])
     outer.mount("/inner", inner)
     outer.router.lifespan_context = lambda _: inner.router.lifespan_context(inner)
-    outer.state.lapse_endings = []
     with Served(outer) as served, httpx.Client(base_url=served.url, trust_env=False) as client:
         asked = client.get("/inner/lapse/acts", follow_redirects=True)
         assert asked.url.path == "/inner/lapse/login"
         assert 'action="/inner/lapse/login"' in asked.text
         then = re.search(r'name="then" value="([^"]+)"', asked.text)[1]
         sent = {"token": TOKEN, "then": then}
-        answer = client.post("/inner/lapse/login", data=sent, headers={"Origin": served.url})
+        answer = client.post("/inner/lapse/login", data=sent, headers={"Origin": served.origin})
         assert answer.headers["Location"] == "/inner/lapse/acts"
         assert client.get(answer.headers["Location"]).status_code == 200
 

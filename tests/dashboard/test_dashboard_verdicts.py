@@ -8,6 +8,7 @@ import pytest
 from backends import HOUR, T0, TTL, key
 from lapse.audit.store import Act
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, Status
+from lapse.core.messages import UsedBy
 from lapse.dashboard.charts import curve_chart, day_chart
 from lapse.dashboard.timeline import Tense, timeline
 from lapse.dashboard.verdicts import Reading, numbers, verdicts
@@ -53,6 +54,20 @@ def test_every_verdict_of_a_healthy_service_is_green():
         "2.1 % of first messages found an expired session",
     ]
     assert amber(verdicts_of()) == []
+
+
+def test_the_number_of_waiting_sessions_tells_in_how_many_only_the_agent_spoke():
+    assert numbers(READING)[0].hint == "for a first message"
+    heard = replace(READING, overview=replace(CALM, agent_only={"app": 1200, "b": 1}))
+    assert numbers(heard)[0].hint == "in 1,201 only the agent spoke"
+
+
+def test_a_timeline_tells_that_a_session_waits_for_the_user():
+    waiting = Lifecycle(key(), Status.WAITING, T0, TTL, T0 + TTL, used_by=UsedBy.USER)
+    notes = {step.title: step.note for step in timeline(waiting, [], T0)}
+    assert notes["Expires"] == "Unless the user writes first"
+    heard = timeline(replace(waiting, agent_spoke=True), [], T0)
+    assert "Only the agent spoke. Unless the user writes first" in {step.note for step in heard}
 
 
 @pytest.mark.parametrize(

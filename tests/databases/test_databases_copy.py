@@ -9,8 +9,10 @@ from google.adk.sessions.database_session_service import DatabaseSessionService
 
 import postgres
 from backends import T0, create, key, levels, message, note
+from backends import words as said
 from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
 from lapse.core.lifecycle import Status
+from lapse.core.messages import UsedBy
 from lapse.databases.copy import copy_database
 from lapse.databases.tables import Checksum, Type
 from parts import store_with_parts
@@ -50,7 +52,7 @@ async def test_stock_adk_reads_the_copy_of_its_sessions_and_appends_to_it(
 ):
     before = contents(stock_database_url)
     done = {part.table: part.rows for part in await copy_database(stock_database_url, target)}
-    assert done["sessions"] == 11
+    assert done["sessions"] == 13
     assert contents(stock_database_url) == before
     if "session.db" in stock_database_url:
         from google.adk.sessions.sqlite_session_service import SqliteSessionService
@@ -72,8 +74,9 @@ async def test_a_copy_includes_the_lobby(tmp_path, target):
     await source.at(T0).append(key("held"), note(at=T0), revision)
     used = await create(source, "used")
     await source.at(T0).append(key("used"), message(at=T0), used)
-    await create(source, "gone")
-    records = [await source.at(T0).lifecycle(key(name)) for name in ("held", "used", "gone")]
+    greeted = await create(source, "greeted", used_by=UsedBy.USER)
+    await source.at(T0).append(key("greeted"), said(at=T0), greeted)
+    records = [await source.at(T0).lifecycle(key(name)) for name in ("held", "used", "greeted")]
     await source.close()
     await copy_database(f"sqlite:///{tmp_path}/lapse.db", target)
     store = store_with_parts(target)
@@ -93,13 +96,13 @@ async def test_a_copy_that_was_stopped_resumes(stock_database_url, target):
         pass
 
     def stop(rows):
-        if rows == 11:
+        if rows == 13:
             raise StoppedError
 
     with pytest.raises(StoppedError):
         await copy_database(stock_database_url, target, on_progress=stop)
     done = {part.table: part.rows for part in await copy_database(stock_database_url, target)}
-    assert (done["sessions"], done["events"]) == (11, 11)
+    assert (done["sessions"], done["events"]) == (13, 14)
 
 
 async def test_a_target_whose_rows_differ_is_refused(stock_database_url, target):
@@ -137,7 +140,7 @@ async def test_the_copy_command_prints_what_it_compared(tmp_path):
         await service.close()
     target = f"sqlite:///{tmp_path}/new.db"
     told = json.loads(run("copy", url, target, "--json").stdout)
-    assert told["tables"]["events"]["rows"] == 11
+    assert told["tables"]["events"]["rows"] == 14
     with closing(sqlite3.connect(tmp_path / "new.db")) as connection:
         connection.execute("UPDATE events SET event_data = '{}' WHERE rowid = 1")
         connection.commit()
@@ -155,3 +158,31 @@ def test_a_checksum_ignores_how_a_database_writes_a_value_and_nothing_else():
     assert of('{"a": 1e22, "b": 2.0}') == of('{"b":2, "a":10000000000000000000000}')
     assert of('{"a": 1}') != of('{"a": 2}') != of('{"a": "2"}')
     assert of(None) != of("{}")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_lobby_of_an_older_schema_is_copied_and_anyone_uses_its_sessions(
+    kind, target, tmp_path
+):
+    """Seen to fail with a copy that asks every lobby for the newest columns."""
+    with place_of(kind, tmp_path) as (url, _):
+        source = store_with_parts(url)
+        await create(source, "old")
+        await source.close()
+        statements = (
+            "DROP INDEX lapse_lobby_agent_spoke",
+            "ALTER TABLE lapse_lobby DROP COLUMN used_by",
+            "ALTER TABLE lapse_lobby DROP COLUMN agent_spoke",
+            "DELETE FROM lapse_schema WHERE version >= 11",
+        )
+        if kind == "postgres":
+            postgres.run(url, *statements)
+        else:
+            with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+                for statement in statements:
+                    connection.execute(statement)
+        await copy_database(url, target)
+    store = store_with_parts(target)
+    record = await store.at(T0).lifecycle(key("old"))
+    assert (record.status, record.used_by) == (Status.WAITING, UsedBy.ANYONE)
+    await store.close()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import postgres
 from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
-from lapse.core.messages import awaits_answer, is_message
+from lapse.core.messages import awaits_answer, is_message, is_message_of_user
 from lapse.databases.readers import SqlalchemyReader, reader_of
 from lapse.databases.report import Kind, Question, Report, Seen, group
 from lapse.store.statements import read_statements
@@ -26,7 +26,7 @@ async def test_a_report_counts_every_kind_of_database_and_leaves_it_unchanged(st
     before = contents(stock_database_url)
     found = (await reader_of(stock_database_url).report(TTL)).document()
     assert {name: found[name] for name in COUNTS} == COUNTS
-    assert (found["sessions"], found["due"], found["usedAfterTtl"]) == (11, 0, 0)
+    assert (found["sessions"], found["due"], found["usedAfterTtl"]) == (13, 0, 0)
     assert found["apps"]["zoo"]["empty"] == 1
     assert found["days"][datetime.now(UTC).date().isoformat()] == {"used": 3, "empty": 4}
     assert found["firstMessageWithinSeconds"]["0.9"] < 60
@@ -79,8 +79,18 @@ events = st.fixed_dictionaries(
         "author": st.sampled_from(["user", "bot"]),
         "partial": st.sampled_from([None, True, False]),
         "content": st.fixed_dictionaries(
-            {}, optional={"parts": st.sampled_from([None, [], [{"text": ""}], [{"text": "x"}]])}
+            {},
+            optional={
+                "parts": st.sampled_from(
+                    [
+                        *(None, [], [{"text": ""}], [{"text": "x"}]),
+                        [{"text": "x"}, {"function_response": {"name": "f"}}],
+                        *([{"function_response": {}}], [{"function_response": None}]),
+                    ]
+                )
+            },
         ),
+        "node_info": st.sampled_from([None, {}, {"path": ""}, {"path": None}, {"path": "bot@1"}]),
         "input_transcription": st.fixed_dictionaries(
             {}, optional={"text": st.sampled_from([None, "", "x"])}
         ),
@@ -106,11 +116,13 @@ def test_the_rule_for_a_message_is_the_same_in_python_and_in_sql(documents):
     statements = read_statements("postgres")
     found = postgres.rows(
         postgres.server().format("postgres"),
-        f"SELECT {statements['is_message']}, {statements['awaits']}"
+        f"SELECT {statements['is_message']}, {statements['is_message_of_user']},"
+        f" {statements['awaits']}"
         " FROM unnest($1::jsonb[]) WITH ORDINALITY AS e (event_data, n) ORDER BY n",
         [json.dumps(document) for document in documents],
     )
-    assert found == [(is_message(document), awaits_answer(document)) for document in documents]
+    rules = (is_message, is_message_of_user, awaits_answer)
+    assert found == [tuple(rule(document) for rule in rules) for document in documents]
 
 
 @pytest.mark.parametrize("stock_database_url", ["sqlite"], indirect=True)
@@ -118,7 +130,8 @@ def test_a_report_is_printed_as_a_table_as_json_and_as_a_chart(stock_database_ur
     picture = tmp_path / "report.png"
     shown = run("report", stock_database_url, "--png", str(picture), COLUMNS="120")
     assert shown.returncode == 0, shown.stderr
-    assert "4 of 11 sessions are empty (36%)" in shown.stdout
+    assert "4 of 13 sessions are empty (31%)" in shown.stdout
+    assert "In 2 more only the agent spoke (15%)" in shown.stdout
     assert "Nothing was changed." in shown.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
     told = json.loads(run("report", stock_database_url, "--json", "--ttl", "0.00002").stdout)

@@ -10,6 +10,8 @@ from playwright.sync_api import expect
 
 from serving import Server
 
+pytestmark = pytest.mark.long
+
 HIDE = """hidden => {
   Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden});
   document.dispatchEvent(new Event('visibilitychange'));
@@ -131,7 +133,7 @@ def test_the_page_survives_a_restart_of_the_server(open_page, demo_server):
     demo_server.kill()
     connection(page, "connecting")
     again = Server(
-        demo_server.folder, "--port", demo_server.url.rpartition(":")[2], **demo_server.settings
+        demo_server.folder, "--port", demo_server.origin.rpartition(":")[2], **demo_server.settings
     )
     vars(demo_server).update(vars(again))
     status(page, "expired")

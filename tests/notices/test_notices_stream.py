@@ -36,11 +36,12 @@ def listening(replica):
     """Wait until a replica hears of what the others announce."""
 
     async def listens(service):
-        pool = await getattr(service.store, "database", service.store)._connections._pool()
-        return await pool.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%lapse_changes%'"
-            " AND datname = current_database()"
-        )
+        connections = getattr(service.store, "database", service.store)._connections
+        async with connections.lent() as connection:
+            return await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%lapse_changes%'"
+                " AND datname = current_database()"
+            )
 
     if hasattr(getattr(replica.store, "database", replica.store), "_connections"):
         eventually(lambda: replica.do(listens) >= 2)

@@ -7,11 +7,26 @@ from datetime import timedelta
 
 import pytest
 
-from backends import DUE, HOUR, T0, TICK, TTL, create, key, levels, message, note, use
+from backends import (
+    DUE,
+    HOUR,
+    T0,
+    TICK,
+    TTL,
+    create,
+    key,
+    levels,
+    message,
+    note,
+    step,
+    use,
+    words,
+)
 from lapse.adoption.store import Batch, Selection
 from lapse.core.clock import utc_now
 from lapse.core.errors import LapseError
 from lapse.core.lifecycle import Cause, ChangeKind, Status
+from lapse.core.messages import UsedBy
 from lapse.overview.store import COUNT_INTERVAL, HOURS_KEPT_FOR, INTERVALS_KEPT_FOR, Tally
 from lapse.sweep.rules import CONFIRMED, Brake, BrakeReason
 
@@ -57,7 +72,10 @@ class RandomRequests:
                 self.changes[change.record.key.app_name, change.kind] += 1
 
     async def create(self, where):
-        made = await self.store.at(self.now).create(where, state=note().delta, ttl=TTL, metadata={})
+        rule = self.chance.choice(tuple(UsedBy))
+        made = await self.store.at(self.now).create(
+            where, state=note().delta, ttl=TTL, metadata={}, used_by=rule
+        )
         return [made.changes[0]]
 
     async def send_message(self, where):
@@ -68,13 +86,13 @@ class RandomRequests:
         if read is None:  # expired: as a run does that finds nobody to talk to
             outcome = await self.store.at(self.now).resurrect(where, cause=Cause.RUN)
             return [outcome.changes[0]]
-        say = self.chance.choice((message, note))
+        say = self.chance.choice((message, note, words, step))
         event = say(f"e{self.now.timestamp()}", at=self.now)
         self.now += self.chance.choice((TICK, TICK, TTL))  # it may have expired by then
         return (await self.store.at(self.now).append(where, event, read.revision)).changes
 
     async def request_change(self, where):
-        match self.chance.randrange(4):
+        match self.chance.randrange(5):
             case 0:
                 return (await self.store.at(self.now).extend(where)).changes
             case 1:
@@ -82,6 +100,8 @@ class RandomRequests:
             case 2:
                 done = await self.store.at(self.now).resurrect(where, cause=Cause.REQUEST)
                 return done.changes
+            case 3:
+                return (await self.store.at(self.now).restart_ttl(where, held_for=TTL)).changes
             case _:
                 return (await self.store.at(self.now).delete(where)).changes
 

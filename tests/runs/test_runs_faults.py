@@ -27,6 +27,12 @@ def says_again(server, session):
     return steps_of(read(server, session)) == expected_steps(2)
 
 
+def outcome(gate):
+    """Return what became of a job's word."""
+    written = gate.with_name(f"{gate.name}.outcome")
+    return eventually(lambda: written.exists() and written.read_text())
+
+
 def test_a_run_whose_process_died_is_interrupted_and_the_session_goes_on(
     start_replica, servers, tmp_path
 ):
@@ -77,6 +83,38 @@ def test_a_run_that_takes_too_long_is_ended(strict_server, order):
     assert events[-1].document["error_details"]["error_type"] == "RunTimedOutError"
     assert status(strict_server, session, run_id) == "timed_out"
     assert says_again(strict_server, session)
+
+
+@pytest.mark.parametrize(("order", "ends"), [("walk 2", "done"), ("fail", "failed")])
+def test_a_job_that_outlives_its_run_says_its_word(servers, tmp_path, order, ends):
+    """Seen to fail with every append refused after the run's end, as before."""
+    session, gate = new_session_id(), tmp_path / "gate"
+    run_id = begin(servers[0], session, f"leave {gate} {order}")
+    steps = steps_of(read(servers[0], session))
+    assert status(servers[0], session, run_id) == ends
+    gate.touch()
+    assert outcome(gate) == "stored"
+    stored = servers[1].client.get(servers[1].path(session, "walker")).json()["events"]
+    assert stored[-1]["content"]["parts"] == [{"text": "the job is done"}]
+    assert steps_of(read(servers[0], session)) == steps
+    assert says_again(servers[1], session)
+
+
+@pytest.mark.parametrize("order", ["never", "stubborn"])
+def test_what_is_left_of_a_run_that_was_told_to_end_is_refused(servers, tmp_path, order):
+    """Seen to fail with every append let through after the run's end."""
+    session, gate = new_session_id(), tmp_path / "gate"
+    run_id = begin(servers[0], session, f"leave {gate} {order}")
+    with reading(servers[0], session) as events:
+        assert next(events).text == "step 1"
+        cancelled = servers[0].client.delete(f"{path(session)}/{run_id}")
+        assert cancelled.json()["status"] == "cancelled"
+    gate.touch()
+    assert outcome(gate) == "ShuttingDownError"
+    stored = servers[1].client.get(servers[1].path(session, "walker"))
+    assert order in stored.text
+    assert "the job is done" not in stored.text
+    assert says_again(servers[1], session)
 
 
 @pytest.mark.parametrize("where", ["same", "other"])

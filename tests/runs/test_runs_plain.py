@@ -171,7 +171,7 @@ def metrics():
 
 
 def test_places_are_given_back_whatever_ends_a_run(limits, metrics):
-    plain = PlainRuns(limits, metrics, list)
+    plain = PlainRuns(limits, metrics, list, lambda _key: lambda: None)
     for _ in range(5):
         with pytest.raises(RuntimeError), plain.run(KEY, "run"), plain.reader(KEY):
             raise RuntimeError
@@ -197,20 +197,22 @@ async def test_what_a_run_holds_is_released_when_it_has_ended_or_did_not_begin(l
         await go.wait()
         yield 'data: {"error": "none", "error_details": {}}\n\n'
 
-    async def opened():
+    async def opened(_stored):
         return chunks()
 
-    async def refused():
+    async def refused(_stored):
         raise NoSuchSessionError("there is none")
 
     with pytest.raises(NoSuchSessionError):
         await runs.begin(Asked(KEY, refused, hold))
     await asyncio.sleep(0)
     assert held == []
-    run = await runs.begin(Asked(KEY, opened, hold))
+    run = (await runs.begin(Asked(KEY, opened, hold))).run
     assert held == ["held"]
     go.set()
-    await run.begun.wait()
+    ended = asyncio.Event()
+    run.at_end(ended.set)
+    await ended.wait()
     assert held == []
     run.at_end(lambda: held.append("at once"))
     assert held == ["at once"]

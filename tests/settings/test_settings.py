@@ -273,6 +273,68 @@ def test_all_problems_of_the_settings_are_reported_together(tmp_path, monkeypatc
         assert name in message
 
 
+SERVICES = {
+    # A service `lapse` in Kubernetes, with a port that has a name.
+    "LAPSE_SERVICE_HOST": "10.96.0.7",
+    "LAPSE_SERVICE_PORT": "8000",
+    "LAPSE_SERVICE_PORT_HTTP_METRICS": "9000",
+    "LAPSE_PORT": "tcp://10.96.0.7:8000",
+    "LAPSE_PORT_8000_TCP": "tcp://10.96.0.7:8000",
+    "LAPSE_PORT_8000_TCP_PROTO": "tcp",
+    "LAPSE_PORT_8000_TCP_PORT": "8000",
+    "LAPSE_PORT_8000_TCP_ADDR": "10.96.0.7",
+    # Services `lapse-sweeper` and `lapse-admin`; the last one has the name of a setting.
+    "LAPSE_SWEEPER_SERVICE_HOST": "fd00::7",
+    "LAPSE_SWEEPER_PORT": "udp://[fd00::7]:53",
+    "LAPSE_SWEEPER_PORT_53_UDP_ADDR": "fd00::7",
+    "LAPSE_ADMIN_PORT": "tcp://10.96.0.8:80",
+    # docker run --link lapse:lapse
+    "LAPSE_NAME": "/mine/lapse",
+    "LAPSE_ENV_PATH": "/usr/bin:/bin",
+    "LAPSE_ENV_LAPSE_STORE_URL": "sqlite:///x.db",
+    "LAPSE_PORT_1_TCP_START": "tcp://172.17.0.5:1",
+    "LAPSE_PORT_1_TCP_PORT_END": "9",
+}
+
+
+def test_variables_that_kubernetes_and_docker_set_for_services_are_no_misspelt_settings(
+    monkeypatch,
+):
+    """Seen to fail without the exception: the start was refused next to a service `lapse`."""
+    for name, value in SERVICES.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().admin_port is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LAPSE_PORT", "8000"),
+        ("LAPSE_PORT", "http://10.0.0.1:80"),
+        ("LAPSE_ADMN_PORT", "9000"),
+        ("LAPSE_SERVICE_HOST", "lapse.test"),
+        ("LAPSE_SERVICE_PORT", "on"),
+        ("LAPSE_SERVICE_PORT", "70000"),
+        ("LAPSE_PORT_8000_TCP_PROTO", "http"),
+        ("LAPSE_NAME", "lapse"),
+        ("LAPSE_ENV_PATH", "/usr/bin"),
+        ("LAPSE_STORE_NAME", "postgresql://u:p@h/d"),
+    ],
+)
+def test_a_misspelt_setting_is_refused_even_if_it_looks_like_a_services_variable(
+    monkeypatch, name, value
+):
+    """Seen to fail where the name alone counts."""
+    monkeypatch.setenv(name, value)
+    (problem,) = problems()
+    assert f"{name} is not a setting" in problem
+
+
+def test_the_file_of_settings_has_no_variables_of_services(tmp_path):
+    (tmp_path / ".env.local").write_text("LAPSE_PORT=tcp://10.96.0.7:8000\n", encoding="utf-8")
+    assert "LAPSE_PORT is not a setting" in problems()[0]
+
+
 def test_variables_of_other_programs_are_ignored(tmp_path, monkeypatch):
     monkeypatch.setenv("LAPSED", "1")
     (tmp_path / ".env.local").write_text("GOOGLE_API_KEY=x\nPATH_TO=1\n", encoding="utf-8")

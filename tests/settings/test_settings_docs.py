@@ -16,7 +16,7 @@ from lapse.quotas.rules import USUAL
 from lapse.settings import setting_names
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
-ROW = re.compile(r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `([A-Z0-9_]+)` \| (.+?) \| (.+) \|$", re.MULTILINE)
 SECTION = re.compile(
     r"^## [^\n]+: `([a-z]+)/settings\.py`\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL
 )

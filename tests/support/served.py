@@ -7,16 +7,17 @@ from contextlib import AbstractContextManager
 import httpx
 import uvicorn
 
+import prefixed
+
 
 class Served(AbstractContextManager):
     """Serves inside its context; `loop` is the server's, for what has to run on it."""
 
-    def __init__(self, app):
+    def __init__(self, app, **options):
         self.app = app
         # As `lapse serve`: a forwarded address is Lapse's to judge, not uvicorn's.
-        config = uvicorn.Config(
-            app, port=0, log_config=None, timeout_graceful_shutdown=1, proxy_headers=False
-        )
+        served = prefixed.below(app, prefixed.prefix) if prefixed.prefix else app
+        config = uvicorn.Config(served, port=0, log_config=None, proxy_headers=False, **options)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve)
         self._started = threading.Event()
@@ -37,13 +38,12 @@ class Served(AbstractContextManager):
         self._thread.start()
         assert self._started.wait(30)
         port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.origin = f"http://127.0.0.1:{port}"
+        self.url = self.origin + prefixed.prefix
         self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
         return self
 
     def __exit__(self, *_):
-        for end in self.app.state.lapse_endings:
-            self.loop.call_soon_threadsafe(end)
         self._server.should_exit = True
         self._thread.join(30)
         assert not self._thread.is_alive()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-LAPSE = ("lapse-file", "lapse-memory")
+LAPSE = ("lapse-file", "lapse-memory", "lapse-postgres")
 
 
 @asynccontextmanager
@@ -19,6 +19,7 @@ async def _running(kind: str, folder: Path) -> AsyncIterator[Any]:
 
     from lapse import LapseSessionService
     from parts import store_with_parts
+    from postgres import database
 
     match kind:
         case "adk-memory":
@@ -29,6 +30,10 @@ async def _running(kind: str, folder: Path) -> AsyncIterator[Any]:
         case "lapse-memory":
             async with LapseSessionService(store_with_parts("sqlite:///:memory:")) as service:
                 yield service
+        case "lapse-postgres":
+            with database() as url:
+                async with LapseSessionService(store_with_parts(url)) as service:
+                    yield service
         case _:
             async with LapseSessionService(
                 store_with_parts(f"sqlite:///{folder}/lapse.db")

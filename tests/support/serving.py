@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import httpx
 
+import prefixed
+
 LAPSE: Final = str(Path(sys.executable).with_name("lapse"))
 AGENTS: Final = Path(__file__).with_name("agents")
 USER: Final = "ada"
@@ -68,6 +70,12 @@ def eventually(condition: Callable[[], Any], *, within: float = 30.0) -> Any:
     return result
 
 
+def _command() -> list[str]:
+    if not prefixed.prefix:
+        return [LAPSE]
+    return [sys.executable, str(Path(prefixed.__file__)), prefixed.prefix]
+
+
 class Server:
     """A running server, a client of it, and its log."""
 
@@ -76,7 +84,7 @@ class Server:
         self.log_file = folder / f"serve-{time.monotonic_ns()}.log"
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [LAPSE, "serve", "--port", "0", *arguments],
+                [*_command(), "serve", "--port", "0", *arguments],
                 cwd=folder,
                 env=environment(**settings),
                 stdin=subprocess.DEVNULL,
@@ -84,7 +92,8 @@ class Server:
                 stderr=subprocess.STDOUT,
             )
         try:
-            self.url = eventually(self._announced, within=60)
+            self.origin = eventually(self._announced, within=60)
+            self.url = self.origin + prefixed.prefix
             self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
             eventually(self._answers, within=60)
         except BaseException:

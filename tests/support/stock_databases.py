@@ -25,12 +25,16 @@ def words(text="hi", **more):
     return Event(author="user", content=Content(role="user", parts=[Part(text=text)]), **more)
 
 
+def greeting(text="Welcome", **more):
+    return Event(author="bot", content=Content(role="model", parts=[Part(text=text)]), **more)
+
+
 def patch(**state):
     return Event(author="user", invocation_id="p-1", actions=EventActions(state_delta=state))
 
 
 async def fill(service: BaseSessionService) -> None:
-    """Make 4 empty sessions of 2 apps, 3 used ones, and one of every other kind."""
+    """Make 4 empty sessions of 2 apps, 3 used ones, 2 greeted ones, and one of every other kind."""
     for name in ("e1", "e2", "e3"):
         await service.create_session(**OWNER, session_id=name)
     await service.create_session(app_name="zoo", user_id="bob", session_id="e4")
@@ -40,6 +44,12 @@ async def fill(service: BaseSessionService) -> None:
         await service.append_event(used, words(f"hello {name}"))
         await service.append_event(used, words("and more"))
     await service.create_session(**OWNER, session_id="s1", state={"a": [1, None, {"b": 1.5}]})
+    for name in ("g1", "g2"):
+        greeted = await service.create_session(**OWNER, session_id=name)
+        await service.append_event(greeted, greeting())
+    await service.append_event(
+        greeted, greeting("Are you there?", actions=EventActions(state_delta={"n": 1}))
+    )
     patched = await service.create_session(**OWNER, session_id="p1")
     await service.append_event(patched, patch(theme="dark"))
     asked = await service.create_session(**OWNER, session_id="w1")
@@ -50,7 +60,8 @@ async def fill(service: BaseSessionService) -> None:
 
 
 COUNTS = {
-    "empty": 4, "used": 3, "with_state": 1, "with_events": 1, "awaiting": 1, "evaluation": 1,
+    "empty": 4, "used": 3, "agentOnly": 2,
+    "withState": 1, "withEvents": 1, "awaiting": 1, "evaluation": 1,
 }  # fmt: skip
 
 

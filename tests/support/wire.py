@@ -8,6 +8,8 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import prefixed
+
 PATIENCE = 20.0
 
 
@@ -80,7 +82,7 @@ def answer_to(server, data):
 
 def request(method, path, body=b"", *headers):
     """Return a whole request as bytes."""
-    lines = [f"{method} {path} HTTP/1.1".encode(), b"Host: 127.0.0.1", *headers]
+    lines = [f"{method} {prefixed.prefix}{path} HTTP/1.1".encode(), b"Host: 127.0.0.1", *headers]
     if body:
         lines += [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body

@@ -11,6 +11,7 @@ from backends import NO_STATE, create, key
 from lapse.core import background
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.lifecycle import ChangeKind
+from lapse.sweep import sweeper as sweeping
 from lapse.sweep.sweeper import Sweeper
 from parts import Intercepted
 
@@ -97,6 +98,19 @@ async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(
     await observed.reports.count(3)
     assert lines(caplog) == [BEGIN, END]
     assert [change.kind for change in observed.changes.seen] == [ChangeKind.EXPIRED]
+
+
+async def test_a_sweeper_that_only_fails_is_not_alive(faulty_store, sweeper, observed, monkeypatch):
+    """Seen to fail with a sweeper that counts a failed sweep as one."""
+    monkeypatch.setattr(sweeping, "_TIMEOUT", BRIEF)
+    faulty_store.fault = StoreUnavailableError("away")
+    await sweeper.start()
+    async with asyncio.timeout(BOUND):
+        while sweeper.is_alive:
+            await observed.faults.count(len(observed.faults.seen) + 1)
+        faulty_store.fault = None
+        while not sweeper.is_alive:
+            await observed.reports.count(len(observed.reports.seen) + 1)
 
 
 async def test_a_second_outage_is_logged_again(faulty_store, sweeper, caplog, observed):

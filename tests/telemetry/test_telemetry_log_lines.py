@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from datetime import UTC, datetime, timedelta
 
+import google.adk
 import pytest
 
 from lapse.core.keys import SessionKey
@@ -14,12 +16,14 @@ from lapse.sweep.logs import log_sweep
 from lapse.sweep.sweeper import SweepReport
 from lapse.telemetry.logs import (
     LogFormat,
+    LogLevel,
     configure_logging,
     log_change,
     shorten,
     shortening,
 )
 
+ADK = google.adk.__path__[0]
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 KEY = SessionKey("concierge", "canary-user", "canary-session-id")
 
@@ -37,12 +41,12 @@ def _log_everything(caplog):
 
 @pytest.fixture
 def restored_logging():
-    root, ours = logging.getLogger(), logging.getLogger("lapse")
-    handlers, levels = list(root.handlers), (root.level, ours.level)
+    loggers = [logging.getLogger(name) for name in (None, "lapse", "google_adk")]
+    handlers, levels = list(loggers[0].handlers), [one.level for one in loggers]
     yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
     logging.captureWarnings(capture=False)
 
 
@@ -109,7 +113,7 @@ SEEN = r"a\nb\r\x1b[31mred\u2028c\x85d\u202ee\x00f\ud800"
 @pytest.mark.parametrize("style", LogFormat)
 @pytest.mark.parametrize("name", ["lapse.tried", "agent.of.somebody"])
 def test_a_log_line_stays_one_line_whatever_is_in_it(capsys, restored_logging, style, name):
-    configure_logging(style, verbose=True)
+    configure_logging(style, LogLevel.DEBUG)
     logging.getLogger(name).warning("said %s", ODD, extra={"app": ODD, "odd\nname": [ODD]})
     line, end = capsys.readouterr().err.split("\n")
     assert end == ""
@@ -131,3 +135,34 @@ def test_the_message_of_an_exception_stays_on_one_line(capsys, restored_logging,
         assert f"ValueError: {SEEN}\n" in written
     else:
         assert json.loads(written)["exception"].endswith(f"ValueError: {SEEN}\n")
+
+
+@pytest.mark.parametrize(
+    ("level", "record", "is_shown"),
+    [
+        ("INFO", ("shop.agent", "/srv/agents/shop/agent.py", logging.INFO), True),
+        ("INFO", ("shop.agent", "/srv/agents/shop/agent.py", logging.DEBUG), False),
+        ("DEBUG", ("shop.agent", "/srv/agents/shop/agent.py", logging.DEBUG), True),
+        ("ERROR", ("shop.agent", "/srv/agents/shop/agent.py", logging.WARNING), False),
+        (
+            "DEBUG",
+            ("google_adk.models", f"{ADK}/models.py", logging.INFO),
+            False,
+        ),
+        ("DEBUG", ("litellm", "/x/site-packages/litellm/main.py", logging.INFO), False),
+        ("DEBUG", ("asyncio", asyncio.__file__, logging.DEBUG), False),
+        ("INFO", ("litellm", "/x/site-packages/litellm/main.py", logging.WARNING), True),
+        ("INFO", ("lapse.changes", "/x/site-packages/lapse/logs.py", logging.INFO), True),
+        ("WARNING", ("lapse.changes", "/x/site-packages/lapse/logs.py", logging.INFO), False),
+    ],
+)
+def test_own_code_is_logged_from_the_level_on_and_packages_from_warning_on(
+    capsys, restored_logging, level, record, is_shown
+):
+    """Seen to fail without the filter, and with the level WARNING for all but Lapse."""
+    name, place, said = record
+    configure_logging(LogFormat.CONSOLE, LogLevel(level))
+    logger = logging.getLogger(name)
+    if logger.isEnabledFor(said):
+        logger.handle(logger.makeRecord(name, said, place, 1, "a line", (), None))
+    assert ("a line" in capsys.readouterr().err) == is_shown

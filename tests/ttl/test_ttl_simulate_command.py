@@ -31,9 +31,9 @@ def check(document):
     assert document["sessions"] == 4
     assert {"adaptive", "fixed", "oracle"} <= policies.keys()
     fixed = policies["fixed"]
-    assert fixed["soft_miss_rate"] == 0.5
-    assert fixed["hard_miss_rate"] == pytest.approx(1 / 3)
-    assert fixed["empty_session_hours"] == pytest.approx((60 + 3 * 1800) / 3600)
+    assert fixed["softMissRate"] == 0.5
+    assert fixed["hardMissRate"] == pytest.approx(1 / 3)
+    assert fixed["emptySessionHours"] == pytest.approx((60 + 3 * 1800) / 3600)
 
 
 def test_a_trace_in_csv_or_parquet_gives_the_same_as_one_in_json(tmp_path):
@@ -74,7 +74,7 @@ def test_targets_may_be_shares_or_per_cent(tmp_path):
         (("t.csv", "--soft-target", "5"), "--soft-target: must be above 0 and below 1"),
         (("t.csv", "--fixed", "0"), "--fixed: must be above 0"),
         (("t.csv", "--png", "no/such/folder.png"), "--png: cannot write"),
-        (("--from-store", "sqlite:///empty.db"), "has observed nothing yet"),
+        (("--from-store", "sqlite:///empty.db"), "/empty.db: this store is empty"),
         (("--from-store", "mysql://x"), "store URL: must be"),
     ],
 )

@@ -37,7 +37,7 @@ TTLS = ["0", "-1", "NaN", "Infinity", "1e400", '"30"', "true", "[]", "525600", "
 def test_a_create_with_a_wrong_ttl_creates_nothing(server, ttl, name):
     before = server.metric('lapse_sessions_created_total{app="parrot"}')
     answer = send(server, "POST", server.path(), f'{{"options": {{"{name}": {ttl}}}}}')
-    refused(answer, "ttl_minutes")
+    refused(answer, name)
     assert server.metric('lapse_sessions_created_total{app="parrot"}') == before
 
 
@@ -209,3 +209,45 @@ def test_deeply_nested_state_is_refused_without_a_500(server):
     nested = "[" * 3000 + "]" * 3000
     answer = send(server, "POST", server.path(), f'{{"state": {{"k": {nested}}}}}')
     assert answer.status_code < 500
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ({"ttl": 5}, "ttl"),
+        ({"ttlMinutes": 5, "metdata": {}}, "metdata"),
+        ({"reuse": True, "ttl_minute": 5}, "ttl_minute"),
+        ({"": 1}, ""),
+    ],
+)
+def test_a_create_with_an_unknown_option_is_told_its_name_and_those_that_there_are(
+    server, options, wrong
+):
+    """Seen to fail without `check_creations`: ADK says that the service supports no options."""
+    before = server.metric('lapse_sessions_created_total{app="parrot"}')
+    answer = server.client.post(server.path(), json={"options": options})
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == (
+        f"options: {wrong} is not an option: ttlMinutes (or ttl_minutes), metadata and reuse are"
+    )
+    assert server.metric('lapse_sessions_created_total{app="parrot"}') == before
+
+
+def test_options_that_adk_knows_are_left_to_adk(server):
+    answer = server.client.post(server.path(), json={"options": {"state": {}}})
+    assert answer.status_code == 400
+    assert "already bound by the endpoint: state" in answer.json()["detail"]
+    assert server.client.post(server.path(), json={"options": None}).status_code == 200
+    assert server.client.post(server.path(), json={"options": []}).status_code == 422
+
+
+def test_a_misspelt_field_of_a_create_is_ignored_as_by_adk_but_logged(server):
+    """Seen to fail without `_tell_misspelt`."""
+    answer = server.client.post(
+        server.path(), json={"sesionId": "mine", "ttlMinutes": 5, "unlike": "only-for-me"}
+    )
+    assert answer.status_code == 200
+    assert answer.json()["id"] != "mine"
+    assert "has sesionId, which nothing reads; did it mean sessionId?" in server.log
+    assert "has ttlMinutes beside its options" in server.log
+    assert "unlike" not in server.log

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from google.genai import types
 
-from lapse import Lapse
+from lapse import Lapse, ServerOptions
 from lapse.settings import Settings
 from run_reading import AGENTS
 from served import Served
@@ -23,7 +23,7 @@ MARK = "only-in-this-body"
 @pytest.fixture(scope="module")
 def served():
     lapse = Lapse("sqlite:///:memory:", Settings(waiting_per_user=0, creates_per_user=0))
-    app = lapse.app(Path(AGENTS), port=0, artifact_uri="memory://")
+    app = lapse.app(Path(AGENTS), port=0, server=ServerOptions(artifact_service_uri="memory://"))
     with Served(app) as running:
         yield running
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from lapse.adk.private import own_agents, server_of
 from lapse.core.errors import InvalidValueError
+from lapse.core.loops import PerLoop
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -71,7 +72,7 @@ class ServedApps:
         self._listed_at = -math.inf
         self._pause = timedelta(0)
         self._is_failing = False
-        self._lock = asyncio.Lock()
+        self._locks = PerLoop(asyncio.Lock)
 
     async def has(self, app_name: str) -> bool:
         """Return whether an app is served.
@@ -88,9 +89,10 @@ class ServedApps:
             # For such a name ADK's loader takes an agent of its own, not the listed folder.
             return False
         is_known = app_name in self._listed
-        if is_known and (self._lock.locked() or not self._is_stale(_KNOWN_TTL)):
+        lock = self._locks.here()
+        if is_known and (lock.locked() or not self._is_stale(_KNOWN_TTL)):
             return True
-        async with self._lock:
+        async with lock:
             if self._is_stale(_KNOWN_TTL if is_known else _LIST_TTL):
                 await self._refresh(self._listing)
         return app_name in self._listed
@@ -131,8 +133,9 @@ def served_apps(
     server = server_of(app)
     loader = None if server is None else server.agent_loader
     names = {runner.app_name for runner in runners}
-    if isinstance(apps, str):
-        raise InvalidValueError("apps", f"must be a collection of names, such as [{apps!r}]")
+    if isinstance(apps, str) or not isinstance(apps, Container | None):
+        example = apps if isinstance(apps, str) else "shop"
+        raise InvalidValueError("apps", f"must be a collection of names, such as [{example!r}]")
     if apps is None and loader is None and not names:
         raise InvalidValueError(
             "apps",

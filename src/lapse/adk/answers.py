@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -27,15 +27,19 @@ _FEW_EVENTS: Final = 100
 class SessionResponse(Response):
     """An answer with a session or a list of sessions, byte for byte the one of ADK's server.
 
-    It is rendered when it is sent.
+    It is rendered when it is sent. With `more`, each session of a list has these fields, too, after
+    ADK's own.
     """
 
     media_type = "application/json"
 
-    def __init__(self, session: Session | list[Session]) -> None:
+    def __init__(
+        self, session: Session | list[Session], more: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
         super().__init__()
         del self.headers["content-length"]
         self._session = session
+        self._more = more
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Render and send."""
@@ -45,7 +49,7 @@ class SessionResponse(Response):
 
     async def _rendered(self) -> bytes:
         if isinstance(self._session, list):
-            sessions, pieces = self._session, _pieces_of_all(self._session)
+            sessions, pieces = self._session, _pieces_of_all(self._session, self._more)
         elif _is_small(self._session):
             return _json(public_fields_of_session(self._session)).encode()
         else:
@@ -71,16 +75,18 @@ def _is_small(session: Session) -> bool:
     )
 
 
-def _pieces_of_all(sessions: list[Session]) -> Iterator[str]:
+def _pieces_of_all(
+    sessions: list[Session], more: Sequence[Mapping[str, Any]] | None
+) -> Iterator[str]:
     yield "["
     for number, session in enumerate(sessions):
         if number:
             yield ","
-        yield from _pieces(session)
+        yield from _pieces(session, {} if more is None else more[number])
     yield "]"
 
 
-def _pieces(session: Session) -> Iterator[str]:
+def _pieces(session: Session, more: Mapping[str, Any] = {}) -> Iterator[str]:
     opening = "{"
     for name, value in public_fields_of_session(session.model_copy(update={"events": []})).items():
         yield f"{opening}{_json(name)}:"
@@ -91,6 +97,8 @@ def _pieces(session: Session) -> Iterator[str]:
             yield from _list("{", (f"{_json(k)}:{_json(v)}" for k, v in value.items()), "}")
         else:
             yield _json(value)
+    for name, value in more.items():
+        yield f",{_json(name)}:{_json(value)}"
     yield "}"
 
 

@@ -11,7 +11,7 @@ from google.adk.artifacts.artifact_util import get_artifact_uri
 from google.adk.artifacts.base_artifact_service import ArtifactVersion
 from google.adk.sessions.base_session_service import GetSessionConfig
 
-from lapse.adk.private import Endpoint, around_endpoint
+from lapse.adk.endpoints import Endpoint, around_endpoint
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.uploads import OF_THE_USER, Uploads
 from lapse.core.errors import NoSuchSessionError
@@ -60,7 +60,7 @@ async def _check_lives(service: LapseSessionService, key: SessionKey) -> None:
     found = await service.get_session(**key._asdict(), config=_NO_EVENTS)
     # The service also finds a session whose id has no white space around it.
     if found is None or found.id != key.session_id:
-        raise NoSuchSessionError(f"session {key.short}… does not exist")
+        raise NoSuchSessionError(f"session {key.named} does not exist")
 
 
 def _counted(

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
+from lapse.core.errors import AnswerLostError, StoreUnavailableError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause
 
@@ -21,13 +22,20 @@ _reviving: ContextVar[tuple[SessionKey, Cause] | None] = ContextVar("lapse_reviv
 
 
 class AppendObserver(Protocol):
-    """Is called before and after each event that is appended to one session."""
+    """Is called before and after each event that is appended to one session.
 
-    async def before_append(self, event: Event) -> None:
-        """Prepare for an event that will be stored next; may set its timestamp, or raise.
+    Attributes:
+        message_stored: whether the first event, the user's message, is stored.
+    """
+
+    message_stored: bool
+
+    async def before_append(self, event: Event) -> bool:
+        """Prepare for an event that will be stored next; may set its timestamp or id, or raise.
 
         The session's append lock is held, so events arrive in the order in which they are stored.
-        An error keeps the event from being stored.
+        An error keeps the event from being stored. Returns whether the event may be stored already,
+        by an earlier attempt of the same request.
         """
         ...
 
@@ -79,17 +87,31 @@ def observing_appends(key: SessionKey, observer: AppendObserver) -> Iterator[Non
         _observed.reset(token)
 
 
+def observe_appends(key: SessionKey, observer: AppendObserver) -> None:
+    """Observe this session for the rest of the block of `observing_appends` around the call."""
+    _observed.set((key, observer))
+
+
 @asynccontextmanager
-async def observed_append(key: SessionKey, event: Event) -> AsyncIterator[None]:
+async def observed_append(key: SessionKey, event: Event) -> AsyncIterator[bool]:
     """Call the session's observer, if there is one, before and after the block.
 
-    The block stores `event`. If the block raises, `after_append` is not called.
+    The block stores `event`, unless it is told that the event may be stored already and finds it.
+    If the block raises, `after_append` is not called.
+
+    Raises:
+        AnswerLostError: the store does not answer, and the message is stored already.
     """
     observed = _observed.get()
     if observed is None or observed[0] != key:
-        yield
+        yield False
         return
     _, observer = observed
-    await observer.before_append(event)
-    yield
+    is_repeat = await observer.before_append(event)
+    try:
+        yield is_repeat
+    except StoreUnavailableError as error:
+        if observer.message_stored:
+            raise AnswerLostError(str(error)) from error
+        raise
     observer.after_append(event)

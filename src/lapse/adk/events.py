@@ -18,12 +18,10 @@ from typing import Any, Final
 from google.adk.events.event import Event
 from pydantic import BaseModel
 
+from lapse.adk.settings import REMEMBERED_EVENTS
 from lapse.store.records import EventRecord
 
-__all__ = ["Event", "copier", "read_event"]
-
-_REMEMBERED: Final = 2048
-"""Events in the cache, the most recently read ones; each takes some ten kilobytes."""
+__all__ = ["REMEMBERED", "Event", "copier", "read_event"]
 
 _LONGEST_REMEMBERED: Final = 16 * 1024
 """Characters of an event's JSON. A longer event, such as an upload, is not cached."""
@@ -41,7 +39,7 @@ def read_event(record: EventRecord) -> Event:
     parts = (record.id, record.invocation_id, record.timestamp, record.data)
     if len(record.data or "") > _LONGEST_REMEMBERED:
         return _validated(*parts)
-    event: Event = _remembered(*parts)()
+    event: Event = REMEMBERED.copier_of(*parts)()
     return event
 
 
@@ -50,9 +48,29 @@ def _validated(event_id: str, invocation_id: str, timestamp: datetime, data: str
     return Event.model_validate(document | {"id": event_id, "invocation_id": invocation_id})
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def _remembered(event_id: str, invocation_id: str, timestamp: datetime, data: str | None) -> Copier:
+def _copier(event_id: str, invocation_id: str, timestamp: datetime, data: str | None) -> Copier:
     return copier(_validated(event_id, invocation_id, timestamp, data))
+
+
+class RememberedEvents:
+    """The copiers of the events that this process has read most recently.
+
+    Attributes:
+        most: how many events are kept; each takes some twelve kilobytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.keep(most)
+
+    def keep(self, most: int) -> None:
+        """Keep at most so many events from now on; another number than before forgets all."""
+        if most != getattr(self, "most", None):
+            self.most = most
+            self.copier_of = lru_cache(maxsize=most)(_copier)
+
+
+REMEMBERED: Final = RememberedEvents(REMEMBERED_EVENTS)
+"""One cache for the whole process."""
 
 
 def copier(value: Any) -> Copier:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from lapse.adoption.store import AdoptionStore
+from lapse.idempotency.store import IdempotencyStore
 from lapse.overview.store import OverviewStore
 from lapse.quotas.store import QuotaStore
+from lapse.store.attempts import AttemptStore
 from lapse.store.database import Database
 
 
@@ -20,4 +22,6 @@ def maintenance_of(database: Database) -> Sequence[Callable[[], Awaitable[object
         OverviewStore(database).fold_counts,
         QuotaStore(database).forget_buckets,
         AdoptionStore(database).forget_adopted,
+        AttemptStore(database).forget_attempts,
+        IdempotencyStore(database).maintain,
     )

@@ -1,4 +1,4 @@
-"""Functions around names of ADK and FastAPI that a new version may move or remove.
+"""Functions around names of ADK that a new version may move or remove.
 
 Some of the names begin with an underscore, the others stand in modules that ADK's documentation
 does not mention. No other module of Lapse uses such a name. `tests/adk/test_adk_private.py` says
@@ -14,14 +14,13 @@ from __future__ import annotations
 import inspect
 import sys
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Request
-    from fastapi.routing import APIRoute
+    from fastapi import FastAPI
     from google.adk.agents.base_agent import BaseAgent
     from google.adk.apps.app import App
     from google.adk.artifacts.base_artifact_service import BaseArtifactService
@@ -33,13 +32,6 @@ if TYPE_CHECKING:
     from google.adk.sessions.base_session_service import BaseSessionService
     from google.adk.sessions.session import Session
     from starlette.responses import Response
-    from starlette.types import ASGIApp
-
-Handler = Callable[["Request"], Coroutine[Any, Any, "Response"]]
-"""What FastAPI calls for a request to a route."""
-
-Endpoint = Callable[..., Coroutine[Any, Any, Any]]
-"""A route's endpoint, if it is a coroutine function."""
 
 # Sessions.
 
@@ -70,6 +62,44 @@ def without_temporary_state(service: BaseSessionService, event: Event) -> Event:
 def add_to_session(service: BaseSessionService, session: Session, event: Event) -> Event:
     """Add a stored event, and the state it changes, to the session object; return the event."""
     return service._commit_event_to_session(session, event)
+
+
+# Who asks for a session.
+
+LOOKS_BEFORE_A_RUN: Final = frozenset(
+    {
+        "google.adk.runners._get_or_create_session",
+        "google.adk.runners.run_debug",
+        "google.adk.cli.api_server.run_agent_sse",
+        "google.adk.cli.trigger_routes._run_agent",
+        "google.adk.cli.cli.run_once_cli",
+        "google.adk.a2a.executor.a2a_agent_executor._prepare_session",
+        "google.adk.a2a.executor.a2a_agent_executor_impl._resolve_session",
+        "google.adk.integrations.livekit._livekit_runner._ensure_session",
+        "google.adk.evaluation.evaluation_generator._get_or_create_eval_session",
+    }
+)
+"""The functions of ADK, by module and name, that read a session to run an agent on it at once.
+
+Where they find none they create one or refuse the run.
+"""
+
+
+def is_look_before_a_run() -> bool:
+    """Return whether a function of ADK that is about to run an agent waits for the caller.
+
+    ADK tells a session service what it asks for, and not why. So this looks for the innermost
+    function of ADK on the stack, past a service that somebody has put around ours. What an agent or
+    a tool reads during its run is asked by other functions of ADK. If the caller runs in a task of
+    its own, the stack ends there, and the answer is False.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith("google.adk."):
+            return f"{module}.{frame.f_code.co_name}" in LOOKS_BEFORE_A_RUN
+        frame = frame.f_back
+    return False
 
 
 # What ADK's server sends and takes.
@@ -189,6 +219,7 @@ def app_of_agents(
     port: int,
     web: bool,
     allow_origins: Sequence[str],
+    options: Mapping[str, Any],
 ) -> FastAPI:
     """Return ADK's server for a folder of agents.
 
@@ -201,6 +232,7 @@ def app_of_agents(
         port: the port of the server.
         web: whether to serve ADK's developer UI.
         allow_origins: the origins whose pages may call the server (CORS).
+        options: further arguments of ADK's function, by name.
     """
     from google.adk.cli.fast_api import get_fast_api_app
     from google.adk.cli.service_registry import get_service_registry
@@ -225,6 +257,7 @@ def app_of_agents(
         bind_host=host,
         host=host,
         port=port,
+        **options,
     )
 
 
@@ -255,8 +288,12 @@ def own_agents(loader: BaseAgentLoader) -> frozenset[str]:
     return frozenset(f"__{module.stem}" for module in modules if module.stem != "__init__")
 
 
-def artifact_service(folder: Path, uri: str | None) -> BaseArtifactService:
-    """Return ADK's artifact service for a URI; without one, files in the folder of each agent.
+def artifact_service(
+    folder: Path, uri: str | None, *, use_local_storage: bool
+) -> BaseArtifactService:
+    """Return ADK's artifact service for a URI.
+
+    Without one, it keeps files in the folder of each agent, or in memory if it may not or cannot.
 
     Raises:
         ValueError: ADK has no artifact service for this URI.
@@ -264,7 +301,10 @@ def artifact_service(folder: Path, uri: str | None) -> BaseArtifactService:
     from google.adk.cli.utils.service_factory import create_artifact_service_from_options
 
     return create_artifact_service_from_options(
-        base_dir=folder, artifact_service_uri=uri, strict_uri=True
+        base_dir=folder,
+        artifact_service_uri=uri,
+        strict_uri=True,
+        use_local_storage=use_local_storage,
     )
 
 
@@ -297,72 +337,3 @@ def agent_loader(folder: Path, *, web: bool) -> BaseAgentLoader:
 
     loader: BaseAgentLoader = Loader(str(folder))
     return loader
-
-
-# FastAPI's routes.
-
-
-def answer_of(route: APIRoute, wrapped: Callable[[Handler], Handler]) -> ASGIApp:
-    """Return what answers the requests of a route, with its handler wrapped.
-
-    A route with a bound of its own for bodies answers as it did: how FastAPI puts the bound
-    around it is nobody's business.
-    """
-    from fastapi.routing import request_response
-
-    if getattr(route, "max_body_size", None) is not None:
-        return route.app
-    return request_response(wrapped(route.get_route_handler()))
-
-
-def validator_of(route: APIRoute) -> Callable[[Any], Any] | None:
-    """Return what makes the object of a JSON document that a route's endpoint takes.
-
-    None where the endpoint takes no body, or several things out of one.
-    """
-    from fastapi import params
-    from pydantic import TypeAdapter
-
-    field = route.body_field
-    # Of a body with several parts FastAPI makes a field of its own.
-    if field is None or not any(field is one for one in route.dependant.body_params):
-        return None
-    annotation = field.field_info.annotation
-    if annotation is None or isinstance(field.field_info, params.Form):
-        return None
-    made: list[TypeAdapter[Any]] = []
-
-    def validate(document: Any) -> Any:
-        if not made:
-            made.append(TypeAdapter(annotation))
-        return made[0].validate_python(document, from_attributes=True)
-
-    return validate
-
-
-def around_endpoint(route: APIRoute, wrap: Callable[[Endpoint], Endpoint]) -> None:
-    """Replace a route's endpoint, a coroutine function, by what `wrap` makes of it.
-
-    FastAPI calls an endpoint with its parameters and its body, validated, by their names.
-    """
-    call = route.dependant.call
-    assert call is not None, "a route has an endpoint"
-    route.dependant.call = wraps(call)(wrap(call))
-
-
-def before_endpoint(route: APIRoute, callback: Callable[[], None]) -> None:
-    """Call `callback` directly before a route's endpoint: after parameters and body are validated.
-
-    It runs where the endpoint runs, which is a thread unless the endpoint is a coroutine function.
-    FastAPI has no hook for this. Instrumentation libraries wrap the same attribute, and FastAPI
-    allows for that.
-    """
-    call = route.dependant.call
-    assert call is not None, "a route has an endpoint"
-
-    @wraps(call)
-    def endpoint(*args: Any, **kwargs: Any) -> Any:
-        callback()
-        return call(*args, **kwargs)
-
-    route.dependant.call = endpoint

@@ -15,12 +15,13 @@ from lapse.core.clock import utc_now
 from lapse.core.errors import InvalidValueError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle, Status
+from lapse.core.request import decoded
 from lapse.limits.routes import DocumentRoute
 from lapse.overview.json import record_json
 
 
 def _key(app_name: str, user_id: str, session_id: str) -> SessionKey:
-    return SessionKey(app_name, user_id, session_id)
+    return SessionKey(decoded(app_name), decoded(user_id), decoded(session_id))
 
 
 Key = Annotated[SessionKey, Depends(_key)]

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from google.adk.events.event import Event
+from google.adk.sessions.session import Session
 
-from lapse.adk.translation import written
+from lapse.adk.unstorable import is_from_client, written_storable
 from lapse.core.errors import SharedStateFullError
 from lapse.core.keys import SessionKey
 from lapse.store.records import NewEvent
@@ -17,16 +18,12 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_CLIENT: Final = "user"
-"""The author of what a client asks for: ADK gives it to a `PATCH`, and to a run's message with the
-change of state beside it."""
-
 _LONGEST_KEYS: Final = 200
 """Characters of the keys that a line of the log names."""
 
 
 async def append_within(
-    key: SessionKey, event: Event, append: Callable[[NewEvent], Awaitable[T]]
+    session: Session, event: Event, append: Callable[[NewEvent], Awaitable[T]]
 ) -> T:
     """Append an event with `append`; if there is no room for an agent's state, without that state.
 
@@ -40,10 +37,11 @@ async def append_within(
     """
     while True:
         try:
-            return await append(await written(event))
+            return await append(await written_storable(session, event))
         except SharedStateFullError as error:
-            if event.author == _CLIENT:
+            if is_from_client(event):
                 raise
+            key = SessionKey(session.app_name, session.user_id, session.id)
             left_out = _leave_out(event, error.prefixes)
             _log.warning(
                 "state left out of an event: %s",

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from lapse.core.errors import LapseError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
+from lapse.core.loops import PerLoop
 from lapse.store.records import Result
 from lapse.telemetry.tracing import span
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Transitions:
@@ -20,7 +26,7 @@ class Transitions:
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: PerLoop[set[asyncio.Task[Any]]] = PerLoop(set)
 
     async def run(
         self,
@@ -32,32 +38,63 @@ class Transitions:
 
         If the caller is cancelled, the transition still runs to its end.
         """
+        return await asyncio.shield(self._begun(self._carried_out(name, key, transition)))
 
-        async def run() -> Result[T]:
-            with span(name, key) as traced:
-                result = await transition
-                traced.note_changes(result.changes)
-            self._feed.publish(result.changes)
-            return result
+    def begin(
+        self,
+        name: str,
+        key: SessionKey,
+        transition: Coroutine[Any, Any, Result[Any]],
+        *,
+        unless: tuple[type[LapseError], ...],
+    ) -> None:
+        """Run a transition that nobody waits for, and publish its changes.
 
-        task = asyncio.create_task(run())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
+        An error of `unless` says that there was nothing to do; any other is logged.
+        """
 
-    async def finish(self) -> None:
-        """Wait until every transition that was begun has succeeded or failed."""
-        await asyncio.gather(*self._running, return_exceptions=True)
+        async def run() -> None:
+            try:
+                await self._carried_out(name, key, transition)
+            except unless:
+                pass
+            except LapseError as error:
+                facts = {"app": key.app_name, "session": key.short}
+                _log.warning("%s of a session failed: %s", name, error, extra=facts)
+
+        self._begun(run())
+
+    async def _carried_out(
+        self, name: str, key: SessionKey, transition: Coroutine[Any, Any, Result[T]]
+    ) -> Result[T]:
+        with span(name, key) as traced:
+            result = await transition
+            traced.note_changes(result.changes)
+        self._feed.publish(result.changes)
+        return result
+
+    def _begun(self, running: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(running)
+        under_way = self._running.here()
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+        return task
+
+    async def finish(self, *, within: timedelta) -> None:
+        """Wait until every transition of this event loop has succeeded or failed, or time is up."""
+        running = self._running.here()
+        if running:
+            await asyncio.wait(running, timeout=within.total_seconds())
 
 
 class AppendLocks:
     """One lock for each session; a lock exists only while somebody holds it or waits for it."""
 
     def __init__(self) -> None:
-        self._locks: WeakValueDictionary[tuple[int, SessionKey], asyncio.Lock] = (
-            WeakValueDictionary()
+        self._locks: PerLoop[WeakValueDictionary[SessionKey, asyncio.Lock]] = PerLoop(
+            WeakValueDictionary
         )
 
     def of(self, key: SessionKey) -> asyncio.Lock:
         """Return the lock of a session's appends in the present event loop."""
-        return self._locks.setdefault((id(asyncio.get_running_loop()), key), asyncio.Lock())
+        return self._locks.here().setdefault(key, asyncio.Lock())

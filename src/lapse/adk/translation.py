@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from lapse.adk.events import read_event
 from lapse.adk.private import marker_of, set_marker
 from lapse.core.documents import StateDelta, encode, is_large, split_state
 from lapse.core.errors import InvalidValueError
-from lapse.core.messages import is_message
+from lapse.core.messages import is_message, is_of_agent
 from lapse.store.records import (
     EventRecord,
     EventWindow,
@@ -84,6 +85,7 @@ def new_event(event: Event) -> NewEvent:
         EventRecord(event.id, event.invocation_id, timestamp, encode(data, what="event")),
         storable_state(event.actions.state_delta),
         is_message(data),
+        by_agent=is_of_agent(data),
     )
 
 
@@ -120,17 +122,36 @@ def seen(session: Session) -> Revision | LastSeen:
     marker = marker_of(session)
     if marker is not None:
         try:
-            return Revision.parse(marker)
+            revision = Revision.parse(marker)
         except ValueError:
             _log.debug("a session carries another service's marker")
+        else:
+            return replace(revision, waiting=_is_waiting(session, revision))
     last = session.events[-1].id if session.events else None
     return LastSeen(datetime.fromtimestamp(session.last_update_time, UTC), last)
+
+
+def _is_waiting(session: Session, revision: Revision) -> bool:
+    """Return whether a session object looks like one that waits for its first message.
+
+    A waiting session holds each event that was appended to it, and none of them is a message. An
+    object that was read without all of its events is taken for a used session.
+    """
+    events = session.events
+    return len(events) == revision.number and not any(
+        event.content or event.output_transcription or event.input_transcription for event in events
+    )
 
 
 def mark(session: Session, revision: Revision) -> None:
     """Write a revision into a session object, so that the service accepts the next append."""
     session.last_update_time = revision.update_time.timestamp()
     set_marker(session, revision.marker)
+
+
+def event_in(session: Session, event_id: str) -> Event | None:
+    """Return a session object's event of this id; None if it has none."""
+    return next((event for event in reversed(session.events) if event.id == event_id), None)
 
 
 def window_of(config: GetSessionConfig | None) -> EventWindow:

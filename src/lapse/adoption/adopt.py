@@ -14,6 +14,7 @@ from lapse.adoption.store import AdoptionStore, Batch, Progress, Selection
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
+from lapse.core.messages import UsedByRule
 from lapse.store.database import Database
 
 BATCH: Final = 500
@@ -66,6 +67,7 @@ async def adopt(
     *,
     run: str,
     ttl: timedelta,
+    used_by: UsedByRule = UsedByRule(),
     feed: Feed | None = None,
     rate: float | None = None,
     batch: int = BATCH,
@@ -81,6 +83,7 @@ async def adopt(
         selection: the sessions to adopt.
         run: the id of the run, which `undo` takes; `new_run` makes one.
         ttl: the TTL of the adopted sessions, counted from their creation.
+        used_by: whose message makes the adopted sessions used.
         feed: receives the changes; None: nobody hears of them.
         rate: the largest number of sessions adopted per second; None: no limit.
         batch: the number of sessions examined in one transaction.
@@ -93,7 +96,7 @@ async def adopt(
     done = Progress()
     after = None if selection.app_name is None else SessionKey(selection.app_name, "", "")
     while True:
-        part = await store.adopt(Batch(run, selection, ttl, after, batch))
+        part = await store.adopt(Batch(run, selection, ttl, after, batch, used_by))
         if feed is not None:
             feed.publish(part.changes)
         await statistics.grown(part.value.adopted)

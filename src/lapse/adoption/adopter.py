@@ -11,6 +11,7 @@ from lapse.adoption.store import AdoptionStore, Batch, Selection
 from lapse.core.background import Background
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
+from lapse.core.messages import UsedByRule
 from lapse.store.database import Database
 
 _PAUSE: Final = timedelta(milliseconds=250)
@@ -32,6 +33,7 @@ class Adopter:
         scope: NEW adopts sessions created since Lapse's tables were created; ALL adopts older
             ones, too. OFF is not expected here.
         ttl: the age at which a session is adopted, and its TTL.
+        used_by: whose message makes the adopted sessions used.
         round_pause: the pause between two rounds.
     """
 
@@ -42,12 +44,14 @@ class Adopter:
         *,
         scope: Adopt,
         ttl: timedelta,
+        used_by: UsedByRule = UsedByRule(),
         round_pause: timedelta = _ROUND_PAUSE,
     ) -> None:
         self._store = AdoptionStore(database)
         self._statistics = Statistics(database)
         self._feed = feed
         self._ttl = ttl
+        self._used_by = used_by
         self._round_pause = round_pause
         self._run = f"server-{new_run()}"
         self._selection = Selection(older_than=ttl, since_prepared=scope is Adopt.NEW)
@@ -64,7 +68,7 @@ class Adopter:
             StoreUnavailableError: the store does not answer.
         """
         part = await self._store.adopt(
-            Batch(self._run, self._selection, self._ttl, self._after, BATCH)
+            Batch(self._run, self._selection, self._ttl, self._after, BATCH, self._used_by)
         )
         self._feed.publish(part.changes)
         await self._statistics.grown(part.value.adopted)

@@ -5,9 +5,10 @@
 -- connection would scan the lobby for each of a million sessions.
 --
 -- Types of parameters:
--- :since_prepared, :with_events, :with_state boolean
+-- :since_prepared, :with_agent_only, :with_events, :with_state boolean
 -- :older_than interval
 -- :run varchar
+-- :rules varchar[]
 
 -- name: is_message
 -- A part of other statements: whether the event `e` is a message. It has the same rule as
@@ -27,6 +28,15 @@ AND CASE e.event_data ->> 'author'
     OR coalesce(e.event_data -> 'output', 'null') <> 'null'
     OR coalesce(e.event_data ->> 'error_code', '') <> ''
 END
+
+-- name: is_message_of_user
+-- A part of other statements: whether the event `e` is a message where only the user's is, with the
+-- same rule as `is_message_of_user` in `lapse.core.messages`.
+{is_message} AND (
+  e.event_data ->> 'author' IS NOT DISTINCT FROM 'user'
+  OR coalesce(e.event_data #>> '{node_info,path}', '') = ''
+    AND jsonb_path_exists(e.event_data, '$.content.parts[*].function_response ? (@ != null)')
+)
 
 -- name: awaits
 -- A part of other statements: whether the event `e` awaits an answer. It has the same rule as
@@ -56,7 +66,6 @@ locked AS (
     AND (NOT :since_prepared OR s.create_time >= (
       SELECT min(applied_at) AT TIME ZONE 'UTC' FROM lapse_schema
     ))
-    AND (:with_state OR s.state = '{}')
     AND NOT starts_with(s.id, 'adk-eval-session-')
     AND NOT starts_with(s.id, '___eval___session___')
     AND NOT EXISTS (
@@ -66,7 +75,20 @@ locked AS (
     AND NOT EXISTS (
       SELECT 1 FROM events AS e
       WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
-        AND (NOT :with_events OR {is_message} OR {awaits})
+        AND {keeps}
+    )
+    AND (
+      (:with_state OR s.state = '{}') AND (
+        :with_events OR NOT :with_agent_only OR NOT EXISTS (
+          SELECT 1 FROM events AS e
+          WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
+        )
+      )
+      OR :with_agent_only AND EXISTS (
+        SELECT 1 FROM events AS e
+        WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
+          AND {is_message}
+      )
     )
   FOR UPDATE OF s SKIP LOCKED
 )
@@ -80,43 +102,52 @@ FROM examined AS e
 ORDER BY e.app_name DESC, e.user_id DESC, e.id DESC
 LIMIT 1;
 
+-- name: keeps
+-- A part of the two statements of an adoption: whether the event `e` keeps its session from it.
+NOT :with_events AND NOT :with_agent_only OR {awaits} OR {is_message_of_user}
+OR NOT :with_agent_only AND {is_message}
+
 -- name: adopt
 -- The second statement. Its snapshot is newer than the locks, so it sees every event that was
 -- committed before them; the snapshot of lock_orphans is older. A session that has a message by now
 -- stays in ADK's tables.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 ours AS (
-  SELECT s.*, coalesce(h.held, '[]') AS held,
+  SELECT s.*, coalesce(h.held, '[]') AS held, coalesce(h.agent_spoke, false) AS agent_spoke,
+    CASE WHEN h.agent_spoke THEN 'user' ELSE k.rule END AS used_by,
     :enforced AND s.create_time AT TIME ZONE 'UTC' + :ttl <= now AS is_due
-  FROM unnest(:app_names, :user_ids, :session_ids) AS k (app_name, user_id, id)
+  FROM unnest(:app_names, :user_ids, :session_ids, :rules) AS k (app_name, user_id, id, rule)
   JOIN sessions AS s USING (app_name, user_id, id)
   CROSS JOIN clock
   LEFT JOIN LATERAL (
+    -- An event without text has no event_data here: a JSON null is a text, and comes back as one.
     SELECT count(*) AS events, jsonb_agg(jsonb_build_object(
-      'id', e.id, 'invocation_id', e.invocation_id, 'timestamp', e.timestamp,
-      'event_data', e.event_data
-    ) ORDER BY e.timestamp, e.id) AS held
+      'id', e.id, 'invocation_id', e.invocation_id, 'timestamp', e.timestamp
+    ) || CASE
+      WHEN e.event_data IS NULL THEN '{}' ELSE jsonb_build_object('event_data', e.event_data)
+    END ORDER BY e.timestamp, e.id) AS held, bool_or({is_message}) AS agent_spoke
     FROM events AS e
     WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
-  ) AS h ON :with_events
+  ) AS h ON :with_events OR :with_agent_only
   WHERE NOT EXISTS (
       SELECT 1 FROM events AS e
       WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
-        AND (NOT :with_events OR {is_message} OR {awaits})
+        AND {keeps}
     )
+    AND (:with_events OR coalesce(h.agent_spoke OR h.events = 0, true))
     AND coalesce(h.events, 0) <= :most_events
     AND octet_length(coalesce(h.held, '[]')::text) <= :most_bytes
 ),
 adopted AS (
   INSERT INTO lapse_lobby (
     app_name, user_id, session_id, status, created_at, ttl, expires_at, expired_at,
-    restorable_until, state, held_events, update_time
+    restorable_until, state, held_events, update_time, used_by, agent_spoke
   )
   SELECT
     app_name, user_id, id, CASE WHEN is_due THEN 'expired' ELSE 'waiting' END,
     create_time AT TIME ZONE 'UTC', :ttl, create_time AT TIME ZONE 'UTC' + :ttl,
     CASE WHEN is_due THEN now END, CASE WHEN is_due THEN now + :horizon END,
-    state, held, update_time
+    state, held, update_time, used_by, agent_spoke
   FROM ours, clock
   ON CONFLICT DO NOTHING
   RETURNING *
@@ -168,7 +199,7 @@ back AS (
 stored AS (
   INSERT INTO events (id, app_name, user_id, session_id, invocation_id, timestamp, event_data)
   SELECT e ->> 'id', t.app_name, t.user_id, t.session_id, e ->> 'invocation_id',
-    (e ->> 'timestamp')::timestamp, nullif(e -> 'event_data', 'null')
+    (e ->> 'timestamp')::timestamp, e -> 'event_data'
   FROM back AS b
   JOIN taken AS t
     ON t.app_name = b.app_name AND t.user_id = b.user_id AND t.session_id = b.id,

@@ -1,7 +1,7 @@
 -- Adoption: moves empty sessions from ADK's tables into the lobby, and back.
 --
--- is_message(text) and awaits(text) are `is_message` and `awaits_answer` of `lapse.core.messages`,
--- called with the JSON text of an event.
+-- is_message(text), is_message_of_user(text) and awaits(text) are `is_message`, `is_message_of_user`
+-- and `awaits_answer` of `lapse.core.messages`, called with the JSON text of an event.
 --
 -- Types of parameters and columns:
 -- :older_than duration
@@ -18,7 +18,6 @@ SELECT s.app_name, s.user_id, s.id AS session_id, s.state, s.create_time, s.upda
   ) || printf('.%06d', (:now - :older_than) % 1000000)
   AND (:since IS NULL OR s.create_time >= :since)
   AND (NOT :since_prepared OR s.create_time >= (SELECT min(applied_at) FROM lapse_schema))
-  AND (:with_state OR s.state = '{}')
   AND s.id NOT GLOB 'adk-eval-session-*'
   AND s.id NOT GLOB '___eval___session___*'
   AND NOT EXISTS (
@@ -28,8 +27,25 @@ SELECT s.app_name, s.user_id, s.id AS session_id, s.state, s.create_time, s.upda
   AND NOT EXISTS (
     SELECT 1 FROM events AS e
     WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
-      AND (NOT :with_events OR is_message(e.event_data) OR awaits(e.event_data))
-  ) AS is_orphan
+      AND CASE
+        WHEN :with_agent_only THEN is_message_of_user(e.event_data) OR awaits(e.event_data)
+        WHEN :with_events THEN is_message(e.event_data) OR awaits(e.event_data)
+        ELSE true
+      END
+  )
+  AND CASE
+    WHEN (:with_state OR s.state = '{}') AND (
+      :with_events OR NOT :with_agent_only OR NOT EXISTS (
+        SELECT 1 FROM events AS e
+        WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
+      )
+    ) THEN true
+    ELSE :with_agent_only AND EXISTS (
+      SELECT 1 FROM events AS e
+      WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
+        AND is_message(e.event_data)
+    )
+  END AS is_orphan
 FROM sessions AS s
 WHERE (s.app_name, s.user_id, s.id) > (:after_app, :after_user, :after_session)
 ORDER BY s.app_name, s.user_id, s.id
@@ -39,11 +55,12 @@ LIMIT :limit;
 -- Moves one session into the lobby, notes it for an undo, and deletes it from ADK's tables.
 INSERT INTO lapse_lobby (
   app_name, user_id, session_id, status, created_at, ttl, expires_at, expired_at,
-  restorable_until, state, held_events, update_time
+  restorable_until, state, held_events, update_time, used_by, agent_spoke
 )
 SELECT app_name, user_id, id, CASE WHEN :is_due THEN 'expired' ELSE 'waiting' END,
   :created_at, :ttl, :created_at + :ttl, CASE WHEN :is_due THEN :now END,
-  CASE WHEN :is_due THEN :now + :horizon END, state, :held_events, update_time
+  CASE WHEN :is_due THEN :now + :horizon END, state, :held_events, update_time,
+  :used_by, :agent_spoke
 FROM sessions
 WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
 RETURNING *;
@@ -53,8 +70,9 @@ WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id;
 DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id;
 
 -- name: events_to_hold
--- The events of a session in the form in which the lobby holds them, and their number.
-SELECT count(*) AS events, json_group_array(json_object(
+-- The events of a session in the form in which the lobby holds them, their number, and whether one
+-- is a message.
+SELECT count(*) AS events, coalesce(max(is_message(event_data)), 0) AS agent_spoke, json_group_array(json_object(
     'id', id, 'invocation_id', invocation_id, 'timestamp', timestamp, 'event_data', event_data
   )) AS held_events
 FROM (

@@ -1,19 +1,20 @@
 """Moves orphans from ADK's tables into the lobby, and back.
 
 An orphan is a session in ADK's tables that Lapse did not create and that has no message. Adopted,
-it waits in the lobby, or is expired and restorable for a whole horizon. An undo puts it back.
+it waits in the lobby, or is expired and restorable for a whole horizon. An undo puts it back. On
+request a session in which only the agent spoke is taken like an orphan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, ChangeKind, Status
-from lapse.store.lobby import all_counted, counted
+from lapse.core.messages import UsedBy, UsedByRule
 from lapse.store.operation import (
     Asking,
     Dialect,
@@ -28,6 +29,7 @@ from lapse.store.operation import (
 )
 from lapse.store.operation import after as after_key
 from lapse.store.records import Result, change_of
+from lapse.store.riders import all_counted, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Selection:
         since_prepared: only sessions created since Lapse's tables were created.
         with_state: also sessions whose state is not empty.
         with_events: also sessions with events, if none of these is a message.
+        with_agent_only: also sessions in which only the agent spoke, whatever their state.
     """
 
     app_name: str | None = None
@@ -52,6 +55,7 @@ class Selection:
     since_prepared: bool = False
     with_state: bool = False
     with_events: bool = False
+    with_agent_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Batch:
         ttl: the TTL of the adopted sessions, counted from their creation.
         after: the `last` of the batch before; None for the first batch.
         limit: the number of sessions to examine.
+        used_by: whose message makes the adopted sessions used. Of a session in which only the
+            agent spoke, it is always the user's.
     """
 
     run: str
@@ -71,6 +77,7 @@ class Batch:
     ttl: timedelta
     after: SessionKey | None
     limit: int
+    used_by: UsedByRule = field(default_factory=UsedByRule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +155,9 @@ class AdoptionStore(Part):
         The batch is one transaction. A session that a writer has locked is left out, and so is
         one that has a message once it is locked. A session younger than the TTL waits for the
         rest of it; an older one is expired, and restorable for a whole horizon from now. A
-        client of Lapse that has read a session before its adoption can still append to it.
+        client of Lapse that has read a session before its adoption can still append to it. A
+        repeat examines the sessions that are still there, and returns what it adopts itself; the
+        run counts all of them.
         """
         match (yield from dialect()):
             case Dialect.SQLITE:  # one writer at a time: session by session is safe
@@ -184,6 +193,8 @@ class AdoptionStore(Part):
                 ttl=batch.ttl,
                 is_due=self.rules.enforced and created_at + batch.ttl <= row["now"],
                 held_events=held["held_events"],
+                agent_spoke=held["agent_spoke"],
+                used_by=UsedBy.USER if held["agent_spoke"] else batch.used_by.of(key.app_name),
             )
         )
 
@@ -200,7 +211,9 @@ class AdoptionStore(Part):
                 app_names=found["app_names"],
                 user_ids=found["user_ids"],
                 session_ids=found["session_ids"],
+                rules=[batch.used_by.of(app_name) for app_name in found["app_names"]],
                 with_events=batch.selection.with_events,
+                with_agent_only=batch.selection.with_agent_only,
                 most_events=HELD_EVENTS,
                 most_bytes=HELD_BYTES,
             )
@@ -221,7 +234,8 @@ class AdoptionStore(Part):
         The batch begins after the key `after`, and is one transaction. A session that did not
         change in the lobby is put back exactly as it was, a changed one as it is now. Used
         sessions, sessions that are no longer restorable and sessions that a writer has locked are
-        not examined. If ADK has a session of the same key, the adopted one stays in the lobby.
+        not examined. If ADK has a session of the same key, the adopted one stays in the lobby. A
+        repeat puts back what is still in the lobby.
         """
         following = after_key(after)
         match (yield from dialect()):
@@ -257,12 +271,18 @@ class AdoptionStore(Part):
 
     @operation()
     def forget_adopted(self) -> Asking[None]:
-        """Delete the notes on adopted sessions that are used, or whose key another session has."""
+        """Delete the notes on adopted sessions that are used, or whose key another session has.
+
+        A repeat deletes what is left of them.
+        """
         yield from rows("forget_adopted")
 
     @operation()
     def analyze(self) -> Asking[None]:
-        """Bring the planner's statistics of the lobby up to date; a no-op on SQLite."""
+        """Bring the planner's statistics of the lobby up to date; a no-op on SQLite.
+
+        A repeat does it again.
+        """
         yield from rows("analyze_lobby")
 
 
@@ -277,4 +297,5 @@ def _selected(batch: Batch) -> Mapping[str, Any]:
         "since_prepared": selection.since_prepared,
         "with_state": selection.with_state,
         "with_events": selection.with_events,
+        "with_agent_only": selection.with_agent_only,
     }

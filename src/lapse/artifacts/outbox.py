@@ -32,14 +32,18 @@ class Outbox(Part):
     def take_outbox(self, limit: int) -> Asking[Sequence[OutboxEntry]]:
         """Take at most `limit` sessions whose artifacts are due to be deleted.
 
-        Until it is settled, each is taken again after a growing pause, by any process.
+        Until it is settled, each is taken again after a growing pause, by any process. A repeat
+        takes others: what an attempt took whose answer was lost is due again after the pause.
         """
         found = yield from rows("take_outbox", limit=limit)
         return [OutboxEntry(key_of(row), row["ended_at"], row["attempts"]) for row in found]
 
     @operation()
     def take_outbox_of(self, key: SessionKey) -> Asking[OutboxEntry | None]:
-        """Take one session from the outbox, whether it is due or not; None if it is not there."""
+        """Take one session from the outbox, whether it is due or not; None if it is not there.
+
+        A repeat takes it once more, so that it is due again somewhat later.
+        """
         row = yield from first("take_outbox_of", key)
         return None if row is None else OutboxEntry(key, row["ended_at"], row["attempts"])
 
@@ -47,6 +51,7 @@ class Outbox(Part):
     def settle_outbox(self, entry: OutboxEntry) -> Asking[None]:
         """Remove a session whose artifacts are deleted, and forget what its user uploaded to it.
 
-        The session stays in the outbox if another of its key has ended meanwhile.
+        The session stays in the outbox if another of its key has ended meanwhile. A repeat finds it
+        removed.
         """
         yield from rows("settle_outbox", entry.key, ended_at=entry.ended_at)

@@ -65,6 +65,24 @@ WHERE :most_bytes_kept >= :bytes + (
 )
 RETURNING upload;
 
+-- name: note_upload
+-- It counts for no bytes: there was no quota.
+INSERT INTO lapse_uploads (upload, user_id, app_name, session_id, artifact, bytes, taken_at)
+SELECT :upload, :user_id, :app_name, :session_id, :artifact, 0, :now
+WHERE EXISTS (
+  SELECT 1 FROM lapse_lobby
+  WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+    AND status = 'waiting'
+)
+ON CONFLICT (upload) DO NOTHING;
+
+-- name: holds_upload
+-- A part of other statements: whether something was uploaded to the session of the lobby row `l`.
+EXISTS (
+  SELECT 1 FROM lapse_uploads AS up
+  WHERE up.user_id = l.user_id AND up.app_name = l.app_name AND up.session_id = l.session_id
+);
+
 -- name: keep_upload
 -- The row is gone if the session has ended meanwhile and its artifacts were deleted.
 INSERT INTO lapse_uploads (
@@ -72,6 +90,9 @@ INSERT INTO lapse_uploads (
 )
 VALUES (:upload, :user_id, :app_name, :session_id, :artifact, :bytes, :now, 1)
 ON CONFLICT (upload) DO UPDATE SET is_saved = 1;
+
+-- name: keep_noted
+UPDATE lapse_uploads SET is_saved = 1 WHERE upload = :upload;
 
 -- name: saved_uploads
 -- What was not saved long after it was begun, never will be: its process has ended.

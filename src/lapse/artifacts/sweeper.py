@@ -13,11 +13,12 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from lapse.artifacts.outbox import Outbox, OutboxEntry
-from lapse.artifacts.uploads import OF_THE_USER
+from lapse.artifacts.uploads import OF_THE_USER, Upload, UploadStore
+from lapse.core.arguments import check
 from lapse.core.background import Background
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey
-from lapse.store.database import Database
+from lapse.store.database import Database, check_store
 
 _AT_ONCE: Final = 50
 _PAUSE: Final = timedelta(seconds=5)
@@ -73,7 +74,10 @@ class ArtifactSweeper:
         *,
         serves: Callable[[str], bool] = lambda _: True,
     ) -> None:
+        check_store(database=database)
+        check(artifacts=(artifacts, ArtifactService), serves=(serves, Callable))
         self._outbox = Outbox(database)
+        self._uploads = UploadStore(database)
         self._artifacts = artifacts
         self._serves = serves
 
@@ -104,10 +108,35 @@ class ArtifactSweeper:
                     await self._settle(entry)
         except (StoreUnavailableError, TimeoutError) as error:
             _log.warning(
-                "a new session %s… may see artifacts of an earlier one until they are deleted: %s",
-                key.short,
+                "a new session %s may see artifacts of an earlier one until they are deleted: %s",
+                key.named,
                 str(error) or type(error).__name__,
             )
+
+    async def holds_any(self, key: SessionKey) -> bool:
+        """Return whether a waiting session has artifacts of its own, however they were saved.
+
+        If it has, that is recorded as an upload, so that no creation returns the session. It also
+        returns True if the artifact service does not answer within ten seconds.
+        """
+        if not self._serves(key.app_name):
+            return False
+        try:
+            async with asyncio.timeout(_AT_CREATION.total_seconds()):
+                names = await self._artifacts.list_artifact_keys(**key._asdict())
+        except Exception as error:  # noqa: BLE001 - a new session is right in any case
+            _log.warning(
+                "session %s is not used again: the artifact service did not tell whether it has "
+                "artifacts: %s",
+                key.named,
+                type(error).__name__,
+            )
+            return True
+        own = next((name for name in names if not name.startswith(OF_THE_USER)), None)
+        if own is None:
+            return False
+        await self._uploads.note_upload(Upload.of(key, own, 0))
+        return True
 
     async def _settle(self, entry: OutboxEntry) -> None:
         if not self._serves(entry.key.app_name) and entry.attempts < _MOST_ATTEMPTS:
@@ -115,15 +144,16 @@ class ArtifactSweeper:
         try:
             await self._delete(entry)
         except Exception as error:  # noqa: BLE001 - the session is taken again
-            # Its text is not logged: that may hold the whole id, in a path.
-            _log.warning(
-                "artifacts of session %s… were not deleted (attempt %d), and will be: %s",
-                entry.key.short,
-                entry.attempts,
-                type(error).__name__,
-            )
-            if entry.attempts < _MOST_ATTEMPTS:
-                return
+            if not _is_refused(entry.key, error):
+                # Its text is not logged: that may hold the whole id, in a path.
+                _log.warning(
+                    "artifacts of session %s were not deleted (attempt %d), and will be: %s",
+                    entry.key.named,
+                    entry.attempts,
+                    type(error).__name__,
+                )
+                if entry.attempts < _MOST_ATTEMPTS:
+                    return
         await self._outbox.settle_outbox(entry)
 
     async def _delete(self, entry: OutboxEntry) -> None:
@@ -137,3 +167,11 @@ class ArtifactSweeper:
             versions = await self._artifacts.list_artifact_versions(**scope, filename=filename)
             if all(version.create_time <= entry.ended_at.timestamp() for version in versions):
                 await self._artifacts.delete_artifact(**scope, filename=filename)
+
+
+def _is_refused(key: SessionKey, error: Exception) -> bool:
+    """Return whether an artifact service takes no such ids, and so keeps nothing under them.
+
+    ADK's services take none with a slash; a user's id may be a URL.
+    """
+    return isinstance(error, ValueError) and ("/" in key.user_id or "/" in key.session_id)

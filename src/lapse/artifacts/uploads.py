@@ -1,4 +1,4 @@
-"""How much of artifacts a user's requests may save: what they have saved, and the quota."""
+"""What a user's requests save of artifacts: the quota, and the sessions that hold an upload."""
 
 from __future__ import annotations
 
@@ -61,20 +61,32 @@ class UploadStore(Part):
     def take_room(self, upload: Upload, most: int) -> Asking[bool]:
         """Record an upload that begins, unless its user would then have more than `most` bytes.
 
-        Returns whether it was recorded. Uploads that are not saved yet count, too.
+        Returns whether it was recorded. Uploads that are not saved yet count, too. A repeat is
+        recognised by the upload's id.
         """
         yield from rows("lock_uploads", upload.key)
         taken = yield from first("take_room", upload.key, **_recorded(upload), most_bytes_kept=most)
         return taken is not None
 
     @operation()
+    def note_upload(self, upload: Upload) -> Asking[None]:
+        """Record an upload that begins, if its session waits: no creation may return that session.
+
+        There is no quota. A repeat records the same again.
+        """
+        yield from rows("note_upload", upload.key, **_recorded(upload))
+
+    @operation()
     def keep_upload(self, upload: Upload, *, counted: bool) -> Asking[None]:
         """Record that an upload is saved; if its session has ended, note it in the outbox again.
 
-        Without `counted` there is no record to keep.
+        Without `counted` only an upload that `note_upload` has recorded is. A repeat records the
+        same again.
         """
         if counted:
             yield from rows("keep_upload", upload.key, **_recorded(upload))
+        else:
+            yield from rows("keep_noted", upload=upload.upload)
         yield from rows("note_late_artifacts", upload.key)
 
     @operation(writes=False)
@@ -86,7 +98,10 @@ class UploadStore(Part):
 
     @operation()
     def forget_uploads(self, uploads: Sequence[str]) -> Asking[None]:
-        """Delete the records of uploads whose versions are deleted, or were never saved."""
+        """Delete the records of uploads whose versions are deleted, or were never saved.
+
+        A repeat deletes what is left of them.
+        """
         yield from rows("forget_uploads", uploads=list(uploads))
 
 
@@ -96,7 +111,7 @@ class Uploads:
     Args:
         database: the store that keeps count, for all servers.
         most: how many bytes the uploaded artifacts of one user may have, in all apps; None: there
-            is no quota, and nothing is counted.
+            is no quota, and only uploads to waiting sessions are recorded.
     """
 
     def __init__(self, database: Database, most: int | None) -> None:
@@ -113,20 +128,21 @@ class Uploads:
             TooManyArtifactsError: the user's artifacts would exceed the quota.
         """
         upload = Upload.of(key, filename, size)
-        counted = self.most is not None
-        if self.most is not None and not await self._store.take_room(upload, self.most):
+        if self.most is None:
+            await self._store.note_upload(upload)
+        elif not await self._store.take_room(upload, self.most):
             raise TooManyArtifactsError(
                 f"artifact: this user's artifacts may have at most {self.most / MIB:g} MiB "
-                "together; delete some of them, or sessions that have some"
+                "together (LAPSE_ARTIFACTS_MIB_PER_USER); delete some of them, or sessions that "
+                "have some"
             )
         try:
             yield
         except Exception:
-            if counted:
-                with suppress(StoreUnavailableError):  # it counts until it is abandoned
-                    await self._store.forget_uploads([upload.upload])
+            with suppress(StoreUnavailableError):  # it counts until it is abandoned
+                await self._store.forget_uploads([upload.upload])
             raise
-        await self._store.keep_upload(upload, counted=counted)
+        await self._store.keep_upload(upload, counted=self.most is not None)
 
     @asynccontextmanager
     async def deleting(self, key: SessionKey, filename: str) -> AsyncIterator[None]:
@@ -134,9 +150,6 @@ class Uploads:
 
         A version that is saved meanwhile goes on counting.
         """
-        if self.most is None:
-            yield
-            return
         uploads = await self._store.saved_uploads(key, filename)
         yield
         if uploads:

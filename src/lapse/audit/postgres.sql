@@ -12,11 +12,13 @@ SELECT now, :by, :action, app_name, left(session_id, 8), :digest, :detail FROM d
 WHERE :by IS NOT NULL;
 
 -- name: record_act
+WITH taken AS (
+  SELECT nullif(:session_id, '') AS session_id, coalesce(:now, clock_timestamp()) AS now
+),
+fresh AS {once}
 INSERT INTO lapse_audit (at, principal, action, app_name, session, digest, detail)
-VALUES (
-  coalesce(:now, clock_timestamp()), :by, :action, nullif(:app_name, ''),
-  nullif(left(:session_id, 8), ''), :digest, :detail
-);
+SELECT now, :by, :action, nullif(:app_name, ''), left(session_id, 8), :digest, :detail
+FROM taken, fresh;
 
 -- name: acts
 SELECT * FROM lapse_audit

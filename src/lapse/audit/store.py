@@ -16,9 +16,9 @@ from typing import Any
 
 from lapse.core.keys import SessionKey
 from lapse.store.conversations import Conversations
-from lapse.store.lobby import audited
 from lapse.store.operation import NO_SESSION, Asking, Part, Row, operation, rows
 from lapse.store.records import Appended, LastSeen, NewEvent, Result, Revision
+from lapse.store.riders import audited
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,10 @@ class AuditLog(Part):
     def record_act(
         self, by: str, action: str, detail: Mapping[str, Any], *, key: SessionKey = NO_SESSION
     ) -> Asking[None]:
-        """Record an act that is no change in the store, or that is about no session."""
+        """Record an act that is no change in the store, or that is about no session.
+
+        A repeat is recognised by the note of the first attempt.
+        """
         yield from rows("record_act", key, **audited(key, by, action, **detail))
 
     @operation(together=True)
@@ -70,7 +73,8 @@ class AuditLog(Part):
     ) -> Asking[Result[Appended]]:
         """Append an event as `Conversations.append` does, and record who appended it.
 
-        If the event is stored already, nothing is recorded.
+        If the event is stored already, nothing is recorded. A repeat is recognised by the event's
+        id.
         """
         result = yield from Conversations(self._database).appending(key, event, seen)
         if not result.value.repeated:

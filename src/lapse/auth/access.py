@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+from lapse.core.request import parts_of
+
 
 class Reach(Enum):
     """Who may call a route."""
@@ -75,7 +77,7 @@ _BELOW: Final = {
 def access_to(
     path: str, *, open_paths: Collection[str] = (), shared_paths: Collection[str] = ()
 ) -> Access:
-    """Return who may call a path, decoded as the routes will match it.
+    """Return who may call a path, as the routes will match it.
 
     What is in no table is the operators': a route that is forgotten here is closed.
     """
@@ -85,14 +87,19 @@ def access_to(
         return Access(Reach.PRINCIPALS)
     if (reach := _PATHS.get(path)) is not None:
         return Access(reach)
-    match path.split("/"):
+    match parts_of(path):
         case ["", "apps", app_name, "users", user_id, *rest]:
             session_id = rest[1] if len(rest) > 1 and rest[0] == "sessions" else ""
             return Access(Reach.OWNER, user_id, app_name, session_id)
-        case ["", "apps", _, "trigger", _] | ["", "api", _]:
-            return Access(Reach.SERVICES)
-    below = (reach for prefix, reach in _BELOW.items() if path.startswith(prefix))
-    return Access(next(below, Reach.OPERATORS))
+        case ["", "apps", _, "trigger", _]:
+            # ADK has these routes only where it verifies a token of Google's at each.
+            reach = Reach.OWN_ADMISSION
+        case ["", "api", _] | ["", "a2a", _, *_]:
+            reach = Reach.SERVICES
+        case _:
+            below = (reach for prefix, reach in _BELOW.items() if path.startswith(prefix))
+            reach = next(below, Reach.OPERATORS)
+    return Access(reach)
 
 
 def _is_among(path: str, paths: Collection[str]) -> bool:

@@ -34,6 +34,12 @@ _LONGEST: Final = 64
 _MOST_HOPS: Final = 32
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether a server that listens on this address is reached from this machine only."""
+    address = parse_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
 def parse_address(text: str) -> Address | None:
     """Read an address as proxies write it: bare, `1.2.3.4:80`, `[::1]` or `[::1]:80`.
 

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from lapse.auth.options import RoleNames
 from lapse.auth.principals import LONGEST_NAME, Principal, Role
+from lapse.core.arguments import check_fields
 from lapse.core.keys import dots_in
 
 
@@ -44,15 +45,18 @@ class Authentication:
     shared_paths: Collection[str] = ()
     origins: Collection[str] = ()
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 def named(name: object, role: Role = Role.USER) -> Principal | None:
     """Return a principal of this name; None where no user could have it as their id.
 
-    A slash, or a part of dots, has no place in the paths of ADK's routes.
+    It may be a URL, as the subject of a token often is; a part of dots has no place in a path.
     """
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         return None
-    if dots_in(name) or "/" in name or name != name.strip() or not name.isprintable():
+    if dots_in(name) or name != name.strip() or not name.isprintable():
         return None
     return Principal(name, role)
 

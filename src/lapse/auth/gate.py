@@ -27,8 +27,8 @@ from lapse.core.request import fields_of, route_path
 NOBODY: Final = Principal("")
 """Acts where anybody may: it has nothing, for no user has an empty id."""
 
-_NO_USER: Final = "/"
-"""A user id that nobody has: no principal's name holds a slash."""
+_NO_USER: Final = "\x7f"
+"""A user id that nobody has: no principal's name holds a control character."""
 
 _ACCESS: Final = "lapse.access"
 """Where a request's scope has who may call its path."""

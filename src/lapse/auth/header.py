@@ -10,6 +10,7 @@ from lapse.auth.addresses import is_among, parse_address
 from lapse.auth.authenticator import highest_role, named
 from lapse.auth.options import HeaderOptions, NotAuthenticatedError
 from lapse.auth.principals import Principal
+from lapse.core.arguments import check
 
 _CHALLENGE: Final = 'Proxy realm="lapse"'
 
@@ -18,6 +19,7 @@ class HeaderAuthenticator:
     """Takes the word of configured proxies, and of nobody else."""
 
     def __init__(self, options: HeaderOptions) -> None:
+        check(options=(options, HeaderOptions))
         self._options = options
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:

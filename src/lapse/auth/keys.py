@@ -15,6 +15,7 @@ import httpx
 
 from lapse.auth.options import SYMMETRIC
 from lapse.core.errors import InvalidValueError
+from lapse.core.loops import PerLoop
 
 _TIMEOUT: Final = timedelta(seconds=5)
 _LARGEST: Final = 512 * 1024
@@ -110,7 +111,7 @@ class PublishedKeys:
         self._keys: Mapping[str | None, VerifyingKey] = {}
         self._read_at: float | None = None
         self._asked_at: float | None = None
-        self._reading = asyncio.Lock()
+        self._reading = PerLoop(asyncio.Lock)
         self._tls: ssl.SSLContext | None = None
 
     async def find(self, kid: str | None) -> VerifyingKey | None:
@@ -118,7 +119,7 @@ class PublishedKeys:
         now = time.monotonic()
         if self._read_at is None:
             await self._read_again(unless=lambda: self._read_at is not None)
-        elif now - self._read_at >= self._fresh and not self._reading.locked():
+        elif now - self._read_at >= self._fresh and not self._reading.here().locked():
             await self._read_again()
         if self._read_at is None:
             raise KeysUnavailableError("the issuer's keys cannot be had")
@@ -132,7 +133,7 @@ class PublishedKeys:
         return self._keys.get(kid)
 
     async def _read_again(self, unless: Callable[[], bool] = lambda: False) -> None:
-        async with self._reading:
+        async with self._reading.here():
             now = time.monotonic()
             if unless() or (self._asked_at is not None and now - self._asked_at < self._pause):
                 return

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from lapse.auth.addresses import Network
+from lapse.core.arguments import check_fields
 from lapse.core.errors import LapseError
 
 
@@ -76,6 +77,9 @@ class JwtOptions:
     leeway: timedelta = timedelta(seconds=30)
     cookie: str = ""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, slots=True)
 class HeaderOptions:
@@ -92,6 +96,9 @@ class HeaderOptions:
     proxies: tuple[Network, ...]
     role_header: str = ""
     roles: RoleNames = RoleNames()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from lapse.auth.authenticator import highest_role, named
 from lapse.auth.keys import Keys, KeysUnavailableError, OneKey, PublishedKeys
 from lapse.auth.options import JwtOptions, NotAuthenticatedError
 from lapse.auth.principals import Principal
+from lapse.core.arguments import check
 from lapse.core.errors import InvalidValueError
 from lapse.core.log_rate import LogRateLimit
 
@@ -41,6 +42,7 @@ class TokenAuthenticator:
     def __init__(self, options: JwtOptions, keys: Keys | None = None) -> None:
         if find_spec("jwt") is None or find_spec("cryptography") is None:
             raise InvalidValueError("LAPSE_AUTH", "jwt needs PyJWT: pip install 'lapse[jwt]'")
+        check(options=(options, JwtOptions))
         self._options = options
         if keys is None and options.jwks_url:
             keys = PublishedKeys(options.jwks_url)

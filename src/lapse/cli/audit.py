@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lapse.cli.command import StoreOption, open_settings, ready_store, run_async
+from lapse.cli.command import (
+    StoreOption,
+    narrow_table,
+    open_settings,
+    ready_store,
+    run_async,
+)
 
 if TYPE_CHECKING:
     from lapse.audit.store import Act, AuditLog
@@ -86,10 +92,10 @@ async def _acts(log: AuditLog, newest: int | None, before: int | None) -> AsyncI
 
 def _print_table(acts: Sequence[Act]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("when", "who", "what", "app", "session", "detail")
+    titles = ("when", "who", "what", "app", "session", "detail")
+    table = narrow_table(*titles, whole=("when", "session"))
     for act in acts:
         detail = ", ".join(f"{name} {value}" for name, value in act.detail.items())
         cells = (act.by, act.action, act.app_name or "", act.session or "", detail)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from lapse.cli.command import Exit, JsonOption, StoreOption, open_store, print_json, run_async
+from lapse.cli.keys import shown_part
 from lapse.cli.sessions import words
 
 if TYPE_CHECKING:
+    from lapse.check.speakers import Speakers
     from lapse.overview.store import Overview
     from lapse.settings import Settings
     from lapse.store.database import Inspection
@@ -92,6 +94,7 @@ def _settings_or_defaults(store: str | None) -> Settings:
 
 
 async def _store_findings(settings: Settings) -> list[Finding]:
+    from lapse.check.speakers import SpeakerStore
     from lapse.check.store import MOST_COUNTED
     from lapse.core.clock import utc_now
     from lapse.core.errors import LapseError
@@ -118,6 +121,7 @@ async def _store_findings(settings: Settings) -> list[Finding]:
             findings.append(
                 _sweeper(await OverviewStore(store).overview(since=timedelta(0)), settings)
             )
+            findings.append(_speakers(await SpeakerStore(store).speakers(), settings))
     except LapseError as error:
         findings.append(Finding("store", False, str(error), _remedy(error)))
     finally:
@@ -210,6 +214,30 @@ def _brake(dues: Dues, settings: Settings) -> Finding:
         says = f"the next sweep sets it: {lost:,} of {dues.stored:,} sessions would be purged"
         return Finding("brake", False, says, remedy)
     return Finding("brake", True, "none is set")
+
+
+def _speakers(found: Sequence[Speakers], settings: Settings) -> Finding:
+    """Say where only the agent speaks in most sessions, and what to set there; no problem."""
+    from lapse.core.messages import UsedBy
+
+    mostly = [
+        one
+        for one in found
+        if one.are_mostly_agents and settings.used_by.of(one.app_name) is UsedBy.ANYONE
+    ]
+    if not mostly:
+        return Finding("who speaks first", True, "the user, in most sessions that have a message")
+    told = ", ".join(
+        f"{one.agent_only:,} of {one.sessions:,} of {shown_part(one.app_name)}" for one in mostly
+    )
+    rule = ",".join([str(settings.used_by), *(f"{one.app_name}=user" for one in mostly)])
+    return Finding(
+        "who speaks first",
+        True,
+        f"only the agent spoke in {told} (of the sessions looked at that have a message)",
+        f"LAPSE_USED_BY={rule} lets such sessions expire; `lapse adopt --with-agent-only` takes "
+        "those that stock ADK has left",
+    )
 
 
 def _sweeper(overview: Overview, settings: Settings) -> Finding:

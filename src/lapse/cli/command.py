@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from lapse.settings import Settings
     from lapse.store.database import Database
 
@@ -22,7 +24,7 @@ StoreOption = Annotated[
     str | None, typer.Option("--store", metavar="URL", help="The store of the sessions.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Also log at DEBUG.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log from DEBUG on.")]
 
 
 class Exit(IntEnum):
@@ -36,14 +38,25 @@ class Exit(IntEnum):
     NOT_FOUND = 4
 
 
-def open_settings(store: str | None, *, verbose: bool) -> Settings:
-    """Return the settings, and configure logging by them."""
-    from lapse.settings import load_settings
-    from lapse.telemetry.logs import configure_logging
+def open_settings(store: str | None, *, verbose: bool, **overrides: object) -> Settings:
+    """Return the settings, and configure logging by them.
 
-    settings = load_settings(store_url=store)
-    configure_logging(settings.log_format, verbose=verbose)
+    `overrides` are what options of the command give, by the settings' fields; None: not given.
+    """
+    from lapse.settings import load_settings
+    from lapse.telemetry.logs import LogLevel, configure_logging
+
+    level = overrides.pop("log_level", None) or (LogLevel.DEBUG if verbose else None)
+    settings = load_settings(store_url=store, log_level=level, **overrides)
+    configure_logging(settings.log_format, settings.log_level)
     return settings
+
+
+def one_store(url: str | None, store: str | None) -> str | None:
+    """Return the URL that a command got, as its argument or by `--store`; None: by the settings."""
+    if url is not None and store is not None and url != store:
+        raise typer.BadParameter("name one store: as URL, or by --store")
+    return store if url is None else url
 
 
 def open_store(settings: Settings) -> Database:
@@ -68,13 +81,15 @@ async def ready_store(settings: Settings) -> AsyncIterator[Database]:
         StoreRefusedError: the store has no tables yet, or those of an older version.
     """
     from lapse.core.errors import StoreRefusedError
+    from lapse.store.urls import place_of
 
     store = open_store(settings)
     try:
         if (await store.inspect()).script:
             raise StoreRefusedError(
-                "the store is empty or of an older version; is it the right one? A server creates "
-                "or upgrades its tables at the start, or run `lapse migrate`"
+                f"{place_of(settings.store_url)}: this store is empty or of an older version; is "
+                "it the right one? A server creates or upgrades its tables at the start, or run "
+                "`lapse migrate`"
             )
         yield store
     finally:
@@ -84,6 +99,17 @@ async def ready_store(settings: Settings) -> AsyncIterator[Database]:
 def print_json(document: Any) -> None:
     """Print a document as indented JSON."""
     typer.echo(json.dumps(document, indent=2))
+
+
+def narrow_table(*titles: str, whole: Collection[str]) -> Table:
+    """Return a table for a terminal of 80 columns; the cells under `whole` stay on one line."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold", no_wrap=title in whole)
+    return table
 
 
 def acting_as() -> str:

@@ -1,43 +1,42 @@
-"""The commands for existing ADK databases: `lapse report`, `adopt`, `undo` and `copy`."""
+"""The commands for existing ADK databases: `lapse report` and `lapse copy`."""
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lapse.cli.command import JsonOption, open_settings, open_store, run_async
+from lapse.cli.command import (
+    JsonOption,
+    one_store,
+    open_settings,
+    print_json,
+    run_async,
+)
 from lapse.cli.progress import progress_bar
 from lapse.core.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from lapse.adoption.store import Selection
     from lapse.databases.report import Report
-    from lapse.settings import Settings
-    from lapse.store.database import Database
 
-_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-_UNITS: Final = {"s": 1 / 60, "": 1, "m": 1, "h": 60, "d": 1440}
 
 UrlArgument = Annotated[
-    str, typer.Argument(metavar="URL", help="sqlite:///FILE, postgresql://… or mysql://…")
+    str | None,
+    typer.Argument(
+        metavar="URL",
+        help="sqlite:///FILE, postgresql://… or mysql://…; by default LAPSE_STORE_URL.",
+    ),
 ]
-StoreArgument = Annotated[
-    str, typer.Argument(metavar="URL", help="sqlite:///FILE or postgresql://…")
+SameStoreOption = Annotated[
+    str | None, typer.Option("--store", metavar="URL", help="The same as the argument.")
 ]
-RateOption = Annotated[
-    float | None, typer.Option(min=1, help="Maximum number of sessions per second.")
-]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 def report(
-    url: UrlArgument,
+    url: UrlArgument = None,
     ttl_minutes: Annotated[
         float | None,
         typer.Option("--ttl", help="The TTL in minutes; by default SESSION_CLEANUP_TTL_MINUTES."),
@@ -55,6 +54,7 @@ def report(
             "artifact service, or of the agents.",
         ),
     ] = None,
+    store: SameStoreOption = None,
 ) -> None:
     """Count the empty sessions of an ADK database, and change nothing."""
     from rich.console import Console
@@ -62,13 +62,13 @@ def report(
     from lapse.core.minutes import ttl_from_minutes
     from lapse.databases.report_table import show
 
-    settings = open_settings(url, verbose=False)
+    settings = open_settings(one_store(url, store), verbose=False)
     ttl = settings.ttl if ttl_minutes is None else ttl_from_minutes(ttl_minutes, field="--ttl")
     if png is not None:
         _check_png(png)
-    found = run_async(_report(url, ttl, artifacts=artifacts))
+    found = run_async(report_of(settings.store_url, ttl, artifacts=artifacts))
     if as_json:
-        typer.echo(json.dumps(found.document(), indent=2))
+        print_json(found.document())
     else:
         show(found, Console())
     if png is not None:
@@ -77,121 +77,17 @@ def report(
         draw(found, png)
 
 
-def adopt(
-    url: StoreArgument,
-    app_name: Annotated[
-        str | None, typer.Option("--app", help="Only sessions of this app.")
-    ] = None,
-    older_than: Annotated[
-        str,
-        typer.Option(metavar="AGE", help="Only sessions at least this old: 90s, 30m, 12h or 7d."),
-    ] = "0m",
-    with_state: Annotated[
-        bool, typer.Option("--with-state", help="Also adopt sessions with state but no message.")
-    ] = False,
-    with_events: Annotated[
-        bool, typer.Option("--with-events", help="Also adopt sessions with events but no message.")
-    ] = False,
-    rate: RateOption = None,
-    run: Annotated[
-        str | None, typer.Option(metavar="ID", help="Continue the run of this id, or start one.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")
-    ] = False,
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Move the empty sessions of ADK's tables into Lapse's lobby, to wait or to expire.
-
-    If it is stopped, call it again to continue. `lapse undo` puts the sessions back.
-    """
-    from lapse.adoption.adopt import new_run
-    from lapse.adoption.store import Selection
-
-    settings = open_settings(url, verbose=False)
-    store = open_store(settings)
-    selection = Selection(
-        app_name, _span(older_than), with_state=with_state, with_events=with_events
-    )
-    found = run_async(_examined(store, url, settings.ttl, selection.older_than))
-    plan = _plan(found, selection)
-    if not as_json:
-        _tell_plan(plan, found, selection, settings)
-    if dry_run:
-        if as_json:
-            typer.echo(json.dumps({"dryRun": True, **plan}))
-        return
-    if not yes:
-        typer.confirm(
-            f"Adopt {plan['adopted']:,} sessions? No stock ADK server may use them meanwhile",
-            abort=True,
-            err=True,
-        )
-    run = run or new_run()
-    typer.echo(f"run {run}", err=as_json)
-    ahead = found.sessions_of(app_name)
-    done = run_async(_adopt(store, selection, settings.ttl, run, rate, ahead=ahead))
-    if as_json:
-        names = ("adopted", "examined", "waiting", "expired")
-        typer.echo(json.dumps({"run": run, **{name: getattr(done, name) for name in names}}))
-    else:
-        typer.echo(
-            f"adopted {done.adopted:,} of {done.examined:,} sessions: {done.waiting:,} wait, "
-            f"{done.expired:,} are expired and restorable for {_hours(settings.horizon)}\n"
-            f"to put them back: lapse undo URL --run {run}"
-        )
-
-
-def undo(
-    url: StoreArgument,
-    run: Annotated[
-        str | None, typer.Option(metavar="ID", help="The run to undo; without it, list the runs.")
-    ] = None,
-    rate: RateOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Put the sessions of an adoption back into ADK's tables unchanged."""
-    store = open_store(open_settings(url, verbose=False))
-    if run is None:
-        run_async(_list_runs(store, as_json=as_json))
-        return
-    from lapse.adoption.adopt import undo as undo_run
-    from lapse.adoption.store import AdoptionStore
-
-    async def work() -> Any:
-        try:
-            known = {adoption.run: adoption for adoption in await AdoptionStore(store).adoptions()}
-            total = known[run].remaining if run in known else 0
-            with progress_bar("putting back", total) as advance:
-                return await undo_run(
-                    store, run, rate=rate, on_progress=lambda done: advance(done.put_back)
-                )
-        finally:
-            await store.close()
-
-    done = run_async(work())
-    if as_json:
-        names = ("put_back", "in_the_way", "remaining", "gone")
-        typer.echo(json.dumps({"run": run, **{name: getattr(done, name) for name in names}}))
-        return
-    typer.echo(f"put back {done.put_back:,} sessions")
-    for count, why in (
-        (done.in_the_way, "stay in the lobby: ADK's tables have a session of the same key"),
-        (done.remaining, "stay in the lobby: not restorable any more, or in use; try again"),
-        (done.gone, "had been put back, used, deleted or purged before"),
-    ):
-        if count:
-            typer.echo(f"{count:,} {why}")
-
-
 def copy(
     source: Annotated[str, typer.Argument(metavar="FROM", help="The database to copy.")],
     target: Annotated[
-        str,
-        typer.Argument(metavar="TO", help="The store to fill: sqlite:///FILE or postgresql://…"),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="TO",
+            help="The store to fill: sqlite:///FILE or postgresql://…; by default LAPSE_STORE_URL.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
+    store: SameStoreOption = None,
 ) -> None:
     """Copy a whole database into another store, and compare the two.
 
@@ -199,23 +95,24 @@ def copy(
     """
     from lapse.databases.copy import copy_database
 
-    open_settings(target, verbose=False)
+    settings = open_settings(one_store(target, store), verbose=False)
     with progress_bar("copying", None) as advance:
-        done = run_async(copy_database(source, target, on_progress=advance))
+        done = run_async(copy_database(source, settings.store_url, on_progress=advance))
     if as_json:
-        typer.echo(json.dumps({"tables": {part.table: asdict(part) for part in done}}))
+        print_json({"tables": {part.table: asdict(part) for part in done}})
         return
     for part in done:
         typer.echo(f"{part.table}: {part.rows:,} rows, checksum {part.checksum[:16]} on both sides")
 
 
-async def _report(
+async def report_of(
     url: str,
     ttl: timedelta,
     *,
     older_than: timedelta = timedelta(0),
     artifacts: Path | None = None,
 ) -> Report:
+    """Return the report of a database; with a folder of artifacts, also count their orphans."""
     from dataclasses import replace
 
     from lapse.databases.orphans import count_orphans
@@ -228,12 +125,6 @@ async def _report(
     return replace(found, orphans=await count_orphans(artifacts, reader))
 
 
-async def _examined(store: Database, url: str, ttl: timedelta, older_than: timedelta) -> Report:
-    """Return the report of a database; raise before any question if it cannot be adopted."""
-    await store.inspect()  # raises for a database that cannot be adopted
-    return await _report(url, ttl, older_than=older_than)
-
-
 def _check_png(path: Path) -> None:
     from importlib.util import find_spec
 
@@ -241,108 +132,3 @@ def _check_png(path: Path) -> None:
         raise InvalidValueError("--png", "needs matplotlib: pip install 'lapse[plot]'")
     if not path.parent.is_dir():
         raise InvalidValueError("--png", f"{path.parent}: there is no such folder")
-
-
-def _span(text: str) -> timedelta:
-    found = _SPAN.fullmatch(text.strip())
-    if found is None:
-        raise InvalidValueError(
-            "--older-than", f"must be an age like 90s, 30m, 12h or 7d, not {text!r:.40}"
-        )
-    try:
-        return timedelta(minutes=float(found[1]) * _UNITS[found[2]])
-    except OverflowError as error:
-        raise InvalidValueError("--older-than", f"is too long: {text!r:.40}") from error
-
-
-def _hours(horizon: timedelta) -> str:
-    return f"{horizon / timedelta(hours=1):g} h"
-
-
-def _plan(found: Report, selection: Selection) -> dict[str, int]:
-    """Return how many sessions an adoption would move and leave, by the report."""
-    from lapse.databases.report import Kind
-
-    def count(kind: Kind, at_least: timedelta = timedelta(0)) -> int:
-        return found.older_than(kind, max(at_least, selection.older_than), selection.app_name)
-
-    kinds = [Kind.EMPTY]
-    kinds += [Kind.WITH_STATE] * selection.with_state + [Kind.WITH_EVENTS] * selection.with_events
-    adopted = sum(map(count, kinds))
-    expired = sum(count(kind, found.question.ttl) for kind in kinds)
-    return {
-        "adopted": adopted,
-        "waiting": adopted - expired,
-        "expired": expired,
-        **{str(kind): count(kind) for kind in Kind if kind not in {Kind.USED, Kind.EMPTY}},
-    }
-
-
-def _tell_plan(
-    plan: dict[str, int], found: Report, selection: Selection, settings: Settings
-) -> None:
-    from lapse.databases.report_table import span
-
-    ttl = span(found.question.ttl.total_seconds())
-    typer.echo(
-        f"{plan['adopted']:,} sessions of {found.place} would leave ADK's tables:\n"
-        f"  {plan['waiting']:,} are younger than {ttl} and would wait in the lobby\n"
-        f"  {plan['expired']:,} would be expired, restorable for {_hours(settings.horizon)}"
-    )
-    for name, taken, why in (
-        ("with_state", selection.with_state, "have state but no message: needs --with-state"),
-        ("with_events", selection.with_events, "have events but no message: needs --with-events"),
-        ("awaiting", False, "wait for an answer to a tool's call: never adopted"),
-        ("evaluation", False, "belong to evaluations: never adopted"),
-    ):
-        if plan[name] and not taken:
-            typer.echo(f"would stay in ADK's tables:\n  {plan[name]:,} {why}")
-    if not settings.horizon:
-        typer.echo("  LAPSE_RESTORE_HOURS is 0: the next sweep deletes them; there is no undo")
-
-
-async def _adopt(
-    store: Database,
-    selection: Selection,
-    ttl: timedelta,
-    run: str,
-    rate: float | None,
-    *,
-    ahead: int,
-) -> Any:
-    """Adopt the selected sessions; `ahead` is how many the progress bar expects to examine."""
-    from lapse.adoption.adopt import adopt as adopt_all
-
-    try:
-        await store.open()
-        with progress_bar("adopting", ahead) as advance:
-            return await adopt_all(
-                store,
-                selection,
-                run=run,
-                ttl=ttl,
-                rate=rate,
-                on_progress=lambda done: advance(done.examined),
-            )
-    finally:
-        await store.close()
-
-
-async def _list_runs(store: Database, *, as_json: bool) -> None:
-    from lapse.adoption.store import AdoptionStore
-
-    try:
-        found = await AdoptionStore(store).adoptions()
-    finally:
-        await store.close()
-    if as_json:
-        runs = [{**asdict(run), "began_at": run.began_at.isoformat()} for run in found]
-        typer.echo(json.dumps({"runs": runs}))
-        return
-    for run in found:
-        typer.echo(
-            f"{run.run}: {run.sessions:,} adopted, {run.remaining:,} still in the lobby; "
-            f"lapse undo URL --run {run.run}"
-        )
-    if not found:
-        typer.echo("nothing was adopted in this database")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lapse.cli.adoption import adopt, undo
 from lapse.cli.audit import audit
 from lapse.cli.check import check
 from lapse.cli.command import Exit, StoreOption, fail, open_settings, open_store, run_async
-from lapse.cli.databases import adopt, copy, report, undo
+from lapse.cli.databases import copy, report
 from lapse.cli.expire import expire, resurrect
 from lapse.cli.process_title import hide_passwords
 from lapse.cli.serve import serve
@@ -24,10 +25,33 @@ if TYPE_CHECKING:
     from lapse.store.database import Database
 
 app = typer.Typer(
-    help="The session life-cycle layer for agents built with Google's ADK.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # ADK's commands spell options with underscores.
+    context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from lapse import __version__
+
+        typer.echo(f"lapse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def lapse(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """The session life-cycle layer for agents built with Google's ADK."""
+
+
 app.command()(serve)
 app.command()(sweep)
 for operate in (check, stats, sessions, show, resurrect, expire):

@@ -14,13 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lapse.cli.command import (
-    StoreOption,
-    VerboseOption,
-    fail,
-    open_settings,
-    run_async,
-)
+from lapse.cli import adk_options
+from lapse.cli.command import VerboseOption, fail, open_settings, run_async
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -43,7 +38,12 @@ def serve(
         Path | None,
         typer.Argument(help="A folder of ADK agents; by default the bundled demo agent."),
     ] = None,
-    store: StoreOption = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", "--session-service-uri", metavar="URL", help="The store of the sessions."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free port.")
@@ -54,7 +54,9 @@ def serve(
             "--local-llm", help="Run the demo on a small, slow language model on this machine."
         ),
     ] = False,
-    web: Annotated[bool, typer.Option("--web", help="Also serve ADK's developer UI.")] = False,
+    web: Annotated[
+        bool, typer.Option("--web", "--with-ui", help="Also serve ADK's developer UI.")
+    ] = False,
     allow_origins: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,11 +77,62 @@ def serve(
         str | None, typer.Option(help="The address of --admin-port.", show_default="127.0.0.1")
     ] = None,
     verbose: VerboseOption = False,
+    log_level: adk_options.LogLevelOption = None,
+    artifact_service_uri: adk_options.ArtifactUri = None,
+    memory_service_uri: adk_options.MemoryUri = None,
+    eval_storage_uri: adk_options.EvalUri = None,
+    use_local_storage: adk_options.LocalStorage = None,
+    a2a: adk_options.A2a = None,
+    task_store_uri: adk_options.TaskUri = None,
+    otel_to_cloud: adk_options.OtelToCloud = None,
+    trace_to_cloud: adk_options.TraceToCloud = None,
+    url_prefix: adk_options.UrlPrefix = None,
+    extra_plugins: adk_options.Plugins = None,
+    reload_agents: adk_options.ReloadAgents = None,
+    auto_create_session: adk_options.AutoCreate = None,
+    max_llm_calls: adk_options.MaxLlmCalls = None,
+    trigger_sources: adk_options.TriggerSources = None,
+    trigger_oidc_audience: adk_options.TriggerAudience = None,
+    trigger_oidc_service_accounts: adk_options.TriggerAccounts = None,
+    avatar_config: adk_options.Avatar = None,
+    gemini_enterprise_app_name: adk_options.GeminiApp = None,
+    express_mode: adk_options.ExpressMode = None,
+    enable_features: adk_options.EnableFeatures = None,
+    disable_features: adk_options.DisableFeatures = None,
+    reload: adk_options.Reload = True,  # noqa: ARG001 - `adk api_server` has it
 ) -> None:
-    """Serve ADK agents over HTTP, with their sessions in Lapse."""
+    """Serve ADK agents over HTTP, with their sessions in Lapse.
+
+    It takes each option of `adk api_server`, with hyphens or with underscores.
+    """
     from lapse.auth.options import AuthMode
 
-    settings = open_settings(store, verbose=verbose)
+    settings = open_settings(
+        store,
+        verbose=verbose,
+        log_level=log_level,
+        artifact_service_uri=artifact_service_uri,
+        memory_service_uri=memory_service_uri,
+        eval_storage_uri=eval_storage_uri,
+        use_local_storage=use_local_storage,
+        a2a=a2a,
+        task_store_uri=task_store_uri,
+        otel_to_cloud=otel_to_cloud,
+        trace_to_cloud=trace_to_cloud,
+        url_prefix=url_prefix,
+        extra_plugins=adk_options.joined(extra_plugins),
+        reload_agents=reload_agents,
+        auto_create_session=auto_create_session,
+        max_llm_calls=max_llm_calls,
+        trigger_sources=trigger_sources,
+        trigger_oidc_audience=trigger_oidc_audience,
+        trigger_oidc_service_accounts=trigger_oidc_service_accounts,
+        avatar_config=avatar_config,
+        gemini_enterprise_app_name=gemini_enterprise_app_name,
+        express_mode=express_mode,
+        enable_features=adk_options.joined(enable_features),
+        disable_features=adk_options.joined(disable_features),
+    )
     if settings.auth is AuthMode.NONE and not insecure and not _is_loopback(host):
         fail(
             f"--host {host}: without authentication everybody who reaches this address could "
@@ -198,7 +251,11 @@ def _serve(
     from lapse.dashboard.routes import OperatorsPortMiddleware
     from lapse.limits.protocol import bounded
     from lapse.notices.routes import NoticeStreamMiddleware
+    from lapse.telemetry.provider import set_quiet_provider
+    from lapse.web.middleware.telemetry import UnreadTelemetryMiddleware
+    from lapse.web.server import BelowPrefix
 
+    set_quiet_provider()
     host, port = listener.getsockname()[:2]
     operators_port: int | None = operators.getsockname()[1] if operators else None
     web_app = lapse.app(
@@ -210,7 +267,7 @@ def _serve(
         admin_port=operators_port,
         authentication=authentication,
     )
-    served: ASGIApp = NoticeStreamMiddleware(web_app)
+    served: ASGIApp = UnreadTelemetryMiddleware(NoticeStreamMiddleware(web_app))
     announced = [f"Lapse serves {_described(folder)} on {_address(listener)}"]
     if operators is not None and operators_port is not None:
         served = OperatorsPortMiddleware(served, operators_port)
@@ -218,25 +275,16 @@ def _serve(
     elif settings.admin_token is not None:
         announced.append(f"Operators' pages: {_address(listener)}/lapse/")
 
-    class Server(uvicorn.Server):
-        """Prints its addresses once it accepts connections, so that scripts can wait for that.
+    if web_app.root_path:
+        served = BelowPrefix(served, web_app.root_path)
 
-        At shutdown it first stops listening, ends the streams of notices, which would not end by
-        themselves, and lets runs finish; then it closes connections.
-        """
+    class Server(uvicorn.Server):
+        """Prints its addresses once it accepts connections, so that scripts can wait for that."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 typer.echo("\n".join(announced), err=True)
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            for listening in self.servers:
-                listening.close()
-            for end in web_app.state.lapse_endings:
-                end()
-            await web_app.state.lapse_runs.drain()
-            await super().shutdown(sockets)
 
     server = Server(
         uvicorn.Config(

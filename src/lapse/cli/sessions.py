@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ import typer
 from lapse.cli.command import (
     JsonOption,
     StoreOption,
+    narrow_table,
     open_settings,
     print_json,
     ready_store,
@@ -143,16 +145,16 @@ async def _show(settings: Settings, text: str) -> tuple[Lifecycle, datetime]:
         snapshot = await NoticeStore(store).records([key])
     if key not in snapshot.records:
         raise NoSuchSessionError(
-            f"session {key.short}… does not exist: never created, purged or deleted"
+            f"session {key.named} does not exist: never created, purged or deleted"
         )
     return snapshot.records[key], snapshot.at
 
 
 def _print_stats(document: dict[str, Any], overview: Overview, hours: float) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("app", "waiting", "used", "expired", "created", "first messages", "resurrected")
+    titles = ("app", "waiting", "used", "expired", "created", "first\nmessages", "resurrected")
+    table = narrow_table(*titles, whole=titles[1:])
     for column in table.columns[1:]:
         column.justify = "right"
     for part in (*document["apps"], document):
@@ -166,6 +168,8 @@ def _print_stats(document: dict[str, Any], overview: Overview, hours: float) -> 
     console = Console()
     console.print(table)
     console.print(f"created, first messages, resurrected: in the last {hours:g} h", style="dim")
+    if document["agentOnly"]:
+        typer.echo(f"in {document['agentOnly']:,} of the waiting sessions only the agent spoke")
     overdue = overview.overdue
     typer.echo(
         "nothing is overdue"
@@ -208,10 +212,8 @@ def _print_list(records: list[Lifecycle], cursor: str | None) -> None:
 
 def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(*titles)
-    table.columns[-1].overflow = "fold"
+    table = narrow_table(*titles, whole=titles[:-1])
     for row in rows:
         table.add_row(*row)
     Console().print(table)
@@ -235,10 +237,19 @@ def _print_record(record: Lifecycle, now: datetime) -> None:
         before = moment
     if record.ttl is not None:
         typer.echo(f"  TTL {words(record.ttl)}, resurrected {record.resurrections} times")
-    if record.metadata:
-        import json
+    if record.agent_spoke and not record.has_messages:
+        typer.echo("  only the agent spoke; a message of the user makes it used")
+    from lapse.overview.json import record_json
 
-        typer.echo(f"  metadata {json.dumps(record.metadata)}")
+    if metadata := record_json(record, now)["metadata"]:
+        typer.echo(_wrapped(json.dumps(metadata)))
+
+
+def _wrapped(metadata: str) -> str:
+    from textwrap import fill
+
+    first, more = "  metadata ", " " * 11
+    return fill(metadata, 80, initial_indent=first, subsequent_indent=more, break_on_hyphens=False)
 
 
 def words(duration: timedelta) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lapse.cli.command import fail, open_settings, open_store, run_async
+from lapse.cli.command import fail, open_settings, ready_store, run_async
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
@@ -36,7 +36,9 @@ def simulate(
     ] = None,
     from_store: Annotated[
         str | None,
-        typer.Option("--from-store", metavar="URL", help="Replay the observations of a store."),
+        typer.Option(
+            "--from-store", "--store", metavar="URL", help="Replay the observations of a store."
+        ),
     ] = None,
     app_name: Annotated[
         str | None, typer.Option("--app", help="With --from-store: only this app.")
@@ -133,12 +135,8 @@ async def _observed(settings: Settings, app_name: str | None) -> list[Arrival]:
     from lapse.ttl.simulation.traces import drawn_from
     from lapse.ttl.store import TtlStore
 
-    store = open_store(settings)
-    try:
-        await store.open()
+    async with ready_store(settings) as store:
         counts = await TtlStore(store).observed(since=date.min)
-    finally:
-        await store.close()
     kept = [count for count in counts if app_name in {None, count.scope.app_name}]
     return drawn_from(kept, settings.horizon)
 
@@ -155,6 +153,7 @@ def _show(
     from rich.console import Console
     from rich.progress import Progress
 
+    from lapse.core.minutes import spelt
     from lapse.ttl.simulation.replay import replay
     from lapse.ttl.simulation.report import as_document, as_table, draw, policy_rows
 
@@ -173,11 +172,11 @@ def _show(
     Console().print(as_table(found))
     typer.echo(
         f"{replayed.adaptive.sessions:,} sessions, {replayed.adaptive.within:,} first messages "
-        f"within {targets.horizon}; soft target {targets.soft:.1%}, hard target "
+        f"within {spelt(targets.horizon)}; soft target {targets.soft:.1%}, hard target "
         f"{targets.hard:.1%}"
     )
     typer.echo(
-        f"the control group, 1 % of the sessions at {targets.cap}, adds "
+        f"the control group, 1 % of the sessions at {spelt(targets.cap)}, adds "
         f"{replayed.control_seconds / 3600:,.0f} empty session-hours"
     )
     if replayed.adaptive.hard_miss_rate > targets.hard:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lapse.cli.command import StoreOption, fail, open_settings, open_store, run_async
+from lapse.cli.command import StoreOption, fail, open_settings, ready_store, run_async
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
@@ -72,14 +72,11 @@ async def _show(settings: Settings, app_name: str | None, png: Path | None) -> N
     from lapse.ttl.store import TtlStore
 
     targets = settings.targets
-    store = open_store(settings)
-    ttls = TtlStore(store)
-    try:
+    async with ready_store(settings) as store:
+        ttls = TtlStore(store)
         in_force = {decision.scope: decision for decision in await ttls.ttl_decisions()}
         now = (await ttls.ttl_round()).now
         days = await _cohorts(ttls, now.date(), in_force)
-    finally:
-        await store.close()
     table = Table("app", "TTL, min", "why", "soft", "at most", "hard", "messages", "saved")
     for column in table.columns[3:]:
         column.justify, column.no_wrap = "right", True
@@ -194,11 +191,8 @@ def _draw(curves: Mapping[Scope, Any], targets: Targets, png: Path) -> None:
 async def _explain(settings: Settings, app_name: str | None) -> None:
     from lapse.ttl.store import TtlStore
 
-    store = open_store(settings)
-    try:
+    async with ready_store(settings) as store:
         decisions = await TtlStore(store).ttl_decisions(newest=_HISTORY)
-    finally:
-        await store.close()
     decisions = [one for one in decisions if app_name in {None, one.scope.app_name}]
     if not decisions:
         fail("nothing was decided yet; set LAPSE_TTL_POLICY=shadow and wait a day")
@@ -241,9 +235,8 @@ async def _reset(settings: Settings, app_name: str | None) -> None:
     from lapse.ttl.deciding import reset_window as forget
     from lapse.ttl.store import TtlStore
 
-    store = open_store(settings)
-    ttls = TtlStore(store)
-    try:
+    async with ready_store(settings) as store:
+        ttls = TtlStore(store)
         done = False
         while not done:
             found = await ttls.ttl_round()
@@ -256,8 +249,6 @@ async def _reset(settings: Settings, app_name: str | None) -> None:
                 fail("nothing was decided yet, so there is no window to reset")
             slot = found.slot if found.slot is not None else 0
             done = await ttls.record_decisions(decisions, slot=slot, version=found.version)
-    finally:
-        await store.close()
     for decision in decisions:
         typer.echo(
             f"{_name(decision.scope)}: days before {decision.window_from} are ignored from now on"

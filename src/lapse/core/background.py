@@ -19,6 +19,8 @@ from datetime import timedelta
 from typing import Any, Final, Self
 
 from lapse.core.errors import LapseError
+from lapse.core.forks import Forked
+from lapse.core.loops import may_end_with_its_loop
 
 FOREVER: Final = timedelta(days=36_500)
 """The pause of a step after which there is nothing to do until `wake`."""
@@ -26,7 +28,7 @@ FOREVER: Final = timedelta(days=36_500)
 _TIMEOUT: Final = timedelta(minutes=1)
 _FIRST_RETRY: Final = timedelta(seconds=1)
 _LONGEST_RETRY: Final = timedelta(minutes=1)
-_STOP_TIMEOUT: Final = timedelta(seconds=1)
+_STOP_TIMEOUT: Final = timedelta(milliseconds=500)
 
 _log = logging.getLogger(__name__)
 
@@ -54,13 +56,14 @@ class Work(ABC):
         await self.stop()
 
 
-class Background(Work):
+class Background(Work, Forked):
     """Takes steps from `start` to `stop`; each step returns the pause until the next one.
 
     A step that fails, or takes longer than the time-out, is taken again after a growing, jittered
     pause. One line is logged when the failures begin and one when they end.
 
-    It may be started on one event loop after another: work whose loop was closed has ended.
+    It may be started on one event loop after another: work whose loop was closed, or stands still,
+    has ended. The next start then goes on where it was, and takes the next step when that is due.
 
     Args:
         name: its name in the log.
@@ -93,16 +96,25 @@ class Background(Work):
         self._on_fault = on_fault
         self._guard = threading.Lock()
         self._run: _Run | None = None
+        self._failures = 0
+        self._next_at = -math.inf
+        """When the next step is due, whichever event loop takes it."""
+        self.survive_forks()
 
     @property
     def is_running(self) -> bool:
         """Return whether it has started and has not ended."""
         return self._run is not None and not self._run.is_over
 
+    def after_fork_in_child(self) -> None:
+        """Begin as if it had never been started."""
+        self._guard = threading.Lock()
+        self._run, self._failures, self._next_at = None, 0, -math.inf
+
     @property
     def idle(self) -> timedelta:
-        """Return the time since the last step ended; before the first step, since the start."""
-        since = -math.inf if self._run is None else self._run.stepped_at
+        """Return the time since a step last succeeded; before the first one, since the start."""
+        since = -math.inf if self._run is None else self._run.worked_at
         return timedelta(seconds=min(time.monotonic() - since, FOREVER.total_seconds()))
 
     async def start(self) -> None:
@@ -111,6 +123,8 @@ class Background(Work):
             with self._guard:
                 run = self._run
                 if run is None or run.is_over:
+                    if run is not None:
+                        run.tell_to_stop()  # in case its event loop goes on one day
                     self._run = _Run()
                     self._run.begin(self._work(self._run), f"lapse-{self._name.split()[-1]}")
                     return
@@ -121,7 +135,7 @@ class Background(Work):
     async def stop(self) -> None:
         """Stop, and return once stopped.
 
-        The step in hand has a second to finish; then it is cancelled.
+        The step in hand has half a second to finish; then it is cancelled.
         """
         run = self._run
         if run is None:
@@ -133,7 +147,7 @@ class Background(Work):
             await run.ended(within=None if run.is_here else _STOP_TIMEOUT)
         with self._guard:
             if self._run is run:
-                self._run = None
+                self._run, self._failures, self._next_at = None, 0, -math.inf
 
     def wake(self, after: timedelta = timedelta(0)) -> None:
         """Take the next step after this time at the latest; callable from any thread.
@@ -142,7 +156,10 @@ class Background(Work):
         """
         run = self._run
         if run is not None and not run.is_over:
-            run.expect(time.monotonic() + after.total_seconds())
+            moment = time.monotonic() + after.total_seconds()
+            if not self._failures:
+                self._next_at = min(self._next_at, moment)
+            run.expect(moment)
 
     async def first_step(self, *, within: timedelta) -> None:
         """Wait until the first step has been taken or has failed, but no longer than this time."""
@@ -156,10 +173,18 @@ class Background(Work):
         while not run.stopping:
             try:
                 async with self._within():
+                    await self._rest(run)
                     while not run.stopping:
                         await self._take(run)
             except Exception as error:  # noqa: BLE001 - the context failed: it is entered again
-                await run.sleep(self._failed(run, error), may_wake=False)
+                await run.sleep(self._failed(error), may_wake=False)
+
+    async def _rest(self, run: _Run) -> None:
+        """Wait until the step is due that an earlier run, on another event loop, has left."""
+        rest = self._next_at - time.monotonic()
+        if rest > 0:
+            run.stepped.set()
+            await run.sleep(timedelta(seconds=rest), may_wake=not self._failures)
 
     async def _take(self, run: _Run) -> None:
         """Take a step, and wait until the next one is due."""
@@ -168,20 +193,21 @@ class Background(Work):
             async with asyncio.timeout(self.timeout.total_seconds()):
                 pause = await self._step()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next step may work
-            pause = self._failed(run, error)
+            pause = self._failed(error)
         else:
-            if run.failures:
-                _log.warning("%s works again, after %d failures", self._name, run.failures)
-            run.failures = 0
-        run.stepped_at = time.monotonic()
+            if self._failures:
+                _log.warning("%s works again, after %d failures", self._name, self._failures)
+            self._failures = 0
+            run.worked_at = time.monotonic()
+            self._next_at = min(run.worked_at + pause.total_seconds(), run.due)
         run.stepped.set()
-        await run.sleep(pause, may_wake=not run.failures)
+        await run.sleep(pause, may_wake=not self._failures)
 
-    def _failed(self, run: _Run, error: Exception) -> timedelta:
+    def _failed(self, error: Exception) -> timedelta:
         """Log the first of several failures, and return the pause after it."""
         self._on_fault(error)
-        run.failures += 1
-        if run.failures == 1:
+        self._failures += 1
+        if self._failures == 1:
             known = isinstance(error, LapseError | OSError)
             _log.error(
                 "%s cannot work and will keep trying: %s",
@@ -190,8 +216,10 @@ class Background(Work):
                 exc_info=None if known else error,
             )
         first = _FIRST_RETRY if self._first_retry is None else self._first_retry
-        growing = min(first * (1 << min(run.failures - 1, 10)), self.longest_retry)
-        return growing * (0.5 + random.random() / 2)
+        growing = min(first * (1 << min(self._failures - 1, 10)), self.longest_retry)
+        pause = growing * (0.5 + random.random() / 2)
+        self._next_at = time.monotonic() + pause.total_seconds()
+        return pause
 
 
 class _Run:
@@ -200,9 +228,8 @@ class _Run:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.stopping = False
-        self.failures = 0
         self.stepped = asyncio.Event()
-        self.stepped_at = time.monotonic()
+        self.worked_at = time.monotonic()
         self.due = math.inf
         """When `wake` wants the next step, at the latest."""
         self.wakes_at = math.inf
@@ -214,13 +241,13 @@ class _Run:
 
     def begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Start the task; the run is over when it ends."""
-        self._task = self.loop.create_task(work, name=name)
+        self._task = may_end_with_its_loop(self.loop.create_task(work, name=name))
         self._task.add_done_callback(lambda _: self._over.set_result(None))
 
     @property
     def is_over(self) -> bool:
-        """Return whether the task has ended, or its event loop is closed."""
-        return self._over.done() or self.loop.is_closed()
+        """Return whether the task has ended, or its event loop does not run any more."""
+        return self._over.done() or not self.loop.is_running()
 
     @property
     def is_here(self) -> bool:

@@ -24,6 +24,10 @@ class InvalidValueError(LapseError, ValueError):
         self.reason = reason
 
 
+class EventIdTakenError(InvalidValueError):
+    """Another event of the session has this id."""
+
+
 class SettingsError(LapseError, ValueError):
     """The settings are wrong; `problems` has one sentence for each fault."""
 
@@ -76,7 +80,15 @@ class StoreUnavailableError(LapseError):
 
 
 class OutcomeUnknownError(StoreUnavailableError):
-    """The store broke off, and may or may not have carried out the operation; repeating is safe."""
+    """The store broke off, and may or may not have carried out the operation.
+
+    The same operation may be repeated: see `lapse.store.operation`. A request over HTTP may do more
+    than one.
+    """
+
+
+class AnswerLostError(StoreUnavailableError):
+    """The message of a run is stored, and an event of its agent is not, or may not be."""
 
 
 class StoreRefusedError(LapseError):
@@ -89,6 +101,17 @@ class NotWithThisStoreError(LapseError):
     def __init__(self, statement: str) -> None:
         super().__init__(f"not with this store: it has no statement {statement!r}")
         self.statement = statement
+
+
+class KeyReusedError(LapseError, ValueError):
+    """An idempotency key was sent before with another request; nothing was written.
+
+    It is a ValueError, like TooManyKeysError, for the reason of TooManyCreatesError.
+    """
+
+
+class TooManyKeysError(LapseError, ValueError):
+    """A user has as many idempotency keys as the limits allow; nothing was written."""
 
 
 class RunInFlightError(LapseError):

@@ -36,6 +36,11 @@ class SessionKey(NamedTuple):
         return self.session_id[:SHOWN_ID]
 
     @property
+    def named(self) -> str:
+        """Return the session id as a sentence shows it: what `short` leaves out stands as …."""
+        return shortened(self.session_id)
+
+    @property
     def digest(self) -> str:
         """Return a digest that names the session where its key must not be shown."""
         return blake2b("\0".join(self).encode(), digest_size=8).hexdigest()
@@ -59,6 +64,8 @@ def check_key(key: SessionKey) -> SessionKey:
     for field, value in zip(("app name", "user id", "session id"), key, strict=True):
         if not value:
             raise InvalidValueError(field, "must not be empty")
+        if not isinstance(value, str):
+            raise InvalidValueError(field, f"must be a text, not {value!r:.40}")
         if len(value) > LONGEST_ID:
             reason = f"must be at most {LONGEST_ID} characters long, not {len(value)}"
             raise InvalidValueError(field, reason)
@@ -74,15 +81,23 @@ def check_new_key(key: SessionKey) -> SessionKey:
 
     Raises:
         InvalidValueError: a store could not hold the key, a part is unsafe in a log, a path or a
-            file's name (it holds a control character, or `..` between slashes), or a part does not
-            look like what it is (it holds an invisible character).
+            file's name (it holds a control character, or `..` between slashes), a part does not
+            look like what it is (it holds an invisible character), or the session id holds a slash,
+            which would end it in a path. A user id may hold slashes, as URLs do.
     """
     for field, value in zip(("app name", "user id", "session id"), check_key(key), strict=True):
         if unseen := invisible_in(value):
             raise InvalidValueError(field, f"must not contain {unseen}")
         if dots := dots_in(value):
             raise InvalidValueError(field, f"must not have a part {dots!r}")
+    if "/" in key.session_id:
+        raise InvalidValueError("session id", "must not contain a slash")
     return key
+
+
+def shortened(name: str) -> str:
+    """Return an id as a log or a sentence may show it: at most SHOWN_ID characters, then …."""
+    return name if len(name) <= SHOWN_ID else f"{name[:SHOWN_ID]}…"
 
 
 def unseen_in(text: str) -> str:

@@ -11,8 +11,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from lapse.core.arguments import check_fields
 from lapse.core.errors import InvalidValueError
 from lapse.core.keys import SessionKey
+from lapse.core.messages import UsedBy
+from lapse.core.minutes import spelt
 
 DEFAULT_HORIZON: Final = timedelta(hours=24)
 LONGEST_HORIZON: Final = timedelta(days=366)
@@ -60,8 +63,9 @@ class Rules:
     shared_state: int = 1024 * 1024
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not timedelta(0) <= self.horizon <= LONGEST_HORIZON:
-            raise InvalidValueError("horizon", f"must be 0 to 366 days, not {self.horizon}")
+            raise InvalidValueError("horizon", f"must be 0 to 366 days, not {spelt(self.horizon)}")
 
     @property
     def extensible(self) -> timedelta:
@@ -104,7 +108,9 @@ class Lifecycle:
     """The record of a session's life.
 
     All times are aware and in UTC. `ttl` and `expires_at` are None for sessions that Lapse
-    did not create; `expires_at` and `restorable_until` are None for a used session.
+    did not create; `expires_at` and `restorable_until` are None for a used session. `used_by` says
+    whose message makes the session used, and `agent_spoke` whether the agent has said something
+    that did not.
     """
 
     key: SessionKey
@@ -117,6 +123,8 @@ class Lifecycle:
     restorable_until: datetime | None = None
     resurrections: int = 0
     metadata: Mapping[str, Any] | None = None
+    used_by: UsedBy = UsedBy.ANYONE
+    agent_spoke: bool = False
 
     @property
     def has_messages(self) -> bool:

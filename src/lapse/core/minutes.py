@@ -32,6 +32,15 @@ def ttl_from_minutes(minutes: object, *, field: str, longest: timedelta = LONGES
     return ttl
 
 
+def spelt(duration: timedelta) -> str:
+    """Return a duration as people say it, in its largest unit: `1 day`, `1.5 h`, `30 min`."""
+    seconds = duration.total_seconds()
+    units = (("day", 86_400), ("h", 3600), ("min", 60))
+    unit, length = next((one for one in units if seconds >= one[1]), ("s", 1))
+    number = f"{seconds / length:.4g}"
+    return f"{number} {unit}{'s' if unit == 'day' and number != '1' else ''}"
+
+
 def minutes_of(ttl: timedelta) -> float:
     """Return a TTL in minutes, as an int if it is whole."""
     minutes = ttl / timedelta(minutes=1)

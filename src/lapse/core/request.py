@@ -5,12 +5,22 @@ A scope is ASGI's dictionary of a request. Nothing here knows a web framework.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import unquote
 
 BODY: Final = "lapse.body"
 """Where a request's scope has its `Body`, once the body has been read."""
+
+SLASH: Final = "\x1f"
+"""Stands in a scope's path for a slash inside a part, which came as `%2F`.
+
+No path that is passed on contains this control character otherwise: see `limits/head.py`."""
+
+_ENCODED: Final = re.compile(rb"%2[fF]")
+_WITH_IDS: Final = re.compile(r"/(?:apps|users|dev/apps)/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,14 @@ def fields_of(scope: Mapping[str, Any]) -> Mapping[str, Any]:
     return {} if body is None else body.fields
 
 
+def root_of(scope: Mapping[str, Any]) -> str:
+    """Return the prefix below which an application is served; a path that is told begins with it.
+
+    It is empty at the root, and has no slash at its end.
+    """
+    return str(scope.get("root_path", "")).rstrip("/")
+
+
 def route_path(scope: Mapping[str, Any]) -> str:
     """Return the path that the application's routes match: `path` below `root_path`.
 
@@ -60,3 +78,39 @@ def route_path(scope: Mapping[str, Any]) -> str:
     below = path.removeprefix(root_path)
     is_below = path.startswith(root_path) and (not below or below.startswith("/"))
     return below if is_below else path
+
+
+def keeping_slashes(scope: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the scope with SLASH in its path for each slash that came encoded in an id.
+
+    ASGI's `path` is decoded, and routes are matched with it: an encoded slash, as in the id of a
+    user who is named by a URL, would end the id there. Only paths of ADK's and Lapse's routes with
+    ids are changed. A scope without a `raw_path` that fits its path is left as it is.
+    """
+    raw = scope.get("raw_path") or b""
+    if not _ENCODED.search(raw):
+        return scope
+    path = unquote(_ENCODED.sub(SLASH.encode(), raw).decode("latin-1"))
+    kept = {**scope, "path": path}
+    fits = path.replace(SLASH, "/") == scope["path"]
+    return kept if fits and _WITH_IDS.match(route_path(kept)) else scope
+
+
+def parts_of(path: str) -> list[str]:
+    """Return the parts of a path between its slashes, each as it was before it was encoded."""
+    parts = path.split("/")
+    return list(map(decoded, parts)) if SLASH in path else parts
+
+
+def decoded(part: str) -> str:
+    """Return a part of a path as it was before it was encoded, such as a route's parameter."""
+    return part.replace(SLASH, "/")
+
+
+def decode_parameters(scope: MutableMapping[str, Any]) -> None:
+    """Put back the slashes in the parameters that a route has taken from its path."""
+    if SLASH in scope["path"]:
+        scope["path_params"] = {
+            name: decoded(value) if isinstance(value, str) else value
+            for name, value in scope.get("path_params", {}).items()
+        }

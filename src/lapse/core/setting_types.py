@@ -7,11 +7,13 @@ from datetime import timedelta
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import LONGEST_HORIZON
+from lapse.core.messages import UsedByRule
 from lapse.core.minutes import LONGEST_TTL, ttl_from_minutes
+from lapse.core.service_variables import is_service_address
 
 _LONGEST_TIMEOUT: Final = timedelta(hours=1)
 _TINY: Final = 1e-6
@@ -136,8 +138,30 @@ Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 SecondsOrNone = Annotated[timedelta, BeforeValidator(_seconds_or_zero)]
 """Seconds, 0 included."""
 
+
+def _names(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+"""Texts, separated by commas."""
+
+
+def _port(value: object) -> object:
+    """Read a port; Kubernetes sets `LAPSE_ADMIN_PORT` itself for a service named `lapse-admin`."""
+    return None if isinstance(value, str) and is_service_address(value) else value
+
+
+Port = Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)]
+"""A port; None: not set."""
+
 Limit = Annotated[int | None, Field(ge=0, le=1_000_000)]
 """A maximum; 0 means no limit, None means that it is not set."""
+
+UsedBySetting = Annotated[UsedByRule, NoDecode, BeforeValidator(UsedByRule.parse)]
+"""Whose message makes a session used, by app: `anyone,shop=user`."""
 
 Share = Annotated[float, BeforeValidator(_share)]
 ShareOrWhole = Annotated[float, BeforeValidator(_share_or_whole)]

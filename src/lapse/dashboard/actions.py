@@ -111,7 +111,7 @@ class Actions:
                     return await self._service.expire(key)
                 case Action.DELETE:
                     if await Sessions(self._store).lifecycle(key) is None:
-                        raise NoSuchSessionError(f"session {key.short}… does not exist")
+                        raise NoSuchSessionError(f"session {key.named} does not exist")
                     await self._service.delete_session(*key)
                     return None
 

@@ -14,6 +14,7 @@ from lapse.core.clock import iso
 from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle
+from lapse.core.minutes import spelt
 from lapse.dashboard.actions import Action, Actions
 from lapse.dashboard.cookies import Operator
 from lapse.dashboard.login import Login
@@ -44,7 +45,7 @@ def api_routes(  # noqa: C901 - one function for each route
     async def record_of(key: SessionKey) -> Lifecycle:
         record = await Sessions(store).lifecycle(key)
         if record is None:
-            raise NoSuchSessionError(f"session {key.short}… does not exist")
+            raise NoSuchSessionError(f"session {key.named} does not exist")
         return record
 
     @router.get("/stats")
@@ -53,7 +54,7 @@ def api_routes(  # noqa: C901 - one function for each route
         try:
             reading = await reader.reading()
         except TimeoutError as error:
-            raise StoreUnavailableError(f"no answer within {TIMEOUT}") from error
+            raise StoreUnavailableError(f"no answer within {spelt(TIMEOUT)}") from error
         return overview_json(reading.overview, SHOWN, most_apps=_MOST_APPS) | {
             "tookSeconds": reading.took.total_seconds(),
             "verdicts": [

@@ -34,7 +34,8 @@ async def read_form(request: Request) -> dict[str, str]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > _LONGEST_FORM:
-            raise HTTPException(413)
+            most = f"the form must be at most {_LONGEST_FORM} bytes (a fixed limit)"
+            raise HTTPException(413, most)
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
 
@@ -100,7 +101,7 @@ def change_routes(  # noqa: C901 - one function for each route
     async def confirm(request: Request, operator: authorized, action: Action, key: Key) -> Response:
         record = await Sessions(store).lifecycle(key)
         if record is None:
-            raise NoSuchSessionError(f"session {key.short}… does not exist")
+            raise NoSuchSessionError(f"session {key.named} does not exist")
         return pages.page(
             request,
             "confirm.html",

@@ -14,6 +14,7 @@ from lapse.auth.addresses import current_address, site_of
 from lapse.auth.origins import is_encrypted, is_own_origin
 from lapse.auth.principals import Role, current_principal
 from lapse.core.log_rate import LogRateLimit
+from lapse.core.request import root_of, route_path
 from lapse.dashboard.cookies import Attempts, Operator, Signatures
 from lapse.dashboard.options import OperatorOptions
 
@@ -63,7 +64,7 @@ class Login:
             raise _not_found({"HX-Refresh": "true"})
         if request.method not in _SAFE or current_principal() is not None:
             raise _not_found()
-        wanted = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        wanted = route_path(request.scope)
         if request.url.query:
             wanted += f"?{request.url.query}"
         home = base_of(request)
@@ -163,7 +164,7 @@ class Login:
 
 def base_of(request: Request) -> str:
     """Return the path of the pages, with the prefix of a proxy or a parent application."""
-    return f"{request.scope.get('root_path', '')}/lapse"
+    return f"{root_of(request.scope)}/lapse"
 
 
 def is_foreign(request: Request, *, proof_needed: bool = False) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, SecretStr
 
+from lapse.core.arguments import check_fields
 from lapse.core.errors import InvalidValueError
 
 SHORTEST_TOKEN: Final = 24
@@ -35,6 +35,7 @@ class OperatorOptions:
     store: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.token is not None:
             check_token(self.token)
 
@@ -58,13 +59,3 @@ def check_token(token: SecretStr) -> SecretStr:
 
 
 AdminToken = Annotated[SecretStr, AfterValidator(check_token)]
-
-
-def without_password(url: str) -> str:
-    """Return a store's URL without its password and its parameters, which may be secret."""
-    scheme, slashes, rest = url.partition("://")
-    if scheme.startswith("sqlite"):
-        return url.partition("?")[0]
-    user, at, place = rest.rpartition("@")
-    name = re.split("[:/?]", user)[0]
-    return f"{scheme}{slashes}{name}{at}{place.partition('?')[0]}"

@@ -146,7 +146,7 @@ def page_routes(  # noqa: C901 - one function for each page
     async def session(request: Request, operator: authorized, key: Key, done: str = "") -> Response:
         record = await Sessions(store).lifecycle(key)
         if record is None:
-            raise NoSuchSessionError(f"session {key.short}… does not exist")
+            raise NoSuchSessionError(f"session {key.named} does not exist")
         now = (await reader.reading()).overview.now
         acts = await AuditLog(store).acts_on(record.key, newest=MOST_ACTS)
         raw = json.dumps(record_json(record, now=now), indent=2, ensure_ascii=False)

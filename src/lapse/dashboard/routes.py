@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.adk.service import LapseSessionService
+from lapse.core.request import route_path
 from lapse.dashboard.actions import Actions
 from lapse.dashboard.api import api_routes
 from lapse.dashboard.forms import change_routes
@@ -60,7 +61,11 @@ class OperatorsPortMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 404 (a WebSocket: close it)."""
         on_this_port = (scope.get("server") or ("", None))[1] == self._port
-        if not on_this_port or scope["type"] == "lifespan" or scope["path"].startswith("/lapse/"):
+        if (
+            not on_this_port
+            or scope["type"] == "lifespan"
+            or route_path(scope).startswith("/lapse/")
+        ):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await Response('{"detail":"Not Found"}', 404, media_type="application/json")(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from lapse.dashboard.options import AdminToken, OperatorOptions, without_password
+from lapse.core.setting_types import Port
+from lapse.dashboard.options import AdminToken, OperatorOptions
 from lapse.store.settings import StoreSettings
+from lapse.store.urls import without_password
 
 
 class DashboardSettings(StoreSettings):
@@ -14,9 +16,7 @@ class DashboardSettings(StoreSettings):
     admin_token: AdminToken | None = Field(
         default=None, repr=False, validation_alias="LAPSE_ADMIN_TOKEN"
     )
-    admin_port: int | None = Field(
-        default=None, ge=0, le=65535, validation_alias="LAPSE_ADMIN_PORT"
-    )
+    admin_port: Port = Field(default=None, validation_alias="LAPSE_ADMIN_PORT")
     admin_host: str = Field(default="127.0.0.1", validation_alias="LAPSE_ADMIN_HOST")
 
     @property

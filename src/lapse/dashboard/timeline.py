@@ -10,6 +10,7 @@ from typing import Final
 
 from lapse.audit.store import Act
 from lapse.core.lifecycle import Lifecycle, Status
+from lapse.core.messages import UsedBy
 from lapse.dashboard.words import span
 
 MOST_ACTS: Final = 200
@@ -55,7 +56,7 @@ def timeline(record: Lifecycle, acts: Iterable[Act], now: datetime) -> Sequence[
         steps.append(_step(record.expired_at, "Expired", now, "For ADK it no longer exists"))
     if record.status is Status.WAITING and record.expires_at is not None:
         title = "Expires" if record.expires_at > now else "Deadline passed"
-        steps.append(_step(record.expires_at, title, now, "Unless a message comes first"))
+        steps.append(_step(record.expires_at, title, now, _unless(record)))
     if record.status in {Status.WAITING, Status.EXPIRED} and record.restorable_until is not None:
         steps.append(_step(record.restorable_until, "Purged", now, "Restorable until then"))
     steps += [_step(act.at, f"{did(act)} by {act.by}", now, detail_of(act)) for act in acts]
@@ -85,6 +86,13 @@ def _in_words(name: str, value: object) -> str:
 
 def _step(at: datetime, title: str, now: datetime, note: str = "") -> Step:
     return Step(at, title, Tense.AHEAD if at > now else Tense.PAST, note)
+
+
+def _unless(record: Lifecycle) -> str:
+    if record.used_by is UsedBy.ANYONE:
+        return "Unless a message comes first"
+    heard = "Only the agent spoke. " if record.agent_spoke else ""
+    return f"{heard}Unless the user writes first"
 
 
 def _wait(record: Lifecycle) -> str:

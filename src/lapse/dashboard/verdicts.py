@@ -109,13 +109,19 @@ def numbers(reading: Reading) -> Sequence[Number]:
     late = _lateness(overview, enforced=reading.rules.enforced)
     ttl, hint = _ttl(reading)
     return (
-        Number("waiting", f"{tallied(overview.tallies, Status.WAITING):,}", "for a first message"),
+        Number("waiting", f"{tallied(overview.tallies, Status.WAITING):,}", _heard(overview)),
         Number("used today", f"{counted(overview, ChangeKind.USED, midnight):,}", "since 0:00 UTC"),
         _of_an_hour("expired, 1 h", overview, ChangeKind.EXPIRED),
         _of_an_hour("resurrected, 1 h", overview, ChangeKind.RESURRECTED),
         Number("oldest overdue", span(late) if late else "none", "past its deadline", late > _LATE),
         Number("TTL", ttl, hint),
     )
+
+
+def _heard(overview: Overview) -> str:
+    """Return what waiting sessions wait for, and in how many of them only the agent spoke."""
+    spoken = sum(overview.agent_only.values())
+    return f"in {spoken:,} only the agent spoke" if spoken else "for a first message"
 
 
 def _of_an_hour(label: str, overview: Overview, kind: ChangeKind) -> Number:

@@ -21,6 +21,7 @@ from lapse.databases.tables import (
     Table,
     check_tables,
     from_postgres,
+    lobby_columns,
 )
 from lapse.store.postgres.call import STATEMENTS
 from lapse.store.postgres.connections import (
@@ -28,11 +29,11 @@ from lapse.store.postgres.connections import (
     NOT_NOW,
     not_connected,
     plain_url,
-    shown_url,
     unavailable,
 )
 from lapse.store.postgres.schema import look
 from lapse.store.postgres.values import from_naive
+from lapse.store.urls import place_of
 
 _MISSING: Final = """\
 SELECT a, u, s FROM unnest($1::varchar[], $2::varchar[], $3::varchar[]) AS k (a, u, s)
@@ -50,7 +51,7 @@ class PostgresTables:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._place = shown_url(url)
+        self._place = place_of(url)
         self._writing: asyncpg.Connection | None = None
 
     async def report(self, ttl: timedelta, older_than: timedelta = timedelta(0)) -> Report:
@@ -91,7 +92,11 @@ class PostgresTables:
             found = await look(connection)
             check_tables(found, self._place)
             tables = (*ADK_TABLES, LOBBY) if found.lapse_version else ADK_TABLES
-            yield {table: _pages(connection, table) for table in tables}
+            selected = {LOBBY: lobby_columns(found.lapse_version)}
+            yield {
+                table: _pages(connection, table, selected.get(table, table.names))
+                for table in tables
+            }
 
     async def write(self, table: Table, rows: Sequence[Row]) -> None:
         if self._writing is None:
@@ -113,7 +118,7 @@ class PostgresTables:
                 f"{error}; change it in the source"
             ) from error
         except NOT_NOW as error:
-            raise unavailable(error) from error
+            raise unavailable(error, self._place) from error
 
     async def close(self) -> None:
         if self._writing is not None:
@@ -132,11 +137,11 @@ class PostgresTables:
         try:
             return await asyncpg.connect(plain_url(self._url), timeout=10)
         except CONNECTING as error:
-            raise not_connected(error) from None
+            raise not_connected(error, self._place) from None
 
 
-async def _pages(connection: asyncpg.Connection, table: Table) -> Pages:
-    query = f"SELECT {table.names} FROM {table.name}"  # noqa: S608 - names of ours
+async def _pages(connection: asyncpg.Connection, table: Table, selected: str) -> Pages:
+    query = f"SELECT {selected} FROM {table.name}"  # noqa: S608 - names of ours
     cursor = await connection.cursor(query)
     kinds = [kind for _, kind in table.columns]
     while found := await cursor.fetch(PAGE):

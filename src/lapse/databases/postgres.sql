@@ -19,6 +19,7 @@ WITH looked AS (
       WHEN starts_with(s.id, 'adk-eval-session-') OR starts_with(s.id, '___eval___session___')
         THEN 'evaluation'
       WHEN o.awaits THEN 'awaiting'
+      WHEN o.agent_spoke THEN 'agent_only'
       WHEN o.events > 0 THEN 'with_events'
       WHEN s.state <> '{}' THEN 'with_state'
       ELSE 'empty'
@@ -27,12 +28,13 @@ WITH looked AS (
   LEFT JOIN LATERAL (
     SELECT e.timestamp FROM events AS e
     WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
-      AND {is_message}
+      AND {is_message_of_user}
     ORDER BY e.timestamp, e.id
     LIMIT 1
   ) AS m ON true
   LEFT JOIN LATERAL (
-    SELECT count(*) AS events, sum(pg_column_size(e.*)) AS bytes, bool_or({awaits}) AS awaits
+    SELECT count(*) AS events, sum(pg_column_size(e.*)) AS bytes, bool_or({awaits}) AS awaits,
+      bool_or({is_message}) AS agent_spoke
     FROM events AS e
     WHERE m.timestamp IS NULL
       AND e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id

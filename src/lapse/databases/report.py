@@ -10,8 +10,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from pydantic.alias_generators import to_camel
+
+from lapse.core.clock import iso, iso_or_none
 from lapse.core.keys import EVALUATION_PREFIXES
-from lapse.core.messages import awaits_answer, is_message
+from lapse.core.messages import awaits_answer, is_message, is_message_of_user
 from lapse.core.minutes import minutes_of
 
 DAYS: Final = 30
@@ -26,9 +29,13 @@ _QUANTILES: Final = (0.5, 0.9, 0.99)
 
 
 class Kind(StrEnum):
-    """What a session of ADK's tables is; only EMPTY ones are adopted unasked."""
+    """What a session of ADK's tables is; only EMPTY ones are adopted unasked.
+
+    USED: the user spoke. AGENT_ONLY: only the agent did.
+    """
 
     USED = "used"
+    AGENT_ONLY = "agent_only"
     EMPTY = "empty"
     WITH_STATE = "with_state"
     WITH_EVENTS = "with_events"
@@ -61,7 +68,7 @@ class Group:
     """Sessions that have all of this in common.
 
     `age` and `delay` say how many of the limits were reached; `day` is the day of creation, of
-    the last DAYS only; `delay` is there for used sessions only.
+    the last DAYS only; `delay`, to the user's first message, is there for used sessions only.
     """
 
     app_name: str
@@ -107,7 +114,8 @@ def group(question: Question, sessions: Iterable[Seen]) -> list[Group]:
     """Group sessions one by one, as the statement `report` does where a database can."""
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for seen in sessions:
-        first = min((at for at, event, _ in seen.events if is_message(event)), default=None)
+        said = (at for at, event, _ in seen.events if is_message_of_user(event))
+        first = min(said, default=None)
         kind = _kind(seen, first)
         age = (question.moment - seen.created_at).total_seconds()
         place = (
@@ -137,6 +145,8 @@ def _kind(seen: Seen, first_message: datetime | None) -> Kind:
         return Kind.EVALUATION
     if any(awaits_answer(event) for _, event, _ in seen.events):
         return Kind.AWAITING
+    if any(is_message(event) for _, event, _ in seen.events):
+        return Kind.AGENT_ONLY
     if seen.events:
         return Kind.WITH_EVENTS
     return Kind.EMPTY if seen.state == "{}" else Kind.WITH_STATE
@@ -274,22 +284,22 @@ class Report:
         return {
             "database": self.place,
             "databaseBytes": self.size,
-            "at": self.question.moment.isoformat(),
+            "at": iso(self.question.moment),
             "ttlMinutes": minutes_of(self.question.ttl),
             "sessions": self.count(*Kind),
-            **{str(kind): self.count(kind) for kind in Kind},
+            **{to_camel(kind): self.count(kind) for kind in Kind},
             "due": self.due,
             "usedAfterTtl": self.late,
             "emptyBytes": self.bytes(Kind.EMPTY),
-            "oldestEmpty": _iso(self.oldest(Kind.EMPTY)),
-            "oldest": _iso(self.oldest(*Kind)),
-            "latestFirstMessage": _iso(self.latest_message),
+            "oldestEmpty": iso_or_none(self.oldest(Kind.EMPTY)),
+            "oldest": iso_or_none(self.oldest(*Kind)),
+            "latestFirstMessage": iso_or_none(self.latest_message),
             "emptyPerDay": round(self.growth, 2),
             "firstMessageWithinSeconds": {
                 f"{part:g}": seconds for part, seconds in self.first_messages_within().items()
             },
             "apps": {
-                app: {str(kind): count for kind, count in kinds.items()}
+                app: {to_camel(kind): count for kind, count in kinds.items()}
                 for app, kinds in self.by_app().items()
             },
             "emptyByAge": _buckets(ages, self.by_age(Kind.EMPTY)),
@@ -303,10 +313,6 @@ class Report:
             if self.orphans is None
             else {"sessions": self.orphans.sessions, "artifacts": self.orphans.artifacts},
         }
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
 
 
 def _buckets(limits: Sequence[float], counts: Sequence[int]) -> list[dict[str, Any]]:

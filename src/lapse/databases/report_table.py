@@ -15,6 +15,7 @@ from lapse.databases.report import Kind, Report
 _TITLES: Final = {
     Kind.USED: "used",
     Kind.EMPTY: "empty",
+    Kind.AGENT_ONLY: "agent only",
     Kind.WITH_STATE: "state only",
     Kind.WITH_EVENTS: "no message",
     Kind.AWAITING: "awaiting",
@@ -51,7 +52,8 @@ def _ages(report: Report) -> Table:
     limits = [span(seconds) for seconds in report.question.ages]
     for title in (f"< {limits[0]}", *(f"≥ {limit}" for limit in limits)):
         table.add_column(title, justify="right")
-    for kind in (Kind.USED, Kind.EMPTY):
+    spoken = [Kind.AGENT_ONLY] if report.count(Kind.AGENT_ONLY) else []
+    for kind in (Kind.USED, Kind.EMPTY, *spoken):
         table.add_row(_TITLES[kind], *_numbers(report.by_age(kind)))
     return table
 
@@ -68,8 +70,14 @@ def _sentences(report: Report) -> list[str]:
             f"The oldest of them is of {oldest:%Y-%m-%d}; {report.growth:,.1f} a day came "
             "in the last seven."
         )
+    if spoken := report.count(Kind.AGENT_ONLY):
+        told.append(
+            f"In {spoken:,} more only the agent spoke ({spoken / total:.0%}): "
+            f"{size(report.bytes(Kind.AGENT_ONLY))}. With LAPSE_USED_BY=user such sessions expire, "
+            "too; `lapse adopt --with-agent-only` takes those that are here."
+        )
     ttl = span(report.question.ttl.total_seconds())
-    told.append(f"A sweep at a TTL of {ttl} would take {report.due:,} of them.")
+    told.append(f"A sweep at a TTL of {ttl} would take {report.due:,} of the empty ones.")
     told += _first_messages(report, ttl)
     if report.lobby:
         counts = ", ".join(f"{count:,} {status}" for status, count in sorted(report.lobby.items()))

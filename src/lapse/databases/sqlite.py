@@ -26,6 +26,7 @@ from lapse.databases.tables import (
     Type,
     check_tables,
     from_sqlite,
+    lobby_columns,
     to_sqlite,
 )
 from lapse.store.operation import Dialect
@@ -68,7 +69,13 @@ class SqliteTables:
             found = self._checked(connection)
             tables = (*ADK_TABLES, LOBBY) if found.lapse_version else ADK_TABLES
             added = _STATES_OF_ADK_WEB if is_of_adk_web(connection) else {}
-            yield {table: _pages(connection, table, added.get(table.name, "")) for table in tables}
+            selected = {LOBBY: lobby_columns(found.lapse_version)}
+            yield {
+                table: _pages(
+                    connection, table, selected.get(table, table.names), added.get(table.name, "")
+                )
+                for table in tables
+            }
 
     async def write(self, table: Table, rows: Sequence[Row]) -> None:
         await asyncio.to_thread(self._write, table, rows)
@@ -122,8 +129,8 @@ class SqliteTables:
                 raise StoreRefusedError(f"{self._path}: cannot be written: {error}") from error
 
 
-async def _pages(connection: sqlite3.Connection, table: Table, added: str) -> Pages:
-    query = f"SELECT {table.names} FROM {table.name}{added}"  # noqa: S608 - names of ours
+async def _pages(connection: sqlite3.Connection, table: Table, selected: str, added: str) -> Pages:
+    query = f"SELECT {selected} FROM {table.name}{added}"  # noqa: S608 - names of ours
     cursor = connection.execute(query)
     while found := await asyncio.to_thread(cursor.fetchmany, PAGE):
         yield [_converted(from_sqlite, row, table) for row in found]

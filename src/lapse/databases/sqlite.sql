@@ -18,7 +18,11 @@ FROM (
       WHEN first_message IS NOT NULL THEN 'used'
       WHEN id GLOB 'adk-eval-session-*' OR id GLOB '___eval___session___*' THEN 'evaluation'
       ELSE coalesce((
-        SELECT CASE WHEN max(awaits(e.event_data)) THEN 'awaiting' ELSE 'with_events' END
+        SELECT CASE
+            WHEN max(awaits(e.event_data)) THEN 'awaiting'
+            WHEN max(is_message(e.event_data)) THEN 'agent_only'
+            ELSE 'with_events'
+          END
         FROM events AS e
         WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
         HAVING count(*) > 0
@@ -36,7 +40,7 @@ FROM (
           END
         FROM events AS e
         WHERE e.app_name = s.app_name AND e.user_id = s.user_id AND e.session_id = s.id
-          AND is_message(e.event_data)
+          AND is_message_of_user(e.event_data)
         ORDER BY e.timestamp, e.id
         LIMIT 1
       ) AS first_message

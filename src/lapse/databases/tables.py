@@ -25,7 +25,7 @@ Pages = AsyncGenerator[list[Row], None]
 
 
 class Type(Enum):
-    """What a column holds, on its way: text, a naive or an aware datetime, a timedelta."""
+    """What a column holds, on its way: text, a naive or an aware datetime, a timedelta, a bool."""
 
     PLAIN = auto()
     JSON = auto()
@@ -34,6 +34,7 @@ class Type(Enum):
     TIME = auto()
     MOMENT = auto()
     SPAN = auto()
+    FLAG = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,23 @@ LOBBY: Final = Table(
         ("metadata", Type.JSON),
         ("held_events", Type.HELD),
         ("revision", Type.PLAIN),
+        ("used_by", Type.PLAIN),
+        ("agent_spoke", Type.FLAG),
         *_STATE,
     ),
 )
+
+
+_BEFORE_USED_BY: Final = {"used_by": "'anyone' AS used_by", "agent_spoke": "false AS agent_spoke"}
+"""What an older lobby has instead of columns that it lacks."""
+
+_WITH_USED_BY: Final = 11
+
+
+def lobby_columns(version: int) -> str:
+    """Return what a statement selects from the lobby of a schema version, in LOBBY's order."""
+    lacks = {} if version >= _WITH_USED_BY else _BEFORE_USED_BY
+    return ", ".join(lacks.get(name, name) for name, _ in LOBBY.columns)
 
 
 def check_tables(found: Found, place: str) -> None:
@@ -147,14 +162,18 @@ def from_sqlite(value: Any, kind: Type) -> Any:
     if value is None or kind in {Type.PLAIN, Type.JSON}:
         return value
     match kind:
-        case Type.TIME if isinstance(value, str):
-            return datetime.fromisoformat(value)
         case Type.TIME:
-            return datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
+            is_text = isinstance(value, str)
+            moment = (
+                datetime.fromisoformat(value) if is_text else datetime.fromtimestamp(value, UTC)
+            )
+            return moment.replace(tzinfo=None)
         case Type.MOMENT:
             return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value)
         case Type.SPAN:
             return timedelta(microseconds=value)
+        case Type.FLAG:
+            return bool(value)
         case Type.HELD:
             return json.dumps(
                 [
@@ -179,6 +198,8 @@ def to_sqlite(value: Any, kind: Type) -> Any:
             return (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
         case Type.SPAN:
             return value // timedelta(microseconds=1)
+        case Type.FLAG:
+            return int(value)
         case Type.HELD:
             return json.dumps(
                 [
@@ -187,7 +208,7 @@ def to_sqlite(value: Any, kind: Type) -> Any:
                         "timestamp": to_sqlite(
                             datetime.fromisoformat(held["timestamp"]), Type.TIME
                         ),
-                        "event_data": held["event_data"] and json.dumps(held["event_data"]),
+                        "event_data": held.get("event_data") and json.dumps(held["event_data"]),
                     }
                     for held in json.loads(value)
                 ]

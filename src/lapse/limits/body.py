@@ -12,7 +12,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lapse.core.request import BODY, Body, route_path
 from lapse.limits.documents import read_document
 from lapse.limits.head import answer, length_of
-from lapse.limits.rules import SMALL_BODY, Bounds, Fault, fault_of_document, is_document
+from lapse.limits.rules import (
+    SMALL_BODY,
+    Bound,
+    Bounds,
+    Fault,
+    fault_of_document,
+    is_document,
+    too_large,
+)
 
 _HELD: Final = "lapse.held"
 """Where a request's scope has the memory that its body holds."""
@@ -59,7 +67,7 @@ class BodyMiddleware:
             return
         path = route_path(scope)
         largest = self._bounds.largest(scope["method"], path)
-        if length is not None and length > largest:
+        if length is not None and length > largest.size:
             await answer(_too_large(largest), send)
             return
         held = Held(self._memory, self._caller())
@@ -77,7 +85,7 @@ class BodyMiddleware:
             await answer(read, send)
 
     async def _read(
-        self, scope: Scope, path: str, receive: Receive, largest: int, held: Held
+        self, scope: Scope, path: str, receive: Receive, largest: Bound, held: Held
     ) -> Body | Fault | None:
         """Return the body, or what is wrong with it; None if the client has disconnected."""
         try:
@@ -179,7 +187,7 @@ class Held:
             self._memory.take(self._caller, self._size)
 
 
-async def _arrived(receive: Receive, largest: int, held: Held) -> bytes | Fault | None:
+async def _arrived(receive: Receive, largest: Bound, held: Held) -> bytes | Fault | None:
     """Return a body once it is whole; None if the client has disconnected."""
     chunks: list[bytes] = []
     size, more = 0, True
@@ -190,7 +198,7 @@ async def _arrived(receive: Receive, largest: int, held: Held) -> bytes | Fault 
         chunk = message.get("body", b"")
         more = message.get("more_body", False)
         size += len(chunk)
-        if size > largest:
+        if size > largest.size:
             return _too_large(largest)
         if fault := held.grow(size):
             return fault
@@ -206,8 +214,8 @@ def _type_of(scope: Scope) -> str:
     return ""
 
 
-def _too_large(largest: int) -> Fault:
-    return Fault(413, f"body: must be at most {largest} bytes here")
+def _too_large(largest: Bound) -> Fault:
+    return too_large(f"body: must be at most {largest.size} bytes here", largest.setting)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -15,6 +15,7 @@ from lapse.limits.rules import (
     MOST_ESCAPES,
     MOST_VALUES,
     Fault,
+    too_large,
 )
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -59,9 +60,9 @@ def _fault_of_text(raw: bytes) -> Fault | None:
         # Every text in UTF-16 or UTF-32 with a bracket or a quote in it has some.
         return Fault(400, "body: must be UTF-8 without NUL bytes")
     if raw.count(b"\\") > MOST_ESCAPES:
-        return Fault(413, f"body: must have at most {MOST_ESCAPES} backslashes")
+        return too_large(f"body: must have at most {MOST_ESCAPES} backslashes")
     if len(raw) > MOST_BEYOND_ASCII and len(raw.translate(None, _ASCII)) > MOST_BEYOND_ASCII:
-        return Fault(413, f"body: must have at most {MOST_BEYOND_ASCII} bytes beyond ASCII")
+        return too_large(f"body: must have at most {MOST_BEYOND_ASCII} bytes beyond ASCII")
     return None
 
 
@@ -77,7 +78,7 @@ def _values_of(raw: bytes) -> int | Fault:
         most = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
         if most <= DEEPEST_JSON:
             return most + 1
-    many = Fault(413, f"body: must have at most {MOST_VALUES} values")
+    many = too_large(f"body: must have at most {MOST_VALUES} values")
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     if raw.count(b'"') > 4 * MOST_VALUES:
@@ -88,7 +89,7 @@ def _values_of(raw: bytes) -> int | Fault:
     if values > MOST_VALUES:
         return many
     if len(bare) > LONGEST_VALUE * values + LONGEST_NUMBER:
-        return Fault(413, f"body: numbers must have at most {LONGEST_VALUE} characters on average")
+        return too_large(f"body: numbers must have at most {LONGEST_VALUE} characters on average")
     steps = map(_STEPS.__getitem__, bare.translate(None, _ALL_BUT_BRACKETS))
     if values > DEEPEST_JSON and max(accumulate(steps), default=0) > DEEPEST_JSON:
         return Fault(400, f"body: must not be nested more than {DEEPEST_JSON} deep")

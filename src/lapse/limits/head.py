@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lapse.core.request import keeping_slashes
 from lapse.limits.rules import Fault, fault_of_head
 
 _LINGER: Final = timedelta(seconds=2)
@@ -41,6 +42,8 @@ class HeadMiddleware:
             return
         path = scope.get("raw_path") or quote(scope["path"], errors="surrogateescape").encode()
         fault = fault_of_head(path, scope["query_string"], scope["headers"])
+        if fault is None:
+            scope = dict(keeping_slashes(scope)) if b"%2" in path else scope
         if not scope["path"].isascii():
             # ADK rewrites it, where it has a default app, and can in Latin letters only.
             scope = {name: value for name, value in scope.items() if name != "raw_path"}

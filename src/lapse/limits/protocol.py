@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from lapse.core.arguments import check
 from lapse.core.log_rate import LogRateLimit
 from lapse.limits.rules import LARGEST_HEAD, LARGEST_TARGET, Bounds
 from lapse.limits.unread import LET_GO, Unread, abort
@@ -251,6 +252,7 @@ def bounded(bounds: Bounds = Bounds()) -> type[BoundedProtocol]:
     It bounds how long a request's line and headers take, how large they are, how many connections
     there are, and how long and how much their readers, those of WebSockets included, leave unread.
     """
+    check(bounds=(bounds, Bounds))
     # uvicorn has a line for each request that is none.
     logging.getLogger("uvicorn.error").addFilter(_LOG_RATE)
     own = {"bounds": bounds, "idle": {}, "unread": Unread(bounds), "websockets": {}}

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
 
+from lapse.core.arguments import check_fields
 from lapse.core.keys import LONGEST_ID, dots_in, unseen_in
 from lapse.core.request import Body
 
@@ -63,6 +64,19 @@ SHARES: Final = 4
 """Into how many shares the memory for large bodies is cut; one caller has at most one of them."""
 
 
+BODY_SETTING: Final = "LAPSE_MAX_BODY_KIB"
+STATE_SETTING: Final = "LAPSE_MAX_STATE_KIB"
+FIXED: Final = "a fixed limit"
+"""What an answer names instead of a setting where none raises the bound."""
+
+
+class Bound(NamedTuple):
+    """A bound of so many bytes, and the setting that raises it, or FIXED."""
+
+    size: int
+    setting: str
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """The bounds that settings choose.
@@ -87,6 +101,9 @@ class Bounds:
     write_time: timedelta = timedelta(seconds=30)
     unread: int = 256 * MIB
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def bodies(self) -> int:
         """Return how many bytes the large bodies of all requests may have together."""
@@ -97,13 +114,13 @@ class Bounds:
         """Return how many bytes the large bodies of one caller may have together."""
         return self.bodies // SHARES
 
-    def largest(self, method: str, path: str) -> int:
+    def largest(self, method: str, path: str) -> Bound:
         """Return how many bytes the body of a request may have."""
         if _SMALL.match(path):
-            return min(SMALL_BODY, self.body)
-        if _STATE.match(path) and method in {"POST", "PATCH"}:
-            return min(self.state, self.body)
-        return self.body
+            return Bound(min(SMALL_BODY, self.body), FIXED)
+        if _STATE.match(path) and method in {"POST", "PATCH"} and self.state < self.body:
+            return Bound(self.state, STATE_SETTING)
+        return Bound(self.body, BODY_SETTING)
 
 
 # ADK reads a path without an app as one of its default app, where it has one.
@@ -127,6 +144,11 @@ class Fault(NamedTuple):
 
     status: int
     detail: str
+
+
+def too_large(reason: str, setting: str = FIXED) -> Fault:
+    """Return the fault of what exceeds a bound; it names the setting that raises the bound."""
+    return Fault(413, f"{reason} ({setting})")
 
 
 def fault_of_head(path: bytes, query: bytes, headers: list[tuple[bytes, bytes]]) -> Fault | None:
@@ -256,9 +278,12 @@ def _fault_of_run(body: Body, bounds: Bounds) -> Fault | None:
         if field in given or (name in body.repeated and field in _SPELLINGS.values()):
             return Fault(400, f"{field}: must be given once")
         given[field] = value
-    for field, most in (("stateDelta", bounds.state), ("customMetadata", SMALL_BODY)):
+    for field, most, setting in (
+        ("stateDelta", bounds.state, STATE_SETTING),
+        ("customMetadata", SMALL_BODY, FIXED),
+    ):
         if len(body.raw) > most and size_of(given.get(field)) > most:
-            return Fault(413, f"{field}: must be at most {most} bytes")
+            return too_large(f"{field}: must be at most {most} bytes", setting)
     return _fault_of_ids(given) or _fault_of_entry(
         "newMessage", given.get("newMessage"), body.values
     )
@@ -268,10 +293,10 @@ def _fault_of_live(body: Body, bounds: Bounds) -> Fault | None:
     """Return what is wrong with a message of a WebSocket; of a name that comes twice, with all."""
     changes = [body.fields.get(name) for name in ("state_delta", "stateDelta")]
     if len(body.raw) > bounds.state and any(size_of(one) > bounds.state for one in changes):
-        return Fault(413, f"state_delta: must be at most {bounds.state} bytes")
+        return too_large(f"state_delta: must be at most {bounds.state} bytes", STATE_SETTING)
     if body.values > MOST_LIVE and typed_in(body.document) > MOST_LIVE:
-        return Fault(
-            413, f"message: must have at most {MOST_LIVE} values outside of fields like args"
+        return too_large(
+            f"message: must have at most {MOST_LIVE} values outside of fields like args"
         )
     return None
 
@@ -302,10 +327,10 @@ def _fault_of_entry(field: str, entry: object, values: int) -> Fault | None:
     """Return what is wrong with a message, an artifact or an event; `values`: of the whole body."""
     content = entry.get("content", entry) if isinstance(entry, dict) else entry
     if _parts_of(content) > MOST_ENTRIES:
-        return Fault(413, f"{field}: must have at most {MOST_ENTRIES} parts")
+        return too_large(f"{field}: must have at most {MOST_ENTRIES} parts")
     if values > MOST_TYPED and typed_in(entry) > MOST_TYPED:
-        return Fault(
-            413, f"{field}: must have at most {MOST_TYPED} values outside of fields like args"
+        return too_large(
+            f"{field}: must have at most {MOST_TYPED} values outside of fields like args"
         )
     return None
 
@@ -314,10 +339,10 @@ def _fault_of_events(events: object, values: int) -> Fault | None:
     if not isinstance(events, list):
         return None
     if len(events) > MOST_ENTRIES:
-        return Fault(413, f"events: must be at most {MOST_ENTRIES}")
+        return too_large(f"events: must be at most {MOST_ENTRIES}")
     contents: Iterable[object] = (one.get("content") for one in events if isinstance(one, dict))
     if sum(map(_parts_of, contents)) > MOST_ENTRIES:
-        return Fault(413, f"events: must have at most {MOST_ENTRIES} parts together")
+        return too_large(f"events: must have at most {MOST_ENTRIES} parts together")
     if values <= MOST_TYPED:
         return None
     faults = (_fault_of_entry("events", event, values) for event in events)

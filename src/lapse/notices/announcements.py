@@ -21,11 +21,14 @@ class Announcements:
 
     An announcement holds a random name of its sender and digests of keys. It is a hint and may be
     lost. On a store that cannot notify, both methods are no-ops.
+
+    The sender gets its name when it begins to listen: processes that are forked from one another
+    later must not have one name, or they would not hear each other.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._sender = secrets.token_hex(4)
+        self._sender = ""
 
     async def announce(self, keys: Collection[SessionKey]) -> None:
         """Tell other replicas that these sessions changed.
@@ -42,6 +45,7 @@ class Announcements:
 
     def listen(self, heard: Callable[[Collection[str]], None]) -> AbstractAsyncContextManager[None]:
         """Call `heard` with the digests that other replicas announce, inside the context."""
+        self._sender = secrets.token_hex(4)
 
         def hear(text: str) -> None:
             sender, *digests = text.split(",")

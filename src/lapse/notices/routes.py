@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lapse.adk.routes import Key, LifecycleBody
 from lapse.adk.service import LapseSessionService
 from lapse.core.keys import SessionKey
+from lapse.core.request import route_path
 from lapse.limits.unread import let_go_of
 from lapse.notices.rules import Known, Notice, NoticeKind
 from lapse.notices.watcher import Watcher
@@ -140,7 +141,7 @@ class NoticeStreamMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and stream if the answer is a stream."""
-        is_stream = scope["type"] == "http" and scope["path"].endswith("/lifecycle/events")
+        is_stream = scope["type"] == "http" and route_path(scope).endswith("/lifecycle/events")
         if not is_stream or _STAYING in scope:
             await self._app(scope, receive, send)
             return

@@ -12,8 +12,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from lapse.core.arguments import check_fields
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Lifecycle, Status
+from lapse.core.minutes import spelt
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -39,10 +41,13 @@ class WatchOptions:
     per_user: int = 10
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.warn_before < timedelta(0):
-            raise InvalidValueError("warn_before", f"must not be negative: {self.warn_before}")
+            raise InvalidValueError(
+                "warn_before", f"must not be negative: {spelt(self.warn_before)}"
+            )
         if self.heartbeat <= timedelta(0):
-            raise InvalidValueError("heartbeat", f"must be above 0, not {self.heartbeat}")
+            raise InvalidValueError("heartbeat", f"must be above 0, not {spelt(self.heartbeat)}")
         if min(self.per_session, self.per_user) < 1:
             raise InvalidValueError("streams", "at least one must be allowed")
 

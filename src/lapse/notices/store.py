@@ -9,7 +9,7 @@ from datetime import datetime
 
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle, Status
-from lapse.store.lobby import read_lifecycle
+from lapse.store.lifecycles import read_lifecycle
 from lapse.store.operation import Asking, Dialect, Part, dialect, names_of, operation, rows
 from lapse.store.records import lifecycle_of
 

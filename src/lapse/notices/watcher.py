@@ -15,6 +15,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Final, Protocol
@@ -223,7 +224,8 @@ class Watcher(Work):
         announced = change.kind in _ANNOUNCED
         if self._loop is not None and (announced or key in self._sessions):
             # A consumer runs on the publisher's thread.
-            self._loop.call_soon_threadsafe(self._noticed, key, announced)
+            with suppress(RuntimeError):  # the loop was closed, and its streams are gone
+                self._loop.call_soon_threadsafe(self._noticed, key, announced)
 
     def _noticed(self, key: SessionKey, announced: bool) -> None:  # noqa: FBT001 - of a callback
         if announced:

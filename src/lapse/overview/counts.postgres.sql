@@ -27,8 +27,13 @@ SELECT app_name, status, sum(sessions)::bigint AS sessions FROM (
 WHERE status <> '' GROUP BY app_name, status HAVING sum(sessions) <> 0
 ORDER BY app_name, status
 
+-- name: agent_only
+-- A part of other statements: the waiting sessions in which only the agent spoke.
+SELECT app_name, count(*) AS sessions FROM lapse_lobby
+WHERE agent_spoke AND status = 'waiting' GROUP BY app_name
+
 -- name: overview
--- One statement is one snapshot. Each column of the two lists is returned as an array.
+-- One statement is one snapshot. Each column of the three lists is returned as an array.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 levels AS (
   SELECT array_agg(app_name) AS level_apps, array_agg(status) AS level_statuses,
@@ -49,6 +54,8 @@ counts AS (
   ) AS sorted
 )
 SELECT now, levels.*, counts.*,
+  (SELECT array_agg(app_name ORDER BY app_name) FROM {agent_only} AS a) AS agent_only_apps,
+  (SELECT array_agg(sessions ORDER BY app_name) FROM {agent_only} AS a) AS agent_only,
   (SELECT expires_at FROM lapse_lobby WHERE status = 'waiting' ORDER BY expires_at LIMIT 1)
     AS next_expiry,
   (SELECT restorable_until FROM lapse_lobby WHERE status = 'expired'

@@ -28,6 +28,11 @@ SELECT app_name, kind, at, sum(sessions) AS sessions FROM (
 )
 GROUP BY app_name, kind, at ORDER BY at, app_name, kind;
 
+-- name: agent_only
+-- The waiting sessions in which only the agent spoke.
+SELECT app_name, count(*) AS sessions FROM lapse_lobby
+WHERE agent_spoke AND status = 'waiting' GROUP BY app_name;
+
 -- name: moments
 SELECT
   (SELECT expires_at FROM lapse_lobby WHERE status = 'waiting' ORDER BY expires_at LIMIT 1)

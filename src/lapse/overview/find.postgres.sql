@@ -95,7 +95,7 @@ SELECT * FROM {found} AS found;
 SELECT numbered.*, (SELECT count(*) FROM examined) AS examined, coalesce(:now, clock_timestamp()) AS now
 FROM (
   SELECT app_name, user_id, session_id, status, created_at, ttl, expires_at, first_message_at,
-    expired_at, restorable_until, resurrections, metadata, moment, row_number() OVER () AS ordinal,
+    expired_at, restorable_until, resurrections, metadata, used_by, agent_spoke, moment, row_number() OVER () AS ordinal,
     (:only_status IS NULL OR status = :only_status)
       AND (:only_app IS NULL OR app_name = :only_app)
       AND starts_with(session_id, :prefix) AS fits

@@ -64,6 +64,6 @@ ORDER BY session_id, app_name, user_id LIMIT :most;
 -- name: found
 -- The records of a page, by the row ids that were found, in their order.
 SELECT app_name, user_id, session_id, status, created_at, ttl, expires_at, first_message_at,
-  expired_at, restorable_until, resurrections, metadata
+  expired_at, restorable_until, resurrections, metadata, used_by, agent_spoke
 FROM json_each(:row_ids) AS r CROSS JOIN lapse_lobby AS l ON l.rowid = r.value
 ORDER BY r.key;

@@ -11,16 +11,11 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from lapse.core.clock import iso
+from lapse.core.clock import iso, iso_or_none
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Status
 from lapse.core.minutes import minutes_of
 from lapse.overview.store import Counted, Overview, Tally
 from lapse.sweep.rules import Brake, Dues
-
-
-def iso_or_none(moment: datetime | None) -> str | None:
-    """Return a time in ISO 8601 with `Z`; None stays None, which is null in JSON."""
-    return None if moment is None else iso(moment)
 
 
 def record_json(record: Lifecycle, now: datetime) -> dict[str, Any]:
@@ -49,8 +44,9 @@ def overview_json(
     """Return an overview as JSON; its counts begin `since` ago.
 
     `sessions` and `changes` are sums over all apps, and have every status and every kind of
-    change, also those with 0. `apps` has both for each app; with `most_apps` it has that many of
-    the largest apps, and `appsLeftOut` is the number of the others.
+    change, also those with 0; `agentOnly` is how many of the waiting sessions heard the agent
+    only. `apps` has all of it for each app; with `most_apps` it has that many of the largest apps,
+    and `appsLeftOut` is the number of the others.
     """
     apps = overview.largest_apps(most_apps)
     levels, changes = defaultdict[str, list[Tally]](list), defaultdict[str, list[Counted]](list)
@@ -61,12 +57,14 @@ def overview_json(
     return {
         "serverTime": iso(overview.now),
         "sessions": _levels(overview.tallies),
+        "agentOnly": sum(overview.agent_only.values()),
         "changes": changes_of(overview.counts),
         "changesSinceSeconds": since.total_seconds(),
         "apps": [
             {
                 "appName": app,
                 "sessions": _levels(levels.get(app, ())),
+                "agentOnly": overview.agent_only.get(app, 0),
                 "changes": changes_of(changes.get(app, ())),
             }
             for app in apps

@@ -2,14 +2,15 @@
 
 Every change of a session is counted in the transaction that makes it, so the counts are the same
 on every replica and after any crash. The cost of reading them depends on what was counted lately,
-never on how many sessions are stored.
+never on how many sessions are stored. Only the waiting sessions in which the agent alone spoke are
+counted when they are read, by an index that has no others.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
@@ -73,6 +74,7 @@ class Overview:
         next_purge: when the next expired session is no longer restorable; None: there is none.
         swept_at: when a sweeper of any process last reported; None: never.
         brake: the brake that holds every purge; None: none is set.
+        agent_only: the number of waiting sessions by app in which only the agent spoke.
     """
 
     now: datetime
@@ -82,6 +84,7 @@ class Overview:
     next_purge: datetime | None
     swept_at: datetime | None
     brake: Brake | None
+    agent_only: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def overdue(self) -> timedelta:
@@ -148,10 +151,12 @@ class OverviewStore(Part):
             case Dialect.SQLITE:  # a read transaction is one snapshot
                 levels = yield from rows("levels")
                 counts = yield from rows("counts", max_age=since + COUNT_INTERVAL)
+                heard = yield from rows("agent_only")
                 return _overview(
                     (yield from only("moments")),
                     [(row["app_name"], row["status"], row["sessions"]) for row in levels],
                     [(row["app_name"], row["kind"], row["at"], row["sessions"]) for row in counts],
+                    [(row["app_name"], row["sessions"]) for row in heard],
                     *(yield from rows("brake")),
                 )
             case Dialect.POSTGRES:  # one statement is one snapshot: its lists come as arrays
@@ -169,6 +174,7 @@ class OverviewStore(Part):
                             row["counts"],
                         )
                     ),
+                    _zipped(row["agent_only_apps"], row["agent_only"]),
                     row,
                 )
 
@@ -238,7 +244,7 @@ class OverviewStore(Part):
 
         Counts older than INTERVALS_KEPT_FOR become counts of an hour, and hours older than
         HOURS_KEPT_FOR are deleted. Several processes may fold at the same time: nothing is
-        counted twice or lost.
+        counted twice or lost. A repeat folds what is not folded yet.
         """
         yield from rows("fold_counts")
         yield from rows("fold_hours", fine=INTERVALS_KEPT_FOR, kept=HOURS_KEPT_FOR)
@@ -248,7 +254,7 @@ class OverviewStore(Part):
         """Set the levels to the numbers of records by status, in one transaction; counts stay.
 
         It is for records that no counted change has made: those of a copied database, or of a
-        version of Lapse that did not count. It reads every record.
+        version of Lapse that did not count. It reads every record. A repeat counts anew.
         """
         for name in ("lock_levels", "delete_levels", "recount"):
             yield from rows(name)
@@ -258,6 +264,7 @@ def _overview(
     moments: Row,
     levels: Iterable[tuple[Any, ...]],
     counts: Iterable[tuple[Any, ...]],
+    agent_only: Iterable[tuple[Any, ...]],
     brake: Row | None = None,
 ) -> Overview:
     return Overview(
@@ -268,6 +275,7 @@ def _overview(
         next_purge=moments["next_purge"],
         swept_at=moments["swept_at"],
         brake=None if brake is None else brake_of(brake),
+        agent_only=dict(agent_only),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -16,6 +16,7 @@ from lapse.core.documents import StateDelta
 from lapse.core.errors import InvalidValueError, StoreUnavailableError, TooManyCreatesError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Change, Lifecycle, Status
+from lapse.core.messages import UsedBy
 from lapse.quotas.rules import Bucket, Draw, Drawer, Quotas
 from lapse.quotas.store import QuotaStore
 from lapse.store.database import Database
@@ -24,6 +25,9 @@ from lapse.store.sessions import Sessions
 
 _MOST_REMEMBERED: Final = 10_000
 """The maximum of empty buckets that a process remembers, to refuse creations without the store."""
+
+_MOST_HOLDING: Final = 3
+"""After so many waiting sessions that turn out to hold artifacts, a new session is created."""
 
 _WHO: Final = {
     Drawer.USER: "this user has",
@@ -46,6 +50,8 @@ class Admission:
         refused: how many creations and resurrections this process has refused, by whose limit.
         exceeded: how many sessions this process has expired because of a quota.
         reused: how many creations returned a waiting session that existed already.
+        holds_artifacts: tells whether a session has artifacts that no request has saved, and
+            records it if so; None: nobody can tell.
     """
 
     def __init__(self, database: Database, quotas: Quotas) -> None:
@@ -53,6 +59,7 @@ class Admission:
         self.refused: Counter[Drawer] = Counter()
         self.exceeded = 0
         self.reused = 0
+        self.holds_artifacts: Callable[[SessionKey], Awaitable[bool]] | None = None
         self._sessions = Sessions(database)
         self._store = QuotaStore(database)
         self._empty_until: OrderedDict[str, float] = OrderedDict()
@@ -64,26 +71,32 @@ class Admission:
         state: StateDelta,
         ttl: timedelta,
         metadata: Mapping[str, Any],
+        used_by: UsedBy = UsedBy.ANYONE,
         reuse: bool = False,
+        create: Callable[..., Awaitable[Result[SessionRecord]]] | None = None,
     ) -> Result[SessionRecord]:
         """Create a session, and expire the waiting sessions that then exceed a quota.
 
         `Lobby.create` describes the arguments. With `reuse`, return a waiting session of the key's
-        user instead, if there is one that is as good as a new one.
+        user instead, if there is one that is as good as a new one. `create` takes the place of
+        `Lobby.create`.
 
         Raises:
             TooManyCreatesError: too many sessions were created lately.
             SessionExistsError: a session of this key lives.
         """
-        reused = await self._reused(key, ttl, metadata) if reuse else None
-        if reused is not None:
-            return reused
+        extended: list[Change] = []
+        if reuse:
+            session = await self._reused(key, ttl, metadata, used_by, extended)
+            if session is not None:
+                return Result(session, extended)
         site = _site()
         await self._draw(key, site)
-        created = await self._sessions.create(
-            key, state=state, ttl=ttl, metadata=metadata, site=site
+        created = await (create or self._sessions.create)(
+            key, state=state, ttl=ttl, metadata=metadata, site=site, used_by=used_by
         )
-        return Result(created.value, (*created.changes, *await self._expire_excess(key, site)))
+        expired = await self._expire_excess(key, site)
+        return Result(created.value, (*extended, *created.changes, *expired))
 
     async def resurrect(
         self, key: SessionKey, *, cause: Cause, by: str | None = None
@@ -136,16 +149,27 @@ class Admission:
         return wish
 
     async def _reused(
-        self, key: SessionKey, ttl: timedelta, metadata: Mapping[str, Any]
-    ) -> Result[SessionRecord] | None:
-        found = await self._store.reuse_waiting(key, ttl=ttl, metadata=metadata)
-        if found.value is None:
-            return None
-        session = await self._sessions.read(found.value, EventWindow(newest=0))
-        if session is None:
-            return None
-        self.reused += 1
-        return Result(session, found.changes)
+        self,
+        key: SessionKey,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        used_by: UsedBy,
+        extended: list[Change],
+    ) -> SessionRecord | None:
+        """Return a session that is as good as a new one, if any; add the changes to `extended`."""
+        for _ in range(_MOST_HOLDING):
+            found = await self._store.reuse_waiting(
+                key, ttl=ttl, metadata=metadata, used_by=used_by
+            )
+            extended += found.changes
+            if found.value is None:
+                return None
+            if self.holds_artifacts is not None and await self.holds_artifacts(found.value):
+                continue
+            session = await self._sessions.read(found.value, EventWindow(newest=0))
+            self.reused += session is not None
+            return session
+        return None
 
     async def _draw(self, key: SessionKey, site: str | None) -> None:
         buckets = self.quotas.buckets(key.user_id, site)

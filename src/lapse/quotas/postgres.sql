@@ -9,17 +9,19 @@
 -- name: draw
 -- Draws a token from each bucket, or from none. The buckets' rows are locked, in order, before
 -- they are read. If one is missing, it is inserted, nothing is drawn and no row is returned: the
--- caller asks again. The commit does not wait for the disk.
+-- caller asks again. A bucket keeps which attempt drew last, so that a repeat draws nothing. The commit
+-- does not wait for the disk.
 WITH clock AS (
   SELECT coalesce(:now, clock_timestamp()) AS now
   FROM set_config('synchronous_commit', 'off', true) AS relaxed
 ),
 wanted AS (SELECT * FROM unnest(:buckets, :steps) AS w (bucket, step)),
 held AS (
-  SELECT t.bucket, t.full_at FROM lapse_turns AS t
+  SELECT t.bucket, t.full_at, t.attempt FROM lapse_turns AS t
   WHERE t.bucket = ANY (:buckets) ORDER BY t.bucket
   FOR UPDATE
 ),
+drawn AS (SELECT EXISTS (SELECT 1 FROM held WHERE attempt = :attempt) AS before),
 made AS (
   INSERT INTO lapse_turns (bucket, full_at)
   SELECT bucket, now FROM wanted, clock
@@ -36,10 +38,11 @@ worst AS (
   FROM ahead, clock ORDER BY full_at DESC LIMIT 1
 ),
 taken AS (
-  UPDATE lapse_turns AS t SET full_at = ahead.full_at
-  FROM ahead, worst WHERE t.bucket = ahead.bucket AND worst.wait = interval '0'
+  UPDATE lapse_turns AS t SET full_at = ahead.full_at, attempt = :attempt
+  FROM ahead, worst, drawn
+  WHERE t.bucket = ahead.bucket AND worst.wait = interval '0' AND NOT drawn.before
 )
-SELECT wait, bucket FROM worst;
+SELECT CASE WHEN drawn.before THEN interval '0' ELSE wait END AS wait, bucket FROM worst, drawn;
 
 -- name: forget_buckets
 DELETE FROM lapse_turns WHERE full_at <= coalesce(:now, clock_timestamp());
@@ -101,20 +104,27 @@ newest AS (
   SELECT l.session_id FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id
     AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
-    AND l.held_events = '[]' AND l.state = '{}' AND l.metadata = :metadata
+    AND l.held_events = '[]' AND l.state = '{}' AND l.metadata = :metadata AND l.used_by = :used_by
     AND now + :ttl <= greatest(l.expires_at, l.created_at + :extensible)
+    AND NOT {holds_upload}
     AND NOT EXISTS (
       SELECT 1 FROM sessions AS s
       WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
     )
   ORDER BY l.created_at DESC, l.session_id COLLATE "C" DESC LIMIT 1
 ),
-done AS (
-  UPDATE lapse_lobby AS l SET ttl = :ttl, expires_at = greatest(l.expires_at, now + :ttl)
-  FROM newest, clock
+taken AS (
+  SELECT l.session_id, now FROM lapse_lobby AS l, newest, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = newest.session_id
     AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
     AND l.held_events = '[]'
+  FOR UPDATE OF l
+),
+fresh AS {once},
+done AS (
+  UPDATE lapse_lobby AS l SET ttl = :ttl, expires_at = greatest(l.expires_at, now + :ttl)
+  FROM taken, fresh
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = taken.session_id
   RETURNING l.*, now
 ),
 changes AS (

@@ -14,6 +14,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from lapse.core.arguments import check_fields
 from lapse.core.errors import InvalidValueError
 
 SPAN: Final = timedelta(minutes=1)
@@ -94,6 +95,7 @@ class Quotas:
     reuse: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if any(limit < 1 for limit in self._limits):
             raise InvalidValueError("quotas", "each must be at least 1, or None for no limit")
 

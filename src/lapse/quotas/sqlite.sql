@@ -71,8 +71,9 @@ WHERE rowid = (
   SELECT rowid FROM lapse_lobby AS l
   WHERE app_name = :app_name AND user_id = :user_id
     AND status = 'waiting' AND (expires_at > :now OR NOT :enforced)
-    AND held_events = '[]' AND state = '{}' AND metadata = :metadata
+    AND held_events = '[]' AND state = '{}' AND metadata = :metadata AND used_by = :used_by
     AND :now + :ttl <= max(expires_at, created_at + :extensible)
+    AND NOT {holds_upload}
     AND NOT EXISTS (
       SELECT 1 FROM sessions AS s
       WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id

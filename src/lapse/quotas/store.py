@@ -10,10 +10,12 @@ from typing import Any, Final
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Change, ChangeKind, Status
+from lapse.core.messages import UsedBy
 from lapse.quotas.rules import EXCESS, SPAN, Bucket, Draw
-from lapse.store.lobby import all_counted, counted
-from lapse.store.operation import Asking, Part, first, operation, rows
+from lapse.store.lifecycles import read_lifecycle
+from lapse.store.operation import Asking, Part, done_before, first, operation, rows
 from lapse.store.records import Result, change_of
+from lapse.store.riders import all_counted, counted
 
 _TRIES: Final = 10
 """A user's first creation makes their bucket and tries again; more tries are needed only if the
@@ -27,7 +29,8 @@ class QuotaStore(Part):
     def draw(self, buckets: Sequence[Bucket]) -> Asking[Draw]:
         """Draw a token from each of the buckets, or from none if one is empty.
 
-        A crash may undo the draws of the last SPAN.
+        A crash may undo the draws of the last SPAN. A repeat is recognised by its mark on one of
+        the buckets; if others have drawn from all of them since, it draws once more.
         """
         for _ in range(_TRIES):
             row = yield from first(
@@ -42,7 +45,10 @@ class QuotaStore(Part):
 
     @operation(flushed=False)
     def forget_buckets(self) -> Asking[None]:
-        """Delete the buckets that are full again; a bucket without a row is full."""
+        """Delete the buckets that are full again; a bucket without a row is full.
+
+        A repeat deletes what is full by then.
+        """
         yield from rows("forget_buckets")
 
     @operation()
@@ -55,7 +61,8 @@ class QuotaStore(Part):
         whichever came last. The others are restorable for SHORTEST_RESTORE only: if they were
         restorable for the whole horizon, a client that creates without end would fill the store.
         At most EXCESS expire at a time. The value is their number. It does nothing while the rules
-        are not enforced, or while a brake is set and nothing is restorable.
+        are not enforced, or while a brake is set and nothing is restorable. A repeat expires what
+        still exceeds a quota.
         """
         found = yield from rows(
             "expire_excess", key, site=site, per_user=per_user, per_site=per_site, limit=EXCESS
@@ -66,17 +73,32 @@ class QuotaStore(Part):
 
     @operation()
     def reuse_waiting(
-        self, key: SessionKey, *, ttl: timedelta, metadata: Mapping[str, Any]
+        self,
+        key: SessionKey,
+        *,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        used_by: UsedBy = UsedBy.ANYONE,
     ) -> Asking[Result[SessionKey | None]]:
         """Restart the TTL of the newest session that is as good as a new one; return its key.
 
         Such a session is of the key's user and app, is waiting, has no event and no state of its
-        own, has exactly this metadata, and is young enough for the whole TTL. The value is None if
-        there is none.
+        own, has exactly this metadata and this rule of use, and is young enough for the whole TTL.
+        The value is None if there is none. A repeat is recognised by the note of the first attempt,
+        which names the session.
         """
-        row = yield from first("reuse_waiting", key, ttl=ttl, metadata=json.dumps(metadata))
-        if row is None:
+        answer = yield from rows(
+            "reuse_waiting", key, ttl=ttl, metadata=json.dumps(metadata), used_by=used_by
+        )
+        if answer:
+            yield from counted(key, ChangeKind.EXTENDED, Status.WAITING, Status.WAITING)
+            change = change_of(answer[0], self.rules, ChangeKind.EXTENDED)
+            return Result(change.record.key, (change,))
+        note = yield from done_before(answer)
+        if note is None:
             return Result(None)
-        yield from counted(key, ChangeKind.EXTENDED, Status.WAITING, Status.WAITING)
-        change: Change = change_of(row, self.rules, ChangeKind.EXTENDED)
-        return Result(change.record.key, (change,))
+        reused = key._replace(session_id=note["session_id"])
+        record = yield from read_lifecycle(reused, self.rules)
+        if record is None or record.status is not Status.WAITING:
+            return Result(None)
+        return Result(reused, (Change(ChangeKind.EXTENDED, note["at"], record),))

@@ -1,10 +1,10 @@
-"""Begins a run for a request: checks the body first, and gives up if the client disconnects."""
+"""What a request for a run needs before one begins: its body checked, and its client there."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -13,13 +13,11 @@ from lapse.adk.private import run_request
 from lapse.core.documents import encode
 from lapse.core.request import Body
 from lapse.limits.routes import is_large, refusal
-from lapse.runs.run import Run
 
 if TYPE_CHECKING:
     from lapse.adk.private import RunAgentRequest
 
-RUN_HEADER: Final = "Lapse-Run"
-"""The header of an answer that names its run."""
+T = TypeVar("T")
 
 
 async def validated(asked: Mapping[str, Any], body: Body | None) -> RunAgentRequest:
@@ -49,22 +47,32 @@ def _validated(asked: Mapping[str, Any]) -> RunAgentRequest:
     return request
 
 
-async def unless_disconnected(request: Request, begin: Callable[[], Awaitable[Run]]) -> Run | None:
-    """Await `begin`, which may queue; return None if the client disconnects first.
+def resuming(asked: RunAgentRequest, stored: str | None) -> RunAgentRequest:
+    """Return the request of a run whose message is stored already, in an invocation it has opened.
 
-    On disconnect `begin` is cancelled and awaited.
+    ADK's runner then does not store the message again. Its change of state is stored with it.
+    """
+    if stored is None:
+        return asked
+    return asked.model_copy(update={"invocation_id": stored, "state_delta": None})
+
+
+async def unless_disconnected(request: Request, work: Callable[[], Awaitable[T]]) -> T | None:
+    """Await `work`, which may take long; return None if the client disconnects first.
+
+    On disconnect `work` is cancelled and awaited.
     """
 
     async def disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    beginning = asyncio.ensure_future(begin())
+    working = asyncio.ensure_future(work())
     leaving = asyncio.ensure_future(disconnected())
     try:
-        await asyncio.wait({beginning, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return beginning.result() if beginning.done() else None
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
     finally:
-        for task in (beginning, leaving):
+        for task in (working, leaving):
             task.cancel()
-        await asyncio.wait({beginning, leaving})
+        await asyncio.wait({working, leaving})

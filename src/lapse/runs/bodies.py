@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from lapse.core.clock import iso, iso_or_none
 from lapse.runs.store import RunRecord, RunStatus
 
 
@@ -48,7 +48,7 @@ class RunBody(BaseModel):
 
 
 class RunStarted(BaseModel):
-    """The answer to a message as soon as it is stored."""
+    """The answer to a message as soon as it is stored; `invocation_id` is the one of its events."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -57,6 +57,7 @@ class RunStarted(BaseModel):
     run_id: str
     status: RunStatus
     stream: str
+    invocation_id: str | None
 
 
 class RunBodyOut(BaseModel):
@@ -78,11 +79,7 @@ class RunBodyOut(BaseModel):
             session_id=record.key.session_id,
             run_id=record.run_id,
             status=record.status,
-            started_at=_iso(record.started_at),
-            ended_at=None if record.ended_at is None else _iso(record.ended_at),
+            started_at=iso(record.started_at),
+            ended_at=iso_or_none(record.ended_at),
             error=record.error,
         )
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 HEARTBEAT: Final = b": alive\n\n"
 
+ID: Final = b"id: "
+DATA: Final = b"data: "
+ENDINGS: Final = (b"event: done", b"event: error")
+"""The first line of a run's last frame: if the run succeeded, and if not."""
+
 _ERRORS: Final = {
     RunStatus.FAILED: ("RunFailedError", "the run failed"),
     RunStatus.CANCELLED: ("RunCancelledError", "the run was cancelled"),
@@ -93,14 +98,25 @@ def error_of(status: RunStatus, reason: str | None = None) -> Mapping[str, Any] 
     if status not in _ERRORS:
         return None
     kind, text = _ERRORS[status]
+    return error_object(kind, reason or text)
+
+
+def error_object(kind: str, text: str) -> Mapping[str, Any]:
+    """Return an error in ADK's shape."""
     return {
-        "error": f"{kind}: {reason or text}",
+        "error": f"{kind}: {text}",
         "error_details": {
             "error_type": kind,
-            "error_message": reason or text,
+            "error_message": text,
             "timestamp": time.time(),
         },
     }
+
+
+def cut_frame() -> bytes:
+    """Return ADK's frame of an error that says that the stream ends before its run does."""
+    said = error_object("ShuttingDownError", "this server is shutting down; ask another one")
+    return f"data: {json.dumps(said)}\n\n".encode()
 
 
 def ending(run_id: str, status: RunStatus, error: Mapping[str, Any] | None) -> Frame:

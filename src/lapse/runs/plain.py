@@ -31,8 +31,9 @@ class PlainRun:
     def __init__(self) -> None:
         self.message_stored = False
 
-    async def before_append(self, event: Event) -> None:
+    async def before_append(self, event: Event) -> bool:  # noqa: ARG002 - it is stored as it is
         """Let the event be stored as it is."""
+        return False
 
     def after_append(self, event: Event) -> None:  # noqa: ARG002 - the first event is the message
         """Note that the message is stored."""
@@ -49,6 +50,7 @@ class PlainRuns:
         limits: how much of running this process does.
         metrics: where it is counted.
         detached: returns the sessions of the detached runs in this process, one for each run.
+        hold: is called with the session of a run that begins; what it returns is called at the end.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class PlainRuns:
         limits: RunLimits,
         metrics: RunMetrics,
         detached: Callable[[], Sequence[SessionKey]],
+        hold: Callable[[SessionKey], Callable[[], None]],
     ) -> None:
+        self._hold = hold
         self._limits = limits
         self._metrics = metrics
         self._detached = detached
@@ -88,7 +92,11 @@ class PlainRuns:
             raise TooManyRunsError("this user has the most runs in flight that the limits allow")
         self._metrics.count_plain(key.app_name, route)
         with _counted(self._runs, key):
-            yield PlainRun()
+            ended = self._hold(key)
+            try:
+                yield PlainRun()
+            finally:
+                ended()
 
     @contextmanager
     def reader(self, key: SessionKey) -> Iterator[None]:

@@ -38,6 +38,15 @@ async def frames_after(
         yield chunk
 
 
+async def stored_events(store: RunStore, record: RunRecord) -> AsyncIterator[EventRecord]:
+    """Yield the agent's events in a run, in the order in which they were stored."""
+    cursor = None
+    while page := await _page(store, record, cursor):
+        for event in page:
+            yield event
+        cursor = Cursor.of_event(page[-1].id)
+
+
 async def stored_after(
     store: RunStore, record: RunRecord, cursor: Cursor | None
 ) -> AsyncIterator[bytes]:

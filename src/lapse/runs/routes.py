@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from lapse.adk.context import reviving
 from lapse.adk.run_sse import Opener
@@ -15,45 +14,35 @@ from lapse.adk.service import LapseSessionService
 from lapse.core.keys import SessionKey, check_key
 from lapse.core.lifecycle import Cause
 from lapse.core.messages import may_be_first
-from lapse.core.request import Body, body_of
+from lapse.core.request import Body, body_of, decoded, root_of
+from lapse.idempotency.request import keyed_request
+from lapse.idempotency.rules import KeyRules
 from lapse.limits.body import hold_body
 from lapse.limits.routes import DocumentRoute
-from lapse.runs.beginning import RUN_HEADER, unless_disconnected, validated
+from lapse.runs.answers import RUN_HEADER, started_answer
+from lapse.runs.beginning import resuming, unless_disconnected, validated
 from lapse.runs.bodies import IfBusy, RunBody, RunBodyOut, RunStarted
 from lapse.runs.cursor import Cursor
-from lapse.runs.run import Asked, Run
+from lapse.runs.run import Asked, Chunks
 from lapse.runs.runs import Runs
 from lapse.runs.sse import EventStream
-from lapse.runs.store import RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from lapse.adk.private import RunAgentRequest
 
 _EVENT_STREAM: Final = "text/event-stream"
-_REFUSALS: Final = {
-    "InvalidValueError": 400,
-    "SharedStateFullError": 400,
-    "ValueError": 400,
-    "SessionNotFoundError": 404,
-    "StaleSessionError": 409,
-    "StoreUnavailableError": 503,
-    "OutcomeUnknownError": 503,
-    "RunCancelledError": 503,
-}
-"""The status of the answer if the message could not be stored, by the type of ADK's error."""
-
 _SSE_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {_EVENT_STREAM: {}}}}
 
 
 def _key(app_name: str, user_id: str, session_id: str) -> SessionKey:
-    return check_key(SessionKey(app_name, user_id, session_id.strip()))
+    return check_key(SessionKey(decoded(app_name), decoded(user_id), decoded(session_id).strip()))
 
 
 Key = Annotated[SessionKey, Depends(_key)]
 
 
 def run_routes(  # noqa: C901 - one function for each route
-    service: LapseSessionService, runs: Runs, opener: Opener
+    service: LapseSessionService, runs: Runs, opener: Opener, keys: KeyRules
 ) -> APIRouter:
     """Return a router with the routes of runs."""
     router = APIRouter(
@@ -67,23 +56,24 @@ def run_routes(  # noqa: C901 - one function for each route
         key: Key, body: RunBody, request: Request, accept: Annotated[str, Header()] = ""
     ) -> Any:
         """Post a message and start a run; `Accept: text/event-stream` asks for its stream."""
-        asked = await _asked(key, body, body_of(request.scope))
+        wanted = await _wanted(key, body, body_of(request.scope))
 
-        async def begin() -> Run:
+        async def open_chunks(stored: str | None) -> Chunks:
             await service.ensure_legacy_session(key)
-            run = Asked(key, lambda: opener(asked), lambda: hold_body(request.scope))
-            cause = Cause.RUN if may_be_first(body.content) else Cause.REQUEST
-            with reviving(key, cause=cause):
-                return await runs.begin(run, queue=body.if_busy is IfBusy.QUEUE)
+            return await opener(resuming(wanted, stored))
 
-        started = await unless_disconnected(request, begin)
+        once = await keyed_request(request.scope, keys, key, "run")
+        asked = Asked(key, open_chunks, lambda: hold_body(request.scope), once)
+        begin = partial(runs.begin, asked, queue=body.if_busy is IfBusy.QUEUE)
+        cause = Cause.RUN if may_be_first(body.content) else Cause.REQUEST
+        with reviving(key, cause=cause):
+            started = await unless_disconnected(request, begin)
         if started is None:
             return Response(status_code=499)
-        headers = {RUN_HEADER: started.record.run_id}
         if _EVENT_STREAM in accept:
+            headers = {RUN_HEADER: started.record.run_id}
             return EventStream(runs.follow(started.record), headers)
-        await started.begun.wait()
-        return _started(started)
+        return await started_answer(runs, asked, started, root_of(request.scope))
 
     async def reader(key: Key) -> AsyncIterator[None]:
         """Count the reader until the response has ended."""
@@ -122,7 +112,7 @@ def run_routes(  # noqa: C901 - one function for each route
     return router
 
 
-async def _asked(key: SessionKey, body: RunBody, read: Body | None) -> RunAgentRequest:
+async def _wanted(key: SessionKey, body: RunBody, read: Body | None) -> RunAgentRequest:
     """Return the body of the `/run_sse` that this request stands for; `read` is its own body."""
     asked: dict[str, Any] = {
         "appName": key.app_name,
@@ -134,27 +124,6 @@ async def _asked(key: SessionKey, body: RunBody, read: Body | None) -> RunAgentR
     if body.state_delta:
         asked["stateDelta"] = body.state_delta
     return await validated(asked, read)
-
-
-def _started(run: Run) -> Response:
-    """Return the answer to a message that has been stored, or could not be stored."""
-    headers = {RUN_HEADER: run.record.run_id}
-    if not run.message_stored and run.error is not None:
-        kind = run.error["error_details"]["error_type"]
-        return JSONResponse({"detail": run.error["error"]}, _REFUSALS.get(kind, 500), headers)
-    told = RunStarted(
-        success=True,
-        session_id=run.record.key.session_id,
-        run_id=run.record.run_id,
-        status=RunStatus.RUNNING,
-        stream=_stream_path(run.record),
-    )
-    return JSONResponse(told.model_dump(by_alias=True, mode="json"), headers=headers)
-
-
-def _stream_path(record: RunRecord) -> str:
-    app, user, session = (quote(part, safe="") for part in record.key)
-    return f"/apps/{app}/users/{user}/sessions/{session}/run?runId={record.run_id}"
 
 
 def _utf8(header: str) -> str:

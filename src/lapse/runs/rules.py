@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from lapse.core.arguments import check_fields
+
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
@@ -25,3 +27,6 @@ class RunLimits:
     duration: timedelta = timedelta(minutes=10)
     grace: timedelta = timedelta(seconds=10)
     queue: int = 4
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from lapse.adk.context import observing_appends, reviving
 from lapse.adk.service import LapseSessionService
@@ -24,17 +21,21 @@ from lapse.core.errors import (
     NoSuchSessionError,
     RunInFlightError,
     ShuttingDownError,
-    StoreUnavailableError,
 )
 from lapse.core.keys import SHOWN_ID, SessionKey
+from lapse.runs.changes import StateChanges
 from lapse.runs.cursor import Cursor
+from lapse.runs.ending import record_end
 from lapse.runs.follow import RemoteStreams
 from lapse.runs.frames import ending, error_of
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.plain import PlainRuns
+from lapse.runs.queue import QueueFullError, Queues
+from lapse.runs.repeats import NOTHING_KNOWN, Known, RepeatStore
 from lapse.runs.replay import frames_after, stored_after
 from lapse.runs.rules import RunLimits
 from lapse.runs.run import Asked, Chunks, Run
+from lapse.runs.starting import Started, begin
 from lapse.runs.store import HEARTBEAT, RunRecord, RunStatus, RunStore
 from lapse.runs.stream import LaggedError
 from lapse.telemetry.logs import shortening
@@ -48,8 +49,6 @@ _STREAM_HEARTBEAT: Final = timedelta(seconds=15)
 
 _POLL_INTERVAL: Final = timedelta(milliseconds=250)
 """How often the store is polled for the end of another process's run."""
-
-_END_ATTEMPTS: Final = 5
 
 _log = logging.getLogger("lapse.runs")
 
@@ -70,16 +69,16 @@ class Runs:
     ) -> None:
         self.limits = limits
         self._service = service
-        self._store = RunStore(service.store)
+        self.store = RunStore(service.store)
         self.metrics = metrics
         self._live: dict[str, Run] = {}
         self._owners: dict[str, asyncio.Task[None]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
-        self._starting: dict[asyncio.Task[Run], SessionKey] = {}
-        self.plain = PlainRuns(limits, metrics, self._keys_here)
-        self._remote_streams = RemoteStreams(self._store)
-        self._queue_locks: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
-        self._queued: Counter[SessionKey] = Counter()
+        self._starting: dict[asyncio.Task[Started], SessionKey] = {}
+        self.plain = PlainRuns(limits, metrics, self._keys_here, service.holds.run)
+        self.changes = StateChanges(self.store, service.holds.has_run)
+        self._remote_streams = RemoteStreams(self.store)
+        self._queues = Queues(limits.queue, limits.duration)
         self._draining = False
         self._heartbeat = Background(
             "the heartbeat of runs", self._tick, first_retry=HEARTBEAT / 2, longest_retry=HEARTBEAT
@@ -110,10 +109,10 @@ class Runs:
         await self._remote_streams.close()
         await self._heartbeat.stop()
 
-    # Requests.
-
-    async def begin(self, asked: Asked, *, queue: bool = False) -> Run:
+    async def begin(self, asked: Asked, *, queue: bool = False) -> Started:
         """Begin a run. Once it has begun it goes on even if the caller is cancelled.
+
+        A request with an idempotency key that has begun a run before gets that run.
 
         With `queue` this waits, at most as long as a run may take, while another run is in flight
         in the session; a caller that is cancelled meanwhile leaves the queue.
@@ -123,30 +122,21 @@ class Runs:
                 the wait was too long.
             TooManyRunsError: this process or this user has the most runs that the limits allow.
             ShuttingDownError: this process shuts down.
-            NoSuchSessionError: the session is another user's.
+            NoSuchSessionError: the session is another user's, or was deleted since.
+            KeyReusedError: the key was sent before with another request.
+            TooManyKeysError: this user has the most keys that the limits allow.
         """
         key = asked.key
         if is_foreign(key.user_id):
-            raise NoSuchSessionError(f"session {key.short}… does not exist")
+            raise NoSuchSessionError(f"session {key.named} does not exist")
         if not queue:
             return await self._begin(asked)
-        if self._queued[key] >= self.limits.queue:
-            raise await self._in_flight(key)
-        lock = self._queue_locks.setdefault(key, asyncio.Lock())
         give_up = time.monotonic() + self.limits.duration.total_seconds()
-        self._queued[key] += 1
         try:
-            try:
-                await asyncio.wait_for(lock.acquire(), self.limits.duration.total_seconds())
-            except TimeoutError:
-                raise await self._in_flight(key) from None
-            try:
+            async with self._queues.turn(key):
                 return await self._begin_when_free(asked, give_up)
-            finally:
-                lock.release()
-        finally:
-            self._queued[key] -= 1
-            self._queued += Counter()  # removes keys whose count is zero
+        except QueueFullError:
+            raise await self._in_flight(key) from None
 
     async def find(
         self, key: SessionKey, run_id: str | None = None, cursor: Cursor | None = None
@@ -160,13 +150,13 @@ class Runs:
         if is_foreign(key.user_id):
             raise NoSuchRunError("no such run in this session")
         if cursor is None:
-            record = await self._store.find_run(key, run_id)
+            record = await self.store.find_run(key, run_id)
             if record is None:
                 raise NoSuchRunError("no such run in this session")
             return record
-        record = await self._store.find_run(key, run_id, event_id=cursor.anchor)
+        record = await self.store.find_run(key, run_id, event_id=cursor.anchor)
         if record is None and run_id in {None, cursor.anchor}:
-            record = await self._store.find_run(key, cursor.anchor)
+            record = await self.store.find_run(key, cursor.anchor)
         if record is None:
             reason = f"belongs to no run of this session: {cursor.text!r:.40}"
             raise InvalidValueError("Last-Event-ID", reason)
@@ -188,13 +178,13 @@ class Runs:
             stack.callback(self.metrics.readers.dec)
             run = self._live.get(record.run_id)
             if run is not None:
-                chunks = frames_after(self._store, run.stream, record, cursor)
+                chunks = frames_after(self.store, run.stream, record, cursor)
             elif record.in_flight:
                 await self._remote_streams.start()
                 stream = stack.enter_context(self._remote_streams.stream(record.run_id))
-                chunks = frames_after(self._store, stream, record, cursor)
+                chunks = frames_after(self.store, stream, record, cursor)
             else:
-                chunks = stored_after(self._store, record, cursor)
+                chunks = stored_after(self.store, record, cursor)
             try:
                 async for chunk in chunks:
                     yield chunk
@@ -202,6 +192,34 @@ class Runs:
                 self.metrics.dropped.inc()
                 _log.info("a reader was too slow and was dropped", extra=_facts(record))
                 raise
+
+    async def ended(self, record: RunRecord) -> RunRecord:
+        """Wait until a run has ended, here or elsewhere, and return its record.
+
+        Raises:
+            ShuttingDownError: this process shuts down, and the run is another's.
+            NoSuchRunError: the run was deleted with its session.
+        """
+        if (owner := self._owners.get(record.run_id)) is not None:
+            await asyncio.wait([owner])
+        while (record := await self.find(record.key, record.run_id)).in_flight:
+            if self._draining:
+                raise ShuttingDownError("this server is shutting down; ask another one")
+            await asyncio.sleep(_POLL_INTERVAL.total_seconds())
+        return record
+
+    async def known(self, asked: Asked) -> Known:
+        """Return what is known of a request; nothing is known of one without a key."""
+        if asked.once is None:
+            return NOTHING_KNOWN
+        return await RepeatStore(self._service.store).known(asked.key, asked.once)
+
+    async def message_known(self, asked: Asked, known: Known) -> Known:
+        """Return what is known once the message is stored, or the run has ended."""
+        while known.run is not None and known.run.in_flight and not known.is_stored:
+            await asyncio.sleep(_POLL_INTERVAL.total_seconds())
+            known = await self.known(asked)
+        return known
 
     async def cancel(self, key: SessionKey, run_id: str) -> RunRecord:
         """Cancel a run, wait for its end and return its record; a no-op if it has ended.
@@ -213,7 +231,7 @@ class Runs:
             NoSuchRunError: there is no such run.
         """
         foreign = is_foreign(key.user_id)
-        record = None if foreign else await self._store.cancel_run(key, run_id)
+        record = None if foreign else await self.store.cancel_run(key, run_id)
         if record is None:
             raise NoSuchRunError("no such run in this session")
         if not record.in_flight:
@@ -231,7 +249,7 @@ class Runs:
 
     # Driving runs.
 
-    async def _begin(self, asked: Asked) -> Run:
+    async def _begin(self, asked: Asked) -> Started:
         if self._draining or not self._heartbeat.is_running:
             raise ShuttingDownError("this server is shutting down; ask another one")
         self.plain.check_process()
@@ -239,27 +257,28 @@ class Runs:
         starting = asyncio.create_task(self._start_run(asked))
         self._starting[starting] = asked.key
         starting.add_done_callback(self._starting.pop)
-        starting.add_done_callback(partial(_release_at_end, asked.hold()))
+        for release in (asked.hold(), self._service.holds.run(asked.key)):
+            starting.add_done_callback(partial(_release_at_end, release))
         return await asyncio.shield(starting)
 
     def _keys_here(self) -> list[SessionKey]:
         """Return the session of each detached run of this process."""
         return [run.record.key for run in self._live.values()] + list(self._starting.values())
 
-    async def _start_run(self, asked: Asked) -> Run:
-        with reviving(asked.key):
-            chunks = await asked.open_chunks()
-        record = await self._store.begin_run(
-            asked.key,
-            str(uuid.uuid4()),
-            max_per_user=self.limits.per_user - self.plain.of(asked.key),
-        )
-        run = self._live[record.run_id] = Run(record, self._store)
-        owner = asyncio.create_task(self._own(run, chunks), name=f"lapse-run-{record.run_id}")
+    async def _start_run(self, asked: Asked) -> Started:
+        await self.changes.ended(asked.key)
+        most = self.limits.per_user - self.plain.of(asked.key)
+        begun = await begin(self._service.store, asked, max_per_user=most)
+        record, known = begun.record, begun.known
+        if begun.chunks is None:
+            return Started(record, self._live.get(record.run_id), known)
+        run = Run(record, self.store, known)
+        self._live[record.run_id] = run
+        owner = asyncio.create_task(self._own(run, begun.chunks), name=f"lapse-run-{record.run_id}")
         self._owners[record.run_id] = owner
-        return run
+        return Started(record, run, known, is_new=True)
 
-    async def _begin_when_free(self, asked: Asked, give_up: float) -> Run:
+    async def _begin_when_free(self, asked: Asked, give_up: float) -> Started:
         """Begin as soon as no other run is in flight; after `give_up`, raise RunInFlightError."""
         while True:
             try:
@@ -272,7 +291,7 @@ class Runs:
                 await (asyncio.wait([owner]) if owner else asyncio.sleep(pause))
 
     async def _in_flight(self, key: SessionKey) -> RunInFlightError:
-        running = await self._store.find_run(key)
+        running = await self.store.find_run(key)
         return RunInFlightError(running.run_id if running is not None else "")
 
     async def _own(self, run: Run, chunks: Chunks) -> None:
@@ -292,7 +311,10 @@ class Runs:
             limit = self.limits.duration.total_seconds()
             await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             status, error = await self._outcome(run, work)
-            status = await self._record_end(run, status, error)
+            run.error = error
+            # Whoever waits for the message need not wait for the record of the end.
+            run.begun.set()
+            status = await record_end(self.store, run, status, error)
         finally:
             run.status = status
             took = timedelta(seconds=time.monotonic() - began)
@@ -313,6 +335,7 @@ class Runs:
             status, reason = run.stop.result() if run.stop.done() else (RunStatus.TIMED_OUT, None)
             work.cancel()
             await asyncio.wait([work], timeout=_CANCEL_TIMEOUT.total_seconds())
+            run.is_cut_off = True
             if not work.done():
                 _log.warning("an agent does not end; it is left alone", extra=_facts(run.record))
                 self._abandoned.add(work)
@@ -333,34 +356,6 @@ class Runs:
         if not work.cancelled():
             work.exception()
 
-    async def _record_end(
-        self, run: Run, status: RunStatus, error: Mapping[str, Any] | None
-    ) -> RunStatus:
-        """Record how a run ended; return the status that its record has."""
-        await run.settle()
-        run.status = status
-        for attempt in range(_END_ATTEMPTS):
-            try:
-                return await self._stored_end(run, status, error)
-            except StoreUnavailableError as fault:
-                if attempt == 0:
-                    _log.warning("the end of a run cannot be recorded now: %s", fault)
-                await asyncio.sleep(HEARTBEAT.total_seconds() * 2**attempt / 16)
-        # Without heartbeats other processes soon treat the run as interrupted.
-        return RunStatus.INTERRUPTED
-
-    async def _stored_end(
-        self, run: Run, status: RunStatus, error: Mapping[str, Any] | None
-    ) -> RunStatus:
-        run_id = run.record.run_id
-        if await self._store.end_run(run_id, status, error=error, until=run.until):
-            return status
-        # The run went stale or was deleted, or an earlier attempt has recorded its end.
-        stored = await self._store.find_run(run.record.key, run_id)
-        return RunStatus.INTERRUPTED if stored is None else stored.status
-
-    # Heartbeats.
-
     async def _tick(self) -> timedelta:
         """Send the heartbeats of the runs in flight and, less often, those of their streams."""
         now = time.monotonic()
@@ -375,7 +370,7 @@ class Runs:
 
     async def _beat(self) -> None:
         asked = dict(self._live)
-        alive = await self._store.beat_runs(list(asked))
+        alive = await self.store.beat_runs(list(asked))
         for run_id, run in asked.items():
             if run_id not in alive:
                 run.end_early(
@@ -385,11 +380,12 @@ class Runs:
                 run.end_early(RunStatus.CANCELLED)
 
 
-def _release_at_end(release: Callable[[], None], starting: asyncio.Task[Run]) -> None:
-    if starting.cancelled() or starting.exception() is not None:
-        release()
+def _release_at_end(release: Callable[[], None], starting: asyncio.Task[Started]) -> None:
+    started = None if starting.cancelled() or starting.exception() else starting.result()
+    if started is not None and started.is_new and started.run is not None:
+        started.run.at_end(release)
     else:
-        starting.result().at_end(release)
+        release()
 
 
 def _facts(record: RunRecord) -> dict[str, str]:

@@ -68,6 +68,30 @@ WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :sessio
   ))
 ORDER BY r.started_at DESC, r.rowid DESC LIMIT 1;
 
+-- name: run_of_request
+-- A run of a request with an idempotency key, and what is stored of it: the message that the request
+-- brought, and whether the agent has said anything in the run.
+SELECT r.*, m.id IS NOT NULL AS is_stored,
+  CASE WHEN NOT EXISTS (
+    SELECT 1 FROM events AS u
+    WHERE u.app_name = r.app_name AND u.user_id = r.user_id AND u.session_id = r.session_id
+      AND u.invocation_id = m.invocation_id AND u.timestamp < m.timestamp
+      AND u.event_data ->> 'author' = 'user'
+  ) THEN m.invocation_id END AS opened_invocation,
+  EXISTS (
+    SELECT 1 FROM events AS e
+    WHERE e.app_name = r.app_name AND e.user_id = r.user_id AND e.session_id = r.session_id
+      AND e.invocation_id = r.invocation_id
+      AND e.timestamp >= r.since AND (r.until IS NULL OR e.timestamp <= r.until)
+      AND e.event_data ->> 'author' <> 'user'
+  ) AS has_spoken
+FROM lapse_runs AS r
+LEFT JOIN events AS m
+  ON m.id = :event_id AND m.app_name = r.app_name AND m.user_id = r.user_id
+  AND m.session_id = r.session_id
+WHERE r.run_id = :run_id
+  AND r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id;
+
 -- name: read_run
 SELECT * FROM lapse_runs WHERE run_id = :run_id;
 

@@ -29,12 +29,17 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, chunks: AsyncGenerator[bytes, None], headers: Mapping[str, str] | None = None
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        headers: Mapping[str, str] | None = None,
+        *,
+        first: bytes = _RETRY,
     ) -> None:
         kept = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"} | dict(headers or {})
         super().__init__(headers=kept)
         del self.headers["content-length"]
         self._chunks = chunks
+        self._first = first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; raise what the chunks raise, unless the client has disconnected."""
@@ -64,7 +69,7 @@ class EventStream(Response):
 
         try:
             try:
-                await write(_RETRY)
+                await write(self._first)
                 async with aclosing(self._chunks) as chunks:
                     async for chunk in chunks:
                         await write(chunk)

@@ -22,6 +22,7 @@ from lapse.store.operation import (
     Dialect,
     Part,
     Row,
+    confirmed,
     dialect,
     first,
     key_of,
@@ -116,7 +117,7 @@ class RunStore(Part):
     def begin_run(self, key: SessionKey, run_id: str, *, max_per_user: int) -> Asking[RunRecord]:
         """Record that a run begins; a session has at most one run in flight.
 
-        A stale run of the session is recorded as interrupted.
+        A stale run of the session is recorded as interrupted. A repeat is recognised by `run_id`.
 
         Raises:
             RunInFlightError: another run is in flight in the session; the error names it.
@@ -129,11 +130,11 @@ class RunStore(Part):
                 "begin_run", key, run_id=run_id, max_per_user=max_per_user, stale=STALE
             )
             if row is not None:
-                return _record(key, row)
+                return record_of(key, row)
             found = yield from only("run_in_flight", key, stale=STALE)
             if found["run_id"] == run_id:
                 # An earlier attempt of this call recorded the run before its connection broke.
-                return _record(key, found)
+                return record_of(key, found)
             if found["run_id"] is not None:
                 raise RunInFlightError(found["run_id"])
             if found["of_user"] >= max_per_user:
@@ -143,14 +144,18 @@ class RunStore(Part):
 
     @operation(flushed=False)
     def note_run(self, run_id: str, invocation_id: str, since: datetime) -> Asking[None]:
-        """Record the invocation of a run, and the timestamp of its first event."""
+        """Record the invocation of a run, and the timestamp of its first event.
+
+        A repeat records the same again.
+        """
         yield from rows("note_run", run_id=run_id, invocation_id=invocation_id, since=since)
 
     @operation(flushed=False)
     def beat_runs(self, run_ids: Sequence[str]) -> Asking[Mapping[str, bool]]:
         """Refresh heartbeats; return for each run still in flight whether it has been cancelled.
 
-        A run that is not returned has gone stale before, or was deleted with its session.
+        A run that is not returned has gone stale before, or was deleted with its session. A repeat
+        refreshes once more.
         """
         found = yield from rows("beat_runs", run_ids=list(run_ids), stale=STALE)
         return {row["run_id"]: bool(row["cancel_requested"]) for row in found}
@@ -164,7 +169,10 @@ class RunStore(Part):
         error: Mapping[str, Any] | None = None,
         until: datetime | None = None,
     ) -> Asking[bool]:
-        """Record how a run ended; return False, and change nothing, if it had ended before."""
+        """Record how a run ended; return False, and change nothing, if it had ended before.
+
+        A repeat finds that the run has ended.
+        """
         row = yield from first(
             "end_run",
             run_id=run_id,
@@ -172,14 +180,19 @@ class RunStore(Part):
             error=None if error is None else json.dumps(error),
             until=until,
         )
+        if row is None:
+            yield from confirmed()
         return row is not None
 
     @operation()
     def cancel_run(self, key: SessionKey, run_id: str) -> Asking[RunRecord | None]:
-        """Mark a run in flight as cancelled and return its record; None if the run is unknown."""
+        """Mark a run in flight as cancelled and return its record; None if the run is unknown.
+
+        A repeat marks it again.
+        """
         yield from rows("cancel_run", key, run_id=run_id)
         row = yield from first("find_run", key, run_id=run_id, event_id=None)
-        return None if row is None else _record(key, row)
+        return None if row is None else record_of(key, row)
 
     @operation(writes=False)
     def find_run(
@@ -187,7 +200,7 @@ class RunStore(Part):
     ) -> Asking[RunRecord | None]:
         """Return a session's run by its id, by an agent's event or by both; else the latest."""
         row = yield from first("find_run", key, run_id=run_id, event_id=event_id)
-        return None if row is None else _record(key, row)
+        return None if row is None else record_of(key, row)
 
     @operation(writes=False)
     def run_news(
@@ -211,7 +224,10 @@ class RunStore(Part):
 
     @operation()
     def forget_runs(self, limit: int) -> Asking[int]:
-        """Delete at most `limit` records of runs that ended RETENTION ago; return their number."""
+        """Delete at most `limit` records of runs that ended RETENTION ago; return their number.
+
+        A repeat deletes what is left of them.
+        """
         return len((yield from rows("forget_runs", limit=limit, kept=RETENTION)))
 
     async def maintain(self) -> None:
@@ -238,10 +254,11 @@ def _news(run: Row, events: Iterable[Row]) -> RunNews:
         for row in events
         if (event_id := row["event_id"]) is not None
     ]
-    return RunNews(_record(key_of(run), run), told)
+    return RunNews(record_of(key_of(run), run), told)
 
 
-def _record(key: SessionKey, row: Row) -> RunRecord:
+def record_of(key: SessionKey, row: Row) -> RunRecord:
+    """Return the record of a row of `lapse_runs`, as it reads at the moment of its statement."""
     error = row["error"]
     return RunRecord(
         run_id=row["run_id"],

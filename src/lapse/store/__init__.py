@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from lapse.core.arguments import check
 from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Rules
 from lapse.store.database import Database
@@ -11,7 +12,7 @@ from lapse.store.options import ConnectionOptions
 
 
 def store_from_url(
-    url: str, rules: Rules = Rules(), options: ConnectionOptions = ConnectionOptions()
+    url: str, rules: Rules | None = None, options: ConnectionOptions | None = None
 ) -> Database:
     """Return the store that a URL names; it is not opened yet.
 
@@ -19,11 +20,14 @@ def store_from_url(
     `postgresql://USER:PASSWORD@HOST/DATABASE`; a driver suffix as SQLAlchemy has it
     (`sqlite+aiosqlite:`, `postgresql+asyncpg:`) is accepted.
 
-    `options` say how to connect to a server; SQLite ignores them.
+    `options` say how to connect to a server; SQLite ignores them. What is not given is as `Rules()`
+    and `ConnectionOptions()` have it, or in an application that Lapse is mounted in as its settings
+    say.
 
     Raises:
         InvalidValueError: no store has such a URL.
     """
+    check(url=(url, str), rules=(rules, Rules | None), options=(options, ConnectionOptions | None))
     scheme, separator, rest = url.partition("://")
     match scheme.partition("+")[0]:
         case "sqlite":

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from lapse.core.errors import (
-    InvalidValueError,
+    EventIdTakenError,
     NoSuchSessionError,
-    OutcomeUnknownError,
     OutdatedSessionError,
-    StoreUnavailableError,
 )
-from lapse.core.keys import SessionKey
+from lapse.core.keys import SessionKey, shortened
 from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, Status
-from lapse.store.lobby import audited, counted, read_lifecycle
-from lapse.store.operation import Asking, Part, Row, first, native, only, operation, rows
+from lapse.core.messages import UsedBy
+from lapse.store.lifecycles import lifecycle_in, read_lifecycle
+from lapse.store.operation import (
+    Asking,
+    Part,
+    Row,
+    as_first_seen,
+    confirmed,
+    first,
+    native,
+    only,
+    operation,
+    rows,
+)
 from lapse.store.records import (
     Appended,
     EventWindow,
@@ -31,7 +42,22 @@ from lapse.store.records import (
     SessionRecord,
     lifecycle_of,
 )
+from lapse.store.riders import audited, counted
 from lapse.store.shared_state import refuse_without_room
+
+
+class _Seen(NamedTuple):
+    """A session that is to be deleted: its record, and its creation in the lobby and for ADK."""
+
+    record: Lifecycle | None
+    created_at: datetime | None
+    create_time: datetime | None
+    at: datetime
+
+
+def _revives(event: NewEvent, record: Lifecycle) -> bool:
+    """Return whether an event brings its session back if that has expired."""
+    return event.is_message or (event.by_agent and record.used_by is UsedBy.USER)
 
 
 class Conversations(Part):
@@ -82,8 +108,13 @@ class Conversations(Part):
         The first message moves the session, with the events held so far, into ADK's tables. It
         resurrects the session if that has expired and is restorable. Any other event of a waiting
         session is held in the lobby, up to HELD_EVENTS and HELD_BYTES; an event beyond these
-        counts as a first message if it says that it may (`may_use`). An event that is stored
-        already with the same data is not stored again.
+        counts as a first message if it says that it may (`may_use`).
+
+        Where only the user's message makes a session used, what the agent says is held like that.
+        It gives the session a fresh TTL, and an expired session waits again.
+
+        An event that is stored already with the same data is not stored again: a repeat is
+        recognised by the event's id.
 
         Raises:
             NoSuchSessionError: the session is unknown, deleted or expired.
@@ -102,12 +133,7 @@ class Conversations(Part):
         appended: Result[Appended] | None = yield from native("append", key, event, seen)
         if appended is not None:
             return appended
-        try:
-            return Result((yield from self._not_appended(key, event, seen)))
-        except StoreUnavailableError as error:
-            # The statement may have been repeated because its first attempt broke off, and found
-            # nothing to do because that attempt was carried out.
-            raise OutcomeUnknownError(str(error)) from error
+        return Result((yield from self._not_appended(key, event, seen)))
 
     def _not_appended(
         self, key: SessionKey, event: NewEvent, seen: Revision | LastSeen
@@ -117,15 +143,16 @@ class Conversations(Part):
         row = yield from only("read_appended", key, event_id=new.id, event_data=new.data)
         if not row["is_stored"]:
             record = yield from read_lifecycle(key, self.rules)
-            if record is None or (record.status is Status.EXPIRED and not event.is_message):
-                raise NoSuchSessionError(f"session {key.short}… does not exist")
+            if record is None or (record.status is Status.EXPIRED and not _revives(event, record)):
+                raise NoSuchSessionError(f"session {key.named} does not exist")
         if row["is_same"] is None:
             yield from refuse_without_room(key, event.delta, self.rules)
-            raise OutdatedSessionError(f"session {key.short}… was changed since it was read")
+            raise OutdatedSessionError(f"session {key.named} was changed since it was read")
         if not row["is_same"]:
-            reason = f"{new.id[:8]}… is the id of another event of this session; use a new id"
-            raise InvalidValueError("event id", reason)
-        stored = Revision(row["update_time"], row["revision"], waiting=not row["is_stored"])
+            reason = f"{shortened(new.id)} is the id of another event of this session; use a new id"
+            raise EventIdTakenError("event id", reason)
+        yield from confirmed()
+        stored = Revision(row["update_time"], row["revision"])
         seen_number = seen.number if isinstance(seen, Revision) else None
         is_next = seen_number is None or stored.number in {seen_number, seen_number + 1}
         is_newest = stored.update_time == new.timestamp
@@ -135,17 +162,29 @@ class Conversations(Part):
     def delete(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[None]]:
         """Delete a session of any status, with its events and runs.
 
-        There is no change if the session did not exist or was no longer restorable.
+        There is no change if the session did not exist or was no longer restorable. A repeat is
+        recognised by the creation of the session that the call has seen first: it never deletes
+        another session that has the key since.
         """
-        seen = yield from read_lifecycle(key, self.rules)
+        row = yield from only("lifecycle", key)
+        last = yield from lifecycle_in(row, key, self.rules)
+        now_seen = _Seen(last, row["created_at"], row["create_time"], row["now"])
+        seen = yield from as_first_seen(now_seen)
         yield from rows("observe_withdrawn", key)
         # The record goes first because an append locks it first, too.
-        record = yield from first("delete_record", key)
-        session = yield from first("delete_session", key)
+        created = {"seen_created_at": seen.created_at, "seen_create_time": seen.create_time}
+        records = yield from rows("delete_record", key, **created)
+        session = yield from first("delete_session", key, **created)
+        if not records and session is None:
+            yield from confirmed()
+            if seen.record is None or not records.in_doubt:
+                return Result(None)
+            return Result(None, (Change(ChangeKind.DELETED, seen.at, seen.record),))
         yield from rows("delete_runs", key)
-        if self.rules.artifacts and (record is not None or session is not None):
+        record = records[0] if records else None
+        if self.rules.artifacts:
             yield from rows("note_artifacts", key)
-        gone = self._deleted(seen, record, session)
+        gone = self._deleted(seen.record, record, session)
         if record is not None and record["status"] != Status.USED:
             kind = None if gone is None else ChangeKind.DELETED
             yield from counted(key, kind, record["status"], None)

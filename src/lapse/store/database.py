@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
+from lapse.core.errors import InvalidValueError
 from lapse.core.lifecycle import Rules
 from lapse.store.operation import Asking
+from lapse.store.options import ConnectionOptions
 
 T = TypeVar("T")
+
+CLOSED: Final = "the store is closed; open it to use it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,20 @@ class Inspection:
     used_but_expired: int = 0
 
 
+def check_store(**given: object) -> None:
+    """Check arguments, by their names, which must be stores.
+
+    Raises:
+        InvalidValueError: one is none.
+    """
+    for name, value in given.items():
+        if not all(hasattr(value, member) for member in ("rules", "run", "at", "inspect")):
+            kind = type(value).__name__
+            raise InvalidValueError(
+                name, f"must be a store, such as store_from_url('sqlite:///chats.db'), not a {kind}"
+            )
+
+
 class Database(Protocol):
     """A database that holds sessions, and its clock.
 
@@ -54,8 +72,14 @@ class Database(Protocol):
         """Return the rules that this store enforces."""
         ...
 
+    def default_to(self, rules: Rules, options: ConnectionOptions) -> None:
+        """Take rules and options where its maker gave none; it is called before it opens."""
+        ...
+
     async def open(self) -> None:
         """Connect and bring the schema up to date; a second call does nothing.
+
+        After `close` it opens the store again.
 
         Raises:
             StoreRefusedError: its tables are foreign or of another version, or it cannot be
@@ -64,7 +88,11 @@ class Database(Protocol):
         ...
 
     async def close(self) -> None:
-        """Finish the work in hand and release every resource; a second call does nothing."""
+        """Finish the work in hand and release every resource; a second call does nothing.
+
+        It may be called on any event loop, and raises nothing. The store refuses everything until
+        `open` is called.
+        """
         ...
 
     async def inspect(self, *, most: int = 0) -> Inspection:

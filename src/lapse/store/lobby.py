@@ -2,16 +2,15 @@
 
 Each transition is one operation, and on PostgreSQL one statement. Statements of other slices ride
 in it (`count`, `audit_change`, `observe_…`, `note_artifacts`), and the operation asks for each by
-name. SQLite then runs that rider in the same transaction; on PostgreSQL the rider is a part of the
-transition's own statement, and its name is a no-op.
+name (`riders.py`). SQLite then runs that rider in the same transaction; on PostgreSQL the rider is
+a part of the transition's own statement, and its name is a no-op.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -24,16 +23,27 @@ from lapse.core.documents import (
     split_state,
 )
 from lapse.core.errors import (
-    NoSuchSessionError,
     OutcomeUnknownError,
     SessionExistsError,
-    StoreUnavailableError,
     WrongStatusError,
 )
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Rules, Status
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
+from lapse.core.messages import UsedBy
 from lapse.core.minutes import minutes_of
-from lapse.store.operation import Asking, Part, Row, first, key_of, native, only, operation, rows
+from lapse.store.lifecycles import changed_before, read_lifecycle, required
+from lapse.store.operation import (
+    Answer,
+    Asking,
+    Part,
+    confirmed,
+    first,
+    key_of,
+    native,
+    only,
+    operation,
+    rows,
+)
 from lapse.store.records import (
     Changes,
     EventWindow,
@@ -42,8 +52,8 @@ from lapse.store.records import (
     SessionRecord,
     change_of,
     lifecycle_of,
-    orphan_of,
 )
+from lapse.store.riders import all_counted, audited, counted
 from lapse.store.shared_state import refuse_without_room, shared_state_changed
 
 _NOTHING: Final = EventWindow(newest=0)
@@ -57,6 +67,9 @@ class Lobby(Part):
 
     `by` names who asks for a change. If something changes, the audit log records who did it, in
     the same transaction; see `lapse.audit`.
+
+    A repeat that the first attempt's note tells of changes, counts and records nothing, whatever
+    has become of the session since. It returns the session as it is then.
     """
 
     @operation()
@@ -68,12 +81,15 @@ class Lobby(Part):
         ttl: timedelta,
         metadata: Mapping[str, Any],
         site: str | None = None,
+        used_by: UsedBy = UsedBy.ANYONE,
     ) -> Asking[Result[SessionRecord]]:
         """Create a waiting session; its app and user state take effect at once.
 
         It replaces an expired session of the same key, restorable or not, whose artifacts go to
         the outbox. `site` is a digest of the client's address, by which quotas count; it is kept
-        until the first message.
+        until the first message. `used_by` says, for good, whose message makes the session used. A
+        repeat is recognised by the session that it finds: unchanged, with the same values, and not
+        older than the call.
 
         Raises:
             SessionExistsError: a session of this key lives.
@@ -92,12 +108,14 @@ class Lobby(Part):
             ttl=ttl,
             metadata=json.dumps(metadata),
             site=site,
+            used_by=used_by,
         )
         if not made and made.in_doubt:
-            return (yield from self._created_before(key, state, ttl, metadata, since=began))
+            asked = (ttl, metadata, used_by)
+            return (yield from self._created_before(key, state, asked, since=began))
         if not made:
             yield from refuse_without_room(key, state, self.rules)
-            raise SessionExistsError(f"session {key.short}… exists already")
+            raise SessionExistsError(f"session {key.named} exists already")
         row = made[0]
         was = None if before is None else before["status"]
         yield from counted(key, ChangeKind.CREATED, was, Status.WAITING)
@@ -115,21 +133,27 @@ class Lobby(Part):
             expires_at=moment + ttl,
             restorable_until=self.rules.restorable_until(moment, moment + ttl),
             metadata=metadata,
+            used_by=used_by,
         )
         merged = merge_state(
             state.session,
             {**_document(row["app_state"]), **state.app},
             {**_document(row["user_state"]), **state.user},
         )
-        session = SessionRecord(key, merged, Revision(moment, 0, waiting=True), owes_artifacts=owes)
+        session = SessionRecord(
+            key,
+            merged,
+            Revision(moment, 0),
+            owes_artifacts=owes,
+            awaits_user=used_by is UsedBy.USER,
+        )
         return Result(session, (Change(ChangeKind.CREATED, moment, record),))
 
     def _created_before(
         self,
         key: SessionKey,
         state: StateDelta,
-        ttl: timedelta,
-        metadata: Mapping[str, Any],
+        asked: tuple[timedelta, Mapping[str, Any], UsedBy],
         *,
         since: float,
     ) -> Asking[Result[SessionRecord]]:
@@ -139,27 +163,26 @@ class Lobby(Part):
         older than the attempt.
 
         Raises:
-            OutcomeUnknownError: there is no such session, or the store does not answer.
+            OutcomeUnknownError: there is no such session.
         """
-        try:
-            found: SessionRecord | None = yield from native("read", key, _NOTHING)
-            row = yield from only("lifecycle", key)
-        except StoreUnavailableError as error:
-            raise OutcomeUnknownError(str(error)) from error
+        found: SessionRecord | None = yield from native("read", key, _NOTHING)
+        row = yield from only("lifecycle", key)
         if found is not None and row["status"] == Status.WAITING:
             record = lifecycle_of(row, self.rules)
             age = row["now"] - record.created_at
             if (
                 found.revision == Revision(record.created_at, 0)
-                and (record.status, record.ttl, record.metadata) == (Status.WAITING, ttl, metadata)
+                and record.status is Status.WAITING
+                and (record.ttl, record.metadata, record.used_by) == asked
                 and split_state(found.state).session == state.session
                 and age.total_seconds() <= time.monotonic() - since
             ):
-                session = replace(found, revision=replace(found.revision, waiting=True))
+                # Artifacts may be owed: the outbox knows, and whoever deletes them asks it.
+                session = replace(found, owes_artifacts=True)
                 change = Change(ChangeKind.CREATED, record.created_at, record)
                 return Result(session, (change,))
         raise OutcomeUnknownError(
-            f"the connection broke; session {key.short}… exists, and may be of another create"
+            f"the connection broke; session {key.named} exists, and may be of another create"
         )
 
     @operation(writes=False)
@@ -178,6 +201,8 @@ class Lobby(Part):
     ) -> Asking[Result[Lifecycle]]:
         """Set top-level keys of the metadata, and give a waiting session a TTL that starts now.
 
+        A repeat is recognised by the note of the first attempt.
+
         Raises:
             NoSuchSessionError: the session is unknown.
             WrongStatusError: `ttl` is given and the session is not waiting, or Lapse did not
@@ -185,7 +210,7 @@ class Lobby(Part):
             InvalidValueError: the metadata would exceed its limit.
         """
         act = audited(key, by, ChangeKind.AMENDED, **_amendment(metadata, ttl))
-        row = yield from first(
+        answer = yield from rows(
             "amend",
             key,
             metadata=None if metadata is None else json.dumps(metadata),
@@ -193,10 +218,11 @@ class Lobby(Part):
             largest_metadata=LARGEST_METADATA,
             **act,
         )
-        if row is not None:
-            status = Status(row["status"])
-            return (yield from self._changed(row, ChangeKind.AMENDED, status, act))
-        record = yield from self._required(key)
+        was = Status(answer[0]["status"]) if answer else None
+        changing = self._changed(key, answer, ChangeKind.AMENDED, was, act=act)
+        if changed := (yield from changing):
+            return changed
+        record = yield from required(key, self.rules)
         if record.ttl is not None:
             if ttl is not None and record.status is not Status.WAITING:
                 raise _wrong_status(record, "only a waiting session can be given a TTL")
@@ -207,17 +233,18 @@ class Lobby(Part):
     def extend(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[Lifecycle]]:
         """Restart the TTL of a waiting session, at most to `rules.extensible` after its creation.
 
-        The deadline never moves nearer.
+        The deadline never moves nearer. A repeat is recognised by the note of the first attempt.
 
         Raises:
             NoSuchSessionError: the session is unknown.
             WrongStatusError: the session is not waiting.
         """
         act = audited(key, by, ChangeKind.EXTENDED)
-        row = yield from first("extend", key, **act)
-        if row is not None:
-            return (yield from self._changed(row, ChangeKind.EXTENDED, Status.WAITING, act))
-        record = yield from self._required(key)
+        answer = yield from rows("extend", key, **act)
+        changing = self._changed(key, answer, ChangeKind.EXTENDED, Status.WAITING, act=act)
+        if changed := (yield from changing):
+            return changed
+        record = yield from required(key, self.rules)
         raise _wrong_status(record, "only a waiting session can be extended")
 
     @operation()
@@ -226,33 +253,41 @@ class Lobby(Part):
     ) -> Asking[Result[Lifecycle]]:
         """Turn an expired session into a waiting one whose TTL starts now; leave a living one.
 
+        A repeat is recognised by the note of the first attempt.
+
         Raises:
             NoSuchSessionError: the session is unknown or no longer restorable.
         """
         act = audited(key, by, ChangeKind.RESURRECTED, cause=cause)
         before = yield from first("status_before", key)
-        row = yield from first("resurrect", key, **act)
-        if row is None:
-            return Result((yield from self._required(key)))
+        answer = yield from rows("resurrect", key, **act)
         was = None if before is None else Status(before["status"])
-        return (yield from self._changed(row, ChangeKind.RESURRECTED, was, act, cause))
+        changing = self._changed(key, answer, ChangeKind.RESURRECTED, was, act=act, cause=cause)
+        if changed := (yield from changing):
+            return changed
+        record = yield from required(key, self.rules)
+        yield from confirmed()
+        return Result(record)
 
     @operation()
     def expire(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[Lifecycle]]:
         """Expire a waiting session now, as if its deadline had come; leave an expired one.
 
-        A first message that comes at the same time wins, or resurrects the session.
+        A first message that comes at the same time wins, or resurrects the session. A repeat is
+        recognised by the note of the first attempt.
 
         Raises:
             NoSuchSessionError: the session is unknown.
             WrongStatusError: the session is used or an orphan, or the rules are not enforced.
         """
         act = audited(key, by, ChangeKind.EXPIRED)
-        row = yield from first("expire", key, **act)
-        if row is not None:
-            return (yield from self._changed(row, ChangeKind.EXPIRED, Status.WAITING, act))
-        record = yield from self._required(key)
+        answer = yield from rows("expire", key, **act)
+        changing = self._changed(key, answer, ChangeKind.EXPIRED, Status.WAITING, act=act)
+        if changed := (yield from changing):
+            return changed
+        record = yield from required(key, self.rules)
         if record.status is Status.EXPIRED:
+            yield from confirmed()
             return Result(record)
         reason = "only a waiting session can be expired, and none while clean-up is switched off"
         raise _wrong_status(record, reason)
@@ -263,7 +298,7 @@ class Lobby(Part):
 
         A due session that ADK's tables hold is marked as used instead (KEPT). The value is the
         number of sessions changed. It does nothing while the rules are not enforced, or while a
-        brake is set and nothing is restorable.
+        brake is set and nothing is restorable. A repeat expires what is still due.
         """
         if not self.rules.enforced:
             return Result(0)
@@ -279,7 +314,7 @@ class Lobby(Part):
         """Delete at most `limit` expired sessions whose `restorable_until` has come.
 
         The value is their number. It does nothing while the rules are not enforced or a brake is
-        set.
+        set. A repeat deletes what is still due.
         """
         if not self.rules.enforced:
             return Result(0)
@@ -301,22 +336,23 @@ class Lobby(Part):
             return None
         return max(timedelta(0), ahead)
 
-    def _required(self, key: SessionKey) -> Asking[Lifecycle]:
-        record = yield from read_lifecycle(key, self.rules)
-        if record is None:
-            raise NoSuchSessionError(f"session {key.short}… does not exist")
-        return record
-
     def _changed(
         self,
-        row: Row,
+        key: SessionKey,
+        answer: Answer,
         kind: ChangeKind,
         was: Status | None,
+        *,
         act: Mapping[str, Any],
         cause: Cause | None = None,
-    ) -> Asking[Result[Lifecycle]]:
-        """Finish a transition of one session: count it, and record who asked for it."""
-        key = key_of(row)
+    ) -> Asking[Result[Lifecycle] | None]:
+        """Finish a transition of one session: count it, and record who asked for it.
+
+        None: the session's state does not allow the transition.
+        """
+        if not answer:
+            return (yield from changed_before(key, answer, self.rules, kind, cause))
+        (row,) = answer
         yield from counted(key, kind, was, Status(row["status"]))
         if act["by"] is not None:
             yield from rows("audit_change", key, **act)
@@ -324,63 +360,14 @@ class Lobby(Part):
         return Result(change.record, (change,))
 
 
-def read_lifecycle(key: SessionKey, rules: Rules) -> Asking[Lifecycle | None]:
-    """Read a session's record, as `Lobby.lifecycle` returns it."""
-    row = yield from only("lifecycle", key)
-    status, create_time = row["status"], row["create_time"]
-    if create_time is not None and status != Status.USED:
-        events = yield from rows("read_event_texts", key)
-        return orphan_of(key, create_time, events)
-    # The record can outlive a used session that others deleted from ADK's tables.
-    if status is None or (status == Status.USED and create_time is None):
-        return None
-    record = lifecycle_of(row, rules)
-    return record if rules.still_stands(record, row["now"]) else None
-
-
-def counted(
-    key: SessionKey,
-    kind: ChangeKind | None,
-    was: str | None,
-    became: str | None,
-    sessions: int = 1,
-) -> Asking[None]:
-    """Count changes of the key's app, in their transaction.
-
-    `was` and `became` are the statuses as stored, before and after; None if there was, or is, no
-    record. Without a kind the levels by status move, and no change is counted.
-    """
-    yield from rows(
-        "count", key, kind=kind or "", was=was or "", became=became or "", sessions=sessions
-    )
-
-
-def all_counted(
-    found: Iterable[Row], kind: ChangeKind, was: Status | None, became: Status | None
-) -> Asking[None]:
-    """Count a change of many rows, in their transaction."""
-    for app_name, sessions in Counter(row["app_name"] for row in found).items():
-        yield from counted(SessionKey(app_name, "", ""), kind, was, became, sessions)
-
-
-def audited(key: SessionKey, by: str | None, action: str, /, **detail: Any) -> Mapping[str, Any]:
-    """Return the statement parameters that say who asks for a change, for which, and of what.
-
-    The digest names the session to the audit log. There is none if `by` is None, because then
-    nothing is recorded, and none for an act that is about no session.
-    """
-    digest = None if by is None or not key.session_id else key.digest
-    return {"by": by, "action": action, "digest": digest, "detail": json.dumps(detail)}
-
-
 def _amendment(metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> dict[str, Any]:
     """Return the detail of an amendment: which parts of a record were changed."""
     detail: dict[str, Any] = {} if metadata is None else {"metadata": True}
-    return detail if ttl is None else detail | {"ttl_minutes": minutes_of(ttl)}
+    return detail if ttl is None else detail | {"ttlMinutes": minutes_of(ttl)}
 
 
 def _wrong_status(record: Lifecycle, reason: str) -> WrongStatusError:
-    return WrongStatusError(f"session {record.key.short}… is {record.status}: {reason}")
+    return WrongStatusError(f"session {record.key.named} is {record.status}: {reason}")
 
 
 def _document(text: str | None) -> dict[str, Any]:

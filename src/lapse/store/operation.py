@@ -9,6 +9,11 @@ round trip of its own. Three rules follow:
 - A database may drive an operation again from its beginning, so an operation has no effects
   outside the store.
 - An operation that refuses (`LapseError`) does so before it writes.
+
+A connection may break before the answer comes. The database then drives the operation again, and
+that repeat does only what the call asked for. Each operation that writes says in its docstring how
+its repeat is recognised: by what it wrote (an event's id, a condition that no longer holds), by
+what it saw first (`as_first_seen`), or by the note that the first attempt left (`done_before`).
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from typing import (
     NamedTuple,
     ParamSpec,
     Protocol,
+    TypeAlias,
     TypeVar,
     cast,
 )
@@ -61,8 +67,8 @@ class Row(Protocol):
 class Answer(list[Row]):
     """The rows of a statement.
 
-    `in_doubt` is True if an earlier attempt broke off and may have been carried out: what the
-    repeated statement finds may be the work of that attempt.
+    `in_doubt` is True if an earlier attempt of the call broke off and may have been carried out:
+    what the statement finds may be the work of that attempt.
     """
 
     in_doubt: bool = False
@@ -92,7 +98,15 @@ class Native(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-Asking = Generator[Ask | Native | type[Dialect], Any, T]
+class FirstSeen(NamedTuple):
+    """A value for which a database answers with the one of the call's first attempt."""
+
+    value: Any
+
+
+Request: TypeAlias = Ask | Native | FirstSeen | type[Dialect]
+
+Asking = Generator[Request, Any, T]
 
 
 def rows(name: str, key: SessionKey = NO_SESSION, **params: Any) -> Asking[Answer]:
@@ -122,6 +136,36 @@ def only(name: str, key: SessionKey = NO_SESSION, **params: Any) -> Asking[Row]:
 def native(name: str, key: SessionKey, *arguments: Any) -> Asking[Any]:
     """Call a function of the dialect; return its result."""
     return (yield Native(name, key, arguments))
+
+
+def as_first_seen(value: T) -> Asking[T]:
+    """Return what the first attempt of the call saw here, which is `value` in that attempt.
+
+    A repeat then acts on the same thing, and not on what has taken its place since. An operation
+    uses this once.
+    """
+    seen: T = yield FirstSeen(value)
+    return seen
+
+
+def done_before(answer: Answer) -> Asking[Row | None]:
+    """Return the note of an attempt that has done what this statement did not do again.
+
+    None: there is no such attempt. Statements with the part `once` or `noted` leave a note, and an
+    operation asks for one such statement at most.
+    """
+    if answer or not answer.in_doubt:
+        return None
+    return (yield from first("attempt"))
+
+
+def confirmed() -> Asking[None]:
+    """Make sure that what the operation has read is as durable as what it would have written.
+
+    An operation that finds its work done already asks for this before it says so. A row can be read
+    that a failover would lose: one whose writer has stopped waiting for the synchronous standby.
+    """
+    yield from rows("confirm")
 
 
 def dialect() -> Asking[Dialect]:
@@ -174,6 +218,14 @@ def operation(
         return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, T]]", wraps(function)(method))
 
     return decorate
+
+
+def as_part(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Asking[T]]:
+    """Return an operation as a generator function, to run it as a part of another operation."""
+    asking: Callable[Concatenate[S, P], Asking[T]] = method.__wrapped__  # type: ignore[attr-defined]
+    return asking
 
 
 def key_of(row: Row) -> SessionKey:

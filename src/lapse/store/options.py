@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from lapse.core.arguments import check_fields
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
     """How to reach a store that is a server.
 
     Attributes:
-        pool_size: the maximum of connections per event loop.
+        pool_size: the maximum of connections of one process, on all its event loops.
         statement_timeout: how long one statement may take, including its wait for locks.
         connect_timeout: how long it may take until a connection is made, or is free.
         statement_cache: how many prepared statements a connection keeps. It must be 0 behind a
@@ -24,3 +26,6 @@ class ConnectionOptions:
     connect_timeout: timedelta = timedelta(seconds=5)
     statement_cache: int = 100
     patience: timedelta = timedelta(seconds=2)
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -21,12 +21,10 @@ from lapse.core.lifecycle import (
     Rules,
     Status,
 )
-from lapse.core.messages import is_message
+from lapse.core.messages import UsedBy, is_message
 from lapse.store.operation import Row, key_of
 
 T = TypeVar("T")
-
-_WAITING: Final = "w"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +41,8 @@ class Revision:
 
     `update_time` moves with every append, also with one of stock ADK. `number` counts the appends
     made through Lapse, so that two events of one timestamp still make two revisions; it is None
-    if it is not known, because stock ADK has read the session. `waiting` is a hint that the
-    session was in the lobby: the store looks there first.
+    if it is not known, because stock ADK has read the session. `waiting` is a hint of the writer
+    that the session is in the lobby: the store looks there first. It is no part of the version.
     """
 
     update_time: datetime
@@ -57,15 +55,14 @@ class Revision:
         stamp = self.update_time.replace(tzinfo=None).isoformat(timespec="microseconds")
         if self.number is None:
             return stamp
-        return f"{stamp}|{self.number}{_WAITING if self.waiting else ''}"
+        return f"{stamp}|{self.number}"
 
     @classmethod
     def parse(cls, marker: str) -> Revision:
         """Read a marker, Lapse's or ADK's; ValueError if it is neither."""
         stamp, bar, number = marker.partition("|")
         update_time = datetime.fromisoformat(stamp).replace(tzinfo=UTC)
-        count = int(number.removesuffix(_WAITING)) if bar else None
-        return cls(update_time, count, waiting=number.endswith(_WAITING))
+        return cls(update_time, int(number) if bar else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +85,31 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append, the change of state it carries, and whether it is a message.
+    """An event to append, and what it means for its session.
 
-    `may_use` says what becomes of an event that is not a message and that a waiting session can
-    hold no more: with it the session counts as used, without it the event is refused.
+    Attributes:
+        record: the event.
+        delta: the change of state that it carries.
+        is_message: whether it makes a session used, where anyone's message does.
+        may_use: what becomes of an event that makes no session used and that a waiting session can
+            hold no more: with it the session counts as used, without it the event is refused.
+        by_agent: whether it is the agent's: it makes no session used where only the user's
+            message does.
     """
 
     record: EventRecord
     delta: StateDelta
     is_message: bool
     may_use: bool = True
+    by_agent: bool = False
 
 
 def held_events_full(key: SessionKey) -> HeldEventsFullError:
     """Return the error that refuses an event which a waiting session can hold no more."""
     return HeldEventsFullError(
-        f"session {key.short}… waits for its first message, and until then holds at most "
-        f"{HELD_EVENTS} changes, of {HELD_BYTES} bytes together"
+        f"session {key.named} waits for its first message, and until then holds at most "
+        f"{HELD_EVENTS} changes, of {HELD_BYTES} bytes together (a fixed limit while "
+        "LAPSE_WAITING_PER_USER or LAPSE_WAITING_PER_ADDRESS limits waiting sessions)"
     )
 
 
@@ -113,7 +118,8 @@ class SessionRecord:
     """A session as stored, with the state of all three scopes merged.
 
     `events` are in ADK's order: ascending by timestamp, then id. `owes_artifacts` tells of a new
-    session that artifacts of an earlier session of its key are still to be deleted.
+    session that artifacts of an earlier session of its key are still to be deleted. `awaits_user`
+    tells of one that waits, and that only the user's message makes used; lists do not tell it.
     """
 
     key: SessionKey
@@ -121,6 +127,7 @@ class SessionRecord:
     revision: Revision
     events: Sequence[EventRecord] = ()
     owes_artifacts: bool = False
+    awaits_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +211,8 @@ def lifecycle_of(row: Row, rules: Rules) -> Lifecycle:
         restorable_until=row["restorable_until"],
         resurrections=row["resurrections"],
         metadata=read_metadata(row["metadata"]),
+        used_by=UsedBy(row["used_by"]),
+        agent_spoke=bool(row["agent_spoke"]),
     )
     # Only a waiting row can be out of date: its deadline may have passed without a sweep.
     return rules.as_it_reads(record, row["now"]) if record.status is Status.WAITING else record

@@ -7,7 +7,8 @@ from typing import Final
 from pydantic import Field
 
 from lapse.core.lifecycle import Rules
-from lapse.core.setting_types import Hours, Seconds, SliceSettings
+from lapse.core.messages import UsedByRule
+from lapse.core.setting_types import Hours, Seconds, SliceSettings, UsedBySetting
 from lapse.store.options import ConnectionOptions
 
 _RULES: Final = Rules()
@@ -22,6 +23,7 @@ class StoreSettings(SliceSettings):
         default="sqlite:///lapse.db", validation_alias="LAPSE_STORE_URL", repr=False
     )
     horizon: Hours = Field(default=_RULES.horizon, validation_alias="LAPSE_RESTORE_HOURS")
+    used_by: UsedBySetting = Field(default=UsedByRule(), validation_alias="LAPSE_USED_BY")
     max_shared_state: int = Field(
         default=_RULES.shared_state // 1024,
         ge=1,
@@ -40,6 +42,11 @@ class StoreSettings(SliceSettings):
     statement_cache: int = Field(
         default=_DEFAULTS.statement_cache, ge=0, le=10_000, validation_alias="LAPSE_STATEMENT_CACHE"
     )
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether servers on other machines may use the same store."""
+        return not self.store_url.startswith("sqlite")
 
     @property
     def rules(self) -> Rules:

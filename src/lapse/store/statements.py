@@ -19,7 +19,7 @@ from lapse.store.operation import Dialect
 _NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _PARAMETER: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
 _TYPES: Final = re.compile(r"^-- ((?::\w+(?:, )?)+) ([\w\[\]]+)$", re.MULTILINE)
-_WRITE: Final = re.compile(r"\b(INSERT INTO|UPDATE \w+ |DELETE FROM)")
+_WRITE: Final = re.compile(r"\b(INSERT INTO|UPDATE \w+ |DELETE FROM|pg_logical_emit_message)")
 _COMMENT: Final = re.compile(r"--.*$", re.MULTILINE)
 _PART: Final = re.compile(r"\{(\w+)\}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from lapse.core.clock import iso
 from lapse.sweep.rules import Brake, BrakeReason
 from lapse.sweep.sweeper import SweepReport
 from lapse.telemetry.logs import seconds_of
@@ -31,7 +32,7 @@ def log_sweep(report: SweepReport) -> None:
 
 
 def _brake_facts(brake: Brake) -> dict[str, Any]:
-    facts: dict[str, Any] = {"reason": str(brake.reason), "until": brake.until.isoformat()}
+    facts: dict[str, Any] = {"reason": str(brake.reason), "until": iso(brake.until)}
     match brake.reason:
         case BrakeReason.SHARE:
             facts["sessions"] = brake.sessions

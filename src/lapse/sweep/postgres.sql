@@ -15,25 +15,35 @@ SELECT reason, since AS braked_at, until AS braked_until, sessions AS held_back,
 FROM lapse_brakes WHERE released_at IS NULL;
 
 -- name: set_brake
--- A brake for the share is not set again while the release of the last brake counts as confirmed.
-INSERT INTO lapse_brakes AS b (id, reason, since, until, sessions, jump)
-VALUES (1, :reason, :braked_at, :braked_until, :sessions, :jump)
-ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, since = excluded.since,
-  until = excluded.until, sessions = excluded.sessions, jump = excluded.jump, released_at = NULL
-WHERE (
-  b.released_at IS NOT NULL
-  OR excluded.reason = 'clock' AND (b.reason = 'share' OR b.until <= excluded.since)
-)
-AND NOT (
-  excluded.reason = 'share'
-  AND b.released_at <= excluded.since AND excluded.since < b.released_at + :confirmed
-)
-RETURNING id;
+-- A brake for the share is not set again while the release of the last brake counts as confirmed. A
+-- brake is known by its reason and `since`: a repeat does not set it again after its release.
+WITH done AS (
+  INSERT INTO lapse_brakes AS b (id, reason, since, until, sessions, jump)
+  VALUES (1, :reason, :braked_at, :braked_until, :sessions, :jump)
+  ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, since = excluded.since,
+    until = excluded.until, sessions = excluded.sessions, jump = excluded.jump, released_at = NULL
+  WHERE (
+    b.released_at IS NOT NULL
+    OR excluded.reason = 'clock' AND (b.reason = 'share' OR b.until <= excluded.since)
+  )
+  AND NOT (
+    excluded.reason = 'share'
+    AND b.released_at <= excluded.since AND excluded.since < b.released_at + :confirmed
+  )
+  AND (b.reason, b.since) <> (excluded.reason, excluded.since)
+  RETURNING id
+),
+noted AS {noted}
+SELECT id FROM done;
 
 -- name: release_brake
-UPDATE lapse_brakes SET released_at = coalesce(:now, clock_timestamp())
-WHERE released_at IS NULL AND since = :braked_at
-RETURNING id;
+WITH done AS (
+  UPDATE lapse_brakes SET released_at = coalesce(:now, clock_timestamp())
+  WHERE released_at IS NULL AND since = :braked_at
+  RETURNING id
+),
+noted AS {noted}
+SELECT id FROM done;
 
 -- name: dues
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from lapse.core.arguments import check_fields
+
 CONFIRMED: Final = timedelta(hours=1)
 """A brake is released by itself after this time. For as long after a release, no backlog sets a
 brake for its share."""
@@ -27,6 +29,9 @@ class BrakeOptions:
     share: float = 0.5
     sessions: int = 1000
     jump: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class BrakeReason(StrEnum):

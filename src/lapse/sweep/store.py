@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from lapse.store.operation import Asking, Part, Row, first, only, operation
+from lapse.store.operation import Asking, Part, Row, done_before, first, only, operation, rows
 from lapse.sweep.rules import CONFIRMED, Brake, BrakeReason, Dues
 
 
@@ -22,7 +22,10 @@ class SweepStore(Part):
 
     @operation(flushed=False)
     def mark_swept(self) -> Asking[datetime]:
-        """Record that a sweeper works, and return the store's time; a crash may undo it."""
+        """Record that a sweeper works, and return the store's time; a crash may undo it.
+
+        A repeat records it again.
+        """
         row = yield from only("mark_swept")
         swept_at: datetime = row["swept_at"]
         return swept_at
@@ -40,8 +43,10 @@ class SweepStore(Part):
         It returns False and changes nothing if a brake is set already, or if the new one is for the
         share and the last one was released less than CONFIRMED ago. A jump of the clock is the
         graver reason: its brake replaces one for the share, and one whose time the jump has ended.
+        A repeat is recognised by the note of the first attempt, and a brake by its reason and
+        `since`: one that was released meanwhile stays released.
         """
-        row = yield from first(
+        answer = yield from rows(
             "set_brake",
             reason=brake.reason,
             braked_at=brake.since,
@@ -50,13 +55,16 @@ class SweepStore(Part):
             jump=brake.jump,
             confirmed=CONFIRMED,
         )
-        return row is not None
+        return bool(answer) or (yield from done_before(answer)) is not None
 
     @operation()
     def release_brake(self, *, since: datetime) -> Asking[bool]:
-        """Release the brake that was set at `since`; False if it is no longer set."""
-        row = yield from first("release_brake", braked_at=since)
-        return row is not None
+        """Release the brake that was set at `since`; False if it is no longer set.
+
+        A repeat is recognised by the note of the first attempt.
+        """
+        answer = yield from rows("release_brake", braked_at=since)
+        return bool(answer) or (yield from done_before(answer)) is not None
 
 
 def brake_of(row: Row) -> Brake | None:

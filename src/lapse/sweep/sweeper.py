@@ -202,7 +202,7 @@ class Sweeper(Work):
 
     @property
     def is_alive(self) -> bool:
-        """Return whether the loop runs and has swept, or tried to, not too long ago."""
+        """Return whether the loop runs and has swept not too long ago; a failure is no sweep."""
         return self._work.is_running and self._work.idle < 2 * self._longest_sleep + _TIMEOUT
 
     async def start(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 import structlog
 
+from lapse.core.clock import iso_or_none
 from lapse.core.keys import SHOWN_ID
 from lapse.core.lifecycle import Change, ChangeKind
 
@@ -25,6 +27,16 @@ class LogFormat(StrEnum):
 
     CONSOLE = "console"
     JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The level from which on lines are logged."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+    CRITICAL = "CRITICAL"
 
 
 _LINES: Final = {
@@ -44,6 +56,8 @@ _UUID: Final = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-
 
 _QUOTED: Final = re.compile(r"(input_value=).*?(?=, input_type=|$)", re.DOTALL)
 
+_STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib")
+
 _changes_log = logging.getLogger("lapse.changes")
 _session_id: ContextVar[str] = ContextVar("lapse_log_session_id", default="")
 
@@ -57,14 +71,12 @@ def log_change(change: Change) -> None:
     facts: dict[str, Any] = {"app": record.key.app_name, "session": record.key.short}
     match change.kind:
         case ChangeKind.CREATED | ChangeKind.EXTENDED | ChangeKind.AMENDED:
-            facts["expires_at"] = record.expires_at and record.expires_at.isoformat()
+            facts["expires_at"] = iso_or_none(record.expires_at)
         case ChangeKind.USED:
             facts["age_s"] = seconds_of(change.age)
         case ChangeKind.EXPIRED:
             facts["lateness_s"] = seconds_of(change.lateness or timedelta(0))
-            facts["restorable_until"] = (
-                record.restorable_until and record.restorable_until.isoformat()
-            )
+            facts["restorable_until"] = iso_or_none(record.restorable_until)
         case ChangeKind.RESURRECTED:
             facts["cause"] = str(change.cause)
         case ChangeKind.PURGED | ChangeKind.DELETED | ChangeKind.KEPT | ChangeKind.ADOPTED:
@@ -95,11 +107,12 @@ def shorten(text: str) -> str:
     return _QUOTED.sub(r"\1…", _UUID.sub(r"\1", text))
 
 
-def configure_logging(style: LogFormat, *, verbose: bool = False) -> None:
+def configure_logging(style: LogFormat, level: LogLevel = LogLevel.INFO) -> None:
     """Send the lines of all loggers to standard error in one format, with session ids shortened.
 
-    Lapse logs from INFO on, or from DEBUG on with `verbose`. Other packages log from WARNING on:
-    ADK's lines at INFO and uvicorn's access log would repeat the content of requests.
+    Lapse and your own code, such as that of agents, log from `level` on. Installed packages log
+    from WARNING on, if `level` is not higher: ADK's lines at INFO, and those of packages that talk
+    to models, repeat the content of requests.
     """
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
@@ -127,11 +140,27 @@ def configure_logging(style: LogFormat, *, verbose: bool = False) -> None:
             ],
         )
     )
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    handler.addFilter(_may_be_shown)
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    # Its lines below WARNING are never shown, and to make them takes time in every run.
+    logging.getLogger("google_adk").setLevel(max(logging.getLevelName(level), logging.WARNING))
     # ADK warns that parts of itself are experimental; an operator can do nothing about it.
     warnings.filterwarnings("ignore", message=r"\[EXPERIMENTAL\]")
     logging.captureWarnings(capture=True)
-    logging.getLogger("lapse").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("lapse").setLevel(level)
+
+
+def _may_be_shown(record: logging.LogRecord) -> bool:
+    """Return whether a record is a warning, or one of Lapse or of code that is not installed."""
+    if record.levelno >= logging.WARNING or record.name.partition(".")[0] == "lapse":
+        return True
+    place = record.pathname
+    return not (
+        "site-packages" in place
+        or "dist-packages" in place
+        or place.startswith(_STANDARD_LIBRARY)
+        or not place.endswith(".py")  # compiled, or frozen into Python
+    )
 
 
 class _ShorteningFormatter(structlog.stdlib.ProcessorFormatter):

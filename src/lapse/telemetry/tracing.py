@@ -53,9 +53,10 @@ _NOTHING = _Notes(None)
 @contextmanager
 def span(name: str, key: SessionKey | None = None) -> Iterator[_Notes]:
     """Trace the block as a span `lapse.NAME`; of an error, only the type is noted."""
-    # Tracing that is set up has imported the API; without it, nobody pays for the import.
+    # Tracing that is set up has imported the API; without it, nobody pays for the import. A
+    # provider of `telemetry/provider.py` says whether its spans are read.
     api = sys.modules.get("opentelemetry.trace")
-    if api is None:
+    if api is None or not getattr(api.get_tracer_provider(), "is_read", True):
         yield _NOTHING
         return
     with api.get_tracer("lapse").start_as_current_span(

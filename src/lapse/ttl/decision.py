@@ -8,8 +8,9 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
+from lapse.core.arguments import check_fields
 from lapse.core.errors import InvalidValueError
-from lapse.core.minutes import DEFAULT_TTL
+from lapse.core.minutes import DEFAULT_TTL, spelt
 from lapse.ttl.binomial import lower
 from lapse.ttl.observed import Scope
 
@@ -83,10 +84,11 @@ class Targets:
         return cls(floor=min(USUAL_FLOOR, horizon), cap=horizon, horizon=horizon, default=default)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.floor <= self.cap <= self.horizon:
             reason = (
-                f"the floor ({self.floor}) must be at most the cap ({self.cap}), and the cap at "
-                f"most the horizon ({self.horizon})"
+                f"the floor ({spelt(self.floor)}) must be at most the cap ({spelt(self.cap)}), and "
+                f"the cap at most the horizon ({spelt(self.horizon)})"
             )
             raise InvalidValueError("targets", reason)
 

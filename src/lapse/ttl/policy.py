@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from lapse.auth.principals import Role, current_actor
 from lapse.core.ages import Histogram, bucket_of
+from lapse.core.arguments import check
 from lapse.core.background import Background, Work
 from lapse.core.documents import segment_of
 from lapse.core.errors import InvalidValueError, NotWithThisStoreError, StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
 from lapse.core.minutes import ttl_from_minutes
-from lapse.store.database import Database
+from lapse.store.database import Database, check_store
 from lapse.ttl import Decision, Policy, Scope, Targets
 from lapse.ttl.deciding import GUARD_MAX_AGE, GUARD_MESSAGES, WINDOW_DAYS
 from lapse.ttl.observed import Cohort, Count, cohorts, separate_segments
@@ -64,6 +65,8 @@ class TtlPolicy(Work):
     def __init__(
         self, store: Database, feed: Feed, targets: Targets, mode: Policy = Policy.FIXED
     ) -> None:
+        check_store(store=store)
+        check(feed=(feed, Feed), targets=(targets, Targets), mode=(mode, Policy))
         if mode is not Policy.FIXED and not store.rules.horizon:
             raise InvalidValueError(
                 "LAPSE_TTL_POLICY",

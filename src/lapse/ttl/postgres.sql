@@ -122,7 +122,7 @@ WHERE place <= :newest ORDER BY number;
 -- name: record_decisions
 -- Of several processes that have read the same version, the first moves it; the condition of the
 -- others then fails.
-WITH made AS (
+WITH done AS (
   INSERT INTO lapse_ttl_rounds AS r (id, slot, version)
   SELECT 1, :slot, 1
   WHERE :version = 0 OR EXISTS (SELECT 1 FROM lapse_ttl_rounds)
@@ -133,9 +133,10 @@ WITH made AS (
 kept AS (
   INSERT INTO lapse_ttl_decisions (app_name, segment, decision)
   SELECT d -> 'scope' ->> 0, d -> 'scope' ->> 1, d
-  FROM made, jsonb_array_elements(:decisions) AS d
-)
-SELECT version FROM made;
+  FROM done, jsonb_array_elements(:decisions) AS d
+),
+noted AS {noted}
+SELECT version FROM done;
 
 -- name: lengthen_waiting
 -- Lengthens a batch of the waiting sessions that have the former TTL. Sessions with a TTL of their

@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import Field
 
+from lapse.core.minutes import spelt
 from lapse.core.setting_types import Hours, Minutes, Share, doubt_of
 from lapse.store.settings import StoreSettings
 from lapse.ttl.decision import Policy, Targets
@@ -75,7 +76,7 @@ class TtlSettings(StoreSettings):
         if self.ttl_floor <= self._cap <= self.horizon:
             return []
         order = (
-            f"LAPSE_TTL_FLOOR_MINUTES ({self.ttl_floor}), LAPSE_TTL_CAP_HOURS ({self._cap}) and "
-            f"LAPSE_RESTORE_HOURS ({self.horizon})"
+            f"LAPSE_TTL_FLOOR_MINUTES ({spelt(self.ttl_floor)}), LAPSE_TTL_CAP_HOURS "
+            f"({spelt(self._cap)}) and LAPSE_RESTORE_HOURS ({spelt(self.horizon)})"
         )
         return [f"{name}: needs {order} in this order, the last one the longest"]

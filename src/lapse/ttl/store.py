@@ -15,9 +15,9 @@ from typing import Final
 from lapse.core.ages import EDGES
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import ChangeKind, Status
-from lapse.store.lobby import all_counted
-from lapse.store.operation import Asking, Part, first, only, operation, rows
+from lapse.store.operation import Asking, Part, done_before, first, only, operation, rows
 from lapse.store.records import Changes, Result
+from lapse.store.riders import all_counted
 from lapse.ttl.decision import Decision
 from lapse.ttl.observed import MOST_PER_USER, Count, Outcome, Scope
 
@@ -102,7 +102,8 @@ class TtlStore(Part):
 
         The counts have no user ids, and only `segments` are counted separately. Several processes
         may fold at the same time: nothing is counted twice. Digests of sessions purged before
-        `forgotten` are deleted; a message to one of these is no longer counted as REFUSED.
+        `forgotten` are deleted; a message to one of these is no longer counted as REFUSED. A repeat
+        folds what is not folded yet.
         """
         yield from rows(
             "fold_observations",
@@ -117,7 +118,8 @@ class TtlStore(Part):
     def refuse(self, key: SessionKey) -> Asking[bool]:
         """Count a message to a purged session as REFUSED, once for each session.
 
-        Returns True if it was counted; False if the session was not purged lately or was counted.
+        Returns True if it was counted; False if the session was not purged lately or was counted. A
+        repeat finds the session counted.
         """
         return (yield from first("refuse", key)) is not None
 
@@ -140,11 +142,14 @@ class TtlStore(Part):
         """Record the decisions of a round and the round itself, all or nothing.
 
         Returns False and records nothing if another round was recorded since. `version` is the
-        version of the round that the decisions are based on; `slot` is the hour of the new round.
+        version of the round that the decisions are based on; `slot` is the hour of the new round. A
+        repeat finds the version moved, and is recognised by the note of the first attempt.
         """
         documents = json.dumps([decision.as_document() for decision in decisions])
-        row = yield from first("record_decisions", decisions=documents, slot=slot, version=version)
-        return row is not None
+        answer = yield from rows(
+            "record_decisions", decisions=documents, slot=slot, version=version
+        )
+        return bool(answer) or (yield from done_before(answer)) is not None
 
     @operation()
     def lengthen_waiting(
@@ -153,7 +158,8 @@ class TtlStore(Part):
         """Give at most `limit` waiting sessions of a scope the longer `ttl` instead of `before`.
 
         The TTL counts from creation. A deadline never comes nearer. The value of the result is
-        the number of sessions that were changed; call again while it equals `limit`.
+        the number of sessions that were changed; call again while it equals `limit`. A repeat
+        changes sessions that have the TTL `before` still.
         """
         found = yield from rows(
             "lengthen_waiting",

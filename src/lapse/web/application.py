@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -14,14 +13,19 @@ from starlette.middleware import Middleware
 from lapse.adk.agents import ServedApps, served_apps
 from lapse.adk.answers import SessionResponse
 from lapse.adk.artifacts import guard_artifacts
+from lapse.adk.creation import check_creations
+from lapse.adk.keyed_creation import key_creates
+from lapse.adk.listing import ListRoute
 from lapse.adk.private import answer_sessions_with, server_of
 from lapse.adk.routes import lifecycle_routes
 from lapse.adk.run_sse import opener_for, opener_of
 from lapse.adk.service import LapseSessionService
+from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.artifacts.uploads import Uploads
 from lapse.auth import Authentication, CallerMiddleware, OwnershipMiddleware
 from lapse.auth.addresses import current_site
 from lapse.auth.principals import Role, current_principal
+from lapse.core.arguments import check
 from lapse.dashboard.options import OperatorOptions
 from lapse.dashboard.routes import add_operators
 from lapse.limits.body import BodyMiddleware
@@ -32,7 +36,7 @@ from lapse.notices.routes import NoticeStreamMiddleware, notice_routes
 from lapse.notices.watcher import Watcher
 from lapse.overview.metrics import StoreMetrics
 from lapse.quotas.metrics import QuotaMetrics
-from lapse.runs.detached import DetachedRoute
+from lapse.runs.detached import detached_routes
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.routes import run_routes
 from lapse.runs.runs import Runs
@@ -43,10 +47,12 @@ from lapse.ttl.metrics import TtlMetrics
 from lapse.web.client import add_client
 from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
+from lapse.web.life import Life, LifeMiddleware, Whole
 from lapse.web.middleware.acts import ActsMiddleware
 from lapse.web.middleware.address import ClientAddressMiddleware
 from lapse.web.middleware.app_state import AppStateMiddleware
-from lapse.web.middleware.apps import ServedAppsMiddleware
+from lapse.web.middleware.apps import DefaultAppMiddleware, ServedAppsMiddleware
+from lapse.web.middleware.headers import ExposedHeaders
 from lapse.web.middleware.session import RunSessionMiddleware
 
 if TYPE_CHECKING:
@@ -58,6 +64,7 @@ class Parts:
     """What an application needs of the parts that were made for it.
 
     Attributes:
+        whole: what works beside its requests.
         service: the service that its agents run on.
         watcher: tells its streams of notices.
         metrics: where it counts.
@@ -69,6 +76,7 @@ class Parts:
         default_app: the app of runs that name none; None: the one of ADK's server, if any.
     """
 
+    whole: Whole
     service: LapseSessionService
     watcher: Watcher
     metrics: Metrics
@@ -80,10 +88,31 @@ class Parts:
     default_app: str | None
 
 
+def check_mounted(
+    app: object,
+    runners: object,
+    authentication: object,
+    artifacts: object,
+    default_app: object,
+) -> None:
+    """Check the types of what `mount` is given.
+
+    Raises:
+        InvalidValueError: one is of another type.
+    """
+    check(
+        app=(app, FastAPI),
+        runners=(runners, Iterable),
+        artifacts=(artifacts, ArtifactSweeper | None),
+        authentication=(authentication, Authentication | None),
+        default_app=(default_app, str | None),
+    )
+
+
 def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
     """Add Lapse's routes, pages, metrics and middleware to an application; return its runs.
 
-    What works in the background, and the application's lifespan, are the caller's business.
+    The application's lifespan, or its first request, begins what works beside its requests.
 
     Raises:
         InvalidValueError: nothing tells which apps the application serves.
@@ -96,10 +125,13 @@ def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
     app.state.lapse_metrics = metrics
     app.state.lapse_watcher = parts.watcher
     app.state.lapse_runs = runs
+    app.state.lapse_key_rules = settings.key_rules
     app.state.lapse_endings = [parts.watcher.end]
     _register_metrics(parts)
     _add_routes(app, settings, parts, runs)
     install_faults(app, on_outage=partial(metrics.count_store_error, Where.REQUEST))
+    check_creations(app.routes)
+    key_creates(app.routes, settings.key_rules)
     _add_middleware(app, settings, parts, runs, served)
     return runs
 
@@ -124,6 +156,7 @@ def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> N
     uploads = Uploads(service.store, settings.artifact_bytes_per_user)
     app.state.lapse_uploads = uploads
     guard_artifacts(app.routes, service, uploads)
+    app.router.routes.insert(0, ListRoute(service))
     app.include_router(lifecycle_routes(service))
     app.include_router(notice_routes(service, parts.watcher))
     app.include_router(
@@ -135,8 +168,10 @@ def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> N
     )
     opener = opener_for(parts.runners, service) if parts.runners else opener_of(app)
     if opener is not None:
-        app.include_router(run_routes(service, runs, opener))
-        app.router.routes.insert(0, DetachedRoute(runs, opener, default_app=parts.default_app))
+        keys = settings.key_rules
+        app.include_router(run_routes(service, runs, opener, keys))
+        routes = detached_routes(runs, opener, keys, default_app=parts.default_app)
+        app.router.routes[:0] = routes
     add_client(app)
     add_operators(app, service, parts.operators, sweeps=sweeper is not None, brakes=settings.brakes)
 
@@ -157,7 +192,7 @@ def _add_middleware(
         ),
         Middleware(LiveMessageMiddleware, bounds=settings.bounds),
         Middleware(AppStateMiddleware, by=settings.app_state_by),
-        Middleware(RunSessionMiddleware, runs=runs.plain, default_app=parts.default_app),
+        Middleware(RunSessionMiddleware, runs=runs, default_app=parts.default_app),
     ]
     if authentication is not None:
         look_up = parts.service.lifecycle
@@ -168,13 +203,19 @@ def _add_middleware(
             *inner[1:],
             Middleware(ActsMiddleware, store=parts.service.store),
         ]
+    if parts.default_app is not None and server_of(app) is not None:
+        inner.insert(0, Middleware(DefaultAppMiddleware, default_app=parts.default_app))
     app.user_middleware.extend(inner)
     # These come before them; the last one is the outermost.
+    life = Life(parts.whole, runs, parts.watcher)
+    life.run_within(app)
+    app.add_middleware(LifeMiddleware, life=life)
     app.add_middleware(
         ClientAddressMiddleware,
         proxies=settings.proxies,
         counted=parts.service.admission.quotas.by_address,
     )
+    app.add_middleware(ExposedHeaders)
     app.add_middleware(NoticeStreamMiddleware)
     app.add_middleware(HeadMiddleware)
 
@@ -190,22 +231,3 @@ def _caller() -> str | None:
         site = current_site()
         return None if site is None else f"address {site}"
     return f"user {principal.name}" if principal.role is Role.USER else None
-
-
-def run_within_lifespan(
-    app: FastAPI, whole: AbstractAsyncContextManager[object], runs: Runs
-) -> None:
-    """Have an application's lifespan run the whole of Lapse around its own."""
-    inner = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(whole)
-            await runs.start()
-            state = await stack.enter_async_context(inner(app))
-            # Before ADK closes the runners.
-            stack.push_async_callback(runs.drain)
-            yield state
-
-    app.router.lifespan_context = lifespan

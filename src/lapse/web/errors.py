@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
+from enum import StrEnum
 from functools import partial
 from http import HTTPStatus
 from itertools import islice
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lapse.adk.endpoints import answer_of, before_endpoint, validator_of
 from lapse.adk.errors import (
     MODEL_FAULTS,
     InputValidationError,
@@ -32,10 +34,11 @@ from lapse.adk.errors import (
     UnreadableBodyError,
     without_paths,
 )
-from lapse.adk.private import answer_of, before_endpoint, validator_of
 from lapse.core.errors import (
+    AnswerLostError,
     HeldEventsFullError,
     InvalidValueError,
+    KeyReusedError,
     NoSuchRunError,
     NoSuchSessionError,
     NotWithThisStoreError,
@@ -46,10 +49,13 @@ from lapse.core.errors import (
     StoreUnavailableError,
     TooManyArtifactsError,
     TooManyCreatesError,
+    TooManyKeysError,
     TooManyRunsError,
     TooManyStreamsError,
     WrongStatusError,
 )
+from lapse.core.request import decode_parameters
+from lapse.idempotency.request import sent_key
 from lapse.limits.routes import reading
 from lapse.runs.plain import PLAIN_RUN, PlainRun
 
@@ -67,6 +73,16 @@ _LONGEST_WORDS: Final = 300
 """Characters of a fault's text, or of one step to it: names come from the client, too."""
 
 
+_HIDDEN: Final[tuple[type[Exception], ...]] = (
+    KeyReusedError,
+    NoSuchSessionError,
+    StoreUnavailableError,
+    TooManyCreatesError,
+    TooManyKeysError,
+)
+"""Errors that ADK's routes answer as errors of their own."""
+
+
 def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None) -> None:
     """Make Lapse's errors, and ADK's where ADK's routes let them through, into answers.
 
@@ -75,16 +91,14 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
 
     async def unavailable(request: Request, error: Exception) -> Response:
         on_outage()
-        return await _unavailable(request, error)
+        return unavailable_answer(error, request.scope)
 
     async def refused(request: Request, error: Exception) -> Response:
-        if isinstance(error.__cause__, StoreUnavailableError):
-            # ADK's create route makes errors of its own of all that it does not know.
-            return await unavailable(request, error.__cause__)
-        if isinstance(error.__cause__, TooManyCreatesError):
-            return await _too_fast(request, error.__cause__)
-        if isinstance(error.__cause__, NoSuchSessionError):
-            return JSONResponse({"detail": _NOT_FOUND}, 404)
+        # ADK's create route makes errors of its own of all that it does not know.
+        cause = error.__cause__
+        kind = next((kind for kind in _HIDDEN if isinstance(cause, kind)), None)
+        if kind is not None and isinstance(cause, Exception):
+            return await answers[kind](request, cause)
         return await _refused(request, error)
 
     answers: dict[type[Exception], Answer] = {
@@ -105,6 +119,8 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         RunInFlightError: _busy,
         TooManyCreatesError: _too_fast,
         TooManyRunsError: _answer(429, headers={"Retry-After": "1"}),
+        KeyReusedError: _answer(422),
+        TooManyKeysError: _answer(429, headers={"Retry-After": _AFTER_KEYS}),
         ShuttingDownError: _answer(503, headers={"Retry-After": "1"}),
         # ADK's own routes answer the first by themselves, its developer routes do not.
         NoSuchAgentError: _answer(404),
@@ -143,6 +159,7 @@ def _tell_bodies_from_faults(routes: Iterable[APIRoute]) -> None:
 
 def _with_body_errors(answer: ASGIApp) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        decode_parameters(scope)
         begun: list[bool] = []
         token = _has_begun.set(begun)
         try:
@@ -173,16 +190,50 @@ class _AsciiResponse(JSONResponse):
         return json.dumps(content).encode()
 
 
-async def _unavailable(_request: Request, error: Exception) -> Response:
-    return unavailable_answer(error)
+class Stored(StrEnum):
+    """Whether what a request brought is stored, as an answer tells it in its field `stored`."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
 
 
-def unavailable_answer(error: Exception) -> Response:
+_TOLD: Final = {
+    Stored.YES: (
+        "Your message is stored, but the session store broke off before the whole answer was; "
+        "read the session, and do not send the message again."
+    ),
+    Stored.NO: "The session store does not answer, and nothing was changed; try again in a moment.",
+    Stored.UNKNOWN: (
+        "The session store broke off, and this may have been done; look before you send it again, "
+        "or send an Idempotency-Key with what you send."
+    ),
+}
+_KEYED: Final = (
+    "The session store does not answer; repeat the request with the same Idempotency-Key, and "
+    "nothing is done twice."
+)
+_AFTER_KEYS: Final = "3600"
+_READ: Final = "The session store does not answer; try again in a moment."
+
+
+def unavailable_answer(error: Exception, scope: Scope) -> Response:
     """Answer 503, and tell whether what was asked for may have been done all the same."""
-    told = "The session store does not answer; try again in a moment."
-    if isinstance(error, OutcomeUnknownError):
-        told = "The session store broke off; this may have been done, and is safe to repeat."
-    return JSONResponse({"detail": told}, 503, headers={"Retry-After": "1"})
+    answer = {"detail": _READ}
+    if scope["method"] not in {"GET", "HEAD"}:
+        stored = _stored(error, scope)
+        told = _TOLD[stored] if sent_key(scope) is None else _KEYED
+        answer = {"detail": told, "stored": stored}
+    return JSONResponse(answer, 503, headers={"Retry-After": "1"})
+
+
+def _stored(error: Exception, scope: Scope) -> Stored:
+    run: PlainRun | None = scope.get(PLAIN_RUN)
+    if isinstance(error, AnswerLostError) or (run is not None and run.message_stored):
+        return Stored.YES
+    # A request with a key may be a repeat, and may have read what an earlier one has stored.
+    is_known = not isinstance(error, OutcomeUnknownError) and sent_key(scope) is None
+    return Stored.NO if is_known else Stored.UNKNOWN
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -233,9 +284,13 @@ def _shortened(told: Any) -> Any:
 
 
 async def _busy(_request: Request, error: Exception) -> Response:
-    """Answer 409, and name the run in flight."""
     assert isinstance(error, RunInFlightError)
-    return JSONResponse({"detail": str(error), "runId": error.run_id}, 409)
+    return busy_answer(error)
+
+
+def busy_answer(error: RunInFlightError) -> Response:
+    """Answer 409, and name the run in flight, if it is a detached run."""
+    return JSONResponse({"detail": str(error), "runId": error.run_id or None}, 409)
 
 
 async def _failed(request: Request, _error: Exception) -> Response:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Final
 
 from fastapi import APIRouter, Response
 
-from lapse.check.store import HealthStore
-from lapse.core.errors import LapseError
+from lapse.check.store import Probe
 from lapse.store.database import Database
 from lapse.telemetry.metrics import CONTENT_TYPE, Metrics
-
-_TIMEOUT: Final = timedelta(seconds=2)
 
 
 def health_routes(
@@ -22,6 +16,7 @@ def health_routes(
 ) -> APIRouter:
     """Return `/livez`, `/readyz` and `/metrics`."""
     router = APIRouter(tags=["health"])
+    probe = Probe(store)
 
     @router.get("/livez")
     async def livez() -> dict[str, str]:
@@ -32,14 +27,11 @@ def health_routes(
     async def readyz(response: Response) -> dict[str, str]:
         """Answer 200 when the store can be written and the sweeper works, else 503."""
         faults = {}
-        try:
-            await asyncio.wait_for(HealthStore(store).ping(), _TIMEOUT.total_seconds())
-        except TimeoutError:
-            faults["store"] = f"no answer within {_TIMEOUT.total_seconds():.0f} s"
-        except LapseError as error:
-            faults["store"] = str(error)
+        fault = await probe.fault()
+        if fault is not None:
+            faults["store"] = fault
         if not sweeper_is_well():
-            faults["sweeper"] = "not running; expired sessions are hidden but stay in the store"
+            faults["sweeper"] = "does not sweep; expired sessions are hidden but stay in the store"
         if faults:
             response.status_code = 503
             return {"status": "not ready"} | faults

@@ -16,6 +16,8 @@ import pytest
 from served import Served
 from serving import environment, eventually
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 ADK = str(Path(sys.executable).with_name("adk"))
 
@@ -65,17 +67,11 @@ def test_the_example_own_app_runs():
             assert "event: lifecycle" in stream.iter_lines()
 
 
-def test_the_example_adk_web_runs(tmp_path):
+@contextmanager
+def adk_server(command, log):
+    """Run one of ADK's own servers on the example; give a client of it."""
     uri = "lapse:sqlite:///chats.db"
-    log = tmp_path / "adk.log"
-    arguments = [
-        "api_server",
-        "--port",
-        "0",
-        "--session_service_uri",
-        uri,
-        str(EXAMPLES / "adk_web"),
-    ]
+    arguments = [command, "--port", "0", "--session_service_uri", uri, str(EXAMPLES / "adk_web")]
     with log.open("w") as output:
         server = subprocess.Popen(
             [ADK, *arguments], env=environment(), stdout=output, stderr=output
@@ -87,22 +83,42 @@ def test_the_example_adk_web_runs(tmp_path):
             *_, found = log.read_text().rpartition("running on http://")
             return found.partition(" ")[0] if "running on" in log.read_text() else None
 
-        with httpx.Client(base_url=f"http://{eventually(url)}", timeout=30) as client:
-            path = "/apps/greeter/users/ann/sessions"
-            session_id = client.post(path, json={}).json()["id"]
-            run = {
-                "appName": "greeter",
-                "userId": "ann",
-                "sessionId": session_id,
-                "newMessage": {"role": "user", "parts": [{"text": "a table for 2"}]},
-            }
-            assert "reservation 1 for 2" in client.post("/run", json=run).text
-        with closing(sqlite3.connect("chats.db")) as connection:
-            found = connection.execute("SELECT session_id, status FROM lapse_lobby").fetchall()
-        assert found == [(session_id, "used")]
+        with httpx.Client(base_url=f"http://{eventually(url, within=120)}", timeout=30) as client:
+            yield client
     finally:
         server.terminate()
         server.wait(20)
+
+
+@pytest.mark.parametrize("command", ["api_server", pytest.param("web", marks=pytest.mark.long)])
+def test_the_example_adk_web_runs(command, tmp_path):
+    """Seen to fail with an empty LOOKS_BEFORE_A_RUN: 404 for both expired sessions."""
+    path = "/apps/greeter/users/ann/sessions"
+    with adk_server(command, tmp_path / "adk.log") as client:
+
+        def opened(name, **options):
+            body = {"sessionId": name, "state": {"reservations": 6}, "options": options}
+            assert client.post(path, json=body).status_code == 200
+
+        def say(name, route="/run"):
+            message = {"role": "user", "parts": [{"text": "a table for 2"}]}
+            body = {"appName": "greeter", "userId": "ann", "sessionId": name, "newMessage": message}
+            return client.post(route, json=body)
+
+        opened("living")
+        for name in ("gone", "away"):
+            opened(name, ttl_minutes=0.001)
+            eventually(lambda name=name: client.get(f"{path}/{name}").status_code == 404)
+        with closing(sqlite3.connect("chats.db")) as connection, connection:
+            connection.execute("UPDATE lapse_lobby SET ttl = 30 * 60 * 1000000")
+        for name, route in (("living", "/run"), ("gone", "/run"), ("away", "/run_sse")):
+            answer = say(name, route)
+            assert answer.status_code == 200, (name, answer.text)
+            assert "reservation 7 for 2" in answer.text
+        assert say("never was").status_code == 404
+    with closing(sqlite3.connect("chats.db")) as connection:
+        found = connection.execute("SELECT session_id, status, resurrections FROM lapse_lobby")
+        assert set(found) == {("living", "used", 0), ("gone", "used", 1), ("away", "used", 1)}
 
 
 def test_the_example_ag_ui_runs():

@@ -136,7 +136,8 @@ MANY = [
 def test_json_of_very_many_values_is_refused_before_it_is_parsed(server, body):
     """Broken on purpose: without it a million keys keep everybody waiting for five seconds."""
     answer = answer_to(server, request("POST", f"{SESSIONS}/s/run", body))
-    assert (answer.status, answer.detail) == (413, "body: must have at most 50000 values")
+    told = "body: must have at most 50000 values (a fixed limit)"
+    assert (answer.status, answer.detail) == (413, told)
 
 
 def test_text_may_have_any_number_of_quotes_and_commas(server):
@@ -203,7 +204,15 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize(("path", "status"), PATHS.items(), ids=range(len(PATHS)))
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        # An outer application finds no place for a path with a line feed, and answers 404.
+        pytest.param(path, status, marks=[pytest.mark.at_root] * ("%0a" in path))
+        for path, status in PATHS.items()
+    ],
+    ids=range(len(PATHS)),
+)
 def test_a_path_that_is_not_text_or_leads_elsewhere_is_refused(server, path, status):
     """Broken on purpose: of these, six were ADK's 500 and most of the rest its 200."""
     answer = answer_to(server, request("GET", path))

@@ -9,16 +9,17 @@ from typing import Any
 
 from model import Model
 
-from backends import T0, TICK, key, levels, listed, message, note
+from backends import T0, TICK, key, levels, listed, message, note, step, words
 from lapse.core.documents import split_state
 from lapse.core.errors import LapseError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Status
+from lapse.core.messages import UsedBy
 from lapse.store.records import LastSeen, NewEvent, Result, Revision, SessionRecord
 from parts import Store
 
 KEYS = (key("s1"), key("s2"), key("s1", user="bob"), key("s1", app="other"))
-KINDS = {"message": message, "note": note}
+KINDS = {"message": message, "note": note, "words": words, "step": step}
 TTLS = (TICK, timedelta(minutes=30), timedelta(hours=20), timedelta(hours=30))
 JUMPS = (TICK, timedelta(minutes=29), timedelta(hours=1), timedelta(hours=23))
 SEEN = ("exact", "time", "last_seen", "old")
@@ -60,10 +61,15 @@ class Comparison:
             answer = type(error)
         return answer, expected
 
-    async def create(self, where: SessionKey, ttl: timedelta, state: dict, metadata: dict) -> None:
+    async def create(
+        self, where: SessionKey, ttl: timedelta, state: dict, metadata: dict, used_by: UsedBy
+    ) -> None:
         now, delta = self.model.now, split_state(state)
-        real = self.store.at(now).create(where, state=delta, ttl=ttl, metadata=metadata)
-        answer, expected = await self._both(real, self.model.create, where, delta, ttl, metadata)
+        real = self.store.at(now).create(
+            where, state=delta, ttl=ttl, metadata=metadata, used_by=used_by
+        )
+        ideal = self.model.create
+        answer, expected = await self._both(real, ideal, where, delta, ttl, metadata, used_by)
         if isinstance(answer, Result):
             assert answer.changes == (expected,)
             assert answer.value == self.model.read(where)
@@ -106,6 +112,15 @@ class Comparison:
         real = self.store.at(self.model.now).extend(where)
         answer, expected = await self._both(real, self.model.extend, where)
         assert answer == expected
+
+    async def hold_off(self, held_for: timedelta) -> None:
+        held = await self.store.at(self.model.now).hold_off(KEYS, held_for=held_for)
+        assert set(held) == self.model.hold_off(KEYS, held_for)
+        assert len(held) == len(set(held))
+
+    async def restart_ttl(self, where: SessionKey, held_for: timedelta) -> None:
+        ended = await self.store.at(self.model.now).restart_ttl(where, held_for=held_for)
+        assert ended == self.model.restart_ttl(where, held_for)
 
     async def amend(self, where: SessionKey, metadata: dict | None, ttl: timedelta | None) -> None:
         real = self.store.at(self.model.now).amend(where, metadata=metadata, ttl=ttl)
@@ -165,4 +180,5 @@ class Comparison:
         assert [list(one) for one in found] == [model.listed(*one) for one in lists]
         assert await store.at(now).time_to_next() == model.time_to_next()
         assert await levels(store) == model.levels()
+        assert (await store.overview(since=timedelta(0))).agent_only == model.agent_only()
         assert await store.user_state("app", "ann") == model.user.get(("app", "ann"), {})

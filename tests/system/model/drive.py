@@ -19,16 +19,19 @@ from comparison import JUMPS, KEYS, KINDS, METADATA, SEEN, STATES, TTLS, Compari
 
 from backends import TICK
 from lapse.core.lifecycle import Cause, Rules
+from lapse.core.messages import UsedBy
 from parts import store_with_parts
 
 RULES = (Rules(), Rules(horizon=timedelta(0)), Rules(enforced=False))
 MEMORY = "sqlite:///:memory:"
 CHOICES = {
-    "create": (KEYS, TTLS, STATES, METADATA),
+    "create": (KEYS, TTLS, STATES, METADATA, tuple(UsedBy)),
     "append": (KEYS, tuple(KINDS), (TICK, 0 * TICK, -TICK), STATES, SEEN),
     "repeat": (KEYS, (0, 1, 2)),
     "delete": (KEYS,),
     "extend": (KEYS,),
+    "hold_off": ((TICK, TTLS[1]),),
+    "restart_ttl": (KEYS, (TICK, TTLS[1])),
     "amend": (KEYS, (None, *METADATA), (None, *TTLS)),
     "resurrect": (KEYS, tuple(Cause)),
     "expire_due": ((1, 2, 3),),

@@ -19,6 +19,7 @@ from lapse.core.errors import (
 )
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
+from lapse.core.messages import UsedBy
 from lapse.store.records import (
     Appended,
     EventRecord,
@@ -48,6 +49,8 @@ class Session:
     expired_at: datetime | None = None
     restorable_until: datetime | None = None
     resurrections: int = 0
+    used_by: UsedBy = UsedBy.ANYONE
+    agent_spoke: bool = False
 
 
 class Model:
@@ -93,6 +96,8 @@ class Model:
             restorable_until=restorable_until,
             resurrections=session.resurrections,
             metadata=dict(session.metadata),
+            used_by=session.used_by,
+            agent_spoke=session.agent_spoke,
         )
 
     def _known(self, key: SessionKey) -> tuple[Session, Lifecycle]:
@@ -116,7 +121,8 @@ class Model:
         outer = self.user.get(key[:2], {})
         state |= {f"user:{name}": value for name, value in outer.items()}
         events = sorted(session.events, key=lambda event: (event.timestamp, event.id))
-        return SessionRecord(key, state, session.revision, tuple(events))
+        awaits = session.used_by is UsedBy.USER and session.status is not Status.USED
+        return SessionRecord(key, state, session.revision, tuple(events), awaits_user=awaits)
 
     def listed(self, app: str, user: str | None) -> list[SessionRecord]:
         found = [
@@ -142,10 +148,22 @@ class Model:
     def levels(self) -> dict[tuple[str, Status], int]:
         return Counter((key.app_name, one.status) for key, one in self.sessions.items())
 
+    def agent_only(self) -> dict[str, int]:
+        return Counter(
+            key.app_name
+            for key, one in self.sessions.items()
+            if one.agent_spoke and one.status is Status.WAITING
+        )
+
     # What is asked for.
 
     def create(
-        self, key: SessionKey, state: StateDelta, ttl: timedelta, metadata: Mapping[str, Any]
+        self,
+        key: SessionKey,
+        state: StateDelta,
+        ttl: timedelta,
+        metadata: Mapping[str, Any],
+        used_by: UsedBy,
     ) -> Change:
         record = self.record(key)
         if record is not None and (record.status is not Status.EXPIRED or not self.enforced):
@@ -158,6 +176,7 @@ class Model:
             dict(metadata),
             dict(state.session),
             Revision(self.now, 0),
+            used_by=used_by,
         )
         self._update_outer(key, state)
         return self._change(ChangeKind.CREATED, key)
@@ -169,7 +188,8 @@ class Model:
     def append(self, key: SessionKey, event: NewEvent, seen: Revision | LastSeen) -> Result:
         session, record = self._known(key)
         is_gone = record.status is Status.EXPIRED and self.enforced
-        if is_gone and not event.is_message:
+        is_words = event.by_agent and session.used_by is UsedBy.USER
+        if is_gone and not event.is_message and not is_words:
             raise NoSuchSessionError
         stored = next((one for one in session.events if one.id == event.record.id), None)
         if stored is not None:
@@ -183,6 +203,8 @@ class Model:
         session.state |= event.delta.session
         session.revision = Revision(event.record.timestamp, session.revision.number + 1)
         self._update_outer(key, event.delta)
+        if is_words and session.status is not Status.USED:
+            return Result(Appended(session.revision), self._hear_agent(session, event, is_gone))
         if not event.is_message or session.status is Status.USED:
             return Result(Appended(session.revision))
         changes = self._mark_used(session, was_expired=is_gone)
@@ -193,6 +215,34 @@ class Model:
         if isinstance(seen, Revision) and seen.number is not None:
             return seen == session.revision
         return seen.update_time == session.revision.update_time
+
+    def _hear_agent(self, session: Session, event: NewEvent, was_expired: bool) -> tuple:  # noqa: FBT001
+        fresh = self.now + session.ttl
+        session.expires_at = fresh if was_expired else max(session.expires_at, fresh)
+        session.status, session.expired_at, session.restorable_until = Status.WAITING, None, None
+        session.resurrections += was_expired
+        session.agent_spoke |= event.is_message
+        resurrected = self._change(ChangeKind.RESURRECTED, session.key, Cause.RUN)
+        return (resurrected,) if was_expired else ()
+
+    def hold_off(self, keys: Iterable[SessionKey], held_for: timedelta) -> set[SessionKey]:
+        held = set()
+        for key in keys:
+            record = self.record(key)
+            waits = record is not None and (record.status is Status.WAITING)
+            if waits and record.used_by is UsedBy.USER:
+                session = self.sessions[key]
+                session.expires_at = max(session.expires_at, self.now + held_for)
+                held.add(key)
+        return held
+
+    def restart_ttl(self, key: SessionKey, held_for: timedelta) -> Result:
+        if not self.hold_off([key], timedelta(0)):
+            return Result(None)
+        session, fresh = self.sessions[key], self.now + self.sessions[key].ttl
+        of_hold = session.expires_at <= self.now + held_for
+        session.expires_at = fresh if of_hold else max(session.expires_at, fresh)
+        return Result(None, (self._change(ChangeKind.EXTENDED, key),))
 
     def _mark_used(self, session: Session, *, was_expired: bool) -> tuple[Change, ...]:
         session.status, session.first_message_at = Status.USED, self.now

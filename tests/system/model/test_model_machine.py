@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from backends import TICK
 from lapse.core.lifecycle import Cause, Rules
+from lapse.core.messages import UsedBy
 from parts import store_with_parts
 
 pytestmark = pytest.mark.long
@@ -45,18 +46,19 @@ class Machine(RuleBasedStateMachine):
         self._runner.close()
         self._opening.__exit__(None, None, None)
 
-    @initialize(ttl=st.sampled_from(TTLS[1:]))
-    def begin(self, ttl):
-        self._take("create", KEYS[0], ttl, {}, {})
+    @initialize(ttl=st.sampled_from(TTLS[1:]), used_by=st.sampled_from(UsedBy))
+    def begin(self, ttl, used_by):
+        self._take("create", KEYS[0], ttl, {}, {}, used_by)
 
     @rule(
         where=WHERE,
         ttl=st.sampled_from(TTLS),
         state=st.sampled_from(STATES),
         metadata=st.sampled_from(METADATA),
+        used_by=st.sampled_from(UsedBy),
     )
-    def create(self, where, ttl, state, metadata):
-        self._take("create", where, ttl, state, metadata)
+    def create(self, where, ttl, state, metadata, used_by):
+        self._take("create", where, ttl, state, metadata, used_by)
 
     @rule(
         where=WHERE,
@@ -79,6 +81,14 @@ class Machine(RuleBasedStateMachine):
     @rule(where=WHERE)
     def extend(self, where):
         self._take("extend", where)
+
+    @rule(held_for=st.sampled_from([TICK, TTLS[1]]))
+    def hold_off(self, held_for):
+        self._take("hold_off", held_for)
+
+    @rule(where=WHERE, held_for=st.sampled_from([TICK, TTLS[1]]))
+    def restart_ttl(self, where, held_for):
+        self._take("restart_ttl", where, held_for)
 
     @rule(
         where=WHERE,

@@ -11,6 +11,8 @@ from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import scratch
+
 SOCKET = ".s.PGSQL.5432"
 CONNECTIONS = 3
 IDLE = b"I"
@@ -88,7 +90,7 @@ async def pooled(url):
     folder = url.partition("host=")[2]
     pooler = Pooler(str(Path(folder) / SOCKET), url.partition("@/")[2].partition("?")[0])
     await pooler.open()
-    with TemporaryDirectory(prefix="lapse-pooler-") as here:
+    with TemporaryDirectory(dir=scratch.once("sockets")) as here:
         server = await asyncio.start_unix_server(pooler.serve, Path(here) / SOCKET)
         try:
             yield url.replace(folder, here), pooler.used

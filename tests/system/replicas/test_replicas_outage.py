@@ -15,7 +15,11 @@ STATUS = "SELECT status FROM lapse_lobby WHERE session_id = $1"
 BEGINS, ENDS = "the sweeper cannot work and will keep trying", "the sweeper works again"
 PLAIN = {
     "The session store does not answer; try again in a moment.",
-    "The session store broke off; this may have been done, and is safe to repeat.",
+    "The session store does not answer, and nothing was changed; try again in a moment.",
+    (
+        "The session store broke off, and this may have been done; look before you send it again, "
+        "or send an Idempotency-Key with what you send."
+    ),
 }
 
 

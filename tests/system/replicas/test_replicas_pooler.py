@@ -8,6 +8,7 @@ from pooler import pooled
 
 from backends import key, message, note
 from lapse.core.documents import StateDelta
+from lapse.core.errors import StoreRefusedError, StoreUnavailableError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Cause, Rules, Status
 from lapse.store.options import ConnectionOptions
@@ -17,6 +18,7 @@ from parts import store_with_parts
 pytestmark = pytest.mark.long
 
 PLAIN = ConnectionOptions(statement_cache=0)
+NAMES = "asyncpg.connection._uid"
 HOUR, MOMENT = timedelta(hours=1), timedelta(milliseconds=1)
 STATE = StateDelta(app={"a": 1}, session={"s": 2})
 
@@ -48,6 +50,33 @@ async def expire(store, name):
     await store.resurrect(key(name), cause=Cause.REQUEST)
     await store.append(key(name), message(), created.value.revision)
     assert (await store.lifecycle(key(name))).status is Status.USED
+
+
+async def test_a_pooler_that_tracks_no_prepared_statements_is_told_with_the_setting_to_change(
+    store_url, monkeypatch
+):
+    """Each process names its statements alike, and meets those of another one.
+
+    Seen to fail with a store that lets the driver's error through: a traceback.
+    """
+
+    async def read_again_and_again(store):
+        for _ in range(9):
+            await store.time_to_next()
+
+    async def start_again_and_again(url):
+        for _ in range(9):
+            monkeypatch.setattr(NAMES, 0)  # as in a new process
+            await store_with_parts(url).open()
+
+    async with pooled(store_url) as (url, _):
+        monkeypatch.setattr(NAMES, 0)
+        first = store_with_parts(url)
+        with pytest.raises(StoreUnavailableError, match="set LAPSE_STATEMENT_CACHE=0"):
+            await read_again_and_again(first)
+        await first.close()
+        with pytest.raises(StoreRefusedError, match="set LAPSE_STATEMENT_CACHE=0"):
+            await start_again_and_again(url)
 
 
 async def test_sessions_work_behind_a_transaction_pooler(store_url):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
@@ -19,6 +19,8 @@ from lapse.store.records import (
     held_events_full,
     lifecycle_of,
 )
+
+_BOUNDS: Final = {"most_events": HELD_EVENTS, "most_bytes": HELD_BYTES}
 
 _Step = Callable[[Call, NewEvent, dict[str, Any]], Awaitable[Result[Appended] | None]]
 
@@ -40,10 +42,11 @@ def _steps(seen: Revision | LastSeen) -> tuple[_Step, ...]:
     """Return the places to try, in order.
 
     A message moves a session out of the lobby, and an adoption moves it in: trying the lobby first
-    and last cannot miss it. A session whose revision is the lobby's is there, or has changed.
+    and last cannot miss it. A session whose exact revision is known is in the lobby after the
+    tables have not had it, or it has changed.
     """
-    if isinstance(seen, Revision) and seen.number is not None:
-        return (_to_lobby,) if seen.waiting else (_to_tables, _to_lobby)
+    if isinstance(seen, Revision) and seen.number is not None and not seen.waiting:
+        return (_to_tables, _to_lobby)
     return (_to_lobby, _to_tables, _to_lobby)
 
 
@@ -57,44 +60,70 @@ async def _to_tables(
 
 
 async def _to_lobby(call: Call, event: NewEvent, params: dict[str, Any]) -> Result[Appended] | None:
-    if not event.is_message:
-        row = await call.first(
-            "hold_event",
-            **params,
-            event=values.held_text(event.record),
-            most_events=HELD_EVENTS,
-            most_bytes=HELD_BYTES,
-        )
-        if row is not None:
-            revision = Revision(event.record.timestamp, row["revision"], waiting=True)
-            return Result(Appended(revision))
-        # Either the lobby holds too much already, which counts as use, or the session has expired.
-        if await call.first("read", after=None, newest=0) is None:
-            return None
-        if not event.may_use:
-            await _refuse_too_much(call, event)
-            return None
-    return await _first_message(call, event, params)
+    found = await (_first_message if event.is_message else _held)(call, event, params)
+    if found is None and event.by_agent:
+        found = await _words(call, event, params)
+    if found is not None or (event.is_message and not event.by_agent):
+        return found
+    return await _too_much(call, event, params)
 
 
-async def _refuse_too_much(call: Call, event: NewEvent) -> None:
-    """Raise HeldEventsFullError if the lobby can hold no more, and not for any other reason."""
+async def _held(call: Call, event: NewEvent, params: dict[str, Any]) -> Result[Appended] | None:
+    row = await call.first("hold_event", **params, event=values.held_text(event.record), **_BOUNDS)
+    if row is None:
+        return None
+    revision = Revision(event.record.timestamp, row["revision"])
+    return Result(Appended(revision))
+
+
+async def _words(call: Call, event: NewEvent, params: dict[str, Any]) -> Result[Appended] | None:
+    """Hold an event of the agent, in a session that only the user's message makes used."""
+    row = await call.first(
+        "hold_words",
+        **params,
+        event=values.held_text(event.record),
+        is_message=event.is_message,
+        **_BOUNDS,
+    )
+    if row is None:
+        return None
+    appended = Appended(Revision(event.record.timestamp, row["revision"]))
+    if not row["was_expired"]:
+        return Result(appended)
+    record = lifecycle_of(row, call.rules)
+    change = Change(ChangeKind.RESURRECTED, row["now"], record, Cause.RUN)
+    return Result(appended, (change,))
+
+
+async def _too_much(call: Call, event: NewEvent, params: dict[str, Any]) -> Result[Appended] | None:
+    """Let an event that the lobby can hold no more make the session used, or refuse it.
+
+    None: that is not why the event was not held.
+    """
     held = await call.first(
         "has_room_to_hold",
         event=values.held_text(event.record),
-        most_events=HELD_EVENTS,
-        most_bytes=HELD_BYTES,
+        by_agent=event.by_agent,
+        **_BOUNDS,
     )
-    if held is not None and not held["has_room"]:
+    if held is None or held["has_room"] or not held["may_be_taken"]:
+        return None
+    if not event.may_use:
         raise held_events_full(call.key)
+    return await _first_message(call, event, params, counts=True)
 
 
 async def _first_message(
-    call: Call, event: NewEvent, params: dict[str, Any]
+    call: Call, event: NewEvent, params: dict[str, Any], *, counts: bool = False
 ) -> Result[Appended] | None:
     try:
         async with call.savepoint():
-            row = await call.first("first_message", **params, in_control=call.key.in_control_group)
+            row = await call.first(
+                "first_message",
+                **params,
+                counts=counts or not event.by_agent,
+                in_control=call.key.in_control_group,
+            )
     except asyncpg.UniqueViolationError:
         # Stock ADK has created a session of this key meanwhile; `Conversations` will find out.
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -14,8 +14,17 @@ import asyncpg
 from lapse.core.errors import NotWithThisStoreError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import SHORTEST_RESTORE, Rules
-from lapse.store.operation import NO_SESSION, Answer, Ask, Asking, Dialect, Native
-from lapse.store.postgres.connections import Connections, Taken
+from lapse.store.operation import (
+    NO_SESSION,
+    Answer,
+    Ask,
+    Asking,
+    Dialect,
+    FirstSeen,
+    Native,
+    Request,
+)
+from lapse.store.postgres.connections import Attempts, Connections, Taken
 from lapse.store.postgres.values import Found, to_naive
 from lapse.store.statements import (
     Positional,
@@ -53,6 +62,7 @@ class Call:
         now: the moment in tests; None: the database's clock tells it.
         natives: the functions of the dialect, by name. Each takes a call, bound to the session's
             key, and the arguments of the call.
+        attempts: what is known of the call's attempts so far.
         taken: the connection in whose transaction the statements run; None: each has its own.
         key: the session that the statements are about.
     """
@@ -61,6 +71,7 @@ class Call:
     rules: Rules
     now: datetime | None
     natives: Mapping[str, Callable[..., Any]]
+    attempts: Attempts = field(default_factory=Attempts)
     taken: Taken | None = None
     key: SessionKey = NO_SESSION
 
@@ -82,15 +93,25 @@ class Call:
     async def drive_together(self, asking: Callable[[], Asking[T]]) -> T:
         """Drive an operation to its end in one transaction, and return its result."""
         return await self.connections.transact(
-            lambda taken: replace(self, taken=taken).drive(asking())
+            lambda taken: replace(self, taken=taken).drive(asking()), self.attempts
         )
 
-    async def _answer(self, request: Ask | Native | type[Dialect]) -> Any:
+    async def confirm(self) -> None:
+        """Return once everything that the call has read is durable, on synchronous standbys, too.
+
+        Raises:
+            OutcomeUnknownError: the server does not say so in time.
+        """
+        await self.run("confirm")
+
+    async def _answer(self, request: Request) -> Any:
         if isinstance(request, Ask):
             return await self._rows(request.name, request.key, request.params)
         if isinstance(request, Native):
             own = replace(self, key=request.key)
             return await self.natives[request.name](own, *request.arguments)
+        if isinstance(request, FirstSeen):
+            return self.attempts.first_seen(request).value
         return Dialect.POSTGRES
 
     def savepoint(self) -> AbstractAsyncContextManager[object]:
@@ -125,17 +146,22 @@ class Call:
         except asyncpg.NotNullViolationError as error:
             if error.table_name not in _SHARED:
                 raise
-            return Answer()
+            return self._nothing()
+
+    def _nothing(self) -> Answer:
+        answer = Answer()
+        answer.in_doubt = self.attempts.in_doubt
+        return answer
 
     async def _run(self, statement: Positional, arguments: Sequence[Any]) -> Answer:
-        answer = Answer()
         if self.taken is not None:
-            answer += map(Found, await self.taken.fetch(statement.sql, *arguments))
-        elif statement.writes:
-            found, answer.in_doubt = await self.connections.attempt(statement.sql, *arguments)
-            answer += map(Found, found)
+            found = await self.taken.fetch(statement.sql, *arguments)
         else:
-            answer += map(Found, await self.connections.read(statement.sql, *arguments))
+            found = await self.connections.fetch(
+                statement.sql, arguments, self.attempts, writes=statement.writes
+            )
+        answer = self._nothing()
+        answer += map(Found, found)
         return answer
 
     def _bound(
@@ -149,6 +175,7 @@ class Call:
             "user_id": key[1],
             "session_id": key[2],
             "now": self.now,
+            "attempt": self.attempts.number,
         }
         return [
             to_naive(value) if name in _NAIVE and (value := given[name]) else given[name]

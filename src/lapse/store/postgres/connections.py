@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qs, urlsplit
-from weakref import WeakKeyDictionary
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from lapse.core.errors import (
     InvalidValueError,
     LapseError,
     OutcomeUnknownError,
+    StoreRefusedError,
     StoreUnavailableError,
 )
+from lapse.store.database import CLOSED
+from lapse.store.operation import FirstSeen
 from lapse.store.options import ConnectionOptions
+from lapse.store.postgres.place import PARTING, Connection
+from lapse.store.postgres.pool import Pool
+from lapse.store.urls import place_of
 
 T = TypeVar("T")
 
-Taken: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+Taken: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 APPLICATION: Final = "lapse"
 
@@ -52,21 +59,63 @@ _UNDONE: Final = (
 
 CONNECTING: Final = (*NOT_NOW, asyncpg.PostgresError, ValueError)
 """Errors of a connection that is not made: of an outage, the server's refusal, or a wrong URL."""
+_UNTRACKED: Final = (
+    asyncpg.DuplicatePreparedStatementError,
+    asyncpg.InvalidSQLStatementNameError,
+)
+"""Errors of a connection on which others prepare statements, too."""
+
+_SHARED: Final = (
+    "a pooler lends each transaction another connection and does not track prepared statements; "
+    "set LAPSE_STATEMENT_CACHE=0"
+)
 
 _FIRST_PAUSE: Final = timedelta(milliseconds=50)
 
 
+@dataclass(slots=True)
+class Attempts:
+    """What is known of the attempts of one call: the first, and its repeats after outages.
+
+    Attributes:
+        number: marks the call's notes in the store; the same for all attempts.
+        in_doubt: whether an attempt broke off that may have been carried out.
+    """
+
+    number: int = field(default_factory=lambda: random.getrandbits(63))
+    in_doubt: bool = False
+    _seen: FirstSeen | None = None
+
+    @property
+    def failure(self) -> type[StoreUnavailableError]:
+        """Return the error that tells whether anything may have been done."""
+        return OutcomeUnknownError if self.in_doubt else StoreUnavailableError
+
+    def first_seen(self, now: FirstSeen) -> FirstSeen:
+        """Return what the first attempt saw; `now` if this is the first."""
+        self._seen = self._seen or now
+        return self._seen
+
+
 class Connections:
-    """A pool of connections for each event loop that asks for one."""
+    """The connections of one process to a server, and how they are used."""
 
     def __init__(self, url: str, options: ConnectionOptions) -> None:
         self._dsn = plain_url(url)
-        self.place = shown_url(url)
+        self.place = place_of(url)
         self._options = options
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[asyncpg.Pool]] = (
-            WeakKeyDictionary()
-        )
-        self._closed = False
+        self.are_prepared = False
+        """Whether the schema is known to be up to date."""
+        self._pool = Pool(options.pool_size, self._make, options.connect_timeout)
+
+    def open(self) -> None:
+        """Make connections again, after `close`."""
+        self._pool.open()
+
+    def default_to(self, options: ConnectionOptions) -> None:
+        """Connect like this from now on."""
+        self._options = options
+        self._pool.limit(options.pool_size, options.connect_timeout)
 
     async def connect(self) -> asyncpg.Connection:
         """Return a connection outside any pool.
@@ -76,126 +125,146 @@ class Connections:
             InvalidValueError: the driver cannot read the URL.
         """
         try:
-            return await asyncpg.connect(self._dsn, **self._connect_options())
+            connection = await self._make()
         except CONNECTING as error:
-            raise not_connected(error) from None
+            raise not_connected(error, self.place) from None
+        await self._pool.note(connection)
+        return connection
 
-    async def read(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """Run one statement that changes nothing, and return its rows; it repeats as `write` does.
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[asyncpg.Connection]:
+        """Enter a connection of the pool; what fails is not repeated.
 
         Raises:
-            StoreUnavailableError: the server does not answer.
+            StoreUnavailableError: the server does not answer, now or inside the context, or the
+                store is closed.
+            StoreRefusedError: a pooler shares the connection, which the settings do not allow.
         """
-        rows, _ = await self._repeat(
-            lambda taken: taken.fetch(sql, *arguments), StoreUnavailableError
-        )
-        return rows
+        if self._pool.is_closed:
+            raise StoreUnavailableError(CLOSED)
+        try:
+            place = await self._pool.take()
+        except CONNECTING as error:
+            raise not_connected(error, self.place) from None
+        assert place.connection is not None
+        with self._answering():
+            try:
+                yield place.connection
+            except BaseException as error:
+                await self._pool.give_back_after(place, error)
+                raise
+            self._pool.give_back(place)
 
-    async def write(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[asyncpg.Connection]:
+        """Enter a connection outside any pool; leaving closes it.
+
+        Raises:
+            StoreUnavailableError: the server does not answer, now or inside the context.
+            StoreRefusedError: a pooler shares the connection, which the settings do not allow.
+        """
+        connection = await self.connect()
+        try:
+            with self._answering():
+                yield connection
+        finally:
+            with suppress(*NOT_NOW):
+                await connection.close(timeout=PARTING.total_seconds())
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Raise what a connection outside `_repeat` fails with as errors of the store."""
+        try:
+            yield
+        except _UNTRACKED as error:
+            raise StoreRefusedError(f"{self.place}: {_SHARED}") from error
+        except NOT_NOW as error:
+            if not _is_outage(error):
+                raise
+            raise unavailable(error, self.place) from error
+
+    async def fetch(
+        self, sql: str, arguments: Sequence[Any], attempts: Attempts, *, writes: bool
+    ) -> list[asyncpg.Record]:
         """Run one statement and return its rows: one round trip, one transaction.
 
         While the server does not answer, the statement is repeated, for as long as `patience`
-        says. It must be safe to repeat: it may never be known whether the first attempt was
-        carried out.
+        says. One that writes must be safe to repeat: it may never be known whether the first
+        attempt was carried out. `attempts` then says that it is in doubt.
 
         Raises:
-            StoreUnavailableError: the statement was not carried out.
-            OutcomeUnknownError: the statement may have been carried out.
+            StoreUnavailableError: the call is not carried out.
+            OutcomeUnknownError: an attempt of the call may have been carried out.
         """
-        rows, _ = await self.attempt(sql, *arguments)
-        return rows
+        return await self._repeat(
+            lambda taken: taken.fetch(sql, *arguments), attempts, writes=writes
+        )
 
-    async def attempt(self, sql: str, *arguments: Any) -> tuple[list[asyncpg.Record], bool]:
-        """Run one statement as `write` does, and return its rows and whether they are in doubt.
-
-        They are in doubt if an earlier attempt broke off and may have been carried out: what the
-        repeated statement finds may be the work of that attempt.
-        """
-        return await self._repeat(lambda taken: taken.fetch(sql, *arguments), OutcomeUnknownError)
-
-    async def transact(self, work: Callable[[Taken], Awaitable[T]]) -> T:
-        """Run several statements as one transaction; it repeats and raises as `write` does."""
+    async def transact(self, work: Callable[[Taken], Awaitable[T]], attempts: Attempts) -> T:
+        """Run several statements as one transaction; it repeats and raises as `fetch` does."""
 
         async def run(taken: Taken) -> T:
             async with taken.transaction():
                 return await work(taken)
 
-        result, _ = await self._repeat(run, OutcomeUnknownError)
-        return result
+        return await self._repeat(run, attempts, writes=True)
 
     async def close(self) -> None:
-        """Close this event loop's pool for good, and drop the pools of other loops."""
-        self._closed = True
-        own = self._pools.pop(asyncio.get_running_loop(), None)
-        for other in self._pools.values():
-            if other.done() and not other.cancelled() and other.exception() is None:
-                other.result().terminate()
-        if own is None:
-            return
-        pool = await own
-        try:
-            await asyncio.wait_for(pool.close(), self._options.connect_timeout.total_seconds())
-        except TimeoutError:
-            pool.terminate()
+        """Close all connections, and make none until `open`.
+
+        A server that is silent delays it by no more than PARTING, twice.
+        """
+        await self._pool.close()
 
     async def _repeat(
-        self, work: Callable[[Taken], Awaitable[T]], doubt: type[StoreUnavailableError]
-    ) -> tuple[T, bool]:
-        """Do work on a connection of the pool, again after each outage, until patience ends.
-
-        Return its result, and whether an earlier attempt may have been carried out.
-        """
-        if self._closed:
-            raise StoreUnavailableError("the store is closed")
+        self,
+        work: Callable[[Taken], Awaitable[T]],
+        attempts: Attempts,
+        *,
+        writes: bool,
+    ) -> T:
+        """Do work on a connection of the pool, again after each outage, until patience ends."""
         end = time.monotonic() + self._options.patience.total_seconds()
         pause = _FIRST_PAUSE.total_seconds()
-        in_doubt = False
         while True:
+            if self._pool.is_closed:
+                raise attempts.failure(CLOSED)
             begun = False
             try:
-                pool = await self._pool()
-                async with pool.acquire(
-                    timeout=self._options.connect_timeout.total_seconds()
-                ) as taken:
-                    begun = True
-                    return await work(taken), in_doubt
+                place = await self._pool.take()
+                assert place.connection is not None
+                begun = True
+                try:
+                    done = await work(place.connection)
+                except BaseException as error:
+                    await self._pool.give_back_after(place, error)
+                    raise
+                self._pool.give_back(place)
+            except _UNTRACKED as error:
+                raise unavailable(_SHARED, self.place, attempts.failure) from error
             except CONNECTING as error:
                 if not _is_outage(error):
                     if begun:
                         raise
-                    raise not_connected(error) from None
-                in_doubt |= begun and not isinstance(error, _UNDONE)
+                    raise not_connected(error, self.place) from None
+                attempts.in_doubt |= begun and writes and not isinstance(error, _UNDONE)
                 if time.monotonic() + pause > end:
-                    raise unavailable(
-                        error, doubt if in_doubt else StoreUnavailableError
-                    ) from error
+                    raise unavailable(error, self.place, attempts.failure) from error
+            else:
+                return done
             await asyncio.sleep(pause * (0.5 + random.random()))
             pause *= 2
 
-    async def _pool(self) -> asyncpg.Pool:
-        loop = asyncio.get_running_loop()
-        making = self._pools.get(loop)
-        if making is None:
-            making = self._pools[loop] = asyncio.create_task(self._make_pool())
-        return making.result() if making.done() else await asyncio.shield(making)
-
-    async def _make_pool(self) -> asyncpg.Pool:
-        """Return a pool, which connects only when a connection is needed."""
-        return await asyncpg.create_pool(
+    async def _make(self) -> Connection:
+        connection: Connection = await asyncpg.connect(
             self._dsn,
-            min_size=0,
-            max_size=self._options.pool_size,
-            reset=_leave,
-            **self._connect_options(),
+            connection_class=Connection,
+            timeout=self._options.connect_timeout.total_seconds(),
+            command_timeout=self._options.statement_timeout.total_seconds(),
+            statement_cache_size=self._options.statement_cache,
+            server_settings={"application_name": APPLICATION},
         )
-
-    def _connect_options(self) -> dict[str, Any]:
-        return {
-            "timeout": self._options.connect_timeout.total_seconds(),
-            "command_timeout": self._options.statement_timeout.total_seconds(),
-            "statement_cache_size": self._options.statement_cache,
-            "server_settings": {"application_name": APPLICATION},
-        }
+        return connection
 
 
 def plain_url(url: str) -> str:
@@ -221,40 +290,39 @@ def plain_url(url: str) -> str:
     return f"{scheme.partition('+')[0]}{separator}{rest}"
 
 
-def shown_url(url: str) -> str:
-    """Return a URL without its user, its password and its query, for messages."""
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
-
-
 def _is_outage(error: BaseException) -> bool:
     """Return whether an error is one of an outage; the driver's ValueErrors are of an argument."""
     return isinstance(error, NOT_NOW) and not isinstance(error, ValueError)
 
 
-def not_connected(error: BaseException) -> LapseError:
-    """Return the error that says why a connection was not made.
+def not_connected(error: BaseException, place: str) -> LapseError:
+    """Return the error that says why a connection was not made; `place` is that of `place_of`.
 
     It does not quote the driver, whose words may hold a password, nor the server, whose words hold
-    the user and the database.
+    the user.
     """
     if _is_outage(error):
-        return unavailable(error)
+        return unavailable(error, place)
     kind = type(error).__name__
     if isinstance(error, ValueError):
         return InvalidValueError("store URL", f"is none that the driver can read ({kind})")
     return StoreUnavailableError(
-        f"PostgreSQL: does not let Lapse in ({kind}); check the user, the password, the database "
-        "and pg_hba.conf"
+        f"PostgreSQL ({_named(place)}): does not let Lapse in ({kind}); check the user, the "
+        "password, the database and pg_hba.conf"
     )
 
 
 def unavailable(
-    error: BaseException, kind: type[StoreUnavailableError] = StoreUnavailableError
+    reason: BaseException | str,
+    place: str,
+    kind: type[StoreUnavailableError] = StoreUnavailableError,
 ) -> StoreUnavailableError:
-    """Return the error that says the server does not answer; it never holds the URL."""
-    return kind(f"PostgreSQL: {str(error) or type(error).__name__}")
+    """Return the error that says the server at a place does not answer; it holds no password."""
+    return kind(f"PostgreSQL ({_named(place)}): {str(reason) or type(reason).__name__}")
 
 
-async def _leave(_connection: asyncpg.Connection) -> None:
-    """Reset nothing: Lapse's statements leave no state behind, and a reset is a round trip."""
+def _named(place: str) -> str:
+    """Return a place with the host that the driver takes where the URL names none."""
+    if urlsplit(place).netloc or "?" in place:
+        return place
+    return f"{place} at {os.environ.get('PGHOST') or 'the usual socket, for its URL has no host'}"

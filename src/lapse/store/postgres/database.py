@@ -9,17 +9,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self, TypeVar
 
 from lapse.core.lifecycle import Rules
 from lapse.store.database import Inspection
+from lapse.store.opening import Opening
 from lapse.store.operation import Asking, Dialect
 from lapse.store.options import ConnectionOptions
 from lapse.store.postgres import append, reading
 from lapse.store.postgres.call import Call
-from lapse.store.postgres.connections import Connections
+from lapse.store.postgres.connections import Attempts, Connections
 from lapse.store.postgres.listen import Listener
 from lapse.store.postgres.schema import look, pending_script, prepare
 from lapse.store.schemas import missing_indexes, newest_version
@@ -34,13 +34,6 @@ _NATIVES: Final[Mapping[str, Callable[..., Any]]] = {
 }
 
 
-@dataclass(slots=True)
-class _Opened:
-    """Whether the schema is up to date; copies of the store with other clocks share it."""
-
-    ready: bool = False
-
-
 class PostgresDatabase:
     """A Database on a PostgreSQL server.
 
@@ -51,25 +44,38 @@ class PostgresDatabase:
     """
 
     def __init__(
-        self, url: str, rules: Rules = Rules(), options: ConnectionOptions = ConnectionOptions()
+        self, url: str, rules: Rules | None = None, options: ConnectionOptions | None = None
     ) -> None:
-        self._rules = rules
-        self._connections = Connections(url, options)
-        self._opened = _Opened()
+        self._has_rules, self._has_options = rules is not None, options is not None
+        self._rules = rules or Rules()
+        self._connections = Connections(url, options or ConnectionOptions())
+        # Copies with other clocks share both.
+        self._opening = Opening(self._prepare)
         self._now: datetime | None = None
 
     @property
     def rules(self) -> Rules:
         return self._rules
 
+    def default_to(self, rules: Rules, options: ConnectionOptions) -> None:
+        if not self._has_rules:
+            self._rules = rules
+        if not self._has_options:
+            self._connections.default_to(options)
+
     async def open(self) -> None:
-        if not self._opened.ready:
-            connection = await self._connections.connect()
-            try:
-                await prepare(connection, self._connections.place)
-            finally:
-                await connection.close()
-            self._opened.ready = True
+        self._connections.open()
+        await self._opened()
+
+    async def _opened(self) -> None:
+        """Bring the schema up to date, once for all who ask at the same time."""
+        if not self._connections.are_prepared:
+            await self._opening.finish()
+
+    async def _prepare(self) -> None:
+        async with self._connections.lent() as connection:
+            await prepare(connection, self._connections.place)
+        self._connections.are_prepared = True
 
     async def close(self) -> None:
         await self._connections.close()
@@ -79,12 +85,18 @@ class PostgresDatabase:
         asking: Callable[[], Asking[T]],
         *,
         writes: bool = True,  # noqa: ARG002 - each statement says so itself
-        flushed: bool = True,  # noqa: ARG002 - likewise
+        flushed: bool = True,
         together: bool = False,
     ) -> T:
-        await self.open()
+        if not self._connections.are_prepared:
+            await self._opened()
         call = self._calls()
-        return await (call.drive_together(asking) if together else call.drive(asking()))
+        result = await (call.drive_together(asking) if together else call.drive(asking()))
+        if flushed and call.attempts.in_doubt:
+            # The repeat may have found the work of an attempt whose commit no longer waits for the
+            # synchronous standby.
+            await call.confirm()
+        return result
 
     def listen(
         self, channel: str, hear: Callable[[str], None]
@@ -92,11 +104,13 @@ class PostgresDatabase:
         return Listener(self._connections, channel, hear)
 
     async def notify(self, channel: str, texts: Iterable[str]) -> None:
-        await self.open()
+        await self._opened()
         for text in texts:
             # Each text has a transaction of its own, because a commit with NOTIFY takes a lock
             # that all such commits share.
-            await self._connections.write("SELECT pg_notify($1, $2)", channel, text)
+            await self._connections.fetch(
+                "SELECT pg_notify($1, $2)", (channel, text), Attempts(), writes=True
+            )
 
     def at(self, now: datetime) -> Self:
         other = copy.copy(self)
@@ -104,8 +118,7 @@ class PostgresDatabase:
         return other
 
     async def inspect(self, *, most: int = 0) -> Inspection:
-        connection = await self._connections.connect()
-        try:
+        async with self._connections.alone() as connection:
             script = await pending_script(connection, self._connections.place)
             version = (await look(connection)).lapse_version
             newest = newest_version(Dialect.POSTGRES)
@@ -128,8 +141,6 @@ class PostgresDatabase:
                 purge=sessions["purge"],
                 used_but_expired=sessions["used_but_expired"],
             )
-        finally:
-            await connection.close()
 
     def _calls(self, taken: Any = None) -> Call:
-        return Call(self._connections, self._rules, self._now, _NATIVES, taken)
+        return Call(self._connections, self._rules, self._now, _NATIVES, taken=taken)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final
@@ -13,6 +14,7 @@ from typing import Any, Final
 import asyncpg
 
 from lapse.core.errors import StoreUnavailableError
+from lapse.core.loops import may_end_with_its_loop
 from lapse.store.postgres.connections import NOT_NOW, Connections
 
 _LONGEST_PAUSE: Final = timedelta(seconds=30)
@@ -33,7 +35,8 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._listen(), name="lapse-listener")
+        listening = asyncio.create_task(self._listen(), name="lapse-listener")
+        self._task = may_end_with_its_loop(listening)
 
     async def __aexit__(
         self,
@@ -41,7 +44,8 @@ class Listener:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._task is not None:
+        # A generator's exit comes when its event loop is closed already: nothing can be awaited.
+        if self._task is not None and kind is not GeneratorExit:
             self._task.cancel()
             await asyncio.wait([self._task])
 
@@ -65,7 +69,8 @@ class Listener:
             await connection.add_listener(self._channel, self._receive)
             await ended.wait()
         finally:
-            connection.terminate()
+            with suppress(RuntimeError):  # the loop was closed in the middle
+                connection.terminate()
 
     def _receive(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         self._hear(str(payload))

@@ -35,7 +35,7 @@ async def read(call: Call, window: EventWindow) -> SessionRecord | None:
         values.document(row["user_state"]),
     )
     revision = Revision(row["update_time"], row["revision"])
-    return SessionRecord(call.key, state, revision, tuple(events))
+    return SessionRecord(call.key, state, revision, tuple(events), awaits_user=row["awaits_user"])
 
 
 async def list_of_user(call: Call) -> list[SessionRecord]:

@@ -9,14 +9,15 @@
 -- condition on that row again, and every condition is on the row that it is about.
 --
 -- Types of parameters:
--- :largest_metadata, :largest_shared_state, :limit, :most, :most_bytes, :most_events, :newest, :seen_number bigint
--- :artifacts, :enforced, :exact, :in_control boolean
--- :extensible, :horizon, :kept, :shortest_restore, :ttl interval
+-- :attempt, :largest_metadata, :largest_shared_state, :limit, :most, :most_bytes, :most_events bigint
+-- :newest, :seen_number bigint
+-- :artifacts, :by_agent, :counts, :enforced, :exact, :in_control, :is_message boolean
+-- :extensible, :held_for, :horizon, :kept, :shortest_restore, :ttl interval
 -- :app_delta, :event, :event_data, :metadata, :session_delta, :state, :user_delta jsonb
--- :after, :event_time, :seen_time, :since timestamp
--- :now timestamptz
+-- :after, :event_time, :seen_create_time, :seen_time, :since timestamp
+-- :now, :seen_created_at timestamptz
 -- :after_app, :after_session, :after_user, :app_name, :event_id, :invocation_id varchar
--- :only_app, :seen_event, :session_id, :site, :user_id varchar
+-- :only_app, :seen_event, :session_id, :site, :used_by, :user_id varchar
 -- :app_names, :session_ids, :user_ids varchar[]
 
 -- name: create
@@ -32,11 +33,11 @@ before AS (
 done AS (
   INSERT INTO lapse_lobby AS l (
     app_name, user_id, session_id, status, created_at, ttl, expires_at, metadata, state,
-    held_events, update_time, site
+    held_events, update_time, site, used_by
   )
   SELECT
     :app_name, :user_id, :session_id, 'waiting', now, :ttl, now + :ttl,
-    :metadata, :state, '[]', now AT TIME ZONE 'UTC', :site
+    :metadata, :state, '[]', now AT TIME ZONE 'UTC', :site, :used_by
   FROM clock
   WHERE NOT EXISTS (
     SELECT 1 FROM sessions
@@ -48,7 +49,8 @@ done AS (
     expires_at = excluded.expires_at, first_message_at = NULL, expired_at = NULL,
     restorable_until = NULL, resurrections = 0, metadata = excluded.metadata,
     state = excluded.state, held_events = excluded.held_events,
-    update_time = excluded.update_time, revision = 0, site = excluded.site
+    update_time = excluded.update_time, revision = 0, site = excluded.site,
+    used_by = excluded.used_by, agent_spoke = false
   WHERE :enforced
     AND (l.status = 'expired' OR l.status = 'waiting' AND l.expires_at <= excluded.created_at)
     AND l.status = (SELECT status FROM before)
@@ -125,6 +127,34 @@ CASE
   THEN held.state || excluded.state
 END;
 
+-- name: once
+-- A part of the statements that a repeat must not carry out again. Their table `taken` has the row
+-- that is locked, if its state allows the change; without the row of this part they change nothing.
+-- The note of an attempt in progress makes its repeat wait here until it is known what became of it.
+INSERT INTO lapse_attempts (attempt, session_id, at)
+SELECT :attempt, session_id, now FROM taken
+ON CONFLICT DO NOTHING
+RETURNING attempt;
+
+-- name: noted
+-- A part of the statements whose own condition stops a repeat: their table `done` has a row if they
+-- did what was asked for.
+INSERT INTO lapse_attempts (attempt, at)
+SELECT :attempt, coalesce(:now, clock_timestamp()) FROM done
+ON CONFLICT DO NOTHING;
+
+-- name: attempt
+-- The note of the attempt that has done what a repeat did not do again.
+SELECT session_id, at FROM lapse_attempts WHERE attempt = :attempt;
+
+-- name: forget_attempts
+DELETE FROM lapse_attempts WHERE at < coalesce(:now, clock_timestamp()) - :kept;
+
+-- name: confirm
+-- A commit waits for the synchronous standby only if it has written something. All that the call has
+-- read was committed before this message, and stands before it in the log.
+SELECT pg_logical_emit_message(true, 'lapse', '')::text AS written;
+
 -- name: change_app_state
 -- A part of the statements that change a session: their table `done` has its row.
 INSERT INTO app_states AS held (app_name, state, update_time)
@@ -148,13 +178,13 @@ RETURNING state;
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 found AS (
   SELECT s.state, s.update_time, coalesce(l.revision, 0) AS revision, NULL::jsonb AS held_events,
-    1 AS place
+    false AS awaits_user, 1 AS place
   FROM sessions AS s
   LEFT JOIN lapse_lobby AS l
     ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
   WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
   UNION ALL
-  SELECT l.state, l.update_time, l.revision, l.held_events, 2
+  SELECT l.state, l.update_time, l.revision, l.held_events, l.used_by = 'user', 2
   FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND (l.status = 'waiting' AND l.expires_at > now OR NOT :enforced AND l.status <> 'used')
@@ -317,7 +347,8 @@ LEFT JOIN events AS e
 -- name: first_message
 -- Moves a session out of the lobby. The row's lock decides between it and a sweep, a delete or
 -- another first message. A session whose deadline has passed, but that no sweep has expired, is
--- always restorable: it has at least an hour from its expiry.
+-- always restorable: it has at least an hour from its expiry. :counts is false for what the agent
+-- says, which is no message where only the user's is.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 taken AS (
   SELECT l.*, now, l.status = 'expired' OR :enforced AND l.expires_at <= now AS was_expired
@@ -328,6 +359,7 @@ taken AS (
         AND (l.expires_at > now OR :horizon > interval '0' OR NOT :enforced)
       OR l.status = 'expired' AND (l.restorable_until > now OR NOT :enforced)
     )
+    AND (:counts OR l.used_by <> 'user')
     AND NOT EXISTS (
       SELECT 1 FROM jsonb_array_elements(l.held_events) AS held WHERE held ->> 'id' = :event_id
     )
@@ -410,7 +442,8 @@ user_delta AS (
 SELECT * FROM marked;
 
 -- name: hold_event
--- Holds an event that is not a message in the lobby, in order.
+-- Holds an event that is not a message in the lobby, in order. hold_words is for the agent's events in
+-- sessions that only the user's message makes used.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 done AS (
   UPDATE lapse_lobby AS l
@@ -421,6 +454,7 @@ done AS (
   FROM clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND (l.status = 'waiting' AND l.expires_at > now OR NOT :enforced AND l.status <> 'used')
+    AND NOT (:by_agent AND l.used_by = 'user')
     AND {room_to_hold}
     AND NOT EXISTS (
       SELECT 1 FROM jsonb_array_elements(l.held_events) AS e WHERE e ->> 'id' = :event_id
@@ -438,13 +472,74 @@ app_delta AS {change_app_state},
 user_delta AS {change_user_state}
 SELECT revision FROM done;
 
+-- name: hold_words
+-- Holds an event of the agent in a session that only the user's message makes used. The deadline is
+-- then a whole TTL ahead at least, and an expired session waits again: the run that speaks goes on.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+taken AS (
+  SELECT l.session_id, l.status, now,
+    l.status = 'expired' OR :enforced AND l.expires_at <= now AS was_expired
+  FROM lapse_lobby AS l, clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND l.used_by = 'user'
+    AND (
+      l.status = 'waiting'
+        AND (l.expires_at > now OR :horizon > interval '0' OR NOT :enforced)
+      OR l.status = 'expired' AND (l.restorable_until > now OR NOT :enforced)
+    )
+    AND {room_to_hold}
+    AND NOT EXISTS (
+      SELECT 1 FROM jsonb_array_elements(l.held_events) AS e WHERE e ->> 'id' = :event_id
+    )
+    AND {has_room}
+    AND CASE
+      WHEN :exact THEN l.update_time = :seen_time
+        AND (:seen_number IS NULL OR l.revision = :seen_number)
+      ELSE l.update_time <= :seen_time
+        OR l.held_events -> -1 ->> 'id' IS NOT DISTINCT FROM :seen_event
+    END
+  FOR UPDATE OF l
+),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET held_events = l.held_events || :event,
+    state = l.state || coalesce(:session_delta, '{}'),
+    update_time = :event_time,
+    revision = l.revision + 1,
+    status = 'waiting',
+    expires_at = CASE WHEN was_expired THEN now + l.ttl ELSE greatest(l.expires_at, now + l.ttl) END,
+    expired_at = NULL,
+    restorable_until = NULL,
+    resurrections = l.resurrections + was_expired::int,
+    agent_spoke = l.agent_spoke OR :is_message
+  FROM taken
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  RETURNING l.*, now, was_expired, taken.status AS was
+),
+changes AS (
+  SELECT app_name, 'resurrected' AS kind, was, status AS became, now FROM done WHERE was_expired
+),
+counted AS {count_changes},
+app_delta AS {change_app_state},
+user_delta AS {change_user_state}
+SELECT *,
+  CASE WHEN was_expired AND expires_at - now < interval '20 s' THEN pg_notify(
+    'lapse_deadlines', extract(epoch FROM expires_at - now)::text
+  )::text END AS notified
+FROM done;
+
 -- name: room_to_hold
 -- A condition on a waiting row.
 jsonb_array_length(l.held_events) < :most_events
 AND octet_length(l.held_events::text) + octet_length(:event::text) <= :most_bytes;
 
 -- name: has_room_to_hold
-SELECT {room_to_hold} AS has_room FROM lapse_lobby AS l
+-- Why an event was not held. It may be taken if the session lives, or if it is one that the agent's
+-- words let wait again.
+SELECT {room_to_hold} AS has_room,
+  l.status = 'waiting' AND l.expires_at > coalesce(:now, clock_timestamp()) OR NOT :enforced
+    OR :by_agent AND l.used_by = 'user' AS may_be_taken
+FROM lapse_lobby AS l
 WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   AND l.held_events IS NOT NULL;
 
@@ -463,10 +558,13 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 ORDER BY timestamp, id;
 
 -- name: delete_record
--- The first of the two statements of a delete, because an append locks the record first, too.
+-- The first of the two statements of a delete, because an append locks the record first, too. Both
+-- delete only the session that the call has seen first, and never another that has its key by now. Its
+-- creation goes with it where it moves: into ADK's tables by a message, into the lobby by an adoption.
 WITH ended AS (
   DELETE FROM lapse_lobby AS l
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND l.created_at IN (:seen_created_at, :seen_create_time AT TIME ZONE 'UTC')
   RETURNING l.*, coalesce(:now, clock_timestamp()) AS now
 ),
 changes AS (
@@ -495,7 +593,9 @@ SELECT * FROM ended;
 -- A statement of its own, so that it sees the session that a first message moved here while
 -- delete_record waited for its lock. ON DELETE CASCADE deletes the events.
 WITH ended AS (
-  DELETE FROM sessions WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+  DELETE FROM sessions
+  WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+    AND create_time IN (:seen_create_time, :seen_created_at AT TIME ZONE 'UTC')
   RETURNING app_name, user_id, id AS session_id, coalesce(:now, clock_timestamp()) AS now
 ),
 owed AS {owe_artifacts}
@@ -503,12 +603,8 @@ SELECT now FROM ended;
 
 -- name: amend
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
-done AS (
-  UPDATE lapse_lobby AS l
-  SET metadata = l.metadata || coalesce(:metadata, '{}'),
-    ttl = coalesce(:ttl, l.ttl),
-    expires_at = CASE WHEN :ttl IS NULL THEN l.expires_at ELSE now + :ttl END
-  FROM clock
+taken AS (
+  SELECT l.session_id, now FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND (
       :ttl IS NULL
@@ -523,6 +619,16 @@ done AS (
       WHEN 'expired' THEN l.restorable_until > now OR NOT :enforced
       ELSE true
     END
+  FOR UPDATE OF l
+),
+fresh AS {once},
+done AS (
+  UPDATE lapse_lobby AS l
+  SET metadata = l.metadata || coalesce(:metadata, '{}'),
+    ttl = coalesce(:ttl, l.ttl),
+    expires_at = CASE WHEN :ttl IS NULL THEN l.expires_at ELSE now + :ttl END
+  FROM taken, fresh
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   RETURNING l.*, now
 ),
 changes AS (
@@ -538,18 +644,24 @@ FROM done;
 
 -- name: extend
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
-done AS (
-  UPDATE lapse_lobby AS l
-  SET expires_at = greatest(
-    l.expires_at, least(now + l.ttl, l.created_at + :extensible)
-  )
-  FROM clock
+taken AS (
+  SELECT l.session_id, now FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
     AND NOT EXISTS (
       SELECT 1 FROM sessions
       WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
     )
+  FOR UPDATE OF l
+),
+fresh AS {once},
+done AS (
+  UPDATE lapse_lobby AS l
+  SET expires_at = greatest(
+    l.expires_at, least(now + l.ttl, l.created_at + :extensible)
+  )
+  FROM taken, fresh
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   RETURNING l.*, now
 ),
 changes AS (
@@ -559,10 +671,63 @@ counted AS {count_changes},
 audited AS {audited}
 SELECT * FROM done;
 
+-- name: hold_off
+-- Moves the deadlines of sessions ahead in which runs are in flight. It returns those that wait.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+waiting AS (
+  SELECT l.app_name, l.user_id, l.session_id, l.expires_at
+  FROM unnest(:app_names, :user_ids, :session_ids) AS k (app_name, user_id, session_id)
+  JOIN lapse_lobby AS l USING (app_name, user_id, session_id)
+  CROSS JOIN clock
+  WHERE l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced) AND l.used_by = 'user'
+),
+moved AS (
+  UPDATE lapse_lobby AS l SET expires_at = now + :held_for
+  FROM waiting AS w, clock, set_config('synchronous_commit', 'off', true) AS relaxed
+  WHERE l.app_name = w.app_name AND l.user_id = w.user_id AND l.session_id = w.session_id
+    AND w.expires_at < now + :held_for
+    AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced)
+    AND l.expires_at < now + :held_for
+  RETURNING l.app_name, l.user_id, l.session_id
+)
+SELECT app_name, user_id, session_id FROM waiting, clock WHERE expires_at >= now + :held_for
+UNION ALL
+SELECT app_name, user_id, session_id FROM moved;
+
+-- name: restart_ttl
+-- Gives a session a fresh TTL where a run begins or has ended. A deadline as near as a hold sets them
+-- comes nearer if the TTL is short; a later one is not a hold's, and stays.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+taken AS (
+  SELECT l.session_id, now FROM lapse_lobby AS l, clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND l.status = 'waiting' AND (l.expires_at > now OR NOT :enforced) AND l.used_by = 'user'
+  FOR UPDATE OF l
+),
+fresh AS {once},
+done AS (
+  UPDATE lapse_lobby AS l
+  SET expires_at = CASE
+    WHEN l.expires_at <= now + :held_for THEN now + l.ttl ELSE greatest(l.expires_at, now + l.ttl)
+  END
+  FROM taken, fresh
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+  RETURNING l.*, now
+),
+changes AS (
+  SELECT app_name, 'extended' AS kind, status AS was, status AS became, now FROM done
+),
+counted AS {count_changes}
+SELECT *,
+  CASE WHEN expires_at - now < interval '20 s' THEN pg_notify(
+    'lapse_deadlines', extract(epoch FROM expires_at - now)::text
+  )::text END AS notified
+FROM done;
+
 -- name: resurrect
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 taken AS (
-  SELECT l.ctid, l.status, now FROM lapse_lobby AS l, clock
+  SELECT l.session_id, l.status, now FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
     AND (
       l.status = 'waiting' AND l.expires_at <= now AND :horizon > interval '0'
@@ -575,11 +740,12 @@ taken AS (
     )
   FOR UPDATE OF l
 ),
+fresh AS {once},
 done AS (
   UPDATE lapse_lobby AS l
   SET status = 'waiting', expires_at = now + l.ttl, expired_at = NULL, restorable_until = NULL,
     resurrections = l.resurrections + 1
-  FROM taken
+  FROM taken, fresh
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
   RETURNING l.*, now, taken.status AS was
 ),
@@ -598,6 +764,17 @@ FROM done;
 -- Expires a waiting session now. The statement waits for the row's lock of a concurrent first
 -- message and checks its condition again: the message wins.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+taken AS (
+  SELECT l.session_id, now FROM lapse_lobby AS l, clock
+  WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+    AND :enforced AND l.status = 'waiting' AND l.expires_at > now
+    AND NOT EXISTS (
+      SELECT 1 FROM sessions
+      WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
+    )
+  FOR UPDATE OF l
+),
+fresh AS {once},
 done AS (
   UPDATE lapse_lobby AS l
   SET status = 'expired', expires_at = now, expired_at = now,
@@ -606,13 +783,8 @@ done AS (
         THEN greatest(l.created_at + :horizon, now + :shortest_restore)
       ELSE now
     END
-  FROM clock
+  FROM taken, fresh
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
-    AND :enforced AND l.status = 'waiting' AND l.expires_at > now
-    AND NOT EXISTS (
-      SELECT 1 FROM sessions
-      WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
-    )
   RETURNING l.*, now
 ),
 changes AS (
@@ -623,8 +795,12 @@ audited AS {audited}
 SELECT * FROM done;
 
 -- name: expire_due
--- Takes due rows that are not locked, and repeats the condition on the rows that it updates:
--- without both, it would expire a session that a concurrent first message has just marked as used.
+-- Takes due rows that are not locked, so that sweeps and messages never wait for each other. The lock
+-- re-checks the newest version of a row and keeps it until the UPDATE, which finds it by its address.
+-- An address alone would also miss a row that a message has changed, because the changed row has
+-- another one. The condition that the UPDATE repeats decides only if rows are found in another way:
+-- by their keys and without the lock, a session would expire that a first message has just marked as
+-- used.
 -- A session that ADK's tables hold although its row waits (stock ADK created one of the same key)
 -- is kept: Lapse never expires it. The limit stands in a sub-select, and the rows come as arrays,
 -- so that every limit has the same plan, which finds the rows by their addresses.
@@ -716,7 +892,21 @@ SELECT least(
 ) - coalesce(:now, clock_timestamp()) AS ahead;
 
 -- name: ping
-SELECT 1 FROM lapse_lobby LIMIT 1;
+-- An update in place needs no room on the disk. The rows that do not fit into work_mem do: they go to
+-- a temporary file, unless a limit forbids one.
+WITH little AS MATERIALIZED (SELECT set_config('work_mem', '64kB', true) AS work_mem),
+spilled AS MATERIALIZED (
+  SELECT count(*) AS numbers FROM little, generate_series(
+    1, CASE WHEN current_setting('temp_file_limit') = '-1' THEN 8000 ELSE 0 END
+  )
+)
+INSERT INTO lapse_pings (id, at)
+SELECT 1, coalesce(:now, clock_timestamp()) FROM spilled
+ON CONFLICT (id) DO UPDATE SET at = excluded.at;
+
+-- name: read_ping
+SELECT at, (SELECT count(*) FROM (SELECT 1 FROM lapse_lobby LIMIT 1) AS one) AS lobby
+FROM lapse_pings;
 
 -- name: status_before
 -- No-op: the statements of the transitions read the status before themselves.

@@ -61,6 +61,7 @@ def append_params(event: NewEvent, seen: Revision | LastSeen) -> dict[str, Any]:
         "seen_time": seen.update_time,
         "seen_number": seen.number if isinstance(seen, Revision) else None,
         "seen_event": seen.last_event_id if isinstance(seen, LastSeen) else None,
+        "by_agent": event.by_agent,
     }
 
 
@@ -92,7 +93,7 @@ def held_events(text: str) -> list[EventRecord]:
             held["id"],
             held["invocation_id"],
             from_naive(datetime.fromisoformat(held["timestamp"])),
-            json.dumps(held["event_data"]),
+            json.dumps(held.get("event_data")),
         )
         for held in json.loads(text)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from lapse.core.documents import update_document
 from lapse.core.lifecycle import HELD_BYTES, HELD_EVENTS, Cause, Change, ChangeKind, Status
@@ -21,6 +21,8 @@ from lapse.store.records import (
 from lapse.store.sqlite import values
 from lapse.store.sqlite.transaction import Transaction
 
+_BOUNDS: Final = {"most_events": HELD_EVENTS, "most_bytes": HELD_BYTES}
+
 
 @dataclass(frozen=True, slots=True)
 class Append:
@@ -28,10 +30,8 @@ class Append:
 
     event: NewEvent
     waiting: bool
-    """Whether the writer saw the session in the lobby."""
+    """Whether the session is probably in the lobby."""
     params: dict[str, Any]
-    held: str
-    """The event as the lobby would hold it; empty for a message."""
 
     @classmethod
     def of(cls, event: NewEvent, seen: Revision | LastSeen) -> Append:
@@ -45,13 +45,19 @@ class Append:
             "seen_time": values.to_text(seen.update_time),
             "seen_number": seen.number if isinstance(seen, Revision) else None,
             "seen_event": seen.last_event_id if isinstance(seen, LastSeen) else None,
+            "by_agent": event.by_agent,
         }
         waiting = isinstance(seen, Revision) and seen.waiting
-        return cls(event, waiting, params, "" if event.is_message else values.held_text(record))
+        return cls(event, waiting, params)
 
-    def revision(self, number: int, *, waiting: bool = False) -> Revision:
+    @property
+    def held(self) -> str:
+        """Return the event as the lobby holds it."""
+        return values.held_text(self.event.record)
+
+    def revision(self, number: int) -> Revision:
         """Return the session's revision after the append."""
-        return Revision(self.event.record.timestamp, number, waiting=waiting)
+        return Revision(self.event.record.timestamp, number)
 
 
 def append(
@@ -91,37 +97,62 @@ def _to_tables(transaction: Transaction, step: Append) -> Result[Appended] | Non
 
 
 def _to_lobby(transaction: Transaction, step: Append) -> Result[Appended] | None:
-    if not step.event.is_message:
-        row = transaction.first(
-            "hold_event",
-            **step.params,
-            event=step.held,
-            most_events=HELD_EVENTS,
-            most_bytes=HELD_BYTES,
-        )
-        if row is not None:
-            _update_shared_state(transaction, step)
-            return Result(Appended(step.revision(row["revision"], waiting=True)))
-        # Either the lobby holds too much already, which counts as use, or the session has expired.
-        if transaction.first("read") is None:
-            return None
-        if not step.event.may_use:
-            _refuse_too_much(transaction, step)
-            return None
-    return _first_message(transaction, step)
+    event = step.event
+    found = (_first_message if event.is_message else _held)(transaction, step)
+    if found is None and event.by_agent:
+        found = _words(transaction, step)
+    if found is not None or (event.is_message and not event.by_agent):
+        return found
+    return _too_much(transaction, step)
 
 
-def _refuse_too_much(transaction: Transaction, step: Append) -> None:
-    """Raise HeldEventsFullError if the lobby can hold no more, and not for any other reason."""
-    held = transaction.first(
-        "has_room_to_hold", event=step.held, most_events=HELD_EVENTS, most_bytes=HELD_BYTES
+def _held(transaction: Transaction, step: Append) -> Result[Appended] | None:
+    row = transaction.first("hold_event", **step.params, event=step.held, **_BOUNDS)
+    if row is None:
+        return None
+    _update_shared_state(transaction, step)
+    return Result(Appended(step.revision(row["revision"])))
+
+
+def _words(transaction: Transaction, step: Append) -> Result[Appended] | None:
+    """Hold an event of the agent, in a session that only the user's message makes used."""
+    before = transaction.first("lifecycle")
+    is_message = step.event.is_message
+    row = transaction.first(
+        "hold_words", **step.params, event=step.held, is_message=is_message, **_BOUNDS
     )
-    if held is not None and not held["has_room"]:
+    if row is None or before is None:
+        return None
+    _update_shared_state(transaction, step)
+    appended = Appended(step.revision(row["revision"]))
+    if row["resurrections"] == before["resurrections"]:
+        return Result(appended)
+    _count(transaction, ChangeKind.RESURRECTED, Status(before["status"]), Status.WAITING)
+    record = lifecycle_of(values.Found(row, transaction.now), transaction.rules)
+    change = Change(ChangeKind.RESURRECTED, transaction.moment, record, Cause.RUN)
+    return Result(appended, (change,))
+
+
+def _too_much(transaction: Transaction, step: Append) -> Result[Appended] | None:
+    """Let an event that the lobby can hold no more make the session used, or refuse it.
+
+    None: that is not why the event was not held.
+    """
+    held = transaction.first(
+        "has_room_to_hold", event=step.held, by_agent=step.event.by_agent, **_BOUNDS
+    )
+    if held is None or held["has_room"] or not held["may_be_taken"]:
+        return None
+    if not step.event.may_use:
         raise held_events_full(transaction.key)
+    return _first_message(transaction, step, counts=True)
 
 
-def _first_message(transaction: Transaction, step: Append) -> Result[Appended] | None:
-    lobby = transaction.first("first_message", **step.params)
+def _first_message(
+    transaction: Transaction, step: Append, *, counts: bool = False
+) -> Result[Appended] | None:
+    counts = counts or not step.event.by_agent
+    lobby = transaction.first("first_message", **step.params, counts=counts)
     if lobby is None:
         return None
     was_expired = lobby["expired_at"] is not None or (

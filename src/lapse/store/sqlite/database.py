@@ -21,12 +21,16 @@ from urllib.parse import quote
 
 from lapse.core.clock import utc_now
 from lapse.core.errors import StoreRefusedError, StoreUnavailableError
+from lapse.core.forks import Forked
 from lapse.core.lifecycle import Rules
-from lapse.store.database import Inspection
+from lapse.store.database import CLOSED, Inspection
+from lapse.store.opening import Opening
 from lapse.store.operation import Asking, Dialect
+from lapse.store.options import ConnectionOptions
 from lapse.store.schemas import missing_indexes, newest_version
 from lapse.store.sqlite import append, reading
-from lapse.store.sqlite.lanes import Lane
+from lapse.store.sqlite.files import OpenFiles
+from lapse.store.sqlite.lanes import Lane, LaneClosedError
 from lapse.store.sqlite.schema import (
     connect,
     explain,
@@ -55,17 +59,23 @@ _NATIVES: Final[Mapping[str, Callable[..., Any]]] = {
 }
 
 
-class _Lanes:
+class _Lanes(Forked):
     """The read lane and the write lane of a store; its copies with other clocks share them.
 
-    They are made once, when they are first needed. In memory, both are the same lane.
+    They are made when they are first needed. In memory, both are the same lane.
+
+    While the process forks there are none: their threads would not live on in the child, and the
+    locks that SQLite holds for an open file are the parent's. Parent and child make them again.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._opening = threading.Lock()
+        self._gate = threading.Lock()
+        self._opening = Opening(lambda: asyncio.to_thread(self._open))
         self._lanes: tuple[Lane, Lane] | None = None
+        self._memory: sqlite3.Connection | None = None
         self._closed = False
+        self.survive_forks()
 
     async def get(self) -> tuple[Lane, Lane]:
         """Return the read lane and the write lane.
@@ -73,18 +83,39 @@ class _Lanes:
         Raises:
             StoreUnavailableError: the lanes are closed, or SQLite cannot open the file.
         """
-        if self._lanes is None:
-            return await asyncio.to_thread(self._open)
-        return self._lanes
+        while (lanes := self._lanes) is None:
+            await self._opening.finish()
+        return lanes
+
+    def are(self, lanes: tuple[Lane, Lane]) -> bool:
+        """Return whether these are the lanes in use."""
+        return self._lanes is lanes
+
+    def open(self) -> None:
+        """Make lanes again, after `close`."""
+        self._closed = False
 
     async def close(self) -> None:
-        """Close both lanes for good."""
+        """Close both lanes until `open`."""
         await asyncio.to_thread(self._close)
 
+    def before_fork(self) -> None:
+        """Close the lanes, and make none until the process has forked."""
+        self._gate.acquire()
+        self._close_lanes(memory=False)
+
+    def after_fork(self) -> None:
+        """Make lanes again when they are needed."""
+        self._gate.release()
+
+    def after_fork_in_child(self) -> None:
+        """Make lanes when they are needed."""
+        self._gate = threading.Lock()
+
     def _open(self) -> tuple[Lane, Lane]:
-        with self._opening:
+        with self._gate:
             if self._closed:
-                raise StoreUnavailableError("the store is closed")
+                raise StoreUnavailableError(CLOSED)
             if self._lanes is None:
                 try:
                     self._lanes = self._make()
@@ -94,30 +125,45 @@ class _Lanes:
 
     def _make(self) -> tuple[Lane, Lane]:
         if self._path == MEMORY:
-            both = Lane("memory", _connect_memory, begin="BEGIN", threads=1, most=_WRITES_TOGETHER)
+            kept = self._memory = self._memory or _connect_memory()
+            both = Lane("memory", lambda: kept, begin="BEGIN", threads=1, most=_WRITES_TOGETHER)
             return both, both
         prepare(self._path)
+        place = str(Path(self._path).absolute())
         reads = Lane(
             "read",
             lambda: connect(self._path, cache=1000),
+            place=place,
             begin="BEGIN",
             threads=_READERS,
             most=_READS_TOGETHER,
         )
+        writer = connect(self._path, cache=4000)
+        writer.execute("SELECT 1 FROM lapse_schema")  # only now SQLite has all of its files
         writes = Lane(
             "write",
-            lambda: connect(self._path, cache=4000),
+            lambda: writer,
+            place=place,
             begin="BEGIN IMMEDIATE",
             threads=1,
             most=_WRITES_TOGETHER,
+            check=OpenFiles(self._path).check,
         )
         return reads, writes
 
     def _close(self) -> None:
-        with self._opening:
+        with self._gate:
             self._closed = True
-            for lane in self._lanes or ():
-                lane.close()
+            self._close_lanes(memory=True)
+
+    def _close_lanes(self, *, memory: bool) -> None:
+        """Close the lanes; what is in memory stays unless `memory` says otherwise."""
+        lanes, self._lanes = self._lanes, None
+        for lane in lanes or ():
+            lane.close(connections=self._memory is None)
+        if memory and self._memory is not None:
+            self._memory.close()
+            self._memory = None
 
 
 class SqliteDatabase:
@@ -126,9 +172,10 @@ class SqliteDatabase:
     The clock is the host's. The moment of an operation is when its thread begins it.
     """
 
-    def __init__(self, path: str, rules: Rules = Rules()) -> None:
+    def __init__(self, path: str, rules: Rules | None = None) -> None:
         self._path = path
-        self._rules = rules
+        self._has_rules = rules is not None
+        self._rules = rules or Rules()
         self._lanes = _Lanes(path)
         self._now: datetime | None = None
 
@@ -136,7 +183,12 @@ class SqliteDatabase:
     def rules(self) -> Rules:
         return self._rules
 
+    def default_to(self, rules: Rules, options: ConnectionOptions) -> None:  # noqa: ARG002 - for servers
+        if not self._has_rules:
+            self._rules = rules
+
     async def open(self) -> None:
+        self._lanes.open()
         await self._lanes.get()
 
     async def close(self) -> None:
@@ -150,14 +202,20 @@ class SqliteDatabase:
         flushed: bool = True,
         together: bool = False,  # noqa: ARG002 - every operation is one transaction
     ) -> T:
-        reading_lane, writing_lane = await self._lanes.get()
-
         def work(connection: sqlite3.Connection) -> T:
             return self._transaction(connection).drive(asking())
 
-        if writes:
-            return await writing_lane.run(work, flushed=flushed)
-        return await reading_lane.run(work)
+        while True:
+            lanes = await self._lanes.get()
+            reading_lane, writing_lane = lanes
+            try:
+                if writes:
+                    return await writing_lane.run(work, flushed=flushed)
+                return await reading_lane.run(work)
+            except LaneClosedError:
+                # They were closed because the process forks, or the store is closed: `get` tells.
+                if self._lanes.are(lanes):
+                    raise
 
     def listen(
         self,

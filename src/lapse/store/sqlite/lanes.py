@@ -12,12 +12,19 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lapse.core.errors import LapseError, StoreUnavailableError
+from lapse.core.errors import LapseError, OutcomeUnknownError, StoreUnavailableError
+from lapse.store.database import CLOSED
 
 T = TypeVar("T")
+
+
+class LaneClosedError(StoreUnavailableError):
+    """The lane takes no work any more; this work was not begun."""
+
 
 _Work = Callable[[sqlite3.Connection], Any]
 
@@ -35,12 +42,17 @@ _Outcome = tuple[_Job, Any, Exception | None]
 class Lane:
     """Runs functions on a connection, in transactions, on threads of its own.
 
+    No failure of SQLite's ends a thread. If one ends all the same, the lane is closed: work is
+    refused, and never waits for a thread that is not there.
+
     Args:
         name: the name of its threads.
         connect: opens a connection; called once for each thread.
+        place: the file, as errors name it.
         begin: the statement that opens a transaction.
         threads: how many threads, each with a connection, share the queue.
         most: the maximum of jobs in one transaction.
+        check: called before each transaction; if it raises, the transaction's jobs are refused.
     """
 
     def __init__(
@@ -48,12 +60,18 @@ class Lane:
         name: str,
         connect: Callable[[], sqlite3.Connection],
         *,
+        place: str = ":memory:",
         begin: str,
         threads: int,
         most: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        self._place = place
         self._begin = begin
         self._most = most
+        self._check = check
+        self._flushes: dict[sqlite3.Connection, bool] = {}
+        """Whether a connection's commits wait for the disk; left out where that is not known."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._open = True
@@ -77,17 +95,21 @@ class Lane:
         same transaction fails half-way. Cancelling the caller does not undo it.
 
         Raises:
-            StoreUnavailableError: the lane is closed, or SQLite failed; nothing was written.
+            LaneClosedError: the lane is closed.
+            StoreUnavailableError: SQLite failed; nothing was written.
         """
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._gate:
             if not self._open:
-                raise StoreUnavailableError("the store is closed")
+                raise LaneClosedError(CLOSED)
             self._jobs.put(_Job(work, answer, flushed))
         return await answer
 
-    def close(self) -> None:
-        """Finish the queued work, stop the threads and close the connections. Blocks."""
+    def close(self, *, connections: bool = True) -> None:
+        """Finish the queued work, stop the threads and close the connections. Blocks.
+
+        Without `connections` whoever made them keeps them.
+        """
         with self._gate:
             if self._open:
                 self._open = False
@@ -95,19 +117,31 @@ class Lane:
                     self._jobs.put(None)
         for thread in self._threads:
             thread.join()
-        for connection in self._connections:
+        for connection in self._connections if connections else ():
             connection.close()
 
     def _serve(self, connection: sqlite3.Connection) -> None:
-        while (jobs := self._take()) is not None:
-            if any(job.flushed for job in jobs):
+        jobs: Sequence[_Job] | None = ()
+        try:
+            while (jobs := self._take()) is not None:
                 _answer(self._run_together(connection, jobs))
-                continue
-            connection.execute("PRAGMA synchronous = NORMAL")
-            try:
-                _answer(self._run_together(connection, jobs))
-            finally:
-                connection.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            self._fail(jobs or ())
+            raise
+
+    def _fail(self, begun: Sequence[_Job]) -> None:
+        """Close the lane, because a thread of it ends that should not, and answer all callers."""
+        with self._gate:
+            self._open = False
+            waiting = []
+            with suppress(queue.Empty):
+                while True:
+                    waiting.append(self._jobs.get_nowait())
+            for _ in self._threads:
+                self._jobs.put(None)
+        ended = f"SQLite ({self._place}): a thread of the store has ended; restart the process"
+        _answer([(job, None, OutcomeUnknownError(ended)) for job in begun])
+        _answer([(job, None, StoreUnavailableError(ended)) for job in waiting if job is not None])
 
     def _take(self) -> list[_Job] | None:
         first = self._jobs.get()
@@ -127,19 +161,30 @@ class Lane:
 
     def _run_together(self, connection: sqlite3.Connection, jobs: Sequence[_Job]) -> list[_Outcome]:
         try:
-            connection.execute(self._begin)
-        except sqlite3.Error as error:
+            self._start(connection, flushed=any(job.flushed for job in jobs))
+        except Exception as error:  # noqa: BLE001 - the callers of the jobs get it
             # No job is at fault, and one wait for the lock is enough for all of them.
-            return [(job, None, _translated(error)) for job in jobs]
+            return [(job, None, self._translated(error)) for job in jobs]
         try:
             outcomes = [self._run_one(connection, job) for job in jobs]
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - the caller of the job gets it
-            _roll_back(connection)
+            with suppress(sqlite3.Error):  # the next transaction begins with it
+                _roll_back(connection)
             if len(jobs) == 1:
-                return [(jobs[0], None, _translated(error))]
+                return [(jobs[0], None, self._translated(error))]
             return [outcome for job in jobs for outcome in self._run_together(connection, [job])]
         return outcomes
+
+    def _start(self, connection: sqlite3.Connection, *, flushed: bool) -> None:
+        """Begin a transaction whose commit waits for the disk if one of its jobs is flushed."""
+        self._check()
+        _roll_back(connection)
+        if self._flushes.get(connection) is not flushed:
+            self._flushes.pop(connection, None)
+            connection.execute(f"PRAGMA synchronous = {'FULL' if flushed else 'NORMAL'}")
+            self._flushes[connection] = flushed
+        connection.execute(self._begin)
 
     @staticmethod
     def _run_one(connection: sqlite3.Connection, job: _Job) -> _Outcome:
@@ -151,6 +196,14 @@ class Lane:
             if connection.total_changes != before:
                 raise
             return (job, None, error)
+
+    def _translated(self, error: Exception) -> Exception:
+        is_ours = isinstance(error, sqlite3.DatabaseError)
+        if not is_ours or isinstance(error, sqlite3.IntegrityError):
+            return error
+        unavailable = StoreUnavailableError(f"SQLite ({self._place}): {error}")
+        unavailable.__cause__ = error
+        return unavailable
 
 
 def _answer(outcomes: Sequence[_Outcome]) -> None:
@@ -178,11 +231,3 @@ def _settle(outcomes: Sequence[_Outcome]) -> None:
 def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         connection.execute("ROLLBACK")
-
-
-def _translated(error: Exception) -> Exception:
-    if not isinstance(error, sqlite3.DatabaseError) or isinstance(error, sqlite3.IntegrityError):
-        return error
-    unavailable = StoreUnavailableError(f"SQLite: {error}")
-    unavailable.__cause__ = error
-    return unavailable

@@ -32,12 +32,9 @@ def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
         values.document(head["app_state"]),
         values.document(head["user_state"]),
     )
-    revision = Revision(
-        values.from_text(head["update_time"]),
-        head["revision"],
-        waiting=head["held_events"] is not None,
-    )
-    return SessionRecord(transaction.key, state, revision, tuple(events))
+    revision = Revision(values.from_text(head["update_time"]), head["revision"])
+    awaits_user = bool(head["awaits_user"])
+    return SessionRecord(transaction.key, state, revision, tuple(events), awaits_user=awaits_user)
 
 
 def list_of_user(transaction: Transaction) -> list[SessionRecord]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from lapse.core.ages import bucket_of
 from lapse.core.documents import read_metadata, segment_of, stays_within, update_document
 from lapse.core.errors import StoreRefusedError
-from lapse.core.messages import awaits_answer, is_message
+from lapse.core.messages import awaits_answer, is_message, is_message_of_user
 from lapse.store.operation import Dialect
 from lapse.store.schemas import TABLES, Found, missing_script
 
@@ -23,6 +25,8 @@ BUSY_TIMEOUT: Final = timedelta(seconds=5)
 """How long to wait for another process that writes to the same file."""
 
 _BUSY_PAUSE: Final = timedelta(milliseconds=20)
+
+_log = logging.getLogger(__name__)
 
 
 def connect(path: str, *, cache: int) -> sqlite3.Connection:
@@ -64,6 +68,7 @@ _FUNCTIONS: Final[tuple[tuple[str, int, Callable[..., Any]], ...]] = (
     ("update_document", 2, update_document),
     ("stays_within", 3, stays_within),
     ("is_message", 1, partial(_of_event, is_message)),
+    ("is_message_of_user", 1, partial(_of_event, is_message_of_user)),
     ("awaits", 1, partial(_of_event, awaits_answer)),
     ("segment_of", 1, lambda metadata: segment_of(read_metadata(metadata))),
     ("age_bucket", 1, lambda micros: bucket_of(timedelta(microseconds=micros))),
@@ -81,20 +86,25 @@ def prepare(path: str) -> None:
         StoreRefusedError: the file is not a database, is locked, cannot be written, or holds
             tables of another version or tables that are not ADK's.
     """
+    is_new = not Path(path).exists()
     give_up = time.monotonic() + BUSY_TIMEOUT.total_seconds()
     while True:
         try:
             connection = connect(path, cache=2000)
             try:
-                return prepare_connection(connection, path)
+                prepare_connection(connection, path)
             finally:
                 connection.close()
+            break
         except sqlite3.Error as error:
             # If several processes switch a new file to WAL, SQLite lets one do it and fails the
             # others at once: its own busy timeout does not cover this.
             if not _is_busy(error) or time.monotonic() >= give_up:
                 raise StoreRefusedError(f"{path}: {explain(error)}") from error
             time.sleep(_BUSY_PAUSE.total_seconds() * random.random())
+    if is_new:
+        # Whoever starts in another folder finds another store, or none.
+        _log.info("a new store was created: %s", Path(path).absolute())
 
 
 def prepare_connection(connection: sqlite3.Connection, path: str) -> None:

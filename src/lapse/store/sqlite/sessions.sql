@@ -17,13 +17,13 @@
 -- that others deleted from ADK's tables. Returns the state of the app and of the user.
 INSERT INTO lapse_lobby (
   app_name, user_id, session_id, status, created_at, ttl, expires_at, metadata, state,
-  held_events, update_time, site
+  held_events, update_time, site, used_by
 )
 SELECT
   :app_name, :user_id, :session_id, 'waiting', :now, :ttl, :now + :ttl, :metadata, :state,
   '[]',
   strftime('%Y-%m-%d %H:%M:%S', :now / 1000000, 'unixepoch') || printf('.%06d', :now % 1000000),
-  :site
+  :site, :used_by
 WHERE NOT EXISTS (
   SELECT 1 FROM sessions
   WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
@@ -34,7 +34,8 @@ ON CONFLICT (app_name, user_id, session_id) DO UPDATE SET
   expires_at = excluded.expires_at, first_message_at = NULL, expired_at = NULL,
   restorable_until = NULL, resurrections = 0, metadata = excluded.metadata,
   state = excluded.state, held_events = excluded.held_events,
-  update_time = excluded.update_time, revision = 0, site = excluded.site
+  update_time = excluded.update_time, revision = 0, site = excluded.site,
+  used_by = excluded.used_by, agent_spoke = 0
 WHERE lapse_lobby.status = 'used'
   OR :enforced AND (lapse_lobby.status = 'expired' OR lapse_lobby.expires_at <= :now)
 RETURNING
@@ -49,7 +50,7 @@ RETURNING
 -- ADK's tables come first: a lobby row never hides what they hold.
 SELECT
   s.state AS state, s.update_time AS update_time, coalesce(l.revision, 0) AS revision,
-  NULL AS held_events, a.state AS app_state, u.state AS user_state
+  NULL AS held_events, 0 AS awaits_user, a.state AS app_state, u.state AS user_state
 FROM sessions AS s
 LEFT JOIN lapse_lobby AS l
   ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
@@ -58,7 +59,7 @@ LEFT JOIN user_states AS u ON u.app_name = s.app_name AND u.user_id = s.user_id
 WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
 UNION ALL
 SELECT
-  l.state, l.update_time, l.revision, l.held_events, a.state, u.state
+  l.state, l.update_time, l.revision, l.held_events, l.used_by = 'user', a.state, u.state
 FROM lapse_lobby AS l
 LEFT JOIN app_states AS a ON a.app_name = l.app_name
 LEFT JOIN user_states AS u ON u.app_name = l.app_name AND u.user_id = l.user_id
@@ -182,7 +183,8 @@ FROM (
 -- name: first_message
 -- Marks a lobby row as used and returns what it holds. The statements down to settle_used then
 -- move that into ADK's tables, in the same transaction. A session whose deadline has passed, but
--- that no sweep has expired, is always restorable: it has at least an hour from its expiry.
+-- that no sweep has expired, is always restorable: it has at least an hour from its expiry. :counts
+-- is 0 for what the agent says, which is no message where only the user's is.
 UPDATE lapse_lobby
 SET status = 'used', first_message_at = :now, revision = revision + 1
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
@@ -190,6 +192,7 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
     status = 'waiting' AND (expires_at > :now OR :horizon > 0 OR NOT :enforced)
     OR status = 'expired' AND (restorable_until > :now OR NOT :enforced)
   )
+  AND (:counts OR used_by <> 'user')
   AND CASE
     WHEN :exact THEN update_time = :seen_time
       AND (:seen_number IS NULL OR revision = :seen_number)
@@ -270,7 +273,8 @@ ON CONFLICT (app_name, user_id) DO UPDATE
 SET state = update_document(state, excluded.state), update_time = excluded.update_time;
 
 -- name: hold_event
--- Holds an event that is not a message in the lobby, in order and with exactly its text.
+-- Holds an event that is not a message in the lobby, in order and with exactly its text. hold_words is
+-- for the agent's events in sessions that only the user's message makes used.
 UPDATE lapse_lobby
 SET held_events = json_insert(held_events, '$[#]', json(:event)),
   state = CASE WHEN :delta IS NULL THEN state ELSE update_document(state, :delta) END,
@@ -278,6 +282,7 @@ SET held_events = json_insert(held_events, '$[#]', json(:event)),
   revision = revision + 1
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND (status = 'waiting' AND expires_at > :now OR NOT :enforced AND status <> 'used')
+  AND NOT (:by_agent AND used_by = 'user')
   AND {room_to_hold}
   AND NOT EXISTS (SELECT 1 FROM json_each(held_events) WHERE value ->> 'id' = :event_id)
   AND {has_room}
@@ -288,13 +293,49 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   END
 RETURNING revision;
 
+-- name: hold_words
+-- Holds an event of the agent in a session that only the user's message makes used. The deadline is
+-- then a whole TTL ahead at least, and an expired session waits again: the run that speaks goes on.
+UPDATE lapse_lobby
+SET held_events = json_insert(held_events, '$[#]', json(:event)),
+  state = CASE WHEN :delta IS NULL THEN state ELSE update_document(state, :delta) END,
+  update_time = :event_time,
+  revision = revision + 1,
+  status = 'waiting',
+  expires_at = max(CASE WHEN status = 'expired' THEN 0 ELSE expires_at END, :now + ttl),
+  expired_at = NULL,
+  restorable_until = NULL,
+  resurrections = resurrections
+    + (status = 'expired' OR :enforced AND expires_at <= :now),
+  agent_spoke = agent_spoke OR :is_message
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND used_by = 'user'
+  AND (
+    status = 'waiting' AND (expires_at > :now OR :horizon > 0 OR NOT :enforced)
+    OR status = 'expired' AND (restorable_until > :now OR NOT :enforced)
+  )
+  AND {room_to_hold}
+  AND NOT EXISTS (SELECT 1 FROM json_each(held_events) WHERE value ->> 'id' = :event_id)
+  AND {has_room}
+  AND CASE
+    WHEN :exact THEN update_time = :seen_time
+      AND (:seen_number IS NULL OR revision = :seen_number)
+    ELSE update_time <= :seen_time OR :seen_event IS json_extract(held_events, '$[#-1].id')
+  END
+RETURNING *;
+
 -- name: room_to_hold
 -- A condition on a waiting row.
 json_array_length(held_events) < :most_events
 AND length(held_events) + length(:event) <= :most_bytes;
 
 -- name: has_room_to_hold
-SELECT {room_to_hold} AS has_room FROM lapse_lobby
+-- Why an event was not held. It may be taken if the session lives, or if it is one that the agent's
+-- words let wait again.
+SELECT {room_to_hold} AS has_room,
+  status = 'waiting' AND expires_at > :now OR NOT :enforced OR :by_agent AND used_by = 'user'
+    AS may_be_taken
+FROM lapse_lobby
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
   AND held_events IS NOT NULL;
 
@@ -354,6 +395,33 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
     SELECT 1 FROM sessions
     WHERE app_name = :app_name AND user_id = :user_id AND id = :session_id
   )
+RETURNING *;
+
+-- name: hold_off
+-- Moves the deadlines of sessions ahead in which runs are in flight. It returns those that wait.
+UPDATE lapse_lobby SET expires_at = :now + :held_for
+WHERE (app_name, user_id, session_id) IN (
+    SELECT a.value, u.value, s.value FROM json_each(:app_names) AS a
+    JOIN json_each(:user_ids) AS u ON u.key = a.key JOIN json_each(:session_ids) AS s ON s.key = a.key
+  )
+  AND status = 'waiting' AND (expires_at > :now OR NOT :enforced) AND used_by = 'user'
+  AND expires_at < :now + :held_for;
+SELECT app_name, user_id, session_id FROM lapse_lobby
+WHERE (app_name, user_id, session_id) IN (
+    SELECT a.value, u.value, s.value FROM json_each(:app_names) AS a
+    JOIN json_each(:user_ids) AS u ON u.key = a.key JOIN json_each(:session_ids) AS s ON s.key = a.key
+  )
+  AND status = 'waiting' AND (expires_at > :now OR NOT :enforced) AND used_by = 'user';
+
+-- name: restart_ttl
+-- Gives a session a fresh TTL where a run begins or has ended. A deadline as near as a hold sets them
+-- comes nearer if the TTL is short; a later one is not a hold's, and stays.
+UPDATE lapse_lobby
+SET expires_at = CASE
+  WHEN expires_at <= :now + :held_for THEN :now + ttl ELSE max(expires_at, :now + ttl)
+END
+WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+  AND status = 'waiting' AND (expires_at > :now OR NOT :enforced) AND used_by = 'user'
 RETURNING *;
 
 -- name: resurrect
@@ -447,13 +515,30 @@ SELECT min(due) - :now AS ahead FROM (
   )
 );
 
+-- name: attempt
+-- No-op: an operation is one transaction in this process, so its outcome is never in doubt.
+
+-- name: forget_attempts
+-- No-op, likewise.
+
+-- name: confirm
+-- No-op: what can be read here is as durable as what was written with an answer.
+
 -- name: status_before
 -- Changes are counted by the status before.
 SELECT status FROM lapse_lobby
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id;
 
 -- name: ping
-SELECT 1 FROM lapse_lobby LIMIT 1;
+-- The bytes are new each time: SQLite does not write a page that stays as it is.
+INSERT INTO lapse_pings (id, at, filler) VALUES (1, :now, randomblob(16384))
+ON CONFLICT (id) DO UPDATE SET at = excluded.at, filler = excluded.filler;
+
+-- name: read_ping
+-- Another connection reads it, from the log or the file. The sum reads every page of the row.
+SELECT at, length(hex(filler)) AS filler, (SELECT count(*) FROM (SELECT 1 FROM lapse_lobby LIMIT 1))
+  AS lobby
+FROM lapse_pings;
 
 -- name: indexes
 -- Like the next statement, it runs on a database of any version that nobody has opened.

@@ -13,7 +13,17 @@ from typing import Any, Final, TypeVar
 from lapse.core.errors import NotWithThisStoreError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import SHORTEST_RESTORE, Rules
-from lapse.store.operation import NO_SESSION, Answer, Ask, Asking, Dialect, Native, Row
+from lapse.store.operation import (
+    NO_SESSION,
+    Answer,
+    Ask,
+    Asking,
+    Dialect,
+    FirstSeen,
+    Native,
+    Request,
+    Row,
+)
 from lapse.store.sqlite.values import PLAIN, Found, encoded, from_micros
 from lapse.store.statements import (
     changes_shared_state,
@@ -89,12 +99,15 @@ class Transaction:
             except Exception as error:  # noqa: BLE001 - the operation may handle it
                 answer, step = error, asking.throw
 
-    def _answer(self, request: Ask | Native | type[Dialect]) -> Any:
+    def _answer(self, request: Request) -> Any:
         if isinstance(request, Ask):
             return self._rows(*request)
         if isinstance(request, Native):
             own = Transaction(self.connection, self.rules, self.now, self.natives, request.key)
             return self.natives[request.name](own, *request.arguments)
+        if isinstance(request, FirstSeen):
+            # An attempt that failed was rolled back, so the next one is the first again.
+            return request.value
         return Dialect.SQLITE
 
     def _rows(

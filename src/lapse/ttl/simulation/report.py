@@ -8,8 +8,10 @@ from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+from pydantic.alias_generators import to_camel
 from rich.table import Table
 
+from lapse.core.clock import iso
 from lapse.core.minutes import minutes_of
 from lapse.ttl import Reason, Targets
 from lapse.ttl.plots import figure
@@ -34,7 +36,7 @@ def policy_rows(
     found = [PolicyRow("adaptive", "adaptive", replayed.adaptive, learnt)]
     for number, ttl in enumerate(fixed):
         name = f"fixed {minutes_of(ttl):g} min"
-        key = "fixed" if number == 0 else name.replace(" ", "_")
+        key = "fixed" if number == 0 else f"fixed{minutes_of(ttl):g}"
         found.append(PolicyRow(key, name, replayed.fixed(ttl), [ttl]))
     best = replayed.oracle(targets.soft)
     return [*found, PolicyRow("oracle", "oracle", replayed.fixed(best), [best])]
@@ -60,24 +62,23 @@ def as_document(replayed: Replayed, targets: Targets, found: Sequence[PolicyRow]
     """Return the results for JSON: shares, seconds and minutes as numbers, times in ISO 8601."""
     return {
         "sessions": replayed.adaptive.sessions,
-        "targets": targets.as_document(),
+        "targets": {to_camel(name): value for name, value in targets.as_document().items()},
         "policies": {
             row.key: {
-                "soft_miss_rate": row.score.soft_miss_rate,
-                "hard_miss_rate": row.score.hard_miss_rate,
-                "empty_session_hours": row.score.empty_session_hours,
-                "first_messages": row.score.within,
-                "soft_misses": row.score.soft,
-                "hard_misses": row.score.hard,
-                "ttl_minutes": row.ttls[-1] / timedelta(minutes=1),
+                "softMissRate": row.score.soft_miss_rate,
+                "hardMissRate": row.score.hard_miss_rate,
+                "emptySessionHours": row.score.empty_session_hours,
+                "firstMessages": row.score.within,
+                "softMisses": row.score.soft,
+                "hardMisses": row.score.hard,
+                "ttlMinutes": row.ttls[-1] / timedelta(minutes=1),
             }
             for row in found
         },
-        "control_group_empty_session_hours": replayed.control_seconds / 3600,
+        "controlGroupEmptySessionHours": replayed.control_seconds / 3600,
         "alarms": sum(decision.reason is Reason.RAISED for decision in replayed.decisions),
-        "ttl_over_time": [
-            {"at": at.isoformat(), "ttl_minutes": ttl / timedelta(minutes=1)}
-            for at, ttl in replayed.ttls
+        "ttlOverTime": [
+            {"at": iso(at), "ttlMinutes": ttl / timedelta(minutes=1)} for at, ttl in replayed.ttls
         ],
     }
 

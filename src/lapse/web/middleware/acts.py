@@ -11,7 +11,7 @@ from lapse.audit.store import AuditLog
 from lapse.auth.principals import current_deputy
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey, can_exist
-from lapse.core.request import route_path
+from lapse.core.request import parts_of, route_path
 from lapse.store.database import Database
 from lapse.web.errors import unavailable_answer
 
@@ -44,7 +44,7 @@ class ActsMiddleware:
             try:
                 await self._acts.record_act(by, action, {}, key=key)
             except StoreUnavailableError as error:
-                await unavailable_answer(error)(scope, receive, send)
+                await unavailable_answer(error, scope)(scope, receive, send)
                 return
         with one_request():
             await self._app(scope, receive, send)
@@ -55,7 +55,7 @@ _NO_ACT: Final = ("", SessionKey("", "", ""))
 
 def _act(scope: Scope) -> tuple[str, SessionKey]:
     """Return what a request is about to do, and to which session; an empty action for no act."""
-    match scope["method"], route_path(scope).split("/"):
+    match scope["method"], parts_of(route_path(scope)):
         case "DELETE", ["", "apps", app, "users", user, "sessions", session, "artifacts", _, *_]:
             return "artifact_deleted", SessionKey(app, user, session)
         case "POST", ["", "apps", app, "users", user, "sessions", session, "artifacts"]:

@@ -1,4 +1,4 @@
-"""Middleware that answers 404 to every request that names an app which is not served."""
+"""Middleware about the app of a request: the default app, and the 404 of an app not served."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from lapse.adk.agents import OWN_PREFIX, ServedApps
 from lapse.auth.addresses import parse_address
 from lapse.auth.gate import Refusal
 from lapse.auth.principals import Role, current_principal
-from lapse.core.request import fields_of, route_path
+from lapse.core.request import fields_of, parts_of, route_path
 
 _APP_FIELDS: Final = ("appName", "app_name")
 _SESSION_INPUT_FIELDS: Final = ("sessionInput", "session_input")
 _RUNS: Final = {"/run", "/run_sse"}
 _LIVE: Final = "/run_live"
 _EVALUATION: Final = re.compile(r"/dev/apps/[^/]*/eval.*")
+
+_WITHOUT_APP: Final = re.compile(r"/(?:users/|app-info$|trigger/)")
+"""The paths without an app that ADK's server reads as paths of its default app."""
 
 _PROXY_HEADERS: Final = (b"x-forwarded-", b"x-real-ip", b"forwarded", b"via")
 """Prefixes of the names of headers that proxies add."""
@@ -67,7 +70,7 @@ class ServedAppsMiddleware:
         """Return the apps that a request names."""
         named: list[str] = []
         path = route_path(scope)
-        match path.split("/"):
+        match parts_of(path):
             case ["", "apps", app_name, _, *_] | ["", "dev", "apps", app_name, *_]:
                 named = [app_name]
         if scope["type"] == "websocket":
@@ -114,3 +117,24 @@ def _is_from_this_machine(scope: Scope) -> bool:
     if address is None or not address.is_loopback:
         return False
     return not any(name.startswith(_PROXY_HEADERS) for name, _ in scope["headers"])
+
+
+class DefaultAppMiddleware:
+    """Adds ADK's default app to a path that names no app, where the server is below a prefix.
+
+    ADK does this itself, but looks at the whole path, which then begins with the prefix.
+    """
+
+    def __init__(self, app: ASGIApp, *, default_app: str) -> None:
+        self._app = app
+        self._default_app = default_app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] in {"http", "websocket"} and scope.get("root_path"):
+            path = route_path(scope)
+            if _WITHOUT_APP.match(path):
+                whole = f"{scope['path'].removesuffix(path)}/apps/{self._default_app}{path}"
+                scope = {name: value for name, value in scope.items() if name != "raw_path"}
+                scope["path"] = whole
+        await self._app(scope, receive, send)

@@ -10,6 +10,8 @@ from google.adk.events.event import Event
 from google.adk.events.event_actions import EventActions
 from google.genai import types
 
+JOBS = set()
+
 
 def words(text):
     return types.Content(role="model", parts=[types.Part(text=text)])
@@ -63,6 +65,25 @@ class Walker(BaseAgent):
             ctx, "drawn", actions=EventActions(artifact_delta={"a.png": 0}, state_delta={"n": 1})
         )
         yield self._event(ctx, "done")
+
+    async def _leave(self, ctx, gate, *how):
+        """Leave a job that says its word once there is a file, and writes what became of it."""
+
+        async def job():
+            while not Path(gate).exists():  # noqa: ASYNC110, ASYNC240 - a file
+                await asyncio.sleep(0.01)
+            where = {"app_name": ctx.app_name, "user_id": ctx.user_id, "session_id": ctx.session.id}
+            session = await ctx.session_service.get_session(**where)
+            try:
+                await ctx.session_service.append_event(session, self._event(ctx, "the job is done"))
+                outcome = "stored"
+            except Exception as fault:  # noqa: BLE001 - the test reads it
+                outcome = type(fault).__name__
+            Path(f"{gate}.outcome").write_text(outcome)  # noqa: ASYNC240 - a file
+
+        JOBS.add(asyncio.create_task(job()))
+        async for event in getattr(self, f"_{how[0]}")(ctx, *how[1:]):
+            yield event
 
     async def _fail(self, ctx):
         yield self._event(ctx, "step 1")

@@ -6,27 +6,41 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import scratch
+
 SOCKET = ".s.PGSQL.5432"
 
 
 class Proxy:
-    """Passes everything on until it is armed; then it keeps the next answer and hangs up.
+    """Passes everything on until it is armed; then it keeps an answer and hangs up.
 
-    While `open` is not set, it takes no new connection.
+    While `open` is not set, it takes no new connection. While `speaks` is not set, it passes
+    nothing on, and keeps all connections.
+
+    Attributes:
+        answers: how many answers it has passed on.
+        asked: set when somebody asks while it does not speak.
     """
 
     def __init__(self, folder):
         self._target = str(Path(folder) / SOCKET)
-        self._armed = False
+        self._loses = None
         self._writers = set()
+        self.answers = 0
         self.lost = asyncio.Event()
         self.open = asyncio.Event()
         self.open.set()
+        self.speaks = asyncio.Event()
+        self.speaks.set()
+        self.asked = asyncio.Event()
 
-    def arm(self):
-        """Lose the next answer: the statement is done, and its sender gets no answer."""
-        self._armed = True
+    def arm(self, after=0):
+        """Lose the answer after so many others: its statement is done, its sender hears nothing."""
+        self._loses = self.answers + after
         self.lost.clear()
+
+    def disarm(self):
+        self._loses = None
 
     async def serve(self, reader, writer):
         if not self.open.is_set():
@@ -48,16 +62,21 @@ class Proxy:
 
     async def _pass(self, reader, writer):
         while data := await reader.read(1 << 16):
+            if not self.speaks.is_set():
+                self.asked.set()
+                await self.speaks.wait()
             writer.write(data)
             await writer.drain()
         raise EOFError
 
     async def _answer(self, reader, writer):
         while data := await reader.read(1 << 16):
-            if self._armed:
-                self._armed = False
+            await self.speaks.wait()
+            if self._loses == self.answers:
+                self._loses = None
                 self.lost.set()
                 break
+            self.answers += 1
             writer.write(data)
             await writer.drain()
         raise EOFError
@@ -72,7 +91,7 @@ async def proxied(url):
     """Yield a proxy before a database's server, and the URL that leads through it."""
     folder = url.partition("host=")[2]
     proxy = Proxy(folder)
-    with TemporaryDirectory(prefix="lapse-proxy-") as here:
+    with TemporaryDirectory(dir=scratch.once("sockets")) as here:
         server = await asyncio.start_unix_server(proxy.serve, Path(here) / SOCKET)
         try:
             yield proxy, url.replace(folder, here)

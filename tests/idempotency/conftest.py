@@ -1,0 +1,5 @@
+"""One browser for a whole module."""
+
+import chromium
+
+browser = chromium.browser
