@@ -172,7 +172,7 @@ def test_a_change_with_a_cookie_is_accepted_from_allowed_origins_only(
     token_server, cookie, origin, status
 ):
     """Seen to fail: without the gate's check, for the last one."""
-    headers = cookie | ({"Origin": origin.replace("{url}", token_server.url)} if origin else {})
+    headers = cookie | ({"Origin": origin.replace("{url}", token_server.origin)} if origin else {})
     url = f"{token_server.url}/apps/parrot/users/ann/sessions"
     assert httpx.post(url, headers=headers, json={}, trust_env=False).status_code == status
 
@@ -186,7 +186,7 @@ def test_a_websocket_with_a_cookie_is_accepted_from_allowed_origins_only(
 ):
     query = f"app_name=parrot&user_id=ann&session_id={create(client_of('ann'))}&modalities=TEXT"
     url = f"{token_server.url.replace('http', 'ws')}/run_live?{query}"
-    headers = cookie | ({"Origin": origin.replace("{url}", token_server.url)} if origin else {})
+    headers = cookie | ({"Origin": origin.replace("{url}", token_server.origin)} if origin else {})
     expected = nullcontext() if status == 101 else pytest.raises(InvalidStatus, match=str(status))
     with expected, connect(url, additional_headers=headers, proxy=None) as socket:
         assert socket.response.status_code == 101

@@ -207,6 +207,7 @@ def test_the_warning_uses_the_words_and_the_language_that_it_is_given(open_page)
           const notice = document.createElement('lapse-notice');
           const {app, user} = document.body.dataset;
           const words = {'app-name': app, 'user-id': user, 'session-id': location.hash.slice(1),
+                         'base-url': new URL('.', document.baseURI).href,
                          'id': 'mine', 'lang': 'de', 'keep': 'Bleib',
                          'closing': 'Noch {time}'};
           for (const [name, value] of Object.entries(words)) notice.setAttribute(name, value);

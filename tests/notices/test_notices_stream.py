@@ -4,6 +4,7 @@ import logging
 import socket
 from contextlib import ExitStack
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,6 +17,7 @@ from lapse.notices.watcher import Watcher
 from lapse.store import store_from_url
 from noticing import NEVER, SOON, key
 from serving import AGENTS, Server, eventually
+from wire import request
 
 pytestmark = pytest.mark.long
 
@@ -229,11 +231,11 @@ def test_a_stream_shows_the_new_session_that_takes_an_expired_ones_id(sqlite_url
 def test_a_reader_that_reads_nothing_is_disconnected(sqlite_url, start_replica):
     one = start_replica(sqlite_url)
     one.create("s1")
-    host, port = one.url.removeprefix("http://").split(":")
+    parts = urlsplit(one.url)
     with socket.socket() as idle, one.watch("s1") as reader:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        idle.connect((host, int(port)))
-        idle.sendall(f"GET {one.path('s1')}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        idle.connect((parts.hostname, parts.port))
+        idle.sendall(request("GET", f"{one.path('s1')}/events"))
         assert reader.next_event()[0] == "lifecycle"
         body = {"metadata": {"note": "x" * 16_000}}
         one.client.patch(one.path("s1"), json=body).raise_for_status()

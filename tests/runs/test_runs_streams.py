@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +19,7 @@ from run_reading import (
     steps_of,
 )
 from serving import eventually
+from wire import request
 
 pytestmark = pytest.mark.long
 
@@ -34,10 +36,11 @@ def test_a_message_is_answered_at_once_and_streamed_from_a_second_request(server
     answer = post(server, session, f"gated 2 {tmp_path}")
     told = answer.json()
     assert (told["success"], told["sessionId"], told["status"]) == (True, session, "running")
-    assert told["stream"] == f"{path(session)}?runId={told['runId']}"
+    below = urlsplit(server.url).path
+    assert told["stream"] == f"{below}{path(session)}?runId={told['runId']}"
     record = server.lifecycle(session, "walker")
     assert (record["status"], record["metadata"]["kind"]) == ("used", "legacy-session")
-    with server.client.stream("GET", told["stream"]) as response:
+    with server.client.stream("GET", server.origin + told["stream"]) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         events = parse_events(response.iter_lines())
         assert next(events).text == "1a"
@@ -204,8 +207,9 @@ def test_a_slow_reader_is_disconnected_and_can_resume(servers, tmp_path):
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.settimeout(30)
-        slow.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
-        slow.sendall(f"GET {path(session)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        parts = urlsplit(server.url)
+        slow.connect((parts.hostname, parts.port))
+        slow.sendall(request("GET", path(session)))
         assert slow.recv(12) == b"HTTP/1.1 200"
         gate.touch()
         assert steps_of(_read_all(server, session)) == expected_steps(200)

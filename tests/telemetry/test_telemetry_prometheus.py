@@ -14,6 +14,7 @@ import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -83,15 +84,22 @@ def test_the_alerts_fire_exactly_when_they_should():
 
 
 @contextmanager
-def prometheus(folder, target):
-    """Run a Prometheus that scrapes the target twice a second; yield a client of it."""
+def prometheus(folder, server):
+    """Run a Prometheus that scrapes a server twice a second; yield a client of it."""
+    parts = urlsplit(server.url)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     config = {
         "global": {"scrape_interval": "500ms", "evaluation_interval": "1s"},
         "rule_files": [str(ALERTS)],
-        "scrape_configs": [{"job_name": "lapse", "static_configs": [{"targets": [target]}]}],
+        "scrape_configs": [
+            {
+                "job_name": "lapse",
+                "metrics_path": f"{parts.path}/metrics",
+                "static_configs": [{"targets": [parts.netloc]}],
+            }
+        ],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config), "utf-8")  # JSON is YAML, too
     with (folder / "prometheus.log").open("wb") as log:
@@ -182,7 +190,7 @@ def test_each_panel_of_the_dashboard_finds_data(tmp_path):
     decide(tmp_path)
     with (
         serving(tmp_path, str(AGENTS), LAPSE_TTL_POLICY="shadow") as server,
-        prometheus(tmp_path, server.url.removeprefix("http://")) as client,
+        prometheus(tmp_path, server) as client,
         load(server),
     ):
         eventually(lambda: answers(client), within=60)

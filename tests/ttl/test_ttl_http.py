@@ -125,15 +125,26 @@ def test_ttl_reset_window_forgets_the_days_before_and_keeps_the_ttl(learnt_serve
 
 @pytest.mark.parametrize("command", ["explain", "reset-window"])
 def test_ttl_explain_and_reset_window_without_a_decision_say_what_to_do(tmp_path, command):
+    lapse(tmp_path, "migrate")
     done = lapse(tmp_path, "ttl", command)
     assert done.returncode == 1
     assert "nothing was decided yet" in done.stderr
 
 
-def test_ttl_show_on_an_empty_store_shows_the_policy_only(tmp_path):
+def test_ttl_show_without_a_session_shows_the_policy_only(tmp_path):
+    lapse(tmp_path, "migrate")
     done = lapse(tmp_path, "ttl", "show")
     assert done.returncode == 0
     assert "policy: fixed" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["show", "explain", "reset-window"])
+def test_no_ttl_command_creates_a_store(tmp_path, command):
+    """Seen to fail with a store that is opened and so made."""
+    done = lapse(tmp_path, "ttl", command)
+    assert done.returncode == 1
+    assert "this store is empty" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_serve_refuses_a_learning_policy_without_a_horizon(tmp_path):

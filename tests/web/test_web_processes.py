@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 from contextlib import closing
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -30,9 +31,9 @@ def past_its_deadline(server, session_id, app="parrot"):
 
 
 def refuses_connections(url):
-    host, port = url.removeprefix("http://").split(":")
+    parts = urlsplit(url)
     with socket.socket() as client:
-        return client.connect_ex((host, int(port))) != 0
+        return client.connect_ex((parts.hostname, parts.port)) != 0
 
 
 def test_a_killed_server_loses_no_deadline_and_no_message(tmp_path):

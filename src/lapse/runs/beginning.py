@@ -60,7 +60,7 @@ def resuming(asked: RunAgentRequest, stored: str | None) -> RunAgentRequest:
 async def unless_disconnected(request: Request, work: Callable[[], Awaitable[T]]) -> T | None:
     """Await `work`, which may take long; return None if the client disconnects first.
 
-    On disconnect `work` is cancelled and awaited.
+    On disconnect `work` is cancelled and awaited; nobody is left to hear of its failure.
     """
 
     async def disconnected() -> None:
@@ -75,4 +75,4 @@ async def unless_disconnected(request: Request, work: Callable[[], Awaitable[T]]
     finally:
         for task in (working, leaving):
             task.cancel()
-        await asyncio.wait({working, leaving})
+        await asyncio.gather(working, leaving, return_exceptions=True)

@@ -153,9 +153,12 @@ class Run:
         self._unsent[event.id] = is_split(event)
 
     async def settle(self) -> None:
-        """Wait until the run's invocation is recorded, if it is being recorded."""
+        """Wait until the run's invocation is recorded, or cannot be, if it is being recorded.
+
+        A failure has ended the run if an event followed; else no stream needs the record.
+        """
         if self._noted is not None:
-            await asyncio.wait([self._noted])
+            await asyncio.gather(self._noted, return_exceptions=True)
 
     async def consume(self, chunks: Chunks) -> None:
         """Push every chunk that ADK sends to the stream; runs in a task that may be cancelled."""

@@ -9,8 +9,7 @@ from urllib.parse import parse_qsl
 
 MEMORY: Final = ":memory:"
 
-_PLACES: Final = ("host", "port")
-"""Parameters that say where a server is; a folder as the host holds the server's socket."""
+_PORTS: Final = re.compile(r"[0-9,]+")
 
 
 def without_password(url: str) -> str:
@@ -34,5 +33,10 @@ def place_of(url: str) -> str:
 
 def _plain(place: str) -> str:
     path, _, query = place.partition("?")
-    kept = [f"{name}={value}" for name, value in parse_qsl(query) if name in _PLACES]
+    kept = [f"{name}={value}" for name, value in parse_qsl(query) if _is_place(name, value)]
     return f"{path}?{'&'.join(kept)}" if kept else path
+
+
+def _is_place(name: str, value: str) -> bool:
+    """Return whether a parameter says where a server is; a folder as host holds its socket."""
+    return name == "host" or (name == "port" and _PORTS.fullmatch(value) is not None)

@@ -59,10 +59,15 @@ def span(name: str, key: SessionKey | None = None) -> Iterator[_Notes]:
     if api is None or not getattr(api.get_tracer_provider(), "is_read", True):
         yield _NOTHING
         return
-    with api.get_tracer("lapse").start_as_current_span(
-        f"lapse.{name}", record_exception=False, set_status_on_exception=False
-    ) as current:
-        notes = _Notes(current) if current.is_recording() else _NOTHING
+    current = api.get_tracer("lapse").start_span(f"lapse.{name}")
+    if not current.is_recording():
+        # Made current, it would cost time, and a complaint if its event loop is only closed.
+        yield _NOTHING
+        return
+    with api.use_span(
+        current, end_on_exit=True, record_exception=False, set_status_on_exception=False
+    ):
+        notes = _Notes(current)
         if key is not None:
             notes.note(app=key.app_name, session=key.short)
         try:

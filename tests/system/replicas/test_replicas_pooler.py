@@ -67,7 +67,11 @@ async def test_a_pooler_that_tracks_no_prepared_statements_is_told_with_the_sett
     async def start_again_and_again(url):
         for _ in range(9):
             monkeypatch.setattr(NAMES, 0)  # as in a new process
-            await store_with_parts(url).open()
+            store = store_with_parts(url)
+            try:
+                await store.open()
+            finally:
+                await store.close()
 
     async with pooled(store_url) as (url, _):
         monkeypatch.setattr(NAMES, 0)
