@@ -12,11 +12,11 @@ import pytest
 
 from serving import eventually
 
+pytestmark = pytest.mark.long
+
 SUPPORT = Path(__file__).parents[2] / "support"
 WITH_A_SERVER = """
 import scratch, postgres, sys
-
-pytestmark = pytest.mark.long
 postgres.server()
 print("ready", flush=True)
 sys.stdin.read()
