@@ -16,14 +16,14 @@ from bench.support.figures import quantile
 from bench.support.peers import file_of
 from lapse.adk.service import LapseSessionService
 from lapse.core.feed import Feed
-from lapse.core.lifecycle import Change, ChangeKind
+from lapse.core.lifecycle import Change, ChangeKind, Expiries
 from lapse.store import store_from_url
 from lapse.store.database import Database
 from lapse.sweep.brake import Brakes
 from lapse.sweep.logs import log_sweep
 from lapse.sweep.metrics import SweepMetrics
 from lapse.sweep.sweeper import Sweeper, SweepReport, sweep_once
-from lapse.telemetry.logs import LogFormat, configure_logging, log_change
+from lapse.telemetry.logs import LogFormat, configure_logging, log_change, log_expiries
 from lapse.telemetry.metrics import Metrics
 
 # What expire_due does to a row, for all due rows at once, on a plain connection.
@@ -106,8 +106,14 @@ async def _beside(service: LapseSessionService, request: Request) -> Answer:
     metrics = SweepMetrics(_consume(feed))
 
     def count(change: Change) -> None:
+        add(change.kind is ChangeKind.EXPIRED)
+
+    def count_many(expiries: Expiries) -> None:
+        add(len(expiries))
+
+    def add(number: int) -> None:
         nonlocal expired
-        expired += change.kind is ChangeKind.EXPIRED
+        expired += number
         if expired >= request["due"]:
             drained.set()
 
@@ -115,7 +121,7 @@ async def _beside(service: LapseSessionService, request: Request) -> Answer:
         metrics.count_sweep(swept)
         log_sweep(swept)
 
-    feed.subscribe(count)
+    feed.subscribe(count, of_many=count_many)
     foreground = Foreground(service, callers=request["callers"], pause=request["pause"])
     await foreground.run(_after(1))
     idle = await foreground.run(_after(request["seconds"]))
@@ -175,10 +181,10 @@ def _feed(*, consumers: bool) -> Feed:
 
 
 def _consume(feed: Feed) -> Metrics:
-    """Count and log every change, as the server does; the log goes to a file."""
+    """Count and log changes as the server does; the log goes to a file."""
     metrics = Metrics()
-    feed.subscribe(metrics.count_change)
-    feed.subscribe(log_change)
+    feed.subscribe(metrics.count_change, of_many=metrics.count_expiries)
+    feed.subscribe(log_change, of_many=log_expiries)
     return metrics
 
 

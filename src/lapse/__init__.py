@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lapse.core.errors import LapseError
     from lapse.core.feed import Feed
     from lapse.core.keys import SessionKey
-    from lapse.core.lifecycle import Change, Lifecycle, Rules, Status
+    from lapse.core.lifecycle import Change, Expiries, Lifecycle, Rules, Status
     from lapse.dashboard.options import OperatorOptions
     from lapse.hosted import mount, session_service
     from lapse.limits.protocol import bounded
@@ -39,6 +39,7 @@ __all__ = [
     "BrakeOptions",
     "Change",
     "ConnectionOptions",
+    "Expiries",
     "Feed",
     "HeaderAuthenticator",
     "HeaderOptions",
@@ -78,6 +79,7 @@ _HOMES = {
     "BrakeOptions": "lapse.sweep.rules",
     "Change": "lapse.core.lifecycle",
     "ConnectionOptions": "lapse.store.options",
+    "Expiries": "lapse.core.lifecycle",
     "Feed": "lapse.core.feed",
     "HeaderAuthenticator": "lapse.auth",
     "HeaderOptions": "lapse.auth.options",

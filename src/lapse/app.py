@@ -33,7 +33,7 @@ from lapse.store.database import Database
 from lapse.sweep.logs import log_sweep
 from lapse.sweep.maintenance import Maintenance
 from lapse.sweep.sweeper import Sweeper, SweepReport
-from lapse.telemetry.logs import log_change
+from lapse.telemetry.logs import log_change, log_expiries
 from lapse.ttl.policy import TtlPolicy
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Lapse:
         service.default_to(settings.targets, settings.ttl_policy, settings.quotas)
         lapse.sessions, lapse.store = service, service.store
         lapse.feed, lapse.policy = service.feed, service.policy
-        lapse.feed.subscribe(log_change)
+        lapse.feed.subscribe(log_change, of_many=log_expiries)
         return lapse
 
     @cached_property
@@ -129,7 +129,7 @@ class Lapse:
     def feed(self) -> Feed:
         """The feed of the changes that this process makes."""
         feed = Feed()
-        feed.subscribe(log_change)
+        feed.subscribe(log_change, of_many=log_expiries)
         return feed
 
     @cached_property

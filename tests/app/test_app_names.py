@@ -12,7 +12,7 @@ import serving
 
 NAMES = {
     "Lapse", "LapseSessionService", "mount", "session_service", "store_from_url",
-    "SessionKey", "Status", "Lifecycle", "Change", "LapseError", "Feed",
+    "SessionKey", "Status", "Lifecycle", "Change", "Expiries", "LapseError", "Feed",
     "Settings", "Rules", "ConnectionOptions", "Quotas", "BrakeOptions", "RunLimits",
     "WatchOptions", "Bounds", "OperatorOptions", "Authentication", "ArtifactSweeper",
     "TtlPolicy", "Policy", "Targets",

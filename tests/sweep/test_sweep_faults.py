@@ -275,9 +275,9 @@ async def test_stopping_wakes_a_sweeper_that_waits_out_an_outage(feed, faulty_st
 
 
 async def test_a_stopped_sweeper_gets_no_changes(store, feed, sweeper, observed):
-    before = feed._consumers
+    before = feed._subscriptions
     await sweeper.start()
     await observed.reports.count(1)
-    assert len(feed._consumers) == len(before) + 1
+    assert len(feed._subscriptions) == len(before) + 1
     await sweeper.stop()
-    assert feed._consumers == before
+    assert feed._subscriptions == before

@@ -5,7 +5,8 @@ The statements of the stores make the rules atomic; `docs/architecture.md` says 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -181,3 +182,35 @@ class Change:
     def age(self) -> timedelta:
         """Return how old the session was; for USED, the time to its first message."""
         return self.at - self.record.created_at
+
+
+@dataclass(frozen=True, slots=True)
+class Expiries:
+    """Sessions of one app that one statement expired, in place of a `Change` for each.
+
+    Attributes:
+        app_name: the app.
+        at: the moment of their expiry, by the store's clock.
+        latenesses: how many seconds after its deadline each expired, ascending.
+        named: the sessions as JSON, a list of `[user_id, session_id]`. Most who hear of the
+            sessions do not ask which they are, so that only `keys` reads it.
+    """
+
+    app_name: str
+    at: datetime
+    latenesses: Sequence[float]
+    named: str
+
+    def __len__(self) -> int:
+        return len(self.latenesses)
+
+    @property
+    def latest(self) -> timedelta:
+        """Return the greatest lateness."""
+        return timedelta(seconds=self.latenesses[-1])
+
+    @property
+    def keys(self) -> Iterator[SessionKey]:
+        """Return the keys of the sessions, in no order."""
+        for user_id, session_id in json.loads(self.named):
+            yield SessionKey(self.app_name, user_id, session_id)

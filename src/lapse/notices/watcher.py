@@ -24,7 +24,7 @@ from lapse.core.background import FOREVER, Background, Work
 from lapse.core.errors import TooManyStreamsError
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Change, ChangeKind, Lifecycle
+from lapse.core.lifecycle import Change, ChangeKind, Expiries, Lifecycle
 from lapse.notices.announcements import Announcements
 from lapse.notices.rules import Known, Notice, NoticeKind, WatchOptions, greeting, news, next_moment
 from lapse.notices.store import NoticeStore, Snapshot
@@ -187,7 +187,7 @@ class Watcher(Work):
         self._unsubscribe()
         self._loop = asyncio.get_running_loop()
         self._ending = False
-        self._unsubscribe = self._feed.subscribe(self._notice)
+        self._unsubscribe = self._feed.subscribe(self._notice, of_many=self._notice_many)
         for work in (self._looking, self._beating, self._announcing):
             await work.start()
 
@@ -226,6 +226,12 @@ class Watcher(Work):
             # A consumer runs on the publisher's thread.
             with suppress(RuntimeError):  # the loop was closed, and its streams are gone
                 self._loop.call_soon_threadsafe(self._noticed, key, announced)
+
+    def _notice_many(self, expiries: Expiries) -> None:
+        """Read the watched ones of the sessions that this process expired."""
+        if self._loop is not None and self._sessions:
+            with suppress(RuntimeError):  # as above
+                self._loop.call_soon_threadsafe(self._look_at, list(expiries.keys))
 
     def _noticed(self, key: SessionKey, announced: bool) -> None:  # noqa: FBT001 - of a callback
         if announced:

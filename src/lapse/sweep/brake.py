@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from lapse.store.database import Database
-from lapse.sweep.rules import CONFIRMED, Brake, BrakeOptions, BrakeReason, Dues
+from lapse.sweep.rules import CONFIRMED, FEW, Brake, BrakeOptions, BrakeReason, Dues
 from lapse.sweep.store import SweepStore
 
 _CLEAR: Final = timedelta(seconds=5)
@@ -38,12 +38,14 @@ class BrakeNews:
         is_new: True if this process has not seen the brake before.
         is_ours: True if this process has just set the brake, which only one process does.
         let_go: the brake that this process saw before, if that is no longer set.
+        due: how many waiting sessions are past their deadline, counted up to a bound above FEW.
     """
 
     brake: Brake | None = None
     is_new: bool = False
     is_ours: bool = False
     let_go: Brake | None = None
+    due: int = 0
 
 
 class Brakes:
@@ -65,13 +67,13 @@ class Brakes:
     async def look(self, database: Database) -> BrakeNews:
         """Set the brake if there is a reason, or release it if its time is over.
 
-        It counts what is due, up to the bound above which that is too much.
+        It counts what is due, up to the bound above which that is too much, or not few any more.
 
         Raises:
             StoreUnavailableError: the store does not answer.
         """
         store, before = SweepStore(database), process_clock()
-        dues = await store.dues(most=self._options.sessions + 1)
+        dues = await store.dues(most=max(self._options.sessions, FEW) + 1)
         zero, last = dues.now - before, self._zero
         jump = timedelta(0) if last is None else dues.now - process_clock() - last
         brake, is_ours = dues.brake, False
@@ -92,6 +94,7 @@ class Brakes:
             is_new=brake is not None and brake != seen,
             is_ours=is_ours,
             let_go=seen if brake != seen else None,
+            due=dues.expire,
         )
 
     async def _set(self, store: SweepStore, wanted: Brake) -> tuple[bool, Brake | None]:

@@ -64,3 +64,42 @@ FROM clock LEFT JOIN lapse_brakes AS b ON b.released_at IS NULL;
 INSERT INTO lapse_sweeps (id, swept_at) VALUES (1, coalesce(:now, clock_timestamp()))
 ON CONFLICT (id) DO UPDATE SET swept_at = excluded.swept_at
 RETURNING swept_at;
+
+-- name: expire_backlog
+-- Takes rows as `expire_due` does, for the same reasons. It answers with a row for each app, because a
+-- row for each session would cost more than its expiry. The session in ADK's tables is looked for in a
+-- sub-select that yields a value: an anti-join could read the whole table.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+due AS (
+  SELECT l.ctid FROM lapse_lobby AS l
+  WHERE l.status = 'waiting' AND l.expires_at <= (SELECT now FROM clock)
+    AND l.first_message_at IS NULL
+    AND (:horizon > interval '0' OR NOT {is_braked})
+    AND (
+      SELECT s.id FROM sessions AS s
+      WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
+    ) IS NULL
+  ORDER BY l.expires_at
+  LIMIT (SELECT :limit)
+  FOR UPDATE OF l SKIP LOCKED
+),
+done AS (
+  UPDATE lapse_lobby AS l
+  SET status = 'expired', expired_at = now,
+    restorable_until = CASE
+      WHEN :horizon > interval '0'
+        THEN greatest(l.created_at + :horizon, now + :shortest_restore)
+      ELSE now
+    END
+  FROM clock, unnest((SELECT array_agg(ctid) FROM due)) AS taken (ctid)
+  WHERE l.ctid = taken.ctid AND l.status = 'waiting' AND l.expires_at <= now
+  RETURNING l.app_name, l.user_id, l.session_id, l.expires_at, now
+),
+changes AS (
+  SELECT app_name, 'expired' AS kind, 'waiting' AS was, 'expired' AS became, now FROM done
+),
+counted AS {count_changes}
+SELECT app_name, now,
+  json_agg((extract(epoch FROM now - expires_at) * 1000000)::bigint)::text AS latenesses,
+  json_agg(json_build_array(user_id, session_id))::text AS named
+FROM done GROUP BY app_name, now;

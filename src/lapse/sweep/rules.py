@@ -1,4 +1,4 @@
-"""When a brake is set, and what it holds."""
+"""When a brake is set, what it holds, and how many due sessions are a backlog."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from lapse.core.arguments import check_fields
 CONFIRMED: Final = timedelta(hours=1)
 """A brake is released by itself after this time. For as long after a release, no backlog sets a
 brake for its share."""
+
+FEW: Final = 20
+"""More due sessions than this are a backlog, which expires without a change for each session."""
 
 
 @dataclass(frozen=True, slots=True)

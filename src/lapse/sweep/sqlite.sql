@@ -52,3 +52,28 @@ SELECT
 INSERT INTO lapse_sweeps (id, swept_at) VALUES (1, :now)
 ON CONFLICT (id) DO UPDATE SET swept_at = :now
 RETURNING swept_at;
+
+-- name: expire_backlog
+-- Two statements: the first tells what the second does, in a row for each app. A row for each session
+-- would cost more than its expiry. Nothing is written between the two, and the order of the backlog is
+-- total, so both take the same sessions.
+SELECT app_name, json_group_array(:now - expires_at) AS latenesses,
+  json_group_array(json_array(user_id, session_id)) AS named
+FROM {backlog} GROUP BY app_name;
+UPDATE lapse_lobby
+SET status = 'expired', expired_at = :now,
+  restorable_until = CASE
+    WHEN :horizon > 0 THEN max(created_at + :horizon, :now + :shortest_restore) ELSE :now
+  END
+WHERE rowid IN (SELECT row_id FROM {backlog}) AND status = 'waiting' AND expires_at <= :now;
+
+-- name: backlog
+-- A part of `expire_backlog`.
+SELECT rowid AS row_id, app_name, user_id, session_id, expires_at FROM lapse_lobby AS l
+WHERE status = 'waiting' AND expires_at <= :now AND first_message_at IS NULL
+  AND (:horizon > 0 OR NOT {is_braked})
+  AND NOT EXISTS (
+    SELECT 1 FROM sessions AS s
+    WHERE s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
+  )
+ORDER BY expires_at, rowid LIMIT :limit;

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
+from lapse.core.keys import SessionKey
+from lapse.core.lifecycle import ChangeKind, Expiries, Status
 from lapse.store.operation import Asking, Part, Row, done_before, first, only, operation, rows
+from lapse.store.riders import counted
 from lapse.sweep.rules import CONFIRMED, Brake, BrakeReason, Dues
+
+_MICROSECONDS: Final = 1_000_000
 
 
 class SweepStore(Part):
@@ -19,6 +27,24 @@ class SweepStore(Part):
         """
         row = yield from only("dues", most=most if self.rules.enforced else 0)
         return Dues(row["now"], row["expire"], row["purge"], row["stored"], brake_of(row))
+
+    @operation()
+    def expire_backlog(self, limit: int) -> Asking[Sequence[Expiries]]:
+        """Expire at most `limit` sessions as `expire_due` does, and return them by app.
+
+        It leaves to `expire_due` what deserves a change of its own: sessions that ADK's tables
+        hold, and any that once had a message, which must not be. It does nothing while the rules
+        are not enforced, or while a brake is set and nothing is restorable. A repeat expires what
+        is still due.
+        """
+        if not self.rules.enforced:
+            return ()
+        found = yield from rows("expire_backlog", limit=limit)
+        of_apps = tuple(_expiries_of(row) for row in found)
+        for one in of_apps:
+            app, sessions = SessionKey(one.app_name, "", ""), len(one)
+            yield from counted(app, ChangeKind.EXPIRED, Status.WAITING, Status.EXPIRED, sessions)
+        return of_apps
 
     @operation(flushed=False)
     def mark_swept(self) -> Asking[datetime]:
@@ -78,3 +104,9 @@ def brake_of(row: Row) -> Brake | None:
         row["held_back"],
         row["jump"],
     )
+
+
+def _expiries_of(row: Row) -> Expiries:
+    latenesses = sorted(json.loads(row["latenesses"]))
+    seconds = tuple([lateness / _MICROSECONDS for lateness in latenesses])
+    return Expiries(row["app_name"], row["now"], seconds, row["named"])

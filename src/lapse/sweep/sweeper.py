@@ -11,9 +11,9 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -21,9 +21,10 @@ from lapse.core.background import Background, Work
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change, ChangeKind, Status
 from lapse.store.database import Database
+from lapse.store.records import Result
 from lapse.store.sessions import Sessions
 from lapse.sweep.brake import BrakeNews, Brakes
-from lapse.sweep.rules import BrakeOptions
+from lapse.sweep.rules import FEW, BrakeOptions
 from lapse.sweep.store import SweepStore
 from lapse.telemetry.tracing import traced
 
@@ -34,6 +35,18 @@ CHANNEL: Final = "lapse_deadlines"
 sweepers of other processes would otherwise see too late."""
 
 BATCH: Final = 500
+"""How many sessions are changed at once where each has a change of its own."""
+
+BATCH_BESIDE: Final = 200
+"""How many sessions of a backlog expire at once beside other work, which waits meanwhile where a
+store has one writer: SQLite takes about 2 ms and a wait for the disk."""
+
+BATCH_ALONE: Final = 2000
+"""How many expire at once if this process does nothing else."""
+
+_QUIET: Final = timedelta(seconds=1)
+"""A process that has published no change for so long does nothing else."""
+
 LONGEST_SLEEP: Final = timedelta(seconds=15)
 """How long a deadline that another process made may go unseen."""
 
@@ -105,9 +118,14 @@ class SweepReport:
 
 @traced("sweep", SweepReport.counts)
 async def sweep_once(
-    store: Database, feed: Feed, *, batch: int = BATCH, brakes: Brakes | None = None
+    store: Database, feed: Feed, *, batch: int | None = None, brakes: Brakes | None = None
 ) -> SweepReport:
     """Expire and purge at most `batch` due sessions of each kind, and publish the changes.
+
+    If more than FEW sessions are due to expire and every consumer of the feed takes `Expiries`, it
+    publishes these in place of a change for each session. Without `batch` it then expires
+    BATCH_ALONE sessions, or BATCH_BESIDE if this process serves others, too; of single changes it
+    makes BATCH.
 
     While the brake is set, it does nothing that cannot be undone. A caller that sweeps repeatedly
     passes the same `brakes`, which remember the clock; without them the default limits hold.
@@ -117,27 +135,52 @@ async def sweep_once(
     """
     began = time.perf_counter()
     braking = await (brakes or Brakes()).look(store)
-    counts, latest, full = Counter[ChangeKind](), timedelta(0), False
+    done = SweepReport()
+    if braking.due > FEW and feed.takes_many:
+        done = await _expire_backlog(store, feed, batch or _batch_beside(feed))
     # Expiry first: with a horizon of zero, what it expires is purged by the same sweep.
     sessions = Sessions(store)
-    for step in (sessions.expire_due, sessions.purge_due):
-        swept = await step(batch)
-        full = full or swept.value >= batch
-        for start in range(0, swept.value, _PORTION):
-            changes = swept.changes[start : start + _PORTION]
-            if start:
-                await asyncio.sleep(_PORTION_GAP.total_seconds())
-            feed.publish(changes)
-            counts.update(change.kind for change in changes)
-            latest = max(latest, *(change.lateness or timedelta(0) for change in changes))
+    steps = [sessions.purge_due] if done.full else [sessions.expire_due, sessions.purge_due]
+    for step in steps:
+        swept = await _one_by_one(step, feed, batch or BATCH)
+        done = replace(done + swept, full=done.full or swept.full)
+    duration = timedelta(seconds=time.perf_counter() - began)
+    return replace(done, duration=duration, braking=braking)
+
+
+def _batch_beside(feed: Feed) -> int:
+    """Return how much of a backlog to expire at once, while others may wait for the store."""
+    return BATCH_ALONE if feed.quiet_for > _QUIET.total_seconds() else BATCH_BESIDE
+
+
+async def _expire_backlog(store: Database, feed: Feed, limit: int) -> SweepReport:
+    of_apps = await SweepStore(store).expire_backlog(limit)
+    for expiries in of_apps:
+        feed.publish_many(expiries)
+    expired = sum(map(len, of_apps))
+    latest = max((expiries.latest for expiries in of_apps), default=timedelta(0))
+    return SweepReport(expired=expired, latest=latest, full=expired >= limit)
+
+
+async def _one_by_one(
+    step: Callable[[int], Awaitable[Result[int]]], feed: Feed, limit: int
+) -> SweepReport:
+    """Change at most `limit` sessions, and publish a change for each."""
+    swept = await step(limit)
+    counts, latest = Counter[ChangeKind](), timedelta(0)
+    for start in range(0, swept.value, _PORTION):
+        changes = swept.changes[start : start + _PORTION]
+        if start:
+            await asyncio.sleep(_PORTION_GAP.total_seconds())
+        feed.publish(changes)
+        counts.update(change.kind for change in changes)
+        latest = max(latest, *(change.lateness or timedelta(0) for change in changes))
     return SweepReport(
         expired=counts[ChangeKind.EXPIRED],
         purged=counts[ChangeKind.PURGED],
         kept=counts[ChangeKind.KEPT],
         latest=latest,
-        duration=timedelta(seconds=time.perf_counter() - began),
-        full=full,
-        braking=braking,
+        full=swept.value >= limit,
     )
 
 
@@ -226,7 +269,7 @@ class Sweeper(Work):
     @asynccontextmanager
     async def _hearing(self) -> AsyncIterator[None]:
         """Hear of nearer deadlines from this process and from others, inside the context."""
-        unsubscribe = self._feed.subscribe(self._notice)
+        unsubscribe = self._feed.subscribe(self._notice, of_many=lambda _: None)
         try:
             async with self._store.listen(CHANNEL, self._hear):
                 yield

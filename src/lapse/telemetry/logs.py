@@ -1,4 +1,4 @@
-"""Structured log lines, one for each change, with at most 8 characters of a session id."""
+"""Structured log lines of changes, with at most 8 characters of a session id."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import structlog
 
 from lapse.core.clock import iso_or_none
 from lapse.core.keys import SHOWN_ID
-from lapse.core.lifecycle import Change, ChangeKind
+from lapse.core.lifecycle import Change, ChangeKind, Expiries
 
 
 class LogFormat(StrEnum):
@@ -82,6 +82,16 @@ def log_change(change: Change) -> None:
         case ChangeKind.PURGED | ChangeKind.DELETED | ChangeKind.KEPT | ChangeKind.ADOPTED:
             pass
     _changes_log.log(level, line, extra=facts)
+
+
+def log_expiries(expiries: Expiries) -> None:
+    """Log expiries of a backlog on one line; it is a consumer of the feed."""
+    facts = {
+        "app": expiries.app_name,
+        "sessions": len(expiries),
+        "latest_s": seconds_of(expiries.latest),
+    }
+    _changes_log.info("sessions expired", extra=facts)
 
 
 @contextmanager

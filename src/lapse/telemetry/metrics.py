@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from lapse.core.lifecycle import Change, ChangeKind
+from lapse.core.lifecycle import Change, ChangeKind, Expiries
 from lapse.telemetry.labels import AppLabels
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -26,6 +27,18 @@ class Where(StrEnum):
     REQUEST = "request"
     SWEEP = "sweep"
     SCRAPE = "scrape"
+
+
+class _Latenesses(Histogram):
+    """A histogram that takes many values at once; the library's takes them one by one."""
+
+    def observe_all(self, ascending: Sequence[float]) -> None:
+        below = 0
+        for bound, bucket in zip(self._upper_bounds, self._buckets, strict=True):
+            up_to = bisect_right(ascending, bound)
+            bucket.inc(up_to - below)
+            below = up_to
+        self._sum.inc(sum(ascending))
 
 
 class Metrics:
@@ -46,11 +59,6 @@ class Metrics:
 
         def counter(name: str, help_text: str, *labels: str) -> Counter:
             return Counter(f"lapse_{name}", help_text, labels, registry=self.registry)
-
-        def histogram(name: str, help_text: str, buckets: Iterable[float]) -> Histogram:
-            return Histogram(
-                f"lapse_{name}", help_text, ("app",), buckets=tuple(buckets), registry=self.registry
-            )
 
         self._created = counter("sessions_created", "Sessions created.", "app")
         self._used = counter("first_messages", "Sessions that had their first message.", "app")
@@ -76,11 +84,19 @@ class Metrics:
         # first appears with 1.
         for where in Where:
             self._store_errors.labels(str(where))
-        self._ages = histogram(
-            "time_to_first_message_seconds", "Age of a session at its first message.", _AGES
+        self._ages = Histogram(
+            "lapse_time_to_first_message_seconds",
+            "Age of a session at its first message.",
+            ("app",),
+            buckets=_AGES,
+            registry=self.registry,
         )
-        self._lateness = histogram(
-            "expiry_lateness_seconds", "Moment of expiry minus the deadline.", _LATENESSES
+        self._lateness = _Latenesses(
+            "lapse_expiry_lateness_seconds",
+            "Moment of expiry minus the deadline.",
+            ("app",),
+            buckets=_LATENESSES,
+            registry=self.registry,
         )
 
     def count_change(self, change: Change) -> None:  # noqa: C901 - one line for each kind
@@ -113,6 +129,12 @@ class Metrics:
                 self._kept.labels(app).inc()
             case ChangeKind.ADOPTED:
                 self._adopted.labels(app).inc()
+
+    def count_expiries(self, expiries: Expiries) -> None:
+        """Count expiries of a backlog as `count_change` counts their single changes."""
+        app = self.apps.of(expiries.app_name)
+        self._expired.labels(app).inc(len(expiries))
+        self._lateness.labels(app).observe_all(expiries.latenesses)
 
     def count_store_error(self, where: Where) -> None:
         """Count that the store did not answer `where` it was needed."""

@@ -138,7 +138,7 @@ def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
 
 def _register_metrics(parts: Parts) -> None:
     service, metrics = parts.service, parts.metrics
-    service.feed.subscribe(metrics.count_change)
+    service.feed.subscribe(metrics.count_change, of_many=metrics.count_expiries)
     stored = StoreMetrics(service.store, metrics)
     metrics.before_scrape(stored.refresh)
     for collector in (

@@ -190,6 +190,7 @@ CALLS: dict[str, tuple[Call, ...]] = {
         Call(expired, lambda store: store.expire(key(), by="op"), DUE),
     ),
     "expire_due": (Call(crowd, lambda store: store.expire_due(10), DUE + HOUR, False),),
+    "expire_backlog": (Call(crowd, lambda store: store.expire_backlog(10), DUE + HOUR, False),),
     "purge_due": (Call(expired, lambda store: store.purge_due(10), PURGED, False),),
     "append": (
         Call(waiting, lambda store: append(store, message(state={"app:a": 1, "x": 2}))),

@@ -55,6 +55,7 @@ ACTS = {
     "resurrect": lambda store, name, number: store.resurrect(name, cause=Cause.REQUEST),
     "delete": lambda store, name, number: store.delete(name),
     "expire_due": lambda store, name, number: store.expire_due(3),
+    "expire_backlog": lambda store, name, number: store.expire_backlog(3),
     "purge_due": lambda store, name, number: store.purge_due(3),
     "begin": lambda store, name, number: store.begin_run(name, f"r{number}", max_per_user=100),
     "beat": lambda store, name, number: store.beat_runs([f"r{one}" for one in range(number)]),

@@ -143,6 +143,16 @@ class Comparison:
             if self.model.horizon
         )
 
+    async def expire_backlog(self, limit: int) -> None:
+        due = self.model.due(Status.WAITING)
+        of_apps = await self.store.at(self.model.now).expire_backlog(limit)
+        taken = [where for expiries in of_apps for where in expiries.keys]
+        late = sorted(one for expiries in of_apps for one in expiries.latenesses)
+        assert len(taken) == len(set(taken)) == len(late)
+        expected = [(self.model.now - moment).total_seconds() for moment, _ in due[:limit]]
+        assert late == sorted(expected)
+        self.model.expire(taken)
+
     async def purge_due(self, limit: int) -> None:
         due = self.model.due(Status.EXPIRED)
         swept = await self.store.at(self.model.now).purge_due(limit)

@@ -35,6 +35,7 @@ CHOICES = {
     "amend": (KEYS, (None, *METADATA), (None, *TTLS)),
     "resurrect": (KEYS, tuple(Cause)),
     "expire_due": ((1, 2, 3),),
+    "expire_backlog": ((1, 2, 3),),
     "purge_due": ((1, 2, 3),),
     "pass_time": (JUMPS,),
     "go_to_a_deadline": ((0, 1, 2, 3), (0 * TICK, TICK)),

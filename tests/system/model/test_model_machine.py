@@ -107,6 +107,10 @@ class Machine(RuleBasedStateMachine):
         self._take("expire_due", limit)
 
     @rule(limit=st.integers(1, 3))
+    def expire_backlog(self, limit):
+        self._take("expire_backlog", limit)
+
+    @rule(limit=st.integers(1, 3))
     def purge_due(self, limit):
         self._take("purge_due", limit)
 

@@ -40,6 +40,11 @@ WHERE {KEY} IN (
 )
 RETURNING l.*, now
 """
+WRONG_BACKLOG = f"""
+WITH done AS ({WRONG_EXPIRE})
+SELECT app_name, now, json_agg(0)::text AS latenesses, '[]' AS named
+FROM done GROUP BY app_name, now
+"""
 WRONG_PURGE = f"""
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
 DELETE FROM lapse_lobby AS l
@@ -127,11 +132,26 @@ async def overtake(url, winner, sweep):
     return await asyncio.gather(winning, sweeping, return_exceptions=True)
 
 
-async def message_against_sweep(url, two_stores):
-    """Return what became of a first message just before the deadline, and of the sweep at it."""
+async def message_against_sweep(url, two_stores, sweep):
+    """Return what became of a first message just before the deadline, and of the sweep at it.
+
+    Of the sweep the number of sessions that expired is returned, or what it raised.
+    """
     await create(two_stores[0])
     said = two_stores[0].at(DUE - TICK).append(key(), message(), Revision(T0, 0))
-    return await overtake(url, said, two_stores[1].at(DUE).expire_due(9))
+    return await overtake(url, said, SWEEPS[sweep](two_stores[1].at(DUE)))
+
+
+async def expire_due(store):
+    return (await store.expire_due(9)).value
+
+
+async def expire_backlog(store):
+    return sum(map(len, await store.expire_backlog(9)))
+
+
+SWEEPS = {"expire_due": expire_due, "expire_backlog": expire_backlog}
+WRONG = {"expire_due": WRONG_EXPIRE, "expire_backlog": WRONG_BACKLOG}
 
 
 async def resurrection_against_purge(url, two_stores):
@@ -148,24 +168,26 @@ def count_lost(url):
     return count
 
 
+@pytest.mark.parametrize("sweep", SWEEPS)
 async def test_a_sweep_that_does_not_repeat_its_condition_expires_a_used_session(
-    empty_database_url, two_stores, replace_statement
+    empty_database_url, two_stores, replace_statement, sweep
 ):
     """The table's constraints would stop it; this test drops them."""
-    replace_statement("expire_due", WRONG_EXPIRE)
+    replace_statement(sweep, WRONG[sweep])
     for (command,) in rows(empty_database_url, CHECKS):
         run(empty_database_url, command)
-    said, swept = await message_against_sweep(empty_database_url, two_stores)
+    said, swept = await message_against_sweep(empty_database_url, two_stores, sweep)
     assert said.changes
-    assert swept.value == 1
+    assert swept == 1
     assert count_lost(empty_database_url) == 1
 
 
+@pytest.mark.parametrize("sweep", SWEEPS)
 async def test_the_tables_constraints_stop_a_sweep_that_does_not_repeat_its_condition(
-    empty_database_url, two_stores, replace_statement
+    empty_database_url, two_stores, replace_statement, sweep
 ):
-    replace_statement("expire_due", WRONG_EXPIRE)
-    said, swept = await message_against_sweep(empty_database_url, two_stores)
+    replace_statement(sweep, WRONG[sweep])
+    said, swept = await message_against_sweep(empty_database_url, two_stores, sweep)
     assert said.changes
     assert isinstance(swept, asyncpg.CheckViolationError)
     assert count_lost(empty_database_url) == 0
@@ -181,12 +203,13 @@ async def test_a_purge_that_does_not_repeat_its_condition_deletes_a_resurrected_
     assert await two_stores[0].at(GONE).lifecycle(key()) is None
 
 
+@pytest.mark.parametrize("sweep", SWEEPS)
 async def test_the_real_sweep_leaves_a_session_that_just_got_a_message(
-    empty_database_url, two_stores
+    empty_database_url, two_stores, sweep
 ):
-    said, swept = await message_against_sweep(empty_database_url, two_stores)
+    said, swept = await message_against_sweep(empty_database_url, two_stores, sweep)
     assert said.changes
-    assert swept.value == 0
+    assert swept == 0
     assert (await two_stores[1].at(GONE).lifecycle(key())).status is Status.USED
     assert count_lost(empty_database_url) == 0
 

@@ -819,7 +819,7 @@ due AS (
 done AS (
   UPDATE lapse_lobby AS l
   SET status = CASE WHEN is_stored THEN 'used' ELSE 'expired' END,
-    first_message_at = CASE WHEN is_stored THEN now END,
+    first_message_at = CASE WHEN is_stored THEN now ELSE l.first_message_at END,
     expires_at = CASE WHEN NOT is_stored THEN l.expires_at END,
     expired_at = CASE WHEN NOT is_stored THEN now END,
     restorable_until = CASE
