@@ -49,6 +49,17 @@ def check_creations(routes: Iterable[object]) -> None:
             route.app = _checking(route.app)
 
 
+def is_plain_creation(fields: Mapping[str, Any]) -> bool:
+    """Return whether nothing about a request's fields has to be refused or logged.
+
+    Requests with events are not plain: ADK's endpoint appends them.
+    """
+    options = fields.get("options")
+    return fields.keys() <= _FIELDS - {"events"} and (
+        options is None or (isinstance(options, Mapping) and options.keys() <= _OPTIONS)
+    )
+
+
 def _checking(inner: ASGIApp) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         fields = fields_of(scope)

@@ -15,6 +15,7 @@ import inspect
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
     from google.adk.sessions.base_session_service import BaseSessionService
     from google.adk.sessions.session import Session
     from starlette.responses import Response
+
+API_SERVER: Final = "google.adk.cli.api_server"
+"""The module of ADK's routes and of the layers around them."""
+
+COMPARED: Final = frozenset({"2.13.0"})
+"""The versions of ADK for which `web/lean.py` was compared with ADK's own way."""
+
 
 # Sessions.
 
@@ -130,7 +138,7 @@ def answer_sessions_with(respond: Callable[[Session | list[Session]], Response])
 
     Nothing happens where ADK's server is not loaded.
     """
-    server = sys.modules.get("google.adk.cli.api_server")
+    server = sys.modules.get(API_SERVER)
     if server is not None:
         server._redacted_session_response = respond  # type: ignore[attr-defined]
 
@@ -273,6 +281,47 @@ def server_of(app: FastAPI) -> ApiServer | None:
             server = inspect.getclosurevars(route.endpoint).nonlocals.get("self")
             return server if isinstance(server, ApiServer) else None
     return None
+
+
+def is_compared() -> bool:
+    """Return whether ADK's version is one of COMPARED."""
+    from google.adk import version
+
+    return version.__version__ in COMPARED
+
+
+def is_layer_of_server(cls: object) -> bool:
+    """Return whether a class is one of the layers of ADK's server that answer no plain request.
+
+    One checks Host and Origin; see `host_check`. The other one changes paths that name no app.
+    """
+    server = sys.modules.get(API_SERVER)
+    return server is not None and cls in {
+        server._OriginCheckMiddleware,
+        server._DefaultAppRewriteMiddleware,
+    }
+
+
+def host_check(app: FastAPI) -> Callable[[bytes], bool]:
+    """Return what says whether ADK's server refuses a `Host`, for an application that it made."""
+    from google.adk.cli.api_server import (
+        _get_allowed_request_hosts,
+        _is_dns_rebinding_request,
+        _OriginCheckMiddleware,
+    )
+
+    check: object = _OriginCheckMiddleware
+    options: Mapping[str, Any] = next(
+        (layer.kwargs for layer in app.user_middleware if layer.cls is check), {}
+    )
+    allowed = _get_allowed_request_hosts(options.get("allowed_origins", []))
+
+    @lru_cache(maxsize=256)
+    def is_refused(host: bytes) -> bool:
+        scope = {"headers": [(b"host", host)]}
+        return _is_dns_rebinding_request(scope, options.get("bind_host"), allowed)
+
+    return is_refused
 
 
 def own_agents(loader: BaseAgentLoader) -> frozenset[str]:

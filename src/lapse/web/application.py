@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -47,6 +47,7 @@ from lapse.ttl.metrics import TtlMetrics
 from lapse.web.client import add_client
 from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
+from lapse.web.lean import FaultRoute, Layers, LeanSessions
 from lapse.web.life import Life, LifeMiddleware, Whole
 from lapse.web.middleware.acts import ActsMiddleware
 from lapse.web.middleware.address import ClientAddressMiddleware
@@ -57,6 +58,17 @@ from lapse.web.middleware.session import RunSessionMiddleware
 
 if TYPE_CHECKING:
     from lapse.adk.run_sse import Runner
+
+
+_PASSED: Final = frozenset[object](
+    {
+        *(HeadMiddleware, NoticeStreamMiddleware, ExposedHeaders, ClientAddressMiddleware),
+        *(LifeMiddleware, DefaultAppMiddleware, CallerMiddleware, BodyMiddleware),
+        *(OwnershipMiddleware, ServedAppsMiddleware, LiveMessageMiddleware, AppStateMiddleware),
+        *(RunSessionMiddleware, ActsMiddleware),
+    }
+)
+"""The layers of which `LeanSessions` does what they do for a plain request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +230,12 @@ def _add_middleware(
     app.add_middleware(ExposedHeaders)
     app.add_middleware(NoticeStreamMiddleware)
     app.add_middleware(HeadMiddleware)
+    if server_of(app) is not None:
+        layers = Layers(
+            life, authentication, tuple(settings.proxies), served, settings.app_state_by, _PASSED
+        )
+        app.router.routes.insert(0, FaultRoute())
+        app.add_middleware(LeanSessions, application=app, layers=layers, bounds=settings.bounds)
 
 
 def _caller() -> str | None:
