@@ -96,6 +96,35 @@ NAMES = [
     ),
     Name(
         f"{ADK_CLI}.api_server",
+        "_OriginCheckMiddleware",
+        "plain requests pass this layer by; what it knows of hosts is asked beforehand",
+        ("app", "has_configured_allowed_origins", "allowed_origins", "allowed_origin_regex"),
+    ),
+    Name(
+        f"{ADK_CLI}.api_server",
+        "_DefaultAppRewriteMiddleware",
+        "plain requests name their app, so they pass this layer by",
+        ("app", "default_app_name"),
+    ),
+    Name(
+        f"{ADK_CLI}.api_server",
+        "_is_dns_rebinding_request",
+        "a plain request has a host that ADK does not refuse",
+        ("scope", "bind_host", "allowed_request_hosts"),
+    ),
+    Name(
+        f"{ADK_CLI}.api_server",
+        "_get_allowed_request_hosts",
+        "the check of hosts needs it",
+        ("allowed_origins",),
+    ),
+    Name(
+        "google.adk.version",
+        "__version__",
+        "plain requests are answered in front for versions that were compared",
+    ),
+    Name(
+        f"{ADK_CLI}.api_server",
         "RunAgentRequest",
         "runs that outlive their connection are asked for with it",
         ("appName", "userId", "sessionId", "newMessage", "streaming", "stateDelta"),
