@@ -116,7 +116,7 @@ NAMES = [
         f"{ADK_CLI}.api_server",
         "_get_allowed_request_hosts",
         "the check of hosts needs it",
-        ("allowed_origins",),
+        ("allowed_literal_origins",),
     ),
     Name(
         "google.adk.version",
