@@ -46,6 +46,44 @@ class Positional:
         return cls(sql.strip(), names, writes=_WRITE.search(sql) is not None)
 
 
+_COMMON: Final = frozenset(
+    {"now", "enforced", "horizon", "extensible", "shortest_restore", "artifacts"}
+)
+"""The parameters that all items of a combined statement share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """A statement with positional parameters that does the work of another one for many items.
+
+    Its first parameters are arrays, `columns`, with a value of each item; all items share the
+    others, `names`.
+    """
+
+    sql: str
+    columns: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, statement: str, types: Mapping[str, str]) -> Combined:
+        """Replace each `:name` by a column of the item `a`, or by a shared parameter."""
+        statement = _COMMENT.sub("", statement)
+        found = dict.fromkeys(_PARAMETER.findall(statement))
+        columns = tuple(name for name in found if name not in _COMMON)
+        names = tuple(name for name in found if name in _COMMON)
+
+        def place(found: re.Match[str]) -> str:
+            name = found[1]
+            if name not in _COMMON:
+                return f"a.{name}"
+            return f"${len(columns) + names.index(name) + 1}::{types[name]}"
+
+        arrays = (f"${n}::{types[name]}[]" for n, name in enumerate(columns, 1))
+        sql = _PARAMETER.sub(place, statement)
+        sql = sql.replace("@arrays", ", ".join(arrays)).replace("@columns", ", ".join(columns))
+        return cls(sql.strip(), columns, names)
+
+
 def read_script(dialect: Dialect, path: str) -> str:
     """Return the text of one of the store's own `.sql` files."""
     return resources.files("lapse.store").joinpath(dialect, path).read_text("utf-8")
@@ -83,16 +121,36 @@ def read_statements(dialect: Dialect, **replaced: str) -> Mapping[str, str]:
     """
     found: dict[str, str] = {}
     for script in _files(dialect):
-        _, *parts = _NAME.split(script)
-        for name, body in zip(parts[::2], parts[1::2], strict=True):
+        for name, body in _named(script):
             assert name not in found, f"two statements are named {name}"
-            found[name] = body.strip().removesuffix(";")
+            found[name] = body
     found |= replaced
 
     def whole(statement: str) -> str:
         return _PART.sub(lambda part: f"({whole(_COMMENT.sub('', found[part[1]]))})", statement)
 
     return {name: whole(statement) for name, statement in found.items()}
+
+
+def _named(script: str) -> Iterator[tuple[str, str]]:
+    """Return each statement of a file with its name."""
+    _, *parts = _NAME.split(script)
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        yield name, body.strip().removesuffix(";")
+
+
+def read_combined(dialect: Dialect) -> Mapping[str, Combined]:
+    """Return the combined statements of a dialect, each by the name of the one whose work it does.
+
+    They are for calls that change no app or user state.
+    """
+    own = dict(_named(read_script(dialect, "combined.sql")))
+    whole, types = read_statements(dialect, has_room="true", **own), read_types(dialect)
+    return {
+        name.removesuffix("_many"): Combined.of(whole[name], types)
+        for name in own
+        if name.endswith("_many")
+    }
 
 
 def without_room(dialect: Dialect) -> Mapping[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -24,11 +24,13 @@ from lapse.store.operation import (
     Native,
     Request,
 )
+from lapse.store.postgres.combining import Item, Queues
 from lapse.store.postgres.connections import Attempts, Connections, Taken
-from lapse.store.postgres.values import Found, to_naive
+from lapse.store.postgres.values import Found, bound
 from lapse.store.statements import (
     Positional,
     changes_shared_state,
+    read_combined,
     read_statements,
     read_types,
     without_room,
@@ -37,9 +39,6 @@ from lapse.store.statements import (
 T = TypeVar("T")
 
 _TYPES: Final = read_types(Dialect.POSTGRES)
-_NAIVE: Final = frozenset(name for name, kind in _TYPES.items() if kind == "timestamp")
-"""Parameters that hold a naive time in UTC, as ADK's columns do."""
-
 _SHARED: Final = frozenset({"app_states", "user_states"})
 """The tables in which a state of NULL means that a change has no room: see `changed_state`."""
 
@@ -50,6 +49,11 @@ STATEMENTS: Final = {
 _WITHOUT_ROOM: Final = {
     name: Positional.of(text, _TYPES) for name, text in without_room(Dialect.POSTGRES).items()
 }
+COMBINED: Final = read_combined(Dialect.POSTGRES)
+"""The statements that do for many callers what the one of the same name does for one."""
+
+_LARGEST_ITEM: Final = 32 * 1024
+"""A call whose texts have more characters has a statement of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Call:
         connections: where the statements run.
         rules: what the store enforces.
         now: the moment in tests; None: the database's clock tells it.
+        queues: where calls wait for each other, to have one statement.
         natives: the functions of the dialect, by name. Each takes a call, bound to the session's
             key, and the arguments of the call.
         attempts: what is known of the call's attempts so far.
@@ -70,6 +75,7 @@ class Call:
     connections: Connections
     rules: Rules
     now: datetime | None
+    queues: Queues
     natives: Mapping[str, Callable[..., Any]]
     attempts: Attempts = field(default_factory=Attempts)
     taken: Taken | None = None
@@ -139,21 +145,37 @@ class Call:
             return Answer()
         if not changes_shared_state(params):
             plain = _WITHOUT_ROOM.get(name, statement)
-            return await self._run(plain, self._bound(plain, key, params))
+            if name in COMBINED and self._may_be_combined(params):
+                return await self._combined(name, plain, key, params)
+            return await self._run(plain, self._given(key, params))
         try:
             async with self.savepoint():
-                return await self._run(statement, self._bound(statement, key, params))
+                return await self._run(statement, self._given(key, params))
         except asyncpg.NotNullViolationError as error:
             if error.table_name not in _SHARED:
                 raise
             return self._nothing()
+
+    def _may_be_combined(self, params: Mapping[str, Any]) -> bool:
+        if self.taken is not None or self.attempts.in_doubt:
+            return False
+        return sum(len(one) for one in params.values() if type(one) is str) <= _LARGEST_ITEM
+
+    async def _combined(
+        self, name: str, plain: Positional, key: SessionKey, params: Mapping[str, Any]
+    ) -> Answer:
+        """Run a statement, or let one that many callers share do its work."""
+        queue = self.queues.of(name, COMBINED[name], self.rules, self.now)
+        item = Item(key, self._given(key, params), self.attempts)
+        return await queue.ask(item, lambda: self._run(plain, item.given))
 
     def _nothing(self) -> Answer:
         answer = Answer()
         answer.in_doubt = self.attempts.in_doubt
         return answer
 
-    async def _run(self, statement: Positional, arguments: Sequence[Any]) -> Answer:
+    async def _run(self, statement: Positional, given: Mapping[str, Any]) -> Answer:
+        arguments = bound(statement.names, given)
         if self.taken is not None:
             found = await self.taken.fetch(statement.sql, *arguments)
         else:
@@ -164,11 +186,9 @@ class Call:
         answer += map(Found, found)
         return answer
 
-    def _bound(
-        self, statement: Positional, key: SessionKey, params: Mapping[str, Any]
-    ) -> list[Any]:
-        """Return the arguments of a statement, in its order."""
-        given = {
+    def _given(self, key: SessionKey, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the value of each parameter that a statement may have."""
+        return {
             **_of_rules(self.rules),
             **params,
             "app_name": key[0],
@@ -177,10 +197,6 @@ class Call:
             "now": self.now,
             "attempt": self.attempts.number,
         }
-        return [
-            to_naive(value) if name in _NAIVE and (value := given[name]) else given[name]
-            for name in statement.names
-        ]
 
 
 @cache

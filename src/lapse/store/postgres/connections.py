@@ -200,6 +200,32 @@ class Connections:
             lambda taken: taken.fetch(sql, *arguments), attempts, writes=writes
         )
 
+    async def try_for(
+        self, sql: str, arguments: Sequence[Any], calls: Sequence[Attempts]
+    ) -> list[asyncpg.Record]:
+        """Run one statement for several calls, once, and return its rows; none if it fails.
+
+        A statement that fails has done nothing, or may have been carried out: then each of `calls`
+        says that it is in doubt. Each call does its own work afterwards, and raises its own error.
+        """
+        try:
+            place = await self._pool.take()
+        except CONNECTING:
+            return []
+        assert place.connection is not None
+        try:
+            rows: list[asyncpg.Record] = await place.connection.fetch(sql, *arguments)
+        except BaseException as error:
+            if _may_be_done(error):
+                for attempts in calls:
+                    attempts.in_doubt = True
+            await self._pool.give_back_after(place, error)
+            if isinstance(error, (*CONNECTING, *_UNTRACKED)):
+                return []
+            raise
+        self._pool.give_back(place)
+        return rows
+
     async def transact(self, work: Callable[[Taken], Awaitable[T]], attempts: Attempts) -> T:
         """Run several statements as one transaction; it repeats and raises as `fetch` does."""
 
@@ -247,7 +273,7 @@ class Connections:
                     if begun:
                         raise
                     raise not_connected(error, self.place) from None
-                attempts.in_doubt |= begun and writes and not isinstance(error, _UNDONE)
+                attempts.in_doubt |= begun and writes and _may_be_done(error)
                 if time.monotonic() + pause > end:
                     raise unavailable(error, self.place, attempts.failure) from error
             else:
@@ -293,6 +319,12 @@ def plain_url(url: str) -> str:
 def _is_outage(error: BaseException) -> bool:
     """Return whether an error is one of an outage; the driver's ValueErrors are of an argument."""
     return isinstance(error, NOT_NOW) and not isinstance(error, ValueError)
+
+
+def _may_be_done(error: BaseException) -> bool:
+    """Return whether a statement that failed with this error may have been carried out."""
+    is_refused = isinstance(error, asyncpg.PostgresError) and not _is_outage(error)
+    return not (is_refused or isinstance(error, (*_UNDONE, ValueError)))
 
 
 def not_connected(error: BaseException, place: str) -> LapseError:

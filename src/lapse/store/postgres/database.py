@@ -19,6 +19,7 @@ from lapse.store.operation import Asking, Dialect
 from lapse.store.options import ConnectionOptions
 from lapse.store.postgres import append, reading
 from lapse.store.postgres.call import Call
+from lapse.store.postgres.combining import Queues
 from lapse.store.postgres.connections import Attempts, Connections
 from lapse.store.postgres.listen import Listener
 from lapse.store.postgres.schema import look, pending_script, prepare
@@ -49,7 +50,8 @@ class PostgresDatabase:
         self._has_rules, self._has_options = rules is not None, options is not None
         self._rules = rules or Rules()
         self._connections = Connections(url, options or ConnectionOptions())
-        # Copies with other clocks share both.
+        self._queues = Queues(self._connections)
+        # Copies with other clocks share all of these.
         self._opening = Opening(self._prepare)
         self._now: datetime | None = None
 
@@ -143,4 +145,4 @@ class PostgresDatabase:
             )
 
     def _calls(self, taken: Any = None) -> Call:
-        return Call(self._connections, self._rules, self._now, _NATIVES, taken=taken)
+        return Call(self._connections, self._rules, self._now, self._queues, _NATIVES, taken=taken)

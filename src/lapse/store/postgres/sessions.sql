@@ -354,22 +354,8 @@ taken AS (
   SELECT l.*, now, l.status = 'expired' OR :enforced AND l.expires_at <= now AS was_expired
   FROM lapse_lobby AS l, clock
   WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
-    AND (
-      l.status = 'waiting'
-        AND (l.expires_at > now OR :horizon > interval '0' OR NOT :enforced)
-      OR l.status = 'expired' AND (l.restorable_until > now OR NOT :enforced)
-    )
-    AND (:counts OR l.used_by <> 'user')
-    AND NOT EXISTS (
-      SELECT 1 FROM jsonb_array_elements(l.held_events) AS held WHERE held ->> 'id' = :event_id
-    )
+    AND {may_be_used}
     AND {has_room}
-    AND CASE
-      WHEN :exact THEN l.update_time = :seen_time
-        AND (:seen_number IS NULL OR l.revision = :seen_number)
-      ELSE l.update_time <= :seen_time
-        OR l.held_events -> -1 ->> 'id' IS NOT DISTINCT FROM :seen_event
-    END
   FOR UPDATE OF l
 ),
 marked AS (
@@ -440,6 +426,23 @@ user_delta AS (
   SET state = {changed_state}, update_time = excluded.update_time
 )
 SELECT * FROM marked;
+
+-- name: may_be_used
+-- A condition of first_message on the lobby row `l`, at `now`.
+(
+  l.status = 'waiting' AND (l.expires_at > now OR :horizon > interval '0' OR NOT :enforced)
+  OR l.status = 'expired' AND (l.restorable_until > now OR NOT :enforced)
+)
+AND (:counts OR l.used_by <> 'user')
+AND NOT EXISTS (
+  SELECT 1 FROM jsonb_array_elements(l.held_events) AS held WHERE held ->> 'id' = :event_id
+)
+AND CASE
+  WHEN :exact THEN l.update_time = :seen_time
+    AND (:seen_number IS NULL OR l.revision = :seen_number)
+  ELSE l.update_time <= :seen_time
+    OR l.held_events -> -1 ->> 'id' IS NOT DISTINCT FROM :seen_event
+END;
 
 -- name: hold_event
 -- Holds an event that is not a message in the lobby, in order. hold_words is for the agent's events in

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from asyncpg import Record
 
 from lapse.core.documents import StateDelta
+from lapse.store.operation import Dialect
 from lapse.store.records import EventRecord, LastSeen, NewEvent, Revision
+from lapse.store.statements import read_types
 
 
 def to_naive(moment: datetime) -> datetime:
@@ -21,6 +23,20 @@ def to_naive(moment: datetime) -> datetime:
 def from_naive(moment: datetime) -> datetime:
     """Return a time of ADK's columns as an aware datetime."""
     return moment.replace(tzinfo=UTC)
+
+
+_NAIVE: Final = frozenset(
+    name for name, kind in read_types(Dialect.POSTGRES).items() if kind == "timestamp"
+)
+"""Parameters that hold a naive time in UTC, as ADK's columns do."""
+
+
+def bound(names: Sequence[str], given: Mapping[str, Any]) -> list[Any]:
+    """Return the arguments of a statement, in the order of its parameters."""
+    return [
+        to_naive(value) if name in _NAIVE and (value := given[name]) else given[name]
+        for name in names
+    ]
 
 
 class Found:
