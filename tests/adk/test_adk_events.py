@@ -11,7 +11,7 @@ from google.genai import types
 
 from lapse.adk import events
 from lapse.adk.translation import new_event
-from lapse.store.records import EventRecord
+from lapse.store.records import EventRecord, JoinedEvents
 
 WORDS = types.Content(role="user", parts=[types.Part(text="héllo 😀"), types.Part(text="")])
 EVENTS = {
@@ -162,3 +162,100 @@ def test_credentials_in_a_request_are_read_back():
     )
 
     assert events.read_event(record_of(event)).custom_metadata == event.custom_metadata
+
+
+def test_what_adk_does_not_know_of_an_event_is_left_out_as_adk_leaves_it_out():
+    text = '{"author": "user", "timestamp": 1.5, "unknown": {"a": [1]}, "id": "e"}'
+    for _ in range(2):
+        read = events.read_event(EventRecord("e", "", datetime(2030, 1, 1, tzinfo=UTC), text))
+        assert read == Event.model_validate_json(text)
+
+
+@pytest.fixture
+def conversations():
+    """Forget all conversations; return what remembers them, with room for ten events."""
+    most = events.REMEMBERED.most
+    events.REMEMBERED.keep(10)
+    yield events.REMEMBERED.conversations
+    events.REMEMBERED.keep(most)
+
+
+def joined(*read: Event) -> JoinedEvents:
+    records = [record_of(event) for event in read]
+    text = "".join(f"{one.id} {one.data}" for one in records)
+    return JoinedEvents(text.encode(), lambda _: records)
+
+
+def words(text="hi") -> Event:
+    return Event(author="user", content=types.Content(parts=[types.Part(text=text)]))
+
+
+def test_a_conversation_is_read_as_its_events_are_whatever_an_earlier_reader_did(conversations):
+    """Seen to fail with a cache of events instead of one of their copiers."""
+    conversation = joined(*EVENTS.values())
+    for _ in range(2):
+        read = events.read_events(conversation)
+        assert read == [Event.model_validate_json(one.data) for one in conversation]
+        read[0].content.parts.clear()
+        read.pop()
+
+    assert conversations.events == len(EVENTS)
+
+
+def test_a_conversation_that_was_read_before_is_not_split_again(conversations):
+    def split(text: bytes):
+        raise AssertionError(text)
+
+    conversation = joined(words())
+    first = events.read_events(conversation)
+    assert events.read_events(JoinedEvents(conversation.text, split)) == first
+
+
+def test_conversations_are_remembered_within_the_number_of_events_the_latest_first(conversations):
+    """Seen to fail with a bound on conversations and not on their events, and with one that forgets
+    the latest."""
+    talks = [joined(*(words(f"{n} {m}") for m in range(4))) for n in range(4)]
+    events.read_events(talks[0])
+    events.read_events(talks[1])
+    events.read_events(talks[0])
+    events.read_events(talks[2])
+
+    assert conversations.events == 8
+    assert conversations.get(talks[0].text)
+    assert conversations.get(talks[1].text) is None
+    assert conversations.get(talks[2].text)
+    events.read_events(joined(*(words() for _ in range(11))))
+    assert (conversations.events, conversations.bytes) == (0, 0)
+
+
+def test_conversations_are_remembered_within_the_size_of_their_texts(conversations):
+    """Seen to fail without the bound on bytes."""
+    talks = [joined(words("x" * 15_000)) for _ in range(4)]
+    for talk in talks:
+        events.read_events(talk)
+
+    assert conversations.bytes == sum(len(talk.text) for talk in talks[2:])
+    assert conversations.get(talks[3].text)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [[words("x" * 20_000)], [words("x" * 15_000) for _ in range(20)]],
+    ids=["a long event", "a long text"],
+)
+def test_a_long_conversation_is_read_without_being_remembered(conversations, read):
+    conversation = joined(*read)
+
+    assert events.read_events(conversation) == read
+    assert conversations.events == 0
+
+
+def test_no_conversation_is_remembered_where_no_event_is(conversations):
+    most = events.REMEMBERED.most
+    events.REMEMBERED.keep(0)
+    try:
+        conversation = joined(words())
+        assert len(events.read_events(conversation)) == 1
+        assert events.REMEMBERED.conversations.events == 0
+    finally:
+        events.REMEMBERED.keep(most)

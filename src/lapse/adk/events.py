@@ -7,28 +7,30 @@ no invalidation, and an agent that changes its copy changes nothing else.
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache, partial
-from types import NoneType
-from typing import Any, Final
+from functools import lru_cache
+from threading import Lock
+from typing import Final
 
 from google.adk.events.event import Event
-from pydantic import BaseModel
 
+from lapse.adk.copiers import Copier, copier
 from lapse.adk.settings import REMEMBERED_EVENTS
-from lapse.store.records import EventRecord
+from lapse.store.records import EventRecord, JoinedEvents
 
-__all__ = ["REMEMBERED", "Event", "copier", "read_event"]
+__all__ = ["REMEMBERED", "Event", "read_event", "read_events"]
 
 _LONGEST_REMEMBERED: Final = 16 * 1024
 """Characters of an event's JSON. A longer event, such as an upload, is not cached."""
 
-_ATOMS: Final = frozenset({str, int, float, bool, bytes, NoneType})
+_LONGEST_CONVERSATION: Final = 256 * 1024
+"""Bytes of a conversation's text. A longer one is not cached as a whole."""
 
-Copier = Callable[[], Any]
+_TEXT_PER_EVENT: Final = 4 * 1024
+"""Bytes of text that conversations may take for each event that may be remembered."""
 
 
 def read_event(record: EventRecord) -> Event:
@@ -43,6 +45,15 @@ def read_event(record: EventRecord) -> Event:
     return event
 
 
+def read_events(records: Sequence[EventRecord]) -> list[Event]:
+    """Return stored events as `read_event` does."""
+    if isinstance(records, JoinedEvents):
+        copiers = REMEMBERED.copiers_of(records)
+        if copiers is not None:
+            return [copied() for copied in copiers]
+    return [read_event(record) for record in records]
+
+
 def _validated(event_id: str, invocation_id: str, timestamp: datetime, data: str | None) -> Event:
     document = {"timestamp": timestamp.timestamp()} | json.loads(data or "{}")
     return Event.model_validate(document | {"id": event_id, "invocation_id": invocation_id})
@@ -55,8 +66,10 @@ def _copier(event_id: str, invocation_id: str, timestamp: datetime, data: str | 
 class RememberedEvents:
     """The copiers of the events that this process has read most recently.
 
+    They are found by an event's text or, all at once, by the text of a conversation.
+
     Attributes:
-        most: how many events are kept; each takes some twelve kilobytes.
+        most: how many events are kept, and again as many in conversations.
     """
 
     def __init__(self, most: int) -> None:
@@ -67,59 +80,65 @@ class RememberedEvents:
         if most != getattr(self, "most", None):
             self.most = most
             self.copier_of = lru_cache(maxsize=most)(_copier)
+            self.conversations = RememberedConversations(most, most * _TEXT_PER_EVENT)
+
+    def copiers_of(self, events: JoinedEvents) -> Sequence[Copier] | None:
+        """Return the copiers of a conversation's events; None if it is not one to be kept."""
+        text, conversations = events.text, self.conversations
+        if len(text) > _LONGEST_CONVERSATION:
+            return None
+        copiers = conversations.get(text)
+        if copiers is None:
+            if any(len(record.data) > _LONGEST_REMEMBERED for record in events):
+                return None
+            copiers = [
+                self.copier_of(record.id, record.invocation_id, record.timestamp, record.data)
+                for record in events
+            ]
+            conversations.add(text, copiers)
+        return copiers
+
+
+class RememberedConversations:
+    """The copiers of the conversations that were read most recently, by their text.
+
+    Threads may share it.
+
+    Args:
+        most_events: how many events the conversations may have together.
+        most_bytes: how many bytes their texts may have together.
+    """
+
+    def __init__(self, most_events: int, most_bytes: int) -> None:
+        self._most_events = most_events
+        self._most_bytes = most_bytes
+        self._copiers: OrderedDict[bytes, Sequence[Copier]] = OrderedDict()
+        self._gate = Lock()
+        self.events = 0
+        self.bytes = 0
+
+    def get(self, text: bytes) -> Sequence[Copier] | None:
+        """Return the copiers of a conversation's events, in order; None if it is not kept."""
+        with self._gate:
+            copiers = self._copiers.get(text)
+            if copiers is not None:
+                self._copiers.move_to_end(text)
+            return copiers
+
+    def add(self, text: bytes, copiers: Sequence[Copier]) -> None:
+        """Keep a conversation, and forget those that were not read for longest."""
+        with self._gate:
+            if text in self._copiers:
+                return
+            self._copiers[text] = copiers
+            self._account(text, copiers, +1)
+            while self.events > self._most_events or self.bytes > self._most_bytes:
+                self._account(*self._copiers.popitem(last=False), -1)
+
+    def _account(self, text: bytes, copiers: Sequence[Copier], sign: int) -> None:
+        self.events += sign * len(copiers)
+        self.bytes += sign * len(text)
 
 
 REMEMBERED: Final = RememberedEvents(REMEMBERED_EVENTS)
 """One cache for the whole process."""
-
-
-def copier(value: Any) -> Copier:
-    """Return a function that makes deep copies of a value, faster than `copy.deepcopy`.
-
-    It inspects the value once, here, and not for each copy. The copies equal those of
-    `model_copy(deep=True)`. The value must not change afterwards and must not contain itself;
-    values read from JSON never do.
-    """
-    kind = type(value)
-    if kind is dict:
-        return partial(_copy_dict, value, _parts(value.items()))
-    if kind is list:
-        return partial(_copy_list, value, _parts(enumerate(value)))
-    if isinstance(value, BaseModel):
-        hidden = [
-            (name, getattr(value, name)) for name in ("__pydantic_extra__", "__pydantic_private__")
-        ]
-        return partial(_copy_model, value, _parts(value.__dict__.items()), hidden)
-    return partial(copy.deepcopy, value)
-
-
-_Parts = list[tuple[Any, Copier]]
-
-
-def _parts(items: Iterable[tuple[Any, Any]]) -> _Parts:
-    """Return the keys, indexes or names of the mutable parts, each with its copier."""
-    return [(where, copier(part)) for where, part in items if type(part) not in _ATOMS]
-
-
-def _copy_dict(value: dict[Any, Any], parts: _Parts) -> dict[Any, Any]:
-    twin = value.copy()
-    for where, copy_part in parts:
-        twin[where] = copy_part()
-    return twin
-
-
-def _copy_list(value: list[Any], parts: _Parts) -> list[Any]:
-    twin = value.copy()
-    for where, copy_part in parts:
-        twin[where] = copy_part()
-    return twin
-
-
-def _copy_model(value: BaseModel, parts: _Parts, hidden: list[tuple[str, Any]]) -> BaseModel:
-    twin = value.__class__.__new__(value.__class__)
-    set_attribute = object.__setattr__
-    set_attribute(twin, "__dict__", _copy_dict(value.__dict__, parts))
-    set_attribute(twin, "__pydantic_fields_set__", value.__pydantic_fields_set__.copy())
-    for name, part in hidden:
-        set_attribute(twin, name, part if part is None else copy.deepcopy(part))
-    return twin

@@ -14,7 +14,7 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.session import Session
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from lapse.adk.events import read_event
+from lapse.adk.events import read_events
 from lapse.adk.private import marker_of, set_marker
 from lapse.core.documents import StateDelta, encode, is_large, split_state
 from lapse.core.errors import InvalidValueError
@@ -22,6 +22,7 @@ from lapse.core.messages import is_message, is_of_agent
 from lapse.store.records import (
     EventRecord,
     EventWindow,
+    JoinedEvents,
     LastSeen,
     NewEvent,
     Revision,
@@ -172,7 +173,7 @@ def session_of(record: SessionRecord) -> Session:
         user_id=record.key.user_id,
         id=record.key.session_id,
         state=record.state,
-        events=[read_event(event) for event in record.events],
+        events=read_events(record.events),
     )
     mark(session, record.revision)
     return session
@@ -180,10 +181,15 @@ def session_of(record: SessionRecord) -> Session:
 
 async def session_read(record: SessionRecord) -> Session:
     """Return what `session_of` does; a large session is made in a thread."""
-    events = record.events
-    if len(events) > _MANY or sum(len(event.data or "") for event in events) > _MUCH_TEXT:
+    if _is_large(record.events):
         return await asyncio.to_thread(session_of, record)
     return session_of(record)
+
+
+def _is_large(events: Sequence[EventRecord]) -> bool:
+    if isinstance(events, JoinedEvents):
+        return len(events.text) > _MUCH_TEXT
+    return len(events) > _MANY or sum(len(event.data or "") for event in events) > _MUCH_TEXT
 
 
 async def sessions_read(records: Sequence[SessionRecord]) -> list[Session]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from lapse.core.documents import merge_state
 from lapse.core.keys import SessionKey
-from lapse.store.records import EventRecord, EventWindow, Revision, SessionRecord
+from lapse.store.records import (
+    EventRecord,
+    EventWindow,
+    JoinedEvents,
+    Revision,
+    SessionRecord,
+)
 from lapse.store.sqlite import values
 from lapse.store.sqlite.transaction import Transaction
 
@@ -18,15 +24,18 @@ _ALL: Final = -1
 
 def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
     """Return a session that ADK can see, with the events of the window; None if there is none."""
-    head = transaction.first("read")
+    head = transaction.first(
+        "read",
+        after="" if window.after is None else values.to_text(window.after),
+        newest=_ALL if window.newest is None else window.newest,
+    )
     if head is None:
         return None
-    if window.newest == 0:
-        events: list[EventRecord] = []
-    elif head["held_events"] is None:
-        events = _stored_events(transaction, window)
-    else:
-        events = window.of(values.held_events(head["held_events"]))
+    events: Sequence[EventRecord] = ()
+    if head["event_text"] is not None:
+        events = JoinedEvents(head["event_text"], values.split_events)
+    elif head["held_events"] is not None and window.newest != 0:
+        events = tuple(window.of(values.held_events(head["held_events"])))
     state = merge_state(
         json.loads(head["state"]),
         values.document(head["app_state"]),
@@ -34,7 +43,7 @@ def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
     )
     revision = Revision(values.from_text(head["update_time"]), head["revision"])
     awaits_user = bool(head["awaits_user"])
-    return SessionRecord(transaction.key, state, revision, tuple(events), awaits_user=awaits_user)
+    return SessionRecord(transaction.key, state, revision, events, awaits_user=awaits_user)
 
 
 def list_of_user(transaction: Transaction) -> list[SessionRecord]:
@@ -66,17 +75,3 @@ def _listed(
         )
         for row in found
     ]
-
-
-def _stored_events(transaction: Transaction, window: EventWindow) -> list[EventRecord]:
-    found = transaction.run(
-        "read_events",
-        after="" if window.after is None else values.to_text(window.after),
-        newest=_ALL if window.newest is None else window.newest,
-    )
-    return [
-        EventRecord(
-            row["id"], row["invocation_id"], values.from_text(row["timestamp"]), row["event_data"]
-        )
-        for row in found
-    ][::-1]

@@ -50,7 +50,8 @@ RETURNING
 -- ADK's tables come first: a lobby row never hides what they hold.
 SELECT
   s.state AS state, s.update_time AS update_time, coalesce(l.revision, 0) AS revision,
-  NULL AS held_events, 0 AS awaits_user, a.state AS app_state, u.state AS user_state
+  NULL AS held_events, 0 AS awaits_user, a.state AS app_state, u.state AS user_state,
+  {event_text} AS event_text
 FROM sessions AS s
 LEFT JOIN lapse_lobby AS l
   ON l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
@@ -59,7 +60,7 @@ LEFT JOIN user_states AS u ON u.app_name = s.app_name AND u.user_id = s.user_id
 WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
 UNION ALL
 SELECT
-  l.state, l.update_time, l.revision, l.held_events, l.used_by = 'user', a.state, u.state
+  l.state, l.update_time, l.revision, l.held_events, l.used_by = 'user', a.state, u.state, NULL
 FROM lapse_lobby AS l
 LEFT JOIN app_states AS a ON a.app_name = l.app_name
 LEFT JOIN user_states AS u ON u.app_name = l.app_name AND u.user_id = l.user_id
@@ -67,12 +68,24 @@ WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :sessio
   AND (l.status = 'waiting' AND l.expires_at > :now OR NOT :enforced AND l.status <> 'used')
 LIMIT 1;
 
--- name: read_events
-SELECT id, invocation_id, timestamp, event_data FROM events
-WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
-  AND timestamp >= :after
-ORDER BY timestamp DESC, id DESC
-LIMIT :newest;
+-- name: event_text
+-- The events of the window as one value, in any order; NULL if there are none. A row for each event
+-- would have the reading thread take Python's lock for each. The lengths in bytes of the four
+-- columns come before them: any character may stand in an id. length() of a text ends at its
+-- first NUL, that of a blob does not.
+SELECT CAST(group_concat(
+  length(CAST(id AS BLOB)) || ',' || length(CAST(invocation_id AS BLOB)) || ','
+    || length(CAST(timestamp AS BLOB)) || ',' || length(CAST(event_data AS BLOB)) || ':'
+    || id || invocation_id || timestamp || event_data,
+  ''
+) AS BLOB)
+FROM (
+  SELECT id, invocation_id, timestamp, coalesce(event_data, '') AS event_data FROM events
+  WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
+    AND timestamp >= :after
+  ORDER BY timestamp DESC, id DESC
+  LIMIT :newest
+);
 
 -- name: list_of_user
 SELECT s.user_id AS user_id, s.id AS session_id, s.state AS state, s.update_time AS update_time,

@@ -121,6 +121,24 @@ def held_events(text: str | None) -> list[EventRecord]:
     ]
 
 
+def split_events(text: bytes) -> list[EventRecord]:
+    """Read the events of the statement `event_text`, in ADK's order."""
+    found: list[tuple[bytes, bytes, EventRecord]] = []
+    start = 0
+    while start < len(text):
+        colon = text.index(b":", start)
+        columns, end = [], colon + 1
+        for length in text[start:colon].split(b","):
+            columns.append(text[end : end + int(length)])
+            end += int(length)
+        event_id, invocation_id, timestamp, data = (column.decode() for column in columns)
+        record = EventRecord(event_id, invocation_id, from_text(timestamp), data)
+        found.append((columns[2], columns[0], record))
+        start = end
+    # SQLite compares texts by their bytes. An id stands once in a session, so no two are alike.
+    return [record for _, _, record in sorted(found)]
+
+
 def document(text: str | None) -> dict[str, Any]:
     """Read a JSON object; an empty one if there is no text."""
     return json.loads(text) if text else {}
