@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from bench.support.children import Answer, Request, answer_requests
+from bench.support.children import Answer, Request, answer_requests, freeze
 from bench.support.figures import closed_loop
 from bench.support.peers import postgres_durability
 from lapse.store.options import ConnectionOptions
@@ -80,6 +80,7 @@ class Worker:
         match request["do"]:
             case "open":
                 self._floor = await Floor.open(request["url"])
+                freeze()
                 return {"durability": await postgres_durability(request["url"])}
             case "measure":
                 operation = getattr(self._floor, request["operation"])

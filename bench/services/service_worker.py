@@ -15,7 +15,7 @@ from google.adk.sessions.base_session_service import BaseSessionService
 from google.adk.sessions.session import Session
 from google.genai import types
 
-from bench.support.children import Answer, Request, answer_requests
+from bench.support.children import Answer, Request, answer_requests, freeze
 from bench.support.figures import Operation, closed_loop
 from bench.support.peers import PEERS, Peer
 
@@ -120,6 +120,7 @@ class Worker:
             case "open":
                 assert self._peer.open is not None
                 opened = await self._stack.enter_async_context(self._peer.open(request["url"]))
+                freeze()
                 self._workload = Workload(opened.service)
                 await self._workload.prepare()
                 return {"durability": opened.durability}

@@ -61,7 +61,7 @@ def walking_copier(value: Any) -> Copier:
         return partial(_copy_dict, value, _mutable(value.items()))
     if kind is list:
         return partial(_copy_list, value, _mutable(enumerate(value)))
-    if isinstance(value, BaseModel) and _is_plain_class(kind):
+    if isinstance(value, BaseModel) and _is_plain_class(type(value)):
         hidden = [
             (name, getattr(value, name)) for name in ("__pydantic_extra__", "__pydantic_private__")
         ]
