@@ -235,7 +235,11 @@ async def test_a_brake_holds_a_backlog_if_nothing_is_restorable(open_store):
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_message_at_the_deadline_survives_every_sweep_of_a_backlog(two_stores, seed):
-    """The message wins, always. Seen to fail with a sweep that does not repeat its condition."""
+    """The message wins, always.
+
+    The orders come by chance; `tests/system/replicas/test_replicas_races.py` has the one order
+    that a wrong sweep loses, with a wrong sweep.
+    """
     names = [f"s{number}" for number in range(12)]
     for name in names:
         await create(two_stores[0], name)
@@ -276,7 +280,7 @@ class TestBatches:
         return "sqlite:///:memory:"
 
     async def test_a_process_that_serves_others_expires_less_at_once(self, store, listener):
-        """Seen to fail with one size for both."""
+        """Seen to fail with a feed that does not note when it was published in."""
         made = BATCH_ALONE + 2 * BATCH_BESIDE
         await asyncio.gather(*(create(store, f"s{number}") for number in range(made)))
         report = await sweep_once(store.at(LATE), listener.feed)
