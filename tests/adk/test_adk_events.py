@@ -243,11 +243,13 @@ def test_conversations_are_remembered_within_the_size_of_their_texts(conversatio
     [[words("x" * 20_000)], [words("x" * 15_000) for _ in range(20)]],
     ids=["a long event", "a long text"],
 )
-def test_a_long_conversation_is_read_without_being_remembered(conversations, read):
+@pytest.mark.usefixtures("conversations")
+def test_a_long_conversation_is_read_without_being_remembered(read):
+    events.REMEMBERED.keep(1000)
     conversation = joined(*read)
 
     assert events.read_events(conversation) == read
-    assert conversations.events == 0
+    assert events.REMEMBERED.conversations.events == 0
 
 
 def test_no_conversation_is_remembered_where_no_event_is(conversations):

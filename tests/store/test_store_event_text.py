@@ -1,9 +1,13 @@
-"""SQLite reads a session's events as one text, whatever their ids and their data hold."""
+"""Stores read a session's events as one text, whatever their ids and their data hold."""
 
+import asyncio
+import json
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,11 +15,14 @@ from hypothesis import strategies as st
 from backends import T0
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Rules
+from lapse.store import store_from_url
 from lapse.store.records import EventRecord, EventWindow, JoinedEvents
+from lapse.store.sessions import Sessions
 from lapse.store.sqlite import reading
 from lapse.store.sqlite.schema import connect, prepare
 from lapse.store.sqlite.transaction import Transaction
 from lapse.store.sqlite.values import to_micros, to_text
+from postgres import database
 
 KEY = SessionKey("app", "user", "session")
 
@@ -105,3 +112,78 @@ def test_events_that_were_read_as_one_text_are_a_sequence_like_any_other(connect
     assert (events[0], events[-1], events[1:], len(events)) == (*records, records[1:], 2)
     assert events == tuple(records)
     assert events != tuple(records[:1])
+
+
+INFINITY = [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)]
+WITHOUT_NUL = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=9)
+POSTGRES_RECORDS = st.lists(
+    st.builds(
+        EventRecord,
+        id=WITHOUT_NUL,
+        invocation_id=WITHOUT_NUL,
+        timestamp=MOMENTS | st.sampled_from(INFINITY),
+        data=st.just("") | WITHOUT_NUL.map(json.dumps),
+    ),
+    max_size=6,
+    unique_by=lambda record: record.id,
+)
+
+
+class OnPostgres:
+    """A PostgreSQL with one session, read by the store and written by a connection beside it."""
+
+    def __init__(self, runner: asyncio.Runner, url: str) -> None:
+        self._run = runner.run
+        self._stored = store_from_url(url)
+        self._run(self._stored.open())
+        self._connection = self._run(asyncpg.connect(url))
+        add = "INSERT INTO sessions VALUES ($1, $2, $3, '{}', now(), now())"
+        self._run(self._connection.execute(add, *KEY))
+
+    def close(self) -> None:
+        self._run(self._connection.close())
+        self._run(self._stored.close())
+
+    def store(self, records: list[EventRecord]) -> None:
+        rows = [
+            (one.id, *KEY, one.invocation_id, one.timestamp.replace(tzinfo=None), one.data or None)
+            for one in records
+        ]
+        add = "INSERT INTO events VALUES ($1, $2, $3, $4, $5, $6, $7)"
+        self._run(self._connection.execute("DELETE FROM events"))
+        self._run(self._connection.executemany(add, rows))
+
+    def read(self, window: EventWindow) -> list[EventRecord]:
+        record = self._run(Sessions(self._stored).read(KEY, window))
+        assert record is not None
+        return list(record.events)
+
+
+@contextmanager
+def on_postgres() -> Iterator[OnPostgres]:
+    with database() as url, asyncio.Runner() as runner, closing(OnPostgres(runner, url)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with on_postgres() as opened:
+        yield opened
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=POSTGRES_RECORDS, window=WINDOWS)
+def test_postgres_sends_events_of_any_ids_and_any_times_as_they_are_stored(
+    postgres, records, window
+):
+    """Seen to fail with events in the order in which they are sent, and without infinite times."""
+    postgres.store(records)
+    expected = window.of(records)
+    read = postgres.read(window)
+
+    assert [(one.id, one.invocation_id, one.timestamp) for one in read] == [
+        (one.id, one.invocation_id, one.timestamp) for one in expected
+    ]
+    assert [json.loads(one.data or "null") for one in read] == [
+        json.loads(one.data or "null") for one in expected
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from lapse.core.documents import merge_state
 from lapse.core.keys import SessionKey
 from lapse.store.postgres import values
 from lapse.store.postgres.call import Call
-from lapse.store.records import EventWindow, Revision, SessionRecord
+from lapse.store.records import EventRecord, EventWindow, JoinedEvents, Revision, SessionRecord
 
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -25,17 +25,18 @@ async def read(call: Call, window: EventWindow) -> SessionRecord | None:
     )
     if row is None:
         return None
-    if row["held_events"] is None:
-        events = values.stored_events(row)
-    else:
-        events = window.of(values.held_events(row["held_events"]))
+    events: Sequence[EventRecord] = ()
+    if row["event_text"] is not None:
+        events = JoinedEvents(row["event_text"], values.split_events)
+    elif row["held_events"] is not None:
+        events = tuple(window.of(values.held_events(row["held_events"])))
     state = merge_state(
         json.loads(row["state"]),
         values.document(row["app_state"]),
         values.document(row["user_state"]),
     )
     revision = Revision(row["update_time"], row["revision"])
-    return SessionRecord(call.key, state, revision, tuple(events), awaits_user=row["awaits_user"])
+    return SessionRecord(call.key, state, revision, events, awaits_user=row["awaits_user"])
 
 
 async def list_of_user(call: Call) -> list[SessionRecord]:

@@ -174,7 +174,8 @@ RETURNING state;
 
 -- name: read
 -- ADK's tables come first: a lobby row never hides what they hold. The events of the window come
--- as four arrays, the newest first.
+-- as one value, of four arrays in the form in which PostgreSQL sends them, the newest first: whoever
+-- has seen the same value before need not read it. It is NULL if there are no events.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 found AS (
   SELECT s.state, s.update_time, coalesce(l.revision, 0) AS revision, NULL::jsonb AS held_events,
@@ -196,8 +197,9 @@ SELECT found.*,
   e.*
 FROM found
 LEFT JOIN LATERAL (
-  SELECT array_agg(id) AS ids, array_agg(invocation_id) AS invocation_ids,
-    array_agg(timestamp) AS timestamps, array_agg(event_data::text) AS event_texts
+  SELECT array_send(array_agg(id)) || array_send(array_agg(invocation_id))
+    || array_send(array_agg(timestamp))
+    || array_send(array_agg(coalesce(event_data::text, ''))) AS event_text
   FROM (
     SELECT id, invocation_id, timestamp, event_data FROM events
     WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from asyncpg import Record
@@ -115,12 +116,43 @@ def held_events(text: str) -> list[EventRecord]:
     ]
 
 
-def stored_events(row: Any) -> list[EventRecord]:
-    """Return the events of a row of the statement `read`, in ADK's order."""
-    columns = (row["ids"], row["invocation_ids"], row["timestamps"], row["event_texts"])
-    if columns[0] is None:
-        return []
+def split_events(text: bytes) -> list[EventRecord]:
+    """Read the `event_text` of the statement `read`, in ADK's order."""
+    arrays, end = [], 0
+    for _ in range(4):
+        array, end = _array(text, end)
+        arrays.append(reversed(array))
     return [
-        EventRecord(event_id, invocation_id, from_naive(timestamp), text)
-        for event_id, invocation_id, timestamp, text in zip(*map(reversed, columns), strict=True)
+        EventRecord(event_id.decode(), invocation_id.decode(), _time(timestamp), data.decode())
+        for event_id, invocation_id, timestamp, data in zip(*arrays, strict=True)
     ]
+
+
+_DIMENSION: Final = struct.Struct("!12xi4x")
+"""The header of an array of one dimension; its one number here is that of the items."""
+
+_LENGTH: Final = struct.Struct("!i")
+_MICROSECONDS: Final = struct.Struct("!q")
+_Y2K: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_INFINITY: Final = {
+    -(2**63): datetime.min.replace(tzinfo=UTC),
+    2**63 - 1: datetime.max.replace(tzinfo=UTC),
+}
+
+
+def _array(text: bytes, start: int) -> tuple[list[bytes], int]:
+    """Read an array that begins at `start`, none of whose items is NULL; return where it ends."""
+    (items,) = _DIMENSION.unpack_from(text, start)
+    found, end = [], start + _DIMENSION.size
+    for _ in range(items):
+        (length,) = _LENGTH.unpack_from(text, end)
+        begin = end + _LENGTH.size
+        end = begin + length
+        found.append(text[begin:end])
+    return found, end
+
+
+def _time(sent: bytes) -> datetime:
+    (micros,) = _MICROSECONDS.unpack(sent)
+    infinity = _INFINITY.get(micros)
+    return _Y2K + timedelta(microseconds=micros) if infinity is None else infinity
