@@ -8,9 +8,8 @@ import re
 
 import pytest
 
-from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
-from lapse.core.minutes import DEFAULT_TTL
+from lived import created
 from parts import store_with_parts
 from serving import lapse
 
@@ -27,7 +26,7 @@ def audit(folder, *arguments):
 async def folder_with_acts(tmp_path):
     """A folder whose store has two acts of an operator, and one of a user with a hostile name."""
     store = store_with_parts(f"sqlite:///{tmp_path}/lapse.db")
-    await store.create(KEY, state=StateDelta(), ttl=DEFAULT_TTL, metadata={})
+    await created(store, KEY)
     await store.expire(KEY, by="op")
     await store.delete(KEY, by="=cmd()\x1b[2J\n")
     await store.record_act("cli:root@host", "swept", {"expired": 3})

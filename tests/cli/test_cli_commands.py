@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from backends import store_at
-from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
+from lived import created
 from parts import store_with_parts
 from serving import LAPSE, environment, eventually
 
@@ -38,7 +38,7 @@ async def put(folder, count, *, now=None, ttl=timedelta(minutes=30), prefix="s")
     store = store_with_parts(f"sqlite:///{folder}/lapse.db")
     for number in range(count):
         key = SessionKey("app", "ada", f"{prefix}{number}")
-        await store_at(store, now).create(key, state=StateDelta(), ttl=ttl, metadata={})
+        await created(store_at(store, now), key, ttl=ttl)
     await store.close()
 
 

@@ -11,11 +11,10 @@ import httpx
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from backends import message
 from lapse import LapseSessionService, Settings, mount
 from lapse.auth.principals import Principal, Role, acting
-from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
+from lived import created, said
 from parts import store_with_parts
 from served import Served
 
@@ -61,16 +60,13 @@ class Operated:
         """Create a session; in the past, by the store's own clock."""
         key = SessionKey(app, user, session)
         now = datetime.now(UTC) - ago
-        self.do(
-            self.store.at(now).create(key, state=StateDelta(), ttl=ttl, metadata={"page": "home"})
-        )
+        self.do(created(self.store.at(now), key, ttl=ttl))
         return key
 
     def use(self, session, **how):
         """Create a session with a message."""
         key = self.create(session, **how)
-        record = self.do(self.store.read(key))
-        self.do(self.store.append(key, message(at=datetime.now(UTC)), record.revision))
+        self.do(said(self.store, key))
         return key
 
     def expired(self, session, **how):

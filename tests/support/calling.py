@@ -14,8 +14,8 @@ import pytest
 
 from backends import store_at
 from lapse.cli import main as cli
-from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
+from lived import created
 from parts import store_with_parts
 
 
@@ -78,7 +78,7 @@ class Caller:
         async def work(store):
             for session_id in ids:
                 key = SessionKey(app, user, session_id)
-                await store_at(store, now).create(key, state=StateDelta(), ttl=ttl, metadata={})
+                await created(store_at(store, now), key, ttl=ttl)
 
         self.do(work)
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
-from lapse.store.records import EventRecord, NewEvent
+from lived import METADATA, created, said
 from parts import store_with_parts
 from serving import AGENTS, LAPSE, environment, lapse, serving
 
@@ -35,15 +34,11 @@ async def fill_store(folder):
     born = datetime.now(UTC).replace(hour=3) - timedelta(days=3)
     for number in range(120):
         key = SessionKey("parrot", f"u{number}", f"s{number}")
-        segment = {"segment": "new"} if number % 2 else {}
-        made = await store.at(born).create(
-            key, state=StateDelta(), ttl=timedelta(days=1), metadata=segment
-        )
-        record = EventRecord("m", "e", born + AGE, '{"author": "user"}')
-        event = NewEvent(record, StateDelta(), is_message=True)
-        await store.at(born + AGE).append(key, event, made.value.revision)
+        metadata = METADATA | {"segment": "new" if number % 2 else ""}
+        await created(store.at(born), key, ttl=timedelta(days=1), metadata=metadata)
+        await said(store.at(born + AGE), key)
     gone = SessionKey("parrot", "ada", "gone")
-    await store.at(born).create(gone, state=StateDelta(), ttl=AGE, metadata={})
+    await created(store.at(born), gone, ttl=AGE, metadata={})
     await store.at(born + AGE).expire_due(10)
     await store.at(born + timedelta(days=1)).purge_due(10)
     await store.close()
