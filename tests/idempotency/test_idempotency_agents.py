@@ -94,7 +94,7 @@ def repeated(server, session, *parts, **more):
 
 
 def test_a_stored_message_is_answered_in_its_own_invocation(server):
-    """Meant to fail with a repeat that names no invocation, and with ids made for each request."""
+    """Seen to fail with a repeat that names no invocation, and with ids made for each request."""
     session = server.client.post(USER, json={}).json()["id"]
     first = repeated(server, session, {"text": "hello"}, stateDelta={"n": 1})
     assert len(first) == 1

@@ -71,7 +71,7 @@ def said(server, session):
 
 
 def test_a_message_whose_answers_are_lost_stands_once(server, page):
-    """Meant to fail with a key for each attempt, and with none."""
+    """Seen to fail with a key for each attempt, and with none."""
     session = new_session_id()
     wire = Wire(page, "**/run", "broken", "lost", (503, "0.1"), "lost", (429,))
     found = call(page, "sendMessage", sessionId=session, message="walk 2")["value"]

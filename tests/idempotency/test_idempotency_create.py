@@ -31,7 +31,7 @@ def sessions(server, user):
 
 @pytest.mark.parametrize("named", [False, True], ids=["without an id", "with an id"])
 def test_a_repeated_creation_returns_the_session_it_has_made(server, user, named):
-    """Meant to fail with a creation that is not looked up: two sessions, or 409."""
+    """Seen to fail with a creation that is not looked up: two sessions, or 409."""
     body = {"state": {"a": 1, "user:b": 2}} | ({"sessionId": new_session_id()} if named else {})
     first = create(server, user, **body)
     again = create(server, user, **body)
@@ -51,7 +51,7 @@ def test_a_creation_whose_answer_is_lost_is_repeated_once(server, user):
 
 
 def test_creations_at_once_with_one_key_make_one_session(server, user):
-    """Meant to fail with a lookup that is not in the transaction of the creation."""
+    """Seen to fail with a lookup that is not in the transaction of the creation."""
     server.store.together("created_before", 4)
     with ThreadPoolExecutor(4) as threads:
         answers = [*threads.map(lambda _: create(server, user), range(4))]
@@ -61,7 +61,7 @@ def test_creations_at_once_with_one_key_make_one_session(server, user):
 
 
 def test_an_id_of_a_session_that_another_request_has_made_is_409(server, user):
-    """Meant to fail with a repeat that is recognised by the session's id alone."""
+    """Seen to fail with a repeat that is recognised by the session's id alone."""
     name = new_session_id()
     assert create(server, user, key=None, sessionId=name).status_code == 200
     for _ in range(2):
@@ -88,7 +88,7 @@ def test_a_key_belongs_to_its_user(server, user):
 
 
 def test_a_session_that_was_deleted_is_not_made_again(server, user):
-    """Meant to fail with keys that go with their session."""
+    """Seen to fail with keys that go with their session."""
     made = create(server, user).json()["id"]
     server.client.delete(f"{user}/{made}")
     assert create(server, user).status_code == 404
@@ -115,7 +115,7 @@ def events(*texts, ids=()):
 def test_events_of_a_creation_are_appended_once(server, user, ids, done):
     """The second append fails, and a repeat appends what is missing.
 
-    Meant to fail with events that get an id for each request.
+    Seen to fail with events that get an id for each request.
     """
     body = {"events": events("one", "two", "three", ids=ids)}
     server.store.fail("append", done=done, nth=2)

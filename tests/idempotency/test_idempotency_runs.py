@@ -179,7 +179,7 @@ def test_a_repeat_attaches_to_the_run_that_goes_on(server, route, tmp_path):
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("done", [False, True], ids=["not stored", "stored"])
 def test_a_message_in_doubt_is_repeated_once(server, route, done):
-    """Meant to fail with events that get an id for each request: the message stood twice."""
+    """Seen to fail with events that get an id for each request: the message stood twice."""
     session = created(server)
     server.store.fail("append", done=done)
     first = send(server, route, session)
@@ -258,7 +258,7 @@ def test_an_unknown_session_is_404_with_a_key_too(server):
 
 
 def test_a_request_without_a_key_asks_the_store_for_nothing_more(server):
-    """Meant to fail with a lookup of a key that was not sent."""
+    """Seen to fail with a lookup of a key that was not sent."""
     session = created(server)
     server.store.calls.clear()
     assert send(server, "/run", session, key=None).status_code == 200

@@ -89,7 +89,7 @@ def has_ended(client, session):
 async def test_whichever_answer_of_the_database_is_lost_a_message_stands_once(route, away):
     """Some servers share the work: a run whose server was cut off is waited for long.
 
-    Meant to fail with an id of the message that is made for each request.
+    Seen to fail with an id of the message that is made for each request.
     """
     async with AsyncExitStack() as stack:
         url = stack.enter_context(database())
