@@ -56,3 +56,127 @@ SELECT
     'lapse_deadlines', extract(epoch FROM ttl)::text
   )::text END AS notified
 FROM done;
+
+-- name: first_message_many
+-- The rows are found by their addresses. One that a transaction has changed since the statement began
+-- has another address, and is left alone.
+WITH clock AS MATERIALIZED {bounded_clock},
+asked AS MATERIALIZED {items},
+taken AS MATERIALIZED (
+  SELECT :event_id, :invocation_id, :event_time, :event_data, :session_delta, :in_control, l.*
+  FROM clock, asked AS a, LATERAL (
+    SELECT l.ctid AS place, now, l.status AS was, l.state AS held_state, l.held_events AS held,
+      l.status = 'expired' OR :enforced AND l.expires_at <= now AS was_expired
+    FROM lapse_lobby AS l
+    WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+      AND {may_be_used}
+    FOR UPDATE OF l SKIP LOCKED
+  ) AS l
+),
+marked AS (
+  UPDATE lapse_lobby AS l
+  SET status = 'used', first_message_at = taken.now, revision = l.revision + 1,
+    resurrections = l.resurrections + taken.was_expired::int, expires_at = NULL,
+    expired_at = NULL, restorable_until = NULL, state = NULL, held_events = NULL,
+    site = NULL
+  FROM taken WHERE l.ctid = taken.place
+  RETURNING l.*, taken.*
+),
+changes AS (
+  SELECT app_name, 'used' AS kind, CASE WHEN was_expired THEN 'waiting' ELSE was END AS was,
+    'used' AS became, now
+  FROM marked
+  UNION ALL
+  SELECT app_name, 'resurrected', was, 'waiting', now FROM marked WHERE was_expired
+),
+counted AS {count_changes},
+moved AS (
+  INSERT INTO sessions (app_name, user_id, id, state, create_time, update_time)
+  SELECT app_name, user_id, session_id, held_state || coalesce(session_delta, '{}'),
+    created_at AT TIME ZONE 'UTC', event_time
+  FROM marked
+),
+observed AS (
+  INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
+  SELECT app_name, lapse_segment(metadata),
+    CASE WHEN in_control THEN 'control' ELSE 'used' END, user_id, created_at, first_message_at
+  FROM marked WHERE metadata ->> 'kind' IS DISTINCT FROM 'legacy-session'
+),
+stored AS (
+  INSERT INTO events (
+    id, app_name, user_id, session_id, invocation_id, timestamp, event_data
+  )
+  SELECT e ->> 'id', app_name, user_id, session_id, e ->> 'invocation_id',
+    (e ->> 'timestamp')::timestamp, e -> 'event_data'
+  FROM marked, jsonb_array_elements(marked.held) AS e
+  UNION ALL
+  SELECT event_id, app_name, user_id, session_id, invocation_id, event_time, event_data
+  FROM marked
+),
+app_rows AS (
+  -- ADK refuses to append without these rows. Where several sessions need the same one, it is
+  -- inserted once; the order keeps two batches from waiting for each other.
+  INSERT INTO app_states (app_name, state, update_time)
+  SELECT DISTINCT app_name, '{}'::jsonb, now() AT TIME ZONE 'UTC'
+  FROM marked WHERE (
+    SELECT s.app_name FROM app_states AS s WHERE s.app_name = marked.app_name
+  ) IS NULL
+  ORDER BY app_name
+  ON CONFLICT DO NOTHING
+),
+user_rows AS (
+  INSERT INTO user_states (app_name, user_id, state, update_time)
+  SELECT DISTINCT app_name, user_id, '{}'::jsonb, now() AT TIME ZONE 'UTC'
+  FROM marked WHERE (
+    SELECT s.user_id FROM user_states AS s
+    WHERE s.app_name = marked.app_name AND s.user_id = marked.user_id
+  ) IS NULL
+  ORDER BY app_name, user_id
+  ON CONFLICT DO NOTHING
+)
+SELECT app_name, user_id, session_id, status, created_at, ttl, expires_at, first_message_at,
+  expired_at, restorable_until, resurrections, metadata, used_by, agent_spoke, revision, now,
+  was_expired
+FROM marked;
+
+-- name: append_many
+-- Only for sessions with a record, which is locked first, as `append` does. A record that has changed
+-- since the statement began has another address, and nothing is done; then the session's row is found
+-- by its key, so that whoever is counted is stored, too.
+WITH clock AS MATERIALIZED {bounded_clock},
+asked AS MATERIALIZED {items},
+taken AS MATERIALIZED (
+  SELECT :app_name, :user_id, :session_id, :event_id, :invocation_id, :event_time, :event_data,
+    :session_delta, l.place
+  FROM clock, asked AS a, LATERAL (
+    SELECT l.ctid AS place FROM lapse_lobby AS l
+    WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+      AND (:seen_number IS NULL OR l.revision = :seen_number)
+      AND {event_is_new}
+    FOR UPDATE OF l SKIP LOCKED
+  ) AS l, LATERAL (
+    SELECT s.id FROM sessions AS s
+    WHERE s.app_name = :app_name AND s.user_id = :user_id AND s.id = :session_id
+      AND {is_as_seen}
+    FOR UPDATE OF s SKIP LOCKED
+  ) AS s
+),
+counted AS (
+  UPDATE lapse_lobby AS l SET revision = l.revision + 1
+  FROM taken WHERE l.ctid = taken.place
+  RETURNING taken.*, l.revision
+),
+done AS (
+  UPDATE sessions AS s
+  SET update_time = c.event_time, state = s.state || coalesce(c.session_delta, '{}')
+  FROM counted AS c
+  WHERE s.app_name = c.app_name AND s.user_id = c.user_id AND s.id = c.session_id
+  RETURNING c.*
+),
+stored AS (
+  INSERT INTO events (
+    id, app_name, user_id, session_id, invocation_id, timestamp, event_data
+  )
+  SELECT event_id, app_name, user_id, session_id, invocation_id, event_time, event_data FROM done
+)
+SELECT app_name, user_id, session_id, revision FROM done;

@@ -269,11 +269,7 @@ SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id;
 -- ADK's rule for sessions without a marker. A session without a record (stock ADK's) has only its
 -- own row to lock.
 WITH fresh AS (
-  SELECT NOT EXISTS (
-    SELECT 1 FROM events
-    WHERE id = :event_id AND app_name = :app_name AND user_id = :user_id
-      AND session_id = :session_id
-  ) AND {has_room} AS may_be_stored
+  SELECT {event_is_new} AND {has_room} AS may_be_stored
 ),
 counted AS (
   UPDATE lapse_lobby AS l SET revision = l.revision + 1
@@ -301,14 +297,7 @@ done AS (
         WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
       )
     )
-    AND CASE
-      WHEN :exact THEN s.update_time = :seen_time
-      ELSE s.update_time <= :seen_time OR (
-        SELECT e.id FROM events AS e
-        WHERE e.app_name = :app_name AND e.user_id = :user_id AND e.session_id = :session_id
-        ORDER BY e.timestamp DESC, e.id DESC LIMIT 1
-      ) IS NOT DISTINCT FROM :seen_event
-    END
+    AND {is_as_seen}
   RETURNING s.id
 ),
 stored AS (
@@ -322,6 +311,25 @@ stored AS (
 app_delta AS {change_app_state},
 user_delta AS {change_user_state}
 SELECT coalesce((SELECT revision FROM counted), 0) AS revision FROM done;
+
+-- name: event_is_new
+-- The sub-select looks for the event by its key, whatever PostgreSQL believes of the table's size.
+(
+  SELECT id FROM events
+  WHERE id = :event_id AND app_name = :app_name AND user_id = :user_id
+    AND session_id = :session_id
+) IS NULL;
+
+-- name: is_as_seen
+-- A condition of append on ADK's row `s`: the writer has seen the session's newest revision.
+CASE
+  WHEN :exact THEN s.update_time = :seen_time
+  ELSE s.update_time <= :seen_time OR (
+    SELECT e.id FROM events AS e
+    WHERE e.app_name = :app_name AND e.user_id = :user_id AND e.session_id = :session_id
+    ORDER BY e.timestamp DESC, e.id DESC LIMIT 1
+  ) IS NOT DISTINCT FROM :seen_event
+END;
 
 -- name: read_appended
 -- Tells why an append changed nothing: whether ADK's tables hold the session (is_stored), its
