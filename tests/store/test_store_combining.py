@@ -188,7 +188,8 @@ async def test_two_items_of_one_session_are_never_in_one_statement(batches):
     """Seen to fail with a batch that takes all who wait: the second one's insert fails it."""
     async with a_store() as (_, store):
         calls = [create(store, name) for name in NAMES for _ in range(3)]
-        found = await together(*calls)
+        async with asyncio.timeout(30):
+            found = await together(*calls)
         assert batches.keys
         assert all(len(set(keys)) == len(keys) for keys in batches.keys)
         for number in range(len(NAMES)):
@@ -226,7 +227,8 @@ async def test_rows_that_others_hold_hold_up_nobody_else(batches):
                 name,
             )
         tasks = {name: asyncio.create_task(create(store, name)) for name in NAMES}
-        await asyncio.gather(*(task for name, task in tasks.items() if name not in held))
+        async with asyncio.timeout(9):  # less than a statement may take
+            await asyncio.gather(*(task for name, task in tasks.items() if name not in held))
         assert batches.keys
         assert not any(tasks[name].done() for name in held)
         await transaction.rollback()
@@ -443,7 +445,8 @@ async def test_a_locked_session_is_skipped_and_has_its_message_when_the_lock_is_
             )
             for name, one in zip(NAMES, seen, strict=True)
         }
-        await asyncio.gather(*(task for name, task in tasks.items() if name not in held))
+        async with asyncio.timeout(9):  # less than a statement may take
+            await asyncio.gather(*(task for name, task in tasks.items() if name not in held))
         assert batches.keys
         assert max(batches.done) >= len(NAMES) - 4
         assert not any(tasks[name].done() for name in held)
