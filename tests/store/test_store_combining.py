@@ -335,11 +335,12 @@ async def test_a_failure_is_told_to_the_one_whose_it_is(batches):
 
 LATER = DUE + TTL
 FIRST = Revision(T0, 0, waiting=True)
+LATE = [f"late {number}" for number in range(6)]
 
 
 async def before_messages(url, store):
     """Make the sessions that messages are for; return what the writer of each has seen."""
-    for name in (*NAMES[:4], "stale", "last", "both", "legacy", "described", "late", "gone"):
+    for name in (*NAMES[:4], "stale", "last", "both", "legacy", "described", *LATE):
         await create(store, name, metadata={"segment": name, "kind": f"{name}-session"})
     for name in ("bob", "bobs"):
         await create(store, key(name, "bob"), state={"x": {"deep": 1}})
@@ -352,11 +353,17 @@ async def before_messages(url, store):
     held = await store.at(T0).append(key("held"), note("n1"), FIRST)
     held = await store.at(T0).append(key("held"), note("n2"), held.value.revision)
     seen["held"] = replace(held.value.revision, waiting=True)
-    for name in (*(f"used {n}" for n in range(4)), "used stale", "repeated", "taken", "used last"):
+    for name in (
+        *(f"used {n}" for n in range(4)),
+        "used stale",
+        "repeated",
+        "taken",
+        "used last",
+        "used elsewhere",
+    ):
         seen[name] = await use(store, name)
     await create(store, "expired")
     await store.at(T0).expire(key("expired"))
-    await store.at(T0).purge_due(9)
     await ask(
         url,
         "INSERT INTO sessions VALUES ('app', 'ann', 'stock', '{}', '2029-01-01', '2029-01-01')",
@@ -383,16 +390,14 @@ def messages(store, seen):
         said("held", "n1"),
         said("stale", revision=Revision(T0, 7, waiting=True)),
         said("used stale", revision=Revision(T0, 0)),
+        said("used elsewhere", revision=Revision(T0 + TICK, 1)),
         said("repeated", "m1"),
         said("taken", "m1", text="other words"),
         *(said(name, revision=LastSeen(DUE, None)) for name in ("last", "used last", "stock")),
         at.append(key("agents"), words("w1", at=DUE), FIRST),
         at.append(key("of app", app="of app"), message(state={"app:a": 1}), FIRST),
         at.append(key("of user", app="of user"), message(state={"user:a": 1}), FIRST),
-        *(
-            later.append(key(name), message(at=LATER), FIRST)
-            for name in ("late", "expired", "gone")
-        ),
+        *(later.append(key(name), message(at=LATER), FIRST) for name in (*LATE, "expired")),
     ]
 
 
