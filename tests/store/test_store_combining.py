@@ -142,6 +142,20 @@ async def before_creates(url, store):
     )
 
 
+@asynccontextmanager
+async def holding(url, statement, names):
+    """Hold what a statement locks for each of some sessions, until the block ends."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("BEGIN")
+        for name in names:
+            await connection.execute(statement, name)
+        yield
+        await connection.execute("ROLLBACK")
+    finally:
+        connection.terminate()
+
+
 async def ask(url, *statements):
     """Run statements as somebody else does."""
     connection = await asyncpg.connect(url)
@@ -215,24 +229,19 @@ async def test_rows_that_others_hold_hold_up_nobody_else(batches):
     waits for a lock as long as it takes.
     """
     held = (NAMES[0], NAMES[1], NAMES[7])
+    insert = """
+        INSERT INTO lapse_lobby (app_name, user_id, session_id, status, created_at, ttl,
+          expires_at, state, held_events, update_time)
+        VALUES ('app', 'ann', $1, 'waiting', now(), '1 h', now() + interval '1 h', '{}', '[]',
+          now())
+    """
     async with a_store() as (url, store):
-        other = await asyncpg.connect(url)
-        transaction = other.transaction()
-        await transaction.start()
-        for name in held:
-            await other.execute(
-                "INSERT INTO lapse_lobby (app_name, user_id, session_id, status, created_at, ttl,"
-                " expires_at, state, held_events, update_time) VALUES ('app', 'ann', $1, 'waiting',"
-                " now(), '1 h', now() + interval '1 h', '{}', '[]', now())",
-                name,
-            )
-        tasks = {name: asyncio.create_task(create(store, name)) for name in NAMES}
-        async with asyncio.timeout(9):  # less than a statement may take
-            await asyncio.gather(*(task for name, task in tasks.items() if name not in held))
-        assert batches.keys
-        assert not any(tasks[name].done() for name in held)
-        await transaction.rollback()
-        await other.close()
+        async with holding(url, insert, held):
+            tasks = {name: asyncio.create_task(create(store, name)) for name in NAMES}
+            async with asyncio.timeout(9):  # less than a statement may take
+                await asyncio.gather(*(task for name, task in tasks.items() if name not in held))
+            assert batches.keys
+            assert not any(tasks[name].done() for name in held)
         await asyncio.gather(*tasks.values())
         assert await levels(store) == {("app", Status.WAITING): len(NAMES)}
 
@@ -433,30 +442,22 @@ async def test_a_locked_session_is_skipped_and_has_its_message_when_the_lock_is_
     Seen to fail with a shared statement that takes locked rows for rows that it has done.
     """
     held = (NAMES[0], NAMES[1], NAMES[7])
+    lock = "SELECT FROM lapse_lobby WHERE session_id = $1 FOR UPDATE"
     async with a_store() as (url, store):
         seen = [await (use if is_used else create)(store, name) for name in NAMES]
-        other = await asyncpg.connect(url)
-        transaction = other.transaction()
-        await transaction.start()
-        await other.execute(
-            "SELECT FROM lapse_lobby WHERE session_id = ANY ($1) FOR UPDATE", list(held)
-        )
-        batches.keys.clear()
-        tasks = {
-            name: asyncio.create_task(
-                store.at(T0).append(
-                    key(name), message("m2", at=DUE), replace(one, waiting=not is_used)
+        async with holding(url, lock, held):
+            tasks = {
+                name: asyncio.create_task(
+                    store.at(T0).append(
+                        key(name), message("m2", at=DUE), replace(one, waiting=not is_used)
+                    )
                 )
-            )
-            for name, one in zip(NAMES, seen, strict=True)
-        }
-        async with asyncio.timeout(9):  # less than a statement may take
-            await asyncio.gather(*(task for name, task in tasks.items() if name not in held))
-        assert batches.keys
-        assert max(batches.done) >= len(NAMES) - 4
-        assert not any(tasks[name].done() for name in held)
-        await transaction.rollback()
-        await other.close()
+                for name, one in zip(NAMES, seen, strict=True)
+            }
+            async with asyncio.timeout(9):  # less than a statement may take
+                await asyncio.gather(*(task for name, task in tasks.items() if name not in held))
+            assert max(batches.done) >= len(NAMES) - 4
+            assert not any(tasks[name].done() for name in held)
         await asyncio.gather(*tasks.values())
         for name in NAMES:
             events = (await store.at(DUE).read(key(name))).events
