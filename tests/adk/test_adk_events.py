@@ -127,9 +127,9 @@ def test_an_event_without_data_takes_its_time_from_the_column():
 
 def test_a_long_event_is_not_cached():
     event = Event(author="user", content=types.Content(parts=[types.Part(text="x" * 20_000)]))
-    before = events.REMEMBERED.copier_of.cache_info().currsize
+    before = events.REMEMBERED.kept.cache_info().currsize
     assert events.read_event(record_of(event)) == event
-    assert events.REMEMBERED.copier_of.cache_info().currsize == before
+    assert events.REMEMBERED.kept.cache_info().currsize == before
 
 
 def test_as_many_events_are_cached_as_the_setting_says():
@@ -140,12 +140,12 @@ def test_as_many_events_are_cached_as_the_setting_says():
         events.REMEMBERED.keep(3)
         for record in records:
             events.read_event(record)
-        assert events.REMEMBERED.copier_of.cache_info().currsize == 3
+        assert events.REMEMBERED.kept.cache_info().currsize == 3
         events.REMEMBERED.keep(3)
-        assert events.REMEMBERED.copier_of.cache_info().currsize == 3
+        assert events.REMEMBERED.kept.cache_info().currsize == 3
         events.REMEMBERED.keep(0)
         assert events.read_event(records[0]).id == records[0].id
-        assert events.REMEMBERED.copier_of.cache_info().currsize == 0
+        assert events.REMEMBERED.kept.cache_info().currsize == 0
     finally:
         events.REMEMBERED.keep(most)
 

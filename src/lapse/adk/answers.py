@@ -5,23 +5,60 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from fastapi import HTTPException
 from google.adk.sessions.session import Session
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from lapse.adk.events import RememberedEvents, read_event
 from lapse.adk.private import public_fields, public_fields_of_session
-from lapse.adk.translation import is_large_event
+from lapse.adk.settings import REMEMBERED_EVENTS
+from lapse.adk.translation import are_large, is_large_event, session_of, session_read
 from lapse.core.documents import is_large
+from lapse.core.keys import SessionKey
+from lapse.store.records import EventRecord, SessionRecord
+
+if TYPE_CHECKING:
+    from google.adk.cli.api_server import ApiServer
+
+    from lapse.adk.service import LapseSessionService
 
 _TURN: Final = timedelta(milliseconds=5)
 """How long an answer is rendered in the event loop; then a thread renders the rest."""
 
 _FEW_EVENTS: Final = 100
 """A session with no more events, none of them large, is rendered in one piece, which is faster."""
+
+
+def _public_json(*columns: Any) -> str:
+    return _json(public_fields(read_event(EventRecord(*columns))))
+
+
+RENDERED: Final = RememberedEvents(_public_json, REMEMBERED_EVENTS)
+"""Events as ADK's server sends them, for the whole process."""
+
+
+async def stored_session_response(record: SessionRecord) -> Response:
+    """Answer as `SessionResponse` does with a stored session, whose events are not made for it.
+
+    Each event is rendered once and remembered; only a large session is rendered whole.
+    """
+    if is_large(record.state) or are_large(record.events):
+        return SessionResponse(await session_read(record))
+    rendered = RENDERED.of_conversation(record.events)
+    if rendered is None:
+        rendered = [RENDERED.of(event) for event in record.events]
+    head = public_fields_of_session(session_of(replace(record, events=())))
+    fields = (
+        f"{_json(name)}:" + (f"[{','.join(rendered)}]" if name == "events" else _json(value))
+        for name, value in head.items()
+    )
+    return Response(f"{{{','.join(fields)}}}", media_type="application/json")
 
 
 class SessionResponse(Response):
@@ -114,3 +151,25 @@ def _list(opening: str, entries: Iterator[str], closing: str) -> Iterator[str]:
 def _json(value: Any) -> str:
     """Return JSON as Starlette's JSONResponse writes it."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def stored_get(
+    service: LapseSessionService, server: ApiServer
+) -> Callable[[str, str, str], Awaitable[Response]] | None:
+    """Return what answers like ADK's endpoint `get_session`, by `stored_session_response`.
+
+    None if the service reads sessions in a way of its own.
+    """
+    from lapse.adk.service import LapseSessionService
+
+    if type(service).get_session is not LapseSessionService.get_session:
+        return None
+
+    async def get_session(app_name: str, user_id: str, session_id: str) -> Response:
+        record = await service.stored_session(SessionKey(app_name, user_id, session_id))
+        if record is None:
+            raise HTTPException(404, detail="Session not found")
+        server.current_app_name_ref.value = app_name
+        return await stored_session_response(record)
+
+    return get_session

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from threading import Lock
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from google.adk.events.event import Event
 
@@ -21,7 +21,10 @@ from lapse.adk.copiers import Copier, copier
 from lapse.adk.settings import REMEMBERED_EVENTS
 from lapse.store.records import EventRecord, JoinedEvents
 
-__all__ = ["REMEMBERED", "Event", "read_event", "read_events"]
+__all__ = ["REMEMBERED", "Event", "RememberedEvents", "read_event", "read_events"]
+
+T = TypeVar("T")
+Parts = tuple[str, str, datetime, str | None]
 
 _LONGEST_REMEMBERED: Final = 16 * 1024
 """Characters of an event's JSON. A longer event, such as an upload, is not cached."""
@@ -38,20 +41,26 @@ def read_event(record: EventRecord) -> Event:
 
     As in ADK, ids are those of the columns, and the timestamp is that of the JSON if it has one.
     """
-    parts = (record.id, record.invocation_id, record.timestamp, record.data)
-    if len(record.data or "") > _LONGEST_REMEMBERED:
-        return _validated(*parts)
-    event: Event = REMEMBERED.copier_of(*parts)()
+    if _is_long(record):
+        return _validated(*_parts_of(record))
+    event: Event = REMEMBERED.of(record)()
     return event
 
 
 def read_events(records: Sequence[EventRecord]) -> list[Event]:
     """Return stored events as `read_event` does."""
-    if isinstance(records, JoinedEvents):
-        copiers = REMEMBERED.copiers_of(records)
-        if copiers is not None:
-            return [copied() for copied in copiers]
+    copiers = REMEMBERED.of_conversation(records)
+    if copiers is not None:
+        return [copied() for copied in copiers]
     return [read_event(record) for record in records]
+
+
+def _parts_of(record: EventRecord) -> Parts:
+    return record.id, record.invocation_id, record.timestamp, record.data
+
+
+def _is_long(record: EventRecord) -> bool:
+    return len(record.data or "") > _LONGEST_REMEMBERED
 
 
 def _validated(event_id: str, invocation_id: str, timestamp: datetime, data: str | None) -> Event:
@@ -63,44 +72,48 @@ def _copier(event_id: str, invocation_id: str, timestamp: datetime, data: str | 
     return copier(_validated(event_id, invocation_id, timestamp, data))
 
 
-class RememberedEvents:
-    """The copiers of the events that this process has read most recently.
+class RememberedEvents(Generic[T]):
+    """What was made of the events that this process has read most recently, such as their copiers.
 
-    They are found by an event's text or, all at once, by the text of a conversation.
+    It is found by an event's text or, for all events at once, by the text of a conversation.
+
+    Args:
+        make: makes it of an event's columns; what it returns must not change.
 
     Attributes:
-        most: how many events are kept, and again as many in conversations.
+        most: of how many events it is kept, and of again as many in conversations.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, make: Callable[[str, str, datetime, str | None], T], most: int) -> None:
+        self._make = make
         self.keep(most)
 
     def keep(self, most: int) -> None:
-        """Keep at most so many events from now on; another number than before forgets all."""
+        """Keep at most so much from now on; another number than before forgets all."""
         if most != getattr(self, "most", None):
             self.most = most
-            self.copier_of = lru_cache(maxsize=most)(_copier)
-            self.conversations = RememberedConversations(most, most * _TEXT_PER_EVENT)
+            self.kept = lru_cache(maxsize=most)(self._make)
+            self.conversations = RememberedConversations[T](most, most * _TEXT_PER_EVENT)
 
-    def copiers_of(self, events: JoinedEvents) -> Sequence[Copier] | None:
-        """Return the copiers of a conversation's events; None if it is not one to be kept."""
-        text, conversations = events.text, self.conversations
-        if len(text) > _LONGEST_CONVERSATION:
+    def of(self, record: EventRecord) -> T:
+        """Return what is made of an event; of a long one it is not kept."""
+        return (self._make if _is_long(record) else self.kept)(*_parts_of(record))
+
+    def of_conversation(self, events: Sequence[EventRecord]) -> Sequence[T] | None:
+        """Return what is made of a conversation's events; None if it is not one to be kept."""
+        if not isinstance(events, JoinedEvents) or len(events.text) > _LONGEST_CONVERSATION:
             return None
-        copiers = conversations.get(text)
-        if copiers is None:
-            if any(len(record.data) > _LONGEST_REMEMBERED for record in events):
+        made = self.conversations.get(events.text)
+        if made is None:
+            if any(map(_is_long, events)):
                 return None
-            copiers = [
-                self.copier_of(record.id, record.invocation_id, record.timestamp, record.data)
-                for record in events
-            ]
-            conversations.add(text, copiers)
-        return copiers
+            made = [self.of(record) for record in events]
+            self.conversations.add(events.text, made)
+        return made
 
 
-class RememberedConversations:
-    """The copiers of the conversations that were read most recently, by their text.
+class RememberedConversations(Generic[T]):
+    """What was made of the conversations that were read most recently, by their text.
 
     Threads may share it.
 
@@ -112,33 +125,33 @@ class RememberedConversations:
     def __init__(self, most_events: int, most_bytes: int) -> None:
         self._most_events = most_events
         self._most_bytes = most_bytes
-        self._copiers: OrderedDict[bytes, Sequence[Copier]] = OrderedDict()
+        self._made: OrderedDict[bytes, Sequence[T]] = OrderedDict()
         self._gate = Lock()
         self.events = 0
         self.bytes = 0
 
-    def get(self, text: bytes) -> Sequence[Copier] | None:
-        """Return the copiers of a conversation's events, in order; None if it is not kept."""
+    def get(self, text: bytes) -> Sequence[T] | None:
+        """Return what was made of a conversation's events, in order; None if it is not kept."""
         with self._gate:
-            copiers = self._copiers.get(text)
-            if copiers is not None:
-                self._copiers.move_to_end(text)
-            return copiers
+            made = self._made.get(text)
+            if made is not None:
+                self._made.move_to_end(text)
+            return made
 
-    def add(self, text: bytes, copiers: Sequence[Copier]) -> None:
+    def add(self, text: bytes, made: Sequence[T]) -> None:
         """Keep a conversation, and forget those that were not read for longest."""
         with self._gate:
-            if text in self._copiers:
+            if text in self._made:
                 return
-            self._copiers[text] = copiers
-            self._account(text, copiers, +1)
+            self._made[text] = made
+            self._account(text, made, +1)
             while self.events > self._most_events or self.bytes > self._most_bytes:
-                self._account(*self._copiers.popitem(last=False), -1)
+                self._account(*self._made.popitem(last=False), -1)
 
-    def _account(self, text: bytes, copiers: Sequence[Copier], sign: int) -> None:
-        self.events += sign * len(copiers)
+    def _account(self, text: bytes, made: Sequence[T], sign: int) -> None:
+        self.events += sign * len(made)
         self.bytes += sign * len(text)
 
 
-REMEMBERED: Final = RememberedEvents(REMEMBERED_EVENTS)
-"""One cache for the whole process."""
+REMEMBERED: Final = RememberedEvents(_copier, REMEMBERED_EVENTS)
+"""The copiers of events, for the whole process."""

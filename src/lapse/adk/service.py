@@ -57,7 +57,7 @@ from lapse.core.messages import UsedBy, UsedByRule
 from lapse.core.minutes import DEFAULT_TTL
 from lapse.quotas.rules import Quotas
 from lapse.store.database import Database, check_store
-from lapse.store.records import Appended, NewEvent, Result
+from lapse.store.records import Appended, EventWindow, NewEvent, Result, SessionRecord
 from lapse.sweep.maintenance import Maintenance
 from lapse.sweep.rules import BrakeOptions
 from lapse.sweep.sweeper import Sweeper
@@ -232,14 +232,22 @@ class LapseSessionService(SessionLives, BaseSessionService):
         Raises:
             TooManyCreatesError: (a ValueError) a rate limit refuses the resurrection.
         """
-        key = await self._stored_key(app_name, user_id, session_id)
+        record = await self.stored_session(
+            SessionKey(app_name, user_id, session_id), window_of(config)
+        )
+        return None if record is None else await session_read(record)
+
+    async def stored_session(
+        self, asked: SessionKey, window: EventWindow = EventWindow()
+    ) -> SessionRecord | None:
+        """Return what `get_session` returns, as it is stored."""
+        key = await self._stored_key(*asked)
         if key is None:
             return None
-        window = window_of(config)
         record = await self._stored.read(key, window)
         if record is None or not await self.holds.holds(record):
             # It is expired, or expired between the read and the hold of its run.
-            cause = revival_cause(SessionKey(app_name, user_id, session_id))
+            cause = revival_cause(asked)
             if cause is None and is_look_before_a_run():
                 cause = Cause.REQUEST
             if cause is not None:
@@ -248,7 +256,7 @@ class LapseSessionService(SessionLives, BaseSessionService):
                 record = await self._stored.read(key, window)
                 if record is not None:
                     await self.holds.holds(record)
-        return None if record is None else await session_read(record)
+        return record
 
     async def _revive(self, key: SessionKey, cause: Cause) -> bool:
         """Resurrect a session before a run; return False if there is nothing to resurrect."""

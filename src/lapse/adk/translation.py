@@ -181,12 +181,13 @@ def session_of(record: SessionRecord) -> Session:
 
 async def session_read(record: SessionRecord) -> Session:
     """Return what `session_of` does; a large session is made in a thread."""
-    if _is_large(record.events):
+    if are_large(record.events):
         return await asyncio.to_thread(session_of, record)
     return session_of(record)
 
 
-def _is_large(events: Sequence[EventRecord]) -> bool:
+def are_large(events: Sequence[EventRecord]) -> bool:
+    """Return whether events take so long to read that a thread should do it."""
     if isinstance(events, JoinedEvents):
         return len(events.text) > _MUCH_TEXT
     return len(events) > _MANY or sum(len(event.data or "") for event in events) > _MUCH_TEXT

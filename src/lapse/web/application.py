@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from lapse.adk.agents import ServedApps, served_apps
-from lapse.adk.answers import SessionResponse
+from lapse.adk.answers import RENDERED, SessionResponse, stored_get
 from lapse.adk.artifacts import guard_artifacts
 from lapse.adk.creation import check_creations
 from lapse.adk.keyed_creation import key_creates
@@ -165,6 +165,7 @@ def _register_metrics(parts: Parts) -> None:
 def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> None:
     service, sweeper = parts.service, parts.sweeper
     answer_sessions_with(SessionResponse)
+    RENDERED.keep(settings.remembered_events)
     uploads = Uploads(service.store, settings.artifact_bytes_per_user)
     app.state.lapse_uploads = uploads
     guard_artifacts(app.routes, service, uploads)
@@ -230,12 +231,18 @@ def _add_middleware(
     app.add_middleware(ExposedHeaders)
     app.add_middleware(NoticeStreamMiddleware)
     app.add_middleware(HeadMiddleware)
-    if server_of(app) is not None:
+    if (server := server_of(app)) is not None:
         layers = Layers(
             life, authentication, tuple(settings.proxies), served, settings.app_state_by, _PASSED
         )
         app.router.routes.insert(0, FaultRoute())
-        app.add_middleware(LeanSessions, application=app, layers=layers, bounds=settings.bounds)
+        app.add_middleware(
+            LeanSessions,
+            application=app,
+            layers=layers,
+            bounds=settings.bounds,
+            get_session=stored_get(parts.service, server),
+        )
 
 
 def _caller() -> str | None:

@@ -64,10 +64,11 @@ _UNUSUAL: Final = frozenset(
 )
 """Headers by which some layer does more than pass the request on."""
 
+_READ: Final = ("GET", True)
 _ENDPOINTS: Final = {
     ("POST", False): "create_session",
     ("GET", False): "list_sessions",
-    ("GET", True): "get_session",
+    _READ: "get_session",
     ("DELETE", True): "delete_session",
 }
 """ADK's endpoints, by the method and by whether the path names a session."""
@@ -145,18 +146,27 @@ class LeanSessions:
         application: the application whose endpoints it calls.
         layers: what the layers know that it leaves out.
         bounds: the bounds of documents.
+        get_session: what takes the place of ADK's endpoint that answers with a session, and
+            answers alike; None: nothing does.
     """
 
     def __init__(
-        self, app: ASGIApp, *, application: FastAPI, layers: Layers, bounds: Bounds
+        self,
+        app: ASGIApp,
+        *,
+        application: FastAPI,
+        layers: Layers,
+        bounds: Bounds,
+        get_session: Endpoint | None = None,
     ) -> None:
         self._app = app
         self._application = application
         self._layers = layers
         self._bounds = bounds
+        self._get_session = get_session
         self._is_refused_host = host_check(application)
         self._is_on = is_compared() and _are_known(application, layers.passed)
-        self._endpoints: Mapping[tuple[str, bool], _EndpointOf] = {}
+        self._endpoints: dict[tuple[str, bool], _EndpointOf] = {}
         self._routes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -219,6 +229,8 @@ class LeanSessions:
         routes = self._application.router.routes
         if len(routes) != self._routes:  # an application may get more of them at any time
             self._endpoints, self._routes = _endpoints_of(routes), len(routes)
+            if self._get_session is not None and _READ in self._endpoints:
+                self._endpoints[_READ] = _EndpointOf(self._get_session, None)
         return self._endpoints.get((method, names_session))
 
     async def _answer(self, plain: _Plain, scope: Scope, received: _Received) -> Response | None:
@@ -331,7 +343,7 @@ def _are_known(application: FastAPI, passed: Collection[object]) -> bool:
     return all(cls in passed or cls is CORSMiddleware or is_layer_of_server(cls) for cls in behind)
 
 
-def _endpoints_of(routes: Iterable[BaseRoute]) -> Mapping[tuple[str, bool], _EndpointOf]:
+def _endpoints_of(routes: Iterable[BaseRoute]) -> dict[tuple[str, bool], _EndpointOf]:
     """Return ADK's endpoints by method and by whether the path names a session.
 
     Left out are those before which another route would answer.
