@@ -42,6 +42,7 @@ URL = "sqlite:///:memory:"
 NOT_CALLED = {
     "Authenticator": "a protocol",
     "Change": "Lapse makes it",
+    "Expiries": "Lapse makes it",
     "Lifecycle": "Lapse makes it",
     "LapseError": "an error",
     "NotAuthenticatedError": "an error",
