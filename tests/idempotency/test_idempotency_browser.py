@@ -96,7 +96,7 @@ def test_a_creation_whose_answer_is_lost_makes_one_session(server, page):
 
 
 def test_repeats_are_bounded_and_then_say_what_the_server_said(page):
-    """Meant to fail with a client that repeats for ever."""
+    """Seen to fail with a client that repeats for ever."""
     wire = Wire(page, "**/run", *[(503, "0.01")] * 9)
     options = {"sessionId": new_session_id(), "message": "walk 1", "repeats": 2}
     assert call(page, "sendMessage", **options) == {"error": "LapseError", "status": 503}

@@ -169,7 +169,7 @@ async def test_of_many_requests_with_one_key_one_begins_a_run(two_stores):
 
 
 async def test_another_run_in_flight_is_named_and_the_key_is_not_kept(store):
-    """Seen to fail with a key that is kept before its run has begun."""
+    """Seen to fail on PostgreSQL with a key that is kept in a transaction before its run's."""
     await create(store)
     await begin(store)
     with pytest.raises(RunInFlightError) as caught:
