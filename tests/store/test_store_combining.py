@@ -199,7 +199,7 @@ async def test_nobody_waits_for_company(batches):
 
 
 async def test_two_items_of_one_session_are_never_in_one_statement(batches):
-    """Seen to fail with a batch that takes all who wait: the second one's insert fails it."""
+    """Seen to fail with a batch that takes all who wait: two of one key take one place."""
     async with a_store() as (_, store):
         calls = [create(store, name) for name in NAMES for _ in range(3)]
         async with asyncio.timeout(30):
@@ -216,6 +216,7 @@ async def test_two_items_of_one_session_are_never_in_one_statement(batches):
 
 
 async def test_a_batch_is_in_the_order_of_its_keys(batches):
+    """Two batches then never wait for each other. Seen to fail with the order of their coming."""
     async with a_store() as (_, store):
         await together(*(create(store, name) for name in reversed(NAMES)))
         assert batches.keys
@@ -284,7 +285,7 @@ async def test_after_a_broken_connection_each_caller_resolves_its_own_doubt(batc
 async def test_a_caller_that_is_cancelled_leaves_the_others_alone(batches):
     """One is cancelled while it waits for its turn, one while its statement runs.
 
-    Seen to fail with a statement for many that the first of its callers runs.
+    Seen to fail with a batch that takes those, too, who were cancelled while they waited.
     """
     async with a_store() as (_, store):
         tasks = [asyncio.create_task(create(store, name)) for name in NAMES]
@@ -439,7 +440,7 @@ async def test_a_locked_session_is_skipped_and_has_its_message_when_the_lock_is_
 ):
     """Some sessions are locked by others: in a lane of their own, and in a batch.
 
-    Seen to fail with a shared statement that takes locked rows for rows that it has done.
+    Seen to fail with a shared statement that waits for locked rows: it does nothing for anybody.
     """
     held = (NAMES[0], NAMES[1], NAMES[7])
     lock = "SELECT FROM lapse_lobby WHERE session_id = $1 FOR UPDATE"
@@ -469,7 +470,7 @@ async def test_a_locked_session_is_skipped_and_has_its_message_when_the_lock_is_
 async def test_a_message_whose_answer_is_lost_is_stored_once(batches, is_used):
     """The statement for many was carried out, and its answer is lost.
 
-    Seen to fail with messages that are stored again where their callers are in doubt.
+    Seen to fail with a batch whose failure is that of all its callers.
     """
     async with a_store(ONE) as (url, direct), proxied(url) as (proxy, behind):
         store = store_with_parts(behind, RULES, ONE)
@@ -502,7 +503,7 @@ async def test_a_message_whose_answer_is_lost_is_stored_once(batches, is_used):
 async def test_a_session_that_stock_adk_has_made_meanwhile_fails_no_other_message(batches):
     """Its message cannot move it into ADK's tables, where its key is taken.
 
-    Seen to fail with a statement for many whose error goes to all of its callers.
+    Seen to fail with a `first_message_many` that passes over rows that ADK's tables have already.
     """
     async with a_store() as (url, store):
         for name in NAMES:
