@@ -382,6 +382,30 @@ def test_plain_requests_do_not_pass_the_layers(loop, one_way):
         assert one_way.passed == before, one
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *(("POST", ANN, *ready({"options": wrong})) for wrong in ({"ttl": 5}, {"state": {}}, [1])),
+        ("POST", ANN, *ready({"events": []})),
+        ("POST", ANN, *ready({"sate": {}})),
+        ("POST", ANN, *ready({}, ("idempotency-key", "key-1"))),
+        ("POST", ANN, *ready({}, ("cookie", "token=x"))),
+        ("POST", ANN, *ready({}, ("origin", "http://127.0.0.1"))),
+        ("POST", ANN, *ready({}, ("x-forwarded-for", "192.0.2.1"))),
+        ("POST", ANN, *ready({}, host=("host", "evil.test"))),
+        ("GET", f"{ANN}?status=waiting", [HOST], b""),
+        ("GET", f"{ANN}/%61", [HOST], b""),
+    ],
+    ids=lambda asked: f"{asked[1][26:]} {asked[2][1:2]} {asked[3][:20]}",
+)
+def test_what_a_layer_or_a_route_looks_at_passes_the_layers(loop, both, asked):
+    """Seen to fail without the look at fields and options, at cookies and at forwarded addresses.
+
+    A client may be counted by its address, be warned of a misspelt field, or be refused.
+    """
+    assert compare(loop, both, [asked]) == 0
+
+
 def test_an_error_of_the_service_is_told_by_the_route(loop, make):
     """Seen to fail with an error that is raised in front: 500, and no word."""
     one, other = ways = make(OPEN), make(OPEN, is_compared=lambda: False)
