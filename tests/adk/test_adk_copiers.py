@@ -106,7 +106,7 @@ def test_events_of_one_shape_are_copied_by_one_function(shapes):
 
 
 def test_data_makes_no_shapes_of_its_own(shapes):
-    """Seen to fail with shapes that walk into dicts: there were forty."""
+    """Seen to fail with shapes that walk into dicts."""
     for depth in range(40):
         args: dict[str, Any] = {}
         for level in range(depth):

@@ -70,8 +70,8 @@ def read(connection: sqlite3.Connection, window: EventWindow = EventWindow()):
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RECORDS, window=WINDOWS)
 def test_events_of_any_ids_and_any_data_are_read_as_they_are_stored(connection, records, window):
-    """Seen to fail with lengths in characters, with a separator instead of lengths, and with
-    events in the order of the text.
+    """Seen to fail with lengths in characters, without the window, and with events in the order of
+    the text.
     """
     store(connection, records)
 
