@@ -21,7 +21,6 @@ NO_JSON = {
     *("/lapse/sweep", "/lapse/brake", "/lapse/acts", "/lapse/login", "/lapse/logout"),
     "/apps/{app_name}/users/{user_id}/sessions/{session_id}/lifecycle/events",
     *("/run", "/run_sse"),
-    "/{path:path}",  # `web/lean.py`, which answers as ADK's routes do
 }  # fmt: skip
 """Routes whose answers are pages, text, streams, or ADK's own."""
 

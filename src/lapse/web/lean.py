@@ -24,9 +24,9 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lapse.adk.agents import ServedApps
@@ -79,21 +79,18 @@ _SOON: Final = timedelta(seconds=1)
 Endpoint = Callable[..., Awaitable[Any]]
 
 
-class FaultRoute(Route):
-    """Raises the error of an endpoint that was called in front, as the route would have done."""
-
-    def __init__(self) -> None:
-        super().__init__("/{path:path}", _raise, methods=["GET", "POST", "DELETE"])
+class FaultRoute(BaseRoute):
+    """Raises the error of an endpoint that was called in front, as its route would have done."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match only a request that has such an error."""
         if _FAULT not in scope:
             return Match.NONE, {}
-        return Match.FULL, {"endpoint": self.endpoint, "path_params": {}}
+        return Match.FULL, {}
 
-
-async def _raise(request: Request) -> Response:
-    raise request.scope.pop(_FAULT)
+    async def handle(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        """Raise it."""
+        raise scope.pop(_FAULT)
 
 
 @dataclass(frozen=True, slots=True)
