@@ -174,7 +174,8 @@ _COMPILED: Final[dict[str, Callable[..., Copier]]] = {}
 def _compiled(source: str) -> Callable[..., Copier]:
     """Compile a shape. Its text names fields of models by their `repr`, and holds no other data."""
     names: dict[str, Any] = dict(_SETTERS)
-    exec(source, names)  # noqa: S102 - the text is made above, of nothing that was sent
+    # The text is made above, of nothing that was sent.
+    exec(source, names)  # noqa: S102  # nosec B102
     bind: Callable[..., Copier] = names["bind"]
     return bind
 
