@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lived import live
 from playwright.async_api import Browser, Page, async_playwright
 
 from lapse.store import store_from_url
 from lapse.verify.server import Server
+from lived import live
 
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 PHONE: dict[str, Any] = {
