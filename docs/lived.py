@@ -10,8 +10,12 @@ from typing import Final
 
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Cause
-from lapse.overview.store import OverviewStore
+from lapse.core.lifecycle import Cause, Status
+from lapse.overview.store import OverviewStore, Query
+from lapse.retention.archive import ArchiveStore
+from lapse.retention.exemptions import ExemptionStore
+from lapse.retention.rules import Policy
+from lapse.retention.store import RetentionStore
 from lapse.store.database import Database
 from lapse.store.records import EventRecord, NewEvent
 from lapse.store.sessions import Sessions
@@ -53,6 +57,22 @@ async def live(store: Database, *, seed: int = 7) -> None:
         if silent and chance.random() < _COME_BACK:
             await _come_back(store, silent.pop(0), hour, now)
         silent = silent[-20:]
+    await OverviewStore(store).fold_counts()
+
+
+async def keep(store: Database, policy: Policy) -> None:
+    """Have a retention policy confirmed, old sessions archived, and some exempted."""
+    found = await OverviewStore(store).find(Query(Status.USED, size=_BATCH))
+    keys = [record.key for record in found.records]
+    exempted = ExemptionStore(store)
+    for key in keys[:3]:
+        await exempted.pin(key, by="service:shop")
+    await exempted.put_on_hold(keys[4], reason="case 2026/114: a disputed order", by="operator:ann")
+    await exempted.put_on_hold(
+        SessionKey("", "guest-7", ""), reason="case 2026/97", by="operator:ann"
+    )
+    await RetentionStore(store).confirm_retention(policy, by="operator:ann")
+    await ArchiveStore(store).archive_sessions(keys, policy)
     await OverviewStore(store).fold_counts()
 
 

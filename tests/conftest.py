@@ -3,10 +3,14 @@
 Modules that several folders import stand in `support`, which pytest puts on the path.
 """
 
+import gc
+
 import pytest
 from hypothesis import settings
 
 import prefixed
+import scratch
+from adk_versions import skip_what_adk_lacks
 
 pytest_plugins = ["stores", "services", "servers"]
 
@@ -25,9 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     prefixed.prefix = config.getoption("--prefix")
+    scratch.use_memory()
+
+
+def pytest_collection_finish() -> None:
+    """Leave ADK and the tests themselves, a million objects, to no garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip_what_adk_lacks(items)
     if not prefixed.prefix:
         return
     chosen = {f"{module}.py" for module in prefixed.MODULES}

@@ -217,8 +217,9 @@ def report(
         "# Security, measured",
         "",
         (
-            f"By `bench/auth/security.py` with Lapse {version('lapse')}, PyJWT {version('pyjwt')}, "
-            f"CPython {platform.python_version()}, {os.cpu_count()} cores, load {load:.1f}, SQLite."
+            f"By `bench/auth/security.py` with Lapse {version('lapse')}, joserfc "
+            f"{version('joserfc')}, CPython {platform.python_version()}, {os.cpu_count()} cores, "
+            f"load {load:.1f}, SQLite."
         ),
         "",
         "## Does time tell whether a session exists?",

@@ -34,11 +34,13 @@ TOKEN: Final = secrets.token_hex()
 BEARER: Final = {"Authorization": f"Bearer {TOKEN}"}
 PAGES: Final = (
     "/lapse/",
+    "/lapse/?range=5w",
     "/lapse/live",
     "/lapse/sessions",
     "/lapse/sessions?status=expired&app=big",
     "/lapse/sessions?user=user-77",
     "/lapse/sessions?prefix=ab",
+    "/lapse/sessions?q=user-77",
     "/lapse/api/stats",
     "/lapse/api/sessions?status=used&app=rare",
 )
@@ -60,6 +62,23 @@ FROM (
   FROM generate_series(1, :stored) AS i
 ) AS made
 """
+
+_APPS: Final = 20_000
+"""So many made-up names of apps are among the records: any user can make them."""
+
+_NAMED: Final = f"""
+UPDATE lapse_lobby SET app_name = 'made-up-' || n FROM (
+  SELECT app_name AS a, user_id AS u, session_id AS s, row_number() OVER () AS n
+  FROM lapse_lobby WHERE status = 'expired' LIMIT {_APPS}
+) AS named
+WHERE app_name = a AND user_id = u AND session_id = s
+"""
+_COUNTED: Final = """
+INSERT INTO lapse_counted (at, app_name, kind, sessions)
+SELECT {at}, app_name, 'created', 1 FROM lapse_lobby WHERE app_name LIKE 'made-up-%'
+"""
+_COUNTED_SQLITE: Final = _COUNTED.format(at=":now / 3600000000 * 3600000000 - 3600000000 * 5")
+_COUNTED_POSTGRES: Final = _COUNTED.format(at="date_bin('1 hour', now(), 'epoch') - interval '5 h'")
 
 
 @contextmanager
@@ -98,7 +117,7 @@ def measured(url: str, rounds: int) -> dict[str, list[float]]:
         client.post("/lapse/login", data={"token": TOKEN}, headers={"Origin": url})
         client.get("/lapse/sessions")
         take("`/lapse/`, the first of a process", "/lapse/")
-        while 'class="curve"' not in client.get("/lapse/").text:
+        while 'class="plotted curve"' not in client.get("/lapse/").text:
             time.sleep(0.5)  # the policy reads what was observed, soon after the start
         for path in PAGES:
             for _ in range(rounds):
@@ -129,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="50,000 records")
     quick = parser.parse_args().quick
-    stored, rounds, load = (50_000, 5, 0.0) if quick else (1_000_000, 30, os.getloadavg()[0])
+    stored, rounds, load = (50_000, 5, 0.0) if quick else (1_000_000, 100, os.getloadavg()[0])
     parts = []
     with tempfile.TemporaryDirectory() as name, pg_server.running(Path(name)) as server:
         folder = Path(name)
@@ -137,6 +156,8 @@ def main() -> None:
         operating_tables.fill_sqlite(path, stored, now)
         with sqlite3.connect(path) as connection:
             connection.execute(_SQLITE, {"stored": stored // 10, "now": now})
+            connection.execute(_NAMED)
+            connection.execute(_COUNTED_SQLITE, {"now": now})
         connection.close()
         asyncio.run(prepared(f"sqlite:///{path}", recount=True))
         with serving(f"sqlite:///{path}", folder) as url:
@@ -146,7 +167,9 @@ def main() -> None:
         asyncio.run(prepared(place, recount=False))
         operating_tables.fill_postgres(server, "operating", stored, now)
         observed = _POSTGRES.replace(":stored", str(stored // 10))
-        server.run("operating", observed, "VACUUM (ANALYZE) lapse_observations")
+        server.run("operating", observed, _NAMED, _COUNTED_POSTGRES)
+        for table in ("lapse_observations", "lapse_lobby", "lapse_counted"):
+            server.run("operating", f"VACUUM (ANALYZE) {table}")
         asyncio.run(prepared(place, recount=True))
         with serving(place, folder) as url:
             parts.append(section(pg_server.settings(server), measured(url, rounds)))
@@ -154,7 +177,8 @@ def main() -> None:
     if not quick:
         head = (
             "# The operators' pages, measured\n\n"
-            f"{stored:,} records as in [operating.md](../overview/operating.md), and "
+            f"{stored:,} records as in [operating.md](../overview/operating.md), {_APPS:,} of "
+            "them of an app of their own, and "
             f"{stored // 10:,} observed "
             f"sessions of two days. Over HTTP, {rounds} requests each, one client. Python "
             f"{platform.python_version()}, {os.cpu_count()} cores, load {load:.1f} before. "

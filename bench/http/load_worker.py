@@ -26,7 +26,7 @@ class Run:
     """One measurement: what is still to be sent, until when, and what came back."""
 
     def __init__(self, request: Request) -> None:
-        encoded = [_encode(path, body) for path, body in request["requests"]]
+        encoded = [_encode(*asked) for asked in request["requests"]]
         self.requests: Iterator[bytes] = cycle(encoded) if request["repeat"] else iter(encoded)
         self.expected = request["expected"].encode()
         self.keep = request["keep"]
@@ -135,10 +135,12 @@ async def handle(request: Request) -> Answer:
     }
 
 
-def _encode(path: str, body: Any) -> bytes:
+def _encode(method: str, path: str, body: Any) -> bytes:
+    if body is None:
+        return f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     content = json.dumps(body).encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content

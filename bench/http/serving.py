@@ -1,66 +1,28 @@
-"""The servers, side by side: start, create and /run_sse over HTTP with 32 connections."""
+"""The servers, side by side: sessions and runs over HTTP, with 32 connections and with 4."""
 
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.support.children import AGENTS, Child
+from bench.http.asked import Asked, create, get, list_of, run, seeds
+from bench.http.servers import LIST_APPS, SERVERS, Server, free_port, running, wait_for
+from bench.support.children import Child
 from bench.support.figures import medians
-from bench.support.peers import sqlalchemy_url
 from bench.support.places import Places
+from bench.support.processes import cpu_of, resident_of
 from bench.support.scale import Scale
 
 CONNECTIONS: Final = 32
-APP: Final = "echo"
-_BIN: Final = Path(sys.executable).parent
-_START_TIMEOUT: Final = 60.0
+FEW: Final = 4
 _USERS: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server to measure: its name and its command on a port, with sessions at a URL."""
-
-    name: str
-    label: str
-    command: Callable[[int, str], list[str]]
-
-
-def _lapse(port: int, url: str) -> list[str]:
-    return [str(_BIN / "lapse"), "serve", str(AGENTS), "--store", url, "--port", str(port)]
-
-
-def _api_server(as_adk_has_it: Callable[[str], str]) -> Callable[[int, str], list[str]]:
-    def command(port: int, url: str) -> list[str]:
-        adk = [str(_BIN / "adk"), "api_server", "--port", str(port)]
-        return [*adk, "--session_service_uri", as_adk_has_it(url), str(AGENTS)]
-
-    return command
-
-
-_DATABASE: Final = _api_server(sqlalchemy_url)
-
-SERVERS: Final = {
-    "sqlite": (
-        Server("lapse", "lapse serve on SQLite", _lapse),
-        Server("sqlite", "adk api_server, SqliteSessionService", _api_server(str)),
-        Server("database", "adk api_server, DatabaseSessionService", _DATABASE),
-    ),
-    "postgres": (
-        Server("lapse", "lapse serve on PostgreSQL", _lapse),
-        Server("database", "adk api_server, DatabaseSessionService", _DATABASE),
-    ),
-}
+_IDLE: Final = 500
 
 
 def measure(scale: Scale, scratch: Path, places: Places) -> dict[str, Any]:
@@ -79,6 +41,7 @@ def measure(scale: Scale, scratch: Path, places: Places) -> dict[str, Any]:
                     found[server.name][step].append(sample)
     return {
         "ceiling": ceiling,
+        "connection": _connection(servers[0], scratch, places),
         "servers": {
             name: {step: medians(samples) for step, samples in steps.items()}
             | {"wrong": _wrong(steps)}
@@ -88,115 +51,104 @@ def measure(scale: Scale, scratch: Path, places: Places) -> dict[str, Any]:
 
 
 def _ceiling(load: Child, scratch: Path) -> float:
-    port = _free_port()
-    with _running(
-        [sys.executable, str(Path(__file__).with_name("bare_server.py")), str(port)], scratch
-    ):
-        _wait_for(port, b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n")
-        rate: float = _load(load, port, [("/", {})], seconds=1.0, repeat=True, expected="id")[
-            "rate"
-        ]
+    port = free_port()
+    bare = [sys.executable, str(Path(__file__).with_name("bare_server.py")), str(port)]
+    with running(bare, scratch) as pid:
+        wait_for(port, b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n")
+        rate: float = Loaded(load, port, pid).ask([("POST", "/", {})], 1.0, expected="id")["rate"]
     return rate
+
+
+def _connection(server: Server, scratch: Path, places: Places) -> float:
+    """Return the bytes that an open connection takes, once it has had an answer."""
+    with (
+        places.fresh() as url,
+        tempfile.TemporaryDirectory(dir=scratch) as directory,
+        ExitStack() as opened,
+    ):
+        port = free_port()
+        with running(server.command(port, url), Path(directory)) as pid:
+            wait_for(port)
+            before = resident_of(pid)
+            for _ in range(_IDLE):
+                connection = socket.create_connection(("127.0.0.1", port))
+                opened.enter_context(connection)
+                connection.sendall(LIST_APPS)
+                connection.recv(4096)
+            return (resident_of(pid) - before) / _IDLE
 
 
 def _round(
     server: Server, load: Child, scale: Scale, scratch: Path, url: str
 ) -> dict[str, dict[str, Any]]:
     """Start a server on an empty database and measure it; every session has one run."""
+    steps: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
-        port = _free_port()
-        began = time.perf_counter()
-        with _running(server.command(port, url), Path(directory)):
-            _wait_for(port, b"GET /list-apps HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-            started = time.perf_counter() - began
-            _load(load, port, [_create(0)], seconds=0.2, repeat=True, expected='"id"')
-            created = _load(
-                load,
-                port,
-                [_create(user) for user in range(_USERS)],
-                seconds=scale.create_seconds,
-                repeat=True,
-                expected='"id"',
-                keep=True,
-            )
-            sessions = created.pop("kept")
-            ran = _load(
-                load,
-                port,
-                [_run(user, session) for user, session in sessions],
-                seconds=scale.run_seconds,
-                repeat=False,
-                expected="noted",
-            )
-    return {"start": {"seconds": started}, "create": created, "run_sse": ran}
+        port = free_port()
+        with running(server.command(port, url), Path(directory)) as pid:
+            wait_for(port)
+            loaded = Loaded(load, port, pid)
+            loaded.ask([create("user-0")], 0.2, expected='"id"')
+            users = [create(f"user-{number}") for number in range(_USERS)]
+            steps["create"] = loaded.ask(users, scale.create_seconds, expected='"id"', keep=True)
+            sessions = steps["create"].pop("kept")
+            if "get_50" in server.steps:
+                seeded = loaded.ask(
+                    seeds(), 60.0, expected='"id"', keep=True, once=True, connections=1
+                )
+                assert not seeded["wrong"], seeded["wrong"]
+                made = seeded["kept"]
+                long = [get(user, session) for user, session in made if user.startswith("long")]
+                listed = sorted({user for user, _ in made if user.startswith("listed")})
+                steps["get_50"] = loaded.ask(long, scale.read_seconds, expected="reserve_table")
+                steps["list_20"] = loaded.ask(
+                    [list_of(user) for user in listed], scale.read_seconds, expected='"id"'
+                )
+            runs = [run(user, session) for user, session in sessions]
+            third = len(runs) // 3 if "run_few" in server.steps else 0
+            seconds = scale.run_seconds
+            if third:
+                steps["run_few"] = loaded.ask(
+                    runs[:third], seconds, expected="noted", once=True, connections=FEW
+                )
+            steps["run_sse"] = loaded.ask(runs[third:], seconds, expected="noted", once=True)
+            steps["after"] = {"resident": resident_of(pid)}
+    return steps
 
 
-def _load(
-    load: Child,
-    port: int,
-    requests: list[tuple[str, Any]],
-    *,
-    seconds: float,
-    repeat: bool,
-    expected: str,
-    keep: bool = False,
-) -> dict[str, Any]:
-    return load.ask(
-        port=port,
-        connections=CONNECTIONS,
-        requests=requests,
-        seconds=seconds,
-        repeat=repeat,
-        expected=expected,
-        keep=keep,
-    )
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A running server under the load generator's requests."""
 
+    load: Child
+    port: int
+    pid: int
 
-def _create(user: int) -> tuple[str, Any]:
-    return f"/apps/{APP}/users/user-{user}/sessions", {}
+    def ask(
+        self,
+        requests: list[Asked],
+        seconds: float,
+        *,
+        expected: str,
+        keep: bool = False,
+        once: bool = False,
+        connections: int = CONNECTIONS,
+    ) -> dict[str, Any]:
+        """Return how it went; `cpu` is what the server used for an answer, in seconds.
 
-
-def _run(user: str, session: str) -> tuple[str, Any]:
-    message = {"role": "user", "parts": [{"text": "Is there a table for four on Friday?"}]}
-    body = {"appName": APP, "userId": user, "sessionId": session, "newMessage": message}
-    return "/run_sse", body
-
-
-@contextmanager
-def _running(command: list[str], directory: Path) -> Iterator[None]:
-    """Run a server inside the block; what it logs goes to a file, as in production."""
-    with (directory / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory)
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int, request: bytes) -> None:
-    """Return at the first answer that is a success."""
-    end = time.perf_counter() + _START_TIMEOUT
-    while time.perf_counter() < end:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=_START_TIMEOUT) as probe:
-                probe.sendall(request)
-                if b" 200 " in probe.recv(64):
-                    return
-        except OSError:
-            time.sleep(0.01)
-    raise RuntimeError("a server did not start")
+        The requests are repeated until the time is over; `once`, it ends with the last of them.
+        """
+        before = cpu_of(self.pid)
+        answer = self.load.ask(
+            port=self.port,
+            connections=connections,
+            requests=requests,
+            seconds=seconds,
+            repeat=not once,
+            expected=expected,
+            keep=keep,
+        )
+        return answer | {"cpu": (cpu_of(self.pid) - before) / max(1, answer["answers"])}
 
 
 def _wrong(steps: dict[str, list[dict[str, Any]]]) -> dict[str, int]:

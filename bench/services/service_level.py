@@ -1,4 +1,7 @@
-"""The session services, side by side: every operation, with 32 callers at once and with one."""
+"""The session services, side by side: every operation, with 32 callers at once and with one.
+
+With one caller an earlier Lapse is one of them.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,36 @@ from typing import Any, Final
 
 from bench.support.children import Child
 from bench.support.figures import medians
-from bench.support.peers import OPERATIONS, PEERS
+from bench.support.peers import CALLERS, OPERATIONS, PEERS
 from bench.support.places import Places
 from bench.support.scale import Scale
 
-CALLERS: Final = (32, 1)
 FLOOR: Final = {"1": 1, "200": 200}
 
 
-def measure(scale: Scale, scratch: Path, places: Places) -> dict[str, Any]:
+def measure(
+    scale: Scale, scratch: Path, places: Places, *, earlier: Path | None = None
+) -> dict[str, Any]:
     """Return medians by operation, callers and peer; and each peer's durability.
 
     Every peer has a process that waits while another is measured. A round measures everything
     once on fresh storage; operation by operation the peers follow each other, in rotating order.
+    `earlier` is the source of an earlier Lapse; with None none is measured.
     """
-    peers = PEERS[places.store]
+    peers = [peer for peer in PEERS[places.store] if earlier or not peer.is_earlier]
     samples: dict[tuple[str, int, str], list[dict[str, Any]]] = defaultdict(list)
     durability: dict[str, str] = {}
     with ExitStack() as stack:
         workers = {
-            peer.name: stack.enter_context(Child(peer.module, places.store, peer.name, cwd=scratch))
+            peer.name: stack.enter_context(
+                Child(
+                    peer.module,
+                    places.store,
+                    peer.name,
+                    cwd=scratch,
+                    source=earlier if peer.is_earlier else None,
+                )
+            )
             for peer in peers
         }
         for number in range(scale.service_rounds):
@@ -40,7 +53,11 @@ def measure(scale: Scale, scratch: Path, places: Places) -> dict[str, Any]:
                 turn = number
                 for callers in CALLERS:
                     for operation in OPERATIONS:
-                        able = [peer.name for peer in peers if operation in peer.operations]
+                        able = [
+                            peer.name
+                            for peer in peers
+                            if operation in peer.operations and callers in peer.callers
+                        ]
                         for name in _rotated(able, turn):
                             sample = workers[name].ask(
                                 do="measure",
@@ -60,7 +77,7 @@ def measure(scale: Scale, scratch: Path, places: Places) -> dict[str, Any]:
                     peer.name: medians(samples[operation, callers, peer.name])
                     | {"errors": _errors(samples[operation, callers, peer.name])}
                     for peer in peers
-                    if operation in peer.operations
+                    if operation in peer.operations and callers in peer.callers
                 }
                 for callers in CALLERS
             }

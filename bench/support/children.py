@@ -22,9 +22,16 @@ Answer = dict[str, Any]
 
 
 class Child:
-    """A process that runs one of the worker modules; what it logs goes to a file."""
+    """A process that runs one of the worker modules; what it logs goes to a file.
 
-    def __init__(self, module: str, *args: str, cwd: Path) -> None:
+    Args:
+        module: the worker module.
+        args: its arguments.
+        cwd: where it runs, and where its log goes.
+        source: a folder whose modules win over this checkout's, such as an earlier Lapse.
+    """
+
+    def __init__(self, module: str, *args: str, cwd: Path, source: Path | None = None) -> None:
         self._name = " ".join((module, *args))
         self._log = cwd / f"{module.rpartition('.')[2]}-{'-'.join(args) or 'only'}.log"
         with self._log.open("ab") as log:
@@ -34,7 +41,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=cwd,
-                env=environment(),
+                env=environment(source),
                 text=True,
             )
 
@@ -71,10 +78,18 @@ class Child:
         _stream(self.process.stdout).close()
 
 
-def environment() -> dict[str, str]:
-    """This process's, with the modules of the benchmark on Python's path, wherever it runs."""
-    path = os.pathsep.join(filter(None, (str(BENCH.parent), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path}
+def environment(source: Path | None = None) -> dict[str, str]:
+    """Return this process's environment, with the benchmark's modules on Python's path.
+
+    Processes write bytecode, whatever this one was told: without it Lapse's modules are compiled
+    at each start, and those of installed packages are not.
+    """
+    places = (str(source or ""), str(BENCH.parent), os.environ.get("PYTHONPATH", ""))
+    kept = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+
+
+_NOT_PASSED_ON = {"PYTHONDONTWRITEBYTECODE"}
 
 
 def answer_requests(handle: Callable[[Request], Awaitable[Answer]]) -> None:

@@ -25,6 +25,9 @@ OPERATIONS: Final = {
     "list_20": "list of 20",
 }
 
+CALLERS: Final = (32, 1)
+"""How many callers go on at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -38,7 +41,8 @@ class Opened:
 class Peer:
     """A session service to measure, in a process of its own.
 
-    The script of a peer without a service answers the same requests by itself.
+    The script of a peer without a service answers the same requests by itself. A peer that is
+    earlier runs another Lapse, from the source that the run was given, if it was given one.
     """
 
     name: str
@@ -46,6 +50,8 @@ class Peer:
     open: Callable[[str], AbstractAsyncContextManager[Opened]] | None
     module: str = "bench.services.service_worker"
     operations: frozenset[str] = frozenset(OPERATIONS)
+    callers: tuple[int, ...] = CALLERS
+    is_earlier: bool = False
 
 
 @asynccontextmanager
@@ -149,12 +155,14 @@ def _durability(journal: str, level: int) -> str:
 PEERS: Final = {
     "sqlite": (
         Peer("lapse", "Lapse on SQLite", _lapse),
+        Peer("before", "Lapse before, on SQLite", _lapse, callers=(1,), is_earlier=True),
         Peer("database", "ADK DatabaseSessionService on SQLite", _database),
         Peer("sqlite", "ADK SqliteSessionService", _sqlite),
         Peer("memory", "ADK InMemorySessionService", _memory),
     ),
     "postgres": (
         Peer("lapse", "Lapse on PostgreSQL", _lapse),
+        Peer("before", "Lapse before, on PostgreSQL", _lapse, callers=(1,), is_earlier=True),
         Peer("database", "ADK DatabaseSessionService on PostgreSQL", _database),
         Peer(
             "bare",

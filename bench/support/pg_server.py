@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import asyncpg
 
+from bench.support.processes import children_of, cpu_of
+
 _SETTINGS: Final = {"shared_buffers": "512MB", "max_connections": "200", "max_wal_size": "4GB"}
 """All that differs from PostgreSQL's defaults: room, and nothing that a commit waits for."""
 
@@ -20,6 +22,7 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.pid = 0
 
     def url(self, database: str) -> str:
         return self._url.format(database)
@@ -45,6 +48,10 @@ class Server:
     def drop(self, database: str) -> None:
         """Remove a database, whoever is connected to it."""
         self.run("postgres", f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU of all its processes, also of those that have ended."""
+        return cpu_of(self.pid, ended=True) + sum(map(cpu_of, children_of(self.pid)))
 
     async def _run(self, database: str, commands: tuple[str, ...]) -> None:
         connection = await asyncpg.connect(self.url(database))
@@ -84,6 +91,8 @@ def running(directory: Path) -> Iterator[Server]:
             user=started.system_user,
             timeout=60,
         )
+        # Not from the handle, which knows the process that the restart has ended.
+        server.pid = int((Path(started.pgdata) / "postmaster.pid").read_text("ascii").split()[0])
         yield server
     finally:
         # The handle knows the process that the restart has ended, and would stop nothing.

@@ -24,7 +24,10 @@ class Places(Protocol):
         ...
 
     def filled(self, name: str, stored: int) -> str:
-        """Return the URL of a database with so many waiting sessions, none due for long."""
+        """Return the URL of a database with so many waiting sessions, none due for long.
+
+        It is filled once.
+        """
         ...
 
     def make_due(self, name: str, due: int) -> None:
@@ -35,11 +38,15 @@ class Places(Protocol):
         """Return how a sweep reads a database, by statement; empty where nothing tells."""
         ...
 
-    def copy(self, name: str) -> str:
-        """Return the URL of a copy, the same for all copies.
+    def copy(self, name: str, to: str = "work") -> str:
+        """Return the URL of a copy, which takes the place of an earlier one of its name.
 
         It is on the disk: none of it is left to be written while something is timed.
         """
+        ...
+
+    def server_cpu(self) -> float:
+        """Return the seconds of CPU that a database server has used; 0 where there is none."""
         ...
 
 
@@ -50,6 +57,7 @@ class Files:
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
+        self._filled: dict[str, str] = {}
 
     @contextmanager
     def fresh(self) -> Iterator[str]:
@@ -57,9 +65,10 @@ class Files:
             yield f"sqlite:///{directory}/sessions.db"
 
     def filled(self, name: str, stored: int) -> str:
-        url = self._url(name)
-        lobby_file.fill(file_of(url), stored)
-        return url
+        if name not in self._filled:
+            self._filled[name] = self._url(name)
+            lobby_file.fill(file_of(self._filled[name]), stored)
+        return self._filled[name]
 
     def make_due(self, name: str, due: int) -> None:
         lobby_file.make_due(file_of(self._url(name)), due)
@@ -67,10 +76,13 @@ class Files:
     def plans(self, _name: str) -> dict[str, str]:
         return {}
 
-    def copy(self, name: str) -> str:
-        url = self._url("work")
+    def copy(self, name: str, to: str = "work") -> str:
+        url = self._url(to)
         lobby_file.copy(file_of(self._url(name)), file_of(url))
         return url
+
+    def server_cpu(self) -> float:
+        return 0.0
 
     def _url(self, name: str) -> str:
         return f"sqlite:///{self._scratch / name}.db"
@@ -84,6 +96,7 @@ class Databases:
     def __init__(self, server: pg_server.Server) -> None:
         self.server = server
         self._made = 0
+        self._filled: dict[str, str] = {}
 
     @contextmanager
     def fresh(self) -> Iterator[str]:
@@ -101,9 +114,10 @@ class Databases:
         return url
 
     def filled(self, name: str, stored: int) -> str:
-        url = self.prepared(name)
-        lobby_table.fill(self.server, name, stored)
-        return url
+        if name not in self._filled:
+            self._filled[name] = self.prepared(name)
+            lobby_table.fill(self.server, name, stored)
+        return self._filled[name]
 
     def make_due(self, name: str, due: int) -> None:
         lobby_table.make_due(self.server, name, due)
@@ -111,8 +125,11 @@ class Databases:
     def plans(self, name: str) -> dict[str, str]:
         return lobby_table.plans(self.server, name)
 
-    def copy(self, name: str) -> str:
-        return self.server.make("work", template=name)
+    def copy(self, name: str, to: str = "work") -> str:
+        return self.server.make(to, template=name)
+
+    def server_cpu(self) -> float:
+        return self.server.cpu()
 
 
 async def _prepare(url: str) -> None:

@@ -11,7 +11,7 @@ from lapse.core.feed import Feed
 from lapse.core.lifecycle import Change
 from lapse.store import store_from_url
 from lapse.sweep.sweeper import Sweeper
-from lapse.telemetry.logs import LogFormat, configure_logging, log_change
+from lapse.telemetry.logs import LogOptions, configure_logging, log_change
 from lapse.telemetry.metrics import Metrics
 
 
@@ -42,5 +42,5 @@ class Replica:
 
 if __name__ == "__main__":
     assert sys.argv[1:], "the number of the replica"
-    configure_logging(LogFormat.CONSOLE)
+    configure_logging(LogOptions())
     answer_requests(Replica().handle)

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from bench.support.children import Answer, Request, answer_requests
+from bench.support.children import Answer, Request, answer_requests, freeze
 from bench.support.figures import quantile
 from bench.support.peers import file_of
 from lapse.adk.service import LapseSessionService
@@ -23,7 +23,7 @@ from lapse.sweep.brake import Brakes
 from lapse.sweep.logs import log_sweep
 from lapse.sweep.metrics import SweepMetrics
 from lapse.sweep.sweeper import Sweeper, SweepReport, sweep_once
-from lapse.telemetry.logs import LogFormat, configure_logging, log_change, log_expiries
+from lapse.telemetry.logs import LogOptions, configure_logging, log_change, log_expiries
 from lapse.telemetry.metrics import Metrics
 
 # What expire_due does to a row, for all due rows at once, on a plain connection.
@@ -46,11 +46,12 @@ async def handle(request: Request) -> Answer:
     async with AsyncExitStack() as stack:
         store = store_from_url(request["url"])
         service = await stack.enter_async_context(LapseSessionService(store))
+        freeze()
         match request["do"]:
             case "idle":
                 return await _idle(store, request["sweeps"])
             case "drain":
-                return await _drain(store, _feed(consumers=request["consumers"]))
+                return await _drain(store, _feed())
             case _:
                 return await _beside(service, request)
 
@@ -78,7 +79,7 @@ async def _bare_postgres(url: str) -> Answer:
 
 
 async def _idle(store: Database, sweeps: int) -> Answer:
-    feed, times, brakes = _feed(consumers=True), [], Brakes()
+    feed, times, brakes = _feed(), [], Brakes()
     await sweep_once(store, feed, brakes=brakes)
     for _ in range(sweeps):
         began = time.perf_counter()
@@ -173,10 +174,9 @@ def _after(seconds: float) -> asyncio.Event:
     return end
 
 
-def _feed(*, consumers: bool) -> Feed:
+def _feed() -> Feed:
     feed = Feed()
-    if consumers:
-        _consume(feed)
+    _consume(feed)
     return feed
 
 
@@ -189,5 +189,5 @@ def _consume(feed: Feed) -> Metrics:
 
 
 if __name__ == "__main__":
-    configure_logging(LogFormat.CONSOLE)
+    configure_logging(LogOptions())
     answer_requests(handle)

@@ -1,4 +1,4 @@
-"""Sweeps: what they cost with nothing due, and how fast they drain, alone and beside others."""
+"""Sweeps: how fast they drain a backlog, and what callers beside that feel of it."""
 
 from __future__ import annotations
 
@@ -12,62 +12,41 @@ from bench.support.figures import medians
 from bench.support.places import Places
 from bench.support.scale import Scale
 
-FEW: Final = 1_000
-
-DRAINS: Final = {
-    "bare": {"do": "bare"},
-    "alone": {"do": "drain", "consumers": False},
-    "consumers": {"do": "drain", "consumers": True},
-}
-LOADS: Final = {
-    "paced": {"callers": 8, "pause": 0.02},
-    "closed": {"callers": 32, "pause": 0.0},
-}
+DRAINS: Final = {"bare": {"do": "bare"}, "consumers": {"do": "drain"}}
+PACED: Final = {"callers": 8, "pause": 0.02}
 
 
 def measure(scale: Scale, scratch: Path, places: Places) -> dict[str, Any]:
-    """Return the time of idle sweeps by sessions stored, drain rates, and latencies beside."""
+    """Return drain rates, and latencies of callers without and with a drain beside them."""
     print("  sweep: filling", flush=True)
-    sizes = (FEW, scale.stored, *scale.huge_on(places.store))
-    filled = {stored: places.filled(f"stored_{stored}", stored) for stored in sizes}
+    many = f"stored_{scale.stored}"
+    places.filled(many, scale.stored)
+    due = f"due_{scale.stored}"
+    places.copy(many, to=due)
+    places.make_due(due, scale.due)
     drains: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    beside: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    beside: list[dict[str, Any]] = []
     with Child("bench.sweep.sweep_worker", places.store, cwd=scratch) as worker:
-        idle = _idle(worker, filled, scale)
-        plans = {str(stored): places.plans(f"stored_{stored}") for stored in sizes}
-        many = f"stored_{scale.stored}"
-        places.make_due(many, scale.due)
         for number in range(scale.sweep_rounds):
             print(f"  sweep: round {number + 1} of {scale.sweep_rounds}", flush=True)
             for name, request in _rotated(list(DRAINS.items()), number):
-                drains[name].append(worker.ask(url=places.copy(many), **request))
+                drains[name].append(worker.ask(url=places.copy(due), **request))
                 assert drains[name][-1]["expired"] == scale.due
-            for name, load in LOADS.items():
-                beside[name].append(
-                    worker.ask(
-                        do="beside",
-                        url=places.copy(many),
-                        seconds=scale.idle_seconds,
-                        due=scale.due_beside,
-                        **load,
-                    )
+            beside.append(
+                worker.ask(
+                    do="beside",
+                    url=places.copy(due),
+                    seconds=scale.idle_seconds,
+                    due=scale.due_beside,
+                    **PACED,
                 )
+            )
     return {
         "stored": scale.stored,
         "due": scale.due,
-        "idle": idle,
-        "plans": plans,
         "drain": {name: medians(found) for name, found in drains.items()},
-        "beside": {name: _middle(found) for name, found in beside.items()},
+        "beside": _middle(beside),
     }
-
-
-def _idle(worker: Child, urls: dict[int, str], scale: Scale) -> dict[str, dict[str, float]]:
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for _ in range(scale.sweep_rounds):
-        for stored, url in urls.items():
-            found[stored].append(worker.ask(do="idle", url=url, sweeps=scale.idle_sweeps))
-    return {str(stored): medians(samples) for stored, samples in found.items()}
 
 
 def _middle(found: list[dict[str, Any]]) -> dict[str, Any]:

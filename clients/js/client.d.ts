@@ -3,7 +3,7 @@ export interface Lifecycle {
   readonly appName: string;
   readonly userId: string;
   readonly sessionId: string;
-  readonly status: "waiting" | "used" | "expired" | "orphan";
+  readonly status: "waiting" | "used" | "expired" | "orphan" | "archived";
   readonly hasMessages: boolean;
   readonly createdAt: string;
   readonly firstMessageAt: string | null;
@@ -13,18 +13,24 @@ export interface Lifecycle {
   readonly restorableUntil: string | null;
   readonly resurrections: number;
   readonly metadata: Readonly<Record<string, unknown>>;
+  readonly archivedAt: string | null;
+  readonly pinned: boolean;
+  readonly onHold: boolean;
   readonly serverTime: string;
 }
 
 export type NoticeKind =
-  | "lifecycle" | "expiring" | "extended" | "expired" | "resurrected" | "used" | "deleted";
+  | "lifecycle" | "expiring" | "extended" | "expired" | "resurrected" | "used" | "archiving"
+  | "archived" | "restored" | "deleted";
 
 /** What happened, and the record after it; for `deleted` the last one known, if any. */
 export interface Notice<Kind extends NoticeKind = NoticeKind> {
   readonly kind: Kind;
   readonly record: Kind extends "deleted" ? Lifecycle | null : Lifecycle;
-  /** Of `expiring` only. */
+  /** Of `expiring` and `archiving` only. */
   readonly timeLeftSeconds?: number;
+  /** Of `archiving` only: when a retention policy archives it, if nobody uses it until then. */
+  readonly archivesAt?: string;
 }
 
 /**
@@ -57,6 +63,12 @@ export interface WatchOptions {
   onResurrected?(notice: Notice<"resurrected">): void;
   /** It has a message and never expires any more. */
   onUsed?(notice: Notice<"used">): void;
+  /** A retention policy archives it soon, if nobody uses it until then. */
+  onArchiving?(notice: Notice<"archiving">): void;
+  /** A retention policy archived it; a message, a run or `resurrect()` brings it back. */
+  onArchived?(notice: Notice<"archived">): void;
+  /** It came back from the archive. */
+  onRestored?(notice: Notice<"restored">): void;
   /** It does not exist, or not any more; the watch has stopped. */
   onDeleted?(notice: Notice<"deleted">): void;
   onConnection?(connection: Connection): void;
@@ -71,6 +83,9 @@ export interface WatchEventMap {
   expired: CustomEvent<Notice<"expired">>;
   resurrected: CustomEvent<Notice<"resurrected">>;
   used: CustomEvent<Notice<"used">>;
+  archiving: CustomEvent<Notice<"archiving">>;
+  archived: CustomEvent<Notice<"archived">>;
+  restored: CustomEvent<Notice<"restored">>;
   deleted: CustomEvent<Notice<"deleted">>;
   connection: CustomEvent<Connection>;
   error: CustomEvent<Error>;
@@ -81,12 +96,14 @@ export class SessionWatch extends EventTarget {
   constructor(options: WatchOptions);
   /** The newest record; null before the first and after `deleted`. */
   readonly record: Lifecycle | null;
+  /** When a retention policy archives it, if nobody uses it until then; null: not soon. */
+  readonly archivesAt: string | null;
   readonly connection: Connection;
   /** Milliseconds until the deadline by the server's clock; null where there is none. */
   readonly timeLeft: number | null;
   /** Whether it waits and its end was announced. */
   readonly isExpiring: boolean;
-  /** Whether it expired and can still be had back. */
+  /** Whether it expired or was archived, and can still be had back. */
   readonly isRestorable: boolean;
   /** The server's time in milliseconds, as well as it is known here. */
   now(): number;
@@ -99,7 +116,7 @@ export class SessionWatch extends EventTarget {
   endDraft(): void;
   /** Give a waiting session a fresh TTL; rejects with status 409 for any other. */
   extend(): Promise<Lifecycle>;
-  /** Bring an expired session back; a living one stays as it is. */
+  /** Bring an expired or archived session back; a living one stays as it is. */
   resurrect(): Promise<Lifecycle>;
   /** Ask for the record now. */
   refresh(): Promise<Lifecycle | null>;

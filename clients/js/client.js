@@ -7,7 +7,8 @@
  */
 
 const KINDS = /** @type {const} */ ([
-  "lifecycle", "expiring", "extended", "expired", "resurrected", "used", "deleted",
+  "lifecycle", "expiring", "extended", "expired", "resurrected", "used", "archiving", "archived",
+  "restored", "deleted",
 ]);
 
 const REQUEST_TIMEOUT = 10_000;
@@ -150,6 +151,7 @@ async function answered(response) {
 
 export class SessionWatch extends EventTarget {
   record = null;
+  archivesAt = null; // when a retention policy archives it, as the stream has told
   connection = "connecting";
 
   #url;
@@ -208,10 +210,10 @@ export class SessionWatch extends EventTarget {
     return this.record?.status === "waiting" && this.#warnedOf === this.record.expiresAt;
   }
 
-  /** Whether the session expired and can still be had back. */
+  /** Whether the session expired or was archived, and can still be had back. */
   get isRestorable() {
     const { status, restorableUntil } = this.record ?? {};
-    return status === "expired" && this.now() < Date.parse(restorableUntil);
+    return status === "archived" || (status === "expired" && this.now() < Date.parse(restorableUntil));
   }
 
   /**
@@ -250,7 +252,7 @@ export class SessionWatch extends EventTarget {
     return record;
   }
 
-  /** Bring an expired session back; a living one stays as it is. Resolves to its record. */
+  /** Bring an expired or archived session back; a living one stays as it is. Resolves to its record. */
   resurrect() {
     return this.#change("/resurrect");
   }
@@ -373,8 +375,8 @@ export class SessionWatch extends EventTarget {
         heard = await this.#failed(error, failures);
       }
       if (this.#attempt.signal.aborted) continue;
-      // Nothing can happen any more to a session that is kept for good, but that it is deleted.
-      if (this.record?.status === "used" && this.connection !== "live") break;
+      // Only a stream tells that a used session will be archived; nothing else happens to it soon.
+      if (this.record?.status === "used" && this.connection === "polling") break;
       failures = heard ? 0 : failures + 1;
       if (this.connection === "polling" && heard) await this.#sleep(this.#untilNextPoll());
       else await this.#sleep(backoff(this.#retry, failures));
@@ -416,9 +418,14 @@ export class SessionWatch extends EventTarget {
       return;
     }
     if (!KINDS.includes(kind)) return;
-    const { timeLeftSeconds, ...record } = data;
+    const { timeLeftSeconds, archivesAt = null, ...record } = data;
+    this.archivesAt = archivesAt;
     this.#take(record);
     if (kind === "expiring") this.#warnOf(timeLeftSeconds);
+    if (kind === "archiving" && archivesAt !== this.#warnedOf) {
+      this.#warnedOf = archivesAt;
+      this.#tell("archiving", { kind, record, timeLeftSeconds, archivesAt });
+    }
   }
 
   async #poll() {
@@ -463,10 +470,11 @@ export class SessionWatch extends EventTarget {
 function changes(before, after) {
   if (!before) return [];
   const told = [];
+  if (before.status === "archived" && after.status === "used") return ["restored"];
   const isBack = after.resurrections > before.resurrections
     || (before.status === "expired" && after.status !== "expired");
   if (isBack) told.push("resurrected");
-  if (before.status !== after.status && ["used", "expired"].includes(after.status)) {
+  if (before.status !== after.status && ["used", "expired", "archived"].includes(after.status)) {
     told.push(after.status);
   }
   if (!isBack && before.status === "waiting" && after.status === "waiting"

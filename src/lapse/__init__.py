@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
+    from lapse.adk.purges import SaveToMemory
     from lapse.adk.server_options import ServerOptions
     from lapse.adk.service import LapseSessionService
     from lapse.app import Lapse
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lapse.limits.rules import Bounds
     from lapse.notices.rules import WatchOptions
     from lapse.quotas.rules import Quotas
+    from lapse.retention.hooks import RetentionHooks
     from lapse.runs.rules import RunLimits
     from lapse.settings import Settings
     from lapse.store import store_from_url
@@ -53,9 +55,11 @@ __all__ = [
     "Policy",
     "Principal",
     "Quotas",
+    "RetentionHooks",
     "Role",
     "Rules",
     "RunLimits",
+    "SaveToMemory",
     "ServerOptions",
     "SessionKey",
     "Settings",
@@ -93,9 +97,11 @@ _HOMES = {
     "Policy": "lapse.ttl.decision",
     "Principal": "lapse.auth.principals",
     "Quotas": "lapse.quotas.rules",
+    "RetentionHooks": "lapse.retention.hooks",
     "Role": "lapse.auth.principals",
     "Rules": "lapse.core.lifecycle",
     "RunLimits": "lapse.runs.rules",
+    "SaveToMemory": "lapse.adk.purges",
     "ServerOptions": "lapse.adk.server_options",
     "SessionKey": "lapse.core.keys",
     "Settings": "lapse.settings",

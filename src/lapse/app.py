@@ -12,12 +12,9 @@ from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from lapse.adk.maintenance import maintenance_of
 from lapse.adk.server_options import ServerOptions
-from lapse.adoption.adopter import Adopter
-from lapse.adoption.settings import Adopt
 from lapse.auth.options import AuthMode
 from lapse.core.arguments import check
 from lapse.core.background import Work
@@ -25,29 +22,27 @@ from lapse.core.errors import SettingsError
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import Rules
 from lapse.core.messages import UsedByRule
-from lapse.notices.watcher import Watcher
-from lapse.runs.store import RunStore
+from lapse.retention.hooks import RetentionHooks
 from lapse.settings import Settings, load_settings, unknown_settings
 from lapse.store import store_from_url
 from lapse.store.database import Database
-from lapse.sweep.logs import log_sweep
-from lapse.sweep.maintenance import Maintenance
-from lapse.sweep.sweeper import Sweeper, SweepReport
 from lapse.telemetry.logs import log_change, log_expiries
 from lapse.ttl.policy import TtlPolicy
+from lapse.works import Works
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from lapse.adk.run_sse import Runner
     from lapse.adk.service import LapseSessionService
+    from lapse.adk.services import BaseSessionService
     from lapse.artifacts.sweeper import ArtifactSweeper
     from lapse.auth import Authentication
     from lapse.runs.runs import Runs
     from lapse.sweep.metrics import SweepMetrics
 
 
-class Lapse:
+class Lapse(Works):
     """Sessions in a store, and all that works on them, as settings say.
 
     It is an asynchronous context manager. Entering it opens the store and starts what the settings
@@ -62,6 +57,9 @@ class Lapse:
             no application of `app`, here or in another process, empties the outbox.
         used_by: whose message makes a session used, such as `anyone,shop=user`; it wins over the
             settings.
+        conversations: ADK's service in which used sessions live; it wins over the settings.
+        retention_hooks: what is awaited when a retention policy archives or purges a session; it
+            wins over the settings.
 
     Raises:
         SettingsError: the settings are wrong.
@@ -75,29 +73,39 @@ class Lapse:
         *,
         notes_artifacts: bool = False,
         used_by: UsedByRule | str | None = None,
+        conversations: BaseSessionService | None = None,
+        retention_hooks: RetentionHooks | None = None,
     ) -> None:
         check(
+            retention_hooks=(retention_hooks, RetentionHooks | None),
             store_url=(store_url, str | None),
             settings=(settings, Settings | None),
             notes_artifacts=(notes_artifacts, bool),
         )
+        if conversations is not None:
+            from lapse.adk.services import check_service
+
+            check_service(conversations)
         settings = settings or load_settings(store_url=store_url or None)
         if store_url:
             settings = settings.model_copy(update={"store_url": store_url})
         if used_by is not None:
             settings = settings.model_copy(update={"used_by": UsedByRule.parse(used_by)})
-        self._set_up(settings, notes_artifacts=notes_artifacts)
+        self._set_up(settings, conversations, notes_artifacts=notes_artifacts)
+        self._hooks = retention_hooks
         store_from_url(settings.store_url)  # a wrong URL raises now, and not at the first use
 
-    def _set_up(self, settings: Settings, *, notes_artifacts: bool) -> None:
-        if problems := [*unknown_settings(), *settings.problems()]:
+    def _set_up(self, settings: Settings, others: Any = None, *, notes_artifacts: bool) -> None:
+        if problems := [*unknown_settings(), *settings.problems(converses=others is not None)]:
             raise SettingsError(problems)
         self.settings = settings
         self._notes_artifacts = notes_artifacts
         self._counted: list[SweepMetrics] = []
         self._works, self._artifacts = list[Work](), list[Work]()
         self._running_on: asyncio.AbstractEventLoop | None = None
-        self._is_local = False
+        self._conversations: BaseSessionService | None = others
+        self._hooks, self._memory = None, None
+        self._is_local, self._agents_dir = False, Path()
 
     @classmethod
     def _around(
@@ -107,9 +115,10 @@ class Lapse:
         lapse = cls.__new__(cls)
         service.used_by = service.used_by or settings.used_by
         settings = settings.model_copy(update={"used_by": service.used_by})
-        lapse._set_up(settings, notes_artifacts=notes_artifacts)  # noqa: SLF001
+        lapse._set_up(settings, service.conversations, notes_artifacts=notes_artifacts)  # noqa: SLF001
         service.store.default_to(lapse._rules, settings.connection)  # noqa: SLF001
         service.default_to(settings.targets, settings.ttl_policy, settings.quotas)
+        lapse._hooks = service.retention_hooks  # noqa: SLF001
         lapse.sessions, lapse.store = service, service.store
         lapse.feed, lapse.policy = service.feed, service.policy
         lapse.feed.subscribe(log_change, of_many=log_expiries)
@@ -135,84 +144,18 @@ class Lapse:
     @cached_property
     def policy(self) -> TtlPolicy:
         """The policy that says which TTL new sessions get."""
-        settings = self.settings
-        return TtlPolicy(self.store, self.feed, settings.targets, settings.ttl_policy)
+        return TtlPolicy(self.store, self.feed, self.settings.targets, self.settings.ttl_policy)
 
     @cached_property
     def sessions(self) -> LapseSessionService:
         """ADK's session service on the store; work beside it runs while the Lapse is entered."""
         return self._service()
 
-    @cached_property
-    def sweeper(self) -> Sweeper:
-        """The sweeper of the store; it is started if this process sweeps."""
-        return Sweeper(
-            self.store,
-            self.feed,
-            on_report=self._swept,
-            on_fault=self._failed,
-            brakes=self.settings.brakes,
-        )
-
-    @cached_property
-    def maintenance(self) -> Maintenance:
-        """The maintenance that keeps the store small; every process runs it."""
-        return Maintenance((*maintenance_of(self.store), RunStore(self.store).maintain))
-
-    @cached_property
-    def watcher(self) -> Watcher:
-        """The watcher that tells browsers and other processes of changes."""
-        return Watcher(self.store, self.feed, self.settings.watch)
-
-    @cached_property
-    def adopter(self) -> Adopter | None:
-        """The adopter of empty sessions that stock ADK leaves in the store; None if it is off."""
-        if not self.sweeps or self.settings.adopt is Adopt.OFF:
-            return None
-        settings = self.settings
-        return Adopter(
-            self.store,
-            self.feed,
-            scope=settings.adopt,
-            ttl=self.policy.default,
-            used_by=settings.used_by,
-        )
-
-    @property
-    def sweeps(self) -> bool:
-        """Return whether this process sweeps the store."""
-        return self.settings.sweeper and self.settings.cleanup_enabled
-
     def _service(self, beside: Sequence[Work] = ()) -> LapseSessionService:
-        from lapse.adk.events import REMEMBERED
-        from lapse.adk.service import LapseSessionService
+        from lapse.adk.services import service_of
 
-        REMEMBERED.keep(self.settings.remembered_events)
-        return LapseSessionService(
-            self.store,
-            feed=self.feed,
-            policy=self.policy,
-            quotas=self.settings.quotas,
-            used_by=self.settings.used_by,
-            beside=beside,
-        )
-
-    def _keeping(self) -> list[Work]:
-        works: list[Work] = [self.policy, self.maintenance]
-        if self.sweeps:
-            works.append(self.sweeper)
-        if self.adopter is not None:
-            works.append(self.adopter.running())
-        return works
-
-    def _swept(self, report: SweepReport) -> None:
-        for metrics in self._counted:
-            metrics.count_sweep(report)
-        log_sweep(report)
-
-    def _failed(self, fault: Exception) -> None:
-        for metrics in self._counted:
-            metrics.count_fault(fault)
+        how = {"feed": self.feed, "policy": self.policy, "beside": beside}
+        return service_of(self.store, self.settings, self._conversations, self._agents_dir, **how)
 
     async def __aenter__(self) -> Self:
         """Open the store and start everything.
@@ -236,12 +179,12 @@ class Lapse:
         try:
             await self.end()
         finally:
-            made = self.__dict__.get("sessions")
-            await (self.store.close() if made is None else made.close())
+            await self.__dict__.get("sessions", self.store).close()
 
     async def begin(self) -> None:
         """Start everything on the running event loop; the store opens at its first use."""
-        self._works = [*self._keeping(), self.watcher, *self._artifacts]
+        finishing = self.sessions.finishing if self._converses else ()
+        self._works = [*self._keeping(), self.watcher, *self._artifacts, *finishing]
         self._running_on = asyncio.get_running_loop()
         for work in self._works:
             await work.start()
@@ -290,20 +233,19 @@ class Lapse:
         Raises:
             InvalidValueError: the application has neither ADK's routes nor runners nor `apps`.
         """
-        from lapse.adk.events import REMEMBERED
         from lapse.auth import authentication_of
         from lapse.sweep.metrics import SweepMetrics
         from lapse.telemetry.metrics import Metrics
-        from lapse.web.application import Parts, add_lapse, check_mounted
+        from lapse.web.application import Parts, add_lapse, check_mounted, memory_of
         from lapse.web.open_routes import warn_of_open_routes
 
         check_mounted(app, runners, authentication, artifacts, default_app)
+        self._memory = memory_of(app)
         if artifacts is not None:
             self.sessions.admission.holds_artifacts = artifacts.holds_any
             if self.store.rules.artifacts:
                 self._artifacts.append(artifacts.running())
                 self.sessions.artifacts = artifacts
-        REMEMBERED.keep(self.settings.remembered_events)
         metrics = Metrics()
         self._counted.append(SweepMetrics(metrics))
         parts = Parts(
@@ -312,6 +254,8 @@ class Lapse:
             watcher=self.watcher,
             metrics=metrics,
             sweeper=self.sweeper if self.sweeps else None,
+            webhooks=self.webhooks,
+            retention=self.retention,
             operators=self.settings.operators,
             authentication=authentication or authentication_of(self.settings.authentication),
             runners=tuple(runners),
@@ -323,6 +267,31 @@ class Lapse:
         if parts.authentication is None and not self._is_local:
             warn_of_open_routes(app)
         return runs
+
+    def sweeper_app(self) -> FastAPI:
+        """Return an application for a process that only sweeps; `lapse sweep --watch` serves it.
+
+        It has `/livez`, `/readyz` and `/metrics`, and no other route. Its lifespan does not run
+        Lapse, as that of `app` does: the caller enters this Lapse (`async with`) for as long as the
+        application is served. `/metrics` asks for LAPSE_METRICS_TOKEN where one is set, and also
+        where LAPSE_AUTH is, unless LAPSE_METRICS_OPEN is true.
+        """
+        from lapse.sweep.metrics import SweepMetrics
+        from lapse.telemetry.metrics import Metrics
+        from lapse.web.sweeping import sweeper_app
+
+        metrics = Metrics()
+        self._counted.append(SweepMetrics(metrics))
+        return sweeper_app(
+            self.store,
+            self.feed,
+            metrics,
+            sweeper=self.sweeper,
+            retention=self.retention,
+            retention_file=self.settings.retention_file,
+            webhooks=self.webhooks,
+            metrics_tokens=self.settings.sweepers_metrics,
+        )
 
     def app(
         self,
@@ -355,7 +324,7 @@ class Lapse:
         """
         from lapse.auth import authentication_of
         from lapse.auth.addresses import is_loopback
-        from lapse.demo import AGENTS_DIR, APP_NAME, is_bundled
+        from lapse.demo import served_from
         from lapse.demo.page import add_chat_page
         from lapse.web.server import adk_app, finish_app
 
@@ -369,16 +338,13 @@ class Lapse:
             chat_page=(chat_page, str | None),
             admin_port=(admin_port, int | None),
         )
-        server = server or self.settings.server
-        folder = AGENTS_DIR if agents_dir is None else Path(agents_dir)
-        if is_bundled(folder):
-            # The folder is part of the installed package, so artifacts are not written there.
-            uri, chat_page = server.artifact_service_uri or "memory://", chat_page or APP_NAME
-            server = replace(server, artifact_service_uri=uri)
         self._notes_artifacts, self._is_local = True, is_loopback(host)
+        self._agents_dir, server, chat_page = served_from(
+            agents_dir, server or self.settings.server, chat_page
+        )
         app, artifacts = adk_app(
             self.sessions,
-            folder,
+            self._agents_dir,
             web=web,
             host=host,
             port=port,

@@ -12,20 +12,26 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from lapse.adk.settings import AdkSettings
-from lapse.adoption.settings import AdoptionSettings
+from lapse.adoption.settings import Adopt, AdoptionSettings
 from lapse.artifacts.settings import ArtifactSettings
+from lapse.auth.options import AuthOptions
+from lapse.conversations.settings import ConversationSettings
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.lifecycle import Rules
 from lapse.core.service_variables import service_variables
 from lapse.dashboard.settings import DashboardSettings
+from lapse.erasure.settings import ErasureSettings
 from lapse.idempotency.settings import IdempotencySettings
 from lapse.limits.settings import LimitSettings
 from lapse.notices.settings import NoticeSettings
+from lapse.overview.settings import ProcessSettings
 from lapse.quotas.settings import QuotaSettings
+from lapse.retention.settings import RetentionSettings
 from lapse.runs.settings import RunSettings
 from lapse.sweep.settings import SweepSettings
 from lapse.telemetry.settings import LogSettings
 from lapse.ttl.settings import TtlSettings
+from lapse.webhooks.settings import WebhookSettings
 
 ENV_FILE: Final = ".env.local"
 _PREFIXES: Final = ("LAPSE_", "SESSION_CLEANUP_")
@@ -44,19 +50,64 @@ class Settings(
     LimitSettings,
     AdkSettings,
     IdempotencySettings,
+    ConversationSettings,
+    WebhookSettings,
+    RetentionSettings,
+    ErasureSettings,
+    ProcessSettings,
 ):
     """The settings of one process; `docs/settings.md` describes each.
 
     Made directly, it takes its fields by their names and reads the others from the environment.
-    `load_settings` also looks for unknown names and tells all problems at once.
+    `load_settings` also looks for unknown variables and tells all problems at once.
+
+    Raises:
+        SettingsError: a name that is given is that of no field.
     """
 
     model_config = SettingsConfigDict(env_file=ENV_FILE)
+
+    def __init__(self, **given: Any) -> None:
+        fields = type(self).model_fields
+        known = [*fields, *(str(field.validation_alias) for field in fields.values())]
+        unknown = [name for name in given if name not in known and not name.startswith("_")]
+        if unknown:
+            raise SettingsError([_unknown(name, known) for name in unknown])
+        super().__init__(**given)
 
     @property
     def rules(self) -> Rules:
         """Return the rules that a store enforces."""
         return replace(super().rules, artifacts=self.artifacts)
+
+    @property
+    def authentication(self) -> AuthOptions:
+        """Return how callers are authenticated; the operators' token reads `/metrics`, too."""
+        options = super().authentication
+        if self.admin_token is None:
+            return options
+        return replace(options, metrics_tokens=(*options.metrics_tokens, self.admin_token))
+
+    def problems(self, *, converses: bool = False) -> list[str]:
+        """Return what is wrong with the settings together.
+
+        `converses` tells that used sessions live in another session service, whatever the settings
+        say.
+        """
+        found = super().problems()
+        if not (converses or self.conversations_uri):
+            return found
+        if self.retention_file is not None:
+            found.append(
+                "LAPSE_RETENTION_FILE: not with this service: only ADK's tables in the store are "
+                "archived from, and used sessions live in another session service; do not set it"
+            )
+        if self.adopt is not Adopt.OFF:
+            found.append(
+                "LAPSE_ADOPT: not with this service: only ADK's tables in the store are adopted "
+                "from, and used sessions live in another session service; do not set it"
+            )
+        return found
 
 
 def setting_names() -> list[str]:
@@ -86,7 +137,8 @@ def load_settings(**overrides: Any) -> Settings:
 
 def unknown_settings() -> list[str]:
     """Return what is wrong with variables that are named like settings and are none."""
-    return [_unknown(name) for name in sorted(_given_names() - set(setting_names()))]
+    known = setting_names()
+    return [_unknown(name, known) for name in sorted(_given_names() - set(known))]
 
 
 def _given_names() -> set[str]:
@@ -94,8 +146,8 @@ def _given_names() -> set[str]:
     return {name.upper() for name in names if name.upper().startswith(_PREFIXES)}
 
 
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, setting_names(), n=1, cutoff=0)
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0)
     return f"{name} is not a setting; did you mean {near[0]}?"
 
 

@@ -9,9 +9,10 @@ from datetime import timedelta
 import pytest
 from fastapi import FastAPI
 
+from adk_versions import since_adk
 from lapse.adk import agents
 from lapse.adk.agents import ServedApps, served_apps
-from lapse.adk.private import agent_loader
+from lapse.adk.private.loaders import agent_loader
 from lapse.core.errors import InvalidValueError
 
 
@@ -137,6 +138,7 @@ async def test_a_listed_folder_with_the_prefix_of_adks_own_agents_is_not_served(
 
 
 @pytest.mark.parametrize("web", [False, True])
+@since_adk("2.8", "a folder without an agent is listed")
 async def test_a_folder_is_served_if_it_holds_an_agent(tmp_path, web):
     for name in ("shop", "notes", "__own", ".hidden"):
         (tmp_path / name).mkdir()
@@ -157,6 +159,7 @@ def test_an_application_has_to_name_its_apps():
 
 
 @pytest.mark.parametrize("web", [False, True])
+@since_adk("2.8", "a folder without an agent is listed")
 def test_a_loader_imports_only_what_it_lists(tmp_path, web):
     """Seen to fail with ADK's loader: it imports the script, and runs it."""
     (tmp_path / "script.py").write_text("raise AssertionError('it was imported')")

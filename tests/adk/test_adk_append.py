@@ -20,6 +20,7 @@ from adk_builders import (
     status_of,
     texts,
 )
+from adk_versions import since_adk
 from lapse.core.lifecycle import HELD_EVENTS, Status
 
 both = pytest.mark.parametrize("make", [message_event, state_event], ids=["message", "state only"])
@@ -81,15 +82,15 @@ async def test_temporary_state_stays_in_the_callers_session_object(service, make
 
 
 @both
-async def test_a_state_delta_goes_to_the_scope_that_its_prefix_names(service, make):
-    session = await create_session(service, state={"k": 0, "app:a": 0, "user:u": 0})
-    other = await create_session(service, session_id="other")
+async def test_a_state_delta_goes_to_the_scope_that_its_prefix_names(sharing_service, make):
+    session = await create_session(sharing_service, state={"k": 0, "app:a": 0, "user:u": 0})
+    other = await create_session(sharing_service, session_id="other")
     delta = {"k": 1, "app:a": 1, "user:u": 1}
-    await service.append_event(session, make(delta=delta))
+    await sharing_service.append_event(session, make(delta=delta))
     assert session.state == delta
-    assert (await get_session(service, session.id)).state == delta
-    assert (await get_session(service, other.id)).state == {"app:a": 1, "user:u": 1}
-    assert (await create_session(service, user_id="bob")).state == {"app:a": 1}
+    assert (await get_session(sharing_service, session.id)).state == delta
+    assert (await get_session(sharing_service, other.id)).state == {"app:a": 1, "user:u": 1}
+    assert (await create_session(sharing_service, user_id="bob")).state == {"app:a": 1}
 
 
 @both
@@ -171,6 +172,7 @@ def greet():
 
 
 @both
+@since_adk("2.5", "an event with such a value cannot be written")
 async def test_a_value_that_json_cannot_represent_is_stored_as_its_repr(database_service, make):
     session = await create_session(database_service, state={"f": greet})
     await database_service.append_event(session, make(delta={"g": greet, "l": 1}))
@@ -236,3 +238,20 @@ async def test_an_event_that_no_store_can_hold_is_refused_and_the_value_named(
     assert await get_session(lapse, session.id) == before
     await lapse.append_event(session, make(delta={"k": 2}))
     assert (await get_session(lapse, session.id)).state == {"k": 2}
+
+
+async def test_a_writer_who_is_cancelled_while_an_event_is_stored_can_go_on_with_its_session(lapse):
+    """ADK's runner does, to note that it was cancelled.
+
+    Seen to fail where the caller leaves at once.
+    """
+    session = await create_session(lapse)
+    appending = asyncio.create_task(lapse.append_event(session, message_event("hi")))
+    # A change is published when it is stored, and before the caller hears of it.
+    lapse.feed.subscribe(lambda _change: appending.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await appending
+    assert texts(session) == ["hi"]
+    await lapse.append_event(session, message_event("and on"))
+    stored = await get_session(lapse, session.id)
+    assert texts(stored) == texts(session) == ["hi", "and on"]

@@ -99,9 +99,14 @@ def test_any_stored_event_is_read_as_adk_reads_it_whatever_an_earlier_reader_did
 
 def test_events_of_one_shape_are_copied_by_one_function(shapes):
     for text in ("one", "two"):
-        copier(Event(content=types.Content(parts=[types.Part(text=text)])))
+        copier(Event(author="", content=types.Content(parts=[types.Part(text=text)])))
     assert len(shapes) == 1
-    copier(Event(content=types.Content(parts=[types.Part(text="three"), types.Part(text="four")])))
+    copier(
+        Event(
+            author="",
+            content=types.Content(parts=[types.Part(text="three"), types.Part(text="four")]),
+        )
+    )
     assert len(shapes) == 2
 
 
@@ -112,7 +117,7 @@ def test_data_makes_no_shapes_of_its_own(shapes):
         for level in range(depth):
             args = {f"{level}": [args]}
         call = types.Part.from_function_call(name="f", args=args)
-        event = Event(content=types.Content(parts=[call]), custom_metadata=args)
+        event = Event(author="", content=types.Content(parts=[call]), custom_metadata=args)
         assert_copies(event)
 
     assert len(shapes) <= 3
@@ -123,7 +128,7 @@ def test_events_of_more_shapes_than_are_compiled_are_copied_all_the_same(shapes,
     monkeypatch.setattr(copiers, "_MOST_SHAPES", 2)
     for parts in range(4):
         words = [types.Part(text="x") for _ in range(parts)]
-        assert_copies(Event(content=types.Content(parts=words)))
+        assert_copies(Event(author="", content=types.Content(parts=words)))
 
     assert len(shapes) == 2
 
@@ -133,14 +138,16 @@ def test_a_large_event_makes_no_shape(shapes):
         web, image = types.GroundingChunkWeb(uri="u"), types.GroundingChunkImage(title="t")
         return types.GroundingChunk(web=web, image=image)
 
-    assert_copies(Event(grounding_metadata={"grounding_chunks": [chunk(n) for n in range(8)]}))
+    assert_copies(
+        Event(author="", grounding_metadata={"grounding_chunks": [chunk(n) for n in range(8)]})
+    )
     assert not shapes
 
 
 def test_a_long_list_of_models_is_no_part_of_a_shape(shapes):
     for length in (9, 10, 11):
         words = [types.Part(text="x") for _ in range(length)]
-        assert_copies(Event(content=types.Content(parts=words)))
+        assert_copies(Event(author="", content=types.Content(parts=words)))
 
     assert len(shapes) == 1
 

@@ -54,22 +54,24 @@ async def test_a_new_session_has_no_events_and_the_time_of_its_creation(service)
     assert (session.app_name, session.user_id) == (APP, USER)
 
 
-async def test_initial_state_goes_to_the_scope_that_its_prefix_names(service):
+async def test_initial_state_goes_to_the_scope_that_its_prefix_names(sharing_service):
     state = {"own": 1, "app:shared": 2, "user:mine": 3, "temp:gone": 4}
-    session = await create_session(service, state=state)
+    session = await create_session(sharing_service, state=state)
     assert session.state == {"own": 1, "app:shared": 2, "user:mine": 3}
 
-    of_same_user = await create_session(service)
-    of_other_user = await create_session(service, user_id="bob")
-    of_other_app = await create_session(service, app_name="other")
+    of_same_user = await create_session(sharing_service)
+    of_other_user = await create_session(sharing_service, user_id="bob")
+    of_other_app = await create_session(sharing_service, app_name="other")
     assert of_same_user.state == {"app:shared": 2, "user:mine": 3}
     assert of_other_user.state == {"app:shared": 2}
     assert of_other_app.state == {}
 
 
-async def test_later_initial_state_replaces_values_key_by_key(service):
-    await create_session(service, state={"app:a": {"deep": 1}, "app:b": 1, "user:u": [1, 2]})
-    session = await create_session(service, state={"app:a": {"other": 2}, "user:u": None})
+async def test_later_initial_state_replaces_values_key_by_key(sharing_service):
+    await create_session(
+        sharing_service, state={"app:a": {"deep": 1}, "app:b": 1, "user:u": [1, 2]}
+    )
+    session = await create_session(sharing_service, state={"app:a": {"other": 2}, "user:u": None})
     assert session.state == {"app:a": {"other": 2}, "app:b": 1, "user:u": None}
 
 

@@ -9,6 +9,7 @@ from google.adk.events.event_actions import EventActions, EventCompaction
 from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai import types
 
+from adk_versions import since_adk
 from lapse.adk import events
 from lapse.adk.translation import new_event
 from lapse.store.records import EventRecord, JoinedEvents
@@ -118,6 +119,7 @@ def test_ids_are_read_from_the_columns_and_the_time_from_the_json():
     assert (read.id, read.invocation_id, read.timestamp) == ("e", "i", 1.25)
 
 
+@since_adk("2.0", "an event needs an author")
 def test_an_event_without_data_takes_its_time_from_the_column():
     moment = datetime(2030, 1, 1, tzinfo=UTC)
     read = events.read_event(EventRecord("e", "i", moment, ""))

@@ -15,6 +15,7 @@ from adk_builders import (
     state_event,
     texts,
 )
+from adk_versions import since_adk
 
 
 async def test_a_session_that_was_never_created_reads_as_none(service):
@@ -83,6 +84,7 @@ async def test_the_config_chooses_events_and_never_changes_the_state(
     assert session.last_update_time == 1005.0
 
 
+@since_adk("2.8", "ADK takes it")
 def test_a_negative_number_of_events_is_refused():
     with pytest.raises(ValueError, match="num_recent_events"):
         GetSessionConfig(num_recent_events=-1)
@@ -132,13 +134,13 @@ async def test_a_long_history_that_a_thread_parses_reads_back_whole(lapse):
     assert texts(await get_session(lapse, session.id)) == [str(number) for number in range(502)]
 
 
-async def test_the_listed_sessions_have_merged_state_and_no_events(service):
+async def test_the_listed_sessions_have_merged_state_and_no_events(sharing_service):
     session = await create_session(
-        service, session_id="old", state={"k": 1, "app:a": 1, "user:u": 1}
+        sharing_service, session_id="old", state={"k": 1, "app:a": 1, "user:u": 1}
     )
-    await service.append_event(session, message_event(delta={"k": 2, "app:a": 2}))
-    await create_session(service, session_id="new", state={"l": 1})
-    listed = (await service.list_sessions(app_name=APP, user_id=USER)).sessions
+    await sharing_service.append_event(session, message_event(delta={"k": 2, "app:a": 2}))
+    await create_session(sharing_service, session_id="new", state={"l": 1})
+    listed = (await sharing_service.list_sessions(app_name=APP, user_id=USER)).sessions
     assert [found.events for found in listed] == [[], []]
     states = {found.id: found.state for found in listed}
     assert states == {
@@ -157,17 +159,17 @@ async def test_the_list_puts_the_most_recent_session_last(service):
     assert listed[-1].last_update_time == newest.last_update_time
 
 
-async def test_a_list_has_the_sessions_of_one_user_or_of_all_if_no_user_is_named(service):
+async def test_a_list_has_the_sessions_of_one_user_or_of_all_if_no_user_is_named(sharing_service):
     for user in ("ada", "bob"):
         session = await create_session(
-            service, user_id=user, session_id=user, state={"user:name": user}
+            sharing_service, user_id=user, session_id=user, state={"user:name": user}
         )
-        await service.append_event(session, message_event(timestamp=1000.0))
-        await create_session(service, user_id=user, session_id=f"{user}-waits")
-    await create_session(service, app_name="other", session_id="elsewhere")
+        await sharing_service.append_event(session, message_event(timestamp=1000.0))
+        await create_session(sharing_service, user_id=user, session_id=f"{user}-waits")
+    await create_session(sharing_service, app_name="other", session_id="elsewhere")
 
     async def ids(user_id):
-        response = await service.list_sessions(app_name=APP, user_id=user_id)
+        response = await sharing_service.list_sessions(app_name=APP, user_id=user_id)
         return {found.id: found.state for found in response.sessions}
 
     assert set(await ids("ada")) == {"ada", "ada-waits"}
@@ -191,10 +193,10 @@ async def test_the_list_of_an_app_without_sessions_is_empty(service):
     assert (await service.list_sessions(app_name="none")).sessions == []
 
 
-async def test_the_keys_of_user_state_have_no_prefix(service):
-    session = await create_session(service, state={"user:a": 1, "app:b": 2, "c": 3})
-    await service.append_event(session, state_event({"user:d": [4]}))
-    assert await service.get_user_state(app_name=APP, user_id=USER) == {"a": 1, "d": [4]}
+async def test_the_keys_of_user_state_have_no_prefix(sharing_service):
+    session = await create_session(sharing_service, state={"user:a": 1, "app:b": 2, "c": 3})
+    await sharing_service.append_event(session, state_event({"user:d": [4]}))
+    assert await sharing_service.get_user_state(app_name=APP, user_id=USER) == {"a": 1, "d": [4]}
 
 
 async def test_an_unknown_users_state_is_empty(service):
@@ -203,19 +205,19 @@ async def test_an_unknown_users_state_is_empty(service):
     assert await service.get_user_state(app_name="other", user_id=USER) == {}
 
 
-async def test_a_users_state_is_a_fresh_dict_each_time(service):
-    await create_session(service, state={"user:a": [1]})
-    state = await service.get_user_state(app_name=APP, user_id=USER)
+async def test_a_users_state_is_a_fresh_dict_each_time(sharing_service):
+    await create_session(sharing_service, state={"user:a": [1]})
+    state = await sharing_service.get_user_state(app_name=APP, user_id=USER)
     state["b"] = 1
     state["a"].append(2)
-    assert await service.get_user_state(app_name=APP, user_id=USER) == {"a": [1]}
+    assert await sharing_service.get_user_state(app_name=APP, user_id=USER) == {"a": [1]}
 
 
-async def test_a_users_state_outlives_their_sessions(service):
-    session = await create_session(service, state={"user:a": 1, "app:b": 2})
-    await delete_session(service, session.id)
-    assert await service.get_user_state(app_name=APP, user_id=USER) == {"a": 1}
-    assert (await create_session(service)).state == {"user:a": 1, "app:b": 2}
+async def test_a_users_state_outlives_their_sessions(sharing_service):
+    session = await create_session(sharing_service, state={"user:a": 1, "app:b": 2})
+    await delete_session(sharing_service, session.id)
+    assert await sharing_service.get_user_state(app_name=APP, user_id=USER) == {"a": 1}
+    assert (await create_session(sharing_service)).state == {"user:a": 1, "app:b": 2}
 
 
 @pytest.mark.parametrize("odd", ["x" * 129, "nul\0", "half\ud800", ""])

@@ -72,6 +72,9 @@ def test_the_record_of_a_waiting_session_has_the_documented_shape(server):
         "restorableUntil": record["restorableUntil"],
         "resurrections": 0,
         "metadata": {"kind": "canonical-session", "backend_created": True},
+        "archivedAt": None,
+        "pinned": False,
+        "onHold": False,
         "serverTime": record["serverTime"],
     }
 

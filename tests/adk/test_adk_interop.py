@@ -7,7 +7,6 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.sessions.database_session_service import DatabaseSessionService
 from google.genai import types
@@ -23,7 +22,9 @@ from adk_builders import (
     status_of,
     texts,
 )
+from adk_versions import is_before
 from lapse import LapseSessionService
+from lapse.adk.errors import StaleSessionError
 from lapse.core.errors import NoSuchSessionError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
@@ -114,11 +115,18 @@ async def test_tables_and_rows_are_the_same_as_those_that_adk_writes(tmp_path):
         "SELECT type, name, tbl_name, sql FROM sqlite_master "
         f"WHERE tbl_name IN {ADK_TABLES} ORDER BY 1, 2"
     )
-    assert rows(ours, schema) == rows(theirs, schema)
+    assert [*_but_old_index(rows(ours, schema))] == [*_but_old_index(rows(theirs, schema))]
     for table in ADK_TABLES:
         own, expected = dump(ours, table), dump(theirs, table)
         assert [without_moments(row) for row in own] == [without_moments(row) for row in expected]
         assert own or table == "none"
+
+
+def _but_old_index(found):
+    """Leave out the index of events where ADK has another one, with fewer columns."""
+    for row in found:
+        if not (is_before("2.10") and row[1].startswith("idx_events_app_user_session_ts")):
+            yield row
 
 
 def without_moments(row):
@@ -159,8 +167,8 @@ async def test_the_first_message_is_stored_like_any_other_whatever_the_lobby_hel
 
 async def test_stock_adk_sees_exactly_the_used_sessions(lapse, stock):
     used = await create_session(lapse, session_id="used", state={"k": 1, "app:a": 1, "user:u": 1})
-    await lapse.append_event(used, state_event({"before": True}))
-    await lapse.append_event(used, message_event("hello", delta={"k": 2}))
+    await lapse.append_event(used, state_event({"before": True}, **whole(0)))
+    await lapse.append_event(used, message_event("hello", delta={"k": 2}, **whole(1)))
     waits = await create_session(lapse, session_id="waits", state={"k": 1})
     await lapse.append_event(waits, state_event({"k": 2}))
 
@@ -172,7 +180,13 @@ async def test_stock_adk_sees_exactly_the_used_sessions(lapse, stock):
     assert seen.events == own.events
     assert seen.state == own.state == {"k": 2, "before": True, "app:a": 1, "user:u": 1}
     assert seen.last_update_time == own.last_update_time
-    assert await stock.get_user_state(app_name=APP, user_id=USER) == {"u": 1}
+    if not is_before("2.2"):
+        assert await stock.get_user_state(app_name=APP, user_id=USER) == {"u": 1}
+
+
+def whole(second):
+    """Return a time without fractions of microseconds, which ADK loses before 2.7."""
+    return {"timestamp": 1_000_000_000.25 + second} if is_before("2.7") else {}
 
 
 async def test_lapse_reads_what_stock_adk_appended_and_appends_after_it(lapse, stock):
@@ -188,7 +202,7 @@ async def test_lapse_reads_what_stock_adk_appended_and_appends_after_it(lapse, s
     assert texts(fresh) == ["one", "two"]
     assert fresh.state == delta
     await lapse.append_event(fresh, message_event("three", timestamp=1003.0))
-    with pytest.raises(StaleSessionError):
+    with pytest.raises(ValueError if is_before("2.7") else StaleSessionError, match="modified in"):
         await stock.append_event(theirs, message_event("lost", timestamp=1004.0))
     assert texts(await get_session(stock, "s-1")) == ["one", "two", "three"]
 

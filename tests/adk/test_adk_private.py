@@ -1,6 +1,6 @@
 """The private names of other packages that Lapse uses, and what each one is for.
 
-When a new version of ADK, FastAPI or uvicorn moves one, its sentence fails here; `adk/private.py`
+When a new version of ADK, FastAPI or uvicorn moves one, its sentence fails here; `adk/private/`
 is then the place to mend.
 """
 
@@ -10,7 +10,6 @@ import ast
 import inspect
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -19,265 +18,18 @@ from fastapi import FastAPI
 from google.adk.events.event import Event
 from google.adk.sessions.session import Session
 from google.genai import types
+from private_names import NAMES
 
 import lapse
-from lapse.adk import private
-from lapse.artifacts.sweeper import ArtifactService
+from adk_versions import is_before, since_adk
+from lapse.adk.private import loaders, servers, sessions, wire
+from lapse.core.artifacts import CopyingService
 from lapse.core.request import route_path
 
 SOURCE = Path(lapse.__file__).parent
-ADK_CLI = "google.adk.cli"
 
 
-@dataclass(frozen=True)
-class Name:
-    """One name: where it is, what Lapse passes to it, and what for."""
-
-    module: str
-    path: str
-    use: str
-    parameters: tuple[str, ...] | None = None
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.path}"
-
-
-SERVICE = "google.adk.sessions.base_session_service"
-UVICORN = "uvicorn.protocols.http.httptools_impl"
-
-NAMES = [
-    Name(
-        SERVICE,
-        "BaseSessionService._apply_temp_state",
-        "`append_event` puts an event's `temp:` state into the session object with it",
-        ("session", "event"),
-    ),
-    Name(
-        SERVICE,
-        "BaseSessionService._trim_temp_delta_state",
-        "`append_event` takes `temp:` state off an event with it before the event is stored",
-        ("event",),
-    ),
-    Name(
-        SERVICE,
-        "BaseSessionService._commit_event_to_session",
-        "`append_event` adds a stored event to the session object with it",
-        ("session", "event"),
-    ),
-    Name(
-        "google.adk.auth.auth_credential",
-        "_redact_credential_secrets",
-        "stored frames of a run black out secrets with it, as `/run_sse` does",
-        ("value",),
-    ),
-    Name(
-        "google.adk.events._internal_metadata",
-        "public_event",
-        "stored frames of a run leave out with it what `/run_sse` leaves out of an event",
-        ("event",),
-    ),
-    Name(
-        "google.adk.events._internal_metadata",
-        "public_session",
-        "answers with sessions leave out with it what ADK's leave out",
-        ("session",),
-    ),
-    Name(
-        f"{ADK_CLI}.api_server",
-        "_redacted_session_response",
-        "ADK's routes answer with sessions by it; Lapse puts its own in its place",
-        ("session",),
-    ),
-    Name(
-        "fastapi.routing",
-        "request_response",
-        "ADK's routes get with it a request whose body was parsed before",
-        ("func",),
-    ),
-    Name(
-        f"{ADK_CLI}.api_server",
-        "_OriginCheckMiddleware",
-        "plain requests pass this layer by; what it knows of hosts is asked beforehand",
-        ("app", "has_configured_allowed_origins", "allowed_origins", "allowed_origin_regex"),
-    ),
-    Name(
-        f"{ADK_CLI}.api_server",
-        "_DefaultAppRewriteMiddleware",
-        "plain requests name their app, so they pass this layer by",
-        ("app", "default_app_name"),
-    ),
-    Name(
-        f"{ADK_CLI}.api_server",
-        "_is_dns_rebinding_request",
-        "a plain request has a host that ADK does not refuse",
-        ("scope", "bind_host", "allowed_request_hosts"),
-    ),
-    Name(
-        f"{ADK_CLI}.api_server",
-        "_get_allowed_request_hosts",
-        "the check of hosts needs it",
-        ("allowed_literal_origins",),
-    ),
-    Name(
-        "google.adk.version",
-        "__version__",
-        "plain requests are answered in front for versions that were compared",
-    ),
-    Name(
-        f"{ADK_CLI}.api_server",
-        "RunAgentRequest",
-        "runs that outlive their connection are asked for with it",
-        ("appName", "userId", "sessionId", "newMessage", "streaming", "stateDelta"),
-    ),
-    Name(
-        f"{ADK_CLI}.api_server",
-        "ApiServer",
-        "`mount(app, runners=…)` has it run agents without ADK's application",
-        (
-            *("agent_loader", "session_service", "memory_service", "artifact_service"),
-            *("credential_service", "eval_sets_manager", "eval_set_results_manager", "agents_dir"),
-        ),
-    ),
-    Name(
-        f"{ADK_CLI}.api_server",
-        "ApiServer.get_runner_async",
-        "`mount(app, runners=…)` overrides it to give the runners it was given",
-        ("app_name",),
-    ),
-    Name(
-        f"{ADK_CLI}.api_server",
-        "ApiServer.get_fast_api_app",
-        "`mount(app, runners=…)` takes the endpoint of `/run_sse` from its application",
-        (),
-    ),
-    Name(
-        f"{ADK_CLI}.fast_api",
-        "get_fast_api_app",
-        "`lapse serve` serves its application",
-        (
-            *("agents_dir", "agent_loader", "session_service_uri", "artifact_service_uri"),
-            *("allow_origins", "web", "bind_host", "host", "port"),
-        ),
-    ),
-    Name(
-        f"{ADK_CLI}.service_registry",
-        "get_service_registry",
-        "`lapse serve` hands ADK its session service through it",
-        (),
-    ),
-    Name(
-        f"{ADK_CLI}.service_registry",
-        "ServiceRegistry.register_session_service",
-        "`lapse serve` hands ADK its session service with it",
-        ("scheme", "factory"),
-    ),
-    Name(
-        f"{ADK_CLI}.service_registry",
-        "ServiceRegistry.register_artifact_service",
-        "`lapse serve` learns with it which artifact service ADK makes",
-        ("scheme", "factory"),
-    ),
-    Name(
-        f"{ADK_CLI}.utils.service_factory",
-        "create_artifact_service_from_options",
-        "`lapse serve` makes the artifact service with it that ADK would make",
-        ("base_dir", "artifact_service_uri", "strict_uri", "use_local_storage"),
-    ),
-    Name(
-        f"{ADK_CLI}.utils.agent_loader",
-        "AgentLoader.load_agent",
-        "`lapse serve` turns its ValueErrors into answers that name no folder",
-        ("agent_name",),
-    ),
-    Name(
-        f"{ADK_CLI}.utils._nested_agent_loader",
-        "NestedAgentLoader.load_agent",
-        "`lapse serve --web` turns its ValueErrors into answers that name no folder",
-        ("agent_name",),
-    ),
-    Name(
-        f"{ADK_CLI}.utils.base_agent_loader",
-        "BaseAgentLoader._allow_special_agents",
-        "ADK's own agents are served where it is set, and to few",
-    ),
-    Name(
-        f"{ADK_CLI}.utils.agent_loader",
-        "SPECIAL_AGENTS_DIR",
-        "the names of ADK's own agents are read off this folder",
-    ),
-    Name(
-        f"{ADK_CLI}.utils.agent_loader",
-        "AgentLoader.list_agents",
-        "the apps that it lists are served, and no others",
-        (),
-    ),
-    Name(
-        f"{ADK_CLI}.utils._nested_agent_loader",
-        "NestedAgentLoader.list_agents",
-        "with `--web` the apps that it lists are served, and no others",
-        (),
-    ),
-    Name(
-        "google.adk.artifacts.artifact_util",
-        "get_artifact_uri",
-        "clients are told of an artifact by it, and not by the file of it",
-        ("app_name", "user_id", "filename", "version", "session_id"),
-    ),
-    Name(
-        "fastapi.dependencies.models",
-        "Dependant",
-        "faults of an endpoint are told from bodies that cannot be read by its `call`",
-        ("call",),
-    ),
-    *(
-        Name(
-            UVICORN,
-            f"HttpToolsProtocol.{method}",
-            "requests are bounded before there is one by overriding it (limits/protocol.py)",
-            parameters,
-        )
-        for method, parameters in {
-            "connection_made": ("transport",),
-            "connection_lost": ("exc",),
-            "data_received": ("data",),
-            "on_message_begin": (),
-            "on_header": ("name", "value"),
-            "on_headers_complete": (),
-            "on_body": ("body",),
-            "on_message_complete": (),
-            "on_response_complete": (),
-            "handle_websocket_upgrade": (),
-            "send_400_response": ("msg",),
-            "pause_writing": (),
-            "resume_writing": (),
-        }.items()
-    ),
-    *(
-        Name(
-            "uvicorn.protocols.websockets.auto",
-            f"AutoWebSocketsProtocol.{method}",
-            "unread bytes of WebSockets are watched by overriding it (limits/protocol.py)",
-            parameters,
-        )
-        for method, parameters in {
-            "pause_writing": (),
-            "resume_writing": (),
-            "connection_lost": ("exc",),
-        }.items()
-    ),
-    *(
-        Name(
-            "uvicorn",
-            f"Server.{method}",
-            "`lapse serve` says where it listens, and lets runs finish, by overriding it",
-            ("sockets",),
-        )
-        for method in ("startup", "shutdown")
-    ),
-]
-
-
-@pytest.mark.parametrize("name", NAMES, ids=str)
+@pytest.mark.parametrize("name", [name for name in NAMES if name.is_used], ids=str)
 def test_every_private_name_that_lapse_uses_still_exists(name):
     """Broken on purpose: each row fails once its name is deleted, or has another parameter."""
     try:
@@ -295,12 +47,13 @@ def test_every_private_name_that_lapse_uses_still_exists(name):
 def test_sessions_still_have_the_private_attribute_for_the_revision():
     """Lapse stores the revision there; pydantic refuses an unknown attribute."""
     session = Session(app_name="a", user_id="u", id="s")
-    assert private.marker_of(session) is None
-    private.set_marker(session, "7")
-    assert private.marker_of(session) == private.marker_of(session.model_copy()) == "7"
+    assert sessions.marker_of(session) is None
+    sessions.set_marker(session, "7")
+    assert sessions.marker_of(session) == sessions.marker_of(session.model_copy()) == "7"
     assert "7" not in session.model_dump_json()
 
 
+@since_adk("2.12", "ADK sends them")
 def test_sent_events_still_have_neither_secrets_nor_internal_fields_of_adk():
     credential = {"authConfig": {"rawAuthCredential": {"authType": "apiKey", "apiKey": "secret"}}}
     call = types.FunctionCall(name="adk_request_credential", args=credential)
@@ -309,7 +62,7 @@ def test_sent_events_still_have_neither_secrets_nor_internal_fields_of_adk():
         content=types.Content(parts=[types.Part(function_call=call)]),
         custom_metadata={"__adk_internal_mark": "own", "note": "kept"},
     )
-    fields = private.public_fields(event)
+    fields = wire.public_fields(event)
     assert fields["customMetadata"] == {"note": "kept"}
     assert "adk_request_credential" in str(fields)
     assert "secret" not in str(fields)
@@ -326,6 +79,7 @@ def test_the_gate_uses_the_path_that_routes_are_matched_with(root_path, path):
     assert route_path({"path": path}) == path
 
 
+@since_adk("2.4", "there is one loader")
 def test_adk_still_uses_the_loaders_that_lapse_wraps(tmp_path, monkeypatch):
     """Lapse's loader must be a subclass of the loader that ADK chooses."""
     from google.adk.cli import fast_api
@@ -338,7 +92,7 @@ def test_adk_still_uses_the_loaders_that_lapse_wraps(tmp_path, monkeypatch):
         def chosen(folder, expected=expected):
             raise ChosenError(expected)
 
-        loader = private.agent_loader(tmp_path, web=web)
+        loader = loaders.agent_loader(tmp_path, web=web)
         assert expected in {base.__name__ for base in type(loader).__bases__}
         monkeypatch.setattr(fast_api, expected, chosen)
         with pytest.raises(ChosenError, match=f"^{expected}$"):
@@ -352,28 +106,33 @@ def test_the_server_behind_adks_routes_is_still_found(tmp_path, web):
 
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "agent.py").write_text("")
-    for host, has_own in (("127.0.0.1", web), ("0.0.0.0", False)):
-        options = {"session_service_uri": "memory://", "bind_host": host}
+    knows_hosts = "bind_host" in servers.server_arguments()
+    on_any_host = web and is_before("2.12")
+    for host, has_own in (("127.0.0.1", web), ("0.0.0.0", on_any_host)):
+        options = {"session_service_uri": "memory://"}
+        options |= {"bind_host": host} if knows_hosts else {}
         app = get_fast_api_app(agents_dir=str(tmp_path), web=web, **options)
-        server = private.server_of(app)
+        server = servers.server_of(app)
         assert server.agent_loader.list_agents() == ["shop"]
-        assert server.default_app_name is None
-        own = private.own_agents(server.agent_loader)
-        assert ("__adk_agent_builder_assistant" in own) == has_own
+        assert servers.default_app_of(server) is None
+        own = loaders.own_agents(server.agent_loader)
+        may_have = hasattr(server.agent_loader, "_allow_special_agents")
+        assert ("__adk_agent_builder_assistant" in own) == (has_own and may_have)
         assert all(name.startswith("__") for name in own)
-    agent = get_fast_api_app(agents_dir=str(tmp_path / "shop"), web=web, **options)
-    assert private.server_of(agent).default_app_name == "shop"
+    if loaders.serves_one_agent():
+        agent = get_fast_api_app(agents_dir=str(tmp_path / "shop"), web=web, **options)
+        assert servers.default_app_of(servers.server_of(agent)) == "shop"
 
 
 def test_an_application_without_adks_routes_has_no_server_of_adks():
     own = FastAPI()
-    assert private.server_of(own) is None
+    assert servers.server_of(own) is None
 
     @own.get("/list-apps")
     async def list_apps() -> list[str]:
         return []
 
-    assert private.server_of(own) is None
+    assert servers.server_of(own) is None
 
 
 def test_uvicorns_protocol_still_has_the_attributes_that_the_bounded_one_reads():
@@ -391,9 +150,14 @@ def test_uvicorns_protocol_still_has_the_attributes_that_the_bounded_one_reads()
         "headers",
         "url",
         "cycle",
+        "scope",
+        "parser",
         "loop",
         "flow",
         "pipeline",
+        "client",
+        "_start_asgi_task",
+        "_unset_keepalive_if_required",
     ):
         assert hasattr(protocol, attribute), f"limits/protocol.py reads {attribute}"
     read = inspect.getsource(RequestResponseCycle.__init__)
@@ -401,18 +165,23 @@ def test_uvicorns_protocol_still_has_the_attributes_that_the_bounded_one_reads()
         assert f"self.{attribute}" in read, f"limits/protocol.py reads {attribute} of a cycle"
 
 
-def test_the_artifact_sweepers_protocol_still_fits_adks_artifact_services():
-    """artifacts/ must not import adk/: it declares a protocol, compared here with ADK."""
+def test_the_protocols_of_artifacts_still_fit_adks_artifact_services():
+    """core/ must not import adk/: it declares protocols, compared here with ADK."""
     from google.adk.artifacts.base_artifact_service import BaseArtifactService
 
-    for name in ("list_artifact_keys", "list_artifact_versions", "delete_artifact"):
-        asked = inspect.signature(getattr(ArtifactService, name)).parameters
+    names = [
+        name for name in dir(CopyingService) if name.endswith(("artifact", "keys", "versions"))
+    ]
+    assert len(names) == 5
+    for name in names:
+        asked = inspect.signature(getattr(CopyingService, name)).parameters
         taken = inspect.signature(getattr(BaseArtifactService, name)).parameters
         assert list(asked) == [one for one in taken if one in asked], name
 
 
 # Who may use such names.
 
+PRIVATE = "adk/private/"
 MAY_IMPORT_ADK = (
     "adk/",
     "web/server.py",
@@ -455,7 +224,7 @@ def test_no_other_module_uses_a_private_name_of_another_package():
         attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         names = {dotted for dotted in imports(tree) if is_private(dotted)}
         taken[file] = names | attributes & ATTRIBUTES
-    here = taken.pop("adk/private.py")
+    here = set().union(*(taken.pop(file) for file in list(taken) if file.startswith(PRIVATE)))
     known = {str(name) for name in NAMES}
     assert here <= ATTRIBUTES | known | {name.rpartition(".")[0] for name in known}
     assert "google.adk.events._internal_metadata.public_event" in here
@@ -466,7 +235,7 @@ def test_no_module_reads_function_names_off_the_stack():
     """Except where ADK's look-ups before a run are told from other reads: ADK says it nowhere."""
     read = {"f_code", "co_name", "tb_frame"}
     for file, tree in TREES.items():
-        if file == "adk/private.py":
+        if file.startswith(PRIVATE):
             continue
         found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & read
         assert not found, file
@@ -481,8 +250,10 @@ def test_only_the_adk_folder_the_server_and_the_demos_agents_import_adk():
 
 
 def test_importing_the_module_of_private_names_imports_no_adk():
+    names = {file.stem for file in (SOURCE / PRIVATE).glob("*.py")} - {"__init__", "sessions"}
+    assert names >= {"servers", "versions", "wire"}
     program = (
-        "import sys, lapse.adk.private\n"
-        "sys.exit(any(name.startswith(('google', 'fastapi')) for name in sys.modules))"
+        f"import sys\nfrom lapse.adk.private import {', '.join(sorted(names))}\n"
+        "sys.exit(any(name.startswith(('google.adk', 'fastapi')) for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

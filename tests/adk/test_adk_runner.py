@@ -27,6 +27,7 @@ from adk_builders import (
     status_of,
     texts,
 )
+from adk_versions import since_adk
 from lapse import LapseSessionService
 from lapse.adk.translation import session_of
 from lapse.core.clock import utc_now
@@ -105,6 +106,7 @@ async def test_partial_answers_of_a_stream_reach_the_caller_and_not_the_store(la
     assert texts(await get_session(lapse, session.id)) == ["hi", "heard hi"]
 
 
+@since_adk("2.0", "a run needs a message")
 async def test_the_first_message_may_be_the_agents_own(lapse):
     session = await create_session(lapse)
     await run(lapse, session.id)
@@ -113,6 +115,7 @@ async def test_the_first_message_may_be_the_agents_own(lapse):
     assert await status_of(lapse, session.id) is Status.USED
 
 
+@since_adk("2.9", "a run without a message loses its change of state")
 async def test_a_run_that_only_changes_state_holds_its_event_until_the_agent_answers(lapse):
     session = await create_session(lapse)
     run_state = runner_on(lapse).run_async(
@@ -199,7 +202,10 @@ async def test_an_event_without_content_is_not_a_message(lapse, event):
         Event(author="user", input_transcription=types.Transcription(text="spoken aloud")),
         Event(author="waiter", output_transcription=types.Transcription(text="spoken aloud")),
         Event(author="waiter", error_code="SAFETY"),
-        Event(author="waiter", output={"done": True}),
+        pytest.param(
+            Event(author="waiter", output={"done": True}),
+            marks=since_adk("2.0", "an event has no output"),
+        ),
     ],
     ids=["empty-text", "agent", "user-voice", "agent-voice", "error", "output"],
 )
@@ -246,6 +252,26 @@ async def test_a_read_that_may_resurrect_its_session_does_so(lapse):
     with lapse.reviving(SessionKey(APP, USER, session.id)):
         assert (await get_session(lapse, session.id)).state == {"k": 1}
     assert await status_of(lapse, session.id) is Status.WAITING
+
+
+async def test_a_session_that_expires_again_before_it_is_read_is_resurrected_again(lapse):
+    """A busy server may need longer than a short TTL from one statement to the next.
+
+    Seen to fail with a read that resurrects once: the session is not found.
+    """
+    session = await expired(lapse)
+    key = SessionKey(APP, USER, session.id)
+    resurrect, late = lapse.resurrect, [True]
+
+    async def resurrect_late(*args, **kwargs):
+        await resurrect(*args, **kwargs)
+        if late and late.pop():
+            await lapse.expire(key)
+
+    lapse.resurrect = resurrect_late
+    with lapse.reviving(key):
+        assert (await get_session(lapse, session.id)).state == {"k": 1}
+    assert (await lapse.lifecycle(key)).resurrections == 2
 
 
 async def test_a_new_session_replaces_an_expired_one_of_the_same_id(lapse):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from google.adk.errors import StaleSessionError
 from google.adk.sessions.session import Session
 
 from adk_builders import create_session, get_session, message_event, state_event, texts
+from lapse.adk.errors import StaleSessionError
 
 both = pytest.mark.parametrize("make", [message_event, state_event], ids=["message", "state only"])
 

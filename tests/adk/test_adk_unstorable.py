@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adk_builders import APP, USER, create_session, get_session, message_event, state_event
+from adk_versions import is_before
 from lapse import LapseSessionService
 from lapse.adk.unstorable import storable
 from lapse.core.documents import encode
@@ -63,11 +64,15 @@ def response_of(event):
     return event.content.parts[0].function_response.response
 
 
+HAS_OUTPUT = not is_before("2.0")
+
+
 def everywhere(value):
     """Return an agent's event that has a value in each place that an agent or a tool can fill."""
     event = response_event({"x": value}, delta={"own": value, "user:u": value, "app:a": value})
     event.custom_metadata = {"m": value}
-    event.output = [value]
+    if HAS_OUTPUT:
+        event.output = [value]
     event.actions.agent_state = {"s": value}
     return event
 
@@ -77,7 +82,7 @@ def places(event):
         response_of(event)["x"],
         *(event.actions.state_delta[name] for name in ("own", "user:u", "app:a")),
         event.custom_metadata["m"],
-        event.output[0],
+        event.output[0] if HAS_OUTPUT else event.custom_metadata["m"],
         event.actions.agent_state["s"],
     ]
 

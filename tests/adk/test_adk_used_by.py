@@ -25,6 +25,7 @@ from adk_builders import (
     status_of,
     texts,
 )
+from adk_versions import since_adk
 from lapse import LapseSessionService
 from lapse.core.errors import InvalidValueError
 from lapse.core.keys import SessionKey
@@ -85,6 +86,7 @@ async def service(store):
     await service.close()
 
 
+@since_adk("2.0", "a run needs a message")
 async def test_a_run_without_a_message_leaves_the_session_waiting_and_its_words_are_read(service):
     """Seen to fail with every function's response counted as the user's."""
     session = await create_session(service)
@@ -110,6 +112,7 @@ async def test_a_greeting_that_a_program_appends_waits_with_the_session(service)
     assert texts(await get_session(service, session.id)) == ["Welcome", "hi"]
 
 
+@since_adk("2.0", "a run needs a message")
 async def test_a_failed_call_of_the_model_leaves_the_session_waiting(service):
     session = await create_session(service)
     events = await run(service, session.id, delta={"page": "/"}, fails=True)
@@ -126,6 +129,7 @@ async def test_the_response_of_a_background_job_counts_as_the_user(service, auth
     assert await status_of(service, session.id) is Status.USED
 
 
+@since_adk("2.0", "a run needs a message")
 async def test_a_runner_in_a_program_gives_a_fresh_ttl_when_it_begins(service):
     """Seen to fail with a look-up that only reads."""
     session = await create_session(service)
@@ -142,6 +146,7 @@ async def test_a_runner_in_a_program_gives_a_fresh_ttl_when_it_begins(service):
     assert record.expires_at < (await service.lifecycle(key)).expires_at
 
 
+@since_adk("2.0", "a run needs a message")
 async def test_a_run_that_outlasts_the_ttl_still_finds_its_session(service):
     """Seen to fail with agents' events that an expired session refuses."""
     held = await create_session(service)

@@ -29,6 +29,7 @@ from lapse.adoption.store import Batch, Selection
 from lapse.core.lifecycle import Rules
 from lapse.store.options import ConnectionOptions
 from lapse.store.postgres import call
+from lapse.store.postgres.wording import TYPES
 from lapse.store.statements import Positional, read_statements
 from parts import store_with_parts
 
@@ -72,7 +73,7 @@ def leave_out_the_second_look() -> None:
     ):
         assert right in statements[name]
         broken = statements[name].replace(right, wrong)
-        call.STATEMENTS[name] = Positional.of(broken, call._TYPES)
+        call.STATEMENTS[name] = Positional.of(broken, TYPES)
 
 
 async def race(url: str, races: int, seed: int) -> Counter:

@@ -171,6 +171,15 @@ def test_adopt_asks_first_and_changes_nothing_if_the_answer_is_no(stock_database
     assert contents(stock_database_url) == before
 
 
+def test_adopt_says_beforehand_that_the_brake_will_hold_the_purge(many_sessions_url):
+    """Seen to fail with a plan that looks at no brake."""
+    told = run("adopt", many_sessions_url, "--dry-run").stdout
+    assert "the brake will hold their purge, as 2,160 are more than" in told
+    assert "the sweep 24 h after the adoption sets it" in told
+    calm = run("adopt", many_sessions_url, "--dry-run", LAPSE_BRAKE_SESSIONS="3000").stdout
+    assert "brake" not in calm
+
+
 @pytest.mark.parametrize("stock_database_url", ["sqlite"], indirect=True)
 def test_adopt_and_undo_print_the_counts_of_what_they_did(stock_database_url):
     told = run("adopt", stock_database_url, "--yes", "--app", "zoo")
@@ -182,7 +191,7 @@ def test_adopt_and_undo_print_the_counts_of_what_they_did(stock_database_url):
     greeted = run("adopt", stock_database_url, "--yes", "--with-agent-only", "--json")
     assert json.loads(greeted.stdout)["waiting"] == 2
     (run_id,) = re.findall(r"^run (\S+)$", told.stdout, re.MULTILINE)
-    assert "put back 1 sessions" in run("undo", stock_database_url, "--run", run_id).stdout
+    assert "put back 1 session" in run("undo", stock_database_url, "--run", run_id).stdout
     again = run("undo", stock_database_url, "--run", run_id)
     assert "1 had been put back, used, deleted or purged before" in again.stdout
     wrong = run("undo", stock_database_url, "--run", "nope")

@@ -13,6 +13,8 @@ from google.genai import types
 from lapse import Lapse, Settings
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.core.lifecycle import ChangeKind
+from lapse.store.options import PostgresFeature
+from lapse.sweep.sweeper import LONGEST_SLEEP, SHORT_SLEEP
 from served import Served
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
@@ -50,6 +52,12 @@ async def test_the_url_of_the_store_wins_over_the_settings(tmp_path, monkeypatch
         await created(lapse.sessions)
         assert not lapse.sweeper.is_alive
     assert [file.name for file in tmp_path.glob("*.db")] == ["mine.db"]
+
+
+@pytest.mark.parametrize(("lacks", "pause"), [((), LONGEST_SLEEP), (PostgresFeature, SHORT_SLEEP)])
+def test_a_sweeper_that_is_not_told_of_others_deadlines_looks_more_often(lacks, pause):
+    settings = Settings(store_url="postgresql://db/lapse", postgres_without=frozenset(lacks))
+    assert Lapse(settings=settings).sweeper.longest_sleep == pause
 
 
 async def test_a_lapse_cannot_be_entered_twice_at_once(tmp_path):

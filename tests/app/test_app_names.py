@@ -18,7 +18,7 @@ NAMES = {
     "TtlPolicy", "Policy", "Targets",
     "Authenticator", "TokenAuthenticator", "JwtOptions", "HeaderAuthenticator", "HeaderOptions",
     "Principal", "Role", "NotAuthenticatedError", "current_principal",
-    "bounded", "ServerOptions",
+    "bounded", "ServerOptions", "RetentionHooks", "SaveToMemory",
 }  # fmt: skip
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from base64 import b64decode
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.routing import iter_route_contexts
 from google.genai.types import AvatarConfig
 from wholes import WAYS
 
@@ -18,10 +21,13 @@ from lapse.limits.rules import KIB
 from lapse.settings import Settings
 from lapse.telemetry.logs import LogFormat, LogLevel
 from lapse.ttl import Policy
+from lapse.web.middleware.access_log import AccessLog
+from shop_hooks import HOOKS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
 
 SECRET = "s" * 64
+POLICY = Path(__file__).with_name("policy.toml")
 OWN_STORE = {"mount": "the service brings its own store"}
 NO_LOG = {
     "mount": "the application's server writes the log",
@@ -107,6 +113,7 @@ ROWS = {
     "statement_timeout": Row("4", seconds(4), lambda whole: connection(whole).statement_timeout),
     "connect_timeout": Row("3", seconds(3), lambda whole: connection(whole).connect_timeout),
     "statement_cache": Row("0", 0, lambda whole: connection(whole).statement_cache),
+    "postgres_without": Row("listen", {"listen"}, lambda whole: connection(whole).without),
     "artifacts": Row(
         "false",
         False,
@@ -115,6 +122,30 @@ ROWS = {
     ),
     "artifacts_per_user": Row(
         "3", 3 * MIB, lambda whole: whole.app.state.lapse_uploads.most, NO_ROUTES
+    ),
+    "self_erasure": Row(
+        "true",
+        True,
+        lambda whole: any(
+            (route.path or "").endswith("/erasure")
+            for route in iter_route_contexts(whole.app.routes)
+        ),
+        NO_GATE,
+        "jwt",
+    ),
+    "conversations_uri": Row(
+        "memory://",
+        "InMemorySessionService",
+        lambda whole: type(whole.service.conversations).__name__,
+        OWN_STORE | NO_CREATES,
+        "conversations",
+    ),
+    "conversations_timeout": Row(
+        "3",
+        seconds(6),
+        lambda whole: whole.service.hand_overs._bounds.lease,
+        OWN_STORE | NO_CREATES,
+        "conversations",
     ),
     # The TTL.
     "ttl": Row("20", timedelta(minutes=20), lambda whole: whole.policy.default),
@@ -185,6 +216,7 @@ ROWS = {
     "head_time": Row("19", seconds(19), lambda whole: whole.bounds.head_time, NO_ROUTES),
     "max_connections": Row("21", 21, lambda whole: whole.bounds.connections, NO_ROUTES),
     "write_time": Row("22", seconds(22), lambda whole: whole.bounds.write_time, NO_ROUTES),
+    "workers": Row("2", [2], lambda whole: whole.workers, ITS_PORT),
     "max_unread": Row("2048", 2048 * KIB, lambda whole: whole.bounds.unread, NO_ROUTES),
     # What is kept in memory.
     "remembered_events": Row(
@@ -193,14 +225,38 @@ ROWS = {
         lambda whole: whole.remembered_events,
         {"sweep": "a sweeper by itself reads no events"},
     ),
+    # The webhook.
+    "webhook_url": Row(
+        "https://hooks.test/x", "https://hooks.test/x", lambda whole: whole.webhooks.options.url
+    ),
+    "webhook_secret": Row(
+        "whsec_" + "a" * 32, (b64decode("a" * 32),), lambda whole: whole.webhooks.options.secrets
+    ),
+    "retention_file": Row(str(POLICY), POLICY, lambda whole: whole.retention._path),
+    "retention_hooks": Row(
+        "shop_hooks:HOOKS", HOOKS, lambda whole: whole.retention.hooked.beside.hooks
+    ),
+    "retention_memory": Row(
+        "save",
+        ["before_purge", "save_to_memory"],
+        lambda whole: [step.name for step in whole.retention.hooked.beside.steps()],
+    ),
     # Operators and the log.
     "admin_token": Row(
         SECRET, SECRET, lambda whole: whole.operators.token.get_secret_value(), NO_ROUTES
     ),
     "admin_port": Row("4321", ("127.0.0.2", 4321), lambda whole: whole.listens[1], ITS_PORT),
     "admin_host": Row("127.0.0.2", ("127.0.0.2", 4321), lambda whole: whole.listens[1], ITS_PORT),
-    "log_format": Row("json", [LogFormat.JSON], lambda whole: whole.log_formats, NO_LOG),
-    "log_level": Row("debug", [LogLevel.DEBUG], lambda whole: whole.log_levels, NO_LOG),
+    "log_format": Row("json", LogFormat.JSON, lambda whole: whole.logged[0].style, NO_LOG),
+    "log_level": Row("debug", LogLevel.DEBUG, lambda whole: whole.logged[0].level, NO_LOG),
+    "log_packages": Row("info", LogLevel.INFO, lambda whole: whole.logged[0].packages, NO_LOG),
+    "log_error_texts": Row("true", True, lambda whole: whole.logged[0].error_texts, NO_LOG),
+    "access_log": Row(
+        "true",
+        True,
+        lambda whole: isinstance(whole.server.app, AccessLog),
+        NO_LOG | {"sweep": "a sweeper answers no requests"},
+    ),
     # What ADK's server is told.
     **{
         name: adk(name, text, expected)
@@ -251,6 +307,13 @@ ROWS = {
     "operator_role": jwt("admins", "admins", lambda options: options.roles.operator),
     "metrics_open": Row(
         "true", True, lambda whole: "/metrics" in whole.gate.open_paths, NO_GATE, "jwt"
+    ),
+    "metrics_token": Row(
+        SECRET,
+        SECRET,
+        lambda whole: whole.gate.metrics_tokens[0].get_secret_value(),
+        NO_GATE,
+        "jwt",
     ),
     "app_state_by": Row("agents", "agents", lambda whole: whole.app_state_by, NO_GATE, "app state"),
     "auth_header": jwt("X-User", "X-User", lambda options: options.header, "header"),

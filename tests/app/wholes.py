@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 import lapse.cli.serve
+import lapse.cli.serving
 import lapse.web.application
 import lapse.web.server
 from lapse import Lapse, LapseSessionService, mount, session_service
@@ -22,10 +23,13 @@ from lapse.cli.main import app as commands
 from lapse.core.background import Background
 from lapse.limits.body import BodyMiddleware
 from lapse.notices.watcher import Watcher
+from lapse.retention.keeper import RetentionKeeper
 from lapse.sweep.sweeper import Sweeper
+from lapse.telemetry.logs import LogOptions
 from lapse.ttl.policy import TtlPolicy
 from lapse.web.middleware.address import ClientAddressMiddleware
 from lapse.web.middleware.app_state import AppStateMiddleware
+from lapse.webhooks.sender import WebhookSender
 from parts import Store, store_with_parts
 
 
@@ -38,15 +42,17 @@ class Whole:
     sweeper: Sweeper | None
     adopter: Adopter | None
     watcher: Watcher | None = None
+    webhooks: WebhookSender | None = None
+    retention: RetentionKeeper | None = None
     service: LapseSessionService | None = None
     app: FastAPI | None = None
     operators: Any = None
     brakes_of_pages: Any = None
     server: uvicorn.Config | None = None
     listens: list[tuple[str, int]] = field(default_factory=list)
-    log_formats: list[Any] = field(default_factory=list)
+    workers: list[int] = field(default_factory=list)
+    logged: list[LogOptions] = field(default_factory=list)
     remembered_events: int = field(default_factory=lambda: REMEMBERED.most)
-    log_levels: list[Any] = field(default_factory=list)
     adk: dict[str, Any] = field(default_factory=dict)
 
     def middleware(self, kind):
@@ -94,6 +100,8 @@ def _of_lapse(lapse: Lapse, **more) -> Whole:
         lapse.sweeper if lapse.sweeps else None,
         lapse.adopter,
         watcher=lapse.watcher,
+        webhooks=lapse.webhooks,
+        retention=lapse.retention,
         **more,
     )
 
@@ -123,14 +131,9 @@ def _pages(monkeypatch):
 
 
 def _logged(monkeypatch):
-    formats, levels = [], []
-
-    def configure(style, level):
-        formats.append(style)
-        levels.append(level)
-
-    monkeypatch.setattr("lapse.telemetry.logs.configure_logging", configure)
-    return {"log_formats": formats, "log_levels": levels}
+    logged = []
+    monkeypatch.setattr("lapse.telemetry.logs.configure_logging", logged.append)
+    return {"logged": logged}
 
 
 def _told_adk(monkeypatch):
@@ -168,15 +171,22 @@ def serve(monkeypatch) -> Whole:
         listener.bind(("127.0.0.1", 0))
         return listener
 
-    monkeypatch.setattr(lapse.cli.serve, "_listen", listen)
-    monkeypatch.setattr(lapse.cli.serve, "run_async", lambda opening: opening.close())
+    monkeypatch.setattr(lapse.cli.serve, "listen", listen)
+    monkeypatch.setattr(lapse.cli.serving, "run_async", lambda opening: opening.close())
+    serve_here, workers = lapse.cli.serve.serve_here, []
+
+    def with_workers(serving):
+        workers.append(serving.settings.workers)
+        serve_here(serving, on_started=lambda: None)
+
+    monkeypatch.setattr(lapse.cli.serve, "serve_with_workers", with_workers)
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, **_: served.append(self.config))
     commands(["serve"], standalone_mode=False)
     (config,) = served
     app = config.app
     while not isinstance(app, FastAPI):
         app = app._app
-    return _of_app(app, pages, server=config, listens=listens, adk=told, **logged)
+    return _of_app(app, pages, server=config, listens=listens, adk=told, workers=workers, **logged)
 
 
 def mounted(monkeypatch) -> Whole:
@@ -198,7 +208,15 @@ def registry(_monkeypatch) -> Whole:
         return next((work for work in works if isinstance(work, kind)), None)
 
     assert of(TtlPolicy) is service.policy
-    return Whole(service.store, service.policy, of(Sweeper), of(Adopter), service=service)
+    return Whole(
+        service.store,
+        service.policy,
+        of(Sweeper),
+        of(Adopter),
+        webhooks=of(WebhookSender),
+        retention=of(RetentionKeeper),
+        service=service,
+    )
 
 
 class _Entered(Exception):  # noqa: N818 - it ends a command, and is no error

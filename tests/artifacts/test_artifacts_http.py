@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
 import httpx
 import pytest
 
 from lapse import Lapse, Settings
 from lapse.artifacts.uploads import MIB
 from lapse.core.keys import SessionKey
-from serving import AGENTS, USER
+from serving import USER, copied_agents
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
 
@@ -21,7 +19,7 @@ NOT_FOUND = {"detail": "Session not found"}
 @pytest.fixture
 async def client(tmp_path):
     """A client of ADK's server on the test agents, with a quota of one MiB."""
-    agents = shutil.copytree(AGENTS, tmp_path / "agents")
+    agents = copied_agents(tmp_path / "agents")
     settings = Settings(artifacts_per_user=1, ttl="1440")
     lapse = Lapse(f"sqlite:///{tmp_path}/lapse.db", settings)
     app = lapse.app(agents)
@@ -55,7 +53,10 @@ async def every_route(client, session):
 
 
 async def test_only_a_session_that_lives_has_artifacts(client):
-    """Seen to fail without `guard_artifacts`: files of sessions that never were, for good."""
+    """Seen to fail without `guard_artifacts`: files of sessions that never were, for good.
+
+    Also without `_check_lives`, and with one that takes the session whose id has no white space.
+    """
     for session in ("never", "expired", "deleted", " s1 "):
         if session.isalpha() and session != "never":
             await client.post(SESSIONS, json={"sessionId": session})
@@ -73,6 +74,7 @@ async def test_only_a_session_that_lives_has_artifacts(client):
 
 
 async def test_an_upload_beyond_the_quota_is_refused_until_something_is_deleted(client):
+    """Seen to fail with uploads that are not counted, and with deletions that are not."""
     for session in ("s1", "s2"):
         await client.post(SESSIONS, json={"sessionId": session})
     half = MIB // 2 - 4096
@@ -95,6 +97,7 @@ async def test_an_upload_that_adk_refuses_counts_for_nothing(client):
 
 
 async def test_bytes_and_metadata_count_and_not_text_alone(client):
+    """Seen to fail with a `_size` that counts bytes as one value."""
     await client.post(SESSIONS, json={"sessionId": "s1"})
     large = "x" * MIB
     for artifact in (

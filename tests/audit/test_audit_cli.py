@@ -9,7 +9,7 @@ import re
 import pytest
 
 from lapse.core.keys import SessionKey
-from lived import created
+from lived_sessions import created
 from parts import store_with_parts
 from serving import lapse
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 
 import pytest
+from google.adk.sessions.in_memory_session_service import InMemorySessionService
 
 from backends import BACKENDS
 from lapse import Authentication, Lapse, ServerOptions, Settings
@@ -58,11 +59,13 @@ class Recorded:
         return [(act.by, act.action, dict(act.detail)) for act in acts][::-1]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+@pytest.fixture(scope="module", params=["sqlite", "postgres", "sqlite-elsewhere"])
 def server(request, tmp_path_factory):
-    (backend,) = (backend for backend in BACKENDS if backend.name == request.param)
+    kind, _, elsewhere = request.param.partition("-")
+    (backend,) = (backend for backend in BACKENDS if backend.name == kind)
     with backend.empty(tmp_path_factory.mktemp("recorded")) as url:
-        lapse = Lapse(url, Settings(**UNLIMITED))
+        other = InMemorySessionService() if elsewhere else None
+        lapse = Lapse(url, Settings(**UNLIMITED), conversations=other)
         app = lapse.app(
             AGENTS,
             port=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tokens import AUDIENCE, ISSUER, Issuer
+from tokens import ADMIN, AUDIENCE, ISSUER, SCRAPE, Issuer
 
 from serving import AGENTS, serving
 
@@ -53,6 +53,8 @@ def proxy_server(tmp_path_factory):
         "LAPSE_AUTH_ROLE_HEADER": "X-Groups",
         "LAPSE_OPERATOR_ROLE": "lapse-operators",
         "LAPSE_AUTH_PROXIES": "127.0.0.2, fd00::/8",
+        "LAPSE_METRICS_TOKEN": SCRAPE,
+        "LAPSE_ADMIN_TOKEN": ADMIN,
         **UNLIMITED,
     }
     folder = tmp_path_factory.mktemp("proxied")

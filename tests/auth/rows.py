@@ -36,10 +36,20 @@ GET    /lapse/sessions                            admission   200
 GET    /lapse/session                             admission   200
 GET    /lapse/session/{action}                    admission   200
 POST   /lapse/session/{action}                    admission   403
+POST   /lapse/bulk                                admission   403
+GET    /lapse/help                                admission   200
+GET    /lapse/{path}                              admission   404
 GET    /lapse/sweep                               admission   200
 POST   /lapse/sweep                               admission   403
 GET    /lapse/brake                               admission   200
 POST   /lapse/brake                               admission   403
+GET    /lapse/retention                           admission   200
+GET    /lapse/retention/confirm                   admission   200
+POST   /lapse/retention/confirm                   admission   403
+GET    /lapse/hold                                admission   200
+POST   /lapse/hold                                admission   403
+GET    /lapse/hold/release                        admission   400
+POST   /lapse/hold/release                        admission   403
 GET    /lapse/acts                                admission   200
 GET    /lapse/acts.json                           admission   200
 GET    /lapse/acts.csv                            admission   200
@@ -55,6 +65,12 @@ GET    /lapse/api/sweep                           admission   200
 POST   /lapse/api/sweep                           admission   200
 POST   /lapse/api/sweep/confirm                   admission   200
 GET    /lapse/api/acts                            admission   200
+GET    /lapse/api/export                          admission   200
+GET    /lapse/api/retention                       admission   200
+POST   /lapse/api/retention/confirm               admission   422
+GET    /lapse/api/holds                           admission   200
+POST   /lapse/api/holds                           admission   422
+POST   /lapse/api/holds/release                   admission   422
 
 GET    {sessions}                                 owner       200
 POST   {sessions}                                 owner       200
@@ -67,6 +83,8 @@ PATCH  {session}/lifecycle                        owner       200
 POST   {session}/lifecycle/extend                 owner       200
 POST   {session}/lifecycle/resurrect              owner       200
 GET    {session}/lifecycle/events                 owner       200
+PUT    {session}/pin                              owner       409
+DELETE {session}/pin                              owner       200
 POST   {session}/run                              owner       200
 GET    {session}/run                              owner       404
 GET    {session}/run/{run_id}                     owner       404
@@ -80,6 +98,8 @@ GET    {session}/artifacts/{artifact_name:path}/versions/metadata               
 GET    {session}/artifacts/{artifact_name:path}/versions/{version_id}           owner 404
 GET    {session}/artifacts/{artifact_name:path}/versions/{version_id}/metadata  owner 404
 PATCH  /apps/{app_name}/users/{user_id}/memory    owner       200
+GET    /apps/{app_name}/users/{user_id}/erasure   owner       200
+POST   /apps/{app_name}/users/{user_id}/erasure   owner       422
 POST   /run                                       owner       200
 POST   /run_sse                                   owner       200
 POST   /agent-identity/finalize                   owner       500
@@ -181,7 +201,7 @@ class Row:
             path = path.replace(f"{{{name}}}", value)
         while "{" in path:
             path = path[: path.index("{")] + "some" + path[path.index("}") + 1 :]
-        if self.reach == "admission" and "/session" in path:
+        if self.reach == "admission" and ("/session" in path or path.endswith("/export")):
             path += f"?app={app}&user={user}&id={session_id}"
         return path
 

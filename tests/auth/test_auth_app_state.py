@@ -341,9 +341,6 @@ def _is_any_object(schema):
     )
 
 
-# The size.
-
-
 @pytest.fixture(scope="module")
 def small(serve, issuer):
     return serve(settings("jwt", issuer, max_shared_state=1))

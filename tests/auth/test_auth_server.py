@@ -5,12 +5,15 @@ import json
 import random
 import uuid
 from contextlib import nullcontext
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from tokens import bearer
+from tokens import ADMIN, SCRAPE, bearer
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+
+from wire import answer_to
 
 pytestmark = pytest.mark.long
 
@@ -177,6 +180,23 @@ def test_a_change_with_a_cookie_is_accepted_from_allowed_origins_only(
     assert httpx.post(url, headers=headers, json={}, trust_env=False).status_code == status
 
 
+@pytest.mark.parametrize(("hosts", "readable"), [(0, 200), (2, 403)])
+def test_a_change_with_a_cookie_names_one_host(token_server, cookie, hosts, readable):
+    """A request without `Host` is no browser's, so it is answered if it needs no page.
+
+    ADK's check of `Origin` refuses the change, too: the gate's has `test_auth_origins`.
+    """
+    host = token_server.origin.removeprefix("http://")
+    path = f"{urlsplit(token_server.url).path}/apps/parrot/users/ann/sessions"
+    lines = [f"Host: {host}"] * hosts + [f"Cookie: {cookie['Cookie']}", "Connection: close"]
+    body = ["Content-Type: application/json", "Content-Length: 2"]
+    origin = [f"Origin: {token_server.origin}"]
+    ask = "\r\n".join([f"POST {path} HTTP/1.1", *lines, *origin, *body, "", "{}"])
+    assert answer_to(token_server, ask.encode()).status in {401, 403}
+    read = "\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""])
+    assert answer_to(token_server, read.encode()).status == readable
+
+
 @pytest.mark.parametrize(
     ("origin", "status"),
     [("{url}", 101), ("http://page.test", 101), ("http://evil.test", 401), (None, 401)],
@@ -219,6 +239,34 @@ def test_a_page_of_an_allowed_origin_gets_its_preflight_and_can_read_refusals(to
 
 def test_metrics_are_open_if_the_settings_say_so(token_server):
     assert token_server.client.get("/metrics").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "given", "status"),
+    [
+        ("GET", "/metrics", f"Bearer {SCRAPE}", 200),
+        ("GET", "/metrics", f"bearer  {SCRAPE}", 200),
+        ("GET", "/metrics", f"Bearer {ADMIN}", 200),
+        ("GET", "/metrics", f"Basic {SCRAPE}", 401),
+        ("GET", "/metrics", f"Bearer {SCRAPE[:-1]}", 401),
+        ("GET", "/metrics", f"Bearer {SCRAPE}x", 401),
+        ("GET", "/metrics", "Bearer", 401),
+        ("GET", "/metrics", "", 401),
+        ("POST", "/metrics", f"Bearer {SCRAPE}", 401),
+        ("GET", "/metrics/x", f"Bearer {SCRAPE}", 401),
+        ("GET", "/list-apps", f"Bearer {SCRAPE}", 401),
+        ("GET", "/list-apps", f"Bearer {ADMIN}", 401),
+        ("GET", "/apps/parrot/users/ann/sessions", f"Bearer {SCRAPE}", 401),
+        ("GET", "/lapse/api/stats", f"Bearer {SCRAPE}", 404),
+    ],
+)
+def test_a_token_for_metrics_reads_the_metrics_and_nothing_else(
+    proxy_server, method, path, given, status
+):
+    """Seen to fail with the path, the method or the scheme not looked at."""
+    headers = {"Authorization": given} if given else {}
+    assert proxy_server.client.request(method, path, headers=headers).status_code == status
+    assert SCRAPE not in proxy_server.log
 
 
 def test_no_token_is_in_the_log(token_server, client_of, issuer, cookie):

@@ -101,6 +101,8 @@ def test_the_settings_of_a_header_reach_the_options(load):
         (JWT | {"LAPSE_JWT_LEEWAY_SECONDS": "301"}, "LAPSE_JWT_LEEWAY_SECONDS"),
         (JWT | {"LAPSE_JWT_LEEWAY_SECONDS": "-1"}, "LAPSE_JWT_LEEWAY_SECONDS"),
         (JWT | {"LAPSE_JWT_COOKIE": "a b"}, "LAPSE_JWT_COOKIE"),
+        ({"LAPSE_METRICS_TOKEN": "short"}, "LAPSE_METRICS_TOKEN: must have at least 24"),
+        ({"LAPSE_METRICS_TOKEN": "é" * 24}, "LAPSE_METRICS_TOKEN: must be printable ASCII"),
     ],
 )
 def test_a_wrong_setting_is_refused_at_the_start(load, given, said):
@@ -139,3 +141,14 @@ def test_the_repr_of_the_settings_shows_no_key(load):
     assert settings.jwt_key == SecretStr(SECRET)
     assert SECRET not in repr(settings) + str(settings) + repr(settings.authentication)
     assert settings.authentication.by.key == SECRET
+
+
+def test_a_metrics_token_is_not_shown(load):
+    """Seen to fail with the field's `repr`."""
+    settings = load(JWT | {"LAPSE_METRICS_TOKEN": SECRET})
+    (token,) = settings.authentication.metrics_tokens
+    assert token == SecretStr(SECRET)
+    assert SECRET not in repr(settings) + repr(settings.authentication)
+    with pytest.raises(SettingsError) as caught:
+        load(JWT | {"LAPSE_METRICS_TOKEN": "not-so-secret"})
+    assert "not-so-secret" not in str(caught.value)

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 ISSUER: Final = "https://issuer.test/"
 AUDIENCE: Final = "lapse-test"
+SCRAPE: Final = "scrape-" + "s" * 24
+ADMIN: Final = "admin-" + "a" * 24
 
 
 class Issuer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shutil
 import sys
 from dataclasses import fields
 
@@ -17,11 +16,11 @@ from google.adk.cli.fast_api import get_fast_api_app
 from google.adk.cli.trigger_routes import GoogleOidcVerifier as Verifier
 
 from lapse import Lapse, ServerOptions, Settings
-from lapse.adk.private import server_of
+from lapse.adk.private.servers import server_of
 from lapse.cli.main import app as commands
 from lapse.core.errors import InvalidValueError, SettingsError
 from lapse.settings import load_settings
-from serving import AGENTS, eventually
+from serving import AGENTS, copied_agents, eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what ADK calls itself
 
@@ -192,7 +191,7 @@ async def test_replicas_share_an_upload_if_they_are_given_the_same_uri(tmp_path)
     for uri in (shared, None):
         told = ServerOptions(artifact_service_uri=uri)
         apps = [
-            Lapse(url).app(shutil.copytree(AGENTS, tmp_path / f"{number}{bool(uri)}"), server=told)
+            Lapse(url).app(copied_agents(tmp_path / f"{number}{bool(uri)}"), server=told)
             for number in range(2)
         ]
         async with (
@@ -227,7 +226,7 @@ def test_a_server_that_may_have_replicas_says_that_they_do_not_share_artifacts(
 
 async def test_a_plugin_serves_every_agent_and_agents_are_loaded_again_when_they_change(tmp_path):
     """Seen to fail with the options not passed on to ADK."""
-    agents = shutil.copytree(AGENTS, tmp_path / "agents")
+    agents = copied_agents(tmp_path / "agents")
     (agents / "shouting.py").write_text(
         "from google.adk.plugins.base_plugin import BasePlugin\n"
         "class Shouting(BasePlugin):\n"

@@ -12,7 +12,8 @@ from backends import BACKENDS
 from calling import Caller
 from json_style import faults
 from lapse.cli.main import app as commands
-from lived import METADATA, STATUSES, key_of, lived
+from lapse.core.keys import SessionKey
+from lived_sessions import METADATA, STATUSES, USER, key_of, lived
 from serving import AGENTS, serving
 
 pytestmark = [
@@ -21,6 +22,9 @@ pytestmark = [
 ]
 
 WIDTH = 80
+LONG_WORD = re.compile(r"\S{41,}")
+"""A key, a URL, a path, a checksum."""
+
 BROKEN_TIME = re.compile(r"\d{4}-\d\d-\d\d(?! \d\d:\d\d)")
 
 
@@ -40,6 +44,8 @@ def lapse(life, monkeypatch, capsys, tmp_path):
     """The command line beside the server, on a terminal of 80 columns."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", str(WIDTH))
+    (tmp_path / "policy.toml").write_text('[default]\nidle = "9000d"\n', "utf-8")
+    monkeypatch.setenv("LAPSE_RETENTION_FILE", "policy.toml")
     return Caller(monkeypatch, capsys, life.url)
 
 
@@ -113,7 +119,7 @@ def test_a_table_fits_80_columns_with_its_times_and_numbers_in_one_piece(lapse, 
 def test_the_numbers_of_stats_stay_whole_however_large(lapse, monkeypatch):
     counts = {"waiting": 123_456, "used": 1_234_567, "expired": 123_456}
     changes = {"created": 1_234_567, "used": 123_456, "resurrected": 12_345}
-    of_one = {"sessions": counts, "changes": changes, "agentOnly": 0}
+    of_one = {"sessions": counts, "changes": changes, "agentOnly": 0, "unrecorded": 0}
     document = {"apps": [{"appName": "customer-support-agent-of-the-shop", **of_one}], **of_one}
     monkeypatch.setattr("lapse.overview.json.overview_json", lambda *_, **__: document)
     said = done(lapse, "stats")
@@ -141,9 +147,15 @@ def json_calls(life, folder):
         ],
         "undo": [["undo", url], ["undo", url, "--run", "mine"]],
         "copy": [["copy", url, copied]],
+        "migrate": [["migrate", "--from-v0", "--dry-run"], ["migrate", "--from-v0"]],
         "simulate": [
             ["simulate", "--generator", "mixture", "--days", "3", "--per-day", "50", "--fixed", "5"]
         ],
+        "export": [["export", "--user", USER, "--out", f"{folder}/exported"]],
+        "import": [["import", f"{folder}/exported", "--store", f"sqlite:///{folder}/imported.db"]],
+        "erase": [["erase", "--user", USER]],
+        "retention check": [["retention", "check"]],
+        "hold list": [["hold", "list"]],
     }
 
 
@@ -173,6 +185,9 @@ def other_calls(life, folder):
         "ttl show": (["ttl", "show", "--png", f"{folder}/curves.png"], "shop"),
         "ttl explain": (["ttl", "explain"], "first messages"),
         "ttl reset-window": (["ttl", "reset-window", "--app", "shop"], "shop/trial: days before"),
+        "retention confirm": (["retention", "confirm", "--yes"], "confirmed"),
+        "hold set": (["hold", "set", lapse_key("waits"), "--reason", "a dispute"], "on hold"),
+        "hold release": (["hold", "release", lapse_key("waits")], "released"),
     }
 
 
@@ -183,6 +198,38 @@ def test_every_other_command_prints_what_there_is(lapse, life, tmp_path):
     assert names == {*json_calls(life, tmp_path), *calls, "serve", "verify"}, "a call of each"
     for arguments, word in calls.values():
         assert word in done(lapse, *arguments)
+
+
+def test_nothing_that_a_command_prints_is_wider_than_80_columns_but_keys(
+    lapse, life, tmp_path, request
+):
+    """A key, or a URL, is never cut: it is what the next command is given; sentences may be long.
+
+    Seen to fail with `ttl show` and `report` as they were, which cut an app's name and titles.
+    """
+    key = SessionKey("worker", "u" * 60, "s" * 60)
+    long = f"/apps/{key.app_name}/users/{key.user_id}/sessions"
+    life.client.post(long, json={"sessionId": key.session_id}).raise_for_status()
+    request.addfinalizer(lambda: life.client.delete(f"{long}/{key.session_id}").raise_for_status())
+    calls = [arguments for of_one in json_calls(life, tmp_path).values() for arguments in of_one]
+    calls += [arguments for arguments, _ in other_calls(life, tmp_path).values()]
+    calls += [
+        ["show", "/".join(key)],
+        ["sessions", "--user", key.user_id],
+        ["erase", "--user", key.user_id],
+    ]
+    wide = []
+    for arguments in calls:
+        found = lapse(*arguments)
+        assert found.status in {0, 3}, (arguments, found.err)
+        if arguments[0] == "check":
+            continue  # it prints sentences
+        wide += [
+            (arguments[0], line)
+            for line in found.out.splitlines()
+            if "  " in line.strip() and ("…" in line or len(LONG_WORD.sub("", line)) > WIDTH)
+        ]
+    assert not wide, "\n".join(map(str, wide))
 
 
 def test_a_server_that_starts_on_the_store_tells_the_same(life, tmp_path):

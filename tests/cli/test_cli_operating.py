@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import getpass
-import os
-import pty
 import socket
 import sqlite3
-import subprocess
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.adk.events.event import Event
 from google.genai.types import Content, Part
-from test_cli_commands import imported
 
 import postgres
 from backends import BACKENDS
 from calling import Caller
 from lapse import LapseSessionService
 from lapse.core.keys import SessionKey
-from lived import METADATA, spoken
-from serving import LAPSE, environment
+from lived_sessions import METADATA, said, spoken
 
 MOMENT = timedelta(milliseconds=1)
 ME = f"cli:{getpass.getuser()}@{socket.gethostname()}"
@@ -52,7 +47,7 @@ def test_stats_count_sessions_and_what_happened_to_them(lapse):
     lapse.create("late", ttl=MOMENT)
     assert lapse("sweep").status == 0
     found = lapse("stats", "--json").json
-    assert found["sessions"] == {"waiting": 3, "used": 0, "expired": 1}
+    assert found["sessions"] == {"waiting": 3, "used": 0, "expired": 1, "archived": 0}
     assert found["changes"]["created"] == 4
     assert found["changes"]["expired"] == 1
     assert [app["appName"] for app in found["apps"]] == ["app", "shop"]
@@ -69,7 +64,8 @@ def test_an_expiry_by_hand_is_counted(lapse):
     lapse.create("one")
     assert lapse("expire", "one").status == 0
     assert lapse("stats", "--json").json["changes"]["expired"] == 1
-    assert lapse("stats", "--json").json["sessions"] == {"waiting": 0, "used": 0, "expired": 1}
+    levels = {"waiting": 0, "used": 0, "expired": 1, "archived": 0}
+    assert lapse("stats", "--json").json["sessions"] == levels
 
 
 def test_sessions_are_filtered_and_listed_page_by_page(lapse):
@@ -185,13 +181,14 @@ def test_a_brake_holds_the_purge_until_an_operator_confirms_it(lapse):
 
 
 def test_a_check_of_a_good_store_finds_no_problem(lapse):
+    assert lapse("sweep").status == 0
     lapse.create("due", ttl=MOMENT)
     found = lapse("check", "--json")
     assert (found.status, found.json["ok"]) == (0, True)
     says = {one["check"]: one["says"] for one in found.json["findings"]}
     assert set(says) == {
         "settings", "store", "schema", "indexes", "clock", "used sessions", "next sweep", "brake",
-        "sweeper", "who speaks first",
+        "sweeper", "who speaks first", "TTL", "without a record",
     }  # fmt: skip
     assert says["next sweep"] == "1 would expire and 0 would be purged"
 
@@ -216,6 +213,7 @@ def test_a_check_prints_all_problems_together_with_their_remedies(lapse, store_u
         "settings",
         "indexes",
         "used sessions",
+        "sweeper",
     ]
     assert all(one["remedy"] for one in problems)
     assert "lapse_lobby_purge" in problems[2]["says"]
@@ -243,6 +241,7 @@ def test_a_check_suggests_user_where_only_the_agent_spoke_in_most_sessions(lapse
     greet(lapse, *names, answered=names[:4])
     greet(lapse, *(f"z{name}" for name in names), app="zoo", answered=[f"z{n}" for n in names[:5]])
     greet(lapse, *(f"f{name}" for name in names[:9]), app="few")
+    assert lapse("sweep").status == 0
 
     def finding(**settings):
         found = lapse("check", "--json", **settings)
@@ -292,103 +291,28 @@ def test_a_session_that_is_overdue_because_no_sweeper_ran_is_a_problem(lapse):
     assert "lapse sweep --watch" in told.out
 
 
-@pytest.fixture
-def lapse_without_store(monkeypatch, capsys, tmp_path):
-    """The command line in an empty folder, without a store."""
-    monkeypatch.chdir(tmp_path)
-    return Caller(monkeypatch, capsys, "sqlite:///none.db")
+def test_a_sweeper_that_is_silent_is_a_problem_though_nothing_is_overdue(lapse):
+    lapse.create("waits")
+    told = lapse("check")
+    assert told.status == 3
+    assert "PROBLEM  sweeper: none has worked yet: none works now" in told.out
+    assert lapse("sweep").status == 0
+    assert lapse("check").status == 0
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *(["stats"], ["sessions"], ["show", "x"], ["expire", "x"], ["sweep", "--dry-run"]),
-        *(["audit"], ["ttl", "show"], ["ttl", "explain"], ["ttl", "reset-window"]),
-        *(["undo"], ["undo", "--run", "x"], ["simulate", "--from-store", "sqlite:///none.db"]),
-    ],
+def test_sessions_of_stock_adk_are_counted_apart(lapse, store_url):
+    lapse.create("used", "waits")
+    lapse.do(lambda store: said(store, SessionKey("app", "ann", "used")))
+    assert lapse("stats", "--json").json["unrecorded"] == 0
+    assert "without a record" not in lapse("stats").out
+    spoil(store_url, *(STOCK.format(number=number) for number in range(3)))
+    found = lapse("stats", "--json").json
+    assert (found["unrecorded"], found["sessions"]["used"]) == (3, 1)
+    assert "not among these: 3 sessions of ADK's tables" in lapse("stats").out
+    assert "ok       without a record: 3 sessions of ADK's tables" in lapse("check").out
+
+
+STOCK = (
+    "INSERT INTO sessions (app_name, user_id, id, state, create_time, update_time) VALUES "
+    "('shop', 'ada', 'stock{number}', '{{}}', '2025-01-01 00:00:00', '2025-01-01 00:00:00')"
 )
-def test_commands_that_only_read_create_no_store(lapse_without_store, tmp_path, arguments):
-    """Seen to fail with `lapse undo` and `lapse ttl show` as they were: they made a store."""
-    refused = lapse_without_store(*arguments)
-    assert refused.status == 1
-    assert f"sqlite:///{tmp_path}/none.db: this store is empty" in refused.err
-    assert "is it the right one" in refused.err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_check_before_the_first_start_is_no_problem(lapse_without_store, tmp_path):
-    found = lapse_without_store("check")
-    assert found.status == 0
-    assert "the next start creates the tables" in found.out
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
-        ("postgresql://nobody@127.0.0.1:1/none", "PostgreSQL (postgresql://127.0.0.1:1/none): "),
-        ("oracle://x", "must be sqlite:///FILE or"),
-        ("sqlite:///no/such/folder/lapse.db", "its directory does not exist"),
-    ],
-)
-def test_a_check_of_a_store_that_cannot_be_reached_says_why(lapse_without_store, url, says):
-    found = lapse_without_store("check", "--store", url)
-    assert found.status == 3
-    assert says in found.out
-    assert "→" in found.out
-
-
-def test_the_help_loads_neither_settings_nor_a_store(tmp_path):
-    """What `lapse --help` costs is what it imports."""
-    modules = imported(tmp_path, "--help")
-    heavy = {
-        "asyncio",
-        "pydantic",
-        "structlog",
-        "sqlite3",
-        "asyncpg",
-        "prometheus_client",
-        "opentelemetry",
-    }
-    ours = {
-        "lapse.settings",
-        "lapse.store.sessions",
-        "lapse.store",
-        "lapse.telemetry.logs",
-        "lapse.sweep.sweeper",
-    }
-    assert not modules & (heavy | ours)
-
-
-def test_a_shell_completes_commands(tmp_path):
-    asked = {"_LAPSE_COMPLETE": "complete_bash", "COMP_WORDS": "lapse res", "COMP_CWORD": "1"}
-    done = subprocess.run(
-        [LAPSE], env=environment(**asked), cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.split() == ["resurrect"]
-
-
-def test_a_long_sweep_shows_how_far_it_has_come_on_a_terminal(lapse_without_store, tmp_path):
-    lapse_without_store.url = f"sqlite:///{tmp_path}/lapse.db"
-    lapse_without_store.create(*(f"s{number}" for number in range(1200)), ttl=MOMENT)
-    terminal, other = pty.openpty()
-    process = subprocess.Popen(
-        [LAPSE, "sweep"], env=environment(TERM="xterm"), cwd=tmp_path, stderr=other,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    os.close(other)
-    said = b""
-    while True:
-        try:
-            part = os.read(terminal, 4096)
-        except OSError:
-            break
-        if not part:
-            break
-        said += part
-    out, _ = process.communicate(timeout=60)
-    os.close(terminal)
-    assert out == "expired 1200, purged 0, kept 0\n"
-    assert b"sweeping" in said
-    assert b"1200/1200" in said
-    assert b"session expired" not in said

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-import subprocess
 from contextlib import closing
 
 import pytest
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
-from serving import LAPSE, environment
+from serving import lapse
 
 
 def refusal(folder, *arguments, **settings):
     """Return what a command says that must fail."""
-    done = subprocess.run(
-        [LAPSE, *arguments],
-        cwd=folder,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = lapse(folder, *arguments, **settings)
     assert done.returncode == 1, done
     assert done.stderr.startswith("lapse: ")
     assert "Traceback" not in done.stderr
@@ -49,7 +40,7 @@ WRONG_FILES = {
     "no database": (None, "not an SQLite database"),
     "somebody's sessions": ("CREATE TABLE sessions (id, token)", "sessions"),
     "somebody's events": ("CREATE TABLE events (id, what)", "events"),
-    "ADK's version 0": (ADK_0, "version 0"),
+    "ADK's version 0": (ADK_0, "`lapse migrate --from-v0 --store URL`"),
     "ADK's version 2": (
         f"{METADATA} INSERT INTO adk_internal_metadata VALUES ('schema_version', '2')",
         "version '2'",

@@ -1,5 +1,6 @@
 """Lines that strangers can cause: ten of a text, and how many more there were."""
 
+import importlib
 import logging
 from datetime import timedelta
 
@@ -46,9 +47,32 @@ def test_a_flood_leaves_a_few_lines_and_how_many_more_there_were(log, clock):
 
 
 def test_one_text_does_not_crowd_out_another_and_errors_pass(log, clock):
+    """Seen to fail with one window for all texts, and with errors that are counted, too."""
     for number in range(5):
         log.info("one %s", number)
         log.warning("other %s", number)
         log.error("failed %s", number)
     texts = [line.split()[0] for line in log.lines]
     assert [texts.count(text) for text in ("one", "other", "failed")] == [3, 3, 5]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "lapse.auth.tokens",
+        "lapse.dashboard.login",
+        "lapse.limits.unread",
+        "lapse.adk.unstorable",
+        "lapse.adk.creation",
+        "lapse.store.postgres.connections",
+        "uvicorn.error",
+    ],
+)
+def test_whoever_logs_what_strangers_cause_is_limited(module):
+    """Seen to fail without `addFilter` in `tokens.py`, and in `bounded`."""
+    from lapse.limits.protocol import bounded
+
+    bounded()
+    if module.startswith("lapse."):
+        importlib.import_module(module)
+    assert any(isinstance(one, LogRateLimit) for one in logging.getLogger(module).filters)

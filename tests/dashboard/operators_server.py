@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from lapse import LapseSessionService, Settings, mount
 from lapse.auth.principals import Principal, Role, acting
 from lapse.core.keys import SessionKey
-from lived import created, said
+from lived_sessions import created, said
 from parts import store_with_parts
 from served import Served
 

@@ -1,6 +1,7 @@
 """The operators' pages in a real browser: with a script and without, light and dark, on a phone."""
 
 import re
+import socket
 from datetime import timedelta
 
 import pytest
@@ -78,7 +79,7 @@ def button(page, name):
 def confirmed(page, name):
     """Ask for an action, see what it says, and do it."""
     link(page, name).click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("?")
+    expect(page.get_by_role("heading", name=re.compile(r"\?$"))).to_be_visible()
     button(page, name).click()
 
 
@@ -136,7 +137,7 @@ def test_every_action_asks_for_confirmation_reports_its_result_and_is_recorded(
         assert dashboard.status(key) == status
         expect(timeline.filter(has_text="by operator:ann").last).to_be_visible()
     link(page, "Delete").click()
-    link(page, "Cancel").click()
+    (button if scripts else link)(page, "Cancel").click()
     assert dashboard.status(key) == "waiting"
     confirmed(page, "Delete")
     expect(page.get_by_role("status")).to_have_text("The session is deleted.")
@@ -172,14 +173,14 @@ def test_sessions_are_found_by_status_app_user_and_prefix_of_the_id(open_page, d
 
 
 def test_a_list_can_be_paged_forward_and_back(open_page, dashboard):
-    for number in range(53):
+    for number in range(43):
         dashboard.create(f"page-{number:02}", app="long")
     page = open_page("/lapse/sessions?app=long", java_script_enabled=False)
-    shows(page, *(f"page-{number:02}" for number in range(50)))
+    shows(page, *(f"page-{number:02}" for number in range(40)))
     link(page, "Next page").click()
-    shows(page, *(f"page-{number:02}" for number in range(50, 53)))
+    shows(page, *(f"page-{number:02}" for number in range(40, 43)))
     link(page, "First page").click()
-    shows(page, *(f"page-{number:02}" for number in range(50)))
+    shows(page, *(f"page-{number:02}" for number in range(40)))
 
 
 def test_numbers_refresh_in_place_and_an_opened_table_stays_open(open_page, dashboard):
@@ -188,7 +189,7 @@ def test_numbers_refresh_in_place_and_an_opened_table_stays_open(open_page, dash
     page = open_page("/lapse/sessions")
     page.clock.install()
     page.goto(f"{dashboard.url}/lapse/")
-    page.on("request", lambda sent: sent.resource_type == "xhr" and asked.append(sent.url))
+    page.on("request", lambda sent: sent.resource_type == "fetch" and asked.append(sent.url))
     waiting = page.locator(".numbers dd").first
     before = int(waiting.text_content().split("for")[0].replace(",", ""))
     page.get_by_text("As a table").click()
@@ -211,7 +212,7 @@ def test_stale_numbers_are_marked_and_an_ended_log_in_is_asked_for_again(open_pa
     page = open_page("/lapse/sessions")
     page.clock.install()
     page.goto(f"{dashboard.url}/lapse/")
-    open_page.expected += ["404 (Not Found)", "net::ERR_FAILED", "htmx:"]
+    open_page.expected += ["net::ERR_FAILED"]
     page.route("**/lapse/live", lambda route: route.abort())
     page.clock.fast_forward(5_100)
     expect(page.get_by_text("no longer refreshed")).to_be_visible()
@@ -221,6 +222,26 @@ def test_stale_numbers_are_marked_and_an_ended_log_in_is_asked_for_again(open_pa
     page.context.clear_cookies()
     page.clock.fast_forward(5_100)
     expect(page.get_by_label("Token")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/lapse/", "/lapse/sessions"])
+def test_a_page_whose_server_never_answers_says_so(open_page, path):
+    """Seen to fail without the time-out of `asked`: the page waits without a word."""
+    page = open_page(path)
+    note = page.locator("#stale, #unanswered")
+    expect(note).to_be_hidden()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and no more
+        elsewhere = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        asked = re.compile(r"/lapse/(live|sessions\?)")
+        page.route(asked, lambda route: route.continue_(url=elsewhere))
+        if path != "/lapse/":
+            page.get_by_label("Search").fill("x")
+        expect(note).to_be_visible(timeout=60_000)
+        expect(note).to_contain_text("the server does not answer")
+        page.unroute(asked)
+        if path != "/lapse/":
+            page.get_by_label("Search").fill("xy")
+        expect(note).to_be_hidden(timeout=60_000)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -248,6 +269,80 @@ def test_no_page_is_cut_off_on_a_phone(open_page, dashboard):
     page.get_by_role("link", name="Resurrect").click()
     button(page, "Resurrect").tap()
     expect(page.get_by_role("status")).to_have_text("The session waits again.")
+
+
+def test_the_list_follows_what_is_typed_and_the_address_with_it(open_page, dashboard):
+    for name in ("typed-one", "typed-two", "other"):
+        dashboard.create(name, app="typing")
+    page = open_page("/lapse/sessions?app=typing")
+    shows(page, "other", "typed-one", "typed-two")
+    page.keyboard.press("/")
+    page.keyboard.type("typed-")
+    shows(page, "typed-one", "typed-two")
+    page.keyboard.type("tw")
+    shows(page, "typed-two")
+    expect(page).to_have_url(re.compile("q=typed-tw"))
+    page.reload()
+    shows(page, "typed-two")
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_selected_sessions_are_acted_on_together_after_a_dry_run(open_page, dashboard, scripts):
+    app = f"many-{scripts}"
+    keys = [dashboard.create(f"{app}-{number}", app=app) for number in range(3)]
+    page = open_page(f"/lapse/sessions?app={app}", java_script_enabled=scripts)
+    if scripts:
+        page.get_by_label("all on this page").check()
+    else:
+        page.get_by_label("all that match the filter").check()
+    page.get_by_label(f"Select {app}-2").uncheck()
+    button(page, "Expire now selected…").click()
+    changing = 2 if scripts else 3
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Expire now {changing} sessions?")
+    assert {dashboard.status(key) for key in keys} == {"waiting"}
+    button(page, "Expire now").click()
+    expect(page.get_by_role("status")).to_have_text(f"Expire now: done for {changing} sessions.")
+    expect(page).to_have_url(re.compile(f"app={app}"))
+    assert [dashboard.status(key) for key in keys].count("expired") == changing
+
+
+def test_an_act_in_a_list_is_one_page_load(open_page, dashboard):
+    key = dashboard.create("one load", app="one-load")
+    page = open_page("/lapse/sessions?app=one-load")
+    loads = []
+    page.on("framenavigated", lambda frame: loads.append(frame.url))
+    page.get_by_role("link", name="Extend one load").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Extend this session?")
+    page.keyboard.press("Escape")
+    assert loads == []
+    page.get_by_role("link", name="Extend one load").click()
+    button(page, "Extend").click()
+    expect(page.get_by_role("status")).to_have_text("The session has a fresh TTL.")
+    expect(page).to_have_url(re.compile("sessions\\?app=one-load&done=extend"))
+    assert len(loads) == 1
+    assert dashboard.status(key) == "waiting"
+
+
+def test_a_bar_tells_its_values_under_the_pointer_and_by_keys(open_page, dashboard):
+    dashboard.create("for a bar", ago=timedelta(0))
+    page = open_page("/lapse/?range=1h")
+    told = page.locator(".readout")
+    slots = page.locator("rect.slot").all()
+    texts = []
+    for slot in slots[-2:]:  # the slot of the creation may have ended since
+        slot.hover()
+        expect(told).to_contain_text("UTC: ")
+        texts.append(told.inner_text())
+    assert re.search(r": \d+ created", "".join(texts))
+    page.locator("#chart").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("rect.slot.shown")).to_have_attribute("x", "0.0")
+    page.keyboard.press("End")
+    expect(told).to_have_text(texts[1])
+    page.keyboard.press("ArrowLeft")
+    expect(told).to_have_text(texts[0])
+    page.keyboard.press("ArrowRight")
+    expect(told).to_have_text(texts[1])
 
 
 def test_the_pages_are_the_same_on_postgresql(open_page, browser):

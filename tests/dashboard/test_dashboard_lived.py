@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import html
+import io
+import json
 import re
+import zipfile
+from urllib.parse import quote_plus
 
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from backends import BACKENDS
-from lived import APP, METADATA, OPERATOR, STATUSES, TOKEN, USER, key_of, lived
+from lived_sessions import (
+    APP,
+    ELSEWHERE,
+    METADATA,
+    OPERATOR,
+    STATUSES,
+    TOKEN,
+    USER,
+    key_of,
+    lived_on,
+)
 
 pytestmark = [
     pytest.mark.long,
@@ -20,14 +33,9 @@ pytestmark = [
 RECORDED = {name: status for name, status in STATUSES.items() if "stock-adk" not in name}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[backend for backend in BACKENDS if backend.shared],
-    ids=lambda one: one.name,
-)
+@pytest.fixture(scope="module", params=ELSEWHERE)
 def life(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lived")
-    with request.param.empty(folder) as url, lived(url, folder) as found:
+    with lived_on(request.param, tmp_path_factory.mktemp("lived")) as found:
         yield found
 
 
@@ -86,7 +94,7 @@ def test_the_lists_have_every_session_that_lapse_has_a_record_of(life, operator,
     assert {one["sessionId"] for one in told["sessions"]} == expected
 
 
-@pytest.mark.parametrize("path", ["/", "/live", "/sweep", "/brake", "/acts"])
+@pytest.mark.parametrize("path", ["/", "/?range=5w", "/live", "/sweep", "/brake", "/acts", "/help"])
 def test_every_other_page_is_drawn(operator, path):
     page(operator, f"/lapse{path}")
 
@@ -128,6 +136,16 @@ def test_the_forms_of_a_session_do_what_they_say(life, operator):
     assert operator.get(f"/lapse/session?{query}").status_code == 404
 
 
+def test_a_dry_run_on_a_users_sessions_names_each_and_changes_none(life, operator):
+    form = form_of(operator, "/lapse/sessions") | {"matching": "yes", "app": APP, "user": USER}
+    shown = sent(operator, life, "/lapse/bulk", form | {"action": "expire"})
+    for name, status in RECORDED.items():
+        if key_of(name)[:2] == (APP, USER):
+            assert name in shown
+            assert f"id={quote_plus(name)}" in shown or status != "waiting"
+    assert life.record("waits")["status"] == "waiting"
+
+
 @pytest.mark.parametrize("name", ["waits", "greeted"])
 def test_each_act_of_the_api_answers_with_the_record(life, name):
     for action, status in (("extend", "waiting"), ("expire", "expired"), ("resurrect", "waiting")):
@@ -136,6 +154,76 @@ def test_each_act_of_the_api_answers_with_the_record(life, name):
         assert answer.status_code == 200, answer.text
         assert answer.json()["status"] == status
         assert METADATA.items() <= answer.json()["metadata"].items()
+
+
+RETENTION = (
+    ("GET", "/retention", {}),
+    ("GET", "/retention/confirm", {}),
+    ("GET", "/hold?user=nobody", {}),
+    ("GET", "/hold/release?user=nobody", {}),
+    ("POST", "/hold", {"user": "nobody", "reason": "case"}),
+    ("POST", "/hold/release?user=nobody", {}),
+)
+
+
+@pytest.mark.parametrize(("method", "path", "form"), RETENTION)
+def test_the_pages_of_retention_are_drawn_or_say_why_not(life, operator, method, path, form):
+    """With conversations elsewhere there is no retention, and each page says so."""
+    form = form and {**form, **form_of(operator, "/lapse/sweep")}
+    form = form or form_of(operator, "/lapse/sweep")
+    asked = {"follow_redirects": True, "headers": {"Origin": life.served.origin}}
+    if method == "POST":
+        answer = operator.post(f"/lapse{path}", data=form, **asked)
+    else:
+        answer = operator.get(f"/lapse{path}")
+    assert answer.status_code == (501 if life.elsewhere else 200), answer.text
+    assert ("Not with this service" in answer.text) == bool(life.elsewhere)
+    confirmed = operator.post("/lapse/retention/confirm", data=form | {"digest": "x"}, **asked)
+    assert confirmed.status_code == (501 if life.elsewhere else 409)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/retention"),
+        ("GET", "/holds?user=nobody"),
+        ("POST", "/holds?user=nobody&reason=case"),
+        ("POST", "/holds/release?user=nobody"),
+        ("POST", "/retention/confirm?digest=x"),
+    ],
+)
+def test_the_api_of_retention_answers_where_there_is_retention(life, method, path):
+    answer = life.client.request(method, f"/lapse/api{path}", headers=OPERATOR)
+    possible = 409 if "confirm" in path else 200
+    assert answer.status_code == (501 if life.elsewhere else possible), answer.text
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_each_session_can_be_put_on_hold_and_says_so(life, operator, name):
+    if life.elsewhere:
+        return
+    path = f"/lapse/session?{life.query(name)}"
+    asked = {"app": key_of(name).app_name, "user": key_of(name).user_id, "id": name}
+    form = form_of(operator, "/lapse/sweep") | asked | {"reason": "case <7>"}
+    assert "case <7>" in sent(operator, life, "/lapse/hold", form)
+    assert "case <7>" in page(operator, "/lapse/retention")
+    assert life.record(name)["onHold"] is True
+    form = form_of(operator, "/lapse/sweep")
+    released = sent(operator, life, f"/lapse/hold/release?{life.query(name)}", form)
+    assert "The hold is released." in released
+    assert "case <7>" not in page(operator, path).partition("Timeline")[0]
+
+
+def test_a_users_sessions_are_exported_where_they_are_in_the_store(life):
+    answer = life.client.get("/lapse/api/export", params={"user": USER}, headers=OPERATOR)
+    if life.elsewhere:
+        assert (answer.status_code, "not with this service" in answer.text) == (501, True)
+        return
+    assert answer.status_code == 200, answer.text
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        lines = archive.read("lobby.jsonl").splitlines()
+    found = {one["sessionId"] for one in map(json.loads, lines)}
+    assert found >= {name for name in RECORDED if key_of(name)[:2] == (APP, USER)}
 
 
 def test_the_statistics_count_what_is_there(life):
@@ -162,6 +250,7 @@ def test_a_brake_that_the_sweep_has_set_is_shown_and_released(life, operator):
 
 def test_no_route_of_operators_is_forgotten_here(life):
     """Every page and route stands in this module, so that a new one is tried on such sessions."""
+    life.served.app.openapi()  # loads them
     routes = {
         (method, route.path)
         for route in iter_route_contexts(life.served.app.routes)
@@ -172,12 +261,19 @@ def test_no_route_of_operators_is_forgotten_here(life):
 
 
 TRIED = {
-    *(("GET", f"/lapse{path}") for path in ("/", "/live", "/sweep", "/brake", "/acts")),
+    *(("GET", f"/lapse{path}") for path in ("/", "/live", "/sweep", "/brake", "/acts", "/help")),
     *(("GET", f"/lapse/{name}") for name in ("sessions", "session", "session/{action}")),
     *(("GET", f"/lapse/acts.{kind}") for kind in ("csv", "json")),
     *(("POST", f"/lapse/{name}") for name in ("session/{action}", "sweep", "brake", "login")),
+    ("POST", "/lapse/bulk"),
     *(("GET", f"/lapse/api/{name}") for name in ("stats", "sessions", "session", "sweep", "acts")),
+    ("GET", "/lapse/api/export"),
     *(("POST", f"/lapse/api/{name}") for name in ("session/{action}", "sweep", "sweep/confirm")),
+    *((method, f"/lapse{path.partition('?')[0]}") for method, path, _ in RETENTION),
+    *(("GET", f"/lapse/api/{name}") for name in ("retention", "holds")),
+    *(("POST", f"/lapse/api/{name}") for name in ("retention/confirm", "holds", "holds/release")),
+    ("POST", "/lapse/retention/confirm"),
     # These show no session: `test_dashboard_login.py` and `test_dashboard_routes.py` try them.
     ("GET", "/lapse/login"), ("POST", "/lapse/logout"), ("GET", "/lapse/static/{release}/{name}"),
+    ("GET", "/lapse/{path:path}"),
 }  # fmt: skip

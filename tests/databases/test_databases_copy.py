@@ -8,13 +8,14 @@ import pytest
 from google.adk.sessions.database_session_service import DatabaseSessionService
 
 import postgres
-from backends import T0, create, key, levels, message, note
+from backends import HOUR, T0, create, key, levels, message, note, use
 from backends import words as said
 from lapse.core.errors import InvalidValueError, LapseError, StoreRefusedError
-from lapse.core.lifecycle import Status
+from lapse.core.lifecycle import Cause, Status
 from lapse.core.messages import UsedBy
 from lapse.databases.copy import copy_database
 from lapse.databases.tables import Checksum, Type
+from lapse.retention.policy import parse_policy
 from parts import store_with_parts
 from serving import run
 from stock_databases import OWNER, contents, fill, place_of, words
@@ -91,16 +92,39 @@ async def test_a_copy_includes_the_lobby(tmp_path, target):
     assert {part.table: part.rows for part in done}["lapse_lobby"] == 3
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_copy_includes_the_archive(kind, target, tmp_path):
+    """Seen to fail without the archive's table: the session could not be restored."""
+    with place_of(kind, tmp_path) as (url, _):
+        source = store_with_parts(url)
+        revision = await use(source, "old", now=T0)
+        await source.at(T0).append(key("old"), said(at=T0, state={"x": 1.5}), revision)
+        before = await source.at(T0).read(key("old"))
+        policy = parse_policy('[default]\nidle = "1s"\n')
+        assert (await source.at(T0 + HOUR).archive_sessions([key("old")], policy)).value.archived
+        await source.close()
+        await copy_database(url, target)
+    store = store_with_parts(target)
+    assert (await store.lifecycle(key("old"))).status is Status.ARCHIVED
+    await store.resurrect(key("old"), cause=Cause.REQUEST)
+    found = await store.at(T0).read(key("old"))
+    assert (found.state, found.revision) == (before.state, before.revision)
+    assert [json.loads(event.data) for event in found.events] == [
+        json.loads(event.data) for event in before.events
+    ]
+    await store.close()
+
+
 async def test_a_copy_that_was_stopped_resumes(stock_database_url, target):
     class StoppedError(Exception):
         pass
 
     def stop(rows):
-        if rows == 13:
+        if rows >= 13:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        await copy_database(stock_database_url, target, on_progress=stop)
+        await copy_database(stock_database_url, target, on_counted=lambda _: stop)
     done = {part.table: part.rows for part in await copy_database(stock_database_url, target)}
     assert (done["sessions"], done["events"]) == (13, 14)
 

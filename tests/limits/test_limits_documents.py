@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lapse.core.request import Body
-from lapse.limits import rules
+from lapse.limits import rules, sizes
 from lapse.limits.documents import read_document
 from lapse.limits.rules import Bounds, Fault, fault_of_document
 
@@ -147,6 +147,35 @@ def test_lists_and_typed_values_are_bounded(path, fields, words):
     assert words in fault.detail
 
 
+LONG = "x" * (rules.MOST_TEXT // 2)
+FILE = {"inlineData": {"mimeType": "image/png", "data": LONG + LONG + LONG}}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "is_refused"),
+    [
+        ("/run", {"newMessage": {"parts": [{"text": LONG}, {"text": LONG}]}}, True),
+        ("/run_sse", {"new_message": {"parts": [{"functionCall": {LONG + LONG: 1}}]}}, True),
+        ("/run", {"newMessage": {}, "zz": [LONG, LONG]}, True),
+        (f"{SESSIONS}/s/run", {"newMessage": {"parts": [{"text": LONG + LONG}]}}, True),
+        (f"{SESSIONS}/s/artifacts", {"artifact": {"text": LONG + LONG}}, True),
+        ("/run_live", {"content": {"parts": [{"text": LONG + LONG}]}}, True),
+        ("/run", {"newMessage": {"parts": [FILE, {"text": LONG}]}}, False),
+        (f"{SESSIONS}/s/artifacts", {"artifact": FILE}, False),
+        ("/run_live", {"blob": FILE["inlineData"]}, False),
+        ("/run", {"newMessage": {}, "stateDelta": {"k": LONG + LONG}}, False),
+        ("/own", {"text": LONG + LONG}, False),
+    ],
+    ids=range(11),
+)
+def test_text_is_bounded_and_files_are_not(path, fields, is_refused):
+    """Seen to fail without `_fault_of_text`, and with files and state that count as text."""
+    fields = fields | {"appName": "a", "userId": "u", "sessionId": "s"}
+    fault = fault_of_document(path, read(fields), Bounds(state=rules.MOST_TEXT * 2))
+    assert is_refused == (fault is not None)
+    assert fault is None or "characters of text" in fault.detail
+
+
 FULL = list(range(rules.MOST_VALUES - 100))
 
 
@@ -181,11 +210,11 @@ def test_what_is_not_counted_as_typed_is_of_no_type_in_adks_models():
             schema = model.model_json_schema(by_alias=by_alias)
             for one in (schema, *schema["$defs"].values()):
                 for name, field in one.get("properties", {}).items():
-                    if name in rules.FREE:
+                    if name in sizes.FREE:
                         seen.add(name)
                         kinds = [field, *field.get("anyOf", ())]
                         assert not any("$ref" in kind or "items" in kind for kind in kinds), name
                         assert not any(
                             isinstance(kind.get("additionalProperties"), dict) for kind in kinds
                         ), name
-    assert seen == rules.FREE
+    assert seen == sizes.FREE

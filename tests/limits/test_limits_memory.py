@@ -39,7 +39,8 @@ async def test_over_the_limit_the_connection_that_was_idle_longest_is_closed():
     async with asyncio.timeout(20):
         for _, reader, _ in asked[:3]:
             await reader.read()
-        assert len(protocol.idle) == 5
+        strangers, users = protocol.idle
+        assert (len(strangers), len(users)) == (5, 0)
     for _, _, writer in asked:
         writer.close()
     server.should_exit = True

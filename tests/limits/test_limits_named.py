@@ -57,5 +57,8 @@ def test_every_413_is_made_where_the_setting_is_named():
         ("limits/rules.py", 'return Fault(413, f"{reason} ({setting})")'),
         ("web/errors.py", "TooManyArtifactsError: _answer(413),"),
         ("web/errors.py", "HeldEventsFullError: _answer(413),"),
-        ("dashboard/forms.py", "raise HTTPException(413, most)"),
+        (
+            "dashboard/forms.py",
+            'raise HTTPException(413, f"the form must be at most {most} bytes (a fixed limit)")',
+        ),
     }

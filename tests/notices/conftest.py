@@ -4,11 +4,16 @@ from contextlib import ExitStack
 
 import pytest
 
-from backends import BACKENDS
+import chromium
+from backends import BACKENDS, PLAIN
 from noticing import Replica
 
+browser = chromium.browser
 
-@pytest.fixture(params=[each for each in BACKENDS if each.shared], ids=lambda each: each.name)
+
+@pytest.fixture(
+    params=[*(each for each in BACKENDS if each.shared), PLAIN], ids=lambda each: each.name
+)
 def shared_store_url(request, tmp_path):
     """The URL of an empty store that replicas can share, on each kind of store."""
     with request.param.empty(tmp_path) as url:

@@ -39,11 +39,11 @@ def test_an_overview_has_sums_and_each_app():
     found.counts.append(Counted("counted", ChangeKind.USED, T0, 7))
     found.tallies.append(Tally("held", Status.EXPIRED, 5))
     told = overview_json(found, timedelta(hours=24))
-    assert told["sessions"] == {"waiting": 1, "used": 1, "expired": 5}
+    assert told["sessions"] == {"waiting": 1, "used": 1, "expired": 5, "archived": 0}
     assert (told["changes"]["created"], told["changes"]["used"]) == (8, 7)
     apps = {app["appName"]: app for app in told["apps"]}
     assert list(apps) == ["a", "b", "counted", "held"]
-    assert apps["a"]["sessions"] == {"waiting": 1, "used": 1, "expired": 0}
+    assert apps["a"]["sessions"] == {"waiting": 1, "used": 1, "expired": 0, "archived": 0}
     assert (apps["a"]["changes"]["created"], apps["held"]["changes"]["created"]) == (4, 0)
     assert (apps["counted"]["changes"]["used"], apps["held"]["sessions"]["expired"]) == (7, 5)
 

@@ -23,12 +23,17 @@ RSS_GROWTH = 24 * 1024
 """KiB by which a server may grow in a flood: what 1,500 sessions kept in memory would exceed."""
 
 
-@pytest.fixture(scope="module")
-def limited_server(tmp_path_factory) -> Server:
-    """Return a server with quotas; its users are new in each test."""
+@pytest.fixture(scope="module", params=[None, "sqlite+aiosqlite:///conversations.db"])
+def limited_server(request, tmp_path_factory) -> Server:
+    """Return a server with quotas; its users are new in each test.
+
+    Used sessions live in its store, and then in another session service.
+    """
+    elsewhere = {"LAPSE_CONVERSATIONS_URI": request.param} if request.param else {}
     with serving(
         tmp_path_factory.mktemp("limited"),
         str(AGENTS),
+        **elsewhere,
         LAPSE_CREATES_PER_MINUTE_PER_USER="3",
         LAPSE_WAITING_PER_USER="2",
     ) as running:

@@ -190,6 +190,20 @@ async def test_no_session_over_the_quota_expires_while_clean_up_is_disabled(open
     assert await excess(store, user=1, site=1) == []
 
 
+async def test_the_session_that_has_just_come_stays_though_the_clock_was_set_back(store):
+    """Seen to fail where only the clock said which came last."""
+    for number in range(3):
+        await create(store, f"s{number}", now=T0 + number * SECOND)
+    now = T0 - MINUTE
+    await create_at(store, key("late"), now=now)
+    assert await excess(store, user=2, name="late", now=now) == ["s0", "s1"]
+    await create_at(store, key("latest", user="bob"), now=now - SECOND)
+    expired = await store_at(store, now - SECOND).expire_excess(
+        key("latest", user="bob"), site="home", per_user=None, per_site=1
+    )
+    assert [change.record.key.session_id for change in expired.changes] == ["late"]
+
+
 async def test_concurrent_creations_leave_as_many_waiting_sessions_as_allowed(two_stores):
     """Seen to fail when a creation looks for what exceeds before it is committed."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import httpx
 import pytest
 from google.genai.types import Part
@@ -12,7 +10,7 @@ from backends import T0, TTL, create, key
 from lapse import Lapse, Settings
 from lapse.artifacts.uploads import Uploads
 from lapse.core.keys import SessionKey
-from serving import AGENTS, USER
+from serving import USER, copied_agents
 
 SESSIONS = f"/apps/parrot/users/{USER}/sessions"
 FILE = {"filename": "f.txt", "artifact": {"text": "secret"}}
@@ -65,7 +63,7 @@ async def test_an_older_session_without_an_upload_is_reused_instead(store):
 @pytest.fixture(params=[None, 1], ids=["no quota", "quota"])
 async def client(request, tmp_path):
     """A client of ADK's server that reuses sessions; `artifacts` is its artifact service."""
-    agents = shutil.copytree(AGENTS, tmp_path / "agents")
+    agents = copied_agents(tmp_path / "agents")
     settings = Settings(reuse_waiting="on", artifacts_per_user=request.param)
     lapse = Lapse(f"sqlite:///{tmp_path}/lapse.db", settings)
     app = lapse.app(agents)

@@ -41,12 +41,18 @@ def patch(server, session, value):
     return server.client.patch(place(session), json={"stateDelta": {"draft": value}})
 
 
-def test_a_patch_while_a_detached_run_is_in_flight_gets_409_in_every_process(served, tmp_path):
-    """Seen to fail without `StateChanges`: 200, and the run ends with StaleSessionError."""
+@pytest.mark.parametrize("named", ["s", "s%20"])
+def test_a_patch_while_a_detached_run_is_in_flight_gets_409_in_every_process(
+    served, tmp_path, named
+):
+    """Seen to fail without `StateChanges`: 200, and the run ends with StaleSessionError.
+
+    Also seen to fail with the session looked for by its id as it was sent, with white space.
+    """
     here, there = served
     told = here.client.post(path("s"), json={"message": f"gated 2 {tmp_path}"}).json()
     for server in (here, there):
-        answer = patch(server, "s", "x")
+        answer = patch(server, named, "x")
         assert answer.status_code == 409
         if server is there:
             assert answer.json()["runId"] == told["runId"]
@@ -57,14 +63,19 @@ def test_a_patch_while_a_detached_run_is_in_flight_gets_409_in_every_process(ser
         assert patch(server, "s", "x").json()["state"]["draft"] == "x"
 
 
-@pytest.mark.parametrize("route", ["/run", "/run_sse"])
-def test_a_patch_while_a_plain_run_is_in_flight_gets_409(served, tmp_path, route):
-    """Seen to fail with `has_run` made to say False: the answer is lost."""
+@pytest.mark.parametrize(
+    ("route", "session_id"), [("/run", "s"), ("/run_sse", "s"), ("/run", " s ")]
+)
+def test_a_patch_while_a_plain_run_is_in_flight_gets_409(served, tmp_path, route, session_id):
+    """Seen to fail with `has_run` made to say False: the answer is lost.
+
+    Also seen to fail with runs noted by the id as it was sent, with white space.
+    """
     server, _ = served
     assert server.client.post(path("s"), json={"message": "walk 1"}).status_code == 200
     read(server, "s")
     message = {"role": "user", "parts": [{"text": f"gated 1 {tmp_path}"}]}
-    body = {"appName": "walker", "userId": "ada", "sessionId": "s", "newMessage": message}
+    body = {"appName": "walker", "userId": "ada", "sessionId": session_id, "newMessage": message}
 
     async def both():
         import httpx

@@ -40,7 +40,7 @@ def test_a_user_has_so_many_sockets_until_one_is_closed(server):
             pass
         response = refused.value.response
         assert response.status_code == 429
-        assert "the most runs in flight" in json.loads(response.body)["detail"]
+        assert "(LAPSE_RUNS_PER_USER)" in json.loads(response.body)["detail"]
         assert answers(stack.enter_context(live(server, user="bob")))
         first.close()
 

@@ -14,7 +14,8 @@ from lapse.core.lifecycle import Rules
 from lapse.limits.rules import Bounds
 from lapse.notices.rules import WatchOptions
 from lapse.quotas.rules import USUAL, Quotas
-from lapse.settings import load_settings, setting_names
+from lapse.settings import Settings, load_settings, setting_names
+from lapse.store.options import PostgresFeature
 from lapse.telemetry.logs import LogFormat
 from lapse.ttl import Policy, Targets
 
@@ -67,6 +68,11 @@ def test_the_documented_defaults_hold_without_any_setting():
     ("name", "text", "expected"),
     [
         ("SESSION_CLEANUP_ENABLED", "false", {"cleanup_enabled": False}),
+        (
+            "LAPSE_POSTGRES_WITHOUT",
+            "listen, unlogged_tables",
+            {"postgres_without": {PostgresFeature.LISTEN, PostgresFeature.UNLOGGED_TABLES}},
+        ),
         ("SESSION_CLEANUP_ENABLED", "TRUE", {"cleanup_enabled": True}),
         ("SESSION_CLEANUP_ENABLED", "0", {"cleanup_enabled": False}),
         ("SESSION_CLEANUP_TTL_MINUTES", "5", {"ttl": timedelta(minutes=5)}),
@@ -157,6 +163,7 @@ def test_an_empty_value_counts_as_unset(monkeypatch):
     ("name", "text"),
     [
         ("SESSION_CLEANUP_TTL_MINUTES", "0"),
+        ("LAPSE_POSTGRES_WITHOUT", "notify"),
         ("SESSION_CLEANUP_TTL_MINUTES", "-1"),
         ("SESSION_CLEANUP_TTL_MINUTES", "nan"),
         ("SESSION_CLEANUP_TTL_MINUTES", "inf"),
@@ -224,6 +231,16 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_name(
 ):
     set_variable(where, wrong, "1")
     assert problems() == (f"{wrong.upper()} is not a setting; did you mean {right}?",)
+
+
+def test_a_name_given_in_python_is_a_fields_or_a_variables():
+    """Seen to fail without the check in `Settings`: the name was ignored, and the limit with it."""
+    for name in ("creates_per_user", "LAPSE_CREATES_PER_MINUTE_PER_USER"):
+        assert Settings(**{name: 3}).creates_per_user == 3
+    with pytest.raises(SettingsError) as caught:
+        Settings(creates_per_usr=3)
+    told = "creates_per_usr is not a setting; did you mean creates_per_user?"
+    assert caught.value.problems == (told,)
 
 
 def test_the_default_targets_are_the_documented_ones():

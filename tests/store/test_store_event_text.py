@@ -19,6 +19,7 @@ from lapse.store import store_from_url
 from lapse.store.records import EventRecord, EventWindow, JoinedEvents
 from lapse.store.sessions import Sessions
 from lapse.store.sqlite import reading
+from lapse.store.sqlite.batch import Batch
 from lapse.store.sqlite.schema import connect, prepare
 from lapse.store.sqlite.transaction import Transaction
 from lapse.store.sqlite.values import to_micros, to_text
@@ -61,7 +62,7 @@ def store(connection: sqlite3.Connection, records: list[EventRecord]) -> None:
 
 
 def read(connection: sqlite3.Connection, window: EventWindow = EventWindow()):
-    transaction = Transaction(connection, Rules(), to_micros(T0), {}, KEY)
+    transaction = Transaction(Batch(connection), Rules(), to_micros(T0), {}, KEY)
     record = reading.read(transaction, window)
     assert record is not None
     return record.events

@@ -15,6 +15,7 @@ from lapse.core.messages import UsedBy, is_message, is_of_agent
 from lapse.store.records import EventRecord, NewEvent, Result, Revision
 from parts import Store
 from postgres import database
+from sqlite_files import empty_store
 
 T0 = datetime(2030, 1, 1, 12, tzinfo=UTC)
 TTL = timedelta(minutes=30)
@@ -44,11 +45,14 @@ class Backend:
         match self.name:
             case "sqlite":
                 folder.mkdir(parents=True, exist_ok=True)
-                yield f"sqlite:///{folder / 'lapse.db'}"
+                yield empty_store(folder / "lapse.db")
             case "memory":
                 yield "sqlite:///:memory:"
             case "postgres":
                 with database() as url:
+                    yield url
+            case "plain":
+                with database("plain") as url:
                     yield url
 
 
@@ -57,6 +61,9 @@ BACKENDS = (
     Backend("memory", shared=False),
     Backend("postgres", shared=True, exact=False, examples=8),
 )
+
+PLAIN = Backend("plain", shared=True, exact=False, examples=8)
+"""A server that is compatible with PostgreSQL and lacks what `PostgresFeature` names."""
 
 
 def key(session: str = "s1", user: str = "ann", app: str = "app") -> SessionKey:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
 import warnings
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ import pytest
 from backends import store_at
 from lapse.cli import main as cli
 from lapse.core.keys import SessionKey
-from lived import created
+from lived_sessions import created
+from logging_state import logging_restored
 from parts import store_with_parts
 
 
@@ -46,19 +46,12 @@ class Caller:
 
     def bare(self, *arguments, **settings) -> Done:
         self._capsys.readouterr()
-        root = logging.getLogger()
-        handlers, level = list(root.handlers), root.level
-        with self._monkeypatch.context() as patch, warnings.catch_warnings():
+        with self._monkeypatch.context() as patch, warnings.catch_warnings(), logging_restored():
             patch.setattr(sys, "argv", ["lapse", *arguments])
             for name, value in settings.items():
                 patch.setenv(name, value)
-            try:
-                with pytest.raises(SystemExit) as end:
-                    cli.main()
-            finally:
-                logging.captureWarnings(capture=False)
-                root.handlers[:] = handlers
-                root.setLevel(level)
+            with pytest.raises(SystemExit) as end:
+                cli.main()
         said = self._capsys.readouterr()
         return Done(int(end.value.code or 0), said.out, said.err)
 

@@ -6,10 +6,13 @@ COLUMNS = """
 SELECT table_name, string_agg(format('%I::text', column_name), ', ' ORDER BY ordinal_position)
 FROM information_schema.columns
 WHERE table_schema = 'public'
-  AND table_name NOT IN ('lapse_schema', 'lapse_attempts', 'lapse_counts', $1)
+  AND table_name NOT IN ('lapse_schema', 'lapse_attempts', 'lapse_counts', 'lapse_locks', $1)
   AND NOT (table_name = 'lapse_audit' AND column_name = 'number')
   AND NOT (table_name = 'lapse_ttl_decisions' AND column_name = 'number')
   AND NOT (table_name = 'lapse_turns' AND column_name = 'attempt')
+  AND NOT (table_name = 'lapse_webhook_outbox' AND column_name IN ('id', 'event'))
+  AND NOT (table_name = 'lapse_memory_outbox' AND column_name = 'id')
+  AND NOT (table_name = 'lapse_webhook_dead' AND column_name = 'event')
   AND NOT (table_name IN ('app_states', 'user_states') AND column_name = 'update_time')
 GROUP BY table_name
 """

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from google.adk.runners import Runner
 
 from lapse import LapseSessionService, Settings, mount
-from lapse.adk.private import app_of_runners
+from lapse.adk.private.servers import app_of_runners
 from lapse.core.errors import OutcomeUnknownError, StoreUnavailableError
 from parts import Intercepted, store_with_parts
 from run_agents.walker.agent import Walker

@@ -11,10 +11,12 @@ from google.adk.events.event import Event
 from google.genai import types
 
 from lapse import LapseSessionService, Settings, mount
+from lapse.adk.conversations_uri import service_from_uri
+from lapse.adk.conversing import ConversingSessionService
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Rules
 from lapse.store import store_from_url
-from parts import Intercepted
+from parts import Intercepted, options_for
 from served import Served
 
 MINUTES = 30
@@ -58,9 +60,14 @@ class Watched(Intercepted):
 class Replica(Served):
     """A FastAPI application with Lapse mounted, as a replica among others."""
 
-    def __init__(self, url, *, heartbeat=NEVER, sweep=True, rules=Rules(), **options):
-        self.store = Watched(store_from_url(url, rules))
-        self.service = LapseSessionService(self.store)
+    def __init__(
+        self, url, *, heartbeat=NEVER, sweep=True, rules=Rules(), elsewhere=None, **options
+    ):
+        self.store = Watched(store_from_url(url, rules, options_for(url)))
+        if elsewhere is None:
+            self.service = LapseSessionService(self.store)
+        else:
+            self.service = ConversingSessionService(self.store, service_from_uri(elsewhere))
         app = FastAPI()
         settings = Settings(sweeper=sweep, heartbeat=heartbeat, **options)
         mount(app, self.service, settings, apps=["app"])

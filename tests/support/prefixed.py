@@ -9,8 +9,6 @@ import sys
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
-
 prefix = ""
 """The prefix below which servers of tests serve; empty: at the root."""
 
@@ -20,6 +18,7 @@ MODULES = (
     *("tests/auth/test_auth_app_state", "tests/auth/test_auth_bodies"),
     *("tests/auth/test_auth_matrix", "tests/auth/test_auth_mount", "tests/auth/test_auth_server"),
     *("tests/dashboard/test_dashboard_login", "tests/dashboard/test_dashboard_routes"),
+    "tests/dashboard/test_dashboard_acts_and_search",
     *("tests/demo/test_demo_page", "tests/notices/test_notices_stream"),
     *("tests/quotas/test_quotas_http", "tests/runs/test_runs_bounds", "tests/runs/test_runs_http"),
     *("tests/runs/test_runs_live", "tests/runs/test_runs_plain", "tests/runs/test_runs_streams"),
@@ -32,8 +31,10 @@ MODULES = (
 """The tests that ask a server over HTTP: these, and no others, run below a prefix."""
 
 
-def below(app: Any, path: str) -> FastAPI:
+def below(app: Any, path: str) -> Any:
     """Return an application with this one mounted below a path, whose lifespan it passes on."""
+    from fastapi import FastAPI
+
     inner = app
     while not hasattr(inner, "router"):
         inner = inner._app  # middleware around the application
@@ -48,16 +49,20 @@ def below(app: Any, path: str) -> FastAPI:
     return outer
 
 
-if __name__ == "__main__":
-    import uvicorn
+def run(path: str) -> None:
+    """Be `lapse`, whose server stands below a path unless that is empty."""
+    if path:
+        import uvicorn
 
-    path = sys.argv.pop(1)
+        class Config(uvicorn.Config):
+            def __init__(self, app: Any, **options: Any) -> None:
+                super().__init__(below(app, path), **options)
 
-    class Config(uvicorn.Config):
-        def __init__(self, app: Any, **options: Any) -> None:
-            super().__init__(below(app, path), **options)
-
-    uvicorn.Config = Config  # type: ignore[misc]
+        uvicorn.Config = Config  # type: ignore[misc]
     from lapse.cli.main import main
 
     main()
+
+
+if __name__ == "__main__":
+    run(sys.argv.pop(1))

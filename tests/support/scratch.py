@@ -1,8 +1,8 @@
 """Folders of a test process in the temporary folder: they go with it, however it ends.
 
 A process that ends by itself removes its folders. One that is killed cannot; the next one that
-makes a folder removes them, and ends a PostgreSQL server that runs in one. Whether a process lives
-shows in a lock that it holds, because its id may be another process's by now.
+makes a folder removes them, and ends a server of PostgreSQL, MariaDB or Valkey that runs in one.
+Whether a process lives shows in a lock that it holds, because its id may be another's by now.
 """
 
 from __future__ import annotations
@@ -19,6 +19,22 @@ from pathlib import Path
 
 _PREFIX = "lapse-tests-"
 _LOCK = ".lock"
+
+_MEMORY = "/dev/shm"
+_ROOM = 4 * 2**30
+"""A whole run takes half a GiB, and a few tests a GiB for a moment."""
+
+
+def use_memory() -> None:
+    """Keep temporary files in memory, if it has room: none of them is worth a disk's time.
+
+    `TMPDIR` says otherwise where it is set.
+    """
+    with suppress(OSError):
+        found = os.statvfs(_MEMORY)
+        has_room = found.f_bavail * found.f_frsize >= _ROOM and not found.f_flag & os.ST_NOEXEC
+        if has_room and os.environ.setdefault("TMPDIR", _MEMORY) == _MEMORY:
+            tempfile.tempdir = None  # it is looked for once
 
 
 def folder(kind: str) -> Path:
@@ -47,13 +63,14 @@ def remove_leftovers(place: Path) -> None:
     for left in place.glob(f"{_PREFIX}*"):
         with suppress(OSError), (left / _LOCK).open("r") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-            for running in left.rglob("postmaster.pid"):
-                _end(running)
+            for name in ("postmaster.pid", "mariadb.pid", "valkey.pid"):
+                for running in left.rglob(name):
+                    _end(running)
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _end(running: Path) -> None:
-    """End the server that a file of PostgreSQL names, if it does run in the file's folder."""
+    """End the server that a file of its own names, if it does run in the file's folder."""
     with suppress(OSError, ValueError):
         pid = int(running.read_text().splitlines()[0])
         if Path(f"/proc/{pid}/cwd").resolve() == running.parent.resolve():

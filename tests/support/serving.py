@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +20,22 @@ from typing import Any, Final
 import httpx
 
 import prefixed
+from forked import Forked
 
 LAPSE: Final = str(Path(sys.executable).with_name("lapse"))
 AGENTS: Final = Path(__file__).with_name("agents")
 USER: Final = "ada"
 
+BROKEN: Final = "BROKEN_ON_PURPOSE"
+"""The setting that names a break of `breaks`, with which a server is started."""
+
 _URL: Final = re.compile(r"http://127\.0\.0\.1:\d+")
+
+
+def copied_agents(folder: Path) -> Path:
+    """Copy the agents into a new folder, without what ADK keeps beside those that it serves."""
+    kept = shutil.ignore_patterns("__pycache__", ".adk")
+    return shutil.copytree(AGENTS, folder, ignore=kept)
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -36,29 +48,39 @@ def environment(**settings: str) -> dict[str, str]:
     return kept | settings
 
 
-def lapse(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, in a folder."""
-    return subprocess.run(
-        [LAPSE, *arguments],
-        cwd=folder,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def _is_measured(given: Mapping[str, str]) -> bool:
+    """Return whether coverage measures: only what begins as a process of its own."""
+    return "COVERAGE_PROCESS_CONFIG" in given
 
 
-def run(*arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
+def lapse(
+    folder: Path, *arguments: str, fresh: bool = False, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in a folder.
+
+    A `fresh` one imports everything itself, and may have workers.
+    """
+    command, given = [LAPSE, *arguments], environment(**settings)
+    if fresh or _is_measured(given):
+        return subprocess.run(
+            command, cwd=folder, env=given, capture_output=True, text=True, timeout=60, check=False
+        )
+    with tempfile.TemporaryDirectory() as name:
+        printed = [Path(name, one) for one in ("out", "err")]
+        for file in printed:
+            file.touch()
+        process = Forked(arguments, cwd=folder, env=given, log=printed[0], errors=printed[1])
+        try:
+            status = process.wait(60)
+        finally:
+            process.kill()
+        out, errors = (file.read_text(encoding="utf-8") for file in printed)
+    return subprocess.CompletedProcess(command, status, out, errors)
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, where this process is."""
-    return subprocess.run(
-        [LAPSE, *arguments],
-        env=environment(**options),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return lapse(Path.cwd(), *arguments, **settings)
 
 
 def eventually(condition: Callable[[], Any], *, within: float = 30.0) -> Any:
@@ -70,32 +92,55 @@ def eventually(condition: Callable[[], Any], *, within: float = 30.0) -> Any:
     return result
 
 
-def _command() -> list[str]:
+def _command(given: dict[str, str]) -> list[str]:
+    if BROKEN in given:
+        return [sys.executable, str(Path(__file__).with_name("broken_lapse.py"))]
     if not prefixed.prefix:
         return [LAPSE]
     return [sys.executable, str(Path(prefixed.__file__)), prefixed.prefix]
 
 
-class Server:
-    """A running server, a client of it, and its log."""
+def _started(
+    folder: Path, log: Path, arguments: list[str], *, fresh: bool, **settings: str
+) -> subprocess.Popen[bytes] | Forked:
+    given = environment(**settings)
+    log.touch()
+    if not fresh and BROKEN not in given and not _is_measured(given):
+        return Forked(arguments, cwd=folder, env=given, log=log, prefix=prefixed.prefix)
+    with log.open("wb") as lines:
+        return subprocess.Popen(
+            [*_command(given), *arguments],
+            cwd=folder,
+            env=given,
+            stdin=subprocess.DEVNULL,
+            stdout=lines,
+            stderr=subprocess.STDOUT,
+        )
 
-    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
+
+class Server:
+    """A running server, a client of it, and its log.
+
+    A `fresh` one imports everything itself, which takes seconds; others are forked.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        fresh: bool = False,
+        starts_within: float = 60,
+        **settings: str,
+    ) -> None:
         self.folder = folder
         self.log_file = folder / f"serve-{time.monotonic_ns()}.log"
-        with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*_command(), "serve", "--port", "0", *arguments],
-                cwd=folder,
-                env=environment(**settings),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        asked = ["serve", "--port", "0", *arguments]
+        self.process = _started(folder, self.log_file, asked, fresh=fresh, **settings)
         try:
-            self.origin = eventually(self._announced, within=60)
+            self.origin = eventually(self._announced, within=starts_within)
             self.url = self.origin + prefixed.prefix
             self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
-            eventually(self._answers, within=60)
+            eventually(self._answers, within=starts_within)
         except BaseException:
             self.kill()
             raise
@@ -181,9 +226,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str, **settings: str) -> Iterator[Server]:
+def serving(
+    folder: Path, *arguments: str, fresh: bool = False, **settings: str
+) -> Iterator[Server]:
     """Serve for the duration of the block."""
-    server = Server(folder, *arguments, **settings)
+    server = Server(folder, *arguments, fresh=fresh, **settings)
     try:
         yield server
     finally:

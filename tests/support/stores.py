@@ -5,13 +5,21 @@ those only that have one. A module or a folder with a `store_url` of its own
 has stores there.
 """
 
+from contextlib import asynccontextmanager
+
 import pytest
 
-from backends import BACKENDS
+from backends import BACKENDS, PLAIN
 from lapse.core.lifecycle import Rules
 from parts import store_with_parts
 
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+PLAIN_CORE = {"test_store_races", "test_idempotency_store", "test_artifacts_uploads"}
+"""The modules that `make test` runs on PLAIN, too."""
+
+PLAIN_FOLDERS = {"store", "idempotency", "artifacts", "quotas", "notices", "sweep", "runs", "model"}
+"""The folders whose other tests on every store run on PLAIN with those that take long."""
 
 
 def pytest_generate_tests(metafunc):
@@ -19,6 +27,10 @@ def pytest_generate_tests(metafunc):
         return
     alone = {"stock", "reopen"}.isdisjoint(metafunc.fixturenames)
     found = [backend for backend in BACKENDS if alone or backend.shared]
+    if metafunc.module.__name__ in PLAIN_CORE:
+        found.append(PLAIN)
+    elif metafunc.definition.path.parent.name in PLAIN_FOLDERS:
+        found.append(pytest.param(PLAIN, marks=pytest.mark.long))
     metafunc.parametrize("backend", found, ids=lambda backend: backend.name)
 
 
@@ -63,9 +75,9 @@ async def two_stores(backend, open_store):
     return one, await open_store() if backend.shared else one
 
 
-@pytest.fixture
-async def stock(store_url):
-    """ADK's own service on the same database, with a method that reads its tables."""
+@asynccontextmanager
+async def stock_on(url):
+    """Yield ADK's own service on a database, with a method that reads its tables."""
     from google.adk.sessions.database_session_service import DatabaseSessionService
     from sqlalchemy import text
 
@@ -75,6 +87,13 @@ async def stock(store_url):
                 result = await connection.execute(text(statement), params)
                 return list(result.mappings()) if result.returns_rows else []
 
-    scheme, _, rest = store_url.partition("://")
+    scheme, _, rest = url.partition("://")
     async with Stock(f"{DRIVERS[scheme]}://{rest}") as service:
+        yield service
+
+
+@pytest.fixture
+async def stock(store_url):
+    """ADK's own service on the same database."""
+    async with stock_on(store_url) as service:
         yield service

@@ -12,7 +12,8 @@ from backends import DUE, HOUR, T0, TICK, create, key, levels, message, note
 from lapse.core.feed import Feed
 from lapse.core.lifecycle import ChangeKind, Expiries, Status
 from lapse.store.records import Revision
-from lapse.sweep.rules import FEW, Brake, BrakeReason
+from lapse.sweep.brake import Brakes
+from lapse.sweep.rules import FEW, Brake, BrakeOptions, BrakeReason
 from lapse.sweep.sweeper import BATCH_ALONE, BATCH_BESIDE, sweep_once
 from lapse.telemetry.logs import log_change, log_expiries
 from lapse.telemetry.metrics import Metrics
@@ -291,3 +292,15 @@ class TestBatches:
             assert (report.expired, report.full) == (full * BATCH_BESIDE, full)
         report = await sweep_once(store.at(LATE), listener.feed, batch=7)
         assert not report.did_something
+
+    async def test_a_process_that_only_sweeps_expires_much_at_once_though_it_purges(
+        self, open_store, listener
+    ):
+        """Seen to fail with a sweep's own purges taken for other work: 200."""
+        store = await open_store(horizon=timedelta(0))
+        await asyncio.gather(*(create(store, f"s{number}") for number in range(2 * BATCH_ALONE)))
+        brakes = Brakes(BrakeOptions(sessions=1_000_000, share=0.99))
+        for _ in range(2):
+            report = await sweep_once(store.at(LATE), listener.feed, brakes=brakes)
+            assert report.expired == BATCH_ALONE
+            assert report.purged > 0

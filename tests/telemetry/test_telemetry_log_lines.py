@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import google.adk
 import pytest
@@ -14,14 +15,17 @@ from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
 from lapse.sweep.logs import log_sweep
 from lapse.sweep.sweeper import SweepReport
+from lapse.telemetry.lines import visible
 from lapse.telemetry.logs import (
     LogFormat,
     LogLevel,
+    LogOptions,
     configure_logging,
     log_change,
     shorten,
     shortening,
 )
+from logging_state import logging_restored
 
 ADK = google.adk.__path__[0]
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -41,13 +45,8 @@ def _log_everything(caplog):
 
 @pytest.fixture
 def restored_logging():
-    loggers = [logging.getLogger(name) for name in (None, "lapse", "google_adk")]
-    handlers, levels = list(loggers[0].handlers), [one.level for one in loggers]
-    yield
-    loggers[0].handlers[:] = handlers
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
-    logging.captureWarnings(capture=False)
+    with logging_restored():
+        yield
 
 
 @pytest.mark.parametrize("kind", ChangeKind)
@@ -106,6 +105,57 @@ def test_uuids_and_the_session_id_of_the_request_are_shortened():
     assert shorten("chosen-by-me") == "chosen-by-me"
 
 
+@pytest.mark.parametrize("style", LogFormat)
+@pytest.mark.parametrize(
+    "session_id",
+    [
+        "caffè-perché-così-più",
+        "名前-とても長いセッションの名前",
+        "quotes\"and'-chosen-by-me",
+        "back\\slash\\chosen\\by\\me",
+        "of/slash es/chosen/by/me",
+        "\u202eodd\x85\ud800-chosen-\x1f-by-me",
+    ],
+)
+def test_the_id_of_the_request_is_shortened_whatever_escapes_it_has(
+    capsys, restored_logging, style, session_id
+):
+    """In the message, in fields, in what stands in them, and in the text of an exception.
+
+    Seen to fail with the line shortened after JSON has escaped it, and with the id as it is alone.
+    """
+
+    class Odd:
+        def __repr__(self):
+            return f"<Odd {session_id!r}>"
+
+    configure_logging(LogOptions(style))
+    extra = {"id": session_id, "many": [session_id, {"of": session_id}], "odd": Odd()}
+    with shortening(session_id):
+        try:
+            raise ValueError(session_id)
+        except ValueError:
+            logging.getLogger("lapse.tried").exception(
+                "of %s, of %r, of %s, of %s",
+                session_id,
+                session_id,
+                json.dumps(session_id),
+                quote(session_id, errors="replace"),
+                extra=extra,
+            )
+    written = capsys.readouterr().err
+    tail = session_id[-7:]
+    for escaped in (tail, visible(tail), repr(tail)[1:-1], quote(tail, errors="replace")):
+        assert escaped not in written
+        for once in (json.dumps(escaped)[1:-1], json.dumps(json.dumps(escaped))[3:-3]):
+            assert once not in written
+    assert written.count(visible(session_id[:6])) >= 2 or style is LogFormat.JSON
+    if style is LogFormat.JSON:
+        line = json.loads(written)
+        assert line["id"] == visible(session_id[:8])
+        assert line["many"] == [session_id[:8], {"of": session_id[:8]}]
+
+
 ODD = "a\nb\r\x1b[31mred\u2028c\x85d\u202ee\0f\ud800"
 SEEN = r"a\nb\r\x1b[31mred\u2028c\x85d\u202ee\x00f\ud800"
 
@@ -113,8 +163,15 @@ SEEN = r"a\nb\r\x1b[31mred\u2028c\x85d\u202ee\x00f\ud800"
 @pytest.mark.parametrize("style", LogFormat)
 @pytest.mark.parametrize("name", ["lapse.tried", "agent.of.somebody"])
 def test_a_log_line_stays_one_line_whatever_is_in_it(capsys, restored_logging, style, name):
-    configure_logging(style, LogLevel.DEBUG)
-    logging.getLogger(name).warning("said %s", ODD, extra={"app": ODD, "odd\nname": [ODD]})
+    """Seen to fail with the `repr` of an object as it is, and with `exception` and `stack`."""
+
+    class Odd:
+        def __repr__(self):
+            return ODD
+
+    configure_logging(LogOptions(style, LogLevel.DEBUG))
+    extra = {"app": ODD, "odd\nname": [ODD], "object": Odd(), "exception": ODD, "stack": ODD}
+    logging.getLogger(name).warning("said %s", ODD, extra=extra)
     line, end = capsys.readouterr().err.split("\n")
     assert end == ""
     assert line.isprintable()
@@ -124,7 +181,7 @@ def test_a_log_line_stays_one_line_whatever_is_in_it(capsys, restored_logging, s
 
 @pytest.mark.parametrize("style", LogFormat)
 def test_the_message_of_an_exception_stays_on_one_line(capsys, restored_logging, style):
-    configure_logging(style)
+    configure_logging(LogOptions(style))
     try:
         raise ValueError(ODD)
     except ValueError:
@@ -138,31 +195,57 @@ def test_the_message_of_an_exception_stays_on_one_line(capsys, restored_logging,
 
 
 @pytest.mark.parametrize(
-    ("level", "record", "is_shown"),
+    ("levels", "record", "is_shown"),
     [
-        ("INFO", ("shop.agent", "/srv/agents/shop/agent.py", logging.INFO), True),
-        ("INFO", ("shop.agent", "/srv/agents/shop/agent.py", logging.DEBUG), False),
-        ("DEBUG", ("shop.agent", "/srv/agents/shop/agent.py", logging.DEBUG), True),
-        ("ERROR", ("shop.agent", "/srv/agents/shop/agent.py", logging.WARNING), False),
+        (("INFO", None), ("shop.agent", "/srv/agents/shop/agent.py", logging.INFO), True),
+        (("INFO", None), ("shop.agent", "/srv/agents/shop/agent.py", logging.DEBUG), False),
+        (("DEBUG", None), ("shop.agent", "/srv/agents/shop/agent.py", logging.DEBUG), True),
+        (("ERROR", None), ("shop.agent", "/srv/agents/shop/agent.py", logging.WARNING), False),
         (
-            "DEBUG",
+            ("DEBUG", None),
             ("google_adk.models", f"{ADK}/models.py", logging.INFO),
             False,
         ),
-        ("DEBUG", ("litellm", "/x/site-packages/litellm/main.py", logging.INFO), False),
-        ("DEBUG", ("asyncio", asyncio.__file__, logging.DEBUG), False),
-        ("INFO", ("litellm", "/x/site-packages/litellm/main.py", logging.WARNING), True),
-        ("INFO", ("lapse.changes", "/x/site-packages/lapse/logs.py", logging.INFO), True),
-        ("WARNING", ("lapse.changes", "/x/site-packages/lapse/logs.py", logging.INFO), False),
+        (("DEBUG", None), ("litellm", "/x/site-packages/litellm/main.py", logging.INFO), False),
+        (("DEBUG", None), ("asyncio", asyncio.__file__, logging.DEBUG), False),
+        (("INFO", None), ("litellm", "/x/site-packages/litellm/main.py", logging.WARNING), True),
+        (("INFO", None), ("lapse.changes", "/x/site-packages/lapse/logs.py", logging.INFO), True),
+        (("INFO", "DEBUG"), ("google_adk.models", f"{ADK}/models.py", logging.DEBUG), True),
+        (("INFO", "DEBUG"), ("shop.agent", "/srv/agents/shop/agent.py", logging.DEBUG), False),
+        (
+            ("INFO", "ERROR"),
+            ("litellm", "/x/site-packages/litellm/main.py", logging.WARNING),
+            False,
+        ),
+        (("ERROR", "INFO"), ("litellm", "/x/site-packages/litellm/main.py", logging.INFO), True),
+        (
+            ("WARNING", None),
+            ("lapse.changes", "/x/site-packages/lapse/logs.py", logging.INFO),
+            False,
+        ),
     ],
 )
-def test_own_code_is_logged_from_the_level_on_and_packages_from_warning_on(
-    capsys, restored_logging, level, record, is_shown
+def test_own_code_is_logged_from_the_level_on_and_packages_from_theirs_or_warning_on(
+    capsys, restored_logging, levels, record, is_shown
 ):
-    """Seen to fail without the filter, and with the level WARNING for all but Lapse."""
-    name, place, said = record
-    configure_logging(LogFormat.CONSOLE, LogLevel(level))
+    """Seen to fail without the filter, with the level WARNING for all but Lapse, and with one level
+    for both.
+    """
+    (level, packages), (name, place, said) = levels, record
+    configure_logging(LogOptions(level=LogLevel(level), packages=packages and LogLevel(packages)))
     logger = logging.getLogger(name)
     if logger.isEnabledFor(said):
         logger.handle(logger.makeRecord(name, said, place, 1, "a line", (), None))
     assert ("a line" in capsys.readouterr().err) == is_shown
+
+
+@pytest.mark.parametrize("style", LogFormat)
+def test_each_line_of_a_worker_has_its_number(style, capfd):
+    """Seen to fail with a formatter that forgets it."""
+    with logging_restored():
+        configure_logging(LogOptions(style), worker=3)
+        logging.getLogger("lapse.some").warning("said", extra={"app": "shop"})
+        logging.getLogger("uvicorn.error").error("told")
+    said, told = capfd.readouterr().err.splitlines()
+    for line in (said, told):
+        assert (json.loads(line)["worker"] == 3) if style is LogFormat.JSON else "worker=3" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.sync.client import connect
@@ -108,6 +109,28 @@ def test_an_error_that_quotes_the_conversation_is_logged_without_the_quotation(t
         server.stop()
         assert "RuntimeError" in server.log
         assert TEXT not in server.log
+
+
+def test_texts_of_errors_and_lines_of_requests_are_logged_where_they_are_asked_for(tmp_path):
+    """Seen to fail without each of the two settings, and with whole ids in the paths."""
+    wanted = {"LAPSE_LOG_ERROR_TEXTS": "true", "LAPSE_ACCESS_LOG": "true"}
+    with serving(tmp_path, str(AGENTS), LAPSE_LOG_FORMAT="json", **wanted) as server:
+        session_id = server.create(sessionId=IDS[0])
+        server.run(session_id, f"quote {TEXT}")
+        server.client.get(server.path(session_id), params={"a": "query"})
+        server.client.get(server.path("no-such-session"))
+        server.stop()
+        lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
+    assert any(TEXT in line.get("exception", "") for line in lines)
+    asked = [line for line in lines if line["logger"] == "lapse.access"]
+    told = [(line["method"], line["path"], line["status"]) for line in asked]
+    root = urlsplit(server.url).path
+    path = root + server.path(session_id).replace(IDS[0], IDS[0][:8])
+    assert ("POST", f"{root}/run", 500) in told
+    assert ("GET", path, 200) in told
+    assert ("GET", root + server.path("no-such-"), 404) in told
+    assert all(line["took_ms"] >= 0 for line in asked)
+    assert IDS[0] not in server.log
 
 
 def test_the_log_has_at_most_8_characters_of_a_session_id(console_log, json_log):

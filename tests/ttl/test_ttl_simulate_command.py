@@ -96,7 +96,7 @@ def test_an_impossible_simulation_is_refused_in_one_sentence(tmp_path, arguments
         (HEAD, ("2030-01-01", "nan"), "row 1: first_message_delay_seconds must be"),
         (HEAD, ("2030-01-01", "inf"), "row 1: first_message_delay_seconds must be"),
         (HEAD, ("2030-01-01",), "row 1: first_message_delay_seconds must be"),
-        ("", (), "holds no sessions"),
+        ("", (), "must hold a session"),
     ],
 )
 def test_a_wrong_trace_is_refused_with_the_place_of_the_fault(tmp_path, head, row, told):

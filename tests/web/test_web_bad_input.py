@@ -228,7 +228,7 @@ def test_a_create_with_an_unknown_option_is_told_its_name_and_those_that_there_a
     answer = server.client.post(server.path(), json={"options": options})
     assert answer.status_code == 400
     assert answer.json()["detail"] == (
-        f"options: {wrong} is not an option: ttlMinutes (or ttl_minutes), metadata and reuse are"
+        f"options: {wrong} is not an option; use ttlMinutes (or ttl_minutes), metadata and reuse"
     )
     assert server.metric('lapse_sessions_created_total{app="parrot"}') == before
 

@@ -24,7 +24,7 @@ def exposed(answer):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     url = f"sqlite:///{tmp_path_factory.mktemp('exposed')}/lapse.db"
-    lapse = Lapse(settings=Settings(store_url=url, creates_per_minute_per_user=1))
+    lapse = Lapse(settings=Settings(store_url=url, creates_per_user=1))
     with Served(lapse.app(AGENTS, port=0, allow_origins=["http://page.test"])) as running:
         yield running
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adk_versions import since_adk
 from serving import eventually
 
 
@@ -98,6 +99,10 @@ def test_adks_other_routes_still_answer(server):
     assert server.client.get("/health").status_code == 200
     assert "version" in server.client.get("/version").json()
     assert server.client.get("/list-apps").json() == ["parrot"]
+
+
+@since_adk("1.39", "an app has no description")
+def test_adks_description_of_an_app_still_answers(server):
     assert server.client.get("/apps/parrot/app-info").status_code == 200
 
 
@@ -113,6 +118,7 @@ def test_adks_developer_ui_answers(server):
     assert page.headers["content-type"].startswith("text/html")
 
 
+@since_adk("2.7", "ADK looks at no Host, except in 1.39.1")
 def test_requests_from_other_origins_and_hosts_are_refused(server):
     foreign = server.client.post(server.path(), headers={"origin": "http://evil.example"})
     assert foreign.status_code == 403

@@ -8,7 +8,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from json_style import faults
-from lived import OPERATOR, lived
+from lived_sessions import OPERATOR, lived
 
 pytestmark = [
     pytest.mark.long,
@@ -19,6 +19,8 @@ NO_JSON = {
     "/metrics", "/lapse/client.js", "/lapse/static/{release}/{name}", "/lapse/acts.csv",
     *("/lapse/", "/lapse/live", "/lapse/sessions", "/lapse/session", "/lapse/session/{action}"),
     *("/lapse/sweep", "/lapse/brake", "/lapse/acts", "/lapse/login", "/lapse/logout"),
+    *("/lapse/retention", "/lapse/retention/confirm", "/lapse/hold", "/lapse/hold/release"),
+    *("/lapse/bulk", "/lapse/help", "/lapse/{path:path}", "/lapse/api/export"),
     "/apps/{app_name}/users/{user_id}/sessions/{session_id}/lifecycle/events",
     *("/run", "/run_sse"),
 }  # fmt: skip
@@ -53,6 +55,8 @@ def calls(life):
         ("POST", f"{session}/lifecycle/extend", {}, None),
         ("POST", f"{gone}/lifecycle/resurrect", {}, None),
         ("POST", f"{said}/run", {}, run),
+        ("PUT", f"{said}/pin", {}, None),
+        ("DELETE", f"{said}/pin", {}, None),
         ("GET", f"{said}/run/{begun(life)['runId']}", {}, None),
         ("GET", "/lapse/api/stats", OPERATOR, None),
         ("GET", "/lapse/api/sessions", OPERATOR, None),
@@ -65,6 +69,11 @@ def calls(life):
         ("POST", "/lapse/api/sweep", OPERATOR, None),
         ("POST", "/lapse/api/sweep/confirm", OPERATOR, None),
         ("GET", "/lapse/api/acts", OPERATOR, None),
+        ("GET", "/lapse/api/retention", OPERATOR, None),
+        ("POST", "/lapse/api/retention/confirm?digest=x", OPERATOR, None),
+        ("POST", f"/lapse/api/holds?{life.query('used')}&reason=case", OPERATOR, None),
+        ("GET", "/lapse/api/holds", OPERATOR, None),
+        ("POST", f"/lapse/api/holds/release?{life.query('used')}", OPERATOR, None),
         # Refusals.
         ("PATCH", f"{session}/lifecycle", {}, {"ttlMinutes": -1}),
         ("POST", f"{said}/lifecycle/extend", {}, None),
@@ -77,6 +86,7 @@ def calls(life):
 
 def routes_of_lapse(app):
     """Yield the paths of Lapse's routes."""
+    app.openapi()  # loads those of operators
     for route in iter_route_contexts(app.routes):
         endpoint = getattr(route, "endpoint", None)
         if getattr(endpoint, "__module__", "").startswith("lapse."):

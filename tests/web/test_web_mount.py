@@ -13,6 +13,7 @@ from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.runners import Runner
 
 from adk_builders import APP, USER, create_session, eventually, get_session, message_event
+from adk_versions import since_adk
 from lapse import LapseSessionService, Settings, mount
 from lapse.core.errors import InvalidValueError, StoreUnavailableError
 from lapse.demo.agents.concierge.agent import root_agent
@@ -93,6 +94,7 @@ async def test_without_a_sweeper_deadlines_hold_and_the_application_is_ready(ser
         assert (await client.get("/readyz")).status_code == 200
 
 
+@since_adk("1.33", "a session service has no flush")
 async def test_the_service_is_closed_with_the_application(service, app):
     async with serving(app):
         session = await create_session(service)
@@ -201,7 +203,7 @@ async def test_an_application_serves_only_the_apps_that_it_names(service):
         path = f"/apps/{{}}/users/{USER}/sessions/s/lifecycle"
         assert (await client.get(path.format(APP))).status_code == 200
         told = await client.get(path.format("other"))
-        assert told.json() == {"detail": "App 'other' is not served here"}
+        assert told.json() == {"detail": "App 'other' is not served here; ask for one that is"}
         assert told.status_code == 404
         names.append("other")
         assert (await client.get(path.format("other"))).status_code == 200
@@ -213,6 +215,7 @@ def test_mount_refuses_an_application_that_names_no_apps(service):
 
 
 @pytest.mark.filterwarnings("ignore")  # what ADK calls itself
+@since_adk("2.8", "a folder without an agent is listed")
 async def test_an_application_of_adks_serves_the_apps_that_its_loader_lists(service, tmp_path):
     from google.adk.cli.fast_api import get_fast_api_app
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from websockets.sync.client import connect
 
 import prefixed
+from adk_versions import since_adk
 from lapse import Lapse, Settings
 from lapse.core.keys import SessionKey
 from lapse.store.sessions import Sessions
@@ -119,7 +120,7 @@ def test_bounds_hold(placed):
 def test_an_app_that_is_not_served_is_refused(placed):
     """Seen to fail with the whole path in `ServedAppsMiddleware`."""
     answer = placed.client.get(f"/apps/other/users/{USER}/sessions")
-    assert answer.json() == {"detail": "App 'other' is not served here"}
+    assert answer.json() == {"detail": "App 'other' is not served here; ask for one that is"}
 
 
 def test_the_told_stream_carries_the_prefix(placed):
@@ -163,6 +164,7 @@ def test_notices_come_and_the_application_is_ready(placed):
         assert any("event: lifecycle" in line for line in stream.iter_lines())
 
 
+@since_adk("2.1", "each request names its app")
 def test_a_path_without_an_app_is_of_the_default_app(placed):
     """Seen to fail without `DefaultAppMiddleware`: 404, because ADK looks at the whole path."""
     placed.create("default")

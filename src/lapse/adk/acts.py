@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from lapse.adk.context import revival_cause
 from lapse.audit.request import is_recorded, note_recorded
 from lapse.audit.store import AuditLog
 from lapse.auth.principals import current_deputy
-from lapse.core.documents import StateDelta
+from lapse.core.documents import StateDelta, merge_state, split_state
 from lapse.core.keys import SessionKey
 from lapse.store.conversations import Conversations
 from lapse.store.database import Database
@@ -43,6 +44,21 @@ async def _append_recorded(
     )
     note_recorded(key)
     return appended
+
+
+async def record_append(store: Database, key: SessionKey, event: NewEvent) -> None:
+    """Record that a deputy has appended an event to a session with another service behind it.
+
+    The event may have all of its state as that of the session, as such a session keeps it.
+    """
+    by = current_deputy()
+    if by is None or is_recorded(key):
+        return
+    delta = event.delta
+    event = replace(event, delta=split_state(merge_state(delta.session, delta.app, delta.user)))
+    detail = _scopes(event.delta) | ({"message": True} if event.is_message else {})
+    await AuditLog(store).record_act(by, _action(key, event), detail, key=key)
+    note_recorded(key)
 
 
 async def record_creation(store: Database, key: SessionKey, state: StateDelta) -> None:

@@ -11,7 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lapse.adk.private import own_agents, server_of
+from lapse.adk.private.loaders import own_agents
+from lapse.adk.private.servers import server_of
 from lapse.core.errors import InvalidValueError
 from lapse.core.loops import PerLoop
 
@@ -40,16 +41,17 @@ _log = logging.getLogger(__name__)
 
 def has_agents(folder: Path) -> bool:
     """Return whether ADK finds an agent: the folder itself, or a folder directly in it."""
-    if _is_agent(folder):
+    if is_agent(folder):
         return True
     return any(
-        _is_agent(child) or (child / "__init__.py").is_file()
+        is_agent(child) or (child / "__init__.py").is_file()
         for child in folder.iterdir()
         if child.is_dir() and not child.name.startswith((".", "__"))
     )
 
 
-def _is_agent(folder: Path) -> bool:
+def is_agent(folder: Path) -> bool:
+    """Return whether a folder is itself an agent."""
     return (folder / "agent.py").is_file() or (folder / "root_agent.yaml").is_file()
 
 

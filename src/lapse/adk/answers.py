@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import HTTPException
@@ -15,17 +16,19 @@ from google.adk.sessions.session import Session
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from lapse.adk.endpoints import Endpoint, around_endpoint
 from lapse.adk.events import RememberedEvents, read_event
-from lapse.adk.private import public_fields, public_fields_of_session
+from lapse.adk.private.server_routes import is_endpoint_of_server
+from lapse.adk.private.versions import is_compared
+from lapse.adk.private.wire import public_fields, public_fields_of_session, redacted
 from lapse.adk.settings import REMEMBERED_EVENTS
-from lapse.adk.translation import are_large, is_large_event, session_of, session_read
+from lapse.adk.translation import are_large, is_large_event, session_of, session_read, sessions_read
 from lapse.core.documents import is_large
-from lapse.core.keys import SessionKey
+from lapse.core.keys import EVALUATION_PREFIXES, SessionKey
 from lapse.store.records import EventRecord, SessionRecord
 
 if TYPE_CHECKING:
-    from google.adk.cli.api_server import ApiServer
-
+    from lapse.adk.private.servers import ApiServer
     from lapse.adk.service import LapseSessionService
 
 _TURN: Final = timedelta(milliseconds=5)
@@ -33,6 +36,11 @@ _TURN: Final = timedelta(milliseconds=5)
 
 _FEW_EVENTS: Final = 100
 """A session with no more events, none of them large, is rendered in one piece, which is faster."""
+
+_FEW_SESSIONS: Final = 100
+_FEW_VALUES: Final = 20
+_SHORT: Final = 200
+"""A list of no more sessions, with no more values of no more characters, is rendered at once."""
 
 
 def _public_json(*columns: Any) -> str:
@@ -59,6 +67,37 @@ async def stored_session_response(record: SessionRecord) -> Response:
         for name, value in head.items()
     )
     return Response(f"{{{','.join(fields)}}}", media_type="application/json")
+
+
+async def stored_list_response(records: Sequence[SessionRecord]) -> Response:
+    """Answer as `SessionResponse` does with stored sessions without events, of which it makes none.
+
+    It makes them if there are many, or if the state of one has more than a few plain values.
+    """
+    if len(records) > _FEW_SESSIONS or not all(_is_plain(record.state) for record in records):
+        return SessionResponse(await sessions_read(records))
+    listed = [
+        {name: field(record) for name, field in _FIELDS_OF_LISTED.items()} for record in records
+    ]
+    return Response(_json(listed), media_type="application/json")
+
+
+_FIELDS_OF_LISTED: Final[Mapping[str, Callable[[SessionRecord], Any]]] = {
+    "id": lambda record: record.key.session_id,
+    "appName": lambda record: record.key.app_name,
+    "userId": lambda record: record.key.user_id,
+    "state": lambda record: redacted(record.state) if record.state else {},
+    "events": lambda _: (),
+    "lastUpdateTime": lambda record: record.revision.update_time.timestamp(),
+}
+"""The fields of a listed session, in the order in which ADK's server sends them."""
+
+
+def _is_plain(state: Mapping[str, Any]) -> bool:
+    return len(state) <= _FEW_VALUES and all(
+        type(value) in {bool, int} or (type(value) is str and len(value) <= _SHORT)
+        for value in state.values()
+    )
 
 
 class SessionResponse(Response):
@@ -119,7 +158,11 @@ def _pieces_of_all(
     for number, session in enumerate(sessions):
         if number:
             yield ","
-        yield from _pieces(session, {} if more is None else more[number])
+        told = {} if more is None else more[number]
+        if _is_small(session):
+            yield _json({**public_fields_of_session(session), **told})
+        else:
+            yield from _pieces(session, told)
     yield "]"
 
 
@@ -148,22 +191,22 @@ def _list(opening: str, entries: Iterator[str], closing: str) -> Iterator[str]:
     yield closing if before == "," else opening + closing
 
 
-def _json(value: Any) -> str:
-    """Return JSON as Starlette's JSONResponse writes it."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+"""Returns JSON as Starlette's JSONResponse writes it."""
 
 
-def stored_get(
-    service: LapseSessionService, server: ApiServer
-) -> Callable[[str, str, str], Awaitable[Response]] | None:
-    """Return what answers like ADK's endpoint `get_session`, by `stored_session_response`.
+def join_stored_sessions(
+    routes: Sequence[object], service: LapseSessionService, server: ApiServer
+) -> None:
+    """Have ADK's endpoints answer `get_session` and `list_sessions` by what is stored.
 
-    None if the service reads sessions in a way of its own.
+    Each is left as it is if ADK's server reads from another service, such as one around this one,
+    if the service reads in a way of its own, or if answers were not compared for this ADK.
     """
     from lapse.adk.service import LapseSessionService
 
-    if type(service).get_session is not LapseSessionService.get_session:
-        return None
+    if server.session_service is not service or not is_compared():
+        return
 
     async def get_session(app_name: str, user_id: str, session_id: str) -> Response:
         record = await service.stored_session(SessionKey(app_name, user_id, session_id))
@@ -172,4 +215,20 @@ def stored_get(
         server.current_app_name_ref.value = app_name
         return await stored_session_response(record)
 
-    return get_session
+    async def list_sessions(app_name: str, user_id: str) -> Response:
+        records = await service.stored_list(app_name, user_id)
+        return await stored_list_response(
+            [one for one in records if not one.key.session_id.startswith(EVALUATION_PREFIXES)]
+        )
+
+    joined: dict[str, Endpoint] = {"get_session": get_session, "list_sessions": list_sessions}
+    for name, endpoint in joined.items():
+        if getattr(type(service), name) is not getattr(LapseSessionService, name):
+            continue
+        for route in routes:
+            if is_endpoint_of_server(route, name):
+                around_endpoint(route, partial(_instead, endpoint))
+
+
+def _instead(endpoint: Endpoint, _adks: Endpoint) -> Endpoint:
+    return endpoint

@@ -13,8 +13,9 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 
 from lapse.adk.endpoints import Endpoint, around_endpoint
 from lapse.adk.service import LapseSessionService
-from lapse.artifacts.uploads import OF_THE_USER, Uploads
-from lapse.core.errors import NoSuchSessionError
+from lapse.artifacts.uploads import Uploads
+from lapse.core.artifacts import OF_THE_USER
+from lapse.core.errors import no_such_session
 from lapse.core.keys import SessionKey
 
 _PATH: Final = "/apps/{app_name}/users/{user_id}/sessions/{session_id}/artifacts"
@@ -60,7 +61,7 @@ async def _check_lives(service: LapseSessionService, key: SessionKey) -> None:
     found = await service.get_session(**key._asdict(), config=_NO_EVENTS)
     # The service also finds a session whose id has no white space around it.
     if found is None or found.id != key.session_id:
-        raise NoSuchSessionError(f"session {key.named} does not exist")
+        raise no_such_session(key.named)
 
 
 def _counted(

@@ -103,7 +103,7 @@ async def observed_append(key: SessionKey, event: Event) -> AsyncIterator[bool]:
         AnswerLostError: the store does not answer, and the message is stored already.
     """
     observed = _observed.get()
-    if observed is None or observed[0] != key:
+    if observed is None or observed[0].stripped != key.stripped:
         yield False
         return
     _, observer = observed

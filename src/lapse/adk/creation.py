@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any, Final
 
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from google.adk.sessions.base_session_service import BaseSessionService
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lapse.adk.endpoints import SESSIONS_PATH
+from lapse.adk.errors import UnreadableBodyError
+from lapse.adk.private.server_routes import pass_options, passes_options, with_options
+from lapse.adk.private.servers import server_of
 from lapse.adk.service import LapseSessionService
 from lapse.core.errors import InvalidValueError
 from lapse.core.log_rate import LogRateLimit
 from lapse.core.request import fields_of
-
-_PATH: Final = "/apps/{app_name}/users/{user_id}/sessions"
 
 
 def _parameters(create_session: Callable[..., Any]) -> frozenset[str]:
@@ -38,15 +41,25 @@ _log = logging.getLogger(__name__)
 _log.addFilter(LogRateLimit())
 
 
-def check_creations(routes: Iterable[object]) -> None:
+def check_creations(app: FastAPI) -> None:
     """Have ADK's route that creates sessions refuse options that there are not, by their names.
+
+    It passes on those that there are, also where ADK itself does not.
 
     ADK says of an unknown option that the service supports none at all. It ignores unknown fields
     beside the options, and so does Lapse; but one that looks like a known field is logged.
     """
-    for route in routes:
-        if isinstance(route, APIRoute) and route.path == _PATH and "POST" in (route.methods or ()):
-            route.app = _checking(route.app)
+    server = server_of(app)
+    passes = server is None or passes_options()
+    if server is not None and not passes:
+        pass_options(server)
+    for route in app.routes:
+        if (
+            isinstance(route, APIRoute)
+            and route.path == SESSIONS_PATH
+            and "POST" in (route.methods or ())
+        ):
+            route.app = _checking(route.app if passes else _passing(route.app))
 
 
 def is_plain_creation(fields: Mapping[str, Any]) -> bool:
@@ -71,6 +84,20 @@ def _checking(inner: ASGIApp) -> ASGIApp:
     return app
 
 
+def _passing(inner: ASGIApp) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        options = fields_of(scope).get("options")
+        if not isinstance(options, Mapping | None):
+            raise UnreadableBodyError("the options must be an object")
+        taken = next((name for name in options or () if name in _ADKS), None)
+        if taken is not None:
+            raise InvalidValueError("options", f"has a key already bound by the endpoint: {taken}")
+        with with_options(options or {}):
+            await inner(scope, receive, send)
+
+    return app
+
+
 def _check_options(options: object) -> None:
     if not isinstance(options, Mapping) or options.keys() <= _OPTIONS:
         return
@@ -79,7 +106,7 @@ def _check_options(options: object) -> None:
         return
     raise InvalidValueError(
         "options",
-        f"{wrong:.40} is not an option: ttlMinutes (or ttl_minutes), metadata and reuse are",
+        f"{wrong:.40} is not an option; use ttlMinutes (or ttl_minutes), metadata and reuse",
     )
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
     from fastapi.routing import APIRoute
     from starlette.responses import Response
     from starlette.types import ASGIApp
+
+SESSIONS_PATH: Final = "/apps/{app_name}/users/{user_id}/sessions"
+"""The path at which ADK's server creates and lists sessions."""
 
 Handler = Callable[["Request"], Coroutine[Any, Any, "Response"]]
 """What FastAPI calls for a request to a route."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from google.adk.errors import StaleSessionError
 from google.adk.errors.input_validation_error import InputValidationError
 from google.adk.errors.not_found_error import NotFoundError
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 
+from lapse.adk.private.sessions import STALE, StaleSessionError
 from lapse.core.errors import LapseError
 
 __all__ = [
@@ -22,12 +22,6 @@ __all__ = [
     "UnreadableBodyError",
     "without_paths",
 ]
-
-STALE: Final = (
-    "The session has been modified in storage since it was loaded. "
-    "Please reload the session before appending more events."
-)
-"""What ADK's DatabaseSessionService says with a StaleSessionError."""
 
 MODEL_FAULTS: Final = (AttributeError, LookupError, TypeError, ValueError, NotFoundError)
 """Errors that validators of ADK's models raise for input they do not expect: an enum is looked up

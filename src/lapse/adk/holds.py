@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Final
 
-from lapse.adk.private import is_look_before_a_run
+from lapse.adk.private.look_ups import is_look_before_a_run
 from lapse.adk.transitions import Transitions
 from lapse.core.background import FOREVER, Background
 from lapse.core.errors import NoSuchSessionError
@@ -40,17 +40,19 @@ class Holds:
         self._store = HoldStore(store)
         self._transitions = transitions
         self._runs: Counter[SessionKey] = Counter()
-        self._held: set[SessionKey] = set()
+        self._held: dict[SessionKey, SessionKey] = {}
+        """The stored key of each session whose deadline is moved, by its stripped key."""
         self._beating = Background("the holds of runs", self._beat, longest_retry=_BEAT)
 
     def run(self, key: SessionKey) -> Callable[[], None]:
         """Note that a run begins in a session; call the result when it has ended."""
-        self._runs[key] += 1
-        return lambda: self._ended(key)
+        stripped = key.stripped
+        self._runs[stripped] += 1
+        return lambda: self._ended(stripped)
 
     def has_run(self, key: SessionKey) -> bool:
         """Return whether a run of this process is in flight, or begins, in a session."""
-        return key in self._runs
+        return key.stripped in self._runs
 
     async def holds(self, session: SessionRecord) -> bool:
         """Hold off the expiry of a session that was read, if a run of this process is in it.
@@ -59,17 +61,17 @@ class Holds:
 
         False: the session had to be held, and does not wait any more.
         """
-        key = session.key
-        if not session.awaits_user or key in self._held:
+        key, stripped = session.key, session.key.stripped
+        if not session.awaits_user or stripped in self._held:
             return True
-        if key not in self._runs:
+        if stripped not in self._runs:
             if is_look_before_a_run():
                 await self._transitions.run("restart ttl", key, self._restarted(key))
             return True
         if not await self._store.hold_off([key], held_for=_HELD_FOR):
             return False
-        if key in self._runs:
-            self._held.add(key)
+        if stripped in self._runs:
+            self._held[stripped] = key
             await self._beating.start()
             self._beating.wake(_BEAT)
         return True
@@ -83,18 +85,19 @@ class Holds:
         if self._runs[key]:
             return
         del self._runs[key]
-        if key in self._held:
-            self._held.discard(key)
-            restarted = self._restarted(key)
-            self._transitions.begin("restart ttl", key, restarted, unless=(NoSuchSessionError,))
+        held = self._held.pop(key, None)
+        if held is not None:
+            restarted = self._restarted(held)
+            self._transitions.begin("restart ttl", held, restarted, unless=(NoSuchSessionError,))
 
     def _restarted(self, key: SessionKey) -> Coroutine[Any, Any, Result[None]]:
         return self._store.restart_ttl(key, held_for=_HELD_FOR)
 
     async def _beat(self) -> timedelta:
         """Move the deadlines of held sessions ahead; forget those that do not wait any more."""
-        asked = list(self._held)
+        asked = list(self._held.values())
         if not asked:
             return FOREVER
-        self._held -= set(asked) - set(await self._store.hold_off(asked, held_for=_HELD_FOR))
+        for key in set(asked) - set(await self._store.hold_off(asked, held_for=_HELD_FOR)):
+            self._held.pop(key.stripped, None)
         return _BEAT

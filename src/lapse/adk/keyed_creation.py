@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.adk.context import observe_appends, observing_appends
+from lapse.adk.endpoints import SESSIONS_PATH
 from lapse.core.keys import SessionKey
 from lapse.core.request import body_of, decode_parameters
 from lapse.idempotency.request import keyed_request, sent_key
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 Create = Callable[..., Coroutine[Any, Any, Result[SessionRecord]]]
 """`Lobby.create`, or what takes its place."""
 
-_PATH: Final = "/apps/{app_name}/users/{user_id}/sessions"
-_PATHS: Final = {_PATH, f"{_PATH}/{{session_id}}"}
+_PATHS: Final = {SESSIONS_PATH, f"{SESSIONS_PATH}/{{session_id}}"}
 _OF_ADK: Final = "google.adk."
 
 _current: ContextVar[KeyedCreation | None] = ContextVar("lapse_keyed_creation", default=None)
@@ -54,6 +54,14 @@ class KeyedCreation:
         if made is not None:
             self._is(made.key)
         return made
+
+    async def handed_over(self, store: Database, key: SessionKey) -> SessionKey | None:
+        """Return the session that an earlier request has made, if the store cannot read it."""
+        made = await IdempotencyStore(store).created_id(self._asked)
+        if made is None:
+            return None
+        self._is(key._replace(session_id=made))
+        return key._replace(session_id=made)
 
     def creating(self, store: Database) -> Create:
         """Return what creates a session and keeps the key with it."""

@@ -15,6 +15,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from lapse.adk.answers import SessionResponse
+from lapse.adk.endpoints import SESSIONS_PATH
 from lapse.adk.translation import sessions_read
 from lapse.auth.principals import is_foreign
 from lapse.core.errors import InvalidValueError
@@ -28,7 +29,6 @@ from lapse.store.database import Database
 if TYPE_CHECKING:
     from lapse.adk.service import LapseSessionService
 
-_PATH: Final = "/apps/{app_name}/users/{user_id}/sessions"
 _STATUS: Final = "status"
 _LIFECYCLE: Final = "lifecycle"
 _TRUTHS: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
@@ -81,7 +81,7 @@ class ListRoute(Route):
             sessions = [one.session for one in found]
             return SessionResponse(sessions, more if with_lifecycle else None)
 
-        super().__init__(_PATH, list_sessions, methods=["GET"], include_in_schema=False)
+        super().__init__(SESSIONS_PATH, list_sessions, methods=["GET"], include_in_schema=False)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match only requests with one of the two parameters."""

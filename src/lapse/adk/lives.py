@@ -16,13 +16,20 @@ from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth.principals import Role, acting, current_actor, current_deputy, is_foreign
 from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
-from lapse.core.errors import NoSuchSessionError, SessionExistsError
+from lapse.core.errors import (
+    NoSuchSessionError,
+    NotWithThisServiceError,
+    SessionExistsError,
+    no_such_session,
+)
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey, can_exist, check_new_key
 from lapse.core.lifecycle import Cause, Lifecycle
 from lapse.core.messages import UsedBy, UsedByRule
 from lapse.quotas.admission import Admission
 from lapse.quotas.rules import Quotas
+from lapse.retention.exemptions import ExemptionStore
+from lapse.retention.rules import ONLY_OWN
 from lapse.store.database import Database
 from lapse.store.records import Result, SessionRecord
 from lapse.store.sessions import Sessions
@@ -50,6 +57,9 @@ class SessionLives:
 
     reviving = staticmethod(reviving)
 
+    has_stored_events = True
+    """Whether the store has every session that there is."""
+
     def __init__(
         self,
         store: Database,
@@ -68,6 +78,7 @@ class SessionLives:
         self.artifacts: ArtifactSweeper | None = None
         """Deletes what an earlier session of a new session's key has left, before it is used."""
         self._stored = Sessions(store)
+        self._exemptions = ExemptionStore(store)
         self._beside = list(beside)
         self._transitions = Transitions(feed)
         self.holds = Holds(store, self._transitions)
@@ -173,6 +184,29 @@ class SessionLives:
             "expire", key, lambda stored: self._stored.expire(stored, by=current_deputy())
         )
 
+    async def pin(self, key: SessionKey) -> Lifecycle:
+        """Exempt a session from retention; `ExemptionStore.pin` lists the errors.
+
+        Raises:
+            NotWithThisServiceError: another session service has the used sessions.
+        """
+        return await self._pinning("pin", key, self._exemptions.pin)
+
+    async def unpin(self, key: SessionKey) -> Lifecycle:
+        """Let retention apply to a session again; it raises what `pin` raises."""
+        return await self._pinning("unpin", key, self._exemptions.unpin)
+
+    async def _pinning(
+        self,
+        name: str,
+        key: SessionKey,
+        transition: Callable[..., Coroutine[Any, Any, Result[Lifecycle]]],
+    ) -> Lifecycle:
+        if not self.has_stored_events:
+            raise NotWithThisServiceError(ONLY_OWN)
+        by = current_actor()
+        return await self._change(name, key, lambda stored: transition(stored, by=by))
+
     def _used_by(self, key: SessionKey) -> UsedBy:
         return (self.used_by or UsedByRule()).of(key.app_name)
 
@@ -228,4 +262,4 @@ class SessionLives:
 
 def no_such(key: SessionKey) -> NoSuchSessionError:
     """Return the error that says a session does not exist."""
-    return NoSuchSessionError(f"session {key.named} does not exist")
+    return no_such_session(key.named)

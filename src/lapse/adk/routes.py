@@ -47,6 +47,9 @@ class LifecycleBody(_CamelModel):
     restorable_until: str | None
     resurrections: int
     metadata: Mapping[str, Any]
+    archived_at: str | None
+    pinned: bool
+    on_hold: bool
     server_time: str
 
     @classmethod
@@ -60,6 +63,25 @@ class AmendBody(_CamelModel):
 
     metadata: dict[str, Any] | None = None
     ttl_minutes: Any = Field(default=None, json_schema_extra={"type": "number"})
+
+
+def pin_routes(service: LapseSessionService) -> APIRouter:
+    """Return a router with the routes by which an owner exempts a session from retention."""
+    router = APIRouter(
+        prefix="/apps/{app_name}/users/{user_id}/sessions/{session_id}/pin", tags=["lifecycle"]
+    )
+
+    @router.put("")
+    async def pin(key: Key) -> LifecycleBody:
+        """Exempt a session from retention; a pinned one stays as it is."""
+        return LifecycleBody.of(await service.pin(key))
+
+    @router.delete("")
+    async def unpin(key: Key) -> LifecycleBody:
+        """Let retention apply to a session again."""
+        return LifecycleBody.of(await service.unpin(key))
+
+    return router
 
 
 def lifecycle_routes(service: LapseSessionService) -> APIRouter:

@@ -13,12 +13,12 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
 
-from lapse.adk.private import app_of_runners
+from lapse.adk.private.servers import app_of_runners
 
 if TYPE_CHECKING:
     from google.adk.runners import Runner as Runner  # noqa: PLC0414 - for others' annotations
 
-    from lapse.adk.private import RunAgentRequest
+    from lapse.adk.private.wire import RunAgentRequest
     from lapse.adk.service import LapseSessionService
 
 Chunks = AsyncIterator[str | bytes | memoryview]

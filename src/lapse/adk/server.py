@@ -8,6 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lapse.adk.agents import is_agent
+from lapse.adk.private.loaders import serves_one_agent
+from lapse.adk.private.servers import server_arguments
+from lapse.adk.private.versions import needs_newer
 from lapse.adk.server_options import ServerOptions
 from lapse.core.errors import InvalidValueError, LapseError
 
@@ -35,7 +39,7 @@ def adk_arguments(options: ServerOptions) -> dict[str, Any]:
     """Return the options as `get_fast_api_app` takes them.
 
     Raises:
-        InvalidValueError: the avatar cannot be read.
+        InvalidValueError: the avatar cannot be read, or an option needs a newer ADK.
     """
     arguments = {
         one.name: getattr(options, one.name)
@@ -44,7 +48,24 @@ def adk_arguments(options: ServerOptions) -> dict[str, Any]:
     }
     for name in ("extra_plugins", "trigger_sources", "trigger_oidc_service_accounts"):
         arguments[name] = list(arguments[name]) or None
-    return arguments | {"avatar_config": _avatar(options.avatar_config)}
+    arguments["avatar_config"] = _avatar(options.avatar_config)
+    missing = arguments.keys() - server_arguments()
+    for name in _asked(options):
+        if name in missing:
+            raise InvalidValueError(name, needs_newer(name))
+    return {name: value for name, value in arguments.items() if name not in missing}
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that ADK's server cannot serve.
+
+    Raises:
+        InvalidValueError: it is an agent, and a newer ADK would serve it.
+    """
+    if is_agent(folder) and not serves_one_agent():
+        what = "a folder that is itself an agent"
+        reason = f"{what} {needs_newer(what)}; give the folder around it"
+        raise InvalidValueError("agents_dir", reason)
 
 
 def switch_features(options: ServerOptions) -> None:
@@ -59,7 +80,7 @@ def switch_features(options: ServerOptions) -> None:
     for field, is_on in (("enable_features", True), ("disable_features", False)):
         for name in getattr(options, field):
             if name not in known:
-                reason = f"ADK has no feature {name!r:.60}; there are {', '.join(sorted(known))}"
+                reason = f"ADK has no feature {name!r:.60}; use of {', '.join(sorted(known))}"
                 raise InvalidValueError(field, reason)
             override_feature_enabled(known[name], is_on)
 
@@ -82,11 +103,14 @@ def check_plugins(options: ServerOptions) -> None:
             found = getattr(import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
             raise InvalidValueError(
-                "extra_plugins", f"{dotted!r:.120} cannot be loaded: {error}"
+                "extra_plugins",
+                f"{dotted!r:.120} cannot be loaded; name it as MODULE.NAME: {error}",
             ) from error
         kind = found if isinstance(found, type) else type(found)
         if not issubclass(kind, BasePlugin):
-            raise InvalidValueError("extra_plugins", f"{dotted!r:.120} is no plugin of ADK's")
+            raise InvalidValueError(
+                "extra_plugins", f"{dotted!r:.120} is no plugin of ADK's; name a BasePlugin"
+            )
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
-from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.events.event import Event
-from google.adk.platform.uuid import new_uuid
 from google.adk.sessions.base_session_service import (
     BaseSessionService,
     GetSessionConfig,
@@ -16,46 +15,43 @@ from google.adk.sessions.base_session_service import (
 )
 from google.adk.sessions.session import Session
 
-from lapse.adk.acts import append, record_creation
+from lapse.adk.acts import append
 from lapse.adk.context import observed_append, revival_cause
+from lapse.adk.creating import SessionCreating
 from lapse.adk.errors import STALE, SessionNotFoundError, StaleSessionError
-from lapse.adk.keyed_creation import current_creation
-from lapse.adk.lives import SessionLives, no_such
 from lapse.adk.maintenance import maintenance_of
-from lapse.adk.private import (
+from lapse.adk.private.look_ups import is_look_before_a_run
+from lapse.adk.private.sessions import (
     add_to_session,
     apply_temporary_state,
-    is_look_before_a_run,
     without_temporary_state,
 )
 from lapse.adk.shared_state import append_within
-from lapse.adk.transitions import AppendLocks
 from lapse.adk.translation import (
     event_in,
     mark,
     seen,
     session_read,
     sessions_read,
-    storable_state,
     window_of,
     written,
 )
 from lapse.auth.principals import Role, current_actor, is_foreign
 from lapse.core.arguments import check
 from lapse.core.background import Work
-from lapse.core.documents import check_metadata
 from lapse.core.errors import (
     EventIdTakenError,
     NoSuchSessionError,
     OutdatedSessionError,
-    SessionExistsError,
 )
 from lapse.core.feed import Feed
-from lapse.core.keys import SessionKey, can_exist, check_new_key
+from lapse.core.keys import SessionKey, can_exist
 from lapse.core.lifecycle import Cause
+from lapse.core.loops import SessionLocks
 from lapse.core.messages import UsedBy, UsedByRule
 from lapse.core.minutes import DEFAULT_TTL
 from lapse.quotas.rules import Quotas
+from lapse.retention.hooks import RetentionHooks
 from lapse.store.database import Database, check_store
 from lapse.store.records import Appended, EventWindow, NewEvent, Result, SessionRecord
 from lapse.sweep.maintenance import Maintenance
@@ -64,8 +60,11 @@ from lapse.sweep.sweeper import Sweeper
 from lapse.ttl import Policy, Targets
 from lapse.ttl.policy import TtlPolicy
 
+_REVIVALS: Final = 3
+"""How often a look-up resurrects a session that expires again before it is read."""
 
-class LapseSessionService(SessionLives, BaseSessionService):
+
+class LapseSessionService(SessionCreating, BaseSessionService):
     """Keeps ADK's sessions in a Lapse store: in the lobby until their first message.
 
     It fulfils the whole contract of ADK's own session services. For ADK an expired session does
@@ -87,11 +86,21 @@ class LapseSessionService(SessionLives, BaseSessionService):
         used_by: whose message makes the sessions used that are created from now on: `anyone`,
             `user`, or by app, such as `anyone,shop=user`. None: anyone's, unless the settings of
             the application that Lapse is mounted in say otherwise.
+        retention_hooks: what is awaited when a retention policy archives or purges a session, in an
+            application that Lapse is mounted in; by default as its settings say.
         beside: other work that starts with the first write and stops when the service is closed.
 
     In an application that Lapse is mounted in, its settings replace the defaults of `ttl`, `policy`
     and `quotas`.
     """
+
+    finishing: Sequence[Work] = ()
+    """Work that finishes what some process has left on its way."""
+
+    @property
+    def conversations(self) -> BaseSessionService | None:
+        """Return the other service in which used sessions live; None: ADK's tables have them."""
+        return None
 
     def __init__(
         self,
@@ -104,6 +113,7 @@ class LapseSessionService(SessionLives, BaseSessionService):
         quotas: Quotas | None = None,
         brakes: BrakeOptions = BrakeOptions(),
         used_by: UsedByRule | str | None = None,
+        retention_hooks: RetentionHooks | None = None,
         beside: Iterable[Work] = (),
     ) -> None:
         check_store(store=store)
@@ -114,8 +124,10 @@ class LapseSessionService(SessionLives, BaseSessionService):
             policy=(policy, TtlPolicy | None),
             quotas=(quotas, Quotas | None),
             brakes=(brakes, BrakeOptions),
+            retention_hooks=(retention_hooks, RetentionHooks | None),
             beside=(beside, Iterable),
         )
+        self.retention_hooks = retention_hooks
         feed = feed or Feed()
         self._ttl, self._has_policy, self._has_quotas = ttl, policy is not None, quotas is not None
         policy = policy or TtlPolicy(
@@ -124,7 +136,11 @@ class LapseSessionService(SessionLives, BaseSessionService):
         works = list(beside)
         if sweep:
             sweeper = Sweeper(store, feed, brakes=brakes)
-            works += [sweeper, policy, Maintenance(maintenance_of(store))]
+            works += [
+                sweeper,
+                policy,
+                Maintenance(maintenance_of(store, converses=not self.has_stored_events)),
+            ]
         super().__init__(
             store,
             feed=feed,
@@ -133,7 +149,7 @@ class LapseSessionService(SessionLives, BaseSessionService):
             used_by=None if used_by is None else UsedByRule.parse(used_by),
             beside=works,
         )
-        self._append_locks = AppendLocks()
+        self._append_locks = SessionLocks()
 
     def default_to(self, targets: Targets, mode: Policy, quotas: Quotas) -> None:
         """Choose TTLs like this, and take these quotas, where its maker gave none."""
@@ -143,77 +159,6 @@ class LapseSessionService(SessionLives, BaseSessionService):
             self.policy = TtlPolicy(self.store, self.feed, targets, mode)
         if not self._has_quotas:
             self.admission.quotas = quotas
-
-    async def create_session(
-        self,
-        *,
-        app_name: str,
-        user_id: str,
-        state: dict[str, Any] | None = None,
-        session_id: str | None = None,
-        ttl_minutes: float | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        reuse: bool | None = None,
-        ttlMinutes: float | None = None,  # noqa: N803 - ADK passes a request's `options` by name
-    ) -> Session:
-        """Create a session, which waits for its first message in the lobby.
-
-        With neither id nor state the service may return an unused session of the same user
-        instead of creating one.
-
-        Args:
-            app_name: the app.
-            user_id: whose session it is.
-            state: initial state; `app:` and `user:` keys take effect for other sessions at once.
-            session_id: the id, at most 128 characters; white space around it is removed. If it is
-                None or blank, the service chooses an id.
-            ttl_minutes: the session's own TTL, within `TtlPolicy.requested`; decimals allowed.
-            metadata: a JSON object of at most 16 KiB, kept with the session's record.
-            reuse: whether an unused session may be returned; by default the quotas decide.
-            ttlMinutes: the same as `ttl_minutes`.
-
-        Raises:
-            AlreadyExistsError: a living session has this key.
-            InvalidValueError: (a ValueError) an argument is not valid.
-            TooManyCreatesError: (a ValueError) a rate limit of creating sessions is exceeded.
-            NoSuchSessionError: the task works for another user than `user_id`.
-        """
-        chosen = (session_id or "").strip()
-        key = check_new_key(SessionKey(app_name, user_id, chosen or new_uuid()))
-        if is_foreign(user_id):
-            raise no_such(key)
-        minutes = ttl_minutes if ttl_minutes is not None else ttlMinutes
-        given = check_metadata({} if metadata is None else metadata)
-        kept = {**given, "kind": "canonical-session", "backend_created": not chosen}
-        if minutes is None:
-            ttl = self.policy.ttl_for(key, given)
-        else:
-            given_as = "ttlMinutes" if ttl_minutes is None else "ttl_minutes"
-            ttl = self.policy.requested(minutes, field=given_as)
-        delta = storable_state(state or {})
-        creation = current_creation()
-        if creation is not None:
-            earlier = await creation.made_before(self.store, key)
-            if earlier is not None:
-                await self._delete_owed(earlier)
-                return await session_read(earlier)
-        await record_creation(self.store, key, delta)
-        transition = self.admission.create(
-            key,
-            state=delta,
-            ttl=ttl,
-            metadata=kept,
-            used_by=self._used_by(key),
-            reuse=self.admission.may_reuse(reuse) and not (chosen or state),
-            create=None if creation is None else creation.creating(self.store),
-        )
-        try:
-            created = await self._create(key, transition)
-        except SessionExistsError as error:
-            raise AlreadyExistsError(f"Session with id {key.session_id} already exists.") from error
-        if creation is not None:
-            await creation.made(self.store, key, created.value.key)
-        return await session_read(created.value)
 
     async def get_session(
         self,
@@ -245,17 +190,18 @@ class LapseSessionService(SessionLives, BaseSessionService):
         if key is None:
             return None
         record = await self._stored.read(key, window)
-        if record is None or not await self.holds.holds(record):
+        for _ in range(_REVIVALS):
+            if record is not None and await self.holds.holds(record):
+                break
             # It is expired, or expired between the read and the hold of its run.
             cause = revival_cause(asked)
             if cause is None and is_look_before_a_run():
                 cause = Cause.REQUEST
-            if cause is not None:
-                if not await self._revive(key, cause):
-                    return None
-                record = await self._stored.read(key, window)
-                if record is not None:
-                    await self.holds.holds(record)
+            if cause is None:
+                break
+            if not await self._revive(key, cause):
+                return None
+            record = await self._stored.read(key, window)
         return record
 
     async def _revive(self, key: SessionKey, cause: Cause) -> bool:
@@ -274,16 +220,19 @@ class LapseSessionService(SessionLives, BaseSessionService):
 
         If the task works for a user, "all users" means that user.
         """
+        records = await self.stored_list(app_name, user_id)
+        return ListSessionsResponse(sessions=await sessions_read(records))
+
+    async def stored_list(self, app_name: str, user_id: str | None) -> Sequence[SessionRecord]:
+        """Return what `list_sessions` answers with, as stored."""
         user_id = current_actor(Role.USER) if user_id is None else user_id
         if not can_exist(SessionKey(app_name, "-" if user_id is None else user_id, "-")):
-            return ListSessionsResponse()
+            return []
         if user_id is None:
-            records = await self._stored.list_of_all_users(app_name)
-        elif is_foreign(user_id):
-            records = []
-        else:
-            records = await self._stored.list(app_name, user_id)
-        return ListSessionsResponse(sessions=await sessions_read(records))
+            return await self._stored.list_of_all_users(app_name)
+        if is_foreign(user_id):
+            return []
+        return await self._stored.list(app_name, user_id)
 
     async def delete_session(self, app_name: str, user_id: str, session_id: str) -> None:
         """Delete a session, living or expired; a no-op if there is none."""
@@ -323,12 +272,21 @@ class LapseSessionService(SessionLives, BaseSessionService):
             if is_repeat and (held := event_in(session, event.id)) is not None:
                 return held
 
-            appended = await self._appended(key, session, event, is_repeat=is_repeat)
-            if appended.revision is not None:
-                mark(session, appended.revision)
-            if appended.repeated and any(held.id == event.id for held in session.events):
-                return event
-            return add_to_session(self, session, event)
+            return await self._appended_and_noted(key, session, event, is_repeat=is_repeat)
+
+    async def _appended_and_noted(
+        self, key: SessionKey, session: Session, event: Event, *, is_repeat: bool
+    ) -> Event:
+        """Append an event to the stored session, and then to the object."""
+        appending = self._appended(key, session, event, is_repeat=is_repeat)
+        return await self._transitions.noted(appending, partial(self._noted, session, event))
+
+    def _noted(self, session: Session, event: Event, appended: Appended) -> Event:
+        if appended.revision is not None:
+            mark(session, appended.revision)
+        if appended.repeated and event_in(session, event.id) is not None:
+            return event
+        return add_to_session(self, session, event)
 
     async def _appended(
         self, key: SessionKey, session: Session, event: Event, *, is_repeat: bool

@@ -1,13 +1,12 @@
-"""Runs transitions to their end, and locks that make appends to one session run one by one."""
+"""Runs transitions to their end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Any, TypeVar
-from weakref import WeakValueDictionary
+from typing import Any, Final, TypeVar
 
 from lapse.core.errors import LapseError
 from lapse.core.feed import Feed
@@ -17,6 +16,10 @@ from lapse.store.records import Result
 from lapse.telemetry.tracing import span
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+_PARTING: Final = timedelta(seconds=1)
+"""How long a caller who is cancelled stays to note what was stored for it."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +42,23 @@ class Transitions:
         If the caller is cancelled, the transition still runs to its end.
         """
         return await asyncio.shield(self._begun(self._carried_out(name, key, transition)))
+
+    async def noted(self, work: Coroutine[Any, Any, T], note: Callable[[T], R]) -> R:
+        """Do work to its end, and note what it returned; return what `note` does.
+
+        A caller who is cancelled leaves when the work has ended and is noted, or after a second: it
+        may go on with the object that the note is in, as ADK's runner does to say that it was
+        cancelled.
+        """
+        task = self._begun(work)
+        try:
+            done = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task}, timeout=_PARTING.total_seconds())
+            if task.done() and not task.cancelled() and task.exception() is None:
+                note(task.result())
+            raise
+        return note(done)
 
     def begin(
         self,
@@ -85,16 +105,3 @@ class Transitions:
         running = self._running.here()
         if running:
             await asyncio.wait(running, timeout=within.total_seconds())
-
-
-class AppendLocks:
-    """One lock for each session; a lock exists only while somebody holds it or waits for it."""
-
-    def __init__(self) -> None:
-        self._locks: PerLoop[WeakValueDictionary[SessionKey, asyncio.Lock]] = PerLoop(
-            WeakValueDictionary
-        )
-
-    def of(self, key: SessionKey) -> asyncio.Lock:
-        """Return the lock of a session's appends in the present event loop."""
-        return self._locks.here().setdefault(key, asyncio.Lock())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ from google.adk.sessions.session import Session
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from lapse.adk.events import read_events
-from lapse.adk.private import marker_of, set_marker
+from lapse.adk.private.sessions import marker_of, set_marker
 from lapse.core.documents import StateDelta, encode, is_large, split_state
 from lapse.core.errors import InvalidValueError
 from lapse.core.messages import is_message, is_of_agent
@@ -59,7 +58,7 @@ def storable_state(state: Mapping[str, Any]) -> StateDelta:
             _log.warning("state holds values that are not JSON; their repr is stored instead")
             plain = to_jsonable_python(dict(state), serialize_unknown=True)
     except (ValueError, RecursionError) as error:
-        raise InvalidValueError("state", f"cannot be stored as JSON: {error}") from error
+        raise InvalidValueError("state", f"must be what JSON can say: {error}") from error
     encode(plain, what="state")
     return split_state(plain)
 
@@ -115,7 +114,7 @@ def _dump(event: Event) -> dict[str, Any]:
     try:
         return event.model_dump(exclude_none=True, mode="json")
     except (ValueError, RecursionError) as error:
-        raise InvalidValueError("event", f"cannot be stored as JSON: {error}") from error
+        raise InvalidValueError("event", f"must be what JSON can say: {error}") from error
 
 
 def seen(session: Session) -> Revision | LastSeen:
@@ -127,7 +126,8 @@ def seen(session: Session) -> Revision | LastSeen:
         except ValueError:
             _log.debug("a session carries another service's marker")
         else:
-            return replace(revision, waiting=_is_waiting(session, revision))
+            waiting = _is_waiting(session, revision)
+            return Revision(revision.update_time, revision.number, waiting)
     last = session.events[-1].id if session.events else None
     return LastSeen(datetime.fromtimestamp(session.last_update_time, UTC), last)
 
@@ -148,6 +148,12 @@ def mark(session: Session, revision: Revision) -> None:
     """Write a revision into a session object, so that the service accepts the next append."""
     session.last_update_time = revision.update_time.timestamp()
     set_marker(session, revision.marker)
+
+
+def copy_version(read: Session, session: Session) -> None:
+    """Give a session object the version at which another one was read, marked or not."""
+    session.last_update_time = read.last_update_time
+    set_marker(session, marker_of(read))
 
 
 def event_in(session: Session, event_id: str) -> Event | None:

@@ -136,7 +136,7 @@ async def undo(
     known = {adoption.run: adoption for adoption in await store.adoptions()}
     if run not in known:
         raise NoSuchSessionError(
-            f"there is no run {run!r} of adoption in this database; its runs are: "
+            f"there is no run {run!r} of adoption in this database; give one of: "
             + (", ".join(known) or "none")
         )
     throttle, done = Throttle(rate), Progress()

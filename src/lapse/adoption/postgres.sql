@@ -226,13 +226,13 @@ LIMIT 1;
 -- Deletes notes on sessions that cannot be put back: they are used, or another session has the key.
 DELETE FROM lapse_adopted AS a USING lapse_lobby AS l
 WHERE l.app_name = a.app_name AND l.user_id = a.user_id AND l.session_id = a.session_id
-  AND (l.status = 'used' OR l.created_at <> a.create_time AT TIME ZONE 'UTC');
+  AND (l.status IN ('used', 'archived') OR l.created_at <> a.create_time AT TIME ZONE 'UTC');
 
 -- name: adoptions
 SELECT r.run, r.began_at, r.sessions, (
     SELECT count(*) FROM lapse_adopted AS a
     JOIN lapse_lobby AS l USING (app_name, user_id, session_id)
-    WHERE a.run = r.run AND l.status <> 'used'
+    WHERE a.run = r.run AND l.status NOT IN ('used', 'archived')
       AND l.created_at = a.create_time AT TIME ZONE 'UTC'
   ) AS remaining
 FROM lapse_adoptions AS r

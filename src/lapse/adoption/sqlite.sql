@@ -122,14 +122,14 @@ WHERE EXISTS (
   SELECT 1 FROM lapse_lobby AS l
   WHERE l.app_name = lapse_adopted.app_name AND l.user_id = lapse_adopted.user_id
     AND l.session_id = lapse_adopted.session_id
-    AND (l.status = 'used' OR l.created_at <> lapse_adopted.created_at)
+    AND (l.status IN ('used', 'archived') OR l.created_at <> lapse_adopted.created_at)
 );
 
 -- name: adoptions
 SELECT r.run, r.began_at, r.sessions, (
     SELECT count(*) FROM lapse_adopted AS a
     JOIN lapse_lobby AS l USING (app_name, user_id, session_id)
-    WHERE a.run = r.run AND l.status <> 'used' AND l.created_at = a.created_at
+    WHERE a.run = r.run AND l.status NOT IN ('used', 'archived') AND l.created_at = a.created_at
   ) AS remaining
 FROM lapse_adoptions AS r
 ORDER BY r.began_at;

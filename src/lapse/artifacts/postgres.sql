@@ -73,11 +73,6 @@ WHERE :artifacts AND :session_id <> ''
 ON CONFLICT (app_name, user_id, session_id) DO UPDATE
 SET ended_at = excluded.ended_at, due_at = excluded.due_at, attempts = 0;
 
--- name: lock_uploads
--- One upload of a user after the other: the next statement then sees what the last one took. It is
--- a statement of its own, because a statement sees only what was committed before it began.
-SELECT pg_advisory_xact_lock(hashtextextended('lapse_uploads ' || :user_id, 0));
-
 -- name: take_room
 -- A repeated statement may find the row of its first attempt.
 INSERT INTO lapse_uploads (upload, user_id, app_name, session_id, artifact, bytes, taken_at)

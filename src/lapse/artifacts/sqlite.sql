@@ -54,9 +54,6 @@ WHERE :artifacts AND :session_id <> ''
 ON CONFLICT (app_name, user_id, session_id) DO UPDATE
 SET ended_at = excluded.ended_at, due_at = excluded.due_at, attempts = 0;
 
--- name: lock_uploads
--- No-op: nothing else writes in the meantime.
-
 -- name: take_room
 INSERT INTO lapse_uploads (upload, user_id, app_name, session_id, artifact, bytes, taken_at)
 SELECT :upload, :user_id, :app_name, :session_id, :artifact, :bytes, :now

@@ -10,11 +10,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Final
 
 from lapse.artifacts.outbox import Outbox, OutboxEntry
-from lapse.artifacts.uploads import OF_THE_USER, Upload, UploadStore
+from lapse.artifacts.uploads import Upload, UploadStore
 from lapse.core.arguments import check
+from lapse.core.artifacts import ArtifactService, own_artifacts
 from lapse.core.background import Background
 from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey
@@ -33,28 +34,6 @@ _AT_CREATION: Final = timedelta(seconds=10)
 """How long a creation waits for the deletion of what an earlier session of its key has left."""
 
 _log = logging.getLogger(__name__)
-
-
-class ArtifactService(Protocol):
-    """What is needed of ADK's BaseArtifactService."""
-
-    async def list_artifact_keys(
-        self, *, app_name: str, user_id: str, session_id: str | None = None
-    ) -> list[str]:
-        """Return a session's artifacts, and its user's."""
-        ...
-
-    async def list_artifact_versions(
-        self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None
-    ) -> list[Any]:
-        """Return the versions of an artifact, each with its `create_time` in seconds."""
-        ...
-
-    async def delete_artifact(
-        self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None
-    ) -> None:
-        """Delete an artifact with all its versions."""
-        ...
 
 
 class ArtifactSweeper:
@@ -80,6 +59,16 @@ class ArtifactSweeper:
         self._uploads = UploadStore(database)
         self._artifacts = artifacts
         self._serves = serves
+
+    @property
+    def service(self) -> ArtifactService:
+        """Return the service that keeps the artifacts."""
+        return self._artifacts
+
+    @property
+    def serves(self) -> Callable[[str], bool]:
+        """Return what tells whether the service has an app's artifacts."""
+        return self._serves
 
     def running(self) -> Background:
         """Return the work that deletes artifacts until it is stopped."""
@@ -123,7 +112,7 @@ class ArtifactSweeper:
             return False
         try:
             async with asyncio.timeout(_AT_CREATION.total_seconds()):
-                names = await self._artifacts.list_artifact_keys(**key._asdict())
+                own = await own_artifacts(self._artifacts, key)
         except Exception as error:  # noqa: BLE001 - a new session is right in any case
             _log.warning(
                 "session %s is not used again: the artifact service did not tell whether it has "
@@ -132,10 +121,9 @@ class ArtifactSweeper:
                 type(error).__name__,
             )
             return True
-        own = next((name for name in names if not name.startswith(OF_THE_USER)), None)
-        if own is None:
+        if not own:
             return False
-        await self._uploads.note_upload(Upload.of(key, own, 0))
+        await self._uploads.note_upload(Upload.of(key, own[0], 0))
         return True
 
     async def _settle(self, entry: OutboxEntry) -> None:
@@ -144,16 +132,15 @@ class ArtifactSweeper:
         try:
             await self._delete(entry)
         except Exception as error:  # noqa: BLE001 - the session is taken again
-            if not _is_refused(entry.key, error):
-                # Its text is not logged: that may hold the whole id, in a path.
-                _log.warning(
-                    "artifacts of session %s were not deleted (attempt %d), and will be: %s",
-                    entry.key.named,
-                    entry.attempts,
-                    type(error).__name__,
-                )
-                if entry.attempts < _MOST_ATTEMPTS:
-                    return
+            # Its text is not logged: that may hold the whole id, in a path.
+            _log.warning(
+                "artifacts of session %s were not deleted (attempt %d), and will be: %s",
+                entry.key.named,
+                entry.attempts,
+                type(error).__name__,
+            )
+            if entry.attempts < _MOST_ATTEMPTS:
+                return
         await self._outbox.settle_outbox(entry)
 
     async def _delete(self, entry: OutboxEntry) -> None:
@@ -161,17 +148,7 @@ class ArtifactSweeper:
         if not self._serves(entry.key.app_name):
             return
         scope = entry.key._asdict()
-        for filename in await self._artifacts.list_artifact_keys(**scope):
-            if filename.startswith(OF_THE_USER):
-                continue
+        for filename in await own_artifacts(self._artifacts, entry.key):
             versions = await self._artifacts.list_artifact_versions(**scope, filename=filename)
             if all(version.create_time <= entry.ended_at.timestamp() for version in versions):
                 await self._artifacts.delete_artifact(**scope, filename=filename)
-
-
-def _is_refused(key: SessionKey, error: Exception) -> bool:
-    """Return whether an artifact service takes no such ids, and so keeps nothing under them.
-
-    ADK's services take none with a slash; a user's id may be a URL.
-    """
-    return isinstance(error, ValueError) and ("/" in key.user_id or "/" in key.session_id)

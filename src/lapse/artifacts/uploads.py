@@ -10,13 +10,12 @@ from datetime import timedelta
 from hashlib import blake2b
 from typing import Final
 
+from lapse.core.artifacts import OF_THE_USER
 from lapse.core.errors import StoreUnavailableError, TooManyArtifactsError
 from lapse.core.keys import SessionKey
 from lapse.store.database import Database
+from lapse.store.locking import locked
 from lapse.store.operation import Asking, Part, first, operation, rows
-
-OF_THE_USER: Final = "user:"
-"""What the names of artifacts begin with that all sessions of a user share."""
 
 MIB: Final = 1024 * 1024
 
@@ -64,7 +63,8 @@ class UploadStore(Part):
         Returns whether it was recorded. Uploads that are not saved yet count, too. A repeat is
         recognised by the upload's id.
         """
-        yield from rows("lock_uploads", upload.key)
+        # One upload of a user after the other: the next statement sees what the last one took.
+        yield from locked(f"lapse_uploads {upload.key.user_id}")
         taken = yield from first("take_room", upload.key, **_recorded(upload), most_bytes_kept=most)
         return taken is not None
 

@@ -33,4 +33,9 @@ def authentication_of(
         case HeaderOptions():
             authenticator = HeaderAuthenticator(options.by)
     open_paths = ["/metrics"] if options.metrics_open else []
-    return Authentication(authenticator, open_paths=open_paths, origins=origins)
+    return Authentication(
+        authenticator,
+        open_paths=open_paths,
+        origins=origins,
+        metrics_tokens=options.metrics_tokens,
+    )

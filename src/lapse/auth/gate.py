@@ -22,7 +22,7 @@ from lapse.auth.origins import is_own_origin
 from lapse.auth.principals import Principal, Role, acting, current_principal
 from lapse.core.errors import LapseError
 from lapse.core.keys import SessionKey
-from lapse.core.request import fields_of, route_path
+from lapse.core.request import fields_of, route_path, tell_known
 
 NOBODY: Final = Principal("")
 """Acts where anybody may: it has nothing, for no user has an empty id."""
@@ -32,6 +32,10 @@ _NO_USER: Final = "\x7f"
 
 _ACCESS: Final = "lapse.access"
 """Where a request's scope has who may call its path."""
+
+AUTHENTICATED: Final = "lapse.authenticated"
+"""Where a request's scope has who asks, or the error that says why nobody is known, if another
+middleware has found it out. It must have been a request that no page can forge."""
 
 _USER_FIELDS: Final = ("userId", "user_id")
 _POLICY_VIOLATION: Final = 1008
@@ -72,15 +76,19 @@ class CallerMiddleware:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
+        path = route_path(scope)
         access = access_to(
-            route_path(scope),
+            path,
             open_paths=self._authentication.open_paths,
             shared_paths=self._authentication.shared_paths,
         )
         principal: Principal | None = NOBODY
-        if access.reach is not Reach.ANYBODY:
+        if self._authentication.may_scrape(path, HTTPConnection(scope)):
+            tell_known(scope)
+        elif access.reach is not Reach.ANYBODY:
             try:
                 principal = await self._principal(HTTPConnection(scope))
+                tell_known(scope)
                 await self._admit(principal, access, scope)
             except NotAuthenticatedError as error:
                 if access.reach is not Reach.OWN_ADMISSION:
@@ -102,13 +110,20 @@ class CallerMiddleware:
             NotAuthenticatedError: nobody known, or a page of somebody else's asks by a cookie
                 that the browser adds to whatever any page asks for.
         """
+        found: Principal | Exception | None = connection.scope.get(AUTHENTICATED)
+        if isinstance(found, Exception):
+            raise found
+        if found is not None:
+            return found
         principal = await self._authentication.authenticator.authenticate(connection)
         if _is_forgeable(connection):
             origin = connection.headers.get("origin", "")
             allowed = self._authentication.origins
             if origin not in allowed and not is_own_origin(origin, connection):
                 raise NotAuthenticatedError(
-                    "a page of another origin asks in this user's name", 'Bearer realm="lapse"'
+                    f"a page of another origin ({origin!r:.60}) asks in this user's name; name it "
+                    "in --allow-origins, or send a bearer token",
+                    'Bearer realm="lapse"',
                 )
         return principal
 
@@ -120,9 +135,9 @@ class CallerMiddleware:
         """
         role, reach = principal.role, access.reach
         if role is Role.USER and reach in {Reach.SERVICES, Reach.OPERATORS}:
-            raise HTTPException(403, "users may not call this")
+            raise HTTPException(403, "users may not call this; ask as a service or an operator")
         if role is Role.SERVICE and reach is Reach.OPERATORS:
-            raise HTTPException(403, "only operators may call this")
+            raise HTTPException(403, "only operators may call this; ask as one")
         named: Iterable[Any] = ()
         if reach is Reach.OWNER:
             named = [access.user_id]

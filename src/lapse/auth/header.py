@@ -27,13 +27,16 @@ class HeaderAuthenticator:
         options = self._options
         peer = parse_address(connection.client.host if connection.client else "")
         if peer is None or not is_among(peer, options.proxies):
-            raise NotAuthenticatedError("only a trusted proxy may say who asks", _CHALLENGE)
+            raise NotAuthenticatedError(
+                "only a proxy of LAPSE_AUTH_PROXIES may say who asks; ask through it", _CHALLENGE
+            )
         name = _only(connection, options.header)
         roles = _only(connection, options.role_header) if options.role_header else ""
         given = (role.strip() for role in roles.split(","))
         principal = named(name, highest_role(given, options.roles))
         if principal is None:
-            reason = "the proxy names nobody" if not name else "the proxy's name is no user id"
+            told = f"the header {options.header} " + ("is no user id" if name else "names nobody")
+            reason = f"{told}; the proxy must set it to the user's id"
             raise NotAuthenticatedError(reason, _CHALLENGE)
         return principal
 
@@ -42,7 +45,9 @@ def _only(connection: HTTPConnection, header: str) -> str:
     """Return the value of a header; of two, one may be the caller's own."""
     values = connection.headers.getlist(header)
     if len(values) > 1:
-        raise NotAuthenticatedError("the header that names the user came twice", _CHALLENGE)
+        raise NotAuthenticatedError(
+            f"the header {header} came twice; the proxy must remove what a caller sends", _CHALLENGE
+        )
     try:
         return values[0].encode("latin-1").decode() if values else ""
     except UnicodeDecodeError:

@@ -16,6 +16,7 @@ import httpx
 from lapse.auth.options import SYMMETRIC
 from lapse.core.errors import InvalidValueError
 from lapse.core.loops import PerLoop
+from lapse.core.unlogged import unlogged
 
 _TIMEOUT: Final = timedelta(seconds=5)
 _LARGEST: Final = 512 * 1024
@@ -33,7 +34,7 @@ class VerifyingKey:
     """A key that verifies signatures.
 
     Attributes:
-        key: the key, as PyJWT takes it.
+        key: the key, as joserfc takes it.
         kind: as a JWK calls it (`RSA`, `EC`, `OKP`, `oct`); None: some public key.
         algorithm: the only one that it is for; None: any of its kind.
     """
@@ -75,14 +76,14 @@ class OneKey:
     """
 
     def __init__(self, key: str, algorithms: Sequence[str]) -> None:
-        import jwt
+        from lapse.auth.signatures import key_of
 
         prepared: Any = key
         try:
             for algorithm in algorithms:
-                prepared = jwt.get_algorithm_by_name(algorithm).prepare_key(key)
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
-            reason = f"is no key for {algorithm}: {type(error).__name__}"
+                prepared = key_of(key, algorithm)
+        except ValueError as error:
+            reason = f"is no key for {algorithm} ({error}); set the key that the issuer signs with"
             raise InvalidValueError("LAPSE_JWT_KEY", reason) from None
         self._key = VerifyingKey(prepared, None if is_public(key) else "oct")
 
@@ -142,7 +143,8 @@ class PublishedKeys:
                 if self._tls is None:
                     # It reads all certificates that this machine trusts.
                     self._tls = await asyncio.to_thread(httpx.create_ssl_context)
-                self._keys = await _published(self._url, self._tls)
+                with unlogged():
+                    self._keys = await _published(self._url, self._tls)
             except (httpx.HTTPError, httpx.InvalidURL, ValueError, TimeoutError) as error:
                 _log.warning("the keys of the tokens' issuer cannot be read: %s", _said(error))
                 return
@@ -159,7 +161,7 @@ def is_public(key: str) -> bool:
 
 async def _published(url: str, tls: ssl.SSLContext) -> dict[str | None, VerifyingKey]:
     """Read a JWKS; ValueError where it is none, or holds no key to verify with."""
-    from jwt import PyJWK, PyJWTError
+    from lapse.auth.signatures import key_of
 
     timeout = _TIMEOUT.total_seconds()
     async with (
@@ -187,14 +189,21 @@ async def _published(url: str, tls: ssl.SSLContext) -> dict[str | None, Verifyin
         ):
             continue
         try:
-            key = PyJWK(one)
-        except (PyJWTError, ValueError, TypeError):
+            key = key_of(one)
+        except ValueError:
             continue  # of a kind that is not known here
-        keys[key.key_id] = VerifyingKey(key.key, key.key_type, one.get("alg"))
+        keys[key.kid] = VerifyingKey(key, key.key_type, one.get("alg"))
     if not keys:
         raise ValueError("no key to verify signatures with")
     return keys
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    """Return what went wrong without the URL, which may hold a secret."""
+    match error:
+        case httpx.HTTPStatusError():
+            return f"it answers {error.response.status_code}"
+        case httpx.InvalidURL():
+            return type(error).__name__
+        case _:
+            return f"{type(error).__name__}: {error}"

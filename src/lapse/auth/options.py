@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, SecretStr
 
 from lapse.auth.addresses import Network
 from lapse.core.arguments import check_fields
 from lapse.core.errors import LapseError
+from lapse.core.tokens import check_token
 
 
 class AuthMode(StrEnum):
@@ -108,7 +111,16 @@ class AuthOptions:
     Attributes:
         by: by a token or a header; None: not at all.
         metrics_open: whether `/metrics` is answered to anybody.
+        metrics_tokens: with one of these as its bearer token, a request may read `/metrics`.
     """
 
     by: JwtOptions | HeaderOptions | None = None
     metrics_open: bool = False
+    metrics_tokens: tuple[SecretStr, ...] = ()
+
+
+def _checked(token: SecretStr) -> SecretStr:
+    return check_token("LAPSE_METRICS_TOKEN", token)
+
+
+MetricsToken = Annotated[SecretStr, AfterValidator(_checked)]

@@ -20,6 +20,7 @@ from lapse.auth.options import (
     AuthOptions,
     HeaderOptions,
     JwtOptions,
+    MetricsToken,
     RoleNames,
 )
 from lapse.core.errors import InvalidValueError
@@ -68,6 +69,9 @@ class AuthSettings(SliceSettings):
         default=AppStateBy.ANYONE, validation_alias="LAPSE_APP_STATE_BY"
     )
     metrics_open: bool = Field(default=False, validation_alias="LAPSE_METRICS_OPEN")
+    metrics_token: MetricsToken | None = Field(
+        default=None, repr=False, validation_alias="LAPSE_METRICS_TOKEN"
+    )
 
     @property
     def authentication(self) -> AuthOptions:
@@ -91,7 +95,18 @@ class AuthSettings(SliceSettings):
                 )
             case AuthMode.HEADER:
                 by = HeaderOptions(self.auth_header, self.proxies, self.auth_role_header, roles)
-        return AuthOptions(by, metrics_open=self.metrics_open)
+        tokens = () if self.metrics_token is None else (self.metrics_token,)
+        return AuthOptions(by, metrics_open=self.metrics_open, metrics_tokens=tokens)
+
+    @property
+    def sweepers_metrics(self) -> tuple[SecretStr, ...] | None:
+        """Return the tokens for `/metrics` of a process that only sweeps; None: it asks for none.
+
+        Such a process authenticates nobody. So a token that is set counts without LAPSE_AUTH, too.
+        """
+        if self.metrics_token is not None and not self.metrics_open:
+            return (self.metrics_token,)
+        return None if self.metrics_open or self.auth is AuthMode.NONE else ()
 
     def problems(self) -> list[str]:
         """Return what is wrong with these settings together."""

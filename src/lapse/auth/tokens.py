@@ -20,6 +20,7 @@ from lapse.core.log_rate import LogRateLimit
 _CHALLENGE: Final = 'Bearer realm="lapse"'
 _INVALID: Final = f'{_CHALLENGE}, error="invalid_token"'
 _LONGEST: Final = 16 * 1024
+_SEND: Final = "a token is needed; send it as Authorization: Bearer TOKEN"
 
 _log = logging.getLogger(__name__)
 _log.addFilter(LogRateLimit())
@@ -36,12 +37,12 @@ class TokenAuthenticator:
         keys: where the keys are, instead of the options' own.
 
     Raises:
-        InvalidValueError: PyJWT is not installed, or the key is none for the algorithms.
+        InvalidValueError: joserfc is not installed, or the key is none for the algorithms.
     """
 
     def __init__(self, options: JwtOptions, keys: Keys | None = None) -> None:
-        if find_spec("jwt") is None or find_spec("cryptography") is None:
-            raise InvalidValueError("LAPSE_AUTH", "jwt needs PyJWT: pip install 'lapse[jwt]'")
+        if find_spec("joserfc") is None:
+            raise InvalidValueError("LAPSE_AUTH", "jwt needs joserfc: pip install 'lapse[jwt]'")
         check(options=(options, JwtOptions))
         self._options = options
         if keys is None and options.jwks_url:
@@ -60,59 +61,66 @@ class TokenAuthenticator:
         )
         if principal is None:
             raise NotAuthenticatedError(
-                f"the token's {self._options.user_claim!r} is no user id", _INVALID
+                f"the token's {self._options.user_claim!r} must be a text that may be a user id",
+                _INVALID,
             )
         return principal
 
     def _token(self, connection: HTTPConnection) -> str:
         given = connection.headers.getlist("authorization")
         if len(given) > 1:
-            raise NotAuthenticatedError("two Authorization headers", _INVALID)
+            raise NotAuthenticatedError("two Authorization headers; send one", _INVALID)
         if given:
             scheme, _, token = given[0].partition(" ")
             if scheme.lower() != "bearer":
-                raise NotAuthenticatedError("a bearer token is needed", _CHALLENGE)
+                raise NotAuthenticatedError(_SEND, _CHALLENGE)
             token = token.strip()
         else:
             token = connection.cookies.get(self._options.cookie, "") if self._options.cookie else ""
         if not token:
-            raise NotAuthenticatedError("a token is needed", _CHALLENGE)
+            raise NotAuthenticatedError(_SEND, _CHALLENGE)
         if len(token) > _LONGEST:
-            raise NotAuthenticatedError("the token is too long", _INVALID)
+            raise NotAuthenticatedError(f"the token must be at most {_LONGEST} bytes", _INVALID)
         return token
 
     async def _verified(self, token: str) -> Mapping[str, Any]:
         """Return what a token claims, verified."""
-        import jwt
+        from joserfc.errors import ExpiredTokenError, JoseError
+        from joserfc.jws import extract_compact
+        from joserfc.jwt import decode
+
+        from lapse.auth.signatures import Signatures, claims_of
 
         options = self._options
+        signatures = Signatures(algorithms=options.algorithms, strict_check_header=False)
         try:
-            header = jwt.get_unverified_header(token)
-            algorithm, kid = header.get("alg"), header.get("kid")
-            if algorithm not in options.algorithms:
-                raise jwt.InvalidAlgorithmError("its algorithm is not accepted")
-            key = await self._keys.find(kid)
+            header = extract_compact(token.encode(), registry=signatures).headers()
+            # What a library would think of a header that is a list is not tried out.
+            algorithm = header.get("alg") if isinstance(header, dict) else None
+            if algorithm not in options.algorithms or "crit" in header:
+                raise ValueError("its algorithm, or what it calls critical, is not accepted")
+            key = await self._keys.find(header.get("kid"))
             if key is None:
-                raise jwt.InvalidKeyError("its key is not known")
+                raise ValueError("its key is not known")
             if not key.fits(algorithm):
-                raise jwt.InvalidAlgorithmError("its algorithm is not that of its key")
-            claims: Mapping[str, Any] = jwt.decode(
-                token,
-                key.key,
-                algorithms=[algorithm],
-                audience=list(options.audiences),
-                issuer=options.issuer,
-                leeway=options.leeway,
-                options={"require": ["exp", "iss", "aud", options.user_claim]},
-            )
-        except jwt.ExpiredSignatureError as error:
-            raise NotAuthenticatedError("the token has expired", _INVALID) from error
+                raise ValueError("its algorithm is not that of its key")
+            found = decode(token, key.key, [algorithm], signatures)
+            claims_of(options).validate(found.claims)
+        except ExpiredTokenError as error:
+            raise NotAuthenticatedError(
+                "the token has expired; send a new one", _INVALID
+            ) from error
         except KeysUnavailableError as error:
-            raise NotAuthenticatedError("tokens cannot be verified now", _INVALID) from error
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+            raise NotAuthenticatedError(
+                "tokens cannot be verified now; try again in a moment", _INVALID
+            ) from error
+        except (JoseError, ValueError, TypeError, RecursionError) as error:
             _log.info("a token was refused: %s", type(error).__name__)
-            raise NotAuthenticatedError("the token is not valid", _INVALID) from error
-        return claims
+            raise NotAuthenticatedError(
+                "the token is not valid; send one that the issuer has made for this server",
+                _INVALID,
+            ) from error
+        return found.claims
 
     def _roles(self, claims: Mapping[str, Any]) -> list[str]:
         """Return the roles that a token grants: of a name, several, or a list of names."""

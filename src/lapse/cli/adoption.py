@@ -11,6 +11,8 @@ import typer
 
 from lapse.cli.command import (
     JsonOption,
+    QuietOption,
+    check_conversations,
     one_store,
     open_settings,
     open_store,
@@ -21,7 +23,8 @@ from lapse.cli.command import (
 from lapse.cli.databases import SameStoreOption, report_of
 from lapse.cli.progress import progress_bar
 from lapse.core.clock import iso
-from lapse.core.errors import InvalidValueError
+from lapse.core.errors import InvalidValueError, NotWithThisServiceError
+from lapse.core.numbers import sessions
 
 if TYPE_CHECKING:
     from lapse.adoption.store import Adoption, Selection
@@ -73,6 +76,7 @@ def adopt(
     ] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     store_url: SameStoreOption = None,
 ) -> None:
     """Move the empty sessions of ADK's tables into Lapse's lobby, to wait or to expire.
@@ -82,8 +86,11 @@ def adopt(
     from lapse.adoption.adopt import new_run
     from lapse.adoption.store import Selection
 
+    if quiet and (dry_run or as_json or not yes):
+        raise typer.BadParameter("--quiet needs --yes, and goes with none of --dry-run and --json")
     given = one_store(url, store_url)
-    settings = open_settings(given, verbose=False)
+    settings = open_settings(given, verbose=False, quiet=quiet)
+    check_conversations(settings, "adopt")
     store = open_store(settings)
     selection = Selection(
         app_name,
@@ -93,38 +100,52 @@ def adopt(
         with_agent_only=with_agent_only,
     )
     found = run_async(_examined(store, settings.store_url, settings.ttl, selection.older_than))
+    records = run_async(_records(settings))
     plan = _plan(found, selection)
-    if not as_json:
-        _tell_plan(plan, found, selection, settings)
+    if not (as_json or quiet):
+        _tell_plan(plan, found, selection, settings, records)
     if dry_run:
         if as_json:
             print_json({"dryRun": True, **plan})
         return
     if not plan["adopted"]:
-        if as_json:
-            print_json({"run": run, "adopted": 0, "examined": 0, "waiting": 0, "expired": 0})
-        else:
-            typer.echo("nothing to adopt")
+        if not quiet:
+            _tell_nothing_to_adopt(run, as_json=as_json)
         return
     if not yes:
         typer.confirm(
-            f"Adopt {plan['adopted']:,} sessions? No stock ADK server may use them meanwhile",
+            f"Adopt {sessions(plan['adopted'])}? No stock ADK server may use them meanwhile",
             abort=True,
             err=True,
         )
     run = run or new_run()
-    typer.echo(f"run {run}", err=as_json)
-    ahead = found.sessions_of(app_name)
+    if not quiet:
+        typer.echo(f"run {run}", err=as_json)
+    ahead = None if quiet else found.sessions_of(app_name)
     done = run_async(_adopt(store, selection, settings, run, rate, ahead=ahead))
+    if not quiet:
+        _tell_adopted(done, run, settings, given, as_json=as_json)
+
+
+def _tell_nothing_to_adopt(run: str | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"run": run, "adopted": 0, "examined": 0, "waiting": 0, "expired": 0})
+    else:
+        typer.echo("nothing to adopt")
+
+
+def _tell_adopted(
+    done: Any, run: str, settings: Settings, given: str | None, *, as_json: bool
+) -> None:
     if as_json:
         names = ("adopted", "examined", "waiting", "expired")
         print_json({"run": run, **{name: getattr(done, name) for name in names}})
-    else:
-        typer.echo(
-            f"adopted {done.adopted:,} of {done.examined:,} sessions: {done.waiting:,} wait, "
-            f"{done.expired:,} are expired and restorable for {_hours(settings.horizon)}\n"
-            f"to put them back: {_undo_command(given, run)}"
-        )
+        return
+    typer.echo(
+        f"adopted {done.adopted:,} of {sessions(done.examined)}: {done.waiting:,} wait, "
+        f"{done.expired:,} are expired and restorable for {_hours(settings.horizon)}\n"
+        f"to put them back: {_undo_command(given, run)}"
+    )
 
 
 def undo(
@@ -134,22 +155,35 @@ def undo(
     ] = None,
     rate: RateOption = None,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     store_url: SameStoreOption = None,
 ) -> None:
-    """Put the sessions of an adoption back into ADK's tables unchanged."""
+    """Put the sessions of an adoption back into ADK's tables unchanged.
+
+    `--quiet` prints only how many sessions could not be put back, and why.
+    """
+    if quiet and (as_json or run is None):
+        raise typer.BadParameter("--quiet goes with --run, and not with --json")
     given = one_store(url, store_url)
-    settings = open_settings(given, verbose=False)
+    settings = open_settings(given, verbose=False, quiet=quiet)
+    check_conversations(settings, "undo")
     if run is None:
         run_async(_list_runs(settings, given, as_json=as_json))
         return
     from lapse.adoption.adopt import undo as undo_run
     from lapse.adoption.store import AdoptionStore
+    from lapse.conversations.store import HandOverStore
 
     async def work() -> Any:
         async with ready_store(settings) as store:
+            if await HandOverStore(store).has_elsewhere():
+                raise NotWithThisServiceError(
+                    "`lapse undo` puts sessions back into ADK's tables in the store, and used "
+                    "sessions of this store live in another session service"
+                )
             known = {adoption.run: adoption for adoption in await AdoptionStore(store).adoptions()}
             total = known[run].remaining if run in known else 0
-            with progress_bar("putting back", total) as advance:
+            with progress_bar("putting back", total, quiet=quiet) as advance:
                 return await undo_run(
                     store, run, rate=rate, on_progress=lambda done: advance(done.put_back)
                 )
@@ -159,20 +193,52 @@ def undo(
         counts = {"putBack": done.put_back, "inTheWay": done.in_the_way}
         print_json({"run": run, **counts, "remaining": done.remaining, "gone": done.gone})
         return
-    typer.echo(f"put back {done.put_back:,} sessions")
+    if not quiet:
+        typer.echo(f"put back {sessions(done.put_back)}")
     for count, why in (
         (done.in_the_way, "stay in the lobby: ADK's tables have a session of the same key"),
         (done.remaining, "stay in the lobby: not restorable any more, or in use; try again"),
-        (done.gone, "had been put back, used, deleted or purged before"),
+        (0 if quiet else done.gone, "had been put back, used, deleted or purged before"),
     ):
         if count:
-            typer.echo(f"{count:,} {why}")
+            typer.echo(f"{count:,} {why}", err=quiet)
 
 
 async def _examined(store: Database, url: str, ttl: timedelta, older_than: timedelta) -> Report:
     """Return the report of a database; raise before any question if it cannot be adopted."""
+    from lapse.databases.tables import check_lobby
+
     await store.inspect()  # raises for a database that cannot be adopted
-    return await report_of(url, ttl, older_than=older_than)
+    found = await report_of(url, ttl, older_than=older_than)
+    check_lobby(found.lobby, found.place)
+    return found
+
+
+async def _records(settings: Settings) -> int:
+    """Return how many sessions Lapse has records of in a database; 0 if it is new to Lapse."""
+    from lapse.sweep.store import SweepStore
+
+    store = open_store(settings)
+    try:
+        found = await store.inspect()
+        if found.version != found.newest:
+            return 0
+        return (await SweepStore(store).dues(most=1)).stored
+    finally:
+        await store.close()
+
+
+def _brakes(expired: int, records: int, settings: Settings) -> bool:
+    """Return whether the purge of all adopted sessions that are expired at once sets the brake."""
+    if not settings.cleanup_enabled:
+        return False
+    return expired > settings.brakes.largest_purge(records)
+
+
+def _when_braked(settings: Settings) -> str:
+    if not settings.horizon:
+        return "the next sweep sets it"
+    return f"the sweep {_hours(settings.horizon)} after the adoption sets it"
 
 
 def _span(text: str) -> timedelta:
@@ -184,7 +250,7 @@ def _span(text: str) -> timedelta:
     try:
         return timedelta(minutes=float(found[1]) * _UNITS[found[2]])
     except OverflowError as error:
-        raise InvalidValueError("--older-than", f"is too long: {text!r:.40}") from error
+        raise InvalidValueError("--older-than", f"must be shorter than {text!r:.40}") from error
 
 
 def _hours(horizon: timedelta) -> str:
@@ -214,13 +280,13 @@ def _plan(found: Report, selection: Selection) -> dict[str, int]:
 
 
 def _tell_plan(
-    plan: dict[str, int], found: Report, selection: Selection, settings: Settings
+    plan: dict[str, int], found: Report, selection: Selection, settings: Settings, records: int
 ) -> None:
     from lapse.databases.report_table import span
 
     ttl = span(found.question.ttl.total_seconds())
     typer.echo(
-        f"{plan['adopted']:,} sessions of {found.place} would leave ADK's tables:\n"
+        f"{sessions(plan['adopted'])} of {found.place} would leave ADK's tables:\n"
         f"  {plan['waiting']:,} are younger than {ttl} and would wait in the lobby\n"
         f"  {plan['expired']:,} would be expired, restorable for {_hours(settings.horizon)}"
     )
@@ -233,6 +299,13 @@ def _tell_plan(
     ):
         if plan[name] and not taken:
             typer.echo(f"would stay in ADK's tables:\n  {plan[name]:,} {why}")
+    if _brakes(plan["expired"], records + plan["adopted"], settings):
+        typer.echo(
+            f"the brake will hold their purge, as {plan['expired']:,} are more than "
+            f"LAPSE_BRAKE_SHARE={settings.brake_share:g} of the {records + plan['adopted']:,} "
+            f"records:\n  {_when_braked(settings)}; LapseBrakeSet fires then;\n"
+            "  the brake ends an hour later, or with `lapse sweep --confirm`"
+        )
     if not settings.horizon:
         typer.echo("  LAPSE_RESTORE_HOURS is 0: the next sweep deletes them; there is no undo")
 
@@ -244,14 +317,17 @@ async def _adopt(
     run: str,
     rate: float | None,
     *,
-    ahead: int,
+    ahead: int | None,
 ) -> Any:
-    """Adopt the selected sessions; `ahead` is how many the progress bar expects to examine."""
+    """Adopt the selected sessions.
+
+    `ahead` is how many the progress bar expects to examine; None: no bar is shown.
+    """
     from lapse.adoption.adopt import adopt as adopt_all
 
     try:
         await store.open()
-        with progress_bar("adopting", ahead) as advance:
+        with progress_bar("adopting", ahead, quiet=ahead is None) as advance:
             return await adopt_all(
                 store,
                 selection,

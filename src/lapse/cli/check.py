@@ -12,18 +12,19 @@ import typer
 from lapse.cli.command import Exit, JsonOption, StoreOption, open_store, print_json, run_async
 from lapse.cli.keys import shown_part
 from lapse.cli.sessions import words
+from lapse.core.numbers import sessions
 
 if TYPE_CHECKING:
     from lapse.check.speakers import Speakers
     from lapse.overview.store import Overview
+    from lapse.retention.state import RetentionState
     from lapse.settings import Settings
     from lapse.store.database import Inspection
     from lapse.sweep.rules import Dues
+    from lapse.webhooks.store import WebhookLevels
 
 _CLOCKS_APART: Final = timedelta(seconds=1)
 """A larger difference between the clocks of this host and the store is a problem."""
-
-_OVERDUE: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,13 @@ def _settings_or_defaults(store: str | None) -> Settings:
 async def _store_findings(settings: Settings) -> list[Finding]:
     from lapse.check.speakers import SpeakerStore
     from lapse.check.store import MOST_COUNTED
+    from lapse.check.thresholds import HEARD_WITHIN
     from lapse.core.clock import utc_now
     from lapse.core.errors import LapseError
     from lapse.overview.store import OverviewStore
+    from lapse.retention.state import read_state
     from lapse.sweep.store import SweepStore
+    from lapse.webhooks.store import WebhookStore
 
     findings: list[Finding] = []
     try:
@@ -118,9 +122,15 @@ async def _store_findings(settings: Settings) -> list[Finding]:
         if inspection.version == inspection.newest:
             dues = await SweepStore(store).dues(most=MOST_COUNTED)
             findings.append(_brake(dues, settings))
-            findings.append(
-                _sweeper(await OverviewStore(store).overview(since=timedelta(0)), settings)
-            )
+            overview = await OverviewStore(store).overview(since=HEARD_WITHIN)
+            findings.append(_sweeper(overview, settings))
+            findings.append(_first_messages(overview))
+            if settings.webhook_url is not None:
+                findings.append(_webhook(await WebhookStore(store).webhook_levels()))
+            if settings.retention_file is not None and not settings.conversations_uri:
+                findings.append(_retention(await read_state(store, settings.retention_file)))
+            unrecorded = await OverviewStore(store).unrecorded()
+            findings.append(_unrecorded(unrecorded, adopts=not settings.conversations_uri))
             findings.append(_speakers(await SpeakerStore(store).speakers(), settings))
     except LapseError as error:
         findings.append(Finding("store", False, str(error), _remedy(error)))
@@ -202,16 +212,16 @@ def _contents(found: Inspection, settings: Settings) -> Iterator[Finding]:
 def _brake(dues: Dues, settings: Settings) -> Finding:
     remedy = "review with `lapse sweep --dry-run`, then `lapse sweep --confirm`, or wait an hour"
     lost = dues.purge if settings.horizon else dues.purge + dues.expire
-    most = max(settings.brake_sessions, settings.brake_share * dues.stored)
+    most = settings.brakes.largest_purge(dues.stored)
     if dues.brake is not None:
         since, until = dues.brake.since, dues.brake.until
         says = (
             f"{dues.brake.reason}, since {since:%Y-%m-%d %H:%M:%S} UTC: nothing is purged before "
-            f"{until:%H:%M:%S}"
+            f"{until:%Y-%m-%d %H:%M:%S} UTC"
         )
         return Finding("brake", False, says, remedy)
     if settings.cleanup_enabled and lost > most:
-        says = f"the next sweep sets it: {lost:,} of {dues.stored:,} sessions would be purged"
+        says = f"the next sweep sets it: {lost:,} of {sessions(dues.stored)} would be purged"
         return Finding("brake", False, says, remedy)
     return Finding("brake", True, "none is set")
 
@@ -235,23 +245,114 @@ def _speakers(found: Sequence[Speakers], settings: Settings) -> Finding:
         "who speaks first",
         True,
         f"only the agent spoke in {told} (of the sessions looked at that have a message)",
-        f"LAPSE_USED_BY={rule} lets such sessions expire; `lapse adopt --with-agent-only` takes "
-        "those that stock ADK has left",
+        f"LAPSE_USED_BY={rule} lets such sessions expire"
+        + (
+            ""
+            if settings.conversations_uri
+            else "; `lapse adopt --with-agent-only` takes those that stock ADK has left"
+        ),
     )
 
 
 def _sweeper(overview: Overview, settings: Settings) -> Finding:
-    late = overview.overdue > _OVERDUE and settings.cleanup_enabled
+    """Say whether a sweeper works; a store that holds nothing to sweep needs none yet."""
+    from lapse.check.thresholds import is_overdue, is_silent
+
     seen = (
         "none has worked yet"
         if overview.swept_at is None
         else f"one worked {words(overview.now - overview.swept_at)} ago"
     )
-    if not late:
+    late = is_overdue(overview.overdue)
+    silent = is_silent(overview.swept_at, overview.now) and bool(overview.tallies)
+    if not settings.cleanup_enabled or not (late or silent):
         return Finding("sweeper", True, seen)
     return Finding(
         "sweeper",
         False,
-        f"{seen}; a session is overdue by {words(overview.overdue)}",
+        f"{seen}; a session is overdue by {words(overview.overdue)}"
+        if late
+        else f"{seen}: none works now",
         "start a server with LAPSE_SWEEPER=on, or `lapse sweep --watch`",
+    )
+
+
+def _first_messages(overview: Overview) -> Finding:
+    """Say what share of the last hour's first messages found an expired session."""
+    from lapse.check.thresholds import ENOUGH_HEARD, FOUND_EXPIRED, are_too_many_expired
+    from lapse.core.lifecycle import ChangeKind
+
+    heard = dict.fromkeys(ChangeKind, 0)
+    for count in overview.counts:
+        heard[count.kind] += count.sessions
+    used, resurrected = heard[ChangeKind.USED], heard[ChangeKind.RESURRECTED]
+    if used <= ENOUGH_HEARD:
+        return Finding("TTL", True, f"{used:,} first messages in an hour, too few to judge it")
+    says = f"{resurrected:,} of {used:,} first messages in an hour found an expired session"
+    if not are_too_many_expired(resurrected, used):
+        return Finding("TTL", True, says)
+    return Finding(
+        "TTL",
+        False,
+        f"{says}, more than {FOUND_EXPIRED:.0%}",
+        "lengthen SESSION_CLEANUP_TTL_MINUTES; `lapse ttl explain` tells how long people take",
+    )
+
+
+def _webhook(levels: WebhookLevels) -> Finding:
+    """Say how many events wait for the webhook, and how many were given up."""
+    from lapse.check.thresholds import is_webhook_behind
+
+    says = f"{levels.undelivered:,} events wait"
+    if levels.undelivered:
+        says += f", the oldest for {words(levels.oldest)}"
+    if levels.given_up:
+        says += f"; {levels.given_up:,} were given up in the last 30 days"
+    if not is_webhook_behind(levels.oldest, levels.given_up):
+        return Finding("webhook", True, says)
+    return Finding(
+        "webhook",
+        False,
+        says,
+        "the servers' log says what the webhook answers; it should answer 2xx within ten seconds",
+    )
+
+
+def _retention(state: RetentionState) -> Finding:
+    """Say whether the retention policy is in force, and whether sweeps keep up with it."""
+    from lapse.check.thresholds import is_policy_forgotten, is_retention_behind
+
+    if is_retention_behind(state.overdue):
+        return Finding(
+            "retention",
+            False,
+            f"{sessions(state.due)} wait for a sweep by the policy, the first for "
+            f"{words(state.overdue)}",
+            "start a server, or `lapse sweep --watch`, with LAPSE_RETENTION_FILE",
+        )
+    if state.is_in_force:
+        return Finding("retention", True, "the policy is in force")
+    says = (
+        f"the policy has {state.faults} faults" if state.faults else "the policy is not confirmed"
+    )
+    return Finding(
+        "retention",
+        not is_policy_forgotten(state.unconfirmed_for, state.faults),
+        f"{says}: nothing is archived or purged",
+        "`lapse retention check`, then `lapse retention confirm`",
+    )
+
+
+def _unrecorded(number: int, *, adopts: bool) -> Finding:
+    """Say how many sessions of ADK's tables Lapse has no record of; no problem."""
+    if not number:
+        return Finding("without a record", True, "no session of ADK's tables")
+    return Finding(
+        "without a record",
+        True,
+        f"{sessions(number)} of ADK's tables, written by stock ADK or before Lapse: kept, "
+        "never swept, and not in Lapse's numbers",
+        "`lapse report` tells what they hold; `lapse adopt` takes the empty ones"
+        if adopts
+        else "`lapse report URL` of the store tells what they hold",
     )

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -25,6 +26,7 @@ StoreOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log from DEBUG on.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but problems.")]
 
 
 class Exit(IntEnum):
@@ -38,17 +40,24 @@ class Exit(IntEnum):
     NOT_FOUND = 4
 
 
-def open_settings(store: str | None, *, verbose: bool, **overrides: object) -> Settings:
-    """Return the settings, and configure logging by them.
+def open_settings(
+    store: str | None, *, verbose: bool, quiet: bool = False, **overrides: object
+) -> Settings:
+    """Return the settings, and configure logging by them; `quiet`: from WARNING on at least.
 
     `overrides` are what options of the command give, by the settings' fields; None: not given.
     """
+    import logging
+
     from lapse.settings import load_settings
     from lapse.telemetry.logs import LogLevel, configure_logging
 
     level = overrides.pop("log_level", None) or (LogLevel.DEBUG if verbose else None)
     settings = load_settings(store_url=store, log_level=level, **overrides)
-    configure_logging(settings.log_format, settings.log_level)
+    log = settings.log
+    if quiet:
+        log = replace(log, level=max(log.level, LogLevel.WARNING, key=logging.getLevelName))
+    configure_logging(log)
     return settings
 
 
@@ -64,6 +73,21 @@ def open_store(settings: Settings) -> Database:
     from lapse.store import store_from_url
 
     return store_from_url(settings.store_url, settings.rules, settings.connection)
+
+
+def check_conversations(settings: Settings, command: str) -> None:
+    """Refuse a command that works on ADK's tables, if the settings name another session service.
+
+    Raises:
+        NotWithThisServiceError: they do.
+    """
+    if settings.conversations_uri:
+        from lapse.core.errors import NotWithThisServiceError
+
+        raise NotWithThisServiceError(
+            f"`lapse {command}` works on ADK's tables in the store, and LAPSE_CONVERSATIONS_URI "
+            "names another session service for used sessions"
+        )
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

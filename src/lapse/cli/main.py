@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lapse.cli.adoption import adopt, undo
 from lapse.cli.audit import audit
 from lapse.cli.check import check
-from lapse.cli.command import Exit, StoreOption, fail, open_settings, open_store, run_async
+from lapse.cli.command import Exit, fail, run_async
 from lapse.cli.databases import copy, report
+from lapse.cli.erase import erase
 from lapse.cli.expire import expire, resurrect
+from lapse.cli.export import export, import_
+from lapse.cli.hold import hold_commands
+from lapse.cli.migrate import migrate
 from lapse.cli.process_title import hide_passwords
+from lapse.cli.progress import progress_bar
+from lapse.cli.retention import retention_commands
 from lapse.cli.serve import serve
 from lapse.cli.sessions import sessions, show, stats
 from lapse.cli.simulate import simulate
 from lapse.cli.sweep import sweep
 from lapse.cli.ttl import ttl_commands
 from lapse.core.errors import LapseError, NoSuchSessionError
-
-if TYPE_CHECKING:
-    from lapse.store.database import Database
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,18 +59,7 @@ app.command()(serve)
 app.command()(sweep)
 for operate in (check, stats, sessions, show, resurrect, expire):
     app.command()(operate)
-
-
-@app.command()
-def migrate(
-    store: StoreOption = None,
-    print_only: Annotated[
-        bool, typer.Option("--print", help="Print the SQL instead of running it.")
-    ] = False,
-) -> None:
-    """Create or upgrade a store's tables, for servers whose database role may not do that."""
-    settings = open_settings(store, verbose=False)
-    run_async(_migrate(open_store(settings), print_only=print_only))
+app.command()(migrate)
 
 
 @app.command()
@@ -78,14 +70,19 @@ def verify(
     ] = None,
 ) -> None:
     """Run the scenarios of a session's life on a server, and print which of them hold."""
-    from lapse.verify import play
+    from lapse.testing import play
 
-    raise typer.Exit(run_async(play(url)))
+    raise typer.Exit(run_async(play(url, bar=progress_bar)))
 
 
 for command in (report, adopt, undo, copy, simulate, audit):
     app.command()(command)
+app.command()(export)
+app.command("import")(import_)
+app.command()(erase)
 app.add_typer(ttl_commands, name="ttl")
+app.add_typer(retention_commands, name="retention")
+app.add_typer(hold_commands, name="hold")
 
 
 def main() -> None:
@@ -97,15 +94,3 @@ def main() -> None:
         fail(str(error), Exit.NOT_FOUND)
     except LapseError as error:
         fail(str(error))
-
-
-async def _migrate(store: Database, *, print_only: bool) -> None:
-    try:
-        script = (await store.inspect()).script
-        if print_only:
-            typer.echo(script, nl=False)
-            return
-        await store.open()
-        typer.echo("the tables were brought up to date" if script else "nothing to do")
-    finally:
-        await store.close()

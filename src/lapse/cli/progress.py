@@ -8,12 +8,32 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar while the block runs, if stderr is a terminal.
+def waiting(title: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show for how long the block has run, where nothing can be counted: a database works alone.
+
+    It shows nothing unless stderr is a terminal, or if `quiet` is true.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task(title, total=None)
+        yield
+
+
+@contextmanager
+def progress_bar(
+    title: str, total: int | None, *, quiet: bool = False
+) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar while the block runs, if stderr is a terminal and `quiet` is false.
 
     The block calls the function it gets with the amount done so far.
     """
-    if not sys.stderr.isatty():
+    if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console

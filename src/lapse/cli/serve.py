@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import gc
-import ipaddress
-import socket
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lapse.cli import adk_options
-from lapse.cli.command import VerboseOption, fail, open_settings, run_async
+from lapse.cli.command import VerboseOption, fail, open_settings
+from lapse.cli.ports import listen
+from lapse.cli.serving import Serving, serve_here, serve_with_workers
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
-    from lapse.limits.rules import Bounds
     from lapse.settings import Settings
 
-_GRACE: Final = timedelta(seconds=1)
-"""How long open connections may take to end at shutdown."""
-
-_OTHER_FILES: Final = 150
-"""Open files of a server besides its connections: those of the store, the log and libraries."""
-
-_KEEP_ALIVE: Final = timedelta(seconds=75)
-"""Longer than the 60 s of common load balancers, so that the balancer closes a connection first."""
+_log = logging.getLogger(__name__)
 
 
 def serve(
@@ -42,6 +30,13 @@ def serve(
         str | None,
         typer.Option(
             "--store", "--session-service-uri", metavar="URL", help="The store of the sessions."
+        ),
+    ] = None,
+    conversations: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="The session service in which used sessions live; by default --store has them.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
@@ -76,6 +71,16 @@ def serve(
     admin_host: Annotated[
         str | None, typer.Option(help="The address of --admin-port.", show_default="127.0.0.1")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            help="Answer with so many processes; bounds of connections, bodies, streams, readers, "
+            "plain runs and log-ins count in each.",
+            show_default="1",
+        ),
+    ] = None,
     verbose: VerboseOption = False,
     log_level: adk_options.LogLevelOption = None,
     artifact_service_uri: adk_options.ArtifactUri = None,
@@ -105,12 +110,15 @@ def serve(
 
     It takes each option of `adk api_server`, with hyphens or with underscores.
     """
+    from lapse.auth.addresses import is_loopback
     from lapse.auth.options import AuthMode
 
     settings = open_settings(
         store,
         verbose=verbose,
         log_level=log_level,
+        conversations_uri=conversations,
+        workers=workers,
         artifact_service_uri=artifact_service_uri,
         memory_service_uri=memory_service_uri,
         eval_storage_uri=eval_storage_uri,
@@ -133,7 +141,7 @@ def serve(
         enable_features=adk_options.joined(enable_features),
         disable_features=adk_options.joined(disable_features),
     )
-    if settings.auth is AuthMode.NONE and not insecure and not _is_loopback(host):
+    if settings.auth is AuthMode.NONE and not insecure and not is_loopback(host):
         fail(
             f"--host {host}: without authentication everybody who reaches this address could "
             "read every session; set LAPSE_AUTH (see docs/security.md), listen on 127.0.0.1, or "
@@ -141,19 +149,23 @@ def serve(
         )
     if settings.auth is not AuthMode.NONE:
         _check_origins(allow_origins or ())
+    if settings.workers > 1:
+        _check_workers(settings, local_llm=local_llm)
     folder = _local_llm(agents_dir) if local_llm else _agents(agents_dir)
     with ExitStack() as stack:
-        listener = stack.enter_context(_listen(host, port))
+        listener = stack.enter_context(listen(host, port))
         operators = None
         admin_port = settings.admin_port if admin_port is None else admin_port
         if admin_port is not None:
             where = admin_host or settings.admin_host
-            operators = stack.enter_context(_listen(where, admin_port, option="--admin-port"))
+            operators = stack.enter_context(listen(where, admin_port, option="--admin-port"))
             if operators.getsockname()[1] == listener.getsockname()[1]:
                 fail(f"--admin-port {admin_port}: must differ from --port")
-        _serve(
-            settings, folder, listener, operators, web=web, allow_origins=tuple(allow_origins or ())
-        )
+        serving = Serving(settings, folder, listener, operators, web, tuple(allow_origins or ()))
+        if settings.workers > 1:
+            serve_with_workers(serving)
+        else:
+            serve_here(serving, on_started=serving.announce)
 
 
 def _check_origins(origins: Sequence[str]) -> None:
@@ -166,13 +178,30 @@ def _check_origins(origins: Sequence[str]) -> None:
         fail(f"--allow-origins: {error.reason}")
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _check_workers(settings: Settings, *, local_llm: bool) -> None:
+    """Refuse what several processes cannot share; say what each of them then has of its own."""
+    from lapse.store.urls import MEMORY, place_of
+
+    number = f"--workers {settings.workers}"
+    place = place_of(settings.store_url)
+    if not settings.is_shared and place.rpartition("/")[2] in {"", MEMORY}:
+        fail(f"{number}: each process would have sessions of its own in {place}; name a file")
+    uri = settings.conversations_uri or ""
+    if MEMORY in uri or uri.startswith("memory:"):
+        fail(
+            f"{number}: each process would have conversations of its own in {uri}; name a database"
+        )
+    if local_llm:
+        fail(f"{number}: each process would load a model of its own; leave out --local-llm")
+    server = settings.server
+    own = {
+        "artifacts (--artifact-service-uri)": server.artifact_service_uri == "memory://"
+        or (server.artifact_service_uri is None and not server.use_local_storage),
+        "memories (--memory-service-uri)": server.memory_service_uri in {None, "memory://"},
+        "tasks of A2A (--task-store-uri)": server.a2a and server.task_store_uri is None,
+    }
+    if told := [name for name, is_own in own.items() if is_own]:
+        _log.warning("each of %d workers keeps its own %s", settings.workers, " and ".join(told))
 
 
 def _agents(folder: Path | None) -> Path:
@@ -181,7 +210,7 @@ def _agents(folder: Path | None) -> Path:
     if folder is None:
         return AGENTS_DIR
     if not folder.is_dir():
-        fail(f"{folder}: there is no such folder of agents")
+        fail(f"{folder}: there is no such folder of agents; name one, or none for the demo agent")
     from lapse.adk.agents import has_agents
 
     if not has_agents(folder):
@@ -193,10 +222,13 @@ def _agents(folder: Path | None) -> Path:
 
 
 def _local_llm(folder: Path | None) -> Path:
+    from lapse.adk.private.versions import OPENAI, is_there, needs_newer
     from lapse.demo.local_llm import AGENTS_DIR, missing
 
     if folder is not None:
         fail("--local-llm runs its own demo agent; do not give a folder of agents")
+    if not is_there(OPENAI):
+        fail(f"--local-llm {needs_newer(OPENAI)}")
     if ways := missing():
         fail(
             "--local-llm needs packages that are not installed: "
@@ -211,123 +243,3 @@ def _local_llm(folder: Path | None) -> Path:
 
 def _quoted(arguments: str) -> str:
     return f"'{arguments}'" if "[" in arguments else arguments
-
-
-def _listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another {option}")
-    return listener
-
-
-def _serve(
-    settings: Settings,
-    folder: Path,
-    listener: socket.socket,
-    operators: socket.socket | None,
-    *,
-    web: bool,
-    allow_origins: tuple[str, ...],
-) -> None:
-    """Open the store, so that its errors come first, then serve until a signal comes."""
-    # Imports create a quarter of a million objects and no garbage. Collecting during the imports
-    # takes an eighth of the start; without `gc.freeze` below, each later full collection takes a
-    # fifth of a second longer.
-    gc.disable()
-    from lapse.app import Lapse
-    from lapse.auth import authentication_of
-
-    authentication = authentication_of(settings.authentication, origins=allow_origins)
-    lapse = Lapse(settings=settings, notes_artifacts=True)
-    run_async(lapse.store.open())
-
-    import uvicorn
-
-    from lapse.dashboard.routes import OperatorsPortMiddleware
-    from lapse.limits.protocol import bounded
-    from lapse.notices.routes import NoticeStreamMiddleware
-    from lapse.telemetry.provider import set_quiet_provider
-    from lapse.web.middleware.telemetry import UnreadTelemetryMiddleware
-    from lapse.web.server import BelowPrefix
-
-    set_quiet_provider()
-    host, port = listener.getsockname()[:2]
-    operators_port: int | None = operators.getsockname()[1] if operators else None
-    web_app = lapse.app(
-        folder,
-        web,
-        host=host,
-        port=port,
-        allow_origins=allow_origins,
-        admin_port=operators_port,
-        authentication=authentication,
-    )
-    served: ASGIApp = UnreadTelemetryMiddleware(NoticeStreamMiddleware(web_app))
-    announced = [f"Lapse serves {_described(folder)} on {_address(listener)}"]
-    if operators is not None and operators_port is not None:
-        served = OperatorsPortMiddleware(served, operators_port)
-        announced.append(f"Operators' pages: {_address(operators)}/lapse/")
-    elif settings.admin_token is not None:
-        announced.append(f"Operators' pages: {_address(listener)}/lapse/")
-
-    if web_app.root_path:
-        served = BelowPrefix(served, web_app.root_path)
-
-    class Server(uvicorn.Server):
-        """Prints its addresses once it accepts connections, so that scripts can wait for that."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                typer.echo("\n".join(announced), err=True)
-
-    server = Server(
-        uvicorn.Config(
-            served,
-            http=bounded(_within_files(settings.bounds)),
-            ws_max_size=settings.bounds.body,
-            server_header=False,
-            log_config=None,
-            access_log=False,
-            # Headers can be forged; uvicorn must report the socket's peer as the client.
-            proxy_headers=False,
-            timeout_graceful_shutdown=int(_GRACE.total_seconds()),
-            timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),
-        )
-    )
-    gc.freeze()
-    gc.enable()
-    server.run(sockets=[listener] if operators is None else [listener, operators])
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _within_files(bounds: Bounds) -> Bounds:
-    """Return the bounds with at most as many connections as this process may open files.
-
-    It raises the process's soft limit on open files, if that is too low and the hard limit allows.
-    """
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = bounds.connections + _OTHER_FILES
-    if soft < wanted:
-        soft = min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return replace(bounds, connections=max(1, min(bounds.connections, soft - _OTHER_FILES)))
-
-
-def _described(folder: Path) -> str:
-    from lapse.demo import is_bundled
-
-    if is_bundled(folder):
-        return "the demo agent (app `concierge`)"
-    return f"the agents of {folder}"

@@ -20,10 +20,12 @@ from lapse.cli.command import (
     run_async,
 )
 from lapse.cli.keys import KeyArgument, find_key, shown, shown_part
+from lapse.core.numbers import sessions as sessions_in_words
 
 if TYPE_CHECKING:
     from lapse.core.lifecycle import Lifecycle
     from lapse.overview.store import Overview, Query
+    from lapse.retention.state import RetentionState
     from lapse.settings import Settings
 
 _LARGEST_PAGE: Final = 500
@@ -42,14 +44,18 @@ def stats(
     """Print the numbers of sessions, of recent changes, and how long anything is overdue."""
     settings = open_settings(store, verbose=False)
     since = timedelta(hours=hours)
-    overview = run_async(_overview(settings, since))
+    overview, unrecorded, retention = run_async(_overview(settings, since))
     from lapse.overview.json import overview_json
+    from lapse.retention.json import standing_json
 
-    document = overview_json(overview, since)
+    document = overview_json(overview, since, unrecorded=unrecorded)
+    document["retention"] = None if retention is None else standing_json(retention)
     if as_json:
         print_json(document)
     else:
         _print_stats(document, overview, hours)
+        if retention is not None:
+            _print_retention(retention)
         if not settings.cleanup_enabled:
             typer.echo("clean-up is switched off: SESSION_CLEANUP_ENABLED is false")
 
@@ -58,7 +64,9 @@ def sessions(
     store: StoreOption = None,
     status: Annotated[
         str | None,
-        typer.Option(help="Only sessions with this stored status: waiting, used or expired."),
+        typer.Option(
+            help="Only sessions with this stored status: waiting, used, expired or archived."
+        ),
     ] = None,
     app_name: Annotated[
         str | None, typer.Option("--app", help="Only sessions of this app.")
@@ -81,8 +89,8 @@ def sessions(
     from lapse.core.lifecycle import Status
     from lapse.overview.store import Query
 
-    if status not in {None, Status.WAITING, Status.USED, Status.EXPIRED}:
-        raise typer.BadParameter(f"--status {status!r}: must be waiting, used or expired")
+    if status not in {None, Status.WAITING, Status.USED, Status.EXPIRED, Status.ARCHIVED}:
+        raise typer.BadParameter(f"--status {status!r}: must be waiting, used, expired or archived")
     settings = open_settings(store, verbose=False)
     query = Query(
         None if status is None else Status(status), app_name, user_id, prefix, after=after
@@ -109,11 +117,18 @@ def show(key: KeyArgument, store: StoreOption = None, as_json: JsonOption = Fals
         _print_record(record, now)
 
 
-async def _overview(settings: Settings, since: timedelta) -> Overview:
+async def _overview(
+    settings: Settings, since: timedelta
+) -> tuple[Overview, int, RetentionState | None]:
     from lapse.overview.store import OverviewStore
+    from lapse.retention.state import read_state
 
     async with ready_store(settings) as store:
-        return await OverviewStore(store).overview(since=since)
+        counts = OverviewStore(store)
+        overview, unrecorded = await counts.overview(since=since), await counts.unrecorded()
+        if settings.conversations_uri:
+            return overview, unrecorded, None
+        return overview, unrecorded, await read_state(store, settings.retention_file)
 
 
 async def _list(
@@ -145,7 +160,8 @@ async def _show(settings: Settings, text: str) -> tuple[Lifecycle, datetime]:
         snapshot = await NoticeStore(store).records([key])
     if key not in snapshot.records:
         raise NoSuchSessionError(
-            f"session {key.named} does not exist: never created, purged or deleted"
+            f"session {key.named} does not exist: never created, purged or deleted; "
+            "`lapse sessions` lists what there is"
         )
     return snapshot.records[key], snapshot.at
 
@@ -170,6 +186,11 @@ def _print_stats(document: dict[str, Any], overview: Overview, hours: float) -> 
     console.print(f"created, first messages, resurrected: in the last {hours:g} h", style="dim")
     if document["agentOnly"]:
         typer.echo(f"in {document['agentOnly']:,} of the waiting sessions only the agent spoke")
+    if document["unrecorded"]:
+        typer.echo(
+            f"not among these: {document['unrecorded']:,} sessions of ADK's tables without a "
+            "record, written by stock ADK or before Lapse; `lapse report` tells what they hold"
+        )
     overdue = overview.overdue
     typer.echo(
         "nothing is overdue"
@@ -186,6 +207,26 @@ def _print_stats(document: dict[str, Any], overview: Overview, hours: float) -> 
             f"a brake ({overview.brake.reason}) holds every purge since "
             f"{overview.brake.since:%Y-%m-%d %H:%M:%S} UTC; review with `lapse sweep --dry-run`, "
             "then `lapse sweep --confirm`"
+        )
+
+
+def _print_retention(state: RetentionState) -> None:
+    levels = state.levels
+    if levels.archived or levels.pinned or levels.holds:
+        typer.echo(
+            f"archived: {levels.archived:,}; pinned: {levels.pinned:,}; holds: {levels.holds:,}"
+        )
+    if state.file is None:
+        return
+    typer.echo(
+        "the retention policy is in force"
+        if state.is_in_force
+        else "the retention policy is not confirmed, so nothing is taken: `lapse retention check`"
+    )
+    if state.due:
+        typer.echo(
+            f"{sessions_in_words(state.due)} wait for a sweep by it, the first for "
+            f"{words(state.overdue)}"
         )
 
 
@@ -228,6 +269,8 @@ def _print_record(record: Lifecycle, now: datetime) -> None:
         (record.expired_at, "expired"),
         (record.expires_at if record.expired_at is None else None, "its deadline"),
         (record.restorable_until if record.expired_at else None, "can be resurrected until"),
+        (record.archived_at, "archived"),
+        (record.restorable_until if record.archived_at else None, "can be restored until"),
         (now, "now"),
     ]
     before: datetime | None = None
@@ -236,7 +279,11 @@ def _print_record(record: Lifecycle, now: datetime) -> None:
         typer.echo(f"  {_at(moment)}  {apart:>10}  {what}")
         before = moment
     if record.ttl is not None:
-        typer.echo(f"  TTL {words(record.ttl)}, resurrected {record.resurrections} times")
+        times = "once" if record.resurrections == 1 else f"{record.resurrections} times"
+        typer.echo(f"  TTL {words(record.ttl)}, resurrected {times}")
+    if record.pinned or record.on_hold:
+        exempt = ("pinned" * record.pinned, "on hold" * record.on_hold)
+        typer.echo(f"  {' and '.join(filter(None, exempt))}: retention does not apply")
     if record.agent_spoke and not record.has_messages:
         typer.echo("  only the agent spoke; a message of the user makes it used")
     from lapse.overview.json import record_json

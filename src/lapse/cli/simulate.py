@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lapse.cli.command import fail, open_settings, ready_store, run_async
+from lapse.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
@@ -94,7 +95,7 @@ def simulate(
     else:
         history = found = run_async(_observed(settings, app_name))
         if not found:
-            fail("the store has observed nothing yet")
+            fail("the store has observed nothing yet; give a FILE, or --generator NAME")
         total = _span(found)
     _show(history, targets, ttls, total, as_json=as_json, png=png)
 
@@ -110,7 +111,8 @@ def _targets(
     targets = settings.targets
     if not settings.horizon:
         raise InvalidValueError(
-            "LAPSE_RESTORE_HOURS", "is 0: the TTL policy learns only if sessions are restorable"
+            "LAPSE_RESTORE_HOURS",
+            "must not be 0: the TTL policy learns only if sessions are restorable",
         )
     if soft is not None:
         targets = replace(targets, soft=share_from(soft, field="--soft-target"))
@@ -151,18 +153,13 @@ def _show(
     png: Path | None,
 ) -> None:
     from rich.console import Console
-    from rich.progress import Progress
 
     from lapse.core.minutes import spelt
     from lapse.ttl.simulation.replay import replay
     from lapse.ttl.simulation.report import as_document, as_table, draw, policy_rows
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("replaying", total=total.total_seconds() or 1)
-        replayed = replay(
-            history, targets, lambda over: bar.update(task, completed=over.total_seconds())
-        )
+    with progress_bar("replaying days", max(total.days, 1)) as advance:
+        replayed = replay(history, targets, lambda over: advance(over.days))
     found = policy_rows(replayed, targets, ttls)
     if png is not None:
         draw(replayed, targets, found, png)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import nullcontext
-from datetime import timedelta
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -13,6 +12,7 @@ import typer
 from lapse.cli.command import (
     Exit,
     JsonOption,
+    QuietOption,
     StoreOption,
     VerboseOption,
     acting_as,
@@ -22,9 +22,13 @@ from lapse.cli.command import (
     ready_store,
     run_async,
 )
+from lapse.cli.ports import address, listen, within_files
 from lapse.cli.progress import progress_bar
+from lapse.core.numbers import sessions
 
 if TYPE_CHECKING:
+    import socket
+
     from lapse.settings import Settings
     from lapse.store.database import Database
     from lapse.sweep.rules import Brake, Dues
@@ -33,10 +37,6 @@ if TYPE_CHECKING:
 _MOST_COUNTED: Final = 1_000_000
 _LONG: Final = 1000
 """A sweep of more sessions shows a progress bar."""
-
-_WATCH_SLEEP: Final = timedelta(seconds=1)
-"""The longest pause between two sweeps. This process does not hear of other processes' new
-deadlines, and a sweep that finds nothing is cheap."""
 
 
 def sweep(
@@ -48,13 +48,29 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")
     ] = False,
+    host: Annotated[str, typer.Option(help="The address of --port.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="With --watch: answer at /livez, /readyz and /metrics on this port.",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Answer beyond this machine, to whoever asks."),
+    ] = False,
     confirm: Annotated[
         bool, typer.Option("--confirm", help="Release the brake before the sweep.")
     ] = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Expire and purge the sessions that are due, and print what was done.
+
+    `--verbose` also logs a line for each session, as servers do.
 
     Exits with status 3 if a brake stops the purge.
     """
@@ -62,20 +78,47 @@ def sweep(
         raise typer.BadParameter("give only one of --once, --watch and --dry-run")
     if dry_run and confirm:
         raise typer.BadParameter("give only one of --dry-run, which changes nothing, and --confirm")
+    if port is not None and not watch:
+        raise typer.BadParameter("--port goes with --watch: another sweep ends before it is asked")
     if watch and as_json:
         raise typer.BadParameter("--watch prints no JSON; set LAPSE_LOG_FORMAT=json for its log")
-    settings = open_settings(store, verbose=verbose)
+    if quiet and (verbose or watch or dry_run or as_json):
+        raise typer.BadParameter("--quiet goes with none of --verbose, --watch, --dry-run, --json")
+    settings = open_settings(store, verbose=verbose, quiet=quiet)
     if not settings.cleanup_enabled:
-        fail("SESSION_CLEANUP_ENABLED is false, so nothing is swept")
+        fail("SESSION_CLEANUP_ENABLED is false, so nothing is swept; set it to true")
     if dry_run:
         _print_dues(run_async(_dues(settings)), as_json=as_json)
         return
     if confirm:
         run_async(_confirm(settings))
     if watch:
-        run_async(_watch(settings))
+        with _listening(host, port, settings, insecure=insecure) as listener:
+            run_async(_watch(settings, listener))
     else:
-        _print_total(run_async(_sweep(settings)), as_json=as_json)
+        total = run_async(_sweep(settings, verbose=verbose, quiet=quiet))
+        _print_total(total, as_json=as_json, quiet=quiet)
+
+
+def _listening(
+    host: str, port: int | None, settings: Settings, *, insecure: bool
+) -> AbstractContextManager[socket.socket | None]:
+    """Return the socket of `--port`, if there is one.
+
+    It ends the command if whoever reaches it could read the metrics, and nobody has said so.
+    """
+    from lapse.auth.addresses import is_loopback
+
+    if port is None:
+        return nullcontext()
+    is_open = settings.sweepers_metrics is None and not settings.metrics_open
+    if is_open and not insecure and not is_loopback(host):
+        fail(
+            f"--host {host}: without a token everybody who reaches this address could read the "
+            "metrics; set LAPSE_METRICS_TOKEN (see docs/metrics.md), listen on 127.0.0.1, or give "
+            "--insecure"
+        )
+    return listen(host, port)
 
 
 async def _dues(settings: Settings) -> Dues:
@@ -116,7 +159,7 @@ async def _confirm(settings: Settings) -> None:
     typer.echo(f"released the brake ({brake.reason})", err=True)
 
 
-async def _sweep(settings: Settings) -> SweepReport:
+async def _sweep(settings: Settings, *, verbose: bool, quiet: bool) -> SweepReport:
     import logging
 
     from lapse.app import Lapse
@@ -127,8 +170,8 @@ async def _sweep(settings: Settings) -> SweepReport:
     lapse, total = Lapse(settings=settings, notes_artifacts=True), SweepReport(full=True)
     store = lapse.store
     try:
-        ahead = await _ahead(store)
-        if ahead is not None:  # log lines would break the progress bar
+        ahead = None if verbose or quiet else await _ahead(store)
+        if not verbose:  # the summary says it in one line
             logging.getLogger("lapse.changes").setLevel(logging.WARNING)
             logging.getLogger("lapse.sweeps").setLevel(logging.WARNING)
         with progress_bar("sweeping", ahead) if ahead else nullcontext() as advance:
@@ -156,13 +199,13 @@ async def _ahead(store: Database) -> int | None:
     return due if due > _LONG else None
 
 
-def _print_total(total: SweepReport, *, as_json: bool) -> None:
+def _print_total(total: SweepReport, *, as_json: bool, quiet: bool) -> None:
     brake = total.braking.brake
     if as_json:
         from lapse.overview.json import brake_json
 
         print_json({**total.counts(), "brake": None if brake is None else brake_json(brake)})
-    else:
+    elif not quiet:
         typer.echo(f"expired {total.expired}, purged {total.purged}, kept {total.kept}")
     if brake is not None:
         fail(_held(brake), Exit.ATTENTION)
@@ -174,7 +217,7 @@ def _held(brake: Brake) -> str:
 
     match brake.reason:
         case BrakeReason.SHARE:
-            why = f"{brake.sessions:,} sessions would be purged, a large share of all"
+            why = f"{sessions(brake.sessions)} would be purged, a large share of all"
         case BrakeReason.CLOCK:
             why = f"the store's clock jumped ahead by {brake.jump}"
     return (
@@ -183,18 +226,26 @@ def _held(brake: Brake) -> str:
     )
 
 
-async def _watch(settings: Settings) -> None:
+async def _watch(settings: Settings, listener: socket.socket | None) -> None:
     import asyncio
 
     from lapse.app import Lapse
+    from lapse.sweep.sweeper import SHORT_SLEEP
 
     # `lapse sweep` sweeps also with LAPSE_SWEEPER=off, which is meant for servers.
     swept = settings.model_copy(update={"sweeper": True})
     lapse = Lapse(settings=swept, notes_artifacts=True)
-    lapse.sweeper.longest_sleep = _WATCH_SLEEP
+    lapse.sweeper.longest_sleep = SHORT_SLEEP
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with lapse:
-        typer.echo("sweeping until stopped", err=True)
+    answers: AbstractAsyncContextManager[None] = nullcontext()
+    told = "sweeping until stopped"
+    if listener is not None:
+        from lapse.cli.answering import answering
+
+        answers = answering(lapse.sweeper_app(), listener, within_files(settings.bounds))
+        told = f"{told}; {address(listener)} has /livez, /readyz and /metrics"
+    async with lapse, answers:
+        typer.echo(told, err=True)
         await stop.wait()

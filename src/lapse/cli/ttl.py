@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lapse.cli.command import StoreOption, fail, open_settings, ready_store, run_async
+from lapse.cli.command import StoreOption, fail, narrow_table, open_settings, ready_store, run_async
 
 if TYPE_CHECKING:
     from lapse.settings import Settings
@@ -65,7 +65,6 @@ def reset_window(
 
 async def _show(settings: Settings, app_name: str | None, png: Path | None) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     from lapse.ttl.curve import Curve
     from lapse.ttl.rounds import ttl_of
@@ -77,9 +76,10 @@ async def _show(settings: Settings, app_name: str | None, png: Path | None) -> N
         in_force = {decision.scope: decision for decision in await ttls.ttl_decisions()}
         now = (await ttls.ttl_round()).now
         days = await _cohorts(ttls, now.date(), in_force)
-    table = Table("app", "TTL, min", "why", "soft", "at most", "hard", "messages", "saved")
+    numbers = ("TTL, min", "soft", "at most", "hard", "messages", "saved")
+    table = narrow_table("app", numbers[0], "why", *numbers[1:], whole=numbers)
     for column in table.columns[3:]:
-        column.justify, column.no_wrap = "right", True
+        column.justify = "right"
     curves: dict[Scope, Curve] = {}
     notes: list[str] = []
     for scope in sorted({*in_force, *days}):
@@ -246,7 +246,7 @@ async def _reset(settings: Settings, app_name: str | None) -> None:
                 if app_name in {None, decision.scope.app_name}
             ]
             if not decisions:
-                fail("nothing was decided yet, so there is no window to reset")
+                fail("nothing was decided yet, so there is no window to reset: `lapse ttl show`")
             slot = found.slot if found.slot is not None else 0
             done = await ttls.record_decisions(decisions, slot=slot, version=found.version)
     for decision in decisions:

@@ -42,12 +42,27 @@ class NoSuchSessionError(LapseError, LookupError):
     """The session does not exist: never created, purged, deleted or expired for good."""
 
 
+def no_such_session(named: str) -> NoSuchSessionError:
+    """Return the error that says a session does not exist, by the name that logs may have."""
+    return NoSuchSessionError(
+        f"session {named} does not exist; look whether its id, its user and its app are right, or "
+        "create it anew"
+    )
+
+
 class SessionExistsError(LapseError):
     """A living session already has this key."""
 
 
 class OutdatedSessionError(LapseError):
     """The session was changed in the store since the writer last read it."""
+
+
+def outdated(named: str) -> OutdatedSessionError:
+    """Return the error that says so, by the session's name that logs may have."""
+    return OutdatedSessionError(
+        f"session {named} was changed since it was read; read it again, and append to what you read"
+    )
 
 
 class SharedStateFullError(InvalidValueError):
@@ -75,6 +90,10 @@ class WrongStatusError(LapseError):
     """The session exists, but its status does not allow what was asked for."""
 
 
+class NotAsShownError(LapseError):
+    """What somebody confirms is not what was shown to them; nothing was written."""
+
+
 class StoreUnavailableError(LapseError):
     """The store does not answer now; the operation may be repeated."""
 
@@ -85,6 +104,10 @@ class OutcomeUnknownError(StoreUnavailableError):
     The same operation may be repeated: see `lapse.store.operation`. A request over HTTP may do more
     than one.
     """
+
+
+class OnItsWayError(StoreUnavailableError):
+    """Another process moves the session into its service, or out of it; nothing was changed."""
 
 
 class AnswerLostError(StoreUnavailableError):
@@ -99,8 +122,20 @@ class NotWithThisStoreError(LapseError):
     """The store does not offer this operation; `statement` is the name of a statement it lacks."""
 
     def __init__(self, statement: str) -> None:
-        super().__init__(f"not with this store: it has no statement {statement!r}")
+        super().__init__(
+            f"not with this store: it has no statement {statement!r}; use SQLite or PostgreSQL"
+        )
         self.statement = statement
+
+
+class NotWithThisServiceError(LapseError, NotImplementedError):
+    """Another session service has the used sessions, and with it this cannot be done.
+
+    Nothing was changed. It is a NotImplementedError, as ADK's services raise.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not with this service: {reason}")
 
 
 class KeyReusedError(LapseError, ValueError):
@@ -126,6 +161,14 @@ class TooManyRunsError(LapseError):
     """As many runs as the limits allow are in flight; another may begin when one has ended."""
 
 
+def too_many_runs(of_user: int) -> TooManyRunsError:
+    """Return the error that refuses another run of a user, who has as many as are allowed."""
+    return TooManyRunsError(
+        f"this user has {of_user} runs in flight (LAPSE_RUNS_PER_USER); wait for the end of one, "
+        "or cancel one"
+    )
+
+
 class TooManyCreatesError(LapseError, ValueError):
     """As many sessions were created lately as the quotas allow.
 
@@ -147,6 +190,11 @@ class TooManyArtifactsError(LapseError):
 
 class NoSuchRunError(LapseError, LookupError):
     """The session has no such run, or its record is deleted already."""
+
+    def __init__(
+        self, reason: str = "no such run in this session; look at its latest, or read the session"
+    ) -> None:
+        super().__init__(reason)
 
 
 class ShuttingDownError(LapseError):

@@ -64,15 +64,19 @@ class Feed:
 
     @property
     def quiet_for(self) -> float:
-        """Return for how many seconds `publish` was not called; infinity: it never was.
+        """Return for how many seconds nobody but sweeps has published; infinity: nobody ever has.
 
-        Each transition of this process calls it, also if nothing has changed.
+        Each transition of this process publishes, also if nothing has changed. Reads do not.
         """
         return time.monotonic() - self._published_at
 
-    def publish(self, changes: Iterable[Change]) -> None:
-        """Hand committed changes to every consumer, one change after the other."""
-        self._published_at = time.monotonic()
+    def publish(self, changes: Iterable[Change], *, swept: bool = False) -> None:
+        """Hand committed changes to every consumer, one change after the other.
+
+        `swept`: a sweep has made them, which does not count for `quiet_for`.
+        """
+        if not swept:
+            self._published_at = time.monotonic()
         for change in changes:
             for subscription in self._subscriptions:
                 _call(subscription.one, change, change.kind)

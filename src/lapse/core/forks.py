@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+from collections.abc import Callable
 from weakref import WeakSet
+
+_log = logging.getLogger(__name__)
 
 
 class Forked:
@@ -30,19 +35,43 @@ class Forked:
 _told: WeakSet[Forked] = WeakSet()
 
 
+class _Forking(threading.local):
+    """The objects that were told of the fork that this thread is about to make.
+
+    Other threads may make more of them, or fork, before it is done.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[Forked] = []
+
+
+_forking = _Forking()
+
+
 def _tell_before() -> None:
-    for one in list(_told):
-        one.before_fork()
+    _forking.told = list(_told)
+    for one in _forking.told:
+        _tell(one.before_fork)
 
 
 def _tell_parent() -> None:
-    for one in list(_told):
-        one.after_fork()
+    told, _forking.told = _forking.told, []
+    for one in told:
+        _tell(one.after_fork)
 
 
 def _tell_child() -> None:
+    _forking.told = []
     for one in list(_told):
-        one.after_fork_in_child()
+        _tell(one.after_fork_in_child)
+
+
+def _tell(call: Callable[[], None]) -> None:
+    """Call one object's method; its fault must not keep the others from being told."""
+    try:
+        call()
+    except Exception:  # noqa: BLE001 - Python would ignore it, and the fork goes on
+        _log.exception("an object cannot follow a fork of the process")
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

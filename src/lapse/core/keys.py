@@ -41,6 +41,14 @@ class SessionKey(NamedTuple):
         return shortened(self.session_id)
 
     @property
+    def stripped(self) -> SessionKey:
+        """Return the key without white space around the id; requests may name a session either way.
+
+        What notes a session by the key of a request and looks for it by its stored key uses this.
+        """
+        return self._replace(session_id=self.session_id.strip())
+
+    @property
     def digest(self) -> str:
         """Return a digest that names the session where its key must not be shown."""
         return blake2b("\0".join(self).encode(), digest_size=8).hexdigest()
@@ -52,6 +60,11 @@ class SessionKey(NamedTuple):
         Earlier decisions do not shape what is learnt from the control group; see `lapse.ttl`.
         """
         return crc32(self.session_id.encode()) % 100 < _CONTROL_PER_CENT
+
+
+def user_digest(user_id: str) -> str:
+    """Return a digest that names a user where the user's id must not be shown."""
+    return blake2b(user_id.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def check_key(key: SessionKey) -> SessionKey:

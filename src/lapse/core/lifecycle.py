@@ -34,13 +34,39 @@ class Status(StrEnum):
     """Where a session stands in its life.
 
     ORPHAN is a session in ADK's tables that has no message and that Lapse did not create.
-    It has no deadline; nothing touches it until it is adopted.
+    It has no deadline; nothing touches it until it is adopted. ARCHIVED is a used session that a
+    confirmed retention policy has moved out of ADK's tables; its owner can have it back.
     """
 
     WAITING = "waiting"
     USED = "used"
     EXPIRED = "expired"
     ORPHAN = "orphan"
+    ARCHIVED = "archived"
+
+
+class OnItsWay(StrEnum):
+    """What the lobby stores of a session whose messages another session service holds, or will.
+
+    MOVING is on its way there, and reads as waiting. ELSEWHERE is there, and reads as used.
+    DELETING is on its way out of both, and does not exist for any reader.
+    """
+
+    MOVING = "moving"
+    ELSEWHERE = "elsewhere"
+    DELETING = "deleting"
+
+
+_READS_AS: Final[Mapping[str, Status]] = {
+    **{str(status): status for status in Status},
+    OnItsWay.MOVING: Status.WAITING,
+    OnItsWay.ELSEWHERE: Status.USED,
+}
+
+
+def status_of(stored: str) -> Status:
+    """Return the status as which a lobby row reads; KeyError for one that is being deleted."""
+    return _READS_AS[stored]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +135,12 @@ class Lifecycle:
     """The record of a session's life.
 
     All times are aware and in UTC. `ttl` and `expires_at` are None for sessions that Lapse
-    did not create; `expires_at` and `restorable_until` are None for a used session. `used_by` says
+    did not create; `expires_at` and `restorable_until` are None for a used session. An archived one
+    is purged at `restorable_until`; None: never. `archives_at` is set where it is known that a
+    retention policy archives the session soon, if nobody uses it until then. `used_by` says
     whose message makes the session used, and `agent_spoke` whether the agent has said something
-    that did not.
+    that did not. `on_hold` is told of a session that is read or shown; the record in a `Change`
+    does not tell it.
     """
 
     key: SessionKey
@@ -126,11 +155,15 @@ class Lifecycle:
     metadata: Mapping[str, Any] | None = None
     used_by: UsedBy = UsedBy.ANYONE
     agent_spoke: bool = False
+    archived_at: datetime | None = None
+    pinned: bool = False
+    archives_at: datetime | None = None
+    on_hold: bool = False
 
     @property
     def has_messages(self) -> bool:
         """Return whether the session has a message; such a session never expires."""
-        return self.status is Status.USED
+        return self.status in {Status.USED, Status.ARCHIVED}
 
 
 class ChangeKind(StrEnum):
@@ -148,10 +181,16 @@ class ChangeKind(StrEnum):
     """Its deadline came while ADK's tables already held it: it counts as used from then on."""
     ADOPTED = "adopted"
     """It moved from ADK's tables, where it had no message, into the lobby."""
+    ARCHIVING = "archiving"
+    """A retention policy will archive it soon, if nobody uses it until then."""
+    ARCHIVED = "archived"
+    """A retention policy moved it out of ADK's tables."""
+    RESTORED = "restored"
+    """It came back into ADK's tables from the archive."""
 
 
 class Cause(StrEnum):
-    """What resurrected a session."""
+    """What resurrected or restored a session."""
 
     MESSAGE = "message"
     RUN = "run"
@@ -163,7 +202,8 @@ class Change:
     """One committed change of a session's life.
 
     `record` is the session after the change; for PURGED and DELETED, as it last stood.
-    `at` is the moment by the store's clock. `cause` is set for RESURRECTED only.
+    `at` is the moment by the store's clock. `cause` is set for RESURRECTED and
+    RESTORED only.
     """
 
     kind: ChangeKind

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
+
+from lapse.core.keys import SessionKey
 
 T = TypeVar("T")
 
@@ -33,6 +36,19 @@ class PerLoop(Generic[T]):
                     self._things.pop(other, None)
             found = self._things[loop] = self._make()
         return found
+
+
+class SessionLocks:
+    """One lock for each session; a lock exists only while somebody holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self._locks: PerLoop[WeakValueDictionary[SessionKey, asyncio.Lock]] = PerLoop(
+            WeakValueDictionary
+        )
+
+    def of(self, key: SessionKey) -> asyncio.Lock:
+        """Return the lock of a session in the running event loop."""
+        return self._locks.here().setdefault(key, asyncio.Lock())
 
 
 def may_end_with_its_loop(task: asyncio.Task[T]) -> asyncio.Task[T]:

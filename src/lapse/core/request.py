@@ -6,13 +6,17 @@ A scope is ASGI's dictionary of a request. Nothing here knows a web framework.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
 
 BODY: Final = "lapse.body"
 """Where a request's scope has its `Body`, once the body has been read."""
+
+KNOWN: Final = "lapse.known"
+"""The ASGI extension, a function without arguments, that tells the server that the caller of a
+request is known. Its connection then waits for no stranger's requests (`limits/turns.py`)."""
 
 SLASH: Final = "\x1f"
 """Stands in a scope's path for a slash inside a part, which came as `%2F`.
@@ -58,6 +62,13 @@ def fields_of(scope: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the top-level fields of a request's JSON object; empty if it has none."""
     body = body_of(scope)
     return {} if body is None else body.fields
+
+
+def tell_known(scope: Mapping[str, Any]) -> None:
+    """Tell the server that the caller of a request is known, if the server asks for it."""
+    known: Callable[[], None] | None = scope.get("extensions", {}).get(KNOWN)
+    if known is not None:
+        known()
 
 
 def root_of(scope: Mapping[str, Any]) -> str:

@@ -26,8 +26,13 @@ class SliceSettings(BaseSettings):
     property of the slice's settings returns.
     """
 
+    # Only what is read is built: the slices are bases of `Settings`, and none of them is read.
     model_config = SettingsConfigDict(
-        env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+        defer_build=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
     )
 
     def problems(self) -> list[str]:
@@ -139,13 +144,14 @@ SecondsOrNone = Annotated[timedelta, BeforeValidator(_seconds_or_zero)]
 """Seconds, 0 included."""
 
 
-def _names(value: object) -> object:
+def names(value: object) -> object:
+    """Read texts that are separated by commas."""
     if not isinstance(value, str):
         return value
     return tuple(part for part in (part.strip() for part in value.split(",")) if part)
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(names)]
 """Texts, separated by commas."""
 
 

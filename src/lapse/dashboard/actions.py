@@ -13,7 +13,7 @@ from typing import Final
 from lapse.adk.service import LapseSessionService
 from lapse.audit.store import AuditLog
 from lapse.auth.principals import Principal, Role, acting
-from lapse.core.errors import NoSuchSessionError
+from lapse.core.errors import no_such_session
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle, Status
 from lapse.dashboard.cookies import Operator
@@ -34,6 +34,7 @@ class Action(StrEnum):
     """A change of one session."""
 
     RESURRECT = "resurrect"
+    RESTORE = "restore"
     EXTEND = "extend"
     EXPIRE = "expire"
     DELETE = "delete"
@@ -55,6 +56,12 @@ WORDS: Final[Mapping[Action, Words]] = {
         "Resurrect this session?",
         "It waits for its first message again, with a fresh TTL and the state it had.",
         "The session waits again.",
+    ),
+    Action.RESTORE: Words(
+        "Restore",
+        "Restore this session from the archive?",
+        "It is back in ADK's tables with all its events, and counts as active from now on.",
+        "The session is restored.",
     ),
     Action.EXTEND: Words(
         "Extend",
@@ -82,6 +89,7 @@ ALLOWED: Final[Mapping[Status, tuple[Action, ...]]] = {
     Status.EXPIRED: (Action.RESURRECT, Action.DELETE),
     Status.USED: (Action.DELETE,),
     Status.ORPHAN: (Action.DELETE,),
+    Status.ARCHIVED: (Action.RESTORE, Action.DELETE),
 }
 """The actions that a page offers for each status. The store checks again when one is done."""
 
@@ -103,7 +111,7 @@ class Actions:
         """
         with acting(Principal(operator.name, Role.OPERATOR)):
             match action:
-                case Action.RESURRECT:
+                case Action.RESURRECT | Action.RESTORE:
                     return await self._service.resurrect(key)
                 case Action.EXTEND:
                     return await self._service.extend(key)
@@ -111,7 +119,7 @@ class Actions:
                     return await self._service.expire(key)
                 case Action.DELETE:
                     if await Sessions(self._store).lifecycle(key) is None:
-                        raise NoSuchSessionError(f"session {key.named} does not exist")
+                        raise no_such_session(key.named)
                     await self._service.delete_session(*key)
                     return None
 

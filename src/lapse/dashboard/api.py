@@ -11,7 +11,7 @@ from lapse.adk.service import LapseSessionService
 from lapse.audit.json import act_json
 from lapse.audit.store import AuditLog
 from lapse.core.clock import iso
-from lapse.core.errors import NoSuchSessionError, StoreUnavailableError
+from lapse.core.errors import StoreUnavailableError, no_such_session
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle
 from lapse.core.minutes import spelt
@@ -20,10 +20,12 @@ from lapse.dashboard.cookies import Operator
 from lapse.dashboard.login import Login
 from lapse.dashboard.pages import AskedQuery, Before, Key
 from lapse.dashboard.reader import TIMEOUT, Reader
+from lapse.dashboard.retention import Retention
 from lapse.dashboard.timeline import MOST_ACTS, timeline
 from lapse.dashboard.verdicts import SHOWN, numbers, verdicts
 from lapse.overview.json import brake_json, dues_json, overview_json, record_json
 from lapse.overview.store import OverviewStore
+from lapse.retention.json import standing_json
 from lapse.store.sessions import Sessions
 from lapse.sweep.store import SweepStore
 
@@ -35,7 +37,11 @@ Document = dict[str, Any]
 
 
 def api_routes(  # noqa: C901 - one function for each route
-    service: LapseSessionService, login: Login, reader: Reader, actions: Actions
+    service: LapseSessionService,
+    login: Login,
+    reader: Reader,
+    actions: Actions,
+    retention: Retention,
 ) -> APIRouter:
     """Return a router of `/lapse/api/`; every route answers 404 to everybody but operators."""
     router = APIRouter(prefix="/lapse/api", tags=["operators"])
@@ -45,17 +51,29 @@ def api_routes(  # noqa: C901 - one function for each route
     async def record_of(key: SessionKey) -> Lifecycle:
         record = await Sessions(store).lifecycle(key)
         if record is None:
-            raise NoSuchSessionError(f"session {key.named} does not exist")
+            raise no_such_session(key.named)
         return record
 
     @router.get("/stats")
     async def stats(operator: authorized) -> Document:  # noqa: ARG001 - checks access
-        """Return verdicts, numbers, sessions by status and app, and the changes of 24 hours."""
+        """Return verdicts, numbers, sessions by status and app, and the changes of 24 hours.
+
+        `retention` is null where another session service has the used sessions.
+        """
         try:
-            reading = await reader.reading()
+            reading = await reader.reading(by_app=True)
         except TimeoutError as error:
-            raise StoreUnavailableError(f"no answer within {spelt(TIMEOUT)}") from error
-        return overview_json(reading.overview, SHOWN, most_apps=_MOST_APPS) | {
+            raise StoreUnavailableError(
+                f"no answer within {spelt(TIMEOUT)}; try again in a moment"
+            ) from error
+        unrecorded = await reader.unrecorded()
+        return overview_json(
+            reading.overview,
+            SHOWN,
+            most_apps=_MOST_APPS,
+            unrecorded=None if unrecorded is None else unrecorded.found,
+        ) | {
+            "retention": standing_json(await retention.state()) if retention.is_possible else None,
             "tookSeconds": reading.took.total_seconds(),
             "verdicts": [
                 {"name": told.name, "isWell": told.is_well, "sentence": told.sentence}
@@ -102,7 +120,7 @@ def api_routes(  # noqa: C901 - one function for each route
 
     @router.post("/session/{action}")
     async def act(operator: authorized, action: Action, key: Key) -> Document:
-        """Resurrect, extend, expire or delete a session; return its record after the change."""
+        """Change a session as its action says, and return its record after the change."""
         record = await actions.do(action, key, operator)
         now = (await reader.reading()).overview.now
         return {"deleted": True} if record is None else record_json(record, now)

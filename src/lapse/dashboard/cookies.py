@@ -14,6 +14,9 @@ from typing import Final
 from itsdangerous import BadData, URLSafeTimedSerializer
 from pydantic import SecretStr
 
+from lapse.core.tokens import digest_of
+from lapse.dashboard.options import own_key
+
 TOKENS_NAME: Final = "operator"
 """The operator who uses the token. A name given at log-in follows after a colon."""
 
@@ -43,19 +46,19 @@ class Signatures:
     """Signs cookies and forms with a key that is derived from the token.
 
     So all processes with the same token accept each other's signatures, and a new token ends
-    every log-in. Without a token the key is random and this process's own.
+    every log-in. Without a token the key is this process's own, which workers of one server share.
     """
 
     def __init__(self, token: SecretStr | None, logged_in: timedelta) -> None:
-        self._token = b"" if token is None else _digest(token.get_secret_value())
-        key = hashlib.sha256(b"lapse operators" + (self._token or secrets.token_bytes(32))).digest()
+        self._token = b"" if token is None else digest_of(token.get_secret_value())
+        key = hashlib.sha256(b"lapse operators" + (self._token or own_key())).digest()
         self._age = int(logged_in.total_seconds())
         self._cookies = _serializer(key, "cookie")
         self._forms = _serializer(key, "form")
 
     def is_token(self, given: str) -> bool:
         """Return whether `given` is the token, in constant time."""
-        return hmac.compare_digest(_digest(given), self._token)
+        return hmac.compare_digest(digest_of(given), self._token)
 
     def cookie(self, given_name: str) -> str:
         """Return the cookie of a new log-in; `given_name` may be empty."""
@@ -87,10 +90,6 @@ def _serializer(key: bytes, purpose: str) -> URLSafeTimedSerializer:
     return URLSafeTimedSerializer(
         key, salt=f"lapse.{purpose}", signer_kwargs={"digest_method": hashlib.sha256}
     )
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 class Attempts:

@@ -14,13 +14,16 @@ from lapse.auth.addresses import current_address, site_of
 from lapse.auth.origins import is_encrypted, is_own_origin
 from lapse.auth.principals import Role, current_principal
 from lapse.core.log_rate import LogRateLimit
-from lapse.core.request import root_of, route_path
+from lapse.core.request import root_of, route_path, tell_known
 from lapse.dashboard.cookies import Attempts, Operator, Signatures
 from lapse.dashboard.options import OperatorOptions
 
 COOKIE: Final = "lapse_operator"
 FORM_FIELD: Final = "form_token"
 _SAFE: Final = {"GET", "HEAD"}
+_OTHER_ORIGIN: Final = (
+    "a page of another origin asks; go to the pages of this server, and ask there"
+)
 
 _log = logging.getLogger(__name__)
 _log.addFilter(LogRateLimit())
@@ -57,11 +60,10 @@ class Login:
         operator = _principal() or self.signatures.read_cookie(request.cookies.get(COOKIE, ""))
         if operator is not None:
             if "origin" in request.headers and is_foreign(request):
-                raise HTTPException(403, "the request comes from a page of another origin")
+                raise HTTPException(403, _OTHER_ORIGIN)
+            request.state.operator = operator  # error pages keep the navigation
+            tell_known(request.scope)
             return operator
-        if request.headers.get("hx-request"):
-            # htmx reloads the whole page then, and that redirects to the log-in form.
-            raise _not_found({"HX-Refresh": "true"})
         if request.method not in _SAFE or current_principal() is not None:
             raise _not_found()
         wanted = route_path(request.scope)
@@ -81,7 +83,7 @@ class Login:
         """
         self.check_reachable(request)
         if request.method not in _SAFE and is_foreign(request):
-            raise HTTPException(403, "the request comes from a page of another origin")
+            raise HTTPException(403, _OTHER_ORIGIN)
         operator = _principal()
         if operator is not None:
             return operator
@@ -90,6 +92,7 @@ class Login:
             raise _not_found()
         if not self.try_token(given.strip()):
             raise _not_found()
+        tell_known(request.scope)
         return Operator("operator", "api")
 
     def check_may_log_in(self, request: Request) -> None:
@@ -133,7 +136,7 @@ class Login:
             HTTPException: 403.
         """
         if is_foreign(request, proof_needed=True):
-            raise HTTPException(403, "the form comes from a page of another origin")
+            raise HTTPException(403, _OTHER_ORIGIN)
 
     def check_form(self, request: Request, operator: Operator, form: dict[str, str]) -> None:
         """Check that a form was sent from a page of this origin, made for this operator.
@@ -147,6 +150,7 @@ class Login:
 
     def set_cookie(self, request: Request, response: Response, given_name: str) -> None:
         """Log a browser in: set the signed cookie in the answer."""
+        tell_known(request.scope)
         response.set_cookie(
             COOKIE,
             self.signatures.cookie(given_name),
@@ -189,5 +193,5 @@ def _principal() -> Operator | None:
     return Operator(principal.name, f"principal {principal.name}")
 
 
-def _not_found(headers: dict[str, str] | None = None) -> HTTPException:
-    return HTTPException(404, headers=headers)
+def _not_found() -> HTTPException:
+    return HTTPException(404)

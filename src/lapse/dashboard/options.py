@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, SecretStr
 
 from lapse.core.arguments import check_fields
-from lapse.core.errors import InvalidValueError
-
-SHORTEST_TOKEN: Final = 24
-"""The least number of characters of a token; that many random ones cannot be guessed."""
+from lapse.core.tokens import check_token
 
 LOGGED_IN: Final = timedelta(hours=12)
+
+_own_key: list[bytes] = [secrets.token_bytes(32)]
+
+
+def own_key() -> bytes:
+    """Return what this process signs forms with where there is no token."""
+    return _own_key[0]
+
+
+def share_key(key: bytes) -> None:
+    """Have this process accept the forms of others that have this key, as if it were its own."""
+    _own_key[:] = [key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,35 +38,25 @@ class OperatorOptions:
         port: the only port that serves the pages; None means every port of the application.
         logged_in: how long a log-in is valid.
         store: the store's address, which the pages show; it must not contain a password.
+        has_webhook: whether the pages say how the webhook stands.
+        retention_file: the retention policy, which operators look at and confirm.
     """
 
     token: SecretStr | None = None
     port: int | None = None
     logged_in: timedelta = LOGGED_IN
     store: str = ""
+    has_webhook: bool = False
+    retention_file: Path | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.token is not None:
-            check_token(self.token)
+            _checked(self.token)
 
 
-def check_token(token: SecretStr) -> SecretStr:
-    """Return the token if it is long enough not to be guessed.
-
-    Raises:
-        InvalidValueError: it is too short, or an HTTP header cannot carry it.
-    """
-    text = token.get_secret_value()
-    if len(text) < SHORTEST_TOKEN:
-        reason = (
-            f"must have at least {SHORTEST_TOKEN} characters, not {len(text)}; "
-            "`openssl rand -hex 24` makes one"
-        )
-        raise InvalidValueError("LAPSE_ADMIN_TOKEN", reason)
-    if not text.isascii() or not text.isprintable() or " " in text:
-        raise InvalidValueError("LAPSE_ADMIN_TOKEN", "must be printable ASCII without spaces")
-    return token
+def _checked(token: SecretStr) -> SecretStr:
+    return check_token("LAPSE_ADMIN_TOKEN", token)
 
 
-AdminToken = Annotated[SecretStr, AfterValidator(check_token)]
+AdminToken = Annotated[SecretStr, AfterValidator(_checked)]

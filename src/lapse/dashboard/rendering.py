@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,10 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from lapse.core.keys import visible
+from lapse.core.numbers import sessions
 from lapse.dashboard import words
+from lapse.dashboard.actions import WORDS
+from lapse.dashboard.cookies import Operator, Signatures
 from lapse.dashboard.login import FORM_FIELD, base_of
 
 _HERE: Final = Path(__file__).parent
@@ -41,14 +45,21 @@ MEDIA_TYPES: Final = {
 
 
 class Pages:
-    """Renders the templates; `files` are the static files by name."""
+    """Renders the templates; `files` are the static files by name, also `compressed`.
 
-    def __init__(self) -> None:
+    Args:
+        signatures: signs the forms of whoever is logged in.
+        store: the store's address, shown on each page to operators; may be empty.
+    """
+
+    def __init__(self, signatures: Signatures, store: str | None) -> None:
+        self._signatures, self._store = signatures, store
         self.files = {
             file.name: file.read_bytes()
             for file in sorted(FILES.iterdir())
             if file.suffix in MEDIA_TYPES
         }
+        self.compressed = {name: gzip.compress(text, mtime=0) for name, text in self.files.items()}
         self._release = hashlib.sha256(b"".join(self.files.values())).hexdigest()[:12]
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
@@ -62,22 +73,32 @@ class Pages:
             "release": self._release,
             "version": version("lapse"),
             "form_field": FORM_FIELD,
+            "acts_in_words": WORDS,
         }
         self._templates.filters |= {
             "span": words.span,
             "stamp": words.stamp,
             "iso": words.iso,
-            "sessions": words.sessions,
+            "sessions": sessions,
             "coded": coded,
             "exact": exact,
+            "short": words.short,
         }
-        self._templates.globals["when"] = words.when
+        self._templates.globals |= {"when": words.when, "clock": words.clock}
 
     def page(
         self, request: Request, template: str, *, status: int = 200, **values: Any
     ) -> HTMLResponse:
         """Return a rendered template with the security headers."""
-        text = self._templates.get_template(template).render(base=base_of(request), **values)
+        operator: Operator | None = getattr(request.state, "operator", None)
+        form_token = self._signatures.form_token(operator.session) if operator else ""
+        text = self._templates.get_template(template).render(
+            base=base_of(request),
+            operator=operator,
+            form_token=form_token,
+            store=self._store if operator else None,
+            **values,
+        )
         return HTMLResponse(text, status, headers=SECURITY)
 
 

@@ -59,6 +59,10 @@ def timeline(record: Lifecycle, acts: Iterable[Act], now: datetime) -> Sequence[
         steps.append(_step(record.expires_at, title, now, _unless(record)))
     if record.status in {Status.WAITING, Status.EXPIRED} and record.restorable_until is not None:
         steps.append(_step(record.restorable_until, "Purged", now, "Restorable until then"))
+    if record.status is Status.ARCHIVED and record.archived_at is not None:
+        steps.append(_step(record.archived_at, "Archived", now, "For ADK it no longer exists"))
+        if record.restorable_until is not None:
+            steps.append(_step(record.restorable_until, "Purged", now, _kept(record)))
     steps += [_step(act.at, f"{did(act)} by {act.by}", now, detail_of(act)) for act in acts]
     steps.append(Step(now, f"Now: {record.status}", Tense.NOW, _resurrections(record)))
     steps.sort(key=lambda step: step.at)
@@ -93,6 +97,12 @@ def _unless(record: Lifecycle) -> str:
         return "Unless a message comes first"
     heard = "Only the agent spoke. " if record.agent_spoke else ""
     return f"{heard}Unless the user writes first"
+
+
+def _kept(record: Lifecycle) -> str:
+    if record.pinned or record.on_hold:
+        return f"Not as long as it is {'pinned' if record.pinned else 'on hold'}"
+    return "Restorable until then"
 
 
 def _wait(record: Lifecycle) -> str:

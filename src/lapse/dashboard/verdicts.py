@@ -7,21 +7,31 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
+from lapse.check.thresholds import (
+    ENOUGH_HEARD,
+    FOUND_EXPIRED,
+    HEARD_WITHIN,
+    are_too_many_expired,
+    is_overdue,
+    is_policy_forgotten,
+    is_retention_behind,
+    is_silent,
+    is_webhook_behind,
+)
 from lapse.core.lifecycle import ChangeKind, Rules, Status
-from lapse.dashboard.words import percent, sessions, span, when
+from lapse.core.numbers import sessions
+from lapse.dashboard.words import percent, span, when
 from lapse.overview.store import COUNT_INTERVAL, Counted, Overview, Tally
+from lapse.retention.state import RetentionState
 from lapse.sweep.rules import Brake, BrakeReason
 from lapse.ttl import Decision, Policy, Scope, Targets
 from lapse.ttl.rounds import ttl_of
+from lapse.webhooks.store import WebhookLevels
 
 SHOWN: Final = timedelta(hours=24)
 """The period of the page's counts."""
 
-_SWEPT_LATELY: Final = timedelta(minutes=1)
-_LATE: Final = timedelta(seconds=5)
 _SLOW: Final = timedelta(milliseconds=250)
-_ENOUGH: Final = 20
-"""With fewer first messages than this the share of late ones means nothing."""
 
 HOUR: Final = timedelta(hours=1)
 
@@ -38,6 +48,7 @@ class Reading:
         targets: the targets of the TTL policy.
         in_force: the decisions of the TTL policy that are in force.
         sweeps: whether this process sweeps.
+        webhook: how the operators' webhook stands; None: there is none.
     """
 
     overview: Overview
@@ -47,6 +58,8 @@ class Reading:
     targets: Targets
     in_force: Mapping[Scope, Decision] = field(default_factory=dict)
     sweeps: bool = True
+    webhook: WebhookLevels | None = None
+    retention: RetentionState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +108,15 @@ def unreachable(reason: str) -> Verdict:
 
 
 def verdicts(reading: Reading) -> Sequence[Verdict]:
-    """Return the verdicts: four that are always there, in a fixed order, then brake and alarms."""
+    """Return the verdicts: four that are always there, in a fixed order, then the others."""
     found = [_swept(reading), _overdue(reading), _answers(reading), _met_expired(reading)]
+    if reading.overview.used_but_expired:
+        found.append(_used_but_expired(reading.overview.used_but_expired))
     found += [_braked(brake, reading.overview.now) for brake in _brakes(reading.overview.brake)]
+    if reading.webhook is not None:
+        found.append(_webhook(reading.webhook))
+    if reading.retention is not None:
+        found.append(_retention(reading.retention))
     found += _alarms(reading)
     return found
 
@@ -113,7 +132,9 @@ def numbers(reading: Reading) -> Sequence[Number]:
         Number("used today", f"{counted(overview, ChangeKind.USED, midnight):,}", "since 0:00 UTC"),
         _of_an_hour("expired, 1 h", overview, ChangeKind.EXPIRED),
         _of_an_hour("resurrected, 1 h", overview, ChangeKind.RESURRECTED),
-        Number("oldest overdue", span(late) if late else "none", "past its deadline", late > _LATE),
+        Number(
+            "oldest overdue", span(late) if late else "none", "past its deadline", is_overdue(late)
+        ),
         Number("TTL", ttl, hint),
     )
 
@@ -168,7 +189,7 @@ def _swept(reading: Reading) -> Verdict:
             "recorded.",
             ("Set SESSION_CLEANUP_ENABLED=true and restart if sessions should expire.",),
         )
-    if swept_at is not None and now - swept_at <= _SWEPT_LATELY:
+    if swept_at is not None and not is_silent(swept_at, now):
         return Verdict("sweeper", f"Sweeper ran {when(swept_at, now).replace('now', 'just now')}")
     sentence = (
         "No sweeper has run yet" if swept_at is None else (f"Sweeper ran {when(swept_at, now)}")
@@ -183,7 +204,7 @@ def _swept(reading: Reading) -> Verdict:
         sentence,
         "A working sweeper, in any process, reports at least every 15 s. Without a sweeper, "
         "expired sessions are hidden but stay in the store.",
-        (here, "To sweep once: Sweep now, below, or `lapse sweep`."),
+        (here, "To sweep once: the page Sweep, or `lapse sweep`."),
     )
 
 
@@ -196,7 +217,7 @@ def _lateness(overview: Overview, *, enforced: bool) -> timedelta:
 
 def _overdue(reading: Reading) -> Verdict:
     late = _lateness(reading.overview, enforced=reading.rules.enforced)
-    if late <= _LATE:
+    if not is_overdue(late):
         return Verdict("overdue", "No session is overdue")
     return Verdict(
         "overdue",
@@ -231,28 +252,41 @@ def _answers(reading: Reading) -> Verdict:
 
 
 def _met_expired(reading: Reading) -> Verdict:
-    resurrected, used = resurrected_and_used(reading.overview.counts)
-    if used < _ENOUGH:
-        return Verdict("heard", f"{used} first messages in 24 h, too few to judge the TTL")
+    since = reading.overview.now - HEARD_WITHIN
+    resurrected = counted(reading.overview, ChangeKind.RESURRECTED, since)
+    used = counted(reading.overview, ChangeKind.USED, since)
+    if used <= ENOUGH_HEARD:
+        return Verdict("heard", f"{used} first messages in an hour, too few to judge the TTL")
     share = min(1.0, resurrected / used)
     sentence = f"{percent(share)} of first messages found an expired session"
-    if share <= reading.targets.soft:
+    if not are_too_many_expired(resurrected, used):
         return Verdict("heard", sentence)
     return Verdict(
         "heard",
         sentence,
-        f"In the last 24 h {resurrected:,} sessions were resurrected and {used:,} had their first "
-        f"message. The target is {percent(reading.targets.soft)} (LAPSE_TTL_SOFT_TARGET). Nothing "
-        "was lost: such a session comes back with its state.",
+        f"In the last hour {resurrected:,} sessions were resurrected and {used:,} had their first "
+        f"message; above {percent(FOUND_EXPIRED)} the TTL is too short. Nothing was lost: such a "
+        "session comes back with its state.",
         (
+            "The curve below shows how long people take. SESSION_CLEANUP_TTL_MINUTES sets the TTL.",
             (
-                "Is the TTL too short? The curve below shows how long people take. "
-                "SESSION_CLEANUP_TTL_MINUTES sets it."
+                "With LAPSE_TTL_POLICY=shadow Lapse computes the TTL that would meet the target "
+                f"of {percent(reading.targets.soft)} (LAPSE_TTL_SOFT_TARGET); `lapse ttl explain` "
+                "shows why."
             ),
-            (
-                "With LAPSE_TTL_POLICY=shadow Lapse computes the TTL that would meet the target; "
-                "`lapse ttl explain` shows why."
-            ),
+        ),
+    )
+
+
+def _used_but_expired(number: int) -> Verdict:
+    return Verdict(
+        "used",
+        f"{sessions(number)} with a message expired",
+        "This must never happen: whoever opens such a session does not find its messages.",
+        (
+            "Stop every sweeper (LAPSE_SWEEPER=off), so that nothing is purged.",
+            "Keep a copy of the store.",
+            "Report it, with the copy's output of `lapse sessions --status expired --json`.",
         ),
     )
 
@@ -272,6 +306,57 @@ def _braked(brake: Brake, now: datetime) -> Verdict:
         f"A brake holds back every purge, set {when(brake.since, now)}",
         f"{why} Sessions still expire, but none is deleted until the brake is released.",
         (look, f"If you do nothing, the brake ends {when(brake.until, now)}."),
+    )
+
+
+def _webhook(levels: WebhookLevels) -> Verdict:
+    waiting = f"{levels.undelivered:,}" if levels.undelivered else "No"
+    sentence = f"{waiting} event{'' if levels.undelivered == 1 else 's'} wait for the webhook"
+    if not is_webhook_behind(levels.oldest, levels.given_up):
+        return Verdict("webhook", sentence)
+    reasons = []
+    if levels.undelivered:
+        reasons.append(f"The oldest event has waited for {span(levels.oldest)}.")
+    if levels.given_up:
+        reasons.append(
+            f"{levels.given_up:,} were given up in the last 30 days, each after three days."
+        )
+    return Verdict(
+        "webhook",
+        sentence if not levels.given_up else f"{sentence}; {levels.given_up:,} were given up",
+        " ".join(reasons),
+        (
+            "The log of the servers says what the webhook answers (`the webhook`).",
+            "Is it up, and does it answer 2xx within ten seconds? Is LAPSE_WEBHOOK_URL right?",
+            "What was given up is not sent again: `lapse sessions` tells how those sessions stand.",
+        ),
+    )
+
+
+def _retention(state: RetentionState) -> Verdict:
+    if is_retention_behind(state.overdue):
+        return Verdict(
+            "retention",
+            f"Retention is behind by {span(state.overdue)}",
+            f"{sessions(state.due)} wait for a sweep by the policy: to be looked at, or purged.",
+            (
+                "Does a sweeper run that has the policy (LAPSE_RETENTION_FILE)? Its log tells.",
+                "After a confirmation of much that was due, wait: a sweep takes 200 sessions.",
+            ),
+        )
+    if state.is_in_force:
+        return Verdict("retention", "The retention policy is in force")
+    if state.problems:
+        sentence = f"The retention policy has {state.faults} fault" + "s" * (state.faults > 1)
+    else:
+        sentence = "The retention policy is not confirmed"
+    if not is_policy_forgotten(state.unconfirmed_for, state.faults):
+        return Verdict("retention", sentence)
+    return Verdict(
+        "retention",
+        sentence,
+        "It is without effect: nothing is archived or purged.",
+        ("The page Retention shows its faults, or what it would take, and confirms it.",),
     )
 
 

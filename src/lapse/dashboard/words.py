@@ -44,14 +44,35 @@ def stamp(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def clock(moment: datetime, now: datetime) -> str:
+    """Return a moment in UTC to the minute, with its day unless that is `now`'s.
+
+    `12:00`, `12:00 tomorrow`, `12:00 yesterday`, `12:00 on 31 Jan`, `12:00 on 31 Jan 2026`.
+    """
+    moment, now = moment.astimezone(UTC), now.astimezone(UTC)
+    told = f"{moment:%H:%M}"
+    match (moment.date() - now.date()).days:
+        case 0:
+            return told
+        case 1:
+            return f"{told} tomorrow"
+        case -1:
+            return f"{told} yesterday"
+    day = f"{moment.day} {moment:%b}"
+    return f"{told} on {day}" if moment.year == now.year else f"{told} on {day} {moment.year}"
+
+
 def iso(moment: datetime) -> str:
     """Return a moment in ISO 8601, to the millisecond, in UTC."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def sessions(count: int) -> str:
-    """Return a number with its noun: `1 session`, `1,200 sessions`."""
-    return "1 session" if count == 1 else f"{count:,} sessions"
+def short(number: int) -> str:
+    """Return a number in few characters, for an axis: `40`, `2k`, `1.5M`."""
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= unit:
+            return f"{number / unit:g}{name}"
+    return str(number)
 
 
 def percent(share: float) -> str:

@@ -36,7 +36,12 @@ class Side(Protocol):
         Raises:
             StoreRefusedError: it is no database of ADK's.
             StoreUnavailableError: it does not answer.
+            NotWithThisServiceError: another session service has used sessions of its lobby.
         """
+        ...
+
+    async def count_rows(self) -> int:
+        """Count the rows of all its tables; the errors are those of `snapshot`."""
         ...
 
     async def write(self, table: Table, rows: Sequence[Row]) -> None:
@@ -54,7 +59,10 @@ class Side(Protocol):
 
 
 async def copy_database(
-    source: str, target: str, *, on_progress: Callable[[int], None] = lambda _: None
+    source: str,
+    target: str,
+    *,
+    on_counted: Callable[[int], Callable[[int], None]] = lambda _: lambda _: None,
 ) -> list[Copied]:
     """Copy every session, event, state and record of the lobby from one database to another.
 
@@ -62,26 +70,34 @@ async def copy_database(
     store. Rows that it holds already are left alone, so that a copy that was stopped goes on
     with the same call; in the end both sides are counted and compared.
 
+    Args:
+        source: the URL of the database to read.
+        target: the URL of the store to fill.
+        on_counted: gets the number of rows before the first is copied, and gives what then gets
+            the number of those that are.
+
     Raises:
         InvalidValueError: one of the URLs cannot be.
         StoreRefusedError: one of them is no database of ADK's, the target cannot hold a value
             of the source, or the target differs in the end: it held something else before, or
             was written to meanwhile.
         StoreUnavailableError: one does not answer.
+        NotWithThisServiceError: another session service has used sessions of the source.
     """
     if source == target:
         raise InvalidValueError("TO", "must be another database than FROM")
     store = store_from_url(target)
     reading = _side(source)
     try:
+        advance = on_counted(await reading.count_rows())
         async with reading.snapshot() as tables:
             await store.open()
             writing = _side(target)
             try:
-                sums = {
-                    table: await _copied(pages, table, writing, on_progress)
-                    for table, pages in tables.items()
-                }
+                sums: dict[Table, Checksum] = {}
+                for table, pages in tables.items():
+                    before = sum(found.rows for found in sums.values())
+                    sums[table] = await _copied(pages, table, writing, advance, before)
                 await OverviewStore(store).recount()
                 async with writing.snapshot() as written:
                     return [
@@ -96,13 +112,13 @@ async def copy_database(
 
 
 async def _copied(
-    pages: Pages, table: Table, writing: Side, on_progress: Callable[[int], None]
+    pages: Pages, table: Table, writing: Side, advance: Callable[[int], None], before: int
 ) -> Checksum:
     found = Checksum(table.columns)
     async for rows in pages:
         await writing.write(table, rows)
         await asyncio.to_thread(found.add, rows)
-        on_progress(found.rows)
+        advance(before + found.rows)
     return found
 
 

@@ -24,7 +24,9 @@ async def count_orphans(folder: Path, reader: Reader) -> Orphans:
         InvalidValueError: there is no such folder.
     """
     if not await asyncio.to_thread(folder.is_dir):
-        raise InvalidValueError("--artifacts", f"{folder}: there is no such folder")
+        raise InvalidValueError(
+            "--artifacts", f"{folder}: there is no such folder; name one that exists"
+        )
     sessions = artifacts = 0
     stored = await asyncio.to_thread(lambda: dict(_stored(folder)))
     for key in await reader.missing(list(stored)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, timedelta
 from typing import Final
 
@@ -13,15 +13,16 @@ from lapse.core.errors import StoreRefusedError
 from lapse.core.keys import SHOWN_ID, SessionKey
 from lapse.databases.report import DAYS, Group, Question, Report
 from lapse.databases.tables import (
-    ADK_TABLES,
     LOBBY,
     PAGE,
     Pages,
     Row,
     Table,
+    check_lobby,
     check_tables,
     from_postgres,
     lobby_columns,
+    tables_of,
 )
 from lapse.store.postgres.call import STATEMENTS
 from lapse.store.postgres.connections import (
@@ -31,7 +32,9 @@ from lapse.store.postgres.connections import (
     plain_url,
     unavailable,
 )
+from lapse.store.postgres.place import PARTING
 from lapse.store.postgres.schema import look
+from lapse.store.postgres.transaction import transaction
 from lapse.store.postgres.values import from_naive
 from lapse.store.urls import place_of
 
@@ -91,12 +94,23 @@ class PostgresTables:
         async with self._reading() as connection:
             found = await look(connection)
             check_tables(found, self._place)
-            tables = (*ADK_TABLES, LOBBY) if found.lapse_version else ADK_TABLES
+            if found.lapse_version:
+                check_lobby(await _lobby(connection), self._place)
+            tables = tables_of(found.lapse_version)
             selected = {LOBBY: lobby_columns(found.lapse_version)}
             yield {
                 table: _pages(connection, table, selected.get(table, table.names))
                 for table in tables
             }
+
+    async def count_rows(self) -> int:
+        async with self._reading() as connection:
+            found = await look(connection)
+            check_tables(found, self._place)
+            total = 0
+            for table in tables_of(found.lapse_version):
+                total += await connection.fetchval(f"SELECT count(*) FROM {table.name}")  # noqa: S608 - names of ours
+            return total
 
     async def write(self, table: Table, rows: Sequence[Row]) -> None:
         if self._writing is None:
@@ -122,22 +136,28 @@ class PostgresTables:
 
     async def close(self) -> None:
         if self._writing is not None:
-            await self._writing.close()
+            await _part(self._writing)
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[asyncpg.Connection]:
         connection = await self._connect()
         try:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
+            async with transaction(connection, isolation="repeatable_read", readonly=True):
                 yield connection
         finally:
-            await connection.close()
+            await _part(connection)
 
     async def _connect(self) -> asyncpg.Connection:
         try:
             return await asyncpg.connect(plain_url(self._url), timeout=10)
         except CONNECTING as error:
             raise not_connected(error, self._place) from None
+
+
+async def _part(connection: asyncpg.Connection) -> None:
+    """Close a connection, with a word to the server unless that is silent."""
+    with suppress(*NOT_NOW):
+        await connection.close(timeout=PARTING.total_seconds())
 
 
 async def _pages(connection: asyncpg.Connection, table: Table, selected: str) -> Pages:

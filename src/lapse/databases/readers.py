@@ -97,7 +97,9 @@ class SqlalchemyReader:
             with engine.connect().execution_options(stream_results=True, yield_per=1000) as taken:
                 groups = group(question, self._sessions(taken))
         except sqlalchemy.exc.SQLAlchemyError as error:
-            raise StoreRefusedError(f"{place}: cannot be read: {error}") from error
+            raise StoreRefusedError(
+                f"{place}: cannot be read: {error}; look at the database and at its URL"
+            ) from error
         finally:
             engine.dispose()
         return Report(question, place, None, groups, {})

@@ -169,6 +169,7 @@ class Report:
         size: bytes of the whole database; None where it does not say.
         lobby: how many sessions Lapse keeps there, by status; empty without Lapse.
         orphans: artifacts of sessions that are gone; None where they cannot be listed.
+        is_service: whether it is another session service, and no database.
     """
 
     question: Question
@@ -177,6 +178,7 @@ class Report:
     groups: Sequence[Group]
     lobby: Mapping[str, int]
     orphans: Orphans | None = None
+    is_service: bool = False
 
     def count(self, *kinds: Kind) -> int:
         """Return how many sessions are of these kinds."""

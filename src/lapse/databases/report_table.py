@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from rich import box
 from rich.console import Console
 from rich.console import Group as Lines
 from rich.table import Table
@@ -32,10 +33,10 @@ def show(report: Report, console: Console) -> None:
 
 
 def _apps(report: Report) -> Table:
-    table = Table(title=f"Sessions of {report.place}", title_justify="left")
-    table.add_column("app")
+    table = _table(f"Sessions of {report.place}")
+    table.add_column("app", overflow="fold")
     for title in ("sessions", *_TITLES.values()):
-        table.add_column(title, justify="right")
+        table.add_column(title.replace(" ", "\n"), justify="right", no_wrap=True)
     apps = report.by_app()
     for app, kinds in list(apps.items())[:_MOST_APPS]:
         table.add_row(app, *_numbers([sum(kinds.values()), *(kinds[kind] for kind in _TITLES)]))
@@ -46,9 +47,14 @@ def _apps(report: Report) -> Table:
     return table
 
 
+def _table(title: str) -> Table:
+    """Return a table for a terminal of 80 columns."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
 def _ages(report: Report) -> Table:
-    table = Table(title="By age", title_justify="left")
-    table.add_column("")
+    table = _table("By age")
+    table.add_column("", no_wrap=True)
     limits = [span(seconds) for seconds in report.question.ages]
     for title in (f"< {limits[0]}", *(f"≥ {limit}" for limit in limits)):
         table.add_column(title, justify="right")
@@ -74,7 +80,12 @@ def _sentences(report: Report) -> list[str]:
         told.append(
             f"In {spoken:,} more only the agent spoke ({spoken / total:.0%}): "
             f"{size(report.bytes(Kind.AGENT_ONLY))}. With LAPSE_USED_BY=user such sessions expire, "
-            "too; `lapse adopt --with-agent-only` takes those that are here."
+            "too"
+            + (
+                ", if they are created by Lapse."
+                if report.is_service
+                else "; `lapse adopt --with-agent-only` takes those that are here."
+            )
         )
     ttl = span(report.question.ttl.total_seconds())
     told.append(f"A sweep at a TTL of {ttl} would take {report.due:,} of the empty ones.")

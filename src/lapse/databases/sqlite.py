@@ -17,16 +17,17 @@ from lapse.core.errors import StoreRefusedError
 from lapse.core.keys import SessionKey
 from lapse.databases.report import DAYS, Group, Question, Report
 from lapse.databases.tables import (
-    ADK_TABLES,
     LOBBY,
     PAGE,
     Pages,
     Row,
     Table,
     Type,
+    check_lobby,
     check_tables,
     from_sqlite,
     lobby_columns,
+    tables_of,
     to_sqlite,
 )
 from lapse.store.operation import Dialect
@@ -65,9 +66,11 @@ class SqliteTables:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Mapping[Table, Pages]]:
-        with closing(_open_read_only(self._path)) as connection:
+        with closing(open_read_only(self._path)) as connection:
             found = self._checked(connection)
-            tables = (*ADK_TABLES, LOBBY) if found.lapse_version else ADK_TABLES
+            if found.lapse_version:
+                check_lobby(_lobby(connection), self._path)
+            tables = tables_of(found.lapse_version)
             added = _STATES_OF_ADK_WEB if is_of_adk_web(connection) else {}
             selected = {LOBBY: lobby_columns(found.lapse_version)}
             yield {
@@ -76,6 +79,9 @@ class SqliteTables:
                 )
                 for table in tables
             }
+
+    async def count_rows(self) -> int:
+        return await asyncio.to_thread(self._count_rows)
 
     async def write(self, table: Table, rows: Sequence[Row]) -> None:
         await asyncio.to_thread(self._write, table, rows)
@@ -89,20 +95,30 @@ class SqliteTables:
             check_tables(found, self._path)
         return found
 
+    def _count_rows(self) -> int:
+        with closing(open_read_only(self._path)) as connection:
+            total = 0
+            for table in tables_of(self._checked(connection).lapse_version):
+                (rows,) = connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()  # noqa: S608 - names of ours
+                total += rows
+            return total
+
     def _report(self, question: Question) -> Report:
         try:
-            with closing(_open_read_only(self._path)) as connection:
+            with closing(open_read_only(self._path)) as connection:
                 found = self._checked(connection)
                 (pages,) = connection.execute("PRAGMA page_count").fetchone()
                 (page,) = connection.execute("PRAGMA page_size").fetchone()
                 groups = _groups(connection, question)
                 lobby = _lobby(connection) if found.lapse_version else {}
         except sqlite3.Error as error:
-            raise StoreRefusedError(f"{self._path}: cannot be read: {error}") from error
+            raise StoreRefusedError(
+                f"{self._path}: cannot be read: {error}; let this user read it, or restore a backup"
+            ) from error
         return Report(question, self._path, pages * page, groups, lobby)
 
     def _missing(self, keys: Sequence[SessionKey]) -> list[SessionKey]:
-        with closing(_open_read_only(self._path)) as connection:
+        with closing(open_read_only(self._path)) as connection:
             (lobby,) = connection.execute(
                 "SELECT count(*) FROM sqlite_master WHERE name = 'lapse_lobby'"
             ).fetchone()
@@ -126,7 +142,10 @@ class SqliteTables:
                 )
                 connection.execute("COMMIT")
             except sqlite3.Error as error:
-                raise StoreRefusedError(f"{self._path}: cannot be written: {error}") from error
+                raise StoreRefusedError(
+                    f"{self._path}: cannot be written: {error}; let this user write the file and "
+                    "its folder"
+                ) from error
 
 
 async def _pages(connection: sqlite3.Connection, table: Table, selected: str, added: str) -> Pages:
@@ -162,14 +181,14 @@ def _lobby(connection: sqlite3.Connection) -> dict[str, int]:
     )
 
 
-def _open_read_only(path: str) -> sqlite3.Connection:
+def open_read_only(path: str) -> sqlite3.Connection:
     """Open a file so that nothing can be written to it.
 
     Raises:
         StoreRefusedError: there is no such file, or it is no database.
     """
     if not Path(path).is_file():
-        raise StoreRefusedError(f"{path}: there is no such file")
+        raise StoreRefusedError(f"{path}: there is no such file; name a database that exists")
     where = f"file:{quote(path)}?mode=ro"
     try:
         connection = _connect(where)
@@ -178,7 +197,7 @@ def _open_read_only(path: str) -> sqlite3.Connection:
         # writes to this one either.
         connection = _connect(f"{where}&immutable=1")
     except sqlite3.DatabaseError as error:
-        raise StoreRefusedError(f"{path}: is not an SQLite database: {error}") from error
+        raise StoreRefusedError(f"{path}: is not an SQLite database: {error}; name one") from error
     set_up(connection)
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     return connection

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Any, Final
 
-from lapse.core.errors import StoreRefusedError
+from lapse.core.errors import NotWithThisServiceError, StoreRefusedError
+from lapse.core.lifecycle import OnItsWay
+from lapse.core.numbers import sessions
 from lapse.store.schemas import ADK_COLUMNS, Found, check_adk
 
 PAGE: Final = 1000
@@ -35,6 +37,7 @@ class Type(Enum):
     MOMENT = auto()
     SPAN = auto()
     FLAG = auto()
+    BYTES = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,39 @@ LOBBY: Final = Table(
         ("revision", Type.PLAIN),
         ("used_by", Type.PLAIN),
         ("agent_spoke", Type.FLAG),
+        ("active_at", Type.MOMENT),
+        ("restored_at", Type.MOMENT),
+        ("archived_at", Type.MOMENT),
+        ("pinned_at", Type.MOMENT),
+        ("check_at", Type.MOMENT),
         *_STATE,
     ),
 )
+
+RETENTION: Final = (
+    Table(
+        "lapse_archive",
+        (
+            *_KEY,
+            ("session_id", Type.PLAIN),
+            ("update_time", Type.TIME),
+            ("newest_event", Type.PLAIN),
+            ("events", Type.PLAIN),
+            ("content", Type.BYTES),
+        ),
+    ),
+    Table(
+        "lapse_holds",
+        (
+            *_KEY,
+            ("session_id", Type.PLAIN),
+            ("since", Type.MOMENT),
+            ("principal", Type.PLAIN),
+            ("reason", Type.PLAIN),
+        ),
+    ),
+)
+"""What belongs to the lobby's sessions. A policy is confirmed anew in the copy."""
 
 
 _BEFORE_USED_BY: Final = {"used_by": "'anyone' AS used_by", "agent_spoke": "false AS agent_spoke"}
@@ -98,10 +131,25 @@ _BEFORE_USED_BY: Final = {"used_by": "'anyone' AS used_by", "agent_spoke": "fals
 
 _WITH_USED_BY: Final = 11
 
+_BEFORE_RETENTION: Final = {
+    name: f"NULL AS {name}"
+    for name in ("active_at", "restored_at", "archived_at", "pinned_at", "check_at")
+}
+_WITH_RETENTION: Final = 16
+
+
+def tables_of(version: int) -> Sequence[Table]:
+    """Return the tables that a database has of a version of Lapse's schema; 0: it has none."""
+    if not version:
+        return ADK_TABLES
+    return (*ADK_TABLES, LOBBY, *(RETENTION if version >= _WITH_RETENTION else ()))
+
 
 def lobby_columns(version: int) -> str:
     """Return what a statement selects from the lobby of a schema version, in LOBBY's order."""
     lacks = {} if version >= _WITH_USED_BY else _BEFORE_USED_BY
+    if version < _WITH_RETENTION:
+        lacks = lacks | _BEFORE_RETENTION
     return ", ".join(lacks.get(name, name) for name, _ in LOBBY.columns)
 
 
@@ -112,8 +160,25 @@ def check_tables(found: Found, place: str) -> None:
         StoreRefusedError: there are none, or they are of another version than 1. It names `place`.
     """
     if not any(found.columns[table] for table in ADK_COLUMNS):
-        raise StoreRefusedError(f"{place}: holds no sessions of ADK; is it the right database?")
+        raise StoreRefusedError(f"{place}: holds no sessions of ADK; name the database that does")
     check_adk(found, place)
+
+
+def check_lobby(lobby: Mapping[str, int], place: str) -> None:
+    """Check that a database itself has the used sessions of its lobby.
+
+    `lobby` says how many sessions have which status.
+
+    Raises:
+        NotWithThisServiceError: another session service has some. It names `place`.
+    """
+    away = sum(lobby.get(status, 0) for status in OnItsWay)
+    if away:
+        raise NotWithThisServiceError(
+            f"another session service has {sessions(away)} of {place}, or is about to take them, "
+            "and this command works on ADK's tables in the database; `lapse report --conversations "
+            "URI` counts what the service has"
+        )
 
 
 @dataclass(slots=True)
@@ -146,6 +211,8 @@ def _told(value: Any, kind: Type) -> Any:
             return value.isoformat(timespec="microseconds")
         case timedelta():
             return value // timedelta(microseconds=1)
+        case bytes():
+            return value.hex()
         case _:
             return value
 
@@ -159,7 +226,7 @@ def _number(text: str) -> int | float:
 
 def from_sqlite(value: Any, kind: Type) -> Any:
     """Read a value of an SQLite file, of either of ADK's formats."""
-    if value is None or kind in {Type.PLAIN, Type.JSON}:
+    if value is None or kind in {Type.PLAIN, Type.JSON, Type.BYTES}:
         return value
     match kind:
         case Type.TIME:
@@ -189,7 +256,7 @@ def from_sqlite(value: Any, kind: Type) -> Any:
 
 def to_sqlite(value: Any, kind: Type) -> Any:
     """Return a value as the SQLite store keeps it."""
-    if value is None or kind in {Type.PLAIN, Type.JSON}:
+    if value is None or kind in {Type.PLAIN, Type.JSON, Type.BYTES}:
         return value
     match kind:
         case Type.TIME:

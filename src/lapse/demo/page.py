@@ -62,11 +62,11 @@ def add_chat_page(app: FastAPI, app_name: str) -> None:
         )
         return response
 
-    # Inserted before ADK's route of `/`, which redirects to its developer UI.
-    app.router.routes.insert(0, Route("/", page))
     files = Files(_HERE / "static")
 
     async def static(request: Request) -> Response:
         return files.response(request.path_params["name"], request)
 
-    app.router.routes.append(Route("/lapse/demo/{name}", static))
+    # Before ADK's route of `/`, which redirects to its developer UI, and before the entrance of the
+    # operators' pages, which loads these for any path below `/lapse/`.
+    app.router.routes[:0] = [Route("/", page), Route("/lapse/demo/{name}", static)]

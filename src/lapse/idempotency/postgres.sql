@@ -3,10 +3,6 @@
 -- Types of parameters:
 -- :idempotency_key, :owner, :request_digest, :subject varchar
 
--- name: lock_key
--- Requests with one key follow each other, also the first two, for which there is no row to lock.
-SELECT pg_advisory_xact_lock(hashtextextended(:idempotency_key, 0))::text AS locked;
-
 -- name: read_key
 -- There is always one row: the key's, or, for a key that is not kept, how many keys its owner has.
 SELECT k.request, k.subject, k.first_sent_at, clock.now, (
@@ -37,7 +33,7 @@ RETURNING first_sent_at;
 -- name: forget_keys
 DELETE FROM lapse_idempotency AS k USING (
   SELECT idempotency_key FROM lapse_idempotency
-  WHERE first_sent_at <= coalesce(:now, clock_timestamp()) - :kept
+  WHERE first_sent_at <= (SELECT coalesce(:now, clock_timestamp())) - :kept
   LIMIT :limit FOR UPDATE SKIP LOCKED
 ) AS old
 WHERE k.idempotency_key = old.idempotency_key

@@ -75,10 +75,15 @@ class KeyRules:
             )
         return KeyedRequest(
             key=_digest(*session, key),
-            owner=_digest(*session[:2])[:_OWNER_DIGITS],
+            owner=owner_of(*session[:2]),
             request=sha256(route.encode() + b"\0" + body).hexdigest(),
             most=self.per_user,
         )
+
+
+def owner_of(app_name: str, user_id: str) -> str:
+    """Return the digest that owns the keys of a user in an app."""
+    return _digest(app_name, user_id)[:_OWNER_DIGITS]
 
 
 def _digest(*parts: str) -> str:

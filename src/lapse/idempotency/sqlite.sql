@@ -3,9 +3,6 @@
 -- Types of columns:
 -- :first_sent_at moment
 
--- name: lock_key
--- A no-op: SQLite has one writer at a time.
-
 -- name: read_key
 -- There is always one row: the key's, or, for a key that is not kept, how many keys its owner has.
 SELECT k.request, k.subject, k.first_sent_at, (

@@ -8,17 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from lapse.core.documents import StateDelta
-from lapse.core.errors import (
-    KeyReusedError,
-    NoSuchSessionError,
-    TooManyKeysError,
-)
+from lapse.core.errors import KeyReusedError, TooManyKeysError, no_such_session
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Change, ChangeKind
 from lapse.core.messages import UsedBy
 from lapse.idempotency.rules import KEPT, KeyedRequest
 from lapse.store.lifecycles import required
 from lapse.store.lobby import Lobby
+from lapse.store.locking import locked
 from lapse.store.operation import Asking, Part, as_part, confirmed, native, only, operation, rows
 from lapse.store.records import EventWindow, Result, SessionRecord
 
@@ -40,11 +37,6 @@ class KeptKey:
     in_doubt: bool = False
 
 
-def locked(asked: KeyedRequest) -> Asking[None]:
-    """Keep other requests with this key away until the end of the transaction."""
-    yield from rows("lock_key", idempotency_key=asked.key)
-
-
 def kept_key(asked: KeyedRequest) -> Asking[KeptKey | None]:
     """Return the key of a request; None if it is not kept, and may be.
 
@@ -59,8 +51,8 @@ def kept_key(asked: KeyedRequest) -> Asking[KeptKey | None]:
     if row["request"] is None:
         if row["of_owner"] >= asked.most:
             raise TooManyKeysError(
-                f"this user has {asked.most} idempotency keys, the most that the limits allow; "
-                "each is kept for a day"
+                f"this user has {asked.most} idempotency keys (LAPSE_IDEMPOTENCY_KEYS_PER_USER), "
+                "each kept for a day; send the request without one, or wait"
             )
         return None
     if row["request"] != asked.request:
@@ -100,6 +92,12 @@ class IdempotencyStore(Part):
         kept = yield from kept_key(asked)
         return None if kept is None else (yield from _session(key, kept))
 
+    @operation(writes=False)
+    def created_id(self, asked: KeyedRequest) -> Asking[str | None]:
+        """Return the id of the session that a creation with this key has made; None: none yet."""
+        kept = yield from kept_key(asked)
+        return None if kept is None else kept.subject
+
     @operation(together=True)
     def create_once(
         self,
@@ -122,7 +120,7 @@ class IdempotencyStore(Part):
             NoSuchSessionError: as in `created_before`; also KeyReusedError and TooManyKeysError.
             SharedStateFullError: there is no room for its app or user state.
         """
-        yield from locked(asked)
+        yield from locked(asked.key)
         kept = yield from kept_key(asked)
         if kept is not None:
             yield from confirmed()
@@ -170,6 +168,6 @@ def _session(key: SessionKey, kept: KeptKey) -> Asking[SessionRecord]:
     made = key._replace(session_id=kept.subject)
     found: SessionRecord | None = yield from native("read", made, EventWindow())
     if found is None:
-        raise NoSuchSessionError(f"session {made.named} does not exist")
+        raise no_such_session(made.named)
     # Artifacts may be owed: the outbox knows, and whoever deletes them asks it.
     return replace(found, owes_artifacts=True)

@@ -93,7 +93,7 @@ class BodyMiddleware:
                 raw = await _arrived(receive, largest, held)
         except TimeoutError:
             seconds = self._bounds.body_time.total_seconds()
-            return Fault(408, f"body: did not arrive within {seconds:g} seconds")
+            return Fault(408, f"body: must arrive within {seconds:g} seconds (LAPSE_BODY_SECONDS)")
         if not isinstance(raw, bytes):
             return raw
         if not raw or not is_document(path, _type_of(scope)):

@@ -22,10 +22,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from lapse.core.arguments import check
 from lapse.core.log_rate import LogRateLimit
+from lapse.core.request import KNOWN
+from lapse.limits.head import length_of
 from lapse.limits.rules import LARGEST_HEAD, LARGEST_TARGET, Bounds
+from lapse.limits.turns import Turns
 from lapse.limits.unread import LET_GO, Unread, abort
 
 _LOG_RATE: Final = LogRateLimit()
+Idle = tuple[dict["BoundedProtocol", None], dict["BoundedProtocol", None]]
+
+_HEAD_END: Final = b"\r\n\r\n"
+_PIECE: Final = 8 * 1024
+"""Bytes of a body of unknown length that are parsed at once; requests may follow it."""
+
 _LONG_TARGET: Final = f"path: must be at most {LARGEST_TARGET} bytes with its query"
 
 
@@ -33,10 +42,12 @@ class BoundedProtocol(HttpToolsProtocol):
     """Bounds what comes before, around and after a request; `bounded` makes one for a server."""
 
     bounds: ClassVar[Bounds] = Bounds()
-    idle: ClassVar[dict[BoundedProtocol, None]] = {}
-    """Connections with no request on them and nothing unread, the longest idle first."""
+    idle: ClassVar[Idle] = ({}, {})
+    """Connections with no request on them and nothing unread, the longest idle first: those of
+    strangers, and those of users."""
 
     unread: ClassVar[Unread] = Unread(bounds)
+    turns: ClassVar[Turns] = Turns()
     websockets: ClassVar[dict[type, type]] = {}
     """What WebSockets are served with, by the class that uvicorn would take."""
 
@@ -46,6 +57,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._awaits_head = True
         self._unparsed = 0
         self._heard = False
+        self._is_known = False
+        self._parses = True
+        self._later = b""
+        """What came behind a request that is being answered; it is parsed after the answer."""
+
+        self._body_left: int | None = None
+        """Bytes that are left of a body; None: of a body, it is not known."""
+
+        self._next_request: tuple[RequestResponseCycle, Any] | None = None
+        """A stranger's request that waits for its turn, and the application that answers it."""
+
         self._answered: RequestResponseCycle | None = None
         """The request that is being answered: uvicorn's `cycle` is the one that came last."""
 
@@ -64,25 +86,58 @@ class BoundedProtocol(HttpToolsProtocol):
         """Wait no more, and tell the request that is being answered, too."""
         self._done_waiting()
         self.unread.discard(self.transport)
+        self.turns.discard(self, self._address)
         super().connection_lost(exc)
         self._disconnect()
+        self._forget_requests()
 
     def pause_writing(self) -> None:
         """Watch the connection: its reader has not taken everything."""
         super().pause_writing()
         self.unread.add(self.transport)
-        self.idle.pop(self, None)
+        self.idle[self._is_known].pop(self, None)
 
     def resume_writing(self) -> None:
         """Watch it no more; it is idle once its last answer has been read."""
         super().resume_writing()
         self.unread.discard(self.transport)
         if self._awaits_head and not self.transport.is_closing():
-            self.idle[self] = None
+            self.idle[self._is_known][self] = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and refuse what makes neither headers nor a body."""
+        """Parse, and refuse what makes neither headers nor a body.
+
+        One request is parsed at a time: what follows it waits for its answer, unparsed. So a client
+        that sends thousands of requests at once has the server parse as many as it reads answers.
+        """
         self._heard = True
+        data = self._later + data if self._later else data
+        self._later = b""
+        while data and not self.transport.is_closing() and self._parses:
+            if self._is_answering():
+                self._later = data
+                if len(data) > LARGEST_HEAD:
+                    self.flow.pause_reading()
+                return
+            size = self._first_of(data)
+            piece, data = data[:size], data[size:]
+            self._parse(piece)
+
+    def _first_of(self, data: bytes) -> int:
+        """Return how many bytes to parse: those of a head, or of one body."""
+        if self._awaits_head:
+            end = data.find(_HEAD_END)
+            return len(data) if end < 0 else end + len(_HEAD_END)
+        if self._body_left is None:
+            return _PIECE
+        return self._body_left or len(data)
+
+    def _is_answering(self) -> bool:
+        """Return whether a request has arrived whole, and its answer is not complete."""
+        answered = self._answered
+        return not (answered is None or answered.response_complete or answered.more_body)
+
+    def _parse(self, data: bytes) -> None:
         self._unparsed += len(data)
         if self._awaits_head:
             self._arm()
@@ -96,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Count from here."""
         super().on_message_begin()
-        extensions: Any = {LET_GO: self.let_go}
+        extensions: Any = {LET_GO: self.let_go, KNOWN: self.know}
         self.scope["extensions"] = extensions
         self._unparsed = 0
         self._head_complete = False
@@ -113,6 +168,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError(_LONG_TARGET)  # the parser stops
         self._head_complete = True
         self._done_waiting()
+        self._body_left = length_of(self.headers)
         super().on_headers_complete()
         if not self.pipeline:
             self._answered = self.cycle
@@ -120,6 +176,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a part of the body: what came was worth its bytes."""
         self._unparsed = 0
+        if self._body_left is not None:
+            self._body_left -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -133,8 +191,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if following is not None:
             self._answered = following
-        if self.cycle.response_complete and not self.transport.is_closing():
+        if not self.transport.is_closing() and self.cycle.response_complete:
             self._wait()
+            if self._later:
+                self.data_received(b"")
 
     def handle_websocket_upgrade(self) -> None:
         """Leave the connection to the WebSocket, unless an earlier request is being answered.
@@ -147,18 +207,20 @@ class BoundedProtocol(HttpToolsProtocol):
             )
             return
         self._done_waiting()
+        self._parses = False
         kind: Any = self.config.ws_protocol_class
         if kind not in self.websockets:
             self.websockets[kind] = _watched(kind, self.unread)
         self.ws_protocol_class = self.websockets[kind]
         super().handle_websocket_upgrade()
+        self._forget_requests()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
         self._refuse(400, msg)
 
     def give_way(self) -> None:
-        """Close the connection, on which there is no request."""
+        """Close the connection, on which no request is being answered."""
         self._done_waiting()
         self.transport.close()
 
@@ -167,11 +229,34 @@ class BoundedProtocol(HttpToolsProtocol):
         if self in self.connections:
             abort(self.transport)
 
+    def know(self) -> None:
+        """Count the connection as a user's: the caller of the request on it is known."""
+        self._is_known = self.turns.has_callers = True
+
+    def begin(self) -> bool:
+        """Begin the stranger's request whose turn has come; False if the connection is closed."""
+        if self._next_request is None or self.transport.is_closing():
+            return False
+        (cycle, app), self._next_request = self._next_request, None
+        super()._start_asgi_task(cycle, app)
+        return True
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._is_known:
+            super()._start_asgi_task(cycle, app)
+        else:
+            self._next_request = cycle, app
+            self.turns.take(self, self._address)
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
+
     def _wait(self) -> None:
         self._awaits_head = True
         self._heard = False
         if not self.flow.write_paused:
-            self.idle[self] = None
+            self.idle[self._is_known][self] = None
 
     def _arm(self) -> None:
         if self._head_timer is None:
@@ -180,7 +265,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _done_waiting(self) -> None:
         self._awaits_head = False
-        self.idle.pop(self, None)
+        self.idle[self._is_known].pop(self, None)
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -188,18 +273,26 @@ class BoundedProtocol(HttpToolsProtocol):
     def _too_late(self) -> None:
         if self._heard:
             seconds = self.bounds.head_time.total_seconds()
-            self._refuse(408, f"headers: did not arrive within {seconds:g} seconds")
+            self._refuse(
+                408, f"headers: must arrive within {seconds:g} seconds (LAPSE_HEADER_SECONDS)"
+            )
         else:
             self.transport.close()
 
     def _made_room(self) -> bool:
-        """Close one connection: one whose reader seems gone, an idle one, or one with a reader."""
-        if self.unread.make_room(at_once=False):
-            return True
-        for waiting in self.idle:
-            waiting.give_way()
-            return True
-        return self.unread.make_room(at_once=True)
+        """Close one connection; return False if each has a request of a user's on it.
+
+        The first is one whose reader seems gone. Strangers' come next: an idle one, and one that
+        waits for its turn. Users' come last: an idle one, and one whose reader is slow.
+        """
+        strangers, users = self.idle
+        return (
+            self.unread.make_room(at_once=False)
+            or _gave_way(strangers)
+            or self.turns.make_room()
+            or _gave_way(users)
+            or self.unread.make_room(at_once=True)
+        )
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer, unless that would be in the middle of another answer, and close."""
@@ -218,12 +311,30 @@ class BoundedProtocol(HttpToolsProtocol):
         self._disconnect()
         self.transport.close()
 
+    def _forget_requests(self) -> None:
+        """Let go of what refers to this object, which is then freed at once.
+
+        Thousands of closed connections that wait for the garbage collector make its stops long.
+        """
+        nothing: Any = None
+        self._unset_keepalive_if_required()  # which uvicorn leaves after a reset
+        self.scope = self.cycle = self.parser = nothing
+        self._answered = self._next_request = None
+
     def _disconnect(self) -> None:
         """Tell whoever answers a request that there is nobody to answer any more."""
         if self._answered is not None and not self._answered.response_complete:
             self._answered.disconnected = True
             self._answered.message_event.set()
             self.flow.resume_writing()
+
+
+def _gave_way(idle: dict[BoundedProtocol, None]) -> bool:
+    """Close the connection that has been idle for longest, if there is one."""
+    for waiting in idle:
+        waiting.give_way()
+        return True
+    return False
 
 
 def _watched(kind: Any, unread: Unread) -> type:
@@ -255,5 +366,11 @@ def bounded(bounds: Bounds = Bounds()) -> type[BoundedProtocol]:
     check(bounds=(bounds, Bounds))
     # uvicorn has a line for each request that is none.
     logging.getLogger("uvicorn.error").addFilter(_LOG_RATE)
-    own = {"bounds": bounds, "idle": {}, "unread": Unread(bounds), "websockets": {}}
+    own = {
+        "bounds": bounds,
+        "idle": ({}, {}),
+        "unread": Unread(bounds),
+        "turns": Turns(),
+        "websockets": {},
+    }
     return type("BoundedProtocol", (BoundedProtocol,), own)

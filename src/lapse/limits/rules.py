@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from lapse.core.arguments import check_fields
 from lapse.core.keys import LONGEST_ID, dots_in, unseen_in
 from lapse.core.request import Body
+from lapse.limits.sizes import size_of, text_in, typed_in
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -42,6 +43,10 @@ MOST_ESCAPES: Final = 1_000_000
 MOST_BEYOND_ASCII: Final = 4 * MIB
 """How many bytes of JSON may be of characters beyond ASCII, which are stored as escapes. Files are
 base64, and so they are ASCII; no model reads a text of this length."""
+
+MOST_TEXT: Final = 4 * MIB
+"""How many characters the strings of a message or an artifact may have together, besides its
+files. Each step of reading text blocks the event loop; no model reads a text of this length."""
 
 LONGEST_VALUE: Final = 32
 """How many characters a value of JSON may have outside of strings, on the average."""
@@ -214,6 +219,7 @@ def is_document(path: str, content_type: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
+_STATES: Final = {"stateDelta", "state_delta"}
 _SPELLINGS: Final = {
     "app_name": "appName",
     "user_id": "userId",
@@ -232,6 +238,10 @@ def fault_of_document(path: str, body: Body, bounds: Bounds) -> Fault | None:
         body: a document that has been parsed.
         bounds: the bounds that the settings choose.
     """
+    return _fault_of_text(path, body) or _fault_of_fields(path, body, bounds)
+
+
+def _fault_of_fields(path: str, body: Body, bounds: Bounds) -> Fault | None:
     fields = body.fields
     if path in _RUNS:
         return _fault_of_run(body, bounds)
@@ -247,6 +257,17 @@ def fault_of_document(path: str, body: Body, bounds: Bounds) -> Fault | None:
             "artifact", fields.get("artifact"), body.values
         )
     return None
+
+
+def _fault_of_text(path: str, body: Body) -> Fault | None:
+    """Return the fault of a message or an artifact with too much text; state has its own bound."""
+    has_text = path in _RUNS or path == LIVE or _RUN_OF_SESSION.match(path)
+    if len(body.raw) <= MOST_TEXT or not (has_text or _ARTIFACTS.match(path)):
+        return None
+    fields = {name: value for name, value in body.fields.items() if name not in _STATES}
+    if text_in(fields) <= MOST_TEXT:
+        return None
+    return too_large(f"body: must have at most {MOST_TEXT} characters of text besides files")
 
 
 def _either(fields: Mapping[str, Any], *names: str) -> Any:
@@ -291,7 +312,7 @@ def _fault_of_run(body: Body, bounds: Bounds) -> Fault | None:
 
 def _fault_of_live(body: Body, bounds: Bounds) -> Fault | None:
     """Return what is wrong with a message of a WebSocket; of a name that comes twice, with all."""
-    changes = [body.fields.get(name) for name in ("state_delta", "stateDelta")]
+    changes = [body.fields.get(name) for name in _STATES]
     if len(body.raw) > bounds.state and any(size_of(one) > bounds.state for one in changes):
         return too_large(f"state_delta: must be at most {bounds.state} bytes", STATE_SETTING)
     if body.values > MOST_LIVE and typed_in(body.document) > MOST_LIVE:
@@ -352,36 +373,3 @@ def _fault_of_events(events: object, values: int) -> Fault | None:
 def _parts_of(content: object) -> int:
     parts = content.get("parts") if isinstance(content, dict) else None
     return len(parts) if isinstance(parts, list) else 0
-
-
-FREE: Final = frozenset(
-    {
-        *("args", "response", "output", "payload"),
-        *("stateDelta", "state_delta", "partMetadata", "part_metadata"),
-    }
-)
-"""The names of fields, anywhere in ADK's messages and events, in which any JSON will do."""
-
-
-def typed_in(entry: object) -> int:
-    """Return how many values ADK's models have a type for; FREE fields count as one value."""
-    waiting: list[object] = [entry]
-    count = 1
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            count += len(value)
-            waiting.extend(inner for name, inner in value.items() if name not in FREE)
-        elif isinstance(value, list):
-            count += len(value)
-            waiting.extend(value)
-    return count
-
-
-def size_of(value: object) -> int:
-    """Return about how many characters a value has as JSON."""
-    if isinstance(value, dict):
-        return sum(len(name) + 4 + size_of(inner) for name, inner in value.items())
-    if isinstance(value, list):
-        return sum(2 + size_of(inner) for inner in value)
-    return len(value) + 2 if isinstance(value, str) else 4

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Gauge
 
 from lapse.notices.watcher import Watcher
+from lapse.telemetry.shared_counts import LIVE
 
 
-class NoticeMetrics(Collector):
-    """How many streams of notices are open in one process."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the gauge of open streams."""
-        yield GaugeMetricFamily(
-            "lapse_streams_open",
-            "Streams of notices, in this process.",
-            value=self._watcher.streams,
-        )
+def count_streams(registry: CollectorRegistry, watcher: Watcher) -> None:
+    """Show how many streams of notices are open: in one process, or in all workers of a server."""
+    streams = Gauge(
+        "lapse_streams_open",
+        "Streams of notices, in this server.",
+        registry=registry,
+        multiprocess_mode=LIVE,
+    )
+    watcher.on_streams.append(streams.inc)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.adk.routes import Key, LifecycleBody
 from lapse.adk.service import LapseSessionService
+from lapse.core.clock import iso
 from lapse.core.keys import SessionKey
 from lapse.core.request import route_path
 from lapse.limits.unread import let_go_of
@@ -25,6 +26,8 @@ MEDIA_TYPE: Final = "text/event-stream"
 
 _STAYING: Final = "lapse.staying"
 """The key of a request's scope under which a stream is handed to `NoticeStreamMiddleware`."""
+
+_WARNINGS: Final = frozenset({NoticeKind.EXPIRING, NoticeKind.ARCHIVING})
 
 _HEARTBEAT: Final = b": heartbeat\n\n"
 _MOST_WAITING: Final = 16
@@ -265,11 +268,13 @@ def _retry() -> bytes:
 
 
 def _frame(notice: Notice) -> bytes:
-    """Return a server-sent event: the record and, for EXPIRING, the time left."""
+    """Return a server-sent event: the record, when it is archived, and a warning's time left."""
     body: dict[str, Any] = LifecycleBody.of(notice.record, now=notice.at).model_dump(
         mode="json", by_alias=True
     )
-    if notice.kind is NoticeKind.EXPIRING and notice.time_left is not None:
+    if notice.record.archives_at is not None:
+        body["archivesAt"] = iso(notice.record.archives_at)
+    if notice.kind in _WARNINGS and notice.time_left is not None:
         body["timeLeftSeconds"] = round(notice.time_left.total_seconds(), 3)
     data = json.dumps(body)
     return f"id: {notice.known.text}\nevent: {notice.kind}\ndata: {data}\n\n".encode()

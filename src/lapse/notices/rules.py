@@ -56,7 +56,8 @@ class NoticeKind(StrEnum):
     """The kind of a notice, which is the name of its server-sent event."""
 
     LIFECYCLE = "lifecycle"
-    """The session's record: on connecting, and when another session has taken its id."""
+    """The session's record: on connecting, when another session has taken its id, and when it is
+    not archived as was announced."""
 
     EXPIRING = "expiring"
     EXTENDED = "extended"
@@ -65,6 +66,13 @@ class NoticeKind(StrEnum):
     EXPIRED = "expired"
     RESURRECTED = "resurrected"
     USED = "used"
+    ARCHIVING = "archiving"
+    """A retention policy archives it soon, if nobody uses it until then."""
+
+    ARCHIVED = "archived"
+    RESTORED = "restored"
+    """It came back from the archive."""
+
     DELETED = "deleted"
     """The session is gone: deleted by its owner, or purged."""
 
@@ -73,7 +81,8 @@ class NoticeKind(StrEnum):
 class Known:
     """What a browser knows of a session; as text it is the id of the events sent to the browser.
 
-    `warned` is True if the browser was warned of this deadline.
+    `expires_at` is the deadline, or when a used session will be archived. `warned` is True if the
+    browser was warned of that.
     """
 
     created_at: datetime
@@ -85,7 +94,8 @@ class Known:
     @classmethod
     def of(cls, record: Lifecycle) -> Known:
         """Return what a browser knows that has been shown this record."""
-        return cls(record.created_at, record.status, record.expires_at, record.resurrections)
+        deadline = record.expires_at or record.archives_at
+        return cls(record.created_at, record.status, deadline, record.resurrections)
 
     @property
     def text(self) -> str:
@@ -124,8 +134,8 @@ class Notice:
 
     @property
     def time_left(self) -> timedelta | None:
-        """Return how far ahead the deadline is, at least zero; None if there is none."""
-        deadline = self.record.expires_at
+        """Return how far ahead the deadline or archive is, at least zero; None: there is none."""
+        deadline = self.record.expires_at or self.record.archives_at
         return None if deadline is None else max(timedelta(0), deadline - self.at)
 
 
@@ -146,7 +156,7 @@ def next_moment(record: Lifecycle, known: Known, before: timedelta) -> datetime 
             return warning or record.expires_at
         case Status.EXPIRED:
             return record.restorable_until
-        case Status.USED | Status.ORPHAN:
+        case Status.USED | Status.ORPHAN | Status.ARCHIVED:
             return None
 
 
@@ -168,8 +178,12 @@ def news(known: Known, record: Lifecycle, at: datetime, before: timedelta) -> li
     kinds = _kinds(known, shown)
     shown = replace(shown, warned=known.warned and same_deadline and not kinds)
     notices = [Notice(kind, record, at, shown) for kind in kinds]
-    warning = None if shown.warned else warning_at(record, before)
-    if warning is not None and warning <= at:
+    if shown.warned:
+        return notices
+    warning = warning_at(record, before)
+    if record.archives_at is not None:
+        notices.append(Notice(NoticeKind.ARCHIVING, record, at, replace(shown, warned=True)))
+    elif warning is not None and warning <= at:
         notices.append(Notice(NoticeKind.EXPIRING, record, at, replace(shown, warned=True)))
     return notices
 
@@ -180,18 +194,34 @@ def _kinds(known: Known, shown: Known) -> list[NoticeKind]:
     revived = shown.resurrections > known.resurrections
     resurrected = [NoticeKind.RESURRECTED] if revived else []
     match known.status, shown.status:
+        case _, Status.USED | Status.ARCHIVED:
+            return _kinds_with_messages(known, shown, resurrected)
         case _, Status.EXPIRED:
             return [NoticeKind.EXPIRED] if revived or known.status != shown.status else []
-        case _, Status.USED:
-            return [*resurrected, NoticeKind.USED] if known.status != shown.status else []
         case Status.WAITING, Status.WAITING:
-            moved = [NoticeKind.EXTENDED] if known.expires_at != shown.expires_at else []
-            return resurrected or moved
+            # On its way to another service it has no deadline, which is no news: it is used soon.
+            is_moved = shown.expires_at not in {known.expires_at, None}
+            return resurrected or [NoticeKind.EXTENDED] * is_moved
         case Status.EXPIRED, Status.WAITING:
             return [NoticeKind.RESURRECTED]
         case _:
             # The session was adopted, or put back: it was an orphan before, or is one now.
             return [NoticeKind.LIFECYCLE] if known.status != shown.status else []
+
+
+def _kinds_with_messages(
+    known: Known, shown: Known, resurrected: list[NoticeKind]
+) -> list[NoticeKind]:
+    match known.status, shown.status:
+        case Status.USED, Status.USED:
+            is_taken_back = known.warned and shown.expires_at is None
+            return [NoticeKind.LIFECYCLE] * is_taken_back
+        case _, Status.ARCHIVED:
+            return [NoticeKind.ARCHIVED] if known.status != shown.status else []
+        case Status.ARCHIVED, _:
+            return [NoticeKind.RESTORED]
+        case _:
+            return [*resurrected, NoticeKind.USED]
 
 
 def _micros(moment: datetime) -> int:

@@ -52,6 +52,9 @@ _ANNOUNCED: Final = frozenset(
         ChangeKind.AMENDED,
         ChangeKind.RESURRECTED,
         ChangeKind.DELETED,
+        ChangeKind.ARCHIVING,
+        ChangeKind.ARCHIVED,
+        ChangeKind.RESTORED,
     }
 )
 """The changes that other replicas cannot foresee; deadlines they know themselves."""
@@ -104,12 +107,16 @@ class Watcher(Work):
         database: where the sessions live.
         feed: where the changes of this process are published.
         options: bounds and intervals.
+
+    Attributes:
+        on_streams: what is called with 1 when a stream begins, and with -1 when one ends.
     """
 
     def __init__(
         self, database: Database, feed: Feed, options: WatchOptions = WatchOptions()
     ) -> None:
         self.options = options
+        self.on_streams: list[Callable[[int], None]] = []
         self._store = NoticeStore(database)
         self._announcements = Announcements(database)
         self._feed = feed
@@ -153,6 +160,7 @@ class Watcher(Work):
         watch = _Watch(audience, known)
         session.watches = (*session.watches, watch)
         self._streams[user] += 1
+        self._count(1)
         if self._ending:
             audience.end()
         self._look_at((key,))
@@ -165,15 +173,15 @@ class Watcher(Work):
         session.watches = tuple(kept for kept in session.watches if kept is not watch)
         user = key.user_id
         self._streams[user] -= 1
+        self._count(-1)
         if not self._streams[user]:
             del self._streams[user]
         if not session.watches:
             del self._sessions[key], self._digests[key.digest]
 
-    @property
-    def streams(self) -> int:
-        """Return how many streams are open in this process."""
-        return self._streams.total()
+    def _count(self, number: int) -> None:
+        for hear in self.on_streams:
+            hear(number)
 
     def end(self) -> None:
         """End every stream, also those that come later: the process is about to stop."""

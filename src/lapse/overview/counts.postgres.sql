@@ -58,12 +58,74 @@ SELECT now, levels.*, counts.*,
   (SELECT array_agg(sessions ORDER BY app_name) FROM {agent_only} AS a) AS agent_only,
   (SELECT expires_at FROM lapse_lobby WHERE status = 'waiting' ORDER BY expires_at LIMIT 1)
     AS next_expiry,
-  (SELECT restorable_until FROM lapse_lobby WHERE status = 'expired'
+  (SELECT restorable_until FROM lapse_lobby AS l WHERE status = 'expired' AND NOT {is_held}
    ORDER BY restorable_until LIMIT 1) AS next_purge,
   (SELECT swept_at FROM lapse_sweeps) AS swept_at,
+  (SELECT count(*) FROM (
+    SELECT app_name FROM lapse_lobby
+    WHERE status = 'expired' AND first_message_at IS NOT NULL ORDER BY app_name LIMIT 10000
+  ) AS wrong) AS used_but_expired,
   b.reason, b.since AS braked_at, b.until AS braked_until, b.sessions AS held_back, b.jump
 FROM clock CROSS JOIN levels CROSS JOIN counts
 LEFT JOIN lapse_brakes AS b ON b.released_at IS NULL;
+
+-- name: overview_of_all
+-- As `overview`, with all apps together, whose name is empty.
+WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
+levels AS (
+  SELECT array_agg(''::varchar) AS level_apps, array_agg(status) AS level_statuses,
+    array_agg(sessions) AS levels
+  FROM (
+    SELECT status, sum(sessions)::bigint AS sessions FROM (
+      SELECT status, sessions FROM lapse_levels
+      UNION ALL SELECT became, sessions FROM lapse_counts
+      UNION ALL SELECT was, -sessions FROM lapse_counts
+    ) AS counted
+    WHERE status <> '' GROUP BY status HAVING sum(sessions) <> 0 ORDER BY status
+  ) AS levels
+),
+counts AS (
+  SELECT array_agg(''::varchar) AS count_apps, array_agg(kind) AS count_kinds,
+    array_agg(extract(epoch FROM at)::bigint) AS count_seconds, array_agg(sessions) AS counts
+  FROM (
+    SELECT kind, at, sum(sessions)::bigint AS sessions FROM (
+      SELECT kind, at, sessions FROM lapse_counted
+      UNION ALL SELECT kind, at, sessions FROM lapse_counts WHERE kind <> ''
+    ) AS counted
+    WHERE at > coalesce(:now, statement_timestamp()) - :max_age GROUP BY kind, at
+    ORDER BY at, kind
+  ) AS sorted
+)
+SELECT now, levels.*, counts.*,
+  ARRAY[''::varchar] AS agent_only_apps,
+  ARRAY[(SELECT count(*) FROM lapse_lobby WHERE agent_spoke AND status = 'waiting')] AS agent_only,
+  (SELECT expires_at FROM lapse_lobby WHERE status = 'waiting' ORDER BY expires_at LIMIT 1)
+    AS next_expiry,
+  (SELECT restorable_until FROM lapse_lobby AS l WHERE status = 'expired' AND NOT {is_held}
+   ORDER BY restorable_until LIMIT 1) AS next_purge,
+  (SELECT swept_at FROM lapse_sweeps) AS swept_at,
+  (SELECT count(*) FROM (
+    SELECT app_name FROM lapse_lobby
+    WHERE status = 'expired' AND first_message_at IS NOT NULL ORDER BY app_name LIMIT 10000
+  ) AS wrong) AS used_but_expired,
+  b.reason, b.since AS braked_at, b.until AS braked_until, b.sessions AS held_back, b.jump
+FROM clock CROSS JOIN levels CROSS JOIN counts
+LEFT JOIN lapse_brakes AS b ON b.released_at IS NULL;
+
+-- name: largest_apps
+SELECT app_name FROM (
+  SELECT app_name, sessions FROM lapse_levels
+  UNION ALL SELECT app_name, sessions FROM lapse_counts WHERE became <> ''
+  UNION ALL SELECT app_name, -sessions FROM lapse_counts WHERE was <> ''
+) AS counted
+GROUP BY app_name ORDER BY sum(sessions) DESC, app_name LIMIT :most;
+
+-- name: unrecorded
+-- The sessions of ADK's tables that have no record. It reads all of them.
+SELECT count(*) AS sessions FROM sessions AS s WHERE NOT EXISTS (
+  SELECT 1 FROM lapse_lobby AS l
+  WHERE l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+);
 
 -- name: fold_counts
 -- It counts exactly the rows that it deletes, so several processes may fold at the same time. A
@@ -121,7 +183,10 @@ DELETE FROM lapse_levels;
 -- their counts, because each change writes both in one transaction.
 INSERT INTO lapse_levels (app_name, status, sessions)
 SELECT app_name, status, sum(sessions) FROM (
-  SELECT app_name, status, count(*) AS sessions FROM lapse_lobby GROUP BY app_name, status
+  SELECT app_name, CASE status
+      WHEN 'elsewhere' THEN 'used' WHEN 'moving' THEN 'waiting' WHEN 'deleting' THEN '' ELSE status
+    END AS status, count(*) AS sessions
+  FROM lapse_lobby GROUP BY app_name, lapse_lobby.status
   UNION ALL SELECT app_name, became, -sessions FROM lapse_counts
   UNION ALL SELECT app_name, was, sessions FROM lapse_counts
 ) AS counted

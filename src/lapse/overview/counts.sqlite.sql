@@ -33,13 +33,55 @@ GROUP BY app_name, kind, at ORDER BY at, app_name, kind;
 SELECT app_name, count(*) AS sessions FROM lapse_lobby
 WHERE agent_spoke AND status = 'waiting' GROUP BY app_name;
 
+-- name: levels_of_all
+-- The levels of all apps together.
+SELECT '' AS app_name, status, sum(sessions) AS sessions FROM (
+  SELECT status, sessions FROM lapse_levels_of_all
+  UNION ALL SELECT became, sessions FROM lapse_counts
+  UNION ALL SELECT was, -sessions FROM lapse_counts
+)
+WHERE status <> '' GROUP BY status HAVING sum(sessions) <> 0 ORDER BY status;
+
+-- name: counts_of_all
+SELECT '' AS app_name, kind, at, sum(sessions) AS sessions FROM (
+  SELECT kind, at, sessions FROM lapse_counted_of_all WHERE at > :now - :max_age
+  UNION ALL
+  SELECT kind, at, sessions FROM lapse_counts WHERE at > :now - :max_age AND kind <> ''
+)
+GROUP BY kind, at ORDER BY at, kind;
+
+-- name: agent_only_of_all
+-- SQLite would take the index of all that waits.
+SELECT '' AS app_name, count(*) AS sessions FROM lapse_lobby INDEXED BY lapse_lobby_agent_spoke
+WHERE agent_spoke AND status = 'waiting' HAVING count(*) > 0;
+
+-- name: largest_apps
+SELECT app_name FROM (
+  SELECT app_name, sessions FROM lapse_levels
+  UNION ALL SELECT app_name, sessions FROM lapse_counts WHERE became <> ''
+  UNION ALL SELECT app_name, -sessions FROM lapse_counts WHERE was <> ''
+)
+GROUP BY app_name ORDER BY sum(sessions) DESC, app_name LIMIT :most;
+
+-- name: unrecorded
+-- The sessions of ADK's tables that have no record. It reads all of them.
+SELECT count(*) AS sessions FROM sessions AS s WHERE NOT EXISTS (
+  SELECT 1 FROM lapse_lobby AS l
+  WHERE l.app_name = s.app_name AND l.user_id = s.user_id AND l.session_id = s.id
+);
+
 -- name: moments
 SELECT
   (SELECT expires_at FROM lapse_lobby WHERE status = 'waiting' ORDER BY expires_at LIMIT 1)
     AS next_expiry,
-  (SELECT restorable_until FROM lapse_lobby WHERE status = 'expired'
+  (SELECT restorable_until FROM lapse_lobby AS l WHERE status = 'expired' AND NOT {is_held}
    ORDER BY restorable_until LIMIT 1) AS next_purge,
-  (SELECT swept_at FROM lapse_sweeps) AS swept_at;
+  (SELECT swept_at FROM lapse_sweeps) AS swept_at,
+  -- Without the order SQLite reads all expired sessions, by another index.
+  (SELECT count(*) FROM (
+    SELECT app_name FROM lapse_lobby
+    WHERE status = 'expired' AND first_message_at IS NOT NULL ORDER BY app_name LIMIT 10000
+  )) AS used_but_expired;
 
 -- name: fold_counts
 -- Counts from before the present five minutes move into the levels and into the history of counts.
@@ -71,7 +113,10 @@ DELETE FROM lapse_levels;
 -- name: recount
 INSERT INTO lapse_levels (app_name, status, sessions)
 SELECT app_name, status, sum(sessions) FROM (
-  SELECT app_name, status, count(*) AS sessions FROM lapse_lobby GROUP BY app_name, status
+  SELECT app_name, CASE status
+      WHEN 'elsewhere' THEN 'used' WHEN 'moving' THEN 'waiting' WHEN 'deleting' THEN '' ELSE status
+    END AS status, count(*) AS sessions
+  FROM lapse_lobby GROUP BY app_name, lapse_lobby.status
   UNION ALL SELECT app_name, became, -sessions FROM lapse_counts
   UNION ALL SELECT app_name, was, sessions FROM lapse_counts
 )

@@ -29,19 +29,56 @@ SELECT * FROM {found} AS found;
 
 -- name: find_used
 WITH examined AS (
-  SELECT *, NULL::timestamptz AS moment FROM lapse_lobby
-  WHERE used_id IS NOT NULL AND (app_name, user_id, used_id)
-    > (:after_app, :after_user, :after_session)
-  ORDER BY app_name, user_id, used_id LIMIT :most
+  -- Two indexes have the used sessions: those in ADK's tables, and those in another service.
+  SELECT * FROM (
+    (
+      SELECT *, NULL::timestamptz AS moment FROM lapse_lobby
+      WHERE used_id IS NOT NULL AND (app_name, user_id, used_id)
+        > (:after_app, :after_user, :after_session)
+      ORDER BY app_name, user_id, used_id LIMIT :most
+    )
+    UNION ALL
+    (
+      SELECT *, NULL::timestamptz AS moment FROM lapse_lobby
+      WHERE status = 'elsewhere' AND (app_name, user_id, session_id)
+        > (:after_app, :after_user, :after_session)
+      ORDER BY app_name, user_id, session_id LIMIT :most
+    )
+  ) AS used
+  ORDER BY app_name, user_id, session_id LIMIT :most
 )
 SELECT * FROM {found} AS found;
 
 -- name: find_used_of_app
 WITH examined AS (
-  SELECT *, NULL::timestamptz AS moment FROM lapse_lobby
-  WHERE used_id IS NOT NULL AND app_name = :only_app
-    AND (user_id, used_id) > (:after_user, :after_session)
-  ORDER BY user_id, used_id LIMIT :most
+  SELECT * FROM (
+    (
+      SELECT *, NULL::timestamptz AS moment FROM lapse_lobby
+      WHERE used_id IS NOT NULL AND app_name = :only_app
+        AND (user_id, used_id) > (:after_user, :after_session)
+      ORDER BY user_id, used_id LIMIT :most
+    )
+    UNION ALL
+    (
+      SELECT *, NULL::timestamptz AS moment FROM lapse_lobby
+      WHERE status = 'elsewhere' AND app_name = :only_app
+        AND (user_id, session_id) > (:after_user, :after_session)
+      ORDER BY user_id, session_id LIMIT :most
+    )
+  ) AS used
+  ORDER BY user_id, session_id LIMIT :most
+)
+SELECT * FROM {found} AS found;
+
+-- name: find_archived
+WITH examined AS (
+  -- The archive has no other sessions.
+  SELECT l.*, NULL::timestamptz AS moment
+  FROM lapse_archive AS a
+  JOIN lapse_lobby AS l
+    ON l.app_name = a.app_name AND l.user_id = a.user_id AND l.session_id = a.session_id
+  WHERE (a.app_name, a.user_id, a.session_id) > (:after_app, :after_user, :after_session)
+  ORDER BY a.app_name, a.user_id, a.session_id LIMIT :most
 )
 SELECT * FROM {found} AS found;
 
@@ -92,14 +129,16 @@ SELECT * FROM {found} AS found;
 
 -- name: found
 -- A part of the statements above.
-SELECT numbered.*, (SELECT count(*) FROM examined) AS examined, coalesce(:now, clock_timestamp()) AS now
+SELECT l.*, {is_held} AS is_held, (SELECT count(*) FROM examined) AS examined,
+  coalesce(:now, clock_timestamp()) AS now
 FROM (
   SELECT app_name, user_id, session_id, status, created_at, ttl, expires_at, first_message_at,
-    expired_at, restorable_until, resurrections, metadata, used_by, agent_spoke, moment, row_number() OVER () AS ordinal,
-    (:only_status IS NULL OR status = :only_status)
+    expired_at, restorable_until, resurrections, metadata, used_by, agent_spoke, archived_at,
+  pinned_at, moment, row_number() OVER () AS ordinal,
+    status <> 'deleting' AND (:only_status IS NULL OR {counts_as} = :only_status)
       AND (:only_app IS NULL OR app_name = :only_app)
       AND starts_with(session_id, :prefix) AS fits
   FROM examined
-) AS numbered
+) AS l
 WHERE fits OR ordinal = (SELECT count(*) FROM examined)
 ORDER BY ordinal LIMIT :size

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lapse.core.errors import InvalidValueError
 from lapse.core.keys import LONGEST_ID, SessionKey
-from lapse.core.lifecycle import Status
+from lapse.core.lifecycle import OnItsWay, Status, status_of
 
 if TYPE_CHECKING:
     from lapse.overview.store import Query
@@ -42,6 +42,7 @@ class Way(StrEnum):
     EXPIRED = "expired"
     USED = "used"
     USED_OF_APP = "used_of_app"
+    ARCHIVED = "archived"
     ANY = "any"
     OF_APP = "of_app"
     OF_USER = "of_user"
@@ -55,14 +56,16 @@ class Way(StrEnum):
         if query.prefix:
             return cls.BY_ID
         match query.status:
-            case Status.WAITING:
-                return cls.WAITING
-            case Status.EXPIRED:
-                return cls.EXPIRED
+            case Status.WAITING | Status.EXPIRED | Status.ARCHIVED:
+                return cls(query.status)
             case Status.USED:
                 return cls.USED if query.app_name is None else cls.USED_OF_APP
             case _:
                 return cls.ANY if query.app_name is None else cls.OF_APP
+
+
+_OF_ALL_APPS: Final = frozenset({Way.WAITING, Way.EXPIRED, Way.BY_ID, Way.ARCHIVED})
+"""The ways that examine the sessions of all apps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +166,10 @@ def prefix_end(prefix: str) -> str:
 
 def fits(query: Query, row: Any) -> bool:
     """Return whether an examined row passes the filters that the index does not cover."""
+    stored = row["status"]
     return (
-        (query.status is None or row["status"] == query.status)
+        stored != OnItsWay.DELETING
+        and (query.status is None or status_of(stored) is query.status)
         and (query.app_name is None or row["app_name"] == query.app_name)
         and (not query.prefix or row["session_id"].startswith(query.prefix))
     )
@@ -173,10 +178,10 @@ def fits(query: Query, row: Any) -> bool:
 def most_examined(query: Query) -> int:
     """Return how many records to examine: a page and one more if every one of them must fit."""
     way = Way.of(query)
-    statuses = {Way.WAITING, Way.EXPIRED, Way.USED, Way.USED_OF_APP}
+    statuses = {Way.WAITING, Way.EXPIRED, Way.USED, Way.USED_OF_APP, Way.ARCHIVED}
     all_fit = (
         (query.status is None or way in statuses)
-        and (query.app_name is None or way not in {Way.WAITING, Way.EXPIRED, Way.BY_ID})
+        and (query.app_name is None or way not in _OF_ALL_APPS)
         and (not query.prefix or way is Way.BY_ID)
     )
     return query.size + 1 if all_fit else MAX_EXAMINED

@@ -34,19 +34,27 @@ def record_json(record: Lifecycle, now: datetime) -> dict[str, Any]:
         "restorableUntil": iso_or_none(record.restorable_until),
         "resurrections": record.resurrections,
         "metadata": dict(record.metadata or {}),
+        "archivedAt": iso_or_none(record.archived_at),
+        "pinned": record.pinned,
+        "onHold": record.on_hold,
         "serverTime": iso(now),
     }
 
 
 def overview_json(
-    overview: Overview, since: timedelta, *, most_apps: int | None = None
+    overview: Overview,
+    since: timedelta,
+    *,
+    most_apps: int | None = None,
+    unrecorded: int | None = None,
 ) -> dict[str, Any]:
     """Return an overview as JSON; its counts begin `since` ago.
 
     `sessions` and `changes` are sums over all apps, and have every status and every kind of
     change, also those with 0; `agentOnly` is how many of the waiting sessions heard the agent
     only. `apps` has all of it for each app; with `most_apps` it has that many of the largest apps,
-    and `appsLeftOut` is the number of the others.
+    and `appsLeftOut` is the number of the others. `unrecorded` is the number of sessions of ADK's
+    tables without a record, which are in no other number; null if they are not counted yet.
     """
     apps = overview.largest_apps(most_apps)
     levels, changes = defaultdict[str, list[Tally]](list), defaultdict[str, list[Counted]](list)
@@ -58,6 +66,7 @@ def overview_json(
         "serverTime": iso(overview.now),
         "sessions": _levels(overview.tallies),
         "agentOnly": sum(overview.agent_only.values()),
+        "unrecorded": unrecorded,
         "changes": changes_of(overview.counts),
         "changesSinceSeconds": since.total_seconds(),
         "apps": [
@@ -73,6 +82,7 @@ def overview_json(
         "nextExpiry": iso_or_none(overview.next_expiry),
         "nextPurge": iso_or_none(overview.next_purge),
         "overdueSeconds": overview.overdue.total_seconds(),
+        "usedButExpired": overview.used_but_expired,
         "sweptAt": iso_or_none(overview.swept_at),
         "brake": None if overview.brake is None else brake_json(overview.brake),
     }
@@ -103,7 +113,9 @@ def dues_json(dues: Dues) -> dict[str, Any]:
 
 
 def _levels(tallies: Iterable[Tally]) -> dict[str, int]:
-    found = Counter(dict.fromkeys((Status.WAITING, Status.USED, Status.EXPIRED), 0))
+    found = Counter(
+        dict.fromkeys((Status.WAITING, Status.USED, Status.EXPIRED, Status.ARCHIVED), 0)
+    )
     for tally in tallies:
         found[tally.status] += tally.sessions
     return {str(status): sessions for status, sessions in found.items()}

@@ -13,7 +13,7 @@ found AS (
     coalesce(s.state, l.state) AS state, coalesce(s.update_time, l.update_time) AS update_time,
     coalesce(l.revision, 0) AS revision, s.create_time, l.status, l.created_at, l.ttl,
     l.expires_at, l.first_message_at, l.expired_at, l.restorable_until, l.resurrections,
-    l.metadata, l.used_by, l.agent_spoke, m.message_time, now,
+    l.metadata, l.used_by, l.agent_spoke, l.archived_at, l.pinned_at, m.message_time, now,
     CASE
       WHEN s.id IS NOT NULL
         THEN CASE WHEN l.status = 'used' OR m.message_time IS NOT NULL THEN 'used' ELSE 'orphan' END
@@ -36,9 +36,9 @@ found AS (
     ORDER BY e.timestamp, e.id LIMIT 1
   ) AS m ON true
   WHERE s.id IS NOT NULL OR CASE l.status
-    WHEN 'used' THEN false
     WHEN 'expired' THEN l.restorable_until > now OR NOT :enforced
-    ELSE l.expires_at > now OR :horizon > interval '0' OR NOT :enforced
+    WHEN 'waiting' THEN l.expires_at > now OR :horizon > interval '0' OR NOT :enforced
+    ELSE l.status = 'archived'
   END
 ),
 placed AS (
@@ -47,11 +47,13 @@ placed AS (
   ) AS place
   FROM found
 )
-SELECT *, (SELECT state FROM app_states WHERE app_name = :app_name) AS app_state,
+SELECT l.*, {is_held} AS is_held,
+  (SELECT state FROM app_states WHERE app_name = :app_name) AS app_state,
   (SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id) AS user_state
-FROM placed
+FROM placed AS l
 WHERE CASE
-  WHEN :statuses IS NULL THEN create_time IS NOT NULL OR reads_as = 'waiting' OR NOT :enforced
+  WHEN :statuses IS NULL THEN create_time IS NOT NULL OR reads_as = 'waiting'
+    OR NOT :enforced AND reads_as <> 'archived'
   ELSE reads_as = ANY (:statuses) AND (reads_as <> 'expired' OR place <= :most)
 END
 ORDER BY update_time, session_id COLLATE "C";

@@ -12,7 +12,7 @@ WITH found AS (
     coalesce(s.state, l.state) AS state, coalesce(s.update_time, l.update_time) AS update_time,
     coalesce(l.revision, 0) AS revision, s.create_time, l.status, l.created_at, l.ttl,
     l.expires_at, l.first_message_at, l.expired_at, l.restorable_until, l.resurrections,
-    l.metadata, l.used_by, l.agent_spoke,
+    l.metadata, l.used_by, l.agent_spoke, l.archived_at, l.pinned_at,
     CASE WHEN s.id IS NOT NULL AND l.status IS NOT 'used' THEN (
       SELECT e.timestamp FROM events AS e
       WHERE e.app_name = :app_name AND e.user_id = :user_id AND e.session_id = k.id
@@ -28,9 +28,9 @@ WITH found AS (
   LEFT JOIN lapse_lobby AS l
     ON l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = k.id
   WHERE s.id IS NOT NULL OR CASE l.status
-    WHEN 'used' THEN false
     WHEN 'expired' THEN l.restorable_until > :now OR NOT :enforced
-    ELSE l.expires_at > :now OR :horizon > 0 OR NOT :enforced
+    WHEN 'waiting' THEN l.expires_at > :now OR :horizon > 0 OR NOT :enforced
+    ELSE l.status = 'archived'
   END
 ),
 told AS (
@@ -48,11 +48,13 @@ placed AS (
   ) AS place
   FROM told
 )
-SELECT *, (SELECT state FROM app_states WHERE app_name = :app_name) AS app_state,
+SELECT l.*, {is_held} AS is_held,
+  (SELECT state FROM app_states WHERE app_name = :app_name) AS app_state,
   (SELECT state FROM user_states WHERE app_name = :app_name AND user_id = :user_id) AS user_state
-FROM placed
+FROM placed AS l
 WHERE CASE
-  WHEN :statuses IS NULL THEN create_time IS NOT NULL OR reads_as = 'waiting' OR NOT :enforced
+  WHEN :statuses IS NULL THEN create_time IS NOT NULL OR reads_as = 'waiting'
+    OR NOT :enforced AND reads_as <> 'archived'
   ELSE reads_as IN (SELECT value FROM json_each(:statuses))
     AND (reads_as <> 'expired' OR place <= :most)
 END

@@ -12,7 +12,7 @@ from lapse.core.documents import merge_state
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Lifecycle, Rules, Status
 from lapse.store.operation import Asking, Part, Row, key_of, operation, rows
-from lapse.store.records import Revision, SessionRecord, lifecycle_of
+from lapse.store.records import Revision, SessionRecord, shown_of
 
 MOST_EXPIRED: Final = 500
 """At most this many expired sessions of a user are listed, the most recent ones."""
@@ -61,11 +61,12 @@ def _session_of(row: Row) -> SessionRecord:
 
 def _record_of(row: Row, rules: Rules) -> Lifecycle:
     if row["create_time"] is None or row["status"] == Status.USED:
-        return lifecycle_of(row, rules)
+        return shown_of(row, rules)
     return Lifecycle(  # Lapse did not create it
         key_of(row),
         Status(row["reads_as"]),
         created_at=row["create_time"],
         first_message_at=row["message_time"],
         metadata={},
+        on_hold=bool(row["is_held"]),
     )

@@ -28,7 +28,7 @@ from lapse.store.operation import (
     rows,
     rows_until,
 )
-from lapse.store.records import lifecycle_of
+from lapse.store.records import shown_of
 from lapse.sweep.rules import Brake
 from lapse.sweep.store import brake_of
 
@@ -75,6 +75,8 @@ class Overview:
         swept_at: when a sweeper of any process last reported; None: never.
         brake: the brake that holds every purge; None: none is set.
         agent_only: the number of waiting sessions by app in which only the agent spoke.
+        used_but_expired: the number of sessions that are expired although they had a message,
+            counted up to 10,000; it is 0, or a promise is broken.
     """
 
     now: datetime
@@ -85,6 +87,7 @@ class Overview:
     swept_at: datetime | None
     brake: Brake | None
     agent_only: Mapping[str, int] = field(default_factory=dict)
+    used_but_expired: int = 0
 
     @property
     def overdue(self) -> timedelta:
@@ -145,13 +148,18 @@ class OverviewStore(Part):
     """Reads and maintains counts and levels, and finds sessions."""
 
     @operation(writes=False)
-    def overview(self, *, since: timedelta) -> Asking[Overview]:
-        """Return the overview of one snapshot, with the counts from `since` ago until now."""
+    def overview(self, *, since: timedelta, by_app: bool = True) -> Asking[Overview]:
+        """Return the overview of one snapshot, with the counts from `since` ago until now.
+
+        Without `by_app` all apps count as one, whose name is empty: the answer stays small with
+        any number of apps.
+        """
+        of = "" if by_app else "_of_all"
         match (yield from dialect()):
             case Dialect.SQLITE:  # a read transaction is one snapshot
-                levels = yield from rows("levels")
-                counts = yield from rows("counts", max_age=since + COUNT_INTERVAL)
-                heard = yield from rows("agent_only")
+                levels = yield from rows(f"levels{of}")
+                counts = yield from rows(f"counts{of}", max_age=since + COUNT_INTERVAL)
+                heard = yield from rows(f"agent_only{of}")
                 return _overview(
                     (yield from only("moments")),
                     [(row["app_name"], row["status"], row["sessions"]) for row in levels],
@@ -160,7 +168,7 @@ class OverviewStore(Part):
                     *(yield from rows("brake")),
                 )
             case Dialect.POSTGRES:  # one statement is one snapshot: its lists come as arrays
-                row = yield from only("overview", max_age=since + COUNT_INTERVAL)
+                row = yield from only(f"overview{of}", max_age=since + COUNT_INTERVAL)
                 moment_of = cache(datetime.fromtimestamp)
                 return _overview(
                     row,
@@ -177,6 +185,22 @@ class OverviewStore(Part):
                     _zipped(row["agent_only_apps"], row["agent_only"]),
                     row,
                 )
+
+    @operation(writes=False)
+    def largest_apps(self, *, most: int) -> Asking[Sequence[str]]:
+        """Return the names of at most `most` apps, those with the most records, in order."""
+        found = yield from rows("largest_apps", most=most)
+        return sorted(row["app_name"] for row in found)
+
+    @operation(writes=False)
+    def unrecorded(self) -> Asking[int]:
+        """Return how many sessions of ADK's tables have no record, and are in no other number.
+
+        Stock ADK has written them, or they are from before Lapse. It reads every session: with a
+        million of them it takes about a second.
+        """
+        row = yield from only("unrecorded")
+        return int(row["sessions"])
 
     @operation(writes=False)
     def find(self, query: Query) -> Asking[Page]:
@@ -236,7 +260,7 @@ class OverviewStore(Part):
         return self._page(fitting[: query.size], find.PageCursor.of(row, moment).text(query))
 
     def _page(self, found: Iterable[Row], end: str | None) -> Page:
-        return Page([lifecycle_of(row, self.rules) for row in found], end)
+        return Page([shown_of(row, self.rules) for row in found], end)
 
     @operation()
     def fold_counts(self) -> Asking[None]:
@@ -276,6 +300,7 @@ def _overview(
         swept_at=moments["swept_at"],
         brake=None if brake is None else brake_of(brake),
         agent_only=dict(agent_only),
+        used_but_expired=moments["used_but_expired"],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -50,6 +51,7 @@ class Admission:
         refused: how many creations and resurrections this process has refused, by whose limit.
         exceeded: how many sessions this process has expired because of a quota.
         reused: how many creations returned a waiting session that existed already.
+        on_counts: what is called after each of these counts; none may fail.
         holds_artifacts: tells whether a session has artifacts that no request has saved, and
             records it if so; None: nobody can tell.
     """
@@ -59,6 +61,7 @@ class Admission:
         self.refused: Counter[Drawer] = Counter()
         self.exceeded = 0
         self.reused = 0
+        self.on_counts: list[Callable[[], None]] = []
         self.holds_artifacts: Callable[[SessionKey], Awaitable[bool]] | None = None
         self._sessions = Sessions(database)
         self._store = QuotaStore(database)
@@ -168,6 +171,8 @@ class Admission:
                 continue
             session = await self._sessions.read(found.value, EventWindow(newest=0))
             self.reused += session is not None
+            for hear in self.on_counts:
+                hear()
             return session
         return None
 
@@ -183,9 +188,12 @@ class Admission:
         self._remember(draw)
         (bucket,) = (bucket for bucket in buckets if bucket.name == draw.bucket)
         self.refused[bucket.drawer] += 1
+        for hear in self.on_counts:
+            hear()
+        wait = draw.wait.total_seconds()
         raise TooManyCreatesError(
             f"{_WHO[bucket.drawer]} created or resurrected as many sessions as are allowed for "
-            f"now, {bucket.per_span} a minute",
+            f"now, {bucket.per_span} a minute; try again in {max(1, math.ceil(wait))} s",
             retry_after=draw.wait,
         )
 
@@ -223,6 +231,8 @@ class Admission:
             _log.warning("what exceeds a quota could not be expired: %s", error)
             return ()
         self.exceeded += expired.value
+        for hear in self.on_counts:
+            hear()
         return expired.changes
 
 

@@ -47,25 +47,27 @@ SELECT CASE WHEN drawn.before THEN interval '0' ELSE wait END AS wait, bucket FR
 -- name: forget_buckets
 DELETE FROM lapse_turns WHERE full_at <= coalesce(:now, clock_timestamp());
 
+-- name: staying
+-- A part of expire_excess: in which order sessions stay. The one that has just come to wait is first
+-- whatever it says: a clock that was set back does not take a session from who has just got it.
+-- expires_at - ttl is when a session was created or last extended.
+ORDER BY (l.app_name, l.user_id, l.session_id) = (:app_name, :user_id, :session_id) DESC,
+  greatest(l.expires_at - l.ttl, l.update_time AT TIME ZONE 'UTC') DESC,
+  l.created_at DESC, l.session_id COLLATE "C" DESC;
+
 -- name: expire_excess
 -- A row that was changed after it was ranked has another address (ctid), and a locked row is being
--- changed: both are left alone. expires_at - ttl is when the session was created or last extended.
+-- changed: both are left alone.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 over AS (
   SELECT row_id FROM (
-    SELECT l.ctid AS row_id, row_number() OVER (
-        ORDER BY greatest(l.expires_at - l.ttl, l.update_time AT TIME ZONE 'UTC') DESC,
-          l.created_at DESC, l.session_id COLLATE "C" DESC
-      ) AS place
+    SELECT l.ctid AS row_id, row_number() OVER {staying} AS place
     FROM lapse_lobby AS l, clock
     WHERE l.user_id = :user_id AND l.status = 'waiting' AND l.expires_at > now
   ) AS of_user WHERE place > :per_user
   UNION
   SELECT row_id FROM (
-    SELECT l.ctid AS row_id, row_number() OVER (
-        ORDER BY greatest(l.expires_at - l.ttl, l.update_time AT TIME ZONE 'UTC') DESC,
-          l.created_at DESC, l.session_id COLLATE "C" DESC
-      ) AS place
+    SELECT l.ctid AS row_id, row_number() OVER {staying} AS place
     FROM lapse_lobby AS l, clock
     WHERE l.site = :site AND l.status = 'waiting' AND l.expires_at > now
   ) AS of_site WHERE place > :per_site

@@ -32,22 +32,24 @@ max(
   unixepoch(update_time) * 1000000 + CAST(substr(update_time, 21, 6) AS INTEGER)
 );
 
+-- name: staying
+-- A part of expire_excess: in which order sessions stay. The one that has just come to wait is first
+-- whatever it says: a clock that was set back does not take a session from who has just got it.
+ORDER BY (app_name, user_id, session_id) = (:app_name, :user_id, :session_id) DESC,
+  {quiet_since} DESC, created_at DESC, session_id DESC;
+
 -- name: expire_excess
 -- The + in `+expires_at` keeps SQLite from using the index of deadlines, so that it reads only the
 -- rows of the user and of the address.
 WITH over AS (
   SELECT place_id, quiet_since FROM (
-    SELECT rowid AS place_id, {quiet_since} AS quiet_since, row_number() OVER (
-        ORDER BY {quiet_since} DESC, created_at DESC, session_id DESC
-      ) AS place
+    SELECT rowid AS place_id, {quiet_since} AS quiet_since, row_number() OVER {staying} AS place
     FROM lapse_lobby
     WHERE user_id = :user_id AND status = 'waiting' AND +expires_at > :now
   ) WHERE place > :per_user
   UNION ALL
   SELECT place_id, quiet_since FROM (
-    SELECT rowid AS place_id, {quiet_since} AS quiet_since, row_number() OVER (
-        ORDER BY {quiet_since} DESC, created_at DESC, session_id DESC
-      ) AS place
+    SELECT rowid AS place_id, {quiet_since} AS quiet_since, row_number() OVER {staying} AS place
     FROM lapse_lobby
     WHERE site = :site AND status = 'waiting' AND +expires_at > :now
   ) WHERE place > :per_site

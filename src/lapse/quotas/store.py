@@ -41,7 +41,9 @@ class QuotaStore(Part):
             )
             if row is not None:
                 return Draw(row["wait"], row["bucket"])
-        raise StoreUnavailableError("the buckets of a rate limit are deleted faster than made")
+        raise StoreUnavailableError(
+            "the buckets of a rate limit are deleted faster than made; try again"
+        )
 
     @operation(flushed=False)
     def forget_buckets(self) -> Asking[None]:
@@ -57,12 +59,12 @@ class QuotaStore(Part):
     ) -> Asking[Result[int]]:
         """Expire the waiting sessions over a quota, of the key's user in all apps and of a site.
 
-        The newest stay, counted from their creation, their last extension or their last event,
-        whichever came last. The others are restorable for SHORTEST_RESTORE only: if they were
-        restorable for the whole horizon, a client that creates without end would fill the store.
-        At most EXCESS expire at a time. The value is their number. It does nothing while the rules
-        are not enforced, or while a brake is set and nothing is restorable. A repeat expires what
-        still exceeds a quota.
+        The key's session has just come to wait, and stays. So do the newest, counted from their
+        creation, their last extension or their last event, whichever came last. The others are
+        restorable for SHORTEST_RESTORE only: if they were restorable for the whole horizon, a
+        client that creates without end would fill the store. At most EXCESS expire at a time. The
+        value is their number. It does nothing while the rules are not enforced, or while a brake is
+        set and nothing is restorable. A repeat expires what still exceeds a quota.
         """
         found = yield from rows(
             "expire_excess", key, site=site, per_user=per_user, per_site=per_site, limit=EXCESS

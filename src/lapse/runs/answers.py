@@ -12,7 +12,8 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from lapse.adk.events import read_event
-from lapse.adk.private import public_fields
+from lapse.adk.private.wire import public_fields
+from lapse.adk.translation import are_large
 from lapse.core.errors import (
     AnswerLostError,
     LapseError,
@@ -58,7 +59,6 @@ _ENDED: Final = {
     RunStatus.TIMED_OUT: (HTTPStatus.INTERNAL_SERVER_ERROR, "took longer than allowed"),
 }
 _FAILED: Final = (HTTPStatus.INTERNAL_SERVER_ERROR, "failed")
-_LARGE: Final = 64 * 1024
 
 
 async def started_answer(runs: Runs, asked: Asked, started: Started, prefix: str) -> Response:
@@ -107,7 +107,7 @@ async def whole_answer(runs: Runs, asked: Asked, started: Started) -> Response:
     record = await runs.ended(started.record)
     if record.status is RunStatus.DONE:
         events = [event async for event in stored_events(runs.store, record)]
-        large = sum(len(event.data) for event in events) > _LARGE
+        large = are_large(events)
         said = await asyncio.to_thread(_public, events) if large else _public(events)
         return JSONResponse(said, headers={RUN_HEADER: record.run_id})
     known = await runs.known(asked)
@@ -164,7 +164,7 @@ def _failure(record: RunRecord, *, is_stored: bool) -> Response:
     status, what = _ENDED.get(record.status, _FAILED)
     told = "your message is stored; read the session, and do not send the message again"
     if not is_stored:
-        told = "your message is not stored"
+        told = "your message is not stored; send it again, with a new Idempotency-Key if with one"
     answer = {
         "detail": f"The run {what}; {told}.",
         "runId": record.run_id,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastapi import Request
 from pydantic import ValidationError
 
-from lapse.adk.private import run_request
+from lapse.adk.private.wire import run_request
 from lapse.core.documents import encode
 from lapse.core.request import Body
 from lapse.limits.routes import is_large, refusal
 
 if TYPE_CHECKING:
-    from lapse.adk.private import RunAgentRequest
+    from lapse.adk.private.wire import RunAgentRequest
 
 T = TypeVar("T")
 

@@ -36,6 +36,7 @@ class StateChanges:
             RunInFlightError: a run is in flight in the session: a detached run, or one of this
                 process.
         """
+        key = key.stripped
         ended = asyncio.get_running_loop().create_future()
         self._changing.setdefault(key, set()).add(ended)
         try:
@@ -54,5 +55,5 @@ class StateChanges:
 
     async def ended(self, key: SessionKey) -> None:
         """Wait for the changes in hand; the caller's run is in flight already, so no more begin."""
-        if changes := self._changing.get(key):
+        if changes := self._changing.get(key.stripped):
             await asyncio.wait(changes)

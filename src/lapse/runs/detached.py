@@ -28,7 +28,7 @@ from lapse.runs.sse import EventStream
 from lapse.runs.starting import Started
 
 if TYPE_CHECKING:
-    from lapse.adk.private import RunAgentRequest
+    from lapse.adk.private.wire import RunAgentRequest
 
 _RUN: Final = "/run"
 _RUN_SSE: Final = "/run_sse"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic_core import to_json
 
 from lapse.adk.events import read_event
-from lapse.adk.private import public_fields
+from lapse.adk.private.wire import public_fields
 from lapse.runs.cursor import cursor_at_end, cursor_within
 from lapse.runs.store import RunStatus
 from lapse.store.records import EventRecord
@@ -86,11 +86,6 @@ def read_frame(data: str) -> Mapping[str, Any]:
     """Return the JSON object of a frame of ADK's."""
     said: Mapping[str, Any] = json.loads(data.removeprefix("data:"))
     return said
-
-
-def is_error(said: Mapping[str, Any]) -> bool:
-    """Return whether the object of a frame of ADK's is an error and not an event."""
-    return "error_details" in said and "id" not in said
 
 
 def error_of(status: RunStatus, reason: str | None = None) -> Mapping[str, Any] | None:

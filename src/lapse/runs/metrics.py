@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lapse.runs.store import RunStatus
 from lapse.telemetry.labels import AppLabels
+from lapse.telemetry.shared_counts import LIVE
 
 _DURATIONS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
@@ -36,9 +37,17 @@ class RunMetrics:
             registry=registry,
         )
         self.in_flight = Gauge(
-            "lapse_runs_in_flight", "Runs in flight in this process.", registry=registry
+            "lapse_runs_in_flight",
+            "Runs in flight in this server.",
+            registry=registry,
+            multiprocess_mode=LIVE,
         )
-        self.readers = Gauge("lapse_run_readers", "Readers of streams of runs.", registry=registry)
+        self.readers = Gauge(
+            "lapse_run_readers",
+            "Readers of streams of runs.",
+            registry=registry,
+            multiprocess_mode=LIVE,
+        )
         self.dropped = Counter(
             "lapse_run_readers_dropped",
             "Readers that were disconnected because they were too slow.",

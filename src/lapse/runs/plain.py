@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from lapse.core.errors import TooManyRunsError
+from lapse.core.errors import TooManyRunsError, too_many_runs
 from lapse.core.keys import SessionKey
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.rules import RunLimits
@@ -76,7 +76,8 @@ class PlainRuns:
         most = self._limits.per_process
         if self._runs.total() + len(self._detached()) >= most:
             raise TooManyRunsError(
-                f"this process has {most} runs in flight, the most that the limits allow"
+                f"this process has {most} runs in flight (LAPSE_RUNS_PER_PROCESS); try again when "
+                "one has ended"
             )
 
     @contextmanager
@@ -89,7 +90,7 @@ class PlainRuns:
         self.check_process()
         detached = sum(_user(one) == _user(key) for one in self._detached())
         if self.of(key) + detached >= self._limits.per_user:
-            raise TooManyRunsError("this user has the most runs in flight that the limits allow")
+            raise too_many_runs(self._limits.per_user)
         self._metrics.count_plain(key.app_name, route)
         with _counted(self._runs, key):
             ended = self._hold(key)
@@ -108,10 +109,14 @@ class PlainRuns:
             TooManyRunsError: this process or this user has the most readers that the limits allow.
         """
         if self._readers[_user(key)] >= self._limits.per_user:
-            raise TooManyRunsError("this user has the most readers of runs that the limits allow")
+            most = self._limits.per_user
+            raise TooManyRunsError(
+                f"this user has {most} readers of runs (LAPSE_RUNS_PER_USER); close one first"
+            )
         if self._readers.total() >= self._limits.per_process:
             raise TooManyRunsError(
-                "this process has the most readers of runs that the limits allow"
+                f"this process has {self._limits.per_process} readers of runs "
+                "(LAPSE_RUNS_PER_PROCESS); try again when one has ended"
             )
         with _counted(self._readers, key):
             yield

@@ -92,6 +92,12 @@ WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :sessio
   ))
 ORDER BY r.started_at DESC LIMIT 1;
 
+-- name: runs_of_session
+-- The latest first. It is for sessions whose events another service has.
+SELECT r.*, coalesce(:now, clock_timestamp()) AS now FROM lapse_runs AS r
+WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
+ORDER BY r.started_at DESC;
+
 -- name: run_of_request
 -- A run of a request with an idempotency key, and what is stored of it: the message that the request
 -- brought, and whether the agent has said anything in the run.
@@ -142,7 +148,7 @@ ORDER BY r.run_id, e.timestamp, e.id;
 -- name: forget_runs
 DELETE FROM lapse_runs AS r USING (
   SELECT run_id FROM lapse_runs
-  WHERE ended_at <= coalesce(:now, clock_timestamp()) - :kept
+  WHERE ended_at <= (SELECT coalesce(:now, clock_timestamp())) - :kept
   LIMIT :limit FOR UPDATE SKIP LOCKED
 ) AS old
 WHERE r.run_id = old.run_id AND r.ended_at IS NOT NULL

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from weakref import WeakValueDictionary
 
 from lapse.core.keys import SessionKey
-from lapse.core.loops import PerLoop
+from lapse.core.loops import SessionLocks
 
 
 class QueueFullError(Exception):
@@ -28,7 +27,7 @@ class Queues:
     def __init__(self, most: int, patience: timedelta) -> None:
         self._most = most
         self._patience = patience.total_seconds()
-        self._locks = PerLoop(WeakValueDictionary[SessionKey, asyncio.Lock])
+        self._locks = SessionLocks()
         self._waiting: Counter[SessionKey] = Counter()
 
     @asynccontextmanager
@@ -40,7 +39,7 @@ class Queues:
         """
         if self._waiting[key] >= self._most:
             raise QueueFullError
-        lock = self._locks.here().setdefault(key, asyncio.Lock())
+        lock = self._locks.of(key)
         self._waiting[key] += 1
         try:
             try:

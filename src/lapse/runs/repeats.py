@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from lapse.core.errors import NoSuchSessionError
+from lapse.core.errors import no_such_session
 from lapse.core.keys import SessionKey
 from lapse.idempotency.rules import KeyedRequest
-from lapse.idempotency.store import keep_key, kept_key, locked
+from lapse.idempotency.store import keep_key, kept_key
 from lapse.runs.store import RunRecord, RunStatus, RunStore, record_of
-from lapse.store.operation import Asking, Part, as_part, first, operation
+from lapse.store.locking import locked
+from lapse.store.operation import Asking, Part, Row, as_part, first, operation
 
 _NO_FAULT_OF_THE_AGENT: Final = frozenset(
     {
@@ -85,7 +86,7 @@ class RepeatStore(Part):
             TooManyRunsError: the user has `max_per_user` runs in flight in the app.
             NoSuchSessionError: as in `known`; also KeyReusedError and TooManyKeysError.
         """
-        yield from locked(asked)
+        yield from locked(asked.key)
         known = yield from _known(key, asked)
         if known.run is not None or known != prepared:
             return known
@@ -94,26 +95,39 @@ class RepeatStore(Part):
             RunStore(self._database), key, run_id, max_per_user=max_per_user
         )
         first_sent_at = yield from keep_key(asked, run_id)
-        message_id = _message_id(asked, first_sent_at)
+        message_id = message_id_of(asked, first_sent_at)
         return replace(known, run=record, message_id=message_id)
 
 
-def _known(key: SessionKey, asked: KeyedRequest) -> Asking[Known]:
+def run_of(key: SessionKey, asked: KeyedRequest) -> Asking[tuple[Row, str] | None]:
+    """Return the row of a request's latest run, and its message's id; None: no key is kept.
+
+    Raises:
+        NoSuchSessionError: the session was deleted since.
+    """
     kept = yield from kept_key(asked)
     if kept is None:
-        return NOTHING_KNOWN
-    message_id = _message_id(asked, kept.first_sent_at)
+        return None
+    message_id = message_id_of(asked, kept.first_sent_at)
     row = yield from first("run_of_request", key, run_id=kept.subject, event_id=message_id)
     if row is None:
         # Records of runs are kept for longer than keys, and go only with their session.
-        raise NoSuchSessionError(f"session {key.named} does not exist")
+        raise no_such_session(key.named)
+    return row, message_id
+
+
+def _known(key: SessionKey, asked: KeyedRequest) -> Asking[Known]:
+    found = yield from run_of(key, asked)
+    if found is None:
+        return NOTHING_KNOWN
+    row, message_id = found
     record, is_stored = record_of(key, row), bool(row["is_stored"])
-    answers = _answers(record, is_stored=is_stored, has_spoken=bool(row["has_spoken"]))
+    it_answers = answers(record, is_stored=is_stored, has_spoken=bool(row["has_spoken"]))
     opened = row["opened_invocation"]
-    return Known(record if answers else None, message_id, is_stored, opened)
+    return Known(record if it_answers else None, message_id, is_stored, opened)
 
 
-def _answers(record: RunRecord, *, is_stored: bool, has_spoken: bool) -> bool:
+def answers(record: RunRecord, *, is_stored: bool, has_spoken: bool) -> bool:
     """Return whether a run answers each repeat of its request, or another has to begin.
 
     Another begins if nothing was stored, and if the agent has said nothing because the process died
@@ -129,5 +143,6 @@ def _answers(record: RunRecord, *, is_stored: bool, has_spoken: bool) -> bool:
     return record.status is RunStatus.TIMED_OUT
 
 
-def _message_id(asked: KeyedRequest, first_sent_at: datetime) -> str:
+def message_id_of(asked: KeyedRequest, first_sent_at: datetime) -> str:
+    """Return the id of the message that a request with a key brings, the same in each repeat."""
     return asked.event_id(first_sent_at.isoformat())

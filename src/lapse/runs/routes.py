@@ -28,7 +28,7 @@ from lapse.runs.runs import Runs
 from lapse.runs.sse import EventStream
 
 if TYPE_CHECKING:
-    from lapse.adk.private import RunAgentRequest
+    from lapse.adk.private.wire import RunAgentRequest
 
 _EVENT_STREAM: Final = "text/event-stream"
 _SSE_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {_EVENT_STREAM: {}}}}

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from lapse.adk.private.wire import error_in
 from lapse.core.errors import ShuttingDownError
 from lapse.core.keys import SessionKey
 from lapse.idempotency.rules import KeyedRequest
 from lapse.runs.cursor import cursor_after, cursor_within
-from lapse.runs.frames import Frame, is_error, is_split, read_frame
+from lapse.runs.frames import Frame, is_split, read_frame
 from lapse.runs.repeats import NOTHING_KNOWN, Known
 from lapse.runs.store import RunRecord, RunStatus, RunStore
 from lapse.runs.stream import Stream
@@ -122,7 +123,7 @@ class Run:
         """
         if self.is_cut_off:
             # An agent that ignores its cancellation cannot be told from its jobs: both are refused.
-            raise ShuttingDownError("the run of this event was told to end")
+            raise ShuttingDownError("the run of this event was told to end; begin another")
         if self.status is not RunStatus.RUNNING:
             return False
         may_be_stored = bool(self._message_id) and event.author == "user"
@@ -153,9 +154,10 @@ class Run:
         self._unsent[event.id] = is_split(event)
 
     async def settle(self) -> None:
-        """Wait until the run's invocation is recorded, or cannot be, if it is being recorded.
+        """If the run's invocation is being recorded, wait until that has succeeded or failed.
 
-        A failure has ended the run if an event followed; else no stream needs the record.
+        If it failed and an event followed, the event's append has raised the error. If none
+        followed, no stream needs the record.
         """
         if self._noted is not None:
             await asyncio.gather(self._noted, return_exceptions=True)
@@ -167,8 +169,9 @@ class Run:
 
     def _take(self, data: str) -> None:
         said = read_frame(data)
-        if is_error(said):
-            self.error = said
+        error = error_in(said)
+        if error is not None:
+            self.error = error
             return
         event_id = str(said.get("id"))
         if self._unsent.get(event_id):

@@ -18,25 +18,26 @@ from lapse.core.background import Background
 from lapse.core.errors import (
     InvalidValueError,
     NoSuchRunError,
-    NoSuchSessionError,
     RunInFlightError,
     ShuttingDownError,
+    no_such_session,
 )
 from lapse.core.keys import SHOWN_ID, SessionKey
 from lapse.runs.changes import StateChanges
 from lapse.runs.cursor import Cursor
+from lapse.runs.elsewhere import stores_of
 from lapse.runs.ending import record_end
 from lapse.runs.follow import RemoteStreams
 from lapse.runs.frames import ending, error_of
 from lapse.runs.metrics import RunMetrics
 from lapse.runs.plain import PlainRuns
 from lapse.runs.queue import QueueFullError, Queues
-from lapse.runs.repeats import NOTHING_KNOWN, Known, RepeatStore
+from lapse.runs.repeats import NOTHING_KNOWN, Known
 from lapse.runs.replay import frames_after, stored_after
 from lapse.runs.rules import RunLimits
 from lapse.runs.run import Asked, Chunks, Run
 from lapse.runs.starting import Started, begin
-from lapse.runs.store import HEARTBEAT, RunRecord, RunStatus, RunStore
+from lapse.runs.store import HEARTBEAT, RunRecord, RunStatus
 from lapse.runs.stream import LaggedError
 from lapse.telemetry.logs import shortening
 
@@ -69,7 +70,7 @@ class Runs:
     ) -> None:
         self.limits = limits
         self._service = service
-        self.store = RunStore(service.store)
+        self.store, self._repeats = stores_of(service)
         self.metrics = metrics
         self._live: dict[str, Run] = {}
         self._owners: dict[str, asyncio.Task[None]] = {}
@@ -128,7 +129,7 @@ class Runs:
         """
         key = asked.key
         if is_foreign(key.user_id):
-            raise NoSuchSessionError(f"session {key.named} does not exist")
+            raise no_such_session(key.named)
         if not queue:
             return await self._begin(asked)
         give_up = time.monotonic() + self.limits.duration.total_seconds()
@@ -148,17 +149,17 @@ class Runs:
             InvalidValueError: the cursor belongs to no run of this session, or not to `run_id`.
         """
         if is_foreign(key.user_id):
-            raise NoSuchRunError("no such run in this session")
+            raise NoSuchRunError
         if cursor is None:
             record = await self.store.find_run(key, run_id)
             if record is None:
-                raise NoSuchRunError("no such run in this session")
+                raise NoSuchRunError
             return record
         record = await self.store.find_run(key, run_id, event_id=cursor.anchor)
         if record is None and run_id in {None, cursor.anchor}:
             record = await self.store.find_run(key, cursor.anchor)
         if record is None:
-            reason = f"belongs to no run of this session: {cursor.text!r:.40}"
+            reason = f"must be of a run of this session, not {cursor.text!r:.40}"
             raise InvalidValueError("Last-Event-ID", reason)
         return record
 
@@ -212,7 +213,7 @@ class Runs:
         """Return what is known of a request; nothing is known of one without a key."""
         if asked.once is None:
             return NOTHING_KNOWN
-        return await RepeatStore(self._service.store).known(asked.key, asked.once)
+        return await self._repeats.known(asked.key, asked.once)
 
     async def message_known(self, asked: Asked, known: Known) -> Known:
         """Return what is known once the message is stored, or the run has ended."""
@@ -233,7 +234,7 @@ class Runs:
         foreign = is_foreign(key.user_id)
         record = None if foreign else await self.store.cancel_run(key, run_id)
         if record is None:
-            raise NoSuchRunError("no such run in this session")
+            raise NoSuchRunError
         if not record.in_flight:
             return record
         run, owner = self._live.get(run_id), self._owners.get(run_id)
@@ -268,7 +269,7 @@ class Runs:
     async def _start_run(self, asked: Asked) -> Started:
         await self.changes.ended(asked.key)
         most = self.limits.per_user - self.plain.of(asked.key)
-        begun = await begin(self._service.store, asked, max_per_user=most)
+        begun = await begin(self.store, self._repeats, asked, max_per_user=most)
         record, known = begun.record, begun.known
         if begun.chunks is None:
             return Started(record, self._live.get(record.run_id), known)

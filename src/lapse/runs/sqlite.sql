@@ -68,6 +68,12 @@ WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :sessio
   ))
 ORDER BY r.started_at DESC, r.rowid DESC LIMIT 1;
 
+-- name: runs_of_session
+-- The latest first. It is for sessions whose events another service has.
+SELECT r.* FROM lapse_runs AS r
+WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.session_id = :session_id
+ORDER BY r.started_at DESC, r.rowid DESC;
+
 -- name: run_of_request
 -- A run of a request with an idempotency key, and what is stored of it: the message that the request
 -- brought, and whether the agent has said anything in the run.

@@ -9,7 +9,6 @@ from lapse.adk.context import reviving
 from lapse.runs.repeats import NOTHING_KNOWN, Known, RepeatStore
 from lapse.runs.run import Asked, Chunks, Run
 from lapse.runs.store import RunRecord, RunStore
-from lapse.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,9 @@ class Started:
     is_new: bool = False
 
 
-async def begin(store: Database, asked: Asked, *, max_per_user: int) -> Beginning:
+async def begin(
+    runs: RunStore, repeats: RepeatStore, asked: Asked, *, max_per_user: int
+) -> Beginning:
     """Record that a run begins; a request with a key may have a run already.
 
     Raises:
@@ -55,10 +56,8 @@ async def begin(store: Database, asked: Asked, *, max_per_user: int) -> Beginnin
     if asked.once is None:
         with reviving(asked.key):
             chunks = await asked.open_chunks(None)
-        runs = RunStore(store)
         record = await runs.begin_run(asked.key, run_id, max_per_user=max_per_user)
         return Beginning(record, chunks)
-    repeats = RepeatStore(store)
     known = await repeats.known(asked.key, asked.once)
     while known.run is None:
         with reviving(asked.key):

@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import groupby
 from typing import Any, Final
 
-from lapse.core.errors import RunInFlightError, TooManyRunsError
+from lapse.core.errors import RunInFlightError, too_many_runs
 from lapse.core.keys import SessionKey
 from lapse.store.operation import (
     Asking,
@@ -138,9 +138,7 @@ class RunStore(Part):
             if found["run_id"] is not None:
                 raise RunInFlightError(found["run_id"])
             if found["of_user"] >= max_per_user:
-                raise TooManyRunsError(
-                    "this user has the most runs in flight that the limits allow"
-                )
+                raise too_many_runs(max_per_user)
 
     @operation(flushed=False)
     def note_run(self, run_id: str, invocation_id: str, since: datetime) -> Asking[None]:

@@ -32,7 +32,9 @@ def store_from_url(
     match scheme.partition("+")[0]:
         case "sqlite":
             if rest and not rest.startswith("/"):
-                raise InvalidValueError("store URL", "sqlite takes three slashes: sqlite:///FILE")
+                raise InvalidValueError(
+                    "store URL", "must have three slashes after sqlite: sqlite:///FILE"
+                )
             from lapse.store.sqlite import SqliteDatabase
 
             return SqliteDatabase(rest.partition("?")[0].removeprefix("/") or ":memory:", rules)

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from lapse.core.errors import (
     EventIdTakenError,
-    NoSuchSessionError,
-    OutdatedSessionError,
+    no_such_session,
+    outdated,
 )
 from lapse.core.keys import SessionKey, shortened
 from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, Status
 from lapse.core.messages import UsedBy
+from lapse.store.archiving import appending_restored, refuse_if_held, was_archived
 from lapse.store.lifecycles import lifecycle_in, read_lifecycle
 from lapse.store.operation import (
     Asking,
@@ -31,6 +32,7 @@ from lapse.store.operation import (
     only,
     operation,
     rows,
+    together,
 )
 from lapse.store.records import (
     Appended,
@@ -113,6 +115,8 @@ class Conversations(Part):
         Where only the user's message makes a session used, what the agent says is held like that.
         It gives the session a fresh TTL, and an expired session waits again.
 
+        Any event brings an archived session back, in the same transaction.
+
         An event that is stored already with the same data is not stored again: a repeat is
         recognised by the event's id.
 
@@ -131,11 +135,16 @@ class Conversations(Part):
     ) -> Asking[Result[Appended]]:
         """Append as `append` does, as a part of another operation."""
         appended: Result[Appended] | None = yield from native("append", key, event, seen)
+        if appended is None and (yield from was_archived(key)):
+            rules = self.rules
+            appended = yield from together(key, lambda: appending_restored(key, event, seen, rules))
+            if appended is None:  # somebody else has restored it
+                appended = yield from native("append", key, event, seen)
         if appended is not None:
             return appended
-        return Result((yield from self._not_appended(key, event, seen)))
+        return Result((yield from self.not_appended(key, event, seen)))
 
-    def _not_appended(
+    def not_appended(
         self, key: SessionKey, event: NewEvent, seen: Revision | LastSeen
     ) -> Asking[Appended]:
         """Find out why nothing was appended: the event is stored, the session gone or changed."""
@@ -144,10 +153,10 @@ class Conversations(Part):
         if not row["is_stored"]:
             record = yield from read_lifecycle(key, self.rules)
             if record is None or (record.status is Status.EXPIRED and not _revives(event, record)):
-                raise NoSuchSessionError(f"session {key.named} does not exist")
+                raise no_such_session(key.named)
         if row["is_same"] is None:
             yield from refuse_without_room(key, event.delta, self.rules)
-            raise OutdatedSessionError(f"session {key.named} was changed since it was read")
+            raise outdated(key.named)
         if not row["is_same"]:
             reason = f"{shortened(new.id)} is the id of another event of this session; use a new id"
             raise EventIdTakenError("event id", reason)
@@ -165,7 +174,11 @@ class Conversations(Part):
         There is no change if the session did not exist or was no longer restorable. A repeat is
         recognised by the creation of the session that the call has seen first: it never deletes
         another session that has the key since.
+
+        Raises:
+            WrongStatusError: the session is on hold.
         """
+        yield from refuse_if_held(key)
         row = yield from only("lifecycle", key)
         last = yield from lifecycle_in(row, key, self.rules)
         now_seen = _Seen(last, row["created_at"], row["create_time"], row["now"])
@@ -176,12 +189,15 @@ class Conversations(Part):
         records = yield from rows("delete_record", key, **created)
         session = yield from first("delete_session", key, **created)
         if not records and session is None:
+            yield from refuse_if_held(key)  # it was put on hold meanwhile
             yield from confirmed()
             if seen.record is None or not records.in_doubt:
                 return Result(None)
             return Result(None, (Change(ChangeKind.DELETED, seen.at, seen.record),))
         yield from rows("delete_runs", key)
         record = records[0] if records else None
+        if record is not None and record["status"] == Status.ARCHIVED:
+            yield from rows("delete_archived", key)
         if self.rules.artifacts:
             yield from rows("note_artifacts", key)
         gone = self._deleted(seen.record, record, session)

@@ -58,6 +58,26 @@ def check_store(**given: object) -> None:
             )
 
 
+class Snapshot(Protocol):
+    """A database as it was at one moment, which parts can read like a `Database`."""
+
+    @property
+    def rules(self) -> Rules:
+        """Return the rules that the store enforces."""
+        ...
+
+    async def run(
+        self,
+        asking: Callable[[], Asking[T]],
+        *,
+        writes: bool = True,
+        flushed: bool = True,
+        together: bool = False,
+    ) -> T:
+        """Drive an operation that only reads, and return its result."""
+        ...
+
+
 class Database(Protocol):
     """A database that holds sessions, and its clock.
 
@@ -123,6 +143,30 @@ class Database(Protocol):
             StoreUnavailableError: the store does not answer, nothing is known to have been
                 written, and the operation may be repeated.
             NotWithThisStoreError: the store lacks one of the operation's statements.
+        """
+        ...
+
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+        """Open the store as it is at one moment, for reads that are more than one operation.
+
+        Operations of a part that is made with the snapshot read what was committed before it was
+        opened, and nothing later. It has a connection of its own, and must not stay open for long:
+        meanwhile no database can clean up what is deleted.
+
+        Raises:
+            StoreUnavailableError: the store does not answer, now or inside the block.
+        """
+        ...
+
+    async def scrub(self) -> str | None:
+        """Take what was deleted out of the database's files, as far as that can be done here.
+
+        It may take long, and nobody can write meanwhile. Returns what remains, as a sentence;
+        None: nothing does.
+
+        Raises:
+            StoreUnavailableError: the store does not answer, or another process writes all the
+                time.
         """
         ...
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from lapse.core.errors import NoSuchSessionError
+from lapse.core.errors import no_such_session
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Rules, Status
+from lapse.core.lifecycle import (
+    Cause,
+    Change,
+    ChangeKind,
+    Lifecycle,
+    OnItsWay,
+    Rules,
+    Status,
+)
 from lapse.store.operation import Answer, Asking, Row, done_before, only, rows
-from lapse.store.records import Result, lifecycle_of, orphan_of
+from lapse.store.records import Result, orphan_of, shown_of
 
 
 def read_lifecycle(key: SessionKey, rules: Rules) -> Asking[Lifecycle | None]:
@@ -21,7 +29,7 @@ def required(key: SessionKey, rules: Rules) -> Asking[Lifecycle]:
     """Read a session's record; NoSuchSessionError if there is none."""
     record = yield from read_lifecycle(key, rules)
     if record is None:
-        raise NoSuchSessionError(f"session {key.named} does not exist")
+        raise no_such_session(key.named)
     return record
 
 
@@ -30,11 +38,12 @@ def lifecycle_in(row: Row, key: SessionKey, rules: Rules) -> Asking[Lifecycle | 
     status, create_time = row["status"], row["create_time"]
     if create_time is not None and status != Status.USED:
         events = yield from rows("read_event_texts", key)
-        return orphan_of(key, create_time, events)
+        return orphan_of(key, create_time, events, on_hold=bool(row["is_held"]))
     # The record can outlive a used session that others deleted from ADK's tables.
-    if status is None or (status == Status.USED and create_time is None):
+    is_gone = status == Status.USED and create_time is None
+    if status is None or is_gone or status == OnItsWay.DELETING:
         return None
-    record = lifecycle_of(row, rules)
+    record = shown_of(row, rules)
     return record if rules.still_stands(record, row["now"]) else None
 
 

@@ -28,9 +28,10 @@ from lapse.core.errors import (
     WrongStatusError,
 )
 from lapse.core.keys import SessionKey
-from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
+from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status, status_of
 from lapse.core.messages import UsedBy
 from lapse.core.minutes import minutes_of
+from lapse.store.archiving import restoring
 from lapse.store.lifecycles import changed_before, read_lifecycle, required
 from lapse.store.operation import (
     Answer,
@@ -43,6 +44,7 @@ from lapse.store.operation import (
     only,
     operation,
     rows,
+    together,
 )
 from lapse.store.records import (
     Changes,
@@ -52,6 +54,7 @@ from lapse.store.records import (
     SessionRecord,
     change_of,
     lifecycle_of,
+    shown_of,
 )
 from lapse.store.riders import all_counted, audited, counted
 from lapse.store.shared_state import refuse_without_room, shared_state_changed
@@ -115,7 +118,9 @@ class Lobby(Part):
             return (yield from self._created_before(key, state, asked, since=began))
         if not made:
             yield from refuse_without_room(key, state, self.rules)
-            raise SessionExistsError(f"session {key.named} exists already")
+            raise SessionExistsError(
+                f"session {key.named} exists already; use it, or give another id"
+            )
         row = made[0]
         was = None if before is None else before["status"]
         yield from counted(key, ChangeKind.CREATED, was, Status.WAITING)
@@ -182,7 +187,8 @@ class Lobby(Part):
                 change = Change(ChangeKind.CREATED, record.created_at, record)
                 return Result(session, (change,))
         raise OutcomeUnknownError(
-            f"the connection broke; session {key.named} exists, and may be of another create"
+            f"the connection broke; session {key.named} exists, and may be of another create; "
+            "read it"
         )
 
     @operation(writes=False)
@@ -218,16 +224,20 @@ class Lobby(Part):
             largest_metadata=LARGEST_METADATA,
             **act,
         )
-        was = Status(answer[0]["status"]) if answer else None
+        was = status_of(answer[0]["status"]) if answer else None
         changing = self._changed(key, answer, ChangeKind.AMENDED, was, act=act)
         if changed := (yield from changing):
             return changed
         record = yield from required(key, self.rules)
         if record.ttl is not None:
             if ttl is not None and record.status is not Status.WAITING:
-                raise _wrong_status(record, "only a waiting session can be given a TTL")
+                raise _wrong_status(
+                    record, "only a waiting session can be given a TTL; send no TTL for it"
+                )
             check_metadata_size(json.dumps({**(record.metadata or {}), **(metadata or {})}))
-        raise _wrong_status(record, "ADK created it; Lapse has no record of it to change")
+        raise _wrong_status(
+            record, "ADK created it, and Lapse has no record of it to change; send it a message"
+        )
 
     @operation()
     def extend(self, key: SessionKey, *, by: str | None = None) -> Asking[Result[Lifecycle]]:
@@ -245,7 +255,9 @@ class Lobby(Part):
         if changed := (yield from changing):
             return changed
         record = yield from required(key, self.rules)
-        raise _wrong_status(record, "only a waiting session can be extended")
+        raise _wrong_status(
+            record, "only a waiting session can be extended; read it to see what it is"
+        )
 
     @operation()
     def resurrect(
@@ -253,7 +265,8 @@ class Lobby(Part):
     ) -> Asking[Result[Lifecycle]]:
         """Turn an expired session into a waiting one whose TTL starts now; leave a living one.
 
-        A repeat is recognised by the note of the first attempt.
+        An archived session is restored. A repeat is recognised by the note of the first attempt,
+        and one of a restore by the session that it finds in ADK's tables: it changes nothing then.
 
         Raises:
             NoSuchSessionError: the session is unknown or no longer restorable.
@@ -261,11 +274,17 @@ class Lobby(Part):
         act = audited(key, by, ChangeKind.RESURRECTED, cause=cause)
         before = yield from first("status_before", key)
         answer = yield from rows("resurrect", key, **act)
-        was = None if before is None else Status(before["status"])
+        was = None if before is None else before["status"]
         changing = self._changed(key, answer, ChangeKind.RESURRECTED, was, act=act, cause=cause)
         if changed := (yield from changing):
             return changed
         record = yield from required(key, self.rules)
+        if record.status is Status.ARCHIVED:
+            rules = self.rules
+            change = yield from together(key, lambda: restoring(key, rules, cause, by))
+            if change is not None:
+                return Result(replace(change.record, on_hold=record.on_hold), (change,))
+            record = yield from required(key, self.rules)
         yield from confirmed()
         return Result(record)
 
@@ -289,7 +308,7 @@ class Lobby(Part):
         if record.status is Status.EXPIRED:
             yield from confirmed()
             return Result(record)
-        reason = "only a waiting session can be expired, and none while clean-up is switched off"
+        reason = "it must be waiting, and SESSION_CLEANUP_ENABLED true, to be expired"
         raise _wrong_status(record, reason)
 
     @operation()
@@ -341,7 +360,7 @@ class Lobby(Part):
         key: SessionKey,
         answer: Answer,
         kind: ChangeKind,
-        was: Status | None,
+        was: str | None,
         *,
         act: Mapping[str, Any],
         cause: Cause | None = None,
@@ -353,11 +372,11 @@ class Lobby(Part):
         if not answer:
             return (yield from changed_before(key, answer, self.rules, kind, cause))
         (row,) = answer
-        yield from counted(key, kind, was, Status(row["status"]))
+        yield from counted(key, kind, was, status_of(row["status"]))
         if act["by"] is not None:
             yield from rows("audit_change", key, **act)
         change = change_of(row, self.rules, kind, cause)
-        return Result(change.record, (change,))
+        return Result(shown_of(row, self.rules), (change,))
 
 
 def _amendment(metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Rules
 
 if TYPE_CHECKING:
-    from lapse.store.database import Database
+    from lapse.store.database import Database, Snapshot
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="Part")
@@ -138,6 +138,21 @@ def native(name: str, key: SessionKey, *arguments: Any) -> Asking[Any]:
     return (yield Native(name, key, arguments))
 
 
+def together(key: SessionKey, asking: Callable[[], Asking[T]]) -> Asking[T]:
+    """Do a part of an operation in one transaction: that of the operation if it has one.
+
+    On PostgreSQL the statements of other operations are transactions of their own.
+    """
+    done: T = yield Native("together", key, (asking,))
+    return done
+
+
+def apart(work: Callable[..., T], *arguments: Any) -> Asking[T]:
+    """Call a pure function that takes long, where nobody waits for it but this operation."""
+    done: T = yield Native("apart", NO_SESSION, (work, *arguments))
+    return done
+
+
 def as_first_seen(value: T) -> Asking[T]:
     """Return what the first attempt of the call saw here, which is `value` in that attempt.
 
@@ -181,7 +196,7 @@ class Part:
     share a database.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database | Snapshot) -> None:
         self._database = database
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar, overload
 
@@ -20,6 +20,7 @@ from lapse.core.lifecycle import (
     Lifecycle,
     Rules,
     Status,
+    status_of,
 )
 from lapse.core.messages import UsedBy, is_message
 from lapse.store.operation import Row, key_of
@@ -151,7 +152,8 @@ def held_events_full(key: SessionKey) -> HeldEventsFullError:
     return HeldEventsFullError(
         f"session {key.named} waits for its first message, and until then holds at most "
         f"{HELD_EVENTS} changes, of {HELD_BYTES} bytes together (a fixed limit while "
-        "LAPSE_WAITING_PER_USER or LAPSE_WAITING_PER_ADDRESS limits waiting sessions)"
+        "LAPSE_WAITING_PER_USER or LAPSE_WAITING_PER_ADDRESS limits waiting sessions); send one "
+        "first"
     )
 
 
@@ -244,7 +246,7 @@ def lifecycle_of(row: Row, rules: Rules) -> Lifecycle:
     """Return the record of a lobby row, as it reads at the moment of its statement."""
     record = Lifecycle(
         key=key_of(row),
-        status=Status(row["status"]),
+        status=status_of(row["status"]),
         created_at=row["created_at"],
         ttl=row["ttl"],
         expires_at=row["expires_at"],
@@ -255,12 +257,22 @@ def lifecycle_of(row: Row, rules: Rules) -> Lifecycle:
         metadata=read_metadata(row["metadata"]),
         used_by=UsedBy(row["used_by"]),
         agent_spoke=bool(row["agent_spoke"]),
+        archived_at=row["archived_at"],
+        pinned=row["pinned_at"] is not None,
     )
     # Only a waiting row can be out of date: its deadline may have passed without a sweep.
     return rules.as_it_reads(record, row["now"]) if record.status is Status.WAITING else record
 
 
-def orphan_of(key: SessionKey, create_time: datetime, events: Iterable[Row]) -> Lifecycle:
+def shown_of(row: Row, rules: Rules) -> Lifecycle:
+    """Return the record of a lobby row that also tells whether the session is on hold."""
+    record = lifecycle_of(row, rules)
+    return replace(record, on_hold=True) if row["is_held"] else record
+
+
+def orphan_of(
+    key: SessionKey, create_time: datetime, events: Iterable[Row], *, on_hold: bool
+) -> Lifecycle:
     """Return the record of a session that Lapse did not create.
 
     The session is used if one of its events is a message, else an orphan.
@@ -272,4 +284,5 @@ def orphan_of(key: SessionKey, create_time: datetime, events: Iterable[Row]) -> 
         created_at=create_time,
         first_message_at=None if first is None else first["timestamp"],
         metadata={},
+        on_hold=on_hold,
     )

@@ -84,8 +84,8 @@ def check_adk(found: Found, place: str) -> None:
     events = found.columns["events"]
     if "actions" in events and "event_data" not in events:
         raise StoreRefusedError(
-            f"{place}: holds ADK's schema version 0; migrate it with ADK's own command first: "
-            "adk migrate session --source_db_url=OLD --dest_db_url=NEW"
+            f"{place}: holds ADK's schema version 0; stop its servers, and migrate it in place: "
+            "`lapse migrate --from-v0 --store URL` (on MySQL, ADK's `adk migrate session`)"
         )
     for table, expected in ADK_COLUMNS.items():
         columns = set(found.columns[table])
@@ -98,5 +98,6 @@ def check_adk(found: Found, place: str) -> None:
     if found.columns["adk_internal_metadata"] and found.adk_version != ADK_VERSION:
         raise StoreRefusedError(
             f"{place}: has ADK's schema version {found.adk_version!r}; Lapse knows version "
-            f"{ADK_VERSION!r}"
+            f"{ADK_VERSION!r}; use a Lapse that knows it, or copy it to version {ADK_VERSION} with "
+            "ADK's own `adk migrate session`"
         )

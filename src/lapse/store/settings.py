@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from lapse.core.lifecycle import Rules
 from lapse.core.messages import UsedByRule
-from lapse.core.setting_types import Hours, Seconds, SliceSettings, UsedBySetting
-from lapse.store.options import ConnectionOptions
+from lapse.core.setting_types import Hours, Seconds, SliceSettings, UsedBySetting, names
+from lapse.store.options import ConnectionOptions, PostgresFeature
+
+PostgresFeatures = Annotated[frozenset[PostgresFeature], NoDecode, BeforeValidator(names)]
+"""Features of PostgreSQL, separated by commas."""
 
 _RULES: Final = Rules()
 _DEFAULTS: Final = ConnectionOptions()
@@ -43,6 +47,10 @@ class StoreSettings(SliceSettings):
         default=_DEFAULTS.statement_cache, ge=0, le=10_000, validation_alias="LAPSE_STATEMENT_CACHE"
     )
 
+    postgres_without: PostgresFeatures = Field(
+        default=_DEFAULTS.without, validation_alias="LAPSE_POSTGRES_WITHOUT"
+    )
+
     @property
     def is_shared(self) -> bool:
         """Return whether servers on other machines may use the same store."""
@@ -65,4 +73,5 @@ class StoreSettings(SliceSettings):
             statement_timeout=self.statement_timeout,
             connect_timeout=self.connect_timeout,
             statement_cache=self.statement_cache,
+            without=self.postgres_without,
         )

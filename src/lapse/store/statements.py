@@ -19,7 +19,7 @@ from lapse.store.operation import Dialect
 _NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _PARAMETER: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
 _TYPES: Final = re.compile(r"^-- ((?::\w+(?:, )?)+) ([\w\[\]]+)$", re.MULTILINE)
-_WRITE: Final = re.compile(r"\b(INSERT INTO|UPDATE \w+ |DELETE FROM|pg_logical_emit_message)")
+_WRITE: Final = re.compile(r"\b(INSERT INTO|UPDATE \w+\s|DELETE FROM|pg_logical_emit_message)")
 _COMMENT: Final = re.compile(r"--.*$", re.MULTILINE)
 _PART: Final = re.compile(r"\{(\w+)\}")
 
@@ -92,7 +92,8 @@ def read_script(dialect: Dialect, path: str) -> str:
 @cache
 def _files(dialect: Dialect) -> tuple[str, ...]:
     """Return the text of each file of named statements."""
-    return (read_script(dialect, "sessions.sql"), *_of_the_slices(dialect))
+    own = (read_script(dialect, f"{name}.sql") for name in ("sessions", "messages", "deadlines"))
+    return (*own, *_of_the_slices(dialect))
 
 
 def _of_the_slices(dialect: Dialect) -> Iterator[str]:
@@ -139,13 +140,14 @@ def _named(script: str) -> Iterator[tuple[str, str]]:
         yield name, body.strip().removesuffix(";")
 
 
-def read_combined(dialect: Dialect) -> Mapping[str, Combined]:
+def read_combined(dialect: Dialect, **replaced: str) -> Mapping[str, Combined]:
     """Return the combined statements of a dialect, each by the name of the one whose work it does.
 
     They are for calls that change no app or user state.
     """
     own = dict(_named(read_script(dialect, "combined.sql")))
-    whole, types = read_statements(dialect, has_room="true", **own), read_types(dialect)
+    whole = read_statements(dialect, **{"has_room": "true", **own, **replaced})
+    types = read_types(dialect)
     return {
         name.removesuffix("_many"): Combined.of(whole[name], types)
         for name in own
@@ -153,13 +155,13 @@ def read_combined(dialect: Dialect) -> Mapping[str, Combined]:
     }
 
 
-def without_room(dialect: Dialect) -> Mapping[str, str]:
+def without_room(dialect: Dialect, **replaced: str) -> Mapping[str, str]:
     """Return the statements that ask whether shared state has room, without that question.
 
     They are for calls that change no app or user state, as most do.
     """
-    asking = read_statements(dialect)
-    plain = read_statements(dialect, has_room="true")
+    asking = read_statements(dialect, **replaced)
+    plain = read_statements(dialect, **{"has_room": "true", **replaced})
     return {name: text for name, text in plain.items() if text != asking[name]}
 
 

@@ -117,7 +117,7 @@ class Brakes:
         """Return the brake for a backlog that is too large a share; None if it is not too large."""
         if _lost(store, dues) <= self._options.sessions or process_clock() < self._clear_until:
             return None
-        most = max(self._options.sessions, int(self._options.share * dues.stored))
+        most = self._options.largest_purge(dues.stored)
         dues = await store.dues(most=most + 1)
         if _lost(store, dues) <= most:
             self._clear_until = process_clock() + _CLEAR

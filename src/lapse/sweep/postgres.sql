@@ -53,8 +53,9 @@ SELECT now,
     WHERE status = 'waiting' AND expires_at <= (SELECT now FROM clock) LIMIT :most
   ) AS due) AS expire,
   (SELECT count(*) FROM (
-    SELECT 1 FROM lapse_lobby
-    WHERE status = 'expired' AND restorable_until <= (SELECT now FROM clock) LIMIT :most
+    SELECT 1 FROM lapse_lobby AS l
+    WHERE status = 'expired' AND restorable_until <= (SELECT now FROM clock)
+      AND NOT {is_held} LIMIT :most
   ) AS due) AS purge,
   (SELECT coalesce(sum(sessions), 0)::bigint FROM {levels} AS levels) AS stored,
   b.reason, b.since AS braked_at, b.until AS braked_until, b.sessions AS held_back, b.jump
@@ -86,11 +87,7 @@ due AS (
 done AS (
   UPDATE lapse_lobby AS l
   SET status = 'expired', expired_at = now,
-    restorable_until = CASE
-      WHEN :horizon > interval '0'
-        THEN greatest(l.created_at + :horizon, now + :shortest_restore)
-      ELSE now
-    END
+    restorable_until = {restorable_until}
   FROM clock, unnest((SELECT array_agg(ctid) FROM due)) AS taken (ctid)
   WHERE l.ctid = taken.ctid AND l.status = 'waiting' AND l.expires_at <= now
   RETURNING l.app_name, l.user_id, l.session_id, l.expires_at, now

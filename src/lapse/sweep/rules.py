@@ -36,6 +36,10 @@ class BrakeOptions:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def largest_purge(self, stored: int) -> int:
+        """Return how many of so many stored sessions may be purged without setting a brake."""
+        return max(self.sessions, int(self.share * stored))
+
 
 class BrakeReason(StrEnum):
     """Why a brake was set."""

@@ -45,7 +45,8 @@ SELECT
     SELECT 1 FROM lapse_lobby WHERE status = 'waiting' AND expires_at <= :now LIMIT :most
   )) AS expire,
   (SELECT count(*) FROM (
-    SELECT 1 FROM lapse_lobby WHERE status = 'expired' AND restorable_until <= :now LIMIT :most
+    SELECT 1 FROM lapse_lobby AS l
+    WHERE status = 'expired' AND restorable_until <= :now AND NOT {is_held} LIMIT :most
   )) AS purge;
 
 -- name: mark_swept
@@ -62,9 +63,7 @@ SELECT app_name, json_group_array(:now - expires_at) AS latenesses,
 FROM {backlog} GROUP BY app_name;
 UPDATE lapse_lobby
 SET status = 'expired', expired_at = :now,
-  restorable_until = CASE
-    WHEN :horizon > 0 THEN max(created_at + :horizon, :now + :shortest_restore) ELSE :now
-  END
+  restorable_until = {restorable_until}
 WHERE rowid IN (SELECT row_id FROM {backlog}) AND status = 'waiting' AND expires_at <= :now;
 
 -- name: backlog

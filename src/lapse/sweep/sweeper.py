@@ -50,6 +50,10 @@ _QUIET: Final = timedelta(seconds=1)
 LONGEST_SLEEP: Final = timedelta(seconds=15)
 """How long a deadline that another process made may go unseen."""
 
+SHORT_SLEEP: Final = timedelta(seconds=1)
+"""The longest sleep of a process that does not hear of other processes' new deadlines; a sweep that
+finds nothing is cheap."""
+
 _PORTION: Final = 20
 """How many changes are read and published before a pause for other work."""
 
@@ -172,7 +176,7 @@ async def _one_by_one(
         changes = swept.changes[start : start + _PORTION]
         if start:
             await asyncio.sleep(_PORTION_GAP.total_seconds())
-        feed.publish(changes)
+        feed.publish(changes, swept=True)
         counts.update(change.kind for change in changes)
         latest = max(latest, *(change.lateness or timedelta(0) for change in changes))
     return SweepReport(

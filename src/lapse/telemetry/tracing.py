@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from lapse.core.keys import SessionKey
@@ -50,20 +51,34 @@ class _Notes:
 _NOTHING = _Notes(None)
 
 
-@contextmanager
-def span(name: str, key: SessionKey | None = None) -> Iterator[_Notes]:
+class _Untraced:
+    """The block of a span that nobody reads."""
+
+    def __enter__(self) -> _Notes:
+        return _NOTHING
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+_UNTRACED = _Untraced()
+
+
+def span(name: str, key: SessionKey | None = None) -> AbstractContextManager[_Notes]:
     """Trace the block as a span `lapse.NAME`; of an error, only the type is noted."""
     # Tracing that is set up has imported the API; without it, nobody pays for the import. A
     # provider of `telemetry/provider.py` says whether its spans are read.
     api = sys.modules.get("opentelemetry.trace")
     if api is None or not getattr(api.get_tracer_provider(), "is_read", True):
-        yield _NOTHING
-        return
+        return _UNTRACED
     current = api.get_tracer("lapse").start_span(f"lapse.{name}")
-    if not current.is_recording():
-        # Made current, it would cost time, and a complaint if its event loop is only closed.
-        yield _NOTHING
-        return
+    # Making a span current costs time, and OpenTelemetry logs an error if the event loop is closed
+    # before the block ends.
+    return _recorded(api, current, key) if current.is_recording() else _UNTRACED
+
+
+@contextmanager
+def _recorded(api: ModuleType, current: Span, key: SessionKey | None) -> Iterator[_Notes]:
     with api.use_span(
         current, end_on_exit=True, record_exception=False, set_status_on_exception=False
     ):

@@ -28,5 +28,5 @@ def figure(path: Path, *, rows: int = 1) -> Iterator[tuple[Any, ...]]:
     try:
         drawn.savefig(path, format="png", dpi=120)
     except OSError as error:
-        reason = f"cannot write {path}: {error.strerror or error}"
+        reason = f"cannot write {path} ({error.strerror or error}); give another file"
         raise InvalidValueError("--png", reason) from error

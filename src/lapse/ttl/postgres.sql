@@ -164,6 +164,9 @@ changes AS (
 counted AS {count_changes}
 SELECT * FROM done;
 
+-- name: observe_first_message
+-- No-op: observe_used is a part of the statements that make a session used.
+
 -- name: observe_withdrawn
 -- No-op: delete_record contains it.
 

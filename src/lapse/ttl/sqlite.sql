@@ -12,17 +12,15 @@
 -- name: observe_first_message
 -- The legacy endpoint creates a session with its first message: that age says nothing about a TTL.
 INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
-SELECT app_name, segment_of(metadata), CASE WHEN :in_control THEN 'control' ELSE 'used' END,
-  user_id, created_at, :now
-FROM lapse_lobby
-WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
-  AND metadata ->> 'kind' IS NOT 'legacy-session';
+SELECT :app_name, segment_of(:metadata), CASE WHEN :in_control THEN 'control' ELSE 'used' END,
+  :user_id, :created_at, :now
+WHERE :metadata ->> 'kind' IS NOT 'legacy-session';
 
 -- name: observe_withdrawn
 INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
 SELECT app_name, segment_of(metadata), 'withdrawn', user_id, created_at, :now FROM lapse_lobby
 WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
-  AND status <> 'used';
+  AND status IN ('waiting', 'expired');
 
 -- name: observe_unused
 -- The sessions that purge_due deletes next, in the same transaction.
@@ -31,8 +29,8 @@ SELECT app_name, segment_of(metadata), 'unused',
   created_at / 86400000000 * 86400000000, :now, count(*)
 FROM lapse_lobby
 WHERE rowid IN (
-    SELECT rowid FROM lapse_lobby
-    WHERE status = 'expired' AND restorable_until <= :now AND NOT {is_braked}
+    SELECT rowid FROM lapse_lobby AS l
+    WHERE status = 'expired' AND restorable_until <= :now AND NOT {is_held} AND NOT {is_braked}
     ORDER BY restorable_until LIMIT :limit
   )
 GROUP BY 1, 2, 4;
@@ -42,8 +40,8 @@ INSERT INTO lapse_purged (key_digest, app_name, segment, created_at, purged_at)
 SELECT key_digest(app_name, user_id, session_id), app_name, segment_of(metadata), created_at, :now
 FROM lapse_lobby
 WHERE rowid IN (
-    SELECT rowid FROM lapse_lobby
-    WHERE status = 'expired' AND restorable_until <= :now AND NOT {is_braked}
+    SELECT rowid FROM lapse_lobby AS l
+    WHERE status = 'expired' AND restorable_until <= :now AND NOT {is_held} AND NOT {is_braked}
     ORDER BY restorable_until LIMIT :limit
   )
 ON CONFLICT (key_digest) DO UPDATE

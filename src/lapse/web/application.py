@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from lapse.adk.agents import ServedApps, served_apps
-from lapse.adk.answers import RENDERED, SessionResponse, stored_get
+from lapse.adk.answers import RENDERED, SessionResponse, join_stored_sessions
 from lapse.adk.artifacts import guard_artifacts
 from lapse.adk.creation import check_creations
+from lapse.adk.events import REMEMBERED
 from lapse.adk.keyed_creation import key_creates
 from lapse.adk.listing import ListRoute
-from lapse.adk.private import answer_sessions_with, server_of
-from lapse.adk.routes import lifecycle_routes
+from lapse.adk.private.servers import default_app_of, server_of
+from lapse.adk.private.wire import answer_sessions_with
+from lapse.adk.routes import lifecycle_routes, pin_routes
 from lapse.adk.run_sse import opener_for, opener_of
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.sweeper import ArtifactSweeper
@@ -26,15 +28,15 @@ from lapse.auth import Authentication, CallerMiddleware, OwnershipMiddleware
 from lapse.auth.addresses import current_site
 from lapse.auth.principals import Role, current_principal
 from lapse.core.arguments import check
+from lapse.core.errors import InvalidValueError
+from lapse.dashboard.entrance import add_operators
 from lapse.dashboard.options import OperatorOptions
-from lapse.dashboard.routes import add_operators
 from lapse.limits.body import BodyMiddleware
 from lapse.limits.head import HeadMiddleware
 from lapse.limits.live import LiveMessageMiddleware
-from lapse.notices.metrics import NoticeMetrics
+from lapse.notices.metrics import count_streams
 from lapse.notices.routes import NoticeStreamMiddleware, notice_routes
 from lapse.notices.watcher import Watcher
-from lapse.overview.metrics import StoreMetrics
 from lapse.quotas.metrics import QuotaMetrics
 from lapse.runs.detached import detached_routes
 from lapse.runs.metrics import RunMetrics
@@ -45,9 +47,10 @@ from lapse.sweep.sweeper import Sweeper
 from lapse.telemetry.metrics import Metrics, Where
 from lapse.ttl.metrics import TtlMetrics
 from lapse.web.client import add_client
+from lapse.web.counts import count_store
 from lapse.web.errors import install_faults
 from lapse.web.health import health_routes
-from lapse.web.lean import FaultRoute, Layers, LeanSessions
+from lapse.web.lean import FaultRoute, LeanRules, LeanSessions
 from lapse.web.life import Life, LifeMiddleware, Whole
 from lapse.web.middleware.acts import ActsMiddleware
 from lapse.web.middleware.address import ClientAddressMiddleware
@@ -57,18 +60,10 @@ from lapse.web.middleware.headers import ExposedHeaders
 from lapse.web.middleware.session import RunSessionMiddleware
 
 if TYPE_CHECKING:
+    from lapse.adk.memory import BaseMemoryService
     from lapse.adk.run_sse import Runner
-
-
-_PASSED: Final = frozenset[object](
-    {
-        *(HeadMiddleware, NoticeStreamMiddleware, ExposedHeaders, ClientAddressMiddleware),
-        *(LifeMiddleware, DefaultAppMiddleware, CallerMiddleware, BodyMiddleware),
-        *(OwnershipMiddleware, ServedAppsMiddleware, LiveMessageMiddleware, AppStateMiddleware),
-        *(RunSessionMiddleware, ActsMiddleware),
-    }
-)
-"""The layers of which `LeanSessions` does what they do for a plain request."""
+    from lapse.retention.keeper import RetentionKeeper
+    from lapse.webhooks.sender import WebhookSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +76,8 @@ class Parts:
         watcher: tells its streams of notices.
         metrics: where it counts.
         sweeper: what sweeps the store in this process; None: another process does.
+        webhooks: what sends events to the operators' webhook; None: there is none.
+        retention: what keeps the retention policy in this process; None: nothing does.
         operators: what opens the operators' pages.
         authentication: how callers are known, and what they may call; None: not at all.
         runners: runners for an application without ADK's own routes, one for each app.
@@ -93,6 +90,8 @@ class Parts:
     watcher: Watcher
     metrics: Metrics
     sweeper: Sweeper | None
+    webhooks: WebhookSender | None
+    retention: RetentionKeeper | None
     operators: OperatorOptions
     authentication: Authentication | None
     runners: Iterable[Runner]
@@ -132,7 +131,7 @@ def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
     service, metrics = parts.service, parts.metrics
     served = served_apps(app, runners=parts.runners, apps=parts.apps)
     if parts.default_app is None and (server := server_of(app)) is not None:
-        parts = replace(parts, default_app=server.default_app_name)
+        parts = replace(parts, default_app=default_app_of(server))
     runs = Runs(service, settings.run_limits, RunMetrics(metrics.registry, metrics.apps))
     app.state.lapse_metrics = metrics
     app.state.lapse_watcher = parts.watcher
@@ -142,7 +141,7 @@ def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
     _register_metrics(parts)
     _add_routes(app, settings, parts, runs)
     install_faults(app, on_outage=partial(metrics.count_store_error, Where.REQUEST))
-    check_creations(app.routes)
+    check_creations(app)
     key_creates(app.routes, settings.key_rules)
     _add_middleware(app, settings, parts, runs, served)
     return runs
@@ -150,28 +149,36 @@ def add_lapse(app: FastAPI, settings: Settings, parts: Parts) -> Runs:
 
 def _register_metrics(parts: Parts) -> None:
     service, metrics = parts.service, parts.metrics
-    service.feed.subscribe(metrics.count_change, of_many=metrics.count_expiries)
-    stored = StoreMetrics(service.store, metrics)
-    metrics.before_scrape(stored.refresh)
-    for collector in (
-        stored,
-        TtlMetrics(service.policy, metrics.apps),
-        QuotaMetrics(service.admission),
-        NoticeMetrics(parts.watcher),
-    ):
-        metrics.registry.register(collector)
+    count_store(
+        service.store,
+        service.feed,
+        metrics,
+        webhooks=parts.webhooks,
+        keeper=parts.retention,
+        retention_file=parts.operators.retention_file,
+        is_retention_possible=service.has_stored_events,
+    )
+    QuotaMetrics(metrics.registry, service.admission)
+    count_streams(metrics.registry, parts.watcher)
+    metrics.registry.register(TtlMetrics(service.policy, metrics.apps))
 
 
 def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> None:
     service, sweeper = parts.service, parts.sweeper
     answer_sessions_with(SessionResponse)
-    RENDERED.keep(settings.remembered_events)
+    for remembered in (REMEMBERED, RENDERED):
+        remembered.keep(settings.remembered_events)
     uploads = Uploads(service.store, settings.artifact_bytes_per_user)
     app.state.lapse_uploads = uploads
     guard_artifacts(app.routes, service, uploads)
+    if service.has_stored_events and (server := server_of(app)) is not None:
+        join_stored_sessions(app.routes, service, server)
     app.router.routes.insert(0, ListRoute(service))
     app.include_router(lifecycle_routes(service))
+    app.include_router(pin_routes(service))
     app.include_router(notice_routes(service, parts.watcher))
+    if settings.self_erasure:
+        _add_erasure(app, parts)
     app.include_router(
         health_routes(
             service.store,
@@ -187,6 +194,26 @@ def _add_routes(app: FastAPI, settings: Settings, parts: Parts, runs: Runs) -> N
         app.router.routes[:0] = routes
     add_client(app)
     add_operators(app, service, parts.operators, sweeps=sweeper is not None, brakes=settings.brakes)
+
+
+def _add_erasure(app: FastAPI, parts: Parts) -> None:
+    """Add the routes by which users erase what is kept of them.
+
+    Raises:
+        InvalidValueError: nobody is authenticated, so anybody could erase anybody.
+    """
+    from lapse.erasure.routes import erasure_routes
+
+    if parts.authentication is None:
+        raise InvalidValueError(
+            "LAPSE_SELF_ERASURE", "needs authentication (LAPSE_AUTH): anybody could erase anybody"
+        )
+    app.include_router(erasure_routes(parts.service, memory_of(app)))
+
+
+def memory_of(app: FastAPI) -> BaseMemoryService | None:
+    """Return the memory service of ADK's routes in an application; None: it has none."""
+    return getattr(server_of(app), "memory_service", None)
 
 
 def _add_middleware(
@@ -231,18 +258,17 @@ def _add_middleware(
     app.add_middleware(ExposedHeaders)
     app.add_middleware(NoticeStreamMiddleware)
     app.add_middleware(HeadMiddleware)
-    if (server := server_of(app)) is not None:
-        layers = Layers(
-            life, authentication, tuple(settings.proxies), served, settings.app_state_by, _PASSED
+    if server_of(app) is not None:
+        rules = LeanRules(
+            life,
+            authentication,
+            tuple(settings.proxies),
+            served,
+            settings.app_state_by,
+            settings.bounds,
         )
         app.router.routes.insert(0, FaultRoute())
-        app.add_middleware(
-            LeanSessions,
-            application=app,
-            layers=layers,
-            bounds=settings.bounds,
-            get_session=stored_get(parts.service, server),
-        )
+        app.add_middleware(LeanSessions, application=app, rules=rules)
 
 
 def _caller() -> str | None:

@@ -41,6 +41,8 @@ from lapse.core.errors import (
     KeyReusedError,
     NoSuchRunError,
     NoSuchSessionError,
+    NotAsShownError,
+    NotWithThisServiceError,
     NotWithThisStoreError,
     OutcomeUnknownError,
     OutdatedSessionError,
@@ -74,6 +76,7 @@ _LONGEST_WORDS: Final = 300
 
 
 _HIDDEN: Final[tuple[type[Exception], ...]] = (
+    InvalidValueError,
     KeyReusedError,
     NoSuchSessionError,
     StoreUnavailableError,
@@ -108,14 +111,18 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         NoSuchSessionError: _answer(404, _NOT_FOUND),
         SessionNotFoundError: _answer(404, _NOT_FOUND),
         WrongStatusError: _answer(409),
+        NotAsShownError: _answer(409),
         TooManyStreamsError: _answer(429),
         TooManyArtifactsError: _answer(413),
         HeldEventsFullError: _answer(413),
         OutdatedSessionError: _answer(409),
         StaleSessionError: _answer(409),
         StoreUnavailableError: unavailable,
-        NoSuchRunError: _answer(404, "Run not found"),
-        NotWithThisStoreError: _answer(501, "Not with this store"),
+        NoSuchRunError: _answer(
+            404, "Run not found; look at the session's latest, or read the session"
+        ),
+        NotWithThisStoreError: _answer(501, "Not with this store; use SQLite or PostgreSQL"),
+        NotWithThisServiceError: _answer(501),
         RunInFlightError: _busy,
         TooManyCreatesError: _too_fast,
         TooManyRunsError: _answer(429, headers={"Retry-After": "1"}),
@@ -124,7 +131,9 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         ShuttingDownError: _answer(503, headers={"Retry-After": "1"}),
         # ADK's own routes answer the first by themselves, its developer routes do not.
         NoSuchAgentError: _answer(404),
-        UnreadableBodyError: _answer(422, "body: is not what this route takes"),
+        UnreadableBodyError: _answer(
+            422, "body: must be what this route takes; its OpenAPI document has it"
+        ),
     }
     for error, answer in answers.items():
         app.add_exception_handler(error, answer)
@@ -166,7 +175,7 @@ def _with_body_errors(answer: ASGIApp) -> ASGIApp:
             await answer(scope, receive, send)
         except MODEL_FAULTS as error:
             if not begun:
-                raise UnreadableBodyError("the body could not be validated") from error
+                raise UnreadableBodyError("the body must be what this route takes") from error
             run: PlainRun | None = scope.get(PLAIN_RUN)
             if (
                 run is None
@@ -175,7 +184,11 @@ def _with_body_errors(answer: ASGIApp) -> ASGIApp:
             ):
                 raise
             # ADK's runner raises this for a message that it does not accept.
-            reason = str(error) if type(error) is ValueError else "is not what a run takes"
+            reason = (
+                str(error)
+                if type(error) is ValueError
+                else "must be a message as ADK's Runner takes it"
+            )
             raise InvalidValueError("body", reason) from error
         finally:
             _has_begun.reset(token)

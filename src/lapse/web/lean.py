@@ -1,9 +1,9 @@
-"""Answers plain requests to ADK's session routes without the layers that would only pass them on.
+"""Calls ADK's endpoints for plain requests, without the middleware that would only pass them on.
 
-A page creates a session when it opens, and reads and lists sessions all the time. FastAPI and some
-fifteen layers take three quarters of the time of such a request, and most have nothing to do for
-it. The middleware here calls ADK's own endpoints for requests that no layer would change or
-refuse, and passes all others on, so that there is one place for each rule.
+A page creates a session when it opens, and reads and lists sessions all the time. Some fifteen
+middleware and FastAPI's handler stand before ADK's endpoint, and most have nothing to do for such
+a request. `LeanSessions` does what is left of their work and calls the endpoint. It passes on every
+request that a middleware would change or refuse, so each answer has one place.
 
 `tests/web/test_web_lean.py` sends the same requests both ways and compares the answers byte for
 byte.
@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -31,56 +30,78 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lapse.adk.agents import ServedApps
 from lapse.adk.creation import is_plain_creation
-from lapse.adk.endpoints import validator_of
-from lapse.adk.private import API_SERVER, host_check, is_compared, is_layer_of_server
+from lapse.adk.private.server_routes import (
+    host_check,
+    is_middleware_of_server,
+    origin_check,
+)
+from lapse.adk.private.versions import is_compared
 from lapse.audit.request import one_request
-from lapse.auth import Authentication
+from lapse.auth import Authentication, CallerMiddleware, OwnershipMiddleware
 from lapse.auth.access import Reach, access_to
 from lapse.auth.addresses import Network, client_address, coming_from
 from lapse.auth.app_state import AppStateBy, may_set_app_state, refuse_app_state
+from lapse.auth.gate import AUTHENTICATED
 from lapse.auth.options import NotAuthenticatedError
 from lapse.auth.principals import Principal, acting, current_deputy, current_principal
 from lapse.core.errors import InvalidValueError
-from lapse.core.request import Body, route_path
+from lapse.core.request import Body, route_path, tell_known
 from lapse.idempotency.request import NAME as IDEMPOTENCY_KEY
+from lapse.limits.body import BodyMiddleware
 from lapse.limits.documents import read_document
+from lapse.limits.head import HeadMiddleware, length_of
+from lapse.limits.live import LiveMessageMiddleware
 from lapse.limits.routes import is_large
 from lapse.limits.rules import SMALL_BODY, Bounds, fault_of_document, fault_of_head
+from lapse.notices.routes import NoticeStreamMiddleware
 from lapse.telemetry.logs import shortening
 from lapse.telemetry.provider import is_read
-from lapse.web.life import Life
+from lapse.web.endpoints import Endpoint, endpoints_of
+from lapse.web.life import Life, LifeMiddleware
+from lapse.web.middleware.acts import ActsMiddleware
+from lapse.web.middleware.address import ClientAddressMiddleware
+from lapse.web.middleware.app_state import AppStateMiddleware
+from lapse.web.middleware.apps import DefaultAppMiddleware, ServedAppsMiddleware
+from lapse.web.middleware.headers import ExposedHeaders
+from lapse.web.middleware.session import RunSessionMiddleware
 
 _FAULT: Final = "lapse.fault"
 """Where a request's scope has the error that its route raises."""
+
+_ANSWER: Final = "lapse.answer"
+"""Where a request's scope has the answer to it."""
 
 _ID: Final = "([A-Za-z0-9][A-Za-z0-9_.~-]{0,127})"
 _PATH: Final = re.compile(f"/apps/{_ID}/users/{_ID}/sessions(?:/{_ID})?")
 
 _UNUSUAL: Final = frozenset(
     {
-        *(b"origin", b"cookie", b"expect", b"transfer-encoding", b"upgrade"),
+        *(b"cookie", b"expect", b"transfer-encoding", b"upgrade"),
         *(b"traceparent", b"tracestate", b"baggage", IDEMPOTENCY_KEY),
     }
 )
-"""Headers by which some layer does more than pass the request on."""
+"""Headers for which some middleware or route does more than pass the request on."""
 
-_READ: Final = ("GET", True)
-_ENDPOINTS: Final = {
-    ("POST", False): "create_session",
-    ("GET", False): "list_sessions",
-    _READ: "get_session",
-    ("DELETE", True): "delete_session",
-}
-"""ADK's endpoints, by the method and by whether the path names a session."""
+_PASSED: Final = frozenset[object](
+    {
+        *(HeadMiddleware, NoticeStreamMiddleware, ExposedHeaders, ClientAddressMiddleware),
+        *(LifeMiddleware, CORSMiddleware, DefaultAppMiddleware, CallerMiddleware, BodyMiddleware),
+        *(OwnershipMiddleware, ServedAppsMiddleware, LiveMessageMiddleware, AppStateMiddleware),
+        *(RunSessionMiddleware, ActsMiddleware),
+    }
+)
+"""The middleware that a plain request skips: it leaves such requests alone, or its work is done
+here."""
 
 _JSON: Final = b"application/json"
 _SOON: Final = timedelta(seconds=1)
 
-Endpoint = Callable[..., Awaitable[Any]]
-
 
 class FaultRoute(BaseRoute):
-    """Raises the error of an endpoint that was called in front, as its route would have done."""
+    """Raises the error of an endpoint that `LeanSessions` has called.
+
+    So the application's own handlers answer it.
+    """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match only a request that has such an error."""
@@ -94,16 +115,16 @@ class FaultRoute(BaseRoute):
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
-    """What the layers know that a request to be answered in front does not pass.
+class LeanRules:
+    """The rules of the middleware that a plain request skips.
 
     Attributes:
         life: says whether Lapse works beside requests already.
         authentication: how callers are known; None: not at all.
-        proxies: whose word about the client's address is taken.
+        proxies: the proxies whose `X-Forwarded-For` counts.
         served: the apps that are served.
         app_state_by: who sets app state where nobody is authenticated.
-        passed: the kinds of Lapse's own layers.
+        bounds: the bounds of bodies.
     """
 
     life: Life
@@ -111,59 +132,41 @@ class Layers:
     proxies: tuple[Network, ...]
     served: ServedApps
     app_state_by: AppStateBy
-    passed: frozenset[object]
+    bounds: Bounds
 
 
 class _Plain(NamedTuple):
     """A request whose head is plain."""
 
-    route: _EndpointOf
+    endpoint: Endpoint
     path: str
     named: Mapping[str, str]
     forwarded: list[str]
     length: int
 
 
-class _EndpointOf(NamedTuple):
-    """An endpoint of ADK's, and what makes the object that it takes for a body, if it takes one."""
-
-    call: Endpoint
-    validate: Callable[[Any], Any] | None
-
-
 class LeanSessions:
     """Calls ADK's endpoints for plain requests, and passes all other requests on.
 
-    It stands in front of the layers that it knows. It passes everything on if the application has
-    another layer behind it, if a route is not ADK's own, or if the version of ADK is none for which
-    the two ways were compared.
+    It stands before the middleware that it knows. It passes every request on if other middleware
+    comes after it, or if the two ways were not compared for this version of ADK. It passes on the
+    requests of a route if somebody else's route stands before it.
 
     Args:
-        app: the next layer.
+        app: the next middleware.
         application: the application whose endpoints it calls.
-        layers: what the layers know that it leaves out.
-        bounds: the bounds of documents.
-        get_session: what takes the place of ADK's endpoint that answers with a session, and
-            answers alike; None: nothing does.
+        rules: the rules of the middleware that it skips.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        application: FastAPI,
-        layers: Layers,
-        bounds: Bounds,
-        get_session: Endpoint | None = None,
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, application: FastAPI, rules: LeanRules) -> None:
         self._app = app
         self._application = application
-        self._layers = layers
-        self._bounds = bounds
-        self._get_session = get_session
+        self._rules = rules
+        self._is_on = is_compared() and _are_known(application)
         self._is_refused_host = host_check(application)
-        self._is_on = is_compared() and _are_known(application, layers.passed)
-        self._endpoints: dict[tuple[str, bool], _EndpointOf] = {}
+        self._is_refused_origin = origin_check(application)
+        self._around = _around(application)
+        self._endpoints: Mapping[tuple[str, bool], Endpoint] = {}
         self._routes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -177,7 +180,8 @@ class LeanSessions:
         if answer is None:
             await self._app(scope, received.again, send)
         else:
-            await answer(scope, receive, send)
+            scope[_ANSWER] = answer
+            await self._around(scope, receive, send)
 
     def _plain(self, scope: Scope) -> _Plain | None:
         """Return a request if its head is plain; else None."""
@@ -188,77 +192,85 @@ class LeanSessions:
             or scope["query_string"]
             or scope.get("raw_path") != scope["path"].encode()
             or is_read()
-            or not self._layers.life.is_on
+            or not self._rules.life.is_on
         ):
             return None
         app_name, user_id, session_id = match.groups()
-        route = self._route(scope["method"], session_id is not None)
+        endpoint = self._endpoint(scope["method"], session_id is not None)
+        headers = scope["headers"]
         forwarded: list[str] = []
         hosts: list[bytes] = []
-        kind, length = _JSON, 0
-        for name, value in scope["headers"]:
+        has_origin = False
+        kind = _JSON
+        for name, value in headers:
             if name in _UNUSUAL:
                 return None
             if name == b"host":
                 hosts.append(value)
+            elif name == b"origin":
+                has_origin = True
             elif name == b"x-forwarded-for":
                 forwarded.append(value.decode("latin-1"))
             elif name == b"content-type":
                 kind = value
-            elif name == b"content-length":
-                length = int(value) if value.isdigit() else SMALL_BODY + 1
         if (
-            route is None
-            or (length and (route.validate is None or kind != _JSON or length > SMALL_BODY))
-            or (forwarded and not self._layers.proxies)
+            endpoint is None
+            or fault_of_head(scope["raw_path"], b"", headers) is not None
+            or (length := length_of(headers)) is None
+            or (length and (endpoint.validate is None or kind != _JSON))
+            or length > min(SMALL_BODY, self._rules.bounds.largest(scope["method"], path).size)
+            or (forwarded and not self._rules.proxies)
             or len(hosts) != 1
             or self._is_refused_host(hosts[0])
-            or fault_of_head(scope["raw_path"], b"", scope["headers"]) is not None
+            or (has_origin and self._is_refused_origin(scope))
         ):
             return None
         named = {"app_name": app_name, "user_id": user_id}
         if session_id is not None:
             named["session_id"] = session_id
-        return _Plain(route, path, named, forwarded, length)
+        return _Plain(endpoint, path, named, forwarded, length)
 
-    def _route(self, method: str, names_session: bool) -> _EndpointOf | None:  # noqa: FBT001
-        """Return ADK's endpoint; None if another route than ADK's would answer."""
+    def _endpoint(self, method: str, names_session: bool) -> Endpoint | None:  # noqa: FBT001
+        """Return ADK's endpoint; None if another route may stand before it."""
         routes = self._application.router.routes
         if len(routes) != self._routes:  # an application may get more of them at any time
-            self._endpoints, self._routes = _endpoints_of(routes), len(routes)
-            if self._get_session is not None and _READ in self._endpoints:
-                self._endpoints[_READ] = _EndpointOf(self._get_session, None)
+            self._endpoints, self._routes = endpoints_of(routes), len(routes)
         return self._endpoints.get((method, names_session))
 
     async def _answer(self, plain: _Plain, scope: Scope, received: _Received) -> Response | None:
-        """Return the answer to a plain request; None if it turns out to be none, or fails."""
-        layers, peer = self._layers, scope.get("client")
-        address = client_address(peer[0] if peer else None, plain.forwarded, layers.proxies)
-        principal = current_principal()
-        if layers.authentication is not None:
-            principal = await _principal(layers.authentication, plain, scope)
-            if principal is None:
-                return None
-        if not await layers.served.has(plain.named["app_name"]):
-            return None
-        session_id = plain.named.get("session_id")
-        with (
-            coming_from(address),
-            acting(principal),
-            nullcontext() if session_id is None else shortening(session_id),
-            nullcontext() if current_deputy() is None else one_request(),
-        ):
-            arguments = dict[str, Any](plain.named)
-            if plain.length:
-                body = await self._body(plain, received)
-                if body is None:
+        """Return the answer to a plain request; None if it is to be passed on, or has failed."""
+        peer = scope.get("client")
+        address = client_address(peer[0] if peer else None, plain.forwarded, self._rules.proxies)
+        with coming_from(address):
+            principal = current_principal()
+            if self._rules.authentication is not None:
+                principal = await _principal(self._rules.authentication, plain, scope)
+                if principal is None:
                     return None
-                arguments["req"] = body.made
-            try:
-                answer = await plain.route.call(**arguments)
-            except Exception as error:  # noqa: BLE001 - the route raises it, and it is answered
-                scope[_FAULT] = error
+            if not await self._rules.served.has(plain.named["app_name"]):
                 return None
+            session_id = plain.named.get("session_id")
+            with (
+                acting(principal),
+                nullcontext() if session_id is None else shortening(session_id),
+                nullcontext() if current_deputy() is None else one_request(),
+            ):
+                return await self._called(plain, scope, received)
+
+    async def _called(self, plain: _Plain, scope: Scope, received: _Received) -> Response | None:
+        arguments = dict[str, Any](plain.named)
+        if plain.length:
+            body = await self._body(plain, received)
+            if body is None:
+                return None
+            arguments["req"] = body.made
+        call = plain.endpoint.route.dependant.call
+        assert call is not None, "a route has an endpoint"
+        try:
+            answer = await call(**arguments)
+        except Exception as error:  # noqa: BLE001 - the route raises it, and it is answered
+            scope[_FAULT] = error
+            return None
         return answer if isinstance(answer, Response) else JSONResponse(answer)
 
     async def _body(self, plain: _Plain, received: _Received) -> _Made | None:
@@ -270,18 +282,18 @@ class LeanSessions:
             or body.error is not None
             or body.repeated
             or is_large(body)
-            or fault_of_document(plain.path, body, self._bounds) is not None
+            or fault_of_document(plain.path, body, self._rules.bounds) is not None
         ):
             return None
         if body.document is None:
             return _Made(None)
         if not isinstance(body.document, dict) or not is_plain_creation(body.fields):
             return None
-        assert plain.route.validate is not None, "the endpoint takes a body"
+        assert plain.endpoint.validate is not None, "the endpoint takes a body"
         try:
-            if not may_set_app_state(self._layers.app_state_by):
+            if not may_set_app_state(self._rules.app_state_by):
                 refuse_app_state(body.fields)
-            return _Made(plain.route.validate(body.document))
+            return _Made(plain.endpoint.validate(body.document))
         except (InvalidValueError, ValidationError):
             return None
 
@@ -293,14 +305,14 @@ class _Made(NamedTuple):
 
 
 class _Received:
-    """What a request brings: as often as it is asked for, if it came at once."""
+    """Reads a body, and gives back what it has read if the request is passed on."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._messages: list[Message] = []
 
     async def whole(self) -> bytes | None:
-        """Return the body; None if it is not whole soon: slow bodies are for other layers."""
+        """Return the body; None if it does not come soon, or comes in pieces."""
         try:
             async with asyncio.timeout(_SOON.total_seconds()):
                 message = await self._receive()
@@ -311,14 +323,17 @@ class _Received:
         return message.get("body", b"") if is_whole else None
 
     async def again(self) -> Message:
-        """Receive what came, and then what else comes."""
+        """Receive what was read, and then what else comes."""
         return self._messages.pop() if self._messages else await self._receive()
 
 
 async def _principal(
     authentication: Authentication, plain: _Plain, scope: Scope
 ) -> Principal | None:
-    """Return who asks, if they ask for what is theirs; None if another layer has to say no."""
+    """Return who asks, if they ask for what is theirs; None if `CallerMiddleware` has to refuse.
+
+    It notes what it finds out, so that the caller is authenticated once.
+    """
     access = access_to(
         plain.path,
         open_paths=authentication.open_paths,
@@ -328,33 +343,30 @@ async def _principal(
         return None
     try:
         principal = await authentication.authenticator.authenticate(HTTPConnection(scope))
-    except (NotAuthenticatedError, HTTPException):
+    except (NotAuthenticatedError, HTTPException) as error:
+        scope[AUTHENTICATED] = error
         return None
+    scope[AUTHENTICATED] = principal
+    tell_known(scope)
     return principal if principal.may_act_for(access.user_id) else None
 
 
-def _are_known(application: FastAPI, passed: Collection[object]) -> bool:
-    """Return whether each layer behind this one is known to leave plain requests alone."""
-    layers: list[object] = [layer.cls for layer in application.user_middleware]
-    behind = layers[layers.index(LeanSessions) + 1 :]
-    return all(cls in passed or cls is CORSMiddleware or is_layer_of_server(cls) for cls in behind)
+def _around(application: FastAPI) -> ASGIApp:
+    """Return what sends a request's answer, with the headers for pages of other origins."""
+    answered: ASGIApp = _send_answer
+    for one in application.user_middleware:
+        kind, options = cast("tuple[object, Mapping[str, Any]]", (one.cls, one.kwargs))
+        if kind is CORSMiddleware:
+            answered = CORSMiddleware(answered, **options)
+    return ExposedHeaders(answered)
 
 
-def _endpoints_of(routes: Iterable[BaseRoute]) -> dict[tuple[str, bool], _EndpointOf]:
-    """Return ADK's endpoints by method and by whether the path names a session.
+async def _send_answer(scope: Scope, receive: Receive, send: Send) -> None:
+    await scope.pop(_ANSWER)(scope, receive, send)
 
-    Left out are those before which another route would answer.
-    """
-    found: dict[tuple[str, bool], _EndpointOf] = {}
-    for (method, names_session), name in _ENDPOINTS.items():
-        path = "/apps/a/users/u/sessions" + ("/s" if names_session else "")
-        scope = {"type": "http", "method": method, "path": path, "query_string": b""}
-        route = next((one for one in routes if one.matches(scope)[0] is Match.FULL), None)
-        if (
-            isinstance(route, APIRoute)
-            and route.endpoint.__module__ == API_SERVER
-            and route.endpoint.__name__ == name
-            and route.dependant.call is not None
-        ):
-            found[method, names_session] = _EndpointOf(route.dependant.call, validator_of(route))
-    return found
+
+def _are_known(application: FastAPI) -> bool:
+    """Return whether all middleware after `LeanSessions` leaves plain requests alone."""
+    kinds: list[object] = [one.cls for one in application.user_middleware]
+    after = kinds[kinds.index(LeanSessions) + 1 :]
+    return all(kind in _PASSED or is_middleware_of_server(kind) for kind in after)

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lapse.adk.private import app_of_agents, artifact_service
-from lapse.adk.server import adk_arguments, check_plugins, plain_errors, switch_features
+from lapse.adk.private.loaders import artifact_service
+from lapse.adk.private.servers import app_of_agents
+from lapse.adk.server import (
+    adk_arguments,
+    check_folder,
+    check_plugins,
+    plain_errors,
+    switch_features,
+)
 from lapse.adk.server_options import ServerOptions
 from lapse.adk.service import LapseSessionService
 from lapse.artifacts.sweeper import ArtifactSweeper
@@ -81,6 +88,7 @@ def adk_app(
         )
         return made
 
+    check_folder(agents_dir)
     switch_features(options)
     with plain_errors(options):
         app = app_of_agents(

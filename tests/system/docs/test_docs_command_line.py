@@ -10,6 +10,9 @@ from lapse.cli.command import Exit
 from lapse.cli.main import app
 from lapse.overview.json import brake_json, overview_json
 from lapse.overview.store import Overview
+from lapse.retention.json import standing_json
+from lapse.retention.levels import RetentionLevels
+from lapse.retention.state import RetentionState
 from lapse.sweep.rules import Brake, BrakeReason
 
 PAGE = (Path(__file__).parents[3] / "docs" / "command_line.md").read_text("utf-8")
@@ -36,6 +39,8 @@ def test_the_fields_of_stats_are_documented():
     now = datetime.now(UTC)
     brake = Brake(BrakeReason.SHARE, now, now)
     document = overview_json(Overview(now, (), (), None, None, None, brake), timedelta(hours=1))
-    assert set(document) == fields("stats") - {"appName"}
+    levels = RetentionLevels(now, 0, 0, 0, 0, None, is_braked=False)
+    retention = standing_json(RetentionState(None, None, (), timedelta(0), None, levels))
+    assert {*document, "retention", *retention} == fields("stats") - {"appName"}
     (row,) = re.findall(r"^`brake` is null, or (.*)\.$", PAGE, re.MULTILINE)
     assert set(brake_json(brake)) == set(re.findall(r"`(\w+)`", row)) - {"share", "clock"}

@@ -1,10 +1,7 @@
 """docs/migrating.md: from stock ADK and back out again, run as printed."""
 
-import os
 import re
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +9,9 @@ import pytest
 from google.adk.events.event import Event
 from google.adk.sessions.database_session_service import DatabaseSessionService
 from google.genai.types import Content, Part
+
+from page_commands import run_commands
+from v0_databases import content, v0_database
 
 pytestmark = pytest.mark.long
 
@@ -25,16 +25,7 @@ def script(step: str) -> str:
 
 
 def run(folder: Path, step: str, **variables: str) -> str:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euc", script(step)],
-        cwd=folder,
-        env={**os.environ, **variables, "PATH": path, "COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_commands(script(step), folder, **variables, COLUMNS="120")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -78,3 +69,13 @@ async def test_the_page_on_migrating_leads_from_stock_adk_to_lapse_and_back(tmp_
     assert rows(file) == before
     async with DatabaseSessionService(f"sqlite+aiosqlite:///{file}") as stock:
         assert len((await stock.list_sessions(**OWNER)).sessions) == 20
+
+
+def test_the_page_leads_from_version_0_and_back(tmp_path: Path):
+    with v0_database("sqlite", tmp_path) as url:
+        before = content(url)
+        told = run(tmp_path, "version 0")
+        assert "42 of events" in told
+        assert "events: 42 rows" in told
+        assert "the tables of version 0 are back" in run(tmp_path, "version 0, back")
+        assert content(url) == before

@@ -10,16 +10,20 @@ from pathlib import Path
 import pytest
 
 import lapse
+import lapse.testing
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted(
     page.relative_to(ROOT)
-    for folder in (ROOT, ROOT / "docs", ROOT / "examples")
+    for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "start", ROOT / "examples")
     for page in folder.glob("*.md")
 )
 EXAMPLES = sorted(file.relative_to(ROOT) for file in (ROOT / "examples").rglob("*.py"))
 INSIDE = {"architecture", "CHANGELOG", "browser"}
 """Pages about the inside, and about another language."""
+
+FIXTURES = {"lapse", "clock", "lapse_server"}
+"""What the pytest plug-in gives to tests by these names."""
 
 DEMO = "lapse.demo.agents.concierge.agent"
 """What stands for the reader's own agent."""
@@ -50,7 +54,7 @@ def test_every_import_in_the_docs_is_of_a_public_name(page: Path):
     for module, given in re.findall(r"^\s*from (lapse[\w.]*) import ([\w, ]+)", text, re.MULTILINE):
         if module == DEMO:
             continue
-        assert module in {"lapse", "lapse.auth"}, module
+        assert module in {"lapse", "lapse.auth", "lapse.testing"}, module
         names = [name.strip() for name in given.strip().split(",")]
         home = importlib.import_module(module)
         assert set(names) <= set(home.__all__), module
@@ -76,4 +80,7 @@ def test_what_a_page_calls_or_names_of_lapse_is_public(page: Path):
     called = set(re.findall(r"(?<![\w.])([A-Za-z]\w+)\(", code))
     named = set(re.findall(r"`([A-Z][a-z]+[A-Z]\w+|Principal)`", text))
     own = set(re.findall(r"\bdef (\w+)\(", code))
-    assert ((called - own) | named) & defined() <= set(lapse.__all__)
+    imports = re.findall(r"^from (?!lapse)[\w.]+ import ([\w, ]+)$", text, re.MULTILINE)
+    others = {name for names in imports for name in names.split(", ")}
+    public = {*lapse.__all__, *lapse.testing.__all__, *FIXTURES}
+    assert ((called - own - others) | named) & defined() <= public

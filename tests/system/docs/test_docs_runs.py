@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from lapse.verify.server import Server
+from lapse.testing.server import Server
 
 PAGE = (Path(__file__).parents[3] / "docs" / "runs.md").read_text("utf-8")
 

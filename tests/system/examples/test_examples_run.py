@@ -121,6 +121,26 @@ def test_the_example_adk_web_runs(command, tmp_path):
         assert set(found) == {("living", "used", 0), ("gone", "used", 1), ("away", "used", 1)}
 
 
+def test_the_example_adk_web_runs_an_agent_alone():
+    """Seen to fail with the file beside the agents only: ADK knows no such URI."""
+    agent = str(EXAMPLES / "adk_web" / "greeter")
+    command = [
+        ADK,
+        "run",
+        "--session_service_uri",
+        "lapse:sqlite:///chats.db",
+        agent,
+        "a table for 2",
+    ]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "reservation 1 for 2" in done.stdout
+    with closing(sqlite3.connect("chats.db")) as connection:
+        assert list(connection.execute("SELECT status FROM lapse_lobby")) == [("used",)]
+
+
 def test_the_example_ag_ui_runs():
     # Seen to fail without the example's `revive`: the answer is there, the state is not.
     with example("ag_ui") as server:

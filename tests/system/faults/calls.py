@@ -1,114 +1,66 @@
 """A call of every operation that writes, on a store at a moment, and what it needs before."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Awaitable
 from typing import Any
 
-from backends import DUE, HOUR, NO_STATE, T0, TICK, TTL, create, key, message, note, use, words
-from lapse.adoption.store import Batch, Selection
+from call import Call
+from calls_of_users import CALLS_OF_USERS
+from needs import (
+    BATCH,
+    BRAKE,
+    BUCKETS,
+    DAY,
+    KEYED,
+    LEASE,
+    PURGED,
+    RETENTION,
+    STATE,
+    TAKEN,
+    TOKEN,
+    UPLOAD,
+    adopted,
+    archived,
+    braked,
+    claim,
+    confirmed,
+    crowd,
+    deleting,
+    drawn,
+    ended,
+    expired,
+    greeted,
+    guarded,
+    held,
+    memory_owed,
+    moving,
+    nothing,
+    orphan,
+    orphan_with_message,
+    pinned_before,
+    purged,
+    refused,
+    running,
+    told,
+    uploading,
+    used,
+    waiting,
+)
+
+from backends import DUE, HOUR, NO_STATE, T0, TICK, TTL, key, message, note, words
 from lapse.artifacts.outbox import OutboxEntry
-from lapse.artifacts.uploads import Upload
-from lapse.core.documents import StateDelta
+from lapse.conversations.rules import Token
 from lapse.core.lifecycle import Cause
-from lapse.core.messages import UsedBy
-from lapse.idempotency.rules import KeyRules
-from lapse.quotas.rules import Bucket, Drawer
+from lapse.retention.rules import Policy
 from lapse.runs.repeats import NOTHING_KNOWN
 from lapse.runs.store import RunStatus
-from lapse.store.records import Revision
-from lapse.sweep.rules import Brake, BrakeReason
+from lapse.store.records import LastSeen, Revision
 from lapse.ttl.decision import Decision, Reason
 from lapse.ttl.observed import Scope
 from parts import Store
 
-DAY = timedelta(days=1)
-STATE = StateDelta(app={"a": 1}, user={"u": [2.5]}, session={"s": {"deep": None}})
-BUCKETS = [Bucket.of(Drawer.USER, "ann", 5), Bucket.of(Drawer.ALL, "", 50)]
-BRAKE = Brake(BrakeReason.SHARE, T0, T0 + HOUR, sessions=7)
-BATCH = Batch("r1", Selection(), HOUR, None, 100)
-PURGED = T0 + 2 * DAY
-KEYED = KeyRules().request("k-1", key(), "run", b"{}")
-UPLOAD = Upload.of(key(), "picture.png", 5000)
 
-
-async def nothing(_store: Store) -> None:
-    """Need nothing."""
-
-
-async def waiting(store: Store) -> None:
-    """Have a session that waits."""
-    await create(store, state={"x": 1}, metadata={"kind": "canonical-session"})
-
-
-async def greeted(store: Store) -> None:
-    """Have a session in which only the agent spoke, and that waits for the user."""
-    revision = await create(store, used_by=UsedBy.USER)
-    await store.at(T0).append(key(), words(), revision)
-
-
-async def used(store: Store) -> None:
-    """Have a session with a message."""
-    await use(store)
-
-
-async def expired(store: Store) -> None:
-    """Have a session that was expired."""
-    await create(store)
-    await store.at(DUE).expire_due(10)
-
-
-async def purged(store: Store) -> None:
-    """Have the memory of a session that was purged."""
-    await expired(store)
-    await store.at(PURGED).purge_due(10)
-
-
-async def running(store: Store) -> None:
-    """Have a run in a session."""
-    await use(store)
-    await store.at(T0).begin_run(key(), "run", max_per_user=3)
-
-
-async def ended(store: Store) -> None:
-    """Have a run that has ended."""
-    await running(store)
-    await store.at(T0).end_run("run", RunStatus.DONE)
-
-
-async def braked(store: Store) -> None:
-    """Have a brake that is set."""
-    await store.at(T0).set_brake(BRAKE)
-
-
-async def uploading(store: Store) -> None:
-    """Have an upload that was begun."""
-    await use(store)
-    await store.at(T0).take_room(UPLOAD, 1 << 20)
-
-
-async def drawn(store: Store) -> None:
-    """Have the buckets of a user who has drawn."""
-    await store.at(T0).draw(BUCKETS)
-
-
-async def crowd(store: Store) -> None:
-    """Have several sessions of one user that wait."""
-    for number in range(4):
-        await create(store, f"s{number}", now=T0 + timedelta(seconds=number))
-
-
-async def orphan(store: Store) -> None:
-    """Have a session of stock ADK's that is empty."""
-    await use(store)
-    async with store.database._connections.alone() as connection:
-        await connection.execute("DELETE FROM events; DELETE FROM lapse_lobby")
-
-
-async def adopted(store: Store) -> None:
-    """Have a session that was adopted."""
-    await orphan(store)
-    await store.at(T0).adopt(BATCH)
+async def hold(store: Store, event: Any) -> Any:
+    return await store.hold(key(), event, (await store.read(key())).revision)
 
 
 async def decided(store: Store, version: int = 0) -> Any:
@@ -124,6 +76,15 @@ async def made(store: Store, **session: Any) -> Any:
 async def append(store: Store, event: Any) -> Any:
     seen = (await store.read(key())).revision
     return (await store.append(key(), event, seen)).value.revision
+
+
+async def pinned(change: Awaitable[Any]) -> bool:
+    return (await change).value.pinned
+
+
+async def append_to_archived(store: Store, event: Any) -> Any:
+    """Append to an archived session, which its writer had read before."""
+    return (await store.append(key(), event, LastSeen(T0, "m1"))).value.revision
 
 
 async def append_words_late(store: Store, event: Any) -> Any:
@@ -151,23 +112,74 @@ async def note_of_a_year_ago(store: Store) -> None:
     await store.at(T0 - 365 * DAY).record_act("op", "swept", {})
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of an operation.
-
-    `answers_the_same` is False where a repeat does not know what an attempt did whose answer was
-    lost: what the operation's docstring says of a repeat is then all that the caller learns.
-    `besides` is a table in which a repeat may leave something else.
-    """
-
-    needs: Callable[[Store], Awaitable[Any]]
-    make: Callable[[Store], Awaitable[Any]]
-    at: Any = T0
-    answers_the_same: bool = True
-    besides: str = ""
-
-
 CALLS: dict[str, tuple[Call, ...]] = {
+    "record_used": (
+        Call(orphan_with_message, lambda store: store.record_used(key()), answers_the_same=False),
+    ),
+    "archive_sessions": (
+        Call(
+            used,
+            lambda store: store.archive_sessions([key()], RETENTION),
+            T0 + HOUR,
+            answers_the_same=False,
+        ),
+    ),
+    "purge_archived": (
+        Call(
+            archived, lambda store: store.purge_archived(10), T0 + 3 * HOUR, answers_the_same=False
+        ),
+    ),
+    "take_to_purge": (
+        Call(
+            archived,
+            lambda store: store.take_to_purge(10, lease=HOUR),
+            T0 + 3 * HOUR,
+            answers_the_same=False,
+        ),
+    ),
+    "postpone_purge": (
+        Call(archived, lambda store: store.postpone_purge(TAKEN, HOUR), T0 + 3 * HOUR),
+    ),
+    "purge_taken": (
+        Call(
+            archived,
+            lambda store: store.purge_taken(TAKEN, ["m1", "m2"]),
+            T0 + 3 * HOUR,
+            answers_the_same=False,
+        ),
+    ),
+    "take_memory": (
+        Call(memory_owed, lambda store: store.take_memory(10, lease=HOUR), PURGED, False),
+    ),
+    "pin": (Call(used, lambda store: pinned(store.pin(key(), by="op"))),),
+    "unpin": (Call(pinned_before, lambda store: pinned(store.unpin(key(), by="op"))),),
+    "put_on_hold": (
+        Call(
+            used,
+            lambda store: store.put_on_hold(key(), reason="why", by="op"),
+            answers_the_same=False,
+        ),
+    ),
+    "release_hold": (
+        Call(held, lambda store: store.release_hold(key(), by="op"), answers_the_same=False),
+    ),
+    "brake_purge": (Call(nothing, lambda store: store.brake_purge(T0, 7)),),
+    "scan": (
+        Call(
+            confirmed,
+            lambda store: store.scan(RETENTION),
+            T0 + HOUR,
+            answers_the_same=False,
+        ),
+    ),
+    "check_user": (Call(used, lambda store: store.check_user(key()), T0 + HOUR),),
+    "confirm_retention": (
+        Call(
+            nothing,
+            lambda store: store.confirm_retention(Policy(), by="op"),
+            answers_the_same=False,
+        ),
+    ),
     "create": (
         Call(nothing, lambda store: made(store, state=STATE, ttl=TTL, metadata={"k": 1})),
         Call(
@@ -184,6 +196,12 @@ CALLS: dict[str, tuple[Call, ...]] = {
     "resurrect": (
         Call(expired, lambda store: store.resurrect(key(), cause=Cause.REQUEST, by="op"), DUE),
         Call(waiting, lambda store: store.resurrect(key(), cause=Cause.REQUEST, by="op")),
+        Call(
+            archived,
+            lambda store: store.resurrect(key(), cause=Cause.REQUEST, by="op"),
+            T0 + HOUR,
+            answers_the_same=False,
+        ),
     ),
     "expire": (
         Call(waiting, lambda store: store.expire(key(), by="op")),
@@ -196,6 +214,11 @@ CALLS: dict[str, tuple[Call, ...]] = {
         Call(waiting, lambda store: append(store, message(state={"app:a": 1, "x": 2}))),
         Call(waiting, lambda store: append(store, note(state={"user:u": 1, "x": 2}))),
         Call(used, lambda store: append(store, message("m2", at=T0 + HOUR)), T0 + HOUR),
+        Call(
+            archived,
+            lambda store: append_to_archived(store, message("m2", at=T0 + HOUR)),
+            T0 + HOUR,
+        ),
         Call(greeted, lambda store: append(store, words("w2", state={"app:a": 1, "x": 2}))),
         Call(greeted, lambda store: append(store, message("m2"))),
         Call(
@@ -218,6 +241,39 @@ CALLS: dict[str, tuple[Call, ...]] = {
         Call(orphan, lambda store: store.delete(key(), by="op")),
         Call(nothing, lambda store: store.delete(key(), by="op")),
     ),
+    "hold": (Call(waiting, lambda store: hold(store, note(state={})), answers_the_same=False),),
+    "claim": (
+        Call(waiting, claim),
+        Call(expired, claim, DUE),
+    ),
+    "take_over": (
+        Call(moving, lambda store: store.take_over(key(), fence=9, lease=LEASE), DUE),
+        Call(deleting, lambda store: store.take_over(key(), fence=9, lease=LEASE), DUE),
+    ),
+    "renew": (Call(moving, lambda store: store.renew(key(), TOKEN, lease=HOUR, service_id="9")),),
+    "settle": (Call(moving, lambda store: store.settle(key(), TOKEN, service_id="9")),),
+    "note_refusal": (Call(moving, lambda store: store.note_refusal(key(), TOKEN)),),
+    "take_back": (Call(refused, lambda store: store.take_back(key(), TOKEN)),),
+    "begin_delete": (
+        Call(
+            moving,
+            lambda store: store.begin_delete(key(), token=Token("x", 9), lease=LEASE, by="op"),
+            DUE,
+        ),
+        Call(
+            waiting,
+            lambda store: store.begin_delete(key(), token=Token("x", 9), lease=LEASE, by="op"),
+        ),
+        Call(
+            nothing,
+            lambda store: store.begin_delete(key(), token=Token("x", 9), lease=LEASE),
+        ),
+    ),
+    "reserve": (Call(nothing, lambda store: store.reserve(key(), TOKEN, lease=LEASE)),),
+    "end_delete": (Call(deleting, lambda store: store.end_delete(key(), Token("mark", 2))),),
+    "guard": (Call(waiting, lambda store: store.guard(key(), fence=9, lease=LEASE)),),
+    "keep_guard": (Call(guarded, lambda store: store.keep_guard(key(), 1, lease=HOUR)),),
+    "unguard": (Call(guarded, lambda store: store.unguard(key(), 1)),),
     "begin_run": (Call(used, lambda store: store.begin_run(key(), "run", max_per_user=3)),),
     "note_run": (Call(running, lambda store: store.note_run("run", "e-1", T0)),),
     "beat_runs": (Call(running, lambda store: store.beat_runs(["run"]), T0 + TTL / 1000),),
@@ -267,6 +323,19 @@ CALLS: dict[str, tuple[Call, ...]] = {
     "mark_swept": (Call(nothing, lambda store: store.mark_swept()),),
     "set_brake": (Call(nothing, lambda store: store.set_brake(BRAKE)),),
     "release_brake": (Call(braked, lambda store: store.release_brake(since=T0)),),
+    "report_process": (
+        Call(
+            nothing,
+            lambda store: store.report_process("p-1", "host", 1, "lapse serve", sweeps=True),
+            T0,
+        ),
+    ),
+    "announce_webhook": (Call(nothing, lambda store: store.announce_webhook(), T0),),
+    "take_webhooks": (Call(told, lambda store: store.take_webhooks(10), PURGED, False),),
+    "settle_webhooks": (Call(told, lambda store: store.settle_webhooks(range(1, 1000))),),
+    "maintain_webhooks": (
+        Call(told, lambda store: store.maintain_webhooks(), T0 + 40 * DAY, False),
+    ),
     "fold_counts": (Call(used, lambda store: store.fold_counts(), PURGED),),
     "recount": (Call(used, lambda store: store.recount()),),
     "take_outbox": (Call(purged, lambda store: store.take_outbox(10), PURGED, False),),
@@ -320,4 +389,4 @@ CALLS: dict[str, tuple[Call, ...]] = {
     "keep_created": (Call(waiting, lambda store: store.keep_created(key(), KEYED)),),
     "forget_keys": (Call(keyed, lambda store: store.forget_keys(10), PURGED, False),),
     "forget_attempts": (Call(note_of_a_year_ago, lambda store: store.forget_attempts()),),
-}
+} | CALLS_OF_USERS

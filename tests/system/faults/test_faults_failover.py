@@ -4,7 +4,6 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from standby import standby_of
 
 from backends import NO_STATE, create, key, message, note
 from lapse.core.errors import OutcomeUnknownError
@@ -13,6 +12,7 @@ from lapse.runs.store import RunStatus
 from lapse.store.options import ConnectionOptions
 from parts import store_with_parts
 from postgres import own_server
+from standby import standby_of
 
 BRIEF = ConnectionOptions(
     statement_timeout=timedelta(milliseconds=400), patience=timedelta(milliseconds=800)

@@ -44,21 +44,21 @@ async def lane(connection):
     await asyncio.wait_for(asyncio.to_thread(one.close), 30)
 
 
-def write(connection):
-    connection.execute("INSERT INTO numbers VALUES (1)")
+def write(batch):
+    batch.connection.execute("INSERT INTO numbers VALUES (1)")
 
 
-def fail(connection):
-    write(connection)
+def fail(batch):
+    write(batch)
     raise ValueError("a job fails half-way")
 
 
-def count(connection):
-    return connection.execute("SELECT count(*) FROM numbers").fetchone()[0]
+def count(batch):
+    return batch.connection.execute("SELECT count(*) FROM numbers").fetchone()[0]
 
 
-def level(connection):
-    return connection.execute("PRAGMA synchronous").fetchone()[0]
+def level(batch):
+    return batch.connection.execute("PRAGMA synchronous").fetchone()[0]
 
 
 async def soon(work):
@@ -112,7 +112,7 @@ async def test_one_job_that_must_last_has_its_whole_transaction_flushed(lane, or
     """Seen to fail with a transaction that is flushed only if all of its jobs are."""
     begun, goes_on = threading.Event(), threading.Event()
 
-    def wait(_connection):
+    def wait(_batch):
         begun.set()
         assert goes_on.wait(30)
 
@@ -127,12 +127,15 @@ async def test_one_job_that_must_last_has_its_whole_transaction_flushed(lane, or
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_thread_that_ends_all_the_same_ends_the_lane(lane):
-    """Nobody waits for ever. Seen to fail with a thread that ends and tells nobody."""
+    """Nobody waits for ever, and each is told what helps.
 
-    def end(_connection):
+    Seen to fail with a thread that ends and tells nobody, and with a lane that says it is closed.
+    """
+
+    def end(_batch):
         raise Ended
 
     with pytest.raises(OutcomeUnknownError, match="restart the process"):
         await soon(lane.run(end))
-    with pytest.raises(StoreUnavailableError):
+    with pytest.raises(StoreUnavailableError, match="restart the process"):
         await soon(lane.run(write))

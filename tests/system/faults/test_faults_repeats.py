@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from calls import BRAKE, CALLS, DAY, waiting
+from calls import CALLS
+from needs import BRAKE, DAY, waiting
 
 import lapse
 from backends import HOUR, T0, create, key, message, use

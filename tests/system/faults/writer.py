@@ -1,8 +1,8 @@
-"""A process that is there to be killed: it writes, and says so after each write returned.
+"""A process that is there to be killed: it says what it will write, and what is written.
 
-    python writer.py URL ROUND
+    python writer.py URL ROUND [early]
 
-Each line it prints is one acknowledged fact: `waits SESSION DEADLINE` or `heard SESSION EVENT`.
+It prints lines of `history.History`. An `early` one is broken: it answers before it commits.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2] / "support"))
 
+from breaks import answer_early
 from lapse.core.documents import StateDelta
 from lapse.core.keys import SessionKey
 from lapse.store.records import EventRecord, NewEvent
@@ -23,7 +24,7 @@ DATA = '{"author": "user", "content": {"parts": [{"text": "hi"}]}}'
 TTLS = (timedelta(minutes=30), timedelta(milliseconds=1))
 
 
-def acknowledge(*words: str) -> None:
+def say(*words: str) -> None:
     os.write(1, (" ".join(words) + "\n").encode())
 
 
@@ -32,9 +33,10 @@ async def write(store: Store, name: str) -> None:
     while True:
         key = SessionKey("app", "ann", f"{name}-{number}")
         ttl = TTLS[number % 2]
+        say("asks", key.session_id)
         created = await store.create(key, state=StateDelta(), ttl=ttl, metadata={})
         record, seen = created.changes[0].record, created.value.revision
-        acknowledge("waits", key.session_id, record.expires_at.isoformat())
+        say("waits", key.session_id, str(micros(record.expires_at)))
         number += 1
         if number % 3:
             for event_id in ("n", "m1", "m2", "m3"):
@@ -42,8 +44,9 @@ async def write(store: Store, name: str) -> None:
                 event = NewEvent(stored, StateDelta(), is_message=event_id != "n")
                 if event_id == "n" and ttl is TTLS[1]:
                     continue
+                say("asks", key.session_id, event_id)
                 appended = await store.append(key, event, seen)
-                acknowledge("heard", key.session_id, event_id)
+                say("heard", key.session_id, event_id)
                 seen = appended.value.revision
 
 
@@ -53,7 +56,13 @@ async def sweep(store: Store) -> None:
         await asyncio.sleep(0)
 
 
-async def main(url: str, turn: str) -> None:
+def micros(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+async def main(url: str, turn: str, broken: str = "") -> None:
+    if broken == "early":
+        answer_early()
     store = store_with_parts(url)
     await store.open()
     async with asyncio.TaskGroup() as group:

@@ -7,7 +7,6 @@ nobody, and ends with status 1 where any of them answered 5xx.
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[2] / "support"))
 
 import canaries
 
-from serving import AGENTS, Server, environment, serving
+from serving import Server, copied_agents, environment, serving
 
 SCHEMATHESIS = str(Path(sys.executable).with_name("schemathesis"))
 NOT_OURS = "/agent-identity/finalize"
@@ -65,7 +64,7 @@ def fuzz(
 @contextmanager
 def serving_agents(folder: Path, **settings: str) -> Iterator[Server]:
     """Serve copies of the agents: ADK keeps artifacts beside them, and writes into HOME."""
-    agents = str(shutil.copytree(AGENTS, folder / "agents"))
+    agents = str(copied_agents(folder / "agents"))
     with serving(folder, agents, "--web", HOME=str(folder), **settings) as server:
         yield server
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from urllib.parse import quote
 
 import httpx
@@ -14,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from lapse import Lapse
-from serving import AGENTS, serving
+from serving import copied_agents, serving
 
 pytestmark = pytest.mark.long
 
@@ -35,7 +34,7 @@ NAMES = [
 @pytest.fixture(scope="module")
 def agents(tmp_path_factory):
     """Return a folder that holds an agent, a script, and folders that are no agents."""
-    folder = shutil.copytree(AGENTS, tmp_path_factory.mktemp("served") / "agents")
+    folder = copied_agents(tmp_path_factory.mktemp("served") / "agents")
     (folder / "wipe_all.py").write_text("open('WIPED', 'w').close()")
     for left_over in ("this", "notes", "tmp"):
         (folder / left_over / ".adk").mkdir(parents=True)
@@ -205,7 +204,7 @@ def test_adks_own_agent_answers_operators_only(server, gemini):
 @pytest.mark.parametrize("web", [False, True])
 async def test_without_authentication_adks_own_agent_answers_this_machine_only(tmp_path, web):
     """Seen to fail when the address of the peer is not checked."""
-    agents = shutil.copytree(AGENTS, tmp_path / "agents")
+    agents = copied_agents(tmp_path / "agents")
     app = Lapse("sqlite:///:memory:").app(agents, web=web)
     path = f"/apps/{BUILDER}/users/{USER}/sessions"
     answers = {}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from lapse.core.errors import SettingsError
 from lapse.settings import Settings, load_settings
 from postgres import own_server
-from serving import AGENTS, LAPSE, environment, serving
+from serving import copied_agents, lapse, serving
 
 pytestmark = pytest.mark.long
 
@@ -29,7 +27,7 @@ BEGINS = re.compile(
 
 
 def agents(folder):
-    return str(shutil.copytree(AGENTS, folder / "agents"))
+    return str(copied_agents(folder / "agents"))
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def process_title(server):
 
 
 def run_server(folder, identity, *arguments, store_ends=None, **settings):
-    with serving(folder, agents(folder), "--verbose", *arguments, **settings) as server:
+    with serving(folder, agents(folder), "--verbose", *arguments, fresh=True, **settings) as server:
         answers = canaries.provoke(server, identity)
         if store_ends is not None:
             store_ends()
@@ -166,14 +164,7 @@ async def test_no_error_about_a_store_has_its_password(url):
 
 def told_by(folder, *arguments, **settings):
     """Return what a command that fails prints."""
-    done = subprocess.run(
-        [LAPSE, *arguments],
-        cwd=folder,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = lapse(folder, *arguments, **settings)
     assert done.returncode, done.stdout + done.stderr
     return done.stdout + done.stderr
 

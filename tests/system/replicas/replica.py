@@ -1,15 +1,15 @@
-"""One replica of several on one database; what it prints is what it was told, a line each.
+"""One replica of several on one database; it prints lines of `history.History`, and two others.
 
-    python replica.py URL (serve | talk | sweep) TURN [shift=SECONDS] [sleep=SECONDS] [deaf]
+    python replica.py URL (serve | talk | sweep) TURN [shift=SECONDS] [sleep=SECONDS] [OPTION…]
 
 `serve` writes and sweeps at once, as a busy server does; `talk` creates sessions that last
 for a second, speaks to half of them, and sweeps; `sweep` only sweeps. `shift` is how wrong
-the host's clock is, `sleep` the sweeper's longest sleep; a `deaf` one hears no news of others.
+the host's clock is, `sleep` the sweeper's longest sleep; a `deaf` one hears no news of others. A
+`shift` that `jumps` is another one whenever the clock is read, as far either way. Two
+options break it: `host` has it go by the host's clock and not by the database's, `wrong` has its
+sweeps not repeat their condition.
 
-    waits SESSION               it was created
-    heard SESSION EVENT         an event was appended
     clock SECONDS               the host's time when it began
-    expired SESSION LATENESS    this replica expired it
     listening                   its sweeper has looked for the first time
 """
 
@@ -18,6 +18,7 @@ import contextlib
 import datetime as dt
 import itertools
 import os
+import random
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,12 @@ import asyncpg  # noqa: F401 - in C it keeps the true datetime, and would miss i
 OPTIONS = dict(option.partition("=")[::2] for option in sys.argv[4:])
 SHIFT = float(OPTIONS.get("shift", 0))
 
+
+def shift():
+    """Return how wrong the host's clock is now."""
+    return random.choice((-SHIFT, 0, SHIFT)) if "jumps" in OPTIONS else SHIFT
+
+
 if SHIFT:
     # Before anything of ours is imported, so that nobody has kept the right clock.
     right = time.time
@@ -34,14 +41,15 @@ if SHIFT:
     class Shifted(dt.datetime):
         @classmethod
         def now(cls, tz=None):
-            return cls.fromtimestamp(right() + SHIFT, tz)
+            return cls.fromtimestamp(right() + shift(), tz)
 
-    time.time = lambda: right() + SHIFT
-    time.time_ns = lambda: int((right() + SHIFT) * 1e9)
+    time.time = lambda: right() + shift()
+    time.time_ns = lambda: int((right() + shift()) * 1e9)
     dt.datetime = Shifted
 
 sys.path.append(str(Path(__file__).parents[2] / "support"))
 
+from backends import Clocked  # noqa: E402
 from lapse.core.documents import StateDelta  # noqa: E402
 from lapse.core.errors import StoreUnavailableError  # noqa: E402
 from lapse.core.feed import Feed  # noqa: E402
@@ -50,6 +58,7 @@ from lapse.core.lifecycle import ChangeKind  # noqa: E402
 from lapse.store.records import EventRecord, NewEvent  # noqa: E402
 from lapse.sweep.sweeper import Sweeper  # noqa: E402
 from parts import store_with_parts  # noqa: E402
+from wrong_sweeps import sweep_wrongly  # noqa: E402
 
 WRITERS = 6
 DATA = '{"author": "user", "content": {"parts": [{"text": "hi"}]}}'
@@ -71,6 +80,7 @@ async def persist(call):
 
 async def create(store, name, ttl):
     key = SessionKey("app", "ann", name)
+    say("asks", name)
     created = await store.create(key, state=StateDelta(), ttl=ttl, metadata={})
     say("waits", name)
     return created.value.revision
@@ -81,6 +91,7 @@ async def speak(store, name, event_id, seen):
     record = EventRecord(event_id, "e", dt.datetime.now(dt.UTC), data)
     event = NewEvent(record, StateDelta(), is_message=event_id.startswith("m"))
     key = SessionKey("app", "ann", name)
+    say("asks", name, event_id)
     appended = await persist(lambda: store.append(key, event, seen))
     say("heard", name, event_id)
     return appended.value.revision
@@ -135,6 +146,10 @@ async def main(url, work, turn):
     if "deaf" in OPTIONS:
         store.listen = deaf
     await store.open()
+    if "wrong" in OPTIONS:
+        sweep_wrongly()
+    if "host" in OPTIONS:
+        store = Clocked(store, lambda: dt.datetime.now(dt.UTC))
     feed = Feed()
     feed.subscribe(tell)
     heard = []

@@ -17,49 +17,17 @@ from watching import BOUND
 from backends import DUE, T0, TICK, create, key, message
 from lapse.core.lifecycle import Cause, Status
 from lapse.store.postgres import call
+from lapse.store.postgres.wording import TYPES
 from lapse.store.records import Revision
 from lapse.store.statements import Positional
 from parts import store_with_parts
 from postgres import prepare, rows, run
+from wrong_sweeps import CHECKS, WRONG_BACKLOG, WRONG_EXPIRE, WRONG_PURGE
 
 pytestmark = pytest.mark.long
 
 GATE = 1
-KEY = "(l.app_name, l.user_id, l.session_id)"
 
-WRONG_EXPIRE = f"""
-WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
-UPDATE lapse_lobby AS l
-SET status = 'expired', expired_at = now,
-  restorable_until = greatest(l.created_at + :horizon, now + :shortest_restore)
-FROM clock
-WHERE {KEY} IN (
-  SELECT app_name, user_id, session_id FROM lapse_lobby, clock
-  WHERE status = 'waiting' AND expires_at <= now
-  ORDER BY expires_at LIMIT :limit
-)
-RETURNING l.*, now
-"""
-WRONG_BACKLOG = f"""
-WITH done AS ({WRONG_EXPIRE})
-SELECT app_name, now, json_agg(0)::text AS latenesses, '[]' AS named
-FROM done GROUP BY app_name, now
-"""
-WRONG_PURGE = f"""
-WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
-DELETE FROM lapse_lobby AS l
-USING clock
-WHERE {KEY} IN (
-  SELECT app_name, user_id, session_id FROM lapse_lobby, clock
-  WHERE status = 'expired' AND restorable_until <= now
-  ORDER BY restorable_until LIMIT :limit
-)
-RETURNING l.*, now
-"""
-CHECKS = """
-SELECT format('ALTER TABLE lapse_lobby DROP CONSTRAINT %I', conname)
-FROM pg_constraint WHERE conrelid = 'lapse_lobby'::regclass AND contype = 'c'
-"""
 GATED = (
     f"""
 CREATE FUNCTION wait_at_the_gate() RETURNS trigger LANGUAGE plpgsql AS
@@ -100,7 +68,7 @@ def replace_statement(monkeypatch):
     """Replaces a named statement for the test."""
 
     def replace(name, sql):
-        monkeypatch.setitem(call.STATEMENTS, name, Positional.of(sql, call._TYPES))
+        monkeypatch.setitem(call.STATEMENTS, name, Positional.of(sql, TYPES))
 
     return replace
 

@@ -1,50 +1,24 @@
 """Many replicas on one empty database, and roles that may not create tables."""
 
 import asyncio
-import subprocess
 import sys
-import uuid
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from roles import GRANT, clerk_of
 
 from backends import key, message
 from lapse.core.documents import StateDelta
 from lapse.core.errors import StoreRefusedError
 from parts import store_with_parts
 from postgres import blank, prepare, rows, run
-from serving import LAPSE, environment
+from serving import run as lapse
 
 pytestmark = pytest.mark.long
 
 OPENER = Path(__file__).parents[1] / "faults" / "opener.py"
 DATABASES = 8
-GRANT = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {}"
-
-
-def lapse(*arguments):
-    """Run a command of Lapse's to its end."""
-    return subprocess.run(
-        [LAPSE, *arguments],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-@contextmanager
-def clerk_of(url):
-    """Yield a database's URL for a role that may create no tables, and the role's name."""
-    name = f"clerk_{uuid.uuid4().hex[:8]}"
-    run(url, f"CREATE ROLE {name} LOGIN")
-    try:
-        yield url.replace("postgres@", f"{name}@"), name
-    finally:
-        run(url, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 
 async def test_eight_replicas_can_open_one_empty_database_at_once():

@@ -9,6 +9,7 @@ from watching import BOUND
 from backends import T0
 from lapse.quotas.rules import Bucket, Drawer
 from lapse.store.postgres import call
+from lapse.store.postgres.wording import TYPES
 from lapse.store.statements import Positional, read_statements
 from parts import store_with_parts
 
@@ -69,6 +70,6 @@ async def test_a_draw_without_a_lock_takes_more_than_the_bucket_holds(
     store_url, two_stores, monkeypatch
 ):
     wrong = read_statements("postgres")["draw"].replace("FOR UPDATE", "")
-    monkeypatch.setitem(call.STATEMENTS, "draw", Positional.of(wrong, call._TYPES))
+    monkeypatch.setitem(call.STATEMENTS, "draw", Positional.of(wrong, TYPES))
     await two_stores[0].at(T0).draw([ANN, ALL])
     assert await at_one_instant(store_url, two_stores, THERE) == 8

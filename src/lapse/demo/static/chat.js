@@ -47,7 +47,7 @@ function take(id) {
   watch = watchSession({ baseUrl, appName, userId, sessionId: id });
   find("notice").watch = watch;
   life.follow(watch);
-  for (const kind of ["expired", "resurrected", "used", "deleted"]) {
+  for (const kind of ["expired", "resurrected", "used", "archived", "restored", "deleted"]) {
     watch.addEventListener(kind, () => attempt(() => chats.refresh(sessionId)));
   }
   // A message was sent from another page: show it.

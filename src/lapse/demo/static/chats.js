@@ -4,7 +4,7 @@ import { make } from "./dom.js";
 
 const REMEMBERED = "lapse.chats";
 const MOST = 30;
-const WORDS = { waiting: "waiting", used: "kept", expired: "set aside", orphan: "waiting" };
+const WORDS = { waiting: "waiting", used: "kept", expired: "set aside", archived: "set aside", orphan: "waiting" };
 
 export class Chats {
   #list;

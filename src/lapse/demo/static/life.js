@@ -6,6 +6,7 @@ const SHOWN = {
   waiting: ["Waiting", "There is no message yet. Send one and the chat is kept."],
   used: ["Kept", "The chat has a message and is kept for good."],
   expired: ["Set aside", "No message came in time."],
+  archived: ["Set aside", "It was not used for long. A message brings it back."],
   orphan: ["Waiting", "This chat has no deadline."],
   gone: ["Gone", "This chat does not exist any more. A message starts a new one."],
 };
@@ -15,6 +16,9 @@ const HAPPENED = {
   expired: "set aside",
   resurrected: "brought back",
   used: "first message: kept for good",
+  archiving: "set aside soon, unless it is used",
+  archived: "set aside",
+  restored: "brought back",
   deleted: "gone",
 };
 

@@ -38,6 +38,15 @@ async def append(call: Call, event: NewEvent, seen: Revision | LastSeen) -> Resu
     return None
 
 
+async def hold(call: Call, event: NewEvent, seen: Revision | LastSeen) -> Result[Appended] | bool:
+    """Hold one event in the lobby. See `HandOverStore.hold`."""
+    params = values.append_params(event, seen)
+    found = None if event.is_message else await _held(call, event, params)
+    if found is None and event.by_agent:
+        found = await _words(call, event, params)
+    return await _is_full(call, event) if found is None else found
+
+
 def _steps(seen: Revision | LastSeen) -> tuple[_Step, ...]:
     """Return the places to try, in order.
 
@@ -100,6 +109,17 @@ async def _too_much(call: Call, event: NewEvent, params: dict[str, Any]) -> Resu
 
     None: that is not why the event was not held.
     """
+    if not await _is_full(call, event):
+        return None
+    return await _first_message(call, event, params, counts=True)
+
+
+async def _is_full(call: Call, event: NewEvent) -> bool:
+    """Return whether an event was not held because the lobby holds as much as it may.
+
+    Raises:
+        HeldEventsFullError: so it is, and the event may not make the session used.
+    """
     held = await call.first(
         "has_room_to_hold",
         event=values.held_text(event.record),
@@ -107,10 +127,10 @@ async def _too_much(call: Call, event: NewEvent, params: dict[str, Any]) -> Resu
         **_BOUNDS,
     )
     if held is None or held["has_room"] or not held["may_be_taken"]:
-        return None
+        return False
     if not event.may_use:
         raise held_events_full(call.key)
-    return await _first_message(call, event, params, counts=True)
+    return True
 
 
 async def _first_message(

@@ -26,31 +26,18 @@ from lapse.store.operation import (
 )
 from lapse.store.postgres.combining import Item, Queues
 from lapse.store.postgres.connections import Attempts, Connections, Taken
+from lapse.store.postgres.transaction import transaction
 from lapse.store.postgres.values import Found, bound
-from lapse.store.statements import (
-    Positional,
-    changes_shared_state,
-    read_combined,
-    read_statements,
-    read_types,
-    without_room,
-)
+from lapse.store.postgres.wording import wording
+from lapse.store.statements import Positional, changes_shared_state
 
 T = TypeVar("T")
 
-_TYPES: Final = read_types(Dialect.POSTGRES)
 _SHARED: Final = frozenset({"app_states", "user_states"})
 """The tables in which a state of NULL means that a change has no room: see `changed_state`."""
 
-STATEMENTS: Final = {
-    name: Positional.of(statement, _TYPES)
-    for name, statement in read_statements(Dialect.POSTGRES).items()
-}
-_WITHOUT_ROOM: Final = {
-    name: Positional.of(text, _TYPES) for name, text in without_room(Dialect.POSTGRES).items()
-}
-COMBINED: Final = read_combined(Dialect.POSTGRES)
-"""The statements that do for many callers what the one of the same name does for one."""
+STATEMENTS: Final = wording(frozenset()).statements
+"""The statements for PostgreSQL itself, by name."""
 
 _LARGEST_ITEM: Final = 32 * 1024
 """A call whose texts have more characters has a statement of its own."""
@@ -125,7 +112,7 @@ class Call:
 
         Without such a transaction the block does nothing.
         """
-        return nullcontext() if self.taken is None else self.taken.transaction()
+        return nullcontext() if self.taken is None else transaction(self.taken)
 
     async def run(self, name: str, **params: Any) -> Answer:
         """Run a statement on the session, for a native function, and return its rows."""
@@ -137,15 +124,16 @@ class Call:
         return answer[0] if answer else None
 
     async def _rows(self, name: str, key: SessionKey, params: Mapping[str, Any]) -> Answer:
+        worded = wording(self.connections.without)
         try:
-            statement = STATEMENTS[name]
+            statement = worded.statements[name]
         except KeyError:
             raise NotWithThisStoreError(name) from None
         if not statement.sql:
             return Answer()
         if not changes_shared_state(params):
-            plain = _WITHOUT_ROOM.get(name, statement)
-            if name in COMBINED and self._may_be_combined(params):
+            plain = worded.without_room.get(name, statement)
+            if name in worded.combined and self._may_be_combined(params):
                 return await self._combined(name, plain, key, params)
             return await self._run(plain, self._given(key, params))
         try:
@@ -165,7 +153,8 @@ class Call:
         self, name: str, plain: Positional, key: SessionKey, params: Mapping[str, Any]
     ) -> Answer:
         """Run a statement, or let one that many callers share do its work."""
-        queue = self.queues.of(name, COMBINED[name], self.rules, self.now)
+        combined = wording(self.connections.without).combined[name]
+        queue = self.queues.of(name, combined, self.rules, self.now)
         item = Item(key, self._given(key, params), self.attempts)
         return await queue.ask(item, lambda: self._run(plain, item.given))
 

@@ -52,9 +52,7 @@ SELECT
     SELECT s.state FROM user_states AS s
     WHERE s.app_name = done.app_name AND s.user_id = done.user_id
   ) AS user_state,
-  CASE WHEN ttl < interval '20 s' THEN pg_notify(
-    'lapse_deadlines', extract(epoch FROM ttl)::text
-  )::text END AS notified
+  {new_deadline_told} AS notified
 FROM done;
 
 -- name: first_message_many
@@ -82,37 +80,11 @@ marked AS (
   FROM taken WHERE l.ctid = taken.place
   RETURNING l.*, taken.*
 ),
-changes AS (
-  SELECT app_name, 'used' AS kind, CASE WHEN was_expired THEN 'waiting' ELSE was END AS was,
-    'used' AS became, now
-  FROM marked
-  UNION ALL
-  SELECT app_name, 'resurrected', was, 'waiting', now FROM marked WHERE was_expired
-),
+changes AS {changes_of_used},
 counted AS {count_changes},
-moved AS (
-  INSERT INTO sessions (app_name, user_id, id, state, create_time, update_time)
-  SELECT app_name, user_id, session_id, held_state || coalesce(session_delta, '{}'),
-    created_at AT TIME ZONE 'UTC', event_time
-  FROM marked
-),
-observed AS (
-  INSERT INTO lapse_observations (app_name, segment, outcome, user_id, created_at, observed_at)
-  SELECT app_name, lapse_segment(metadata),
-    CASE WHEN in_control THEN 'control' ELSE 'used' END, user_id, created_at, first_message_at
-  FROM marked WHERE metadata ->> 'kind' IS DISTINCT FROM 'legacy-session'
-),
-stored AS (
-  INSERT INTO events (
-    id, app_name, user_id, session_id, invocation_id, timestamp, event_data
-  )
-  SELECT e ->> 'id', app_name, user_id, session_id, e ->> 'invocation_id',
-    (e ->> 'timestamp')::timestamp, e -> 'event_data'
-  FROM marked, jsonb_array_elements(marked.held) AS e
-  UNION ALL
-  SELECT event_id, app_name, user_id, session_id, invocation_id, event_time, event_data
-  FROM marked
-),
+moved AS {move_used},
+observed AS {observe_used},
+stored AS {store_events_of_used},
 app_rows AS (
   -- ADK refuses to append without these rows. Where several sessions need the same one, it is
   -- inserted once; the order keeps two batches from waiting for each other.
@@ -135,7 +107,9 @@ user_rows AS (
   ON CONFLICT DO NOTHING
 )
 SELECT app_name, user_id, session_id, status, created_at, ttl, expires_at, first_message_at,
-  expired_at, restorable_until, resurrections, metadata, used_by, agent_spoke, revision, now,
+  expired_at, restorable_until, resurrections, metadata, used_by, agent_spoke, archived_at,
+  pinned_at, revision,
+  now,
   was_expired
 FROM marked;
 
@@ -151,6 +125,7 @@ taken AS MATERIALIZED (
   FROM clock, asked AS a, LATERAL (
     SELECT l.ctid AS place FROM lapse_lobby AS l
     WHERE l.app_name = :app_name AND l.user_id = :user_id AND l.session_id = :session_id
+      AND l.status <> 'archived'
       AND (:seen_number IS NULL OR l.revision = :seen_number)
       AND {event_is_new}
     FOR UPDATE OF l SKIP LOCKED
@@ -162,7 +137,8 @@ taken AS MATERIALIZED (
   ) AS s
 ),
 counted AS (
-  UPDATE lapse_lobby AS l SET revision = l.revision + 1
+  UPDATE lapse_lobby AS l
+  SET revision = l.revision + 1, active_at = coalesce(:now, clock_timestamp())
   FROM taken WHERE l.ctid = taken.place
   RETURNING taken.*, l.revision
 ),

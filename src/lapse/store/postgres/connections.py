@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -22,11 +24,13 @@ from lapse.core.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from lapse.core.log_rate import LogRateLimit
 from lapse.store.database import CLOSED
 from lapse.store.operation import FirstSeen
-from lapse.store.options import ConnectionOptions
+from lapse.store.options import ConnectionOptions, PostgresFeature
 from lapse.store.postgres.place import PARTING, Connection
 from lapse.store.postgres.pool import Pool
+from lapse.store.postgres.transaction import transaction
 from lapse.store.urls import place_of
 
 T = TypeVar("T")
@@ -41,8 +45,10 @@ NOT_NOW: Final = (
     asyncpg.OperatorInterventionError,  # shut down, crashed, cancelled
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
     asyncpg.TransactionRollbackError,  # deadlock, serialisation
+    asyncpg.LockNotAvailableError,  # a statement with a lock_timeout
     asyncpg.ReadOnlySQLTransactionError,  # a standby, in the middle of a failover
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # asked after the server's last word, before it hung up
     OSError,
     TimeoutError,
 )
@@ -52,6 +58,7 @@ _UNDONE: Final = (
     asyncpg.CannotConnectNowError,
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.QueryCanceledError,
 )
@@ -69,6 +76,11 @@ _SHARED: Final = (
     "a pooler lends each transaction another connection and does not track prepared statements; "
     "set LAPSE_STATEMENT_CACHE=0"
 )
+
+_TOO_LITTLE: Final = "run `lapse migrate --store URL --role ROLE` as the owner of the tables"
+
+_log = logging.getLogger(__name__)
+_log.addFilter(LogRateLimit())
 
 _FIRST_PAUSE: Final = timedelta(milliseconds=50)
 
@@ -107,6 +119,11 @@ class Connections:
         self.are_prepared = False
         """Whether the schema is known to be up to date."""
         self._pool = Pool(options.pool_size, self._make, options.connect_timeout)
+
+    @property
+    def without(self) -> frozenset[PostgresFeature]:
+        """Return which features the server lacks."""
+        return self._options.without
 
     def open(self) -> None:
         """Make connections again, after `close`."""
@@ -230,7 +247,7 @@ class Connections:
         """Run several statements as one transaction; it repeats and raises as `fetch` does."""
 
         async def run(taken: Taken) -> T:
-            async with taken.transaction():
+            async with transaction(taken):
                 return await work(taken)
 
         return await self._repeat(run, attempts, writes=True)
@@ -270,9 +287,8 @@ class Connections:
                 raise unavailable(_SHARED, self.place, attempts.failure) from error
             except CONNECTING as error:
                 if not _is_outage(error):
-                    if begun:
-                        raise
-                    raise not_connected(error, self.place) from None
+                    refusal = _refused if begun else not_connected
+                    raise refusal(error, self.place) from None
                 attempts.in_doubt |= begun and writes and _may_be_done(error)
                 if time.monotonic() + pause > end:
                     raise unavailable(error, self.place, attempts.failure) from error
@@ -327,6 +343,15 @@ def _may_be_done(error: BaseException) -> bool:
     return not (is_refused or isinstance(error, (*_UNDONE, ValueError)))
 
 
+def _refused(error: BaseException, place: str) -> BaseException:
+    """Return the error for a statement that the server refuses."""
+    if not isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return error
+    refusal = unavailable(f"{error}; {_TOO_LITTLE}", place)
+    _log.warning("%s", refusal)  # clients are not told
+    return refusal
+
+
 def not_connected(error: BaseException, place: str) -> LapseError:
     """Return the error that says why a connection was not made; `place` is that of `place_of`.
 
@@ -336,8 +361,13 @@ def not_connected(error: BaseException, place: str) -> LapseError:
     if _is_outage(error):
         return unavailable(error, place)
     kind = type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        told = f"has no certificate that is accepted ({error.verify_message})"
+        return StoreUnavailableError(
+            f"PostgreSQL ({_named(place)}): {told}; check sslmode and sslrootcert in the URL"
+        )
     if isinstance(error, ValueError):
-        return InvalidValueError("store URL", f"is none that the driver can read ({kind})")
+        return InvalidValueError("store URL", f"must be one that the driver can read ({kind})")
     return StoreUnavailableError(
         f"PostgreSQL ({_named(place)}): does not let Lapse in ({kind}); check the user, the "
         "password, the database and pg_hba.conf"

@@ -76,6 +76,17 @@ def append(
     return None
 
 
+def hold(
+    transaction: Transaction, event: NewEvent, seen: Revision | LastSeen
+) -> Result[Appended] | bool:
+    """Hold one event in the lobby. See `HandOverStore.hold`."""
+    step = Append.of(event, seen)
+    found = None if event.is_message else _held(transaction, step)
+    if found is None and event.by_agent:
+        found = _words(transaction, step)
+    return _is_full(transaction, step) if found is None else found
+
+
 def _update_shared_state(transaction: Transaction, step: Append) -> None:
     """Apply a change of app and user state."""
     for statement, delta in (
@@ -138,14 +149,23 @@ def _too_much(transaction: Transaction, step: Append) -> Result[Appended] | None
 
     None: that is not why the event was not held.
     """
+    return _first_message(transaction, step, counts=True) if _is_full(transaction, step) else None
+
+
+def _is_full(transaction: Transaction, step: Append) -> bool:
+    """Return whether an event was not held because the lobby holds as much as it may.
+
+    Raises:
+        HeldEventsFullError: so it is, and the event may not make the session used.
+    """
     held = transaction.first(
         "has_room_to_hold", event=step.held, by_agent=step.event.by_agent, **_BOUNDS
     )
     if held is None or held["has_room"] or not held["may_be_taken"]:
-        return None
+        return False
     if not step.event.may_use:
         raise held_events_full(transaction.key)
-    return _first_message(transaction, step, counts=True)
+    return True
 
 
 def _first_message(
@@ -164,7 +184,12 @@ def _first_message(
         _count(transaction, ChangeKind.RESURRECTED, was, Status.WAITING)
         was = Status.WAITING
     _count(transaction, ChangeKind.USED, was, Status.USED)
-    transaction.run("observe_first_message", in_control=transaction.key.in_control_group)
+    transaction.ride(
+        "observe_first_message",
+        in_control=transaction.key.in_control_group,
+        created_at=lobby["created_at"],
+        metadata=lobby["metadata"],
+    )
     _move(transaction, step, lobby)
     settled = transaction.first("settle_used", resurrections=resurrections)
     assert settled is not None
@@ -172,13 +197,13 @@ def _first_message(
     used = Change(ChangeKind.USED, transaction.moment, record)
     resurrected = Change(ChangeKind.RESURRECTED, transaction.moment, record, Cause.MESSAGE)
     return Result(
-        Appended(step.revision(lobby["revision"])),
+        Appended(step.revision(settled["revision"])),
         (resurrected, used) if was_expired else (used,),
     )
 
 
 def _count(transaction: Transaction, kind: ChangeKind, was: Status, became: Status) -> None:
-    transaction.run("count", kind=kind, was=was, became=became, sessions=1)
+    transaction.ride("count", kind=kind, was=was, became=became, sessions=1)
 
 
 def _move(transaction: Transaction, step: Append, lobby: sqlite3.Row) -> None:
@@ -192,8 +217,10 @@ def _move(transaction: Transaction, step: Append, lobby: sqlite3.Row) -> None:
     )
     for event in (*values.held_events(lobby["held_events"]), step.event.record):
         transaction.run("move_event", **values.event_params(event))
-    transaction.run("ensure_app_state")
-    transaction.run("ensure_user_state")
+    if not lobby["has_app_state"]:
+        transaction.run("ensure_app_state")
+    if not lobby["has_user_state"]:
+        transaction.run("ensure_user_state")
     _update_shared_state(transaction, step)
 
 

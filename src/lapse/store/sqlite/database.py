@@ -12,8 +12,8 @@ import copy
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, closing, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -28,7 +28,8 @@ from lapse.store.opening import Opening
 from lapse.store.operation import Asking, Dialect
 from lapse.store.options import ConnectionOptions
 from lapse.store.schemas import missing_indexes, newest_version
-from lapse.store.sqlite import append, reading
+from lapse.store.sqlite import append, neighbours, reading
+from lapse.store.sqlite.batch import Batch
 from lapse.store.sqlite.files import OpenFiles
 from lapse.store.sqlite.lanes import Lane, LaneClosedError
 from lapse.store.sqlite.schema import (
@@ -40,6 +41,8 @@ from lapse.store.sqlite.schema import (
     prepare_connection,
     set_up,
 )
+from lapse.store.sqlite.scrubbing import scrubbed
+from lapse.store.sqlite.snapshot import SqliteSnapshot, copy_of, of_file, snapshot_on
 from lapse.store.sqlite.transaction import Transaction
 from lapse.store.sqlite.values import to_micros
 
@@ -53,9 +56,13 @@ _WRITES_TOGETHER: Final = 256
 
 _NATIVES: Final[Mapping[str, Callable[..., Any]]] = {
     "append": append.append,
+    "hold": append.hold,
     "read": reading.read,
     "list_of_user": reading.list_of_user,
     "list_of_app": reading.list_of_app,
+    # Every operation is one transaction, in a thread of its own.
+    "together": lambda transaction, asking: transaction.drive(asking()),
+    "apart": lambda _, work, *arguments: work(*arguments),
 }
 
 
@@ -202,8 +209,8 @@ class SqliteDatabase:
         flushed: bool = True,
         together: bool = False,  # noqa: ARG002 - every operation is one transaction
     ) -> T:
-        def work(connection: sqlite3.Connection) -> T:
-            return self._transaction(connection).drive(asking())
+        def work(batch: Batch) -> T:
+            return self._transaction(batch).drive(asking())
 
         while True:
             lanes = await self._lanes.get()
@@ -217,16 +224,31 @@ class SqliteDatabase:
                 if self._lanes.are(lanes):
                     raise
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[SqliteSnapshot]:
+        reads, _ = await self._lanes.get()
+        make = of_file(self._path)
+        if self._path == MEMORY:
+            copied = await reads.run(lambda batch: copy_of(batch.connection))
+            make = lambda: copied  # noqa: E731 - the same as `of_file` returns
+        async with snapshot_on(make, self._path, self._rules, self._transaction) as snapshot:
+            yield snapshot
+
+    async def scrub(self) -> str | None:
+        if self._path == MEMORY:
+            return None
+        await self.open()
+        return await asyncio.to_thread(scrubbed, self._path)
+
     def listen(
-        self,
-        channel: str,  # noqa: ARG002 - the protocol's parameter
-        hear: Callable[[str], None],  # noqa: ARG002 - likewise
+        self, channel: str, hear: Callable[[str], None]
     ) -> AbstractAsyncContextManager[None]:
-        """No-op: SQLite cannot notify other processes."""
-        return nullcontext()
+        """Hear of other workers of this server; of no other process: SQLite notifies nobody."""
+        return neighbours.listen(channel, hear)
 
     async def notify(self, channel: str, texts: Iterable[str]) -> None:
-        """No-op: SQLite cannot notify other processes."""
+        """Tell the other workers of this server; a no-op in a process that is no worker."""
+        neighbours.notify(channel, texts)
 
     def at(self, now: datetime) -> Self:
         other = copy.copy(self)
@@ -237,11 +259,11 @@ class SqliteDatabase:
         if self._path != MEMORY:
             return await asyncio.to_thread(self._inspect_file, most)
         lane, _ = await self._lanes.get()
-        return await lane.run(lambda connection: self._inspect(connection, most))
+        return await lane.run(lambda batch: self._inspect(batch, most))
 
-    def _transaction(self, connection: sqlite3.Connection) -> Transaction:
+    def _transaction(self, batch: Batch) -> Transaction:
         now = time.time_ns() // 1000 if self._now is None else to_micros(self._now)
-        return Transaction(connection, self._rules, now, _NATIVES)
+        return Transaction(batch, self._rules, now, _NATIVES)
 
     def _inspect_file(self, most: int) -> Inspection:
         file = Path(self._path)
@@ -256,14 +278,14 @@ class SqliteDatabase:
             uri = f"file:{quote(self._path)}?mode=rw"
             with closing(sqlite3.connect(uri, uri=True)) as connection:
                 set_up(connection)
-                return self._inspect(connection, most)
+                return self._inspect(Batch(connection), most)
         except sqlite3.Error as error:
             raise StoreRefusedError(f"{self._path}: {explain(error)}") from error
 
-    def _inspect(self, connection: sqlite3.Connection, most: int) -> Inspection:
-        script = missing_in(connection, self._path)
-        version, newest = look(connection).lapse_version, newest_version(Dialect.SQLITE)
-        transaction = self._transaction(connection)
+    def _inspect(self, batch: Batch, most: int) -> Inspection:
+        script = missing_in(batch.connection, self._path)
+        version, newest = look(batch.connection).lapse_version, newest_version(Dialect.SQLITE)
+        transaction = self._transaction(batch)
         if not version:
             return Inspection(transaction.moment, version, newest, script)
         indexes = {row["name"] for row in transaction.run("indexes")}

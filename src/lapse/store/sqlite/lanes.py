@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from lapse.core.errors import LapseError, OutcomeUnknownError, StoreUnavailableError
 from lapse.store.database import CLOSED
+from lapse.store.sqlite.batch import Batch
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ class LaneClosedError(StoreUnavailableError):
     """The lane takes no work any more; this work was not begun."""
 
 
-_Work = Callable[[sqlite3.Connection], Any]
+_Work = Callable[[Batch], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Lane:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._open = True
+        self._reason = CLOSED
+        """Why work is refused, once the lane is not open."""
         self._connections = [connect() for _ in range(threads)]
         self._threads = [
             threading.Thread(
@@ -85,7 +88,7 @@ class Lane:
         for thread in self._threads:
             thread.start()
 
-    async def run(self, work: Callable[[sqlite3.Connection], T], *, flushed: bool = True) -> T:
+    async def run(self, work: Callable[[Batch], T], *, flushed: bool = True) -> T:
         """Run `work` in a transaction and return its result after the commit.
 
         With `flushed=False` a power cut may undo it, unless flushed work was committed since: this
@@ -101,7 +104,7 @@ class Lane:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._gate:
             if not self._open:
-                raise LaneClosedError(CLOSED)
+                raise LaneClosedError(self._reason)
             self._jobs.put(_Job(work, answer, flushed))
         return await answer
 
@@ -131,15 +134,15 @@ class Lane:
 
     def _fail(self, begun: Sequence[_Job]) -> None:
         """Close the lane, because a thread of it ends that should not, and answer all callers."""
+        ended = f"SQLite ({self._place}): a thread of the store has ended; restart the process"
         with self._gate:
-            self._open = False
+            self._open, self._reason = False, ended
             waiting = []
             with suppress(queue.Empty):
                 while True:
                     waiting.append(self._jobs.get_nowait())
             for _ in self._threads:
                 self._jobs.put(None)
-        ended = f"SQLite ({self._place}): a thread of the store has ended; restart the process"
         _answer([(job, None, OutcomeUnknownError(ended)) for job in begun])
         _answer([(job, None, StoreUnavailableError(ended)) for job in waiting if job is not None])
 
@@ -166,7 +169,9 @@ class Lane:
             # No job is at fault, and one wait for the lock is enough for all of them.
             return [(job, None, self._translated(error)) for job in jobs]
         try:
-            outcomes = [self._run_one(connection, job) for job in jobs]
+            batch = Batch(connection)
+            outcomes = [self._run_one(batch, job) for job in jobs]
+            batch.write()
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - the caller of the job gets it
             with suppress(sqlite3.Error):  # the next transaction begins with it
@@ -187,13 +192,13 @@ class Lane:
         connection.execute(self._begin)
 
     @staticmethod
-    def _run_one(connection: sqlite3.Connection, job: _Job) -> _Outcome:
+    def _run_one(batch: Batch, job: _Job) -> _Outcome:
         """Run one job; its refusal (`LapseError`) is its outcome, unless it had begun to write."""
-        before = connection.total_changes
+        before = batch.changes
         try:
-            return (job, job.work(connection), None)
+            return (job, job.work(batch), None)
         except LapseError as error:
-            if connection.total_changes != before:
+            if batch.changes != before:
                 raise
             return (job, None, error)
 

@@ -20,6 +20,7 @@ from lapse.core.errors import StoreRefusedError
 from lapse.core.messages import awaits_answer, is_message, is_message_of_user
 from lapse.store.operation import Dialect
 from lapse.store.schemas import TABLES, Found, missing_script
+from lapse.store.sqlite.values import from_text, to_micros
 
 BUSY_TIMEOUT: Final = timedelta(seconds=5)
 """How long to wait for another process that writes to the same file."""
@@ -73,6 +74,8 @@ _FUNCTIONS: Final[tuple[tuple[str, int, Callable[..., Any]], ...]] = (
     ("segment_of", 1, lambda metadata: segment_of(read_metadata(metadata))),
     ("age_bucket", 1, lambda micros: bucket_of(timedelta(microseconds=micros))),
     ("key_digest", 3, _key_digest),
+    ("bytes_of", 1, bytes.fromhex),
+    ("micros_of", 1, lambda text: None if text is None else to_micros(from_text(text))),
 )
 """The Python functions that statements call: name, number of arguments, body."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -24,6 +24,7 @@ from lapse.store.operation import (
     Request,
     Row,
 )
+from lapse.store.sqlite.batch import AFTER_LATE, LATE, Batch
 from lapse.store.sqlite.values import PLAIN, Found, encoded, from_micros
 from lapse.store.statements import (
     changes_shared_state,
@@ -60,12 +61,12 @@ def _script(name: str, params: Mapping[str, Any]) -> tuple[str, ...]:
     return _STATEMENTS[name] if plain is None or changes_shared_state(params) else plain
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Transaction:
     """Runs named statements at one moment.
 
     Attributes:
-        connection: a connection inside a transaction.
+        batch: the connection, inside a transaction.
         rules: what the store enforces.
         now: the moment, in microseconds since the epoch.
         natives: the functions of the dialect, by name. Each takes a transaction, bound to the
@@ -73,11 +74,13 @@ class Transaction:
         key: the session that `run` and `first` are about.
     """
 
-    connection: sqlite3.Connection
+    batch: Batch
     rules: Rules
     now: int
     natives: Mapping[str, Callable[..., Any]]
     key: SessionKey = NO_SESSION
+    _shared_of: tuple[SessionKey, Mapping[str, Any]] | None = field(default=None, init=False)
+    """A session, and the parameters that every statement on it may use."""
 
     @property
     def moment(self) -> datetime:
@@ -103,7 +106,7 @@ class Transaction:
         if isinstance(request, Ask):
             return self._rows(*request)
         if isinstance(request, Native):
-            own = Transaction(self.connection, self.rules, self.now, self.natives, request.key)
+            own = Transaction(self.batch, self.rules, self.now, self.natives, request.key)
             return self.natives[request.name](own, *request.arguments)
         if isinstance(request, FirstSeen):
             # An attempt that failed was rolled back, so the next one is the first again.
@@ -124,32 +127,44 @@ class Transaction:
             raise NotWithThisStoreError(name) from None
         if not script:
             return Answer()
-        bound = self._shared(key)
+        bound = {**self._shared(key)}
         for parameter, value in params.items():
             bound[parameter] = value if type(value) in PLAIN else encoded(parameter, value)
         answer, now = Answer(), self.now
+        if name in LATE:
+            self.batch.add(name, bound)
+            return answer
+        if name in AFTER_LATE:
+            self.batch.write()
         for statement in script:
-            cursor = self.connection.execute(statement, bound)
+            cursor = self.batch.connection.execute(statement, bound)
             if enough is not None:
                 answer += _read(cursor, now, enough)
             elif cursor.description is not None:
                 answer += [Found(row, now) for row in cursor]
         return answer
 
-    def _shared(self, key: SessionKey) -> dict[str, Any]:
-        """Return the parameters that every statement may use."""
-        return {
-            **_of_rules(self.rules),
-            "app_name": key[0],
-            "user_id": key[1],
-            "session_id": key[2],
-            "now": self.now,
-        }
+    def _shared(self, key: SessionKey) -> Mapping[str, Any]:
+        """Return the parameters that every statement on a session may use."""
+        if self._shared_of is None or self._shared_of[0] is not key:
+            shared = {
+                **_of_rules(self.rules),
+                "app_name": key[0],
+                "user_id": key[1],
+                "session_id": key[2],
+                "now": self.now,
+            }
+            self._shared_of = (key, shared)
+        return self._shared_of[1]
 
     def run(self, name: str, **params: Any) -> sqlite3.Cursor:
         """Run a statement on the session, for functions of the dialect; convert no values."""
         (statement,) = _script(name, params)
-        return self.connection.execute(statement, self._shared(self.key) | params)
+        return self.batch.connection.execute(statement, {**self._shared(self.key), **params})
+
+    def ride(self, name: str, **params: Any) -> None:
+        """Have a rider of `LATE` written with those of the other jobs; convert no values."""
+        self.batch.add(name, {**self._shared(self.key), **params})
 
     def first(self, name: str, **params: Any) -> sqlite3.Row | None:
         """Run a statement as `run` does, and return its first row; None if there is none."""

@@ -51,16 +51,18 @@ def read_trace(path: Path) -> list[Arrival]:
         InvalidValueError: the file, a column or a value is missing or wrong; the message names it.
     """
     if not path.is_file():
-        raise InvalidValueError("trace", f"there is no file {path}")
+        raise InvalidValueError("trace", f"there is no file {path}; name one that exists")
     parquet = path.suffix.lower() in {".parquet", ".pq"}
     rows = _parquet_rows(path) if parquet else _csv_rows(path)
     first = next(rows, None)
     if first is None:
-        raise InvalidValueError("trace", f"{path} holds no sessions")
+        raise InvalidValueError("trace", f"{path} must hold a session at least")
     for column in _COLUMNS:
         if column not in first:
             found = ", ".join(str(name) for name in first)
-            raise InvalidValueError("trace", f"{path} has no column {column} (it has: {found})")
+            raise InvalidValueError(
+                "trace", f"{path} has no column {column}, which it needs (it has: {found})"
+            )
     arrivals = [
         _arrival(row, f"{path}, row {number}") for number, row in enumerate(chain([first], rows), 1)
     ]
@@ -105,7 +107,7 @@ def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         try:
             yield from csv.DictReader(file)
         except (UnicodeDecodeError, csv.Error) as error:
-            raise InvalidValueError("trace", f"{path} is no CSV in UTF-8: {error}") from error
+            raise InvalidValueError("trace", f"{path} must be CSV in UTF-8: {error}") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -118,7 +120,7 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         for batch in parquet.ParquetFile(path).iter_batches():
             yield from batch.to_pylist()
     except ArrowException as error:
-        raise InvalidValueError("trace", f"{path} is no Parquet file: {error}") from error
+        raise InvalidValueError("trace", f"{path} must be a Parquet file: {error}") from error
 
 
 def _arrival(row: Mapping[str, Any], where: str) -> Arrival:

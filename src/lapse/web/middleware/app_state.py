@@ -7,7 +7,7 @@ from typing import Final
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lapse.adk.private import live_state
+from lapse.adk.private.wire import live_state
 from lapse.auth.app_state import AppStateBy, may_set_app_state, refuse_app_state
 from lapse.core.errors import InvalidValueError
 from lapse.core.request import fields_of

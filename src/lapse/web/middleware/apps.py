@@ -61,7 +61,9 @@ class ServedAppsMiddleware:
             return
         for app_name in self._named(scope):
             if not await self._is_served(app_name, scope):
-                refusal = Refusal(404, f"App {app_name!r:.60} is not served here")
+                refusal = Refusal(
+                    404, f"App {app_name!r:.60} is not served here; ask for one that is"
+                )
                 await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)

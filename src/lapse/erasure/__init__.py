@@ -1,0 +1,1 @@
+"""Erasing a user: everything that is kept of them, in all apps and places."""

@@ -1,0 +1,1 @@
+"""Exporting what a store keeps of a user, and importing it again."""

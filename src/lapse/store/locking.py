@@ -1,0 +1,24 @@
+"""Locks on a name, by which operations follow each other that find no row to lock."""
+
+from __future__ import annotations
+
+from typing import Final
+from zlib import crc32
+
+from lapse.store.operation import Asking, rows
+
+_PLACES: Final = 4096
+"""How many rows there are to lock where a server has no advisory locks. Two names that share one
+wait for each other, for as long as a transaction takes."""
+
+
+def locked(name: str) -> Asking[None]:
+    """Keep others who lock this name away until the end of the transaction.
+
+    It is the first thing that a transaction does, and it locks one name only, so that no two wait
+    for each other. What others have committed before is seen by the next statement.
+    """
+    # Place 0 is the schema's.
+    yield from rows(
+        "lock", lock=name, lock_place=1 + crc32(name.encode(errors="surrogatepass")) % _PLACES
+    )

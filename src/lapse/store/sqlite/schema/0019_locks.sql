@@ -1,0 +1,1 @@
+-- Nothing: SQLite has one writer at a time. The number is PostgreSQL's table of locks.
