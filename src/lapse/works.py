@@ -121,7 +121,7 @@ class Works:
 
     @cached_property
     def forgetting(self) -> Forgetting | None:
-        """What forgets purged sessions, with a policy or without; None if nothing here can."""
+        """The work that deletes memories of purged sessions; None if no memory here can."""
         memory = self._memory_that_forgets
         if memory is None:
             return None

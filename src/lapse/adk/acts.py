@@ -49,7 +49,8 @@ async def _append_recorded(
 async def record_append(store: Database, key: SessionKey, event: NewEvent) -> None:
     """Record that a deputy has appended an event to a session with another service behind it.
 
-    The event may have all of its state as that of the session, as such a session keeps it.
+    The other service keeps app and user state among that of the session, so the state is split
+    here.
     """
     by = current_deputy()
     if by is None or is_recorded(key):

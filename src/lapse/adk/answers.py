@@ -52,7 +52,7 @@ RENDERED: Final = RememberedEvents(_public_json, REMEMBERED_EVENTS)
 
 
 async def stored_session_response(record: SessionRecord) -> Response:
-    """Answer as `SessionResponse` does with a stored session, whose events are not made for it.
+    """Answer with a stored session as `SessionResponse` does, without making its events.
 
     Each event is rendered once and remembered; only a large session is rendered whole.
     """
@@ -70,9 +70,10 @@ async def stored_session_response(record: SessionRecord) -> Response:
 
 
 async def stored_list_response(records: Sequence[SessionRecord]) -> Response:
-    """Answer as `SessionResponse` does with stored sessions without events, of which it makes none.
+    """Answer with stored sessions, without events, as `SessionResponse` does.
 
-    It makes them if there are many, or if the state of one has more than a few plain values.
+    ADK's models are made only if there are many sessions, or if one's state is more than a few
+    plain values.
     """
     if len(records) > _FEW_SESSIONS or not all(_is_plain(record.state) for record in records):
         return SessionResponse(await sessions_read(records))

@@ -22,7 +22,7 @@ _NOT_THERE: Final = frozenset({Where.LOBBY, Where.MOVING, Where.DELETING})
 
 
 def differ(theirs: Iterable[Session], places: Iterable[ListedPlace]) -> bool:
-    """Return whether the service lists a session that is not there, as the lobby has told."""
+    """Return whether the service lists a session that is not there according to the lobby."""
     known = {place.key: place for place in places}
     absent = {key for key, place in known.items() if place.where in _NOT_THERE}
     for session in theirs:
@@ -35,7 +35,7 @@ def differ(theirs: Iterable[Session], places: Iterable[ListedPlace]) -> bool:
 def merged(
     own: Iterable[Session], theirs: Iterable[Session], places: Iterable[ListedPlace]
 ) -> list[Session]:
-    """Return the sessions of both, the most recent one last, each once.
+    """Return the sessions of store and service, each once, the most recent one last.
 
     `own` was read first, and `places` last if they `differ`, so that a session that was handed over
     in the meantime is in one of them. A session on its way reads as the lobby holds it.
@@ -67,10 +67,10 @@ def with_records(
     at: datetime,
     status: Collection[str] | None,
 ) -> list[ListedSession]:
-    """Return the sessions of `own`, and of the others that are listed those of a status.
+    """Return the sessions of `own`, and the other listed sessions that have one of the statuses.
 
-    `here` are all that this store lists, and `records` are of the service's sessions. An old
-    conversation has no record: it reads as used, because a list tells nothing of its events.
+    `here` has all sessions that this store lists, `records` has those of the service's sessions. An
+    old conversation has no record: it reads as used, because a list tells nothing of its events.
     """
     found = {_key(one.session): one for one in own}
     shown_here = {_key(one.session) for one in here}

@@ -42,12 +42,13 @@ _log.addFilter(LogRateLimit())
 
 
 def check_creations(app: FastAPI) -> None:
-    """Have ADK's route that creates sessions refuse options that there are not, by their names.
+    """Have ADK's route that creates sessions refuse unknown options by name.
 
-    It passes on those that there are, also where ADK itself does not.
+    The route passes known options on, also with a version of ADK that does not.
 
-    ADK says of an unknown option that the service supports none at all. It ignores unknown fields
-    beside the options, and so does Lapse; but one that looks like a known field is logged.
+    To an unknown option ADK answers that the service supports no options at all. ADK ignores
+    unknown fields beside the options, and so does Lapse, which logs one that looks like a known
+    field.
     """
     server = server_of(app)
     passes = server is None or passes_options()

@@ -36,10 +36,10 @@ def paths_of(app: FastAPI) -> set[str]:
 
 
 def answer_of(route: APIRoute, wrapped: Callable[[Handler], Handler]) -> ASGIApp:
-    """Return what answers the requests of a route, with its handler wrapped.
+    """Return the ASGI application of a route, with the route's handler wrapped.
 
-    A route with a bound of its own for bodies answers as it did: how FastAPI puts the bound
-    around it is nobody's business.
+    A route with a bound of its own for bodies is returned unchanged, because FastAPI alone knows
+    how to put that bound around the handler.
     """
     from fastapi.routing import request_response
 
@@ -49,9 +49,9 @@ def answer_of(route: APIRoute, wrapped: Callable[[Handler], Handler]) -> ASGIApp
 
 
 def validator_of(route: APIRoute) -> Callable[[Any], Any] | None:
-    """Return what makes the object of a JSON document that a route's endpoint takes.
+    """Return the function that makes a route's body parameter of a JSON document.
 
-    None where the endpoint takes no body, or several things out of one.
+    None where the endpoint takes no body, or several parameters from one body.
     """
     from fastapi import params
     from pydantic import TypeAdapter

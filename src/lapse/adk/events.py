@@ -73,15 +73,15 @@ def _copier(event_id: str, invocation_id: str, timestamp: datetime, data: str | 
 
 
 class RememberedEvents(Generic[T]):
-    """What was made of the events that this process has read most recently, such as their copiers.
+    """Remembers one value, such as a copier, for each event that this process has read lately.
 
-    It is found by an event's text or, for all events at once, by the text of a conversation.
+    A value is found by the event's text, or the values of all events by the text of a conversation.
 
     Args:
-        make: makes it of an event's columns; what it returns must not change.
+        make: makes the value from an event's columns; the value must not change.
 
     Attributes:
-        most: of how many events it is kept, and of again as many in conversations.
+        most: for how many events a value is kept; for those in conversations, as many again.
     """
 
     def __init__(self, make: Callable[[str, str, datetime, str | None], T], most: int) -> None:
@@ -89,18 +89,18 @@ class RememberedEvents(Generic[T]):
         self.keep(most)
 
     def keep(self, most: int) -> None:
-        """Keep at most so much from now on; another number than before forgets all."""
+        """Keep the values of at most this many events; a new number forgets all values."""
         if most != getattr(self, "most", None):
             self.most = most
             self.kept = lru_cache(maxsize=most)(self._make)
             self.conversations = RememberedConversations[T](most, most * _TEXT_PER_EVENT)
 
     def of(self, record: EventRecord) -> T:
-        """Return what is made of an event; of a long one it is not kept."""
+        """Return the value of an event; the value of a long event is not kept."""
         return (self._make if _is_long(record) else self.kept)(*_parts_of(record))
 
     def of_conversation(self, events: Sequence[EventRecord]) -> Sequence[T] | None:
-        """Return what is made of a conversation's events; None if it is not one to be kept."""
+        """Return the values of a conversation's events; None if such a conversation is not kept."""
         if not isinstance(events, JoinedEvents) or len(events.text) > _LONGEST_CONVERSATION:
             return None
         made = self.conversations.get(events.text)
@@ -113,9 +113,9 @@ class RememberedEvents(Generic[T]):
 
 
 class RememberedConversations(Generic[T]):
-    """What was made of the conversations that were read most recently, by their text.
+    """Remembers the values of a conversation's events by its text, for those read most recently.
 
-    Threads may share it.
+    Threads may share an instance.
 
     Args:
         most_events: how many events the conversations may have together.
@@ -131,7 +131,7 @@ class RememberedConversations(Generic[T]):
         self.bytes = 0
 
     def get(self, text: bytes) -> Sequence[T] | None:
-        """Return what was made of a conversation's events, in order; None if it is not kept."""
+        """Return the values of a conversation's events, in order; None if they are not kept."""
         with self._gate:
             made = self._made.get(text)
             if made is not None:

@@ -57,7 +57,8 @@ class Holds:
     async def holds(self, session: SessionRecord) -> bool:
         """Hold off the expiry of a session that was read, if a run of this process is in it.
 
-        If ADK looks the session up for a run whose end nobody will tell, it gets a fresh TTL.
+        If ADK looks the session up for a run whose end Lapse will not hear of, the session gets a
+        fresh TTL.
 
         False: the session had to be held, and does not wait any more.
         """

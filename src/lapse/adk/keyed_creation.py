@@ -56,7 +56,7 @@ class KeyedCreation:
         return made
 
     async def handed_over(self, store: Database, key: SessionKey) -> SessionKey | None:
-        """Return the session that an earlier request has made, if the store cannot read it."""
+        """Return the key of the session that an earlier request made in another service."""
         made = await IdempotencyStore(store).created_id(self._asked)
         if made is None:
             return None
@@ -64,7 +64,7 @@ class KeyedCreation:
         return key._replace(session_id=made)
 
     def creating(self, store: Database) -> Create:
-        """Return what creates a session and keeps the key with it."""
+        """Return the function that creates a session and keeps the idempotency key with it."""
         keys, asked = IdempotencyStore(store), self._asked
 
         def create(key: SessionKey, **more: Any) -> Coroutine[Any, Any, Result[SessionRecord]]:
@@ -73,7 +73,7 @@ class KeyedCreation:
         return create
 
     async def made(self, store: Database, key: SessionKey, made: SessionKey) -> None:
-        """Note the session that was made; keep the key, if it is one that existed already."""
+        """Note the session that was made; keep the idempotency key if the session existed."""
         self._is(made)
         if made != key:
             await IdempotencyStore(store).keep_created(made, self._asked)

@@ -42,12 +42,12 @@ class SaveToMemory:
 def steps_before(
     hooks: RetentionHooks, choice: PurgedMemory, service: BaseMemoryService | None
 ) -> Sequence[Step]:
-    """Return what must be done before a purge, in order.
+    """Return the steps that must succeed before a purge, in order.
 
     Args:
         hooks: the operator's.
-        choice: what becomes of what is remembered of the session.
-        service: remembers it; None: it is not known.
+        choice: what becomes of the session's memories.
+        service: the memory service; None: it is not known.
     """
     steps, hook = list[Step](), hooks.before_purge
     if hook is not None:
@@ -60,16 +60,16 @@ def steps_before(
 
 
 def memory_that_forgets(choice: PurgedMemory, service: BaseMemoryService | None) -> Memory | None:
-    """Return what can forget purged sessions; None if nothing can, or memory is left alone."""
+    """Return the memory that can be deleted after purges; None if it cannot, or is left alone."""
     if choice is PurgedMemory.KEEP or service is None or not deletes_memory(service):
         return None
     return Memory(service)
 
 
 def forgets_purged(hooks: RetentionHooks, choice: PurgedMemory, memory: Memory) -> bool:
-    """Return whether what is remembered of a session is to be forgotten once it is purged.
+    """Return whether a session's memories are to be deleted once the session is purged.
 
-    Not if there is a hook, which may have saved the session to memory.
+    They stay if there is a hook `before_purge`, which may have saved the session to memory.
     """
     return choice is PurgedMemory.FORGET and hooks.before_purge is None and memory.can_delete
 

@@ -115,7 +115,7 @@ def check_plugins(options: ServerOptions) -> None:
 
 @contextmanager
 def plain_errors(options: ServerOptions) -> Iterator[None]:
-    """Raise one sentence for what ADK cannot do with its options inside the block.
+    """Turn ADK's errors about its options inside the block into one sentence.
 
     Raises:
         InvalidValueError: an option names what ADK does not have, or needs a missing package.

@@ -152,7 +152,7 @@ class LapseSessionService(SessionCreating, BaseSessionService):
         self._append_locks = SessionLocks()
 
     def default_to(self, targets: Targets, mode: Policy, quotas: Quotas) -> None:
-        """Choose TTLs like this, and take these quotas, where its maker gave none."""
+        """Use these targets, mode and quotas, unless the constructor was given its own."""
         if not self._has_policy:
             if self._ttl is not None:
                 targets, mode = Targets.around(self._ttl, self.store.rules.horizon), Policy.FIXED

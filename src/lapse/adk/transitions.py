@@ -44,11 +44,10 @@ class Transitions:
         return await asyncio.shield(self._begun(self._carried_out(name, key, transition)))
 
     async def noted(self, work: Coroutine[Any, Any, T], note: Callable[[T], R]) -> R:
-        """Do work to its end, and note what it returned; return what `note` does.
+        """Do work to its end, pass its result to `note`, and return what `note` returns.
 
-        A caller who is cancelled leaves when the work has ended and is noted, or after a second: it
-        may go on with the object that the note is in, as ADK's runner does to say that it was
-        cancelled.
+        A cancelled caller is released when `note` has been called, or after a second: it may go on
+        to use the object that `note` changes, as ADK's runner does to say that it was cancelled.
         """
         task = self._begun(work)
         try:

@@ -1,4 +1,4 @@
-"""Who may call which path: one table for ADK's routes, ours, and those nobody thought of."""
+"""Who may call which path: one table for ADK's routes, Lapse's routes and all others."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def access_to(
 ) -> Access:
     """Return who may call a path, as the routes will match it.
 
-    What is in no table is the operators': a route that is forgotten here is closed.
+    Only operators may call a path that is in no table, so a forgotten route is closed.
     """
     if _is_among(path, open_paths):
         return Access(Reach.ANYBODY)

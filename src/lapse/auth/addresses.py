@@ -43,8 +43,8 @@ def is_loopback(host: str) -> bool:
 def parse_address(text: str) -> Address | None:
     """Read an address as proxies write it: bare, `1.2.3.4:80`, `[::1]` or `[::1]:80`.
 
-    An IPv4 address in IPv6's clothes is the IPv4 address; the zone of an IPv6 address is left
-    out. None where it is no address.
+    An IPv4-mapped IPv6 address is read as the IPv4 address, and the zone of an IPv6 address is left
+    out. None if the text is not an address.
     """
     text = text.strip()
     if len(text) > _LONGEST:
@@ -91,18 +91,18 @@ def is_among(address: Address, networks: Sequence[Network]) -> bool:
 def client_address(
     peer: str | None, forwarded: Sequence[str], proxies: Sequence[Network]
 ) -> Address | None:
-    """Return from where a request comes.
+    """Return the address from which a request comes.
 
-    Read from the right: as long as an address is a trusted proxy's, the one that it has seen,
-    the next to the left, counts. At one that cannot be read the proxy that wrote it counts.
+    The list is read from the right. While an address is a trusted proxy's, the next address to the
+    left counts, because that proxy has seen it. If that one cannot be read, the proxy's own counts.
 
     Args:
         peer: the address at the other end of the connection; None where it has none.
         forwarded: the values of all `X-Forwarded-For` headers, in their order.
-        proxies: whose word is taken.
+        proxies: the addresses of the trusted proxies.
 
     Returns:
-        The address; None where the peer has none.
+        The address; None if the connection has none.
     """
     address = parse_address(peer or "")
     if address is None or not is_among(address, proxies):

@@ -39,7 +39,7 @@ class Authentication:
         shared_paths: paths of the application's own that every principal may call; they look
             at `current_principal` themselves. All others without a user are the operators'.
             In both a path ending in `/` stands for all below it.
-        origins: from which pages a browser's cookie is taken, beside the server's own.
+        origins: the origins whose pages may send a browser's cookie, beside the server's own.
         metrics_tokens: with one of these as its bearer token, a request may read `/metrics`, and
             nothing else.
     """
@@ -74,7 +74,7 @@ def may_scrape(path: str, connection: HTTPConnection, tokens: Iterable[SecretStr
 def named(name: object, role: Role = Role.USER) -> Principal | None:
     """Return a principal of this name; None where no user could have it as their id.
 
-    It may be a URL, as the subject of a token often is; a part of dots has no place in a path.
+    A name may be a URL, as a token's subject often is, but not have a part `.` or `..`.
     """
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         return None
@@ -84,7 +84,7 @@ def named(name: object, role: Role = Role.USER) -> Principal | None:
 
 
 def highest_role(given: Iterable[str], names: RoleNames) -> Role:
-    """Return the most that one of the given roles allows; that of a user where none is known."""
+    """Return the highest of the given roles; USER if none of them is known."""
     roles = frozenset(given)
     if names.operator in roles:
         return Role.OPERATOR

@@ -16,7 +16,7 @@ _CHALLENGE: Final = 'Proxy realm="lapse"'
 
 
 class HeaderAuthenticator:
-    """Takes the word of configured proxies, and of nobody else."""
+    """Believes the header of a configured proxy, and nobody else's."""
 
     def __init__(self, options: HeaderOptions) -> None:
         check(options=(options, HeaderOptions))

@@ -72,7 +72,7 @@ class OneKey:
     """A key that is given, whatever id a token names.
 
     Raises:
-        InvalidValueError: it is none for the algorithms.
+        InvalidValueError: the key does not fit the algorithms.
     """
 
     def __init__(self, key: str, algorithms: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ ASYMMETRIC: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RoleNames:
-    """What a token, or a proxy, calls those who are more than users."""
+    """The names by which a token, or a proxy, gives the roles above a user's."""
 
     service: str = "service"
     operator: str = "operator"
@@ -86,7 +86,7 @@ class JwtOptions:
 
 @dataclass(frozen=True, slots=True)
 class HeaderOptions:
-    """Which header names the user, and whose word is taken for it.
+    """Which header names the user, and which proxies may set it.
 
     Attributes:
         header: the header's name.

@@ -63,7 +63,7 @@ def current_principal() -> Principal | None:
 def current_actor(*roles: Role) -> str | None:
     """Return the name of who asks, to be recorded.
 
-    None where nobody is authenticated, or whoever is has none of `roles`, if there are any.
+    None where nobody is authenticated, or if `roles` are given and the principal has none of them.
     """
     principal = current_principal()
     if principal is None or (roles and principal.role not in roles):

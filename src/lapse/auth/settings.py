@@ -123,7 +123,7 @@ class AuthSettings(SliceSettings):
 
     @property
     def for_lapse_alone(self) -> str | None:
-        """Return the first of these variables that asks for what ADK's own server does not do."""
+        """Return the first of these variables whose value ADK's own server cannot honour."""
         if self.auth is not AuthMode.NONE:
             return "LAPSE_AUTH"
         return None if self.app_state_by is AppStateBy.ANYONE else "LAPSE_APP_STATE_BY"
@@ -137,7 +137,7 @@ class AuthSettings(SliceSettings):
 
     @property
     def proxies(self) -> tuple[Network, ...]:
-        """Return whose word is taken for what they say of a request."""
+        """Return the networks of the proxies whose headers are believed."""
         return parse_networks(_listed(self.auth_proxies), field="LAPSE_AUTH_PROXIES")
 
     def _token_problems(self) -> Iterator[str]:

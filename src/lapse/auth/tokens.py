@@ -37,7 +37,7 @@ class TokenAuthenticator:
         keys: where the keys are, instead of the options' own.
 
     Raises:
-        InvalidValueError: joserfc is not installed, or the key is none for the algorithms.
+        InvalidValueError: joserfc is not installed, or the key does not fit the algorithms.
     """
 
     def __init__(self, options: JwtOptions, keys: Keys | None = None) -> None:

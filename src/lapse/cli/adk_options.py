@@ -179,5 +179,5 @@ LogLevelOption = Annotated[
 
 
 def joined(names: list[str] | None) -> str | None:
-    """Return what a repeatable option was given, as its setting is written."""
+    """Return the values of a repeatable option, joined as its setting takes them."""
     return None if not names else ",".join(names)

@@ -1,4 +1,4 @@
-"""`lapse hold`: what no sweep archives and nobody deletes, until it is released."""
+"""`lapse hold`: holds, which keep sessions from sweeps and deletes until they are released."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def release(
     app_name: AppOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Release what was put on hold in these words; other holds stay."""
+    """Release the hold on exactly this session or user; other holds stay."""
     from lapse.retention.exemptions import ExemptionStore
 
     async def work(database: Database) -> tuple[SessionKey, bool]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def waiting(title: str, *, quiet: bool = False) -> Iterator[None]:
-    """Show for how long the block has run, where nothing can be counted: a database works alone.
+    """Show how long the block has run, for work of a database that reports no progress.
 
     It shows nothing unless stderr is a terminal, or if `quiet` is true.
     """

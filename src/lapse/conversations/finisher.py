@@ -1,4 +1,4 @@
-"""Finishes, in the background, what some process has left on its way."""
+"""Finishes, in the background, hand-overs and deletions that a process has left unfinished."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Finisher(Work):
         await self._work.stop()
 
     def wake(self, after: timedelta) -> None:
-        """Look again after this long, because something was left then."""
+        """Look again after this time, because a hand-over or deletion was left unfinished."""
         self._work.wake(after)
 
     async def _step(self) -> timedelta:

@@ -53,7 +53,7 @@ class HandOvers(Removing):
         database: where the lobby is.
         service: where conversations live.
         bounds: how long calls and waiting may take.
-        run: runs what has to be finished although nobody waits for it any more.
+        run: runs a transition to its end, also if nobody waits for it any more.
         publish: tells of committed changes.
         on_left: called when something was left on its way, for `finish_overdue` to finish.
         clock: tells how long a lease lasts, in seconds; only for tests.
@@ -78,9 +78,9 @@ class HandOvers(Removing):
         """What this process has put while the store was away; its lease need not end first."""
 
     async def settled(self, key: SessionKey, *, for_reader: bool = False) -> Place:
-        """Return where a session is, as soon as nobody is at work on it.
+        """Return where a session is, as soon as nobody hands it over or deletes it.
 
-        It finishes what somebody has left whose lease is over. `for_reader`: a session that is
+        It finishes a hand-over or a deletion whose lease is over. `for_reader`: a session that is
         being deleted does not exist, and nobody has to wait for that.
 
         Raises:
@@ -210,7 +210,7 @@ class HandOvers(Removing):
         raise refusal
 
     async def take_over(self, key: SessionKey) -> Result[None]:
-        """Finish what somebody has left on its way, if a lease is over and nobody else was first.
+        """Finish a hand-over or deletion whose lease is over, unless somebody else was first.
 
         Raises:
             StoreUnavailableError: the service does not answer.

@@ -55,7 +55,7 @@ class PlaceStore(Part):
     def lobby(
         self, app_name: str, user_id: str | None
     ) -> Asking[tuple[Sequence[SessionRecord], Sequence[ListedPlace]]]:
-        """Return the living sessions that this store lists, and then what `places` returns."""
+        """Return the living sessions that this store lists, and the places of `places`."""
         key = SessionKey(app_name, user_id or "", "")
         name = "list_of_app" if user_id is None else "list_of_user"
         living: Sequence[SessionRecord] = yield from native(name, key)
@@ -63,7 +63,7 @@ class PlaceStore(Part):
 
     @operation(writes=False)
     def places(self, app_name: str, user_id: str | None) -> Asking[Sequence[ListedPlace]]:
-        """Return what a list of the service's sessions has to be compared with.
+        """Return the places that correct a list of the service's sessions.
 
         These are the sessions that are in the lobby or on their way, and those whose id is another
         one in the service. Without a user, they are those of the whole app.

@@ -24,7 +24,7 @@ class Putting:
     """Puts sessions into a service and removes them, call by call under a lease.
 
     Every method may raise LostError, and StoreUnavailableError if the service does not answer. A
-    refusal to be read says nothing of the message, and is such an error, too.
+    refused read says nothing of the message, so it raises StoreUnavailableError, too.
 
     Args:
         service: the service.

@@ -60,10 +60,10 @@ class Where(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What whoever works on a hand-over must hold.
+    """The token that a process must hold to work on a hand-over.
 
-    `mark` names the hand-over, also in the service, and stays. `fence` is new with each who takes
-    it over, and nobody else ever has the same.
+    `mark` names the hand-over, also in the service, and never changes. `fence` is new each time a
+    process takes the hand-over over, and is never used again.
     """
 
     mark: str
@@ -145,10 +145,10 @@ class HandOver:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long calls of the service, and of who waits for it, may take.
+    """How long calls of the service, and callers who wait for a hand-over, may take.
 
     Attributes:
-        timeout: of one call.
+        timeout: how long one call may take.
         wait: how long a caller waits for a hand-over of somebody else.
     """
 
@@ -173,7 +173,7 @@ class Bounds:
 
 
 def marked(mark: str, alias_of: str | None = None) -> str:
-    """Return what stands in the state of a session that a hand-over makes.
+    """Return the mark that a hand-over puts into the state of the session that it makes.
 
     `alias_of` is Lapse's id of a session for which the service chooses another one.
     """
@@ -187,7 +187,7 @@ def has_mark(state: Mapping[str, Any], mark: str) -> bool:
 
 
 def alias_of(state: Mapping[str, Any]) -> str | None:
-    """Return Lapse's id of a session whose id the service has chosen; None of all others."""
+    """Return Lapse's id of a session whose id the service has chosen; None for all others."""
     found = state.get(MARK)
     return (found.partition(" ")[2] or None) if isinstance(found, str) else None
 

@@ -49,8 +49,8 @@ class HandOverStore(PlaceStore, Part):
     """Sessions on their way to another service, and back out of it.
 
     A step that names a token changes nothing if somebody has taken the hand-over over since, and
-    says so with its result. Who takes a session brings a fence that nobody else has ever had, so
-    that a repeat knows what the first attempt has done, and tells the same.
+    its result says so. Whoever takes a session brings a new fence, by which a repeat recognises
+    what the first attempt has done, so it returns the same.
     """
 
     @operation()
@@ -232,11 +232,11 @@ class HandOverStore(PlaceStore, Part):
 
     @operation()
     def reserve(self, key: SessionKey, token: Token, *, lease: timedelta) -> Asking[bool]:
-        """Keep everybody else from a key to which there is no session; False: there is one.
+        """Reserve a key that no session has, so that nobody else can use it; False: one has it.
 
-        Meanwhile what a hand-over with this mark has left in the service can be removed: it is
-        also what somebody does who finds the row when the lease is over. The fence is new; a
-        repeat is recognised by it. `end_delete` ends it.
+        Meanwhile the caller removes what a hand-over with this mark has left in the service; so
+        does whoever finds the row when the lease is over. The fence is new; a repeat is recognised
+        by it. `end_delete` ends it.
         """
         found = yield from rows("reserve", key, mark=token.mark, fence=token.fence, lease=lease)
         return (yield from _taken(found, key, token.fence, OnItsWay.DELETING)) is not None

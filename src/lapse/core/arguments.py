@@ -35,7 +35,7 @@ _SHOWN: Final = (bool, int, float, types.NoneType)
 
 
 def check(**given: tuple[object, Any]) -> None:
-    """Check arguments: by their names, each value with the type that it must have.
+    """Check arguments, given by name: each is a value with the type that it must have.
 
     Raises:
         InvalidValueError: one is of another type.

@@ -63,7 +63,7 @@ class CopyingService(ArtifactService, Protocol):
 
 
 def scope_of(key: SessionKey) -> dict[str, Any]:
-    """Return what names a session to the service; with an empty id, its user."""
+    """Return the service's arguments that name a session; with an empty id, its user."""
     return {**key._asdict(), "session_id": key.session_id or None}
 
 

@@ -43,7 +43,7 @@ class NoSuchSessionError(LapseError, LookupError):
 
 
 def no_such_session(named: str) -> NoSuchSessionError:
-    """Return the error that says a session does not exist, by the name that logs may have."""
+    """Return the error that says a session does not exist; `named` is safe for logs."""
     return NoSuchSessionError(
         f"session {named} does not exist; look whether its id, its user and its app are right, or "
         "create it anew"
@@ -59,7 +59,7 @@ class OutdatedSessionError(LapseError):
 
 
 def outdated(named: str) -> OutdatedSessionError:
-    """Return the error that says so, by the session's name that logs may have."""
+    """Return an OutdatedSessionError; `named` is the name of the session that is safe for logs."""
     return OutdatedSessionError(
         f"session {named} was changed since it was read; read it again, and append to what you read"
     )
@@ -129,7 +129,7 @@ class NotWithThisStoreError(LapseError):
 
 
 class NotWithThisServiceError(LapseError, NotImplementedError):
-    """Another session service has the used sessions, and with it this cannot be done.
+    """The operation cannot be done, because another session service has the used sessions.
 
     Nothing was changed. It is a NotImplementedError, as ADK's services raise.
     """

@@ -38,5 +38,5 @@ def is_same_token(given: str, token: SecretStr) -> bool:
 
 
 def digest_of(text: str) -> bytes:
-    """Return the SHA-256 of a text: all texts of one length, for a comparison that tells none."""
+    """Return a text's SHA-256, so that the time of a comparison does not depend on its length."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Counted(Generic[T]):
-    """What was counted, and when. `of` is what it was counted for."""
+    """A count, and when it was taken. `of` names what was counted."""
 
     found: T
     at: datetime
@@ -34,7 +34,7 @@ class Count(Generic[T]):
     """Keeps the latest count, and takes a newer one if somebody looks, once at a time.
 
     Args:
-        what: what is not known if a count fails, as the log says it.
+        what: the subject of the log line `… not counted`, if a count fails.
         every: how old a count becomes before it is taken again.
         patience: how long a page waits for a first count; a small store is counted within it.
     """

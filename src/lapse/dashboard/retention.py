@@ -90,7 +90,7 @@ class Retention:
         """Confirm the policy of this digest; False if it was confirmed already.
 
         Raises:
-            NotAsShownError: the file says something else, or nothing that can be confirmed.
+            NotAsShownError: the file says something else by now, or has faults, or is missing.
         """
         policy = (await self.state()).policy
         if policy is None:
@@ -121,7 +121,7 @@ class Retention:
         """Put a session, or a user, on hold; False if it is already.
 
         Raises:
-            InvalidValueError: there is no reason, or no such session or user can be.
+            InvalidValueError: the reason is missing, or no session or user can have this key.
             NoSuchSessionError: the session is unknown.
         """
         self._check()

@@ -22,7 +22,7 @@ _AT_ONCE: Final = 8
 
 
 class Conversations(Protocol):
-    """What is asked of a service: `Elsewhere` of `lapse.adk` asks one of ADK's."""
+    """The reads that a report needs of a service; `Elsewhere` of `lapse.adk` has them for ADK's."""
 
     async def list(self, app_name: str, user_id: str | None) -> Sequence[Any]:
         """Return the sessions of an app, each with its `user_id` and `id`."""
@@ -45,8 +45,8 @@ async def report_of_service(
     """Count the sessions of some apps in a service, and change nothing.
 
     A service tells no time of creation. An empty session counts from its last change, any other
-    from its first event, and nothing is told of the time to first messages. A session that goes
-    while this reads is not counted.
+    from its first event, and the report has no times to first messages. A session that is deleted
+    meanwhile is not counted.
 
     Args:
         service: the service; it stays open.
@@ -54,7 +54,8 @@ async def report_of_service(
         apps: the apps; a service lists sessions by app.
         ttl: the TTL that is asked about.
         rate: how many sessions are read in a second, at most.
-        on_listed: gets the number of sessions, and returns what is told how many are read.
+        on_listed: called with the number of sessions; returns a function that is called with the
+            number of those that were read.
 
     Raises:
         StoreUnavailableError: the service does not answer.

@@ -48,7 +48,7 @@ class Side(Protocol):
         """Write rows in one transaction; those whose keys are there already are left alone.
 
         Raises:
-            StoreRefusedError: it cannot hold one of them, or cannot be written.
+            StoreRefusedError: the database cannot hold a row, or cannot be written.
             StoreUnavailableError: it does not answer.
         """
         ...
@@ -73,11 +73,11 @@ async def copy_database(
     Args:
         source: the URL of the database to read.
         target: the URL of the store to fill.
-        on_counted: gets the number of rows before the first is copied, and gives what then gets
-            the number of those that are.
+        on_counted: called with the number of rows before the first is copied; returns a function
+            that is called with the number of those that were copied.
 
     Raises:
-        InvalidValueError: one of the URLs cannot be.
+        InvalidValueError: one of the URLs is not valid here.
         StoreRefusedError: one of them is no database of ADK's, the target cannot hold a value
             of the source, or the target differs in the end: it held something else before, or
             was written to meanwhile.

@@ -18,7 +18,7 @@ async def count_orphans(folder: Path, reader: Reader) -> Orphans:
     Args:
         folder: where ADK's file artifact service keeps them: its own root, or a folder of
             agents, each with its `.adk/artifacts`.
-        reader: of the database.
+        reader: reads the database.
 
     Raises:
         InvalidValueError: there is no such folder.

@@ -23,7 +23,7 @@ class Reader(Protocol):
     """Looks at one database and leaves it as it is."""
 
     async def report(self, ttl: timedelta, older_than: timedelta = timedelta(0)) -> Report:
-        """Count the database's sessions from one snapshot, those of an age of one's own, too.
+        """Count the database's sessions from one snapshot; also those older than `older_than`.
 
         Raises:
             StoreRefusedError: it is not ADK's, or of another version than 1.
@@ -43,7 +43,7 @@ def reader_of(url: str) -> Reader:
     (`mysql://`, `mariadb://`).
 
     Raises:
-        InvalidValueError: it cannot be read, for want of a driver or as it is no URL.
+        InvalidValueError: the driver is not installed, or no database has such a URL.
     """
     scheme, separator, rest = url.partition("://")
     match scheme.partition("+")[0]:
@@ -75,7 +75,7 @@ def _need(module: str, extra: str) -> None:
 
 
 class SqlalchemyReader:
-    """Reads any database that SQLAlchemy knows: every session comes here to be counted."""
+    """Reads any database that SQLAlchemy knows: it fetches every session and counts here."""
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -226,7 +226,7 @@ class Report:
         return min((group.oldest for group in self.groups if group.kind in kinds), default=None)
 
     def by_age(self, kind: Kind) -> list[int]:
-        """Return how many sessions of a kind reached which number of age limits."""
+        """Return how many sessions of a kind reached no age limit, one, two, and so on."""
         found = Counter[int]()
         for part in self.groups:
             if part.kind is kind:
@@ -257,7 +257,7 @@ class Report:
         return sum(empty for _, empty in list(self.by_day().values())[-8:-1]) / 7
 
     def delays(self) -> list[int]:
-        """Return how many first messages came after how many limits of the delay."""
+        """Return how many first messages came after no limit of the delay, one, two, and so on."""
         found = Counter[int]()
         for part in self.groups:
             if part.delay is not None:
@@ -265,9 +265,10 @@ class Report:
         return [found[delay] for delay in range(len(self.question.delays) + 1)]
 
     def first_messages_within(self) -> dict[float, float | None]:
-        """Return within how many seconds of creation which part of the first messages came.
+        """Return for some shares of the first messages within how many seconds they came.
 
-        The limit that was surely kept; None where that is beyond the longest.
+        The seconds are a limit of the delay that the share surely kept; None: it exceeds the
+        longest.
         """
         counts, limits = self.delays(), self.question.delays
         sums = [sum(counts[: index + 1]) for index in range(len(counts))]

@@ -30,10 +30,10 @@ _PAGE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What an erasure has removed; the audit log has the same, and no name.
+    """What an erasure has removed; the audit log has the same without the user's name.
 
     Attributes:
-        erased: how many of what.
+        erased: how many items of each kind.
         passes: how many passes found something.
         is_whole: whether the last pass found nothing.
         remains: what could not be removed, one sentence each.
@@ -140,9 +140,8 @@ class Erasure:
         """Erase until a pass finds nothing, and record the receipt as done by `by`.
 
         It may be stopped at any moment and run again: what is gone stays gone, and the receipt
-        counts it. What the user does
-        before the last pass looks at their sessions is erased, or was refused; what they do later
-        is new.
+        counts it. What the user does before the last pass looks at their sessions is erased, or was
+        refused; what they do later is new.
 
         Raises:
             StoreUnavailableError: the store or a service does not answer; run it again.

@@ -42,7 +42,7 @@ class ConfirmBody(BaseModel):
 
 
 def erasure_routes(service: LapseSessionService, memory: MemoryService | None) -> APIRouter:
-    """Return a router of the routes; who may call them is the authentication's affair.
+    """Return a router of the routes; authentication decides who may call them.
 
     `memory` is what remembers users, None if there is none.
     """
@@ -90,7 +90,7 @@ class Erasures:
 
     @asynccontextmanager
     async def one_of(self, user: SessionKey) -> AsyncIterator[Erasure]:
-        """Provide the erasure of a user inside the block, which acts for nobody.
+        """Provide the erasure of a user inside the block, which no principal's rights limit.
 
         Raises:
             HTTPException: 503 if AT_ONCE are going on.

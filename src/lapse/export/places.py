@@ -50,8 +50,8 @@ class Place:
         name: the name of its file, without `.jsonl`.
         columns: what is exported, by the names of the columns.
         of_session: whether a page holds rows of one session, and not of all of an app.
-        existing: the statement that finds which of its rows exist already, with the columns that
-            it is asked with; None: another place's tells.
+        existing: the statement that finds which of its rows exist already, and the columns that the
+            statement takes; None: that of another place finds them.
     """
 
     name: str
@@ -174,7 +174,7 @@ def values_of(place: Place, line: bytes) -> Values:
     """Return the values of a line as plain data.
 
     Raises:
-        ValueError: the line is none of its place's.
+        ValueError: the line does not belong to the place.
     """
     document = json.loads(line)
     if not isinstance(document, dict):

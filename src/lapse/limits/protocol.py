@@ -83,7 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more, and tell the request that is being answered, too."""
+        """End all waiting, and tell the request that is being answered, too."""
         self._done_waiting()
         self.unread.discard(self.transport)
         self.turns.discard(self, self._address)
@@ -98,17 +98,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self.idle[self._is_known].pop(self, None)
 
     def resume_writing(self) -> None:
-        """Watch it no more; it is idle once its last answer has been read."""
+        """Stop watching the connection; it is idle once its last answer has been read."""
         super().resume_writing()
         self.unread.discard(self.transport)
         if self._awaits_head and not self.transport.is_closing():
             self.idle[self._is_known][self] = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and refuse what makes neither headers nor a body.
+        """Parse bytes; refuse too many that make neither headers nor a body.
 
-        One request is parsed at a time: what follows it waits for its answer, unparsed. So a client
-        that sends thousands of requests at once has the server parse as many as it reads answers.
+        One request is parsed at a time: the next one waits, unparsed, for its answer. So of a
+        client that sends thousands of requests at once the server parses as many as it reads
+        answers.
         """
         self._heard = True
         data = self._later + data if self._later else data
@@ -149,7 +150,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(431, f"headers: must be at most {LARGEST_HEAD} bytes together")
 
     def on_message_begin(self) -> None:
-        """Count from here."""
+        """Count unparsed bytes from here."""
         super().on_message_begin()
         extensions: Any = {LET_GO: self.let_go, KNOWN: self.know}
         self.scope["extensions"] = extensions
@@ -174,14 +175,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._answered = self.cycle
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body: what came was worth its bytes."""
+        """Take a part of the body; the bytes before it no longer count as unparsed."""
         self._unparsed = 0
         if self._body_left is not None:
             self._body_left -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Count what follows from here."""
+        """Count unparsed bytes from here."""
         self._unparsed = 0
         super().on_message_complete()
 
@@ -199,7 +200,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Leave the connection to the WebSocket, unless an earlier request is being answered.
 
-        Its answer would never hear that the reader has left, for the WebSocket hears of it.
+        That request would never hear that its reader has left: only the WebSocket is told.
         """
         if self._answered is not None and not self._answered.response_complete:
             self._refuse(

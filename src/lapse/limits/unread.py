@@ -70,7 +70,7 @@ class Unread:
             self._timer = loop.call_later(self._pause, self._look, loop)
 
     def discard(self, transport: asyncio.Transport) -> None:
-        """Watch a connection no more: everything was taken, or it is closed."""
+        """Stop watching a connection: all its bytes were taken, or it is closed."""
         held = self._held.pop(transport, None)
         if held is not None:
             self.size -= held.size

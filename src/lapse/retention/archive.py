@@ -71,7 +71,7 @@ class _Later:
 
     @property
     def warned_at(self) -> datetime | None:
-        """Return when its archive was announced; None: it is not near."""
+        """Return when its archive was announced; None: the archive is not near."""
         moment: datetime = self.row["now"]
         return moment if self.warns else None
 

@@ -106,7 +106,7 @@ class HookCalls:
     ) -> bool:
         """Call a hook for a session; return whether it ended well, in time.
 
-        A hook that goes on although it was cancelled is not waited for.
+        A hook that goes on although it was cancelled is abandoned.
         """
         if len(self._strays) >= _MOST_STRAYS:
             self.count(name, Outcome.DROPPED, key, "too many earlier calls do not end")
@@ -147,7 +147,7 @@ class HookCalls:
         self._strays.clear()
 
     async def leave(self) -> None:
-        """Wait a little for the calls that were cancelled; what goes on then is left alone."""
+        """Wait a little for the calls that were cancelled, and abandon those that go on."""
         if self._strays:
             await asyncio.wait(self._strays, timeout=_LEAVE_WITHIN.total_seconds())
 

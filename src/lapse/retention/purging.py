@@ -84,9 +84,9 @@ class Beside:
     Attributes:
         hooks: the operator's.
         steps: returns what must be done before a purge, in order; asked at each sweep.
-        forgets: returns whether what is remembered of a session that is purged is to be forgotten;
-            asked at each sweep.
-        on_owed: called when a purge has left something to be forgotten.
+        forgets: returns whether the memories of a purged session are to be deleted; asked at each
+            sweep.
+        on_owed: called when a purge has written into the outbox of memory.
     """
 
     hooks: RetentionHooks = field(default_factory=RetentionHooks)
@@ -98,9 +98,10 @@ class Beside:
 class HookedPurges:
     """Awaits hooks: before each purge, and after each archive. Its tasks end with `owned`.
 
-    A session is taken for some time before its steps, so that no other process does the same. What
-    is due is asked again when it is purged. If a step fails, that session is taken again after a
-    growing pause, and others are not held up. If the process dies, the time runs out.
+    A session is taken for some time before its steps, so that no other process does the same.
+    Whether it is still due is checked again when it is purged. If a step fails, that session is
+    taken again after a growing pause, and others are not held up. If the process dies, the time
+    runs out.
 
     Args:
         database: the store.
@@ -172,7 +173,7 @@ class HookedPurges:
     async def begin(self, steps: Sequence[Step], *, forgets: bool = False) -> None:
         """Take as many due sessions as there is room for, and begin their steps.
 
-        If it `forgets`, what is remembered of a session is owed from its purge on.
+        If it `forgets`, the purge of a session also writes its memories into the outbox of memory.
         """
         room = AT_ONCE - len(self._tasks)
         if room <= 0:

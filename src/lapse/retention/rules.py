@@ -47,8 +47,8 @@ class Limits:
         archive: an archived session is purged after this time.
         awaiting: a session that awaits an answer is exempt for this long after its last event;
             None: as long as it awaits one.
-        per_user: as many sessions of a user in an app are kept; beyond them those go that have been
-            idle the longest.
+        per_user: this many sessions of a user in an app are kept; of the others, those that have
+            been idle the longest are archived.
     """
 
     idle: timedelta | None = None

@@ -1,10 +1,10 @@
-"""Finds the used sessions of which nobody told when to look at them.
+"""Finds the used sessions for which no record says when to look at them.
 
 After a policy is confirmed, a scan goes through all sessions once: it makes the records of those
 that stock ADK created, and writes for each when to look at it. How far it has come is a row, so a
-crash costs a page at most. After that it rests. What is used later through a server that sweeps is
-told by that server; the rest, such as what stock ADK creates, is found by a scan that goes on
-slowly, a page at a time.
+crash costs a page at most. After that it rests. Sessions that are used later through a server that
+sweeps are reported by that server; the others, such as those of stock ADK, are found by a scan that
+goes on slowly, a page at a time.
 """
 
 from __future__ import annotations

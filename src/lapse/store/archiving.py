@@ -69,7 +69,7 @@ class Archived(NamedTuple):
 
 
 def refuse_if_held(key: SessionKey) -> Asking[None]:
-    """Refuse what would delete a session, if somebody holds it.
+    """Refuse to delete a session that is on hold.
 
     Raises:
         WrongStatusError: so it is.
@@ -83,7 +83,7 @@ def refuse_if_held(key: SessionKey) -> Asking[None]:
 def was_archived(key: SessionKey) -> Asking[bool]:
     """Return whether a session is archived, or has been restored.
 
-    The latter may have happened since an append looked for it in vain.
+    A restore may have happened since an append did not find the session.
     """
     return (yield from first("was_archived", key)) is not None
 

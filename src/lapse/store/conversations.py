@@ -109,8 +109,8 @@ class Conversations(Part):
 
         The first message moves the session, with the events held so far, into ADK's tables. It
         resurrects the session if that has expired and is restorable. Any other event of a waiting
-        session is held in the lobby, up to HELD_EVENTS and HELD_BYTES; an event beyond these
-        counts as a first message if it says that it may (`may_use`).
+        session is held in the lobby, up to HELD_EVENTS and HELD_BYTES; an event beyond these counts
+        as a first message if its `may_use` allows that.
 
         Where only the user's message makes a session used, what the agent says is held like that.
         It gives the session a fresh TTL, and an expired session waits again.

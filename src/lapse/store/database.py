@@ -93,7 +93,7 @@ class Database(Protocol):
         ...
 
     def default_to(self, rules: Rules, options: ConnectionOptions) -> None:
-        """Take rules and options where its maker gave none; it is called before it opens."""
+        """Use these rules and options where the constructor got none; call this before `open`."""
         ...
 
     async def open(self) -> None:

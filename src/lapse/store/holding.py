@@ -22,8 +22,8 @@ class HoldStore(Part):
     ) -> Asking[Sequence[SessionKey]]:
         """Move deadlines that come within `held_for` to its end; no deadline comes nearer.
 
-        It returns the sessions that wait, and that only the user's message makes used. It leaves
-        all others alone: an expired one does not wait again. A repeat does it again.
+        It returns the sessions that wait and that only the user's message makes used. It changes no
+        others: an expired session does not wait again. A repeat does it again.
         """
         found = yield from rows("hold_off", held_for=held_for, **names_of(keys))
         return [key_of(row) for row in found]

@@ -1,4 +1,4 @@
-"""Locks on a name, by which operations follow each other that find no row to lock."""
+"""Locks on a name, for operations that must follow each other and find no row to lock."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ wait for each other, for as long as a transaction takes."""
 
 
 def locked(name: str) -> Asking[None]:
-    """Keep others who lock this name away until the end of the transaction.
+    """Make others who lock this name wait until the end of the transaction.
 
     It is the first thing that a transaction does, and it locks one name only, so that no two wait
-    for each other. What others have committed before is seen by the next statement.
+    for each other. The next statement sees what they have committed before.
     """
     # Place 0 is the schema's.
     yield from rows(

@@ -71,7 +71,7 @@ class Parts:
     """What an application needs of the parts that were made for it.
 
     Attributes:
-        whole: what works beside its requests.
+        whole: the work beside its requests.
         service: the service that its agents run on.
         watcher: tells its streams of notices.
         metrics: where it counts.

@@ -1,4 +1,4 @@
-"""ADK's endpoints that a plain request may be answered by, without what stands before them."""
+"""ADK's endpoints that can answer a plain request without the middleware before them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KNOWN: Final = ("lapse.", "google.adk.", "fastapi.applications")
 
 
 class Endpoint(NamedTuple):
-    """A route of ADK's, and what makes the object that its endpoint takes for a body, if any."""
+    """A route of ADK's, and the function that makes its endpoint's body parameter, if any."""
 
     route: APIRoute
     validate: Callable[[Any], Any] | None
@@ -33,7 +33,7 @@ class Endpoint(NamedTuple):
 def endpoints_of(routes: Iterable[BaseRoute]) -> Mapping[tuple[str, bool], Endpoint]:
     """Return ADK's endpoints by method and by whether the path names a session.
 
-    Left out are those before which a route stands that may take their requests.
+    An endpoint is left out if another route stands before it that may take its requests.
     """
     found: dict[tuple[str, bool], Endpoint] = {}
     for route in routes:

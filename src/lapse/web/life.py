@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Whole(Protocol):
-    """What works beside requests, with the store that it works on."""
+    """The work beside requests, with its store."""
 
     async def __aenter__(self) -> Self:
         """Open the store, and begin."""

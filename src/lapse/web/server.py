@@ -106,7 +106,7 @@ def adk_app(
 
 
 class BelowPrefix:
-    """Tells the layers around an application the prefix that it tells only its own routes."""
+    """Tells the layers around an application its prefix, which otherwise only its routes know."""
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
         self._app = app

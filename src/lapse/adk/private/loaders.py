@@ -23,8 +23,8 @@ def serves_one_agent() -> bool:
 def own_agents(loader: BaseAgentLoader) -> frozenset[str]:
     """Return the names of ADK's own agents (`__…`) that a loader may load, as ADK has set it.
 
-    One of them reads and writes files of the server. Where ADK lets everybody call them, which it
-    does before 1.39.1, and from 2.0 to 2.4, there are none for Lapse.
+    One of them reads and writes files of the server. ADK before 1.39.1, and from 2.0 to 2.4, lets
+    everybody call them; for these versions the result is empty.
     """
     if not getattr(loader, "_allow_special_agents", False):
         return frozenset()

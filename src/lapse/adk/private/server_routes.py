@@ -47,7 +47,7 @@ def is_middleware_of_server(cls: object) -> bool:
 def host_check(app: FastAPI) -> Callable[[bytes], bool]:
     """Return what says whether ADK's server refuses a `Host`, for an application that it made.
 
-    There are hosts that it refuses since 2.7, and in 1.39.1.
+    ADK's server checks the `Host` since 2.7, and in 1.39.1.
     """
     server = server_module()
     if not hasattr(server, "_is_dns_rebinding_request"):

@@ -71,11 +71,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What there is in a database.
+    """What a migration finds in a database.
 
     Attributes:
         columns: the columns of each table that has some, of ADK's names with and without prefixes.
-        hangs: what of others' hangs on ADK's tables, and would not follow; empty: nothing.
+        hangs: an object of others, such as a view, that depends on ADK's tables and would not
+            follow; empty: there is none.
         others: how many other connections a server has to the database.
     """
 
@@ -92,7 +93,7 @@ class Work(Protocol):
         ...
 
     async def begin(self, zone: str) -> str:
-        """Make the tables that are filled, if there are none; return the zone of the begun one."""
+        """Make the new tables, unless they exist; return the time zone of the migration."""
         ...
 
     async def batches(self) -> Sequence[Batch]:
@@ -116,8 +117,8 @@ class Work(Protocol):
     ) -> None:
         """Write the new rows of a batch, and note the batch: in one transaction.
 
-        What a batch of the same keys has written before, goes. `check` gets what was written,
-        read back, and nothing is kept if it raises.
+        The rows that an earlier batch of the same keys has written are deleted. `check` gets the
+        written rows, read back; if it raises, nothing is kept.
         """
         ...
 
@@ -134,7 +135,7 @@ class Work(Protocol):
         ...
 
     async def drop(self) -> None:
-        """Drop the old tables that were set aside, and what is noted of the migration."""
+        """Drop the old tables that were set aside, and the migration's own."""
         ...
 
 
@@ -144,7 +145,7 @@ class Place(Protocol):
     name: str
 
     async def look(self) -> Look:
-        """Return what there is, and change nothing.
+        """Return what the database has, and change nothing.
 
         Raises:
             StoreRefusedError: there is no such file, or it is no database.

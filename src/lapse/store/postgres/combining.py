@@ -1,8 +1,8 @@
-"""Combining what callers ask for who wait: one statement then does the work of all of them.
+"""Combines the work of callers that wait: one statement then does the work of all of them.
 
-A caller who finds a lane free has its statement at once, alone: nobody waits for company. Only who
-finds all lanes taken waits for one, and then all who have waited share a statement. What that
-statement does not do for one of them, that caller does by itself, which also finds out why.
+A caller that finds a lane free runs its statement at once and alone: nobody waits for company. A
+caller that finds all lanes taken waits for one, and all that have waited then share a statement. A
+caller whose work that statement does not do runs a statement of its own, which also finds out why.
 """
 
 from __future__ import annotations

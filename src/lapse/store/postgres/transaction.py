@@ -1,4 +1,4 @@
-"""A transaction that says nothing more on a connection whose state nobody knows."""
+"""A transaction that sends nothing more on a connection whose state is unknown."""
 
 from __future__ import annotations
 

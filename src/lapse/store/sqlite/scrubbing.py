@@ -24,7 +24,7 @@ _REMAINS: Final = (
 
 
 def scrubbed(path: str) -> str | None:
-    """Rewrite a file from what it holds and empty its log; return what remains. Blocks.
+    """Rewrite a file without the deleted bytes and empty its log; return what remains. Blocks.
 
     `secure_delete` would not be enough: it overwrites what its own connection deletes, and not
     what others have deleted, nor what was moved from page to page before.

@@ -17,7 +17,7 @@ _KEPT_NOWHERE: Final = ("application/json", "text/event-stream")
 
 
 class SafeHeaders:
-    """Adds the headers that an answer does not have of its own."""
+    """Adds those of the safe headers that an answer does not set itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
