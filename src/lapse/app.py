@@ -165,7 +165,9 @@ class Lapse(Works):
             StoreRefusedError: the store cannot be used.
         """
         if self._running_on is not None and not self._running_on.is_closed():
-            raise RuntimeError("this Lapse runs already: enter it once, or let its application do")
+            raise RuntimeError(
+                "this Lapse runs already: enter it once, or leave that to its application"
+            )
         await self.store.open()
         try:
             await self.begin()

@@ -90,7 +90,7 @@ class Works:
 
     @cached_property
     def retention(self) -> RetentionKeeper | None:
-        """The keeper of the retention policy; None if there is none, or this process sweeps not."""
+        """The keeper of the retention policy; None without one, or if this process never sweeps."""
         if not self.sweeps or self._converses or self.settings.retention_file is None:
             return None
         from lapse.retention.keeper import PurgeLimits, RetentionKeeper

@@ -20,7 +20,7 @@ from lapse.adk.private.loaders import agent_loader
 FAULTS = [AttributeError, KeyError, TypeError, ValueError, NotFoundError]
 SESSIONS = f"/apps/concierge/users/{USER}/sessions"
 UNREADABLE = {"newMessage": {"parts": [{"mediaProcessing": {}}]}}
-UNREADABLE_BODY = {"detail": "body: must be what this route takes; its OpenAPI document has it"}
+UNREADABLE_BODY = {"detail": "body: must be one of this route; look at its OpenAPI document"}
 """ADK's model of it looks a dictionary up in an enum, and falls over it."""
 
 

@@ -81,7 +81,7 @@ def test_the_settings_of_a_header_reach_the_options(load):
     [
         ({"LAPSE_AUTH": "basic"}, "LAPSE_AUTH='basic'"),
         ({"LAPSE_AUTH_PROXIES": "10.0.0.1/8"}, "LAPSE_AUTH_PROXIES"),
-        ({"LAPSE_AUTH_PROXIES": "0.0.0.0/0"}, "anyone could be anyone"),
+        ({"LAPSE_AUTH_PROXIES": "0.0.0.0/0"}, "anybody could name any user"),
         ({"LAPSE_SERVICE_ROLE": "operator"}, "LAPSE_OPERATOR_ROLE"),
         (HEADER | {"LAPSE_AUTH_PROXIES": " "}, "LAPSE_AUTH_PROXIES: LAPSE_AUTH=header needs it"),
         (HEADER | {"LAPSE_AUTH_HEADER": "X User"}, "LAPSE_AUTH_HEADER"),

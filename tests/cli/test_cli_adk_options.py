@@ -119,7 +119,7 @@ def test_every_option_of_adks_application_is_an_option_of_serve_and_a_setting():
     ("options", "says"),
     [
         ({"url_prefix": "adk"}, "url_prefix: must begin with /"),
-        ({"trigger_sources": ("mail",)}, "trigger_sources: must be of pubsub, eventarc"),
+        ({"trigger_sources": ("mail",)}, "trigger_sources: must be one of pubsub, eventarc"),
         ({"trigger_sources": ("pubsub",)}, "trigger_sources: needs trigger_oidc_audience"),
         ({"trigger_oidc_service_accounts": ("a@b.test",)}, "needs trigger_oidc_audience"),
         ({"task_store_uri": "memory://"}, "task_store_uri: needs a2a"),

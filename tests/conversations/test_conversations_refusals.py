@@ -119,7 +119,7 @@ async def test_what_a_service_cannot_tell_is_refused_in_python_and_over_http(tmp
         answered = await client.get("/mine")
     assert answered.status_code == 501
     assert answered.json() == {
-        "detail": "not with this service: it tells no user's state; read the state of a session"
+        "detail": "not with this service: it does not tell a user's state; read that of a session"
     }
 
 

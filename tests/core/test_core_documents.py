@@ -43,12 +43,12 @@ def test_a_document_reads_back_and_is_encoded_as_adk_encodes_it(value):
         ({"a": "x\0y"}, "NUL"),
         ({"a\0": 1}, "NUL"),
         ({"a": ["\\\0"]}, "NUL"),
-        ({"a": float("nan")}, "must be what JSON can say"),
-        ([float("inf")], "must be what JSON can say"),
+        ({"a": float("nan")}, "must be expressible as JSON"),
+        ([float("inf")], "must be expressible as JSON"),
         ({"a": "\ud800"}, "surrogate"),
         ({"a": "\udc00 \ud83d"}, "surrogate"),
-        ({"a": object()}, "must be what JSON can say"),
-        ({"a": b"bytes"}, "must be what JSON can say"),
+        ({"a": object()}, "must be expressible as JSON"),
+        ({"a": b"bytes"}, "must be expressible as JSON"),
     ],
 )
 def test_a_value_that_not_every_store_can_hold_is_refused(value, reason):

@@ -80,7 +80,7 @@ def test_it_says_what_it_must_know_and_erases_nothing_before(folder):
 def test_it_says_that_the_file_was_not_rewritten(folder):
     done = erase(folder, "--yes", "--without-artifacts", "--without-scrubbing")
     assert done.returncode == 3
-    assert "not erased: the bytes of what is deleted" in done.stderr
+    assert "not erased: the deleted bytes in the file" in done.stderr
 
 
 async def test_artifacts_go_and_then_nothing_but_memory_is_left_to_say(folder):

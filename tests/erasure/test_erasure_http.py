@@ -73,7 +73,7 @@ def test_a_user_sees_what_is_kept_and_erases_it_and_nobody_elses(server):
     receipt = answer.json()
     assert receipt["isWhole"]
     assert (receipt["erased"]["sessions"], receipt["erased"]["artifacts"]) == (2, 1)
-    assert receipt["remains"] == ["the bytes of what was deleted, in the files of the database"]
+    assert receipt["remains"] == ["the deleted bytes in the files of the database"]
     assert server.client.get(own, headers=EVE).status_code == 404
     assert set(server.client.get(path("eve"), headers=EVE).json()["found"].values()) == {0}
     assert server.client.get(others, headers=BOB).status_code == 200

@@ -129,4 +129,4 @@ def test_a_sweeper_beyond_this_machine_answers_as_it_was_told(
 def test_only_a_sweeper_that_goes_on_has_a_port(tmp_path, arguments):
     done = lapse(tmp_path, "sweep", *arguments, "--port", "0")
     assert done.returncode == 2
-    assert "--port goes with --watch" in done.stderr
+    assert "--port needs --watch" in done.stderr

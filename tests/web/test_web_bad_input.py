@@ -248,6 +248,6 @@ def test_a_misspelt_field_of_a_create_is_ignored_as_by_adk_but_logged(server):
     )
     assert answer.status_code == 200
     assert answer.json()["id"] != "mine"
-    assert "has sesionId, which nothing reads; did it mean sessionId?" in server.log
+    assert "has sesionId, which is ignored; is sessionId meant?" in server.log
     assert "has ttlMinutes beside its options" in server.log
     assert "unlike" not in server.log

@@ -60,7 +60,7 @@ def service_from_uri(uri: str, agents_dir: Path = Path()) -> BaseSessionService:
     except Exception as error:
         # The services quote the URI, and it may hold a password.
         kind = type(error).__name__
-        reason = f"{scheme}:// must be of a service that ADK can make; it raised {kind}"
+        reason = f"{scheme}:// must name a service that ADK can make; ADK raised {kind}"
         raise InvalidValueError(_FIELD, reason) from error
     return service
 

@@ -116,8 +116,6 @@ def _tell_misspelt(fields: Mapping[str, Any]) -> None:
     unknown = (name for name in fields if name not in _FIELDS and len(name) <= _LONGEST_LOOKED_AT)
     for name in islice(unknown, _MOST_LOOKED_AT):
         if name in _OPTIONS:
-            _log.warning("a create request has %s beside its options, where nothing reads it", name)
+            _log.warning("a create request has %s beside its options, and it is ignored", name)
         elif meant := get_close_matches(name, _FIELDS, 1, _CLOSE):
-            _log.warning(
-                "a create request has %s, which nothing reads; did it mean %s?", name, meant[0]
-            )
+            _log.warning("a create request has %s, which is ignored; is %s meant?", name, meant[0])

@@ -161,7 +161,7 @@ class Elsewhere:
             return await self._asked(asking)
         except NotImplementedError as error:
             raise NotWithThisServiceError(
-                "it tells no user's state; read the state of a session"
+                "it does not tell a user's state; read that of a session"
             ) from error
 
     async def append_to(self, session: Session, service_id: str | None, event: Event) -> Event:
@@ -238,11 +238,11 @@ class Elsewhere:
             if is_refusal(error):
                 raise RefusedError(error) from error
             raise OutcomeUnknownError(
-                "the service of conversations failed; read the session before you send it again"
+                "the service of conversations failed; read the session before you send again"
             ) from error
         except asyncio.CancelledError as error:  # the service has cancelled itself
             raise OutcomeUnknownError(
-                "the service of conversations gave up; read the session before you send it again"
+                "the service of conversations gave up; read the session before you send again"
             ) from error
 
 

@@ -64,7 +64,7 @@ def check_folder(folder: Path) -> None:
     """
     if is_agent(folder) and not serves_one_agent():
         what = "a folder that is itself an agent"
-        reason = f"{what} {needs_newer(what)}; give the folder around it"
+        reason = f"{what} {needs_newer(what)}; give its parent folder"
         raise InvalidValueError("agents_dir", reason)
 
 
@@ -80,7 +80,7 @@ def switch_features(options: ServerOptions) -> None:
     for field, is_on in (("enable_features", True), ("disable_features", False)):
         for name in getattr(options, field):
             if name not in known:
-                reason = f"ADK has no feature {name!r:.60}; use of {', '.join(sorted(known))}"
+                reason = f"ADK has no feature {name!r:.60}; use one of {', '.join(sorted(known))}"
                 raise InvalidValueError(field, reason)
             override_feature_enabled(known[name], is_on)
 

@@ -78,17 +78,17 @@ class ServerOptions:
         for source in self.trigger_sources:
             if source not in TRIGGERS:
                 raise InvalidValueError(
-                    "trigger_sources", f"must be of {', '.join(TRIGGERS)}, not {source!r:.60}"
+                    "trigger_sources", f"must be one of {', '.join(TRIGGERS)}, not {source!r:.60}"
                 )
         if self.trigger_sources and not self.trigger_oidc_audience:
             raise InvalidValueError(
-                "trigger_sources", "needs trigger_oidc_audience: whose tokens are let in"
+                "trigger_sources", "needs trigger_oidc_audience, that of the accepted tokens"
             )
         if self.trigger_oidc_service_accounts and not self.trigger_oidc_audience:
             raise InvalidValueError(
                 "trigger_oidc_service_accounts", "needs trigger_oidc_audience, too"
             )
         if self.task_store_uri and not self.a2a:
-            raise InvalidValueError("task_store_uri", "needs a2a, whose tasks it keeps")
+            raise InvalidValueError("task_store_uri", "needs a2a: it keeps the tasks of A2A")
         if self.express_mode and not self.gemini_enterprise_app_name:
             raise InvalidValueError("express_mode", "needs gemini_enterprise_app_name, too")

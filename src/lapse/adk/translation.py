@@ -58,7 +58,7 @@ def storable_state(state: Mapping[str, Any]) -> StateDelta:
             _log.warning("state holds values that are not JSON; their repr is stored instead")
             plain = to_jsonable_python(dict(state), serialize_unknown=True)
     except (ValueError, RecursionError) as error:
-        raise InvalidValueError("state", f"must be what JSON can say: {error}") from error
+        raise InvalidValueError("state", f"must be expressible as JSON: {error}") from error
     encode(plain, what="state")
     return split_state(plain)
 
@@ -114,7 +114,7 @@ def _dump(event: Event) -> dict[str, Any]:
     try:
         return event.model_dump(exclude_none=True, mode="json")
     except (ValueError, RecursionError) as error:
-        raise InvalidValueError("event", f"must be what JSON can say: {error}") from error
+        raise InvalidValueError("event", f"must be expressible as JSON: {error}") from error
 
 
 def seen(session: Session) -> Revision | LastSeen:

@@ -86,7 +86,7 @@ async def _replace(session: Session, event: Event) -> bool:
     for name in names - set(event.actions.state_delta):
         session.state.pop(name, None)  # a tool writes state there as well, by the name it chose
     _log.warning(
-        "%s made what no store can hold; U+FFFD and null are stored in its place",
+        "%s made values that no store can hold; U+FFFD and null are stored in their place",
         f"the tool {', '.join(tools)}"[:_LONGEST_NAMES] if tools else "the agent",
         extra={
             "app": session.app_name,

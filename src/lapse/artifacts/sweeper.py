@@ -115,7 +115,7 @@ class ArtifactSweeper:
                 own = await own_artifacts(self._artifacts, key)
         except Exception as error:  # noqa: BLE001 - a new session is right in any case
             _log.warning(
-                "session %s is not used again: the artifact service did not tell whether it has "
+                "session %s is not reused: the artifact service did not tell whether it has "
                 "artifacts: %s",
                 key.named,
                 type(error).__name__,
@@ -134,7 +134,7 @@ class ArtifactSweeper:
         except Exception as error:  # noqa: BLE001 - the session is taken again
             # Its text is not logged: that may hold the whole id, in a path.
             _log.warning(
-                "artifacts of session %s were not deleted (attempt %d), and will be: %s",
+                "artifacts of session %s were not deleted (attempt %d): %s",
                 entry.key.named,
                 entry.attempts,
                 type(error).__name__,

@@ -28,7 +28,7 @@ class HeaderAuthenticator:
         peer = parse_address(connection.client.host if connection.client else "")
         if peer is None or not is_among(peer, options.proxies):
             raise NotAuthenticatedError(
-                "only a proxy of LAPSE_AUTH_PROXIES may say who asks; ask through it", _CHALLENGE
+                "only a proxy of LAPSE_AUTH_PROXIES may name the user; ask through it", _CHALLENGE
             )
         name = _only(connection, options.header)
         roles = _only(connection, options.role_header) if options.role_header else ""

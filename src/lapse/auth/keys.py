@@ -59,13 +59,13 @@ class Keys(Protocol):
         """Return the key of this id; None where there is none.
 
         Raises:
-            KeysUnavailableError: no key is known yet, and none can be had now.
+            KeysUnavailableError: no key is known yet, and none can be read now.
         """
         ...
 
 
 class KeysUnavailableError(Exception):
-    """The issuer's keys cannot be had."""
+    """The issuer's keys cannot be read."""
 
 
 class OneKey:
@@ -123,7 +123,7 @@ class PublishedKeys:
         elif now - self._read_at >= self._fresh and not self._reading.here().locked():
             await self._read_again()
         if self._read_at is None:
-            raise KeysUnavailableError("the issuer's keys cannot be had")
+            raise KeysUnavailableError("the issuer's keys cannot be read")
         if self._find(kid) is None:
             await self._read_again(unless=lambda: self._find(kid) is not None)
         return self._find(kid)

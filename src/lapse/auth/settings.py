@@ -142,8 +142,8 @@ class AuthSettings(SliceSettings):
 
     def _token_problems(self) -> Iterator[str]:
         for name, value, what in (
-            ("ISSUER", self.jwt_issuer, "the `iss` of its tokens"),
-            ("AUDIENCE", self.jwt_audience, "what tokens for this server have in their `aud`"),
+            ("ISSUER", self.jwt_issuer, "the `iss` of the issuer's tokens"),
+            ("AUDIENCE", self.jwt_audience, "the `aud` of tokens for this server"),
         ):
             if not value:
                 yield f"LAPSE_JWT_{name}: LAPSE_AUTH=jwt needs it: {what}"
@@ -155,7 +155,7 @@ class AuthSettings(SliceSettings):
         known = SYMMETRIC | ASYMMETRIC
         if not algorithms or not known.issuperset(algorithms):
             names = ", ".join(sorted(known))
-            yield f"LAPSE_JWT_ALGORITHMS={self.jwt_algorithms!r:.60}: must be of {names}"
+            yield f"LAPSE_JWT_ALGORITHMS={self.jwt_algorithms!r:.60}: must be some of {names}"
             return
         symmetric = SYMMETRIC.intersection(algorithms)
         if symmetric and ASYMMETRIC.intersection(algorithms):
@@ -194,7 +194,7 @@ class AuthSettings(SliceSettings):
             yield f"{given}: {error.reason}"
             return
         if any(not network.prefixlen for network in proxies):
-            yield f"{given}: must not be everybody's addresses: anyone could be anyone"
+            yield f"{given}: must not be all addresses: anybody could name any user"
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -206,7 +206,7 @@ def _key_problems(key: str, algorithms: tuple[str, ...]) -> Iterator[str]:
     is_pem = key.lstrip().startswith("-----BEGIN")
     if algorithms[0] in SYMMETRIC:
         if is_pem:
-            yield "LAPSE_JWT_KEY: is no secret for HS…; for a public key say RS256 or ES256"
+            yield "LAPSE_JWT_KEY: is no secret for HS…; for a public key set RS256 or ES256"
             return
         needed = max(int(name.removeprefix("HS")) for name in algorithms) // 8
         if len(key.encode()) < needed:
@@ -214,7 +214,7 @@ def _key_problems(key: str, algorithms: tuple[str, ...]) -> Iterator[str]:
     elif not is_pem:
         yield "LAPSE_JWT_KEY: must be a public key as PEM (-----BEGIN PUBLIC KEY-----)"
     elif "PRIVATE KEY" in key:
-        yield "LAPSE_JWT_KEY: is a private key; the public one verifies, and nothing else may leak"
+        yield "LAPSE_JWT_KEY: is a private key; set the public one, which verifies just as well"
 
 
 def _url_problems(url: str, *, is_symmetric: bool) -> Iterator[str]:

@@ -98,7 +98,7 @@ class TokenAuthenticator:
             # What a library would think of a header that is a list is not tried out.
             algorithm = header.get("alg") if isinstance(header, dict) else None
             if algorithm not in options.algorithms or "crit" in header:
-                raise ValueError("its algorithm, or what it calls critical, is not accepted")
+                raise ValueError("its algorithm, or its critical header, is not accepted")
             key = await self._keys.find(header.get("kid"))
             if key is None:
                 raise ValueError("its key is not known")

@@ -87,7 +87,7 @@ def adopt(
     from lapse.adoption.store import Selection
 
     if quiet and (dry_run or as_json or not yes):
-        raise typer.BadParameter("--quiet needs --yes, and goes with none of --dry-run and --json")
+        raise typer.BadParameter("--quiet needs --yes, and excludes --dry-run and --json")
     given = one_store(url, store_url)
     settings = open_settings(given, verbose=False, quiet=quiet)
     check_conversations(settings, "adopt")
@@ -163,7 +163,7 @@ def undo(
     `--quiet` prints only how many sessions could not be put back, and why.
     """
     if quiet and (as_json or run is None):
-        raise typer.BadParameter("--quiet goes with --run, and not with --json")
+        raise typer.BadParameter("--quiet needs --run, and excludes --json")
     given = one_store(url, store_url)
     settings = open_settings(given, verbose=False, quiet=quiet)
     check_conversations(settings, "undo")

@@ -64,7 +64,7 @@ def open_settings(
 def one_store(url: str | None, store: str | None) -> str | None:
     """Return the URL that a command got, as its argument or by `--store`; None: by the settings."""
     if url is not None and store is not None and url != store:
-        raise typer.BadParameter("name one store: as URL, or by --store")
+        raise typer.BadParameter("name one store: by its URL, or by --store")
     return store if url is None else url
 
 

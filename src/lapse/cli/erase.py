@@ -52,8 +52,8 @@ def erase(
         typer.Option(
             "--app",
             metavar="APP",
-            help="Also look for artifacts and conversations in this app, of which the store has "
-            "nothing; repeatable.",
+            help="Also look for artifacts and conversations in this app, although the store has "
+            "nothing of it; repeatable.",
         ),
     ] = None,
     artifact_service_uri: ArtifactUri = None,
@@ -66,7 +66,7 @@ def erase(
         bool,
         typer.Option(
             "--without-scrubbing",
-            help="Leave the bytes of what is deleted in the SQLite file until it is rewritten.",
+            help="Leave the deleted bytes in the SQLite file until it is rewritten.",
         ),
     ] = False,
     as_json: JsonOption = False,
@@ -117,7 +117,7 @@ async def _erase(
         if scrubs:
             with waiting("taking deleted bytes out of the file"):
                 return receipt, await erasure.store.scrub()
-        return receipt, "the bytes of what is deleted, in the file and its log"
+        return receipt, "the deleted bytes in the file and its log"
 
 
 @asynccontextmanager
@@ -203,6 +203,6 @@ def _print_receipt(receipt: Receipt, unscrubbed: str | None, *, as_json: bool) -
         for sentence in remains:
             typer.echo(f"not erased: {sentence}", err=True)
     if not receipt.is_whole:
-        fail("the user goes on faster than this erases; stop them and call it again")
+        fail("the user adds data faster than this erases it; stop their access, and run it again")
     if remains:
         raise typer.Exit(Exit.ATTENTION)

@@ -45,7 +45,7 @@ def export(
     user: UserOption,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder for the export.")],
     app: Annotated[
-        str | None, typer.Option("--app", metavar="APP", help="Only what is of this app.")
+        str | None, typer.Option("--app", metavar="APP", help="Export only this app.")
     ] = None,
     store: StoreOption = None,
     artifact_service_uri: ArtifactUri = None,
@@ -80,7 +80,7 @@ def import_(
     artifact_service_uri: ArtifactUri = None,
     agents_dir: AgentsOption = None,
     without_artifacts: Annotated[
-        bool, typer.Option("--without-artifacts", help="Leave the artifacts of the export out.")
+        bool, typer.Option("--without-artifacts", help="Do not import the artifacts.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

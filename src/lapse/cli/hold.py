@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 hold_commands = typer.Typer(
-    help="Holds: what is on hold is neither archived nor deleted.", no_args_is_help=True
+    help="Holds: a session on hold is neither archived nor deleted.", no_args_is_help=True
 )
 
 OptionalKey = Annotated[
@@ -129,7 +129,7 @@ async def _scope(
         raise typer.BadParameter("name a session by its KEY, or a user by --user")
     if key is not None:
         if app_name is not None:
-            raise typer.BadParameter("--app goes with --user")
+            raise typer.BadParameter("--app needs --user")
         return await find_key(database, key)
     return SessionKey(app_name or "", user or "", "")
 

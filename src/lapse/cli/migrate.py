@@ -86,11 +86,11 @@ def migrate(
     if of_v0 > 1 or (of_v0 and print_only):
         raise typer.BadParameter("give only one of --from-v0, --undo-v0, --drop-v0 and --print")
     if not of_v0 and (yes or as_json or quiet):
-        raise typer.BadParameter("--yes, --json and --quiet go with --from-v0 and its likes")
+        raise typer.BadParameter("--yes, --json and --quiet need --from-v0, --undo-v0 or --drop-v0")
     if not from_v0 and (dry_run or time_zone != "UTC"):
-        raise typer.BadParameter("--dry-run and --time-zone go with --from-v0")
+        raise typer.BadParameter("--dry-run and --time-zone need --from-v0")
     if of_v0 and quiet and (as_json or dry_run or not yes):
-        raise typer.BadParameter("--quiet needs --yes, and goes with none of --dry-run and --json")
+        raise typer.BadParameter("--quiet needs --yes, and excludes --dry-run and --json")
     settings = open_settings(store, verbose=False, quiet=quiet)
     if of_v0:
         _check_role(settings, role)
@@ -245,7 +245,7 @@ def _tables(done: Sequence[Converted]) -> dict[str, Any]:
 
 def _changes(changed: Sequence[Changed]) -> str:
     tables = ", ".join(f"{one.table} {one.then:,} → {one.now:,} rows" for one in changed)
-    return f"something was written since the migration ({tables})"
+    return f"tables were written to since the migration ({tables})"
 
 
 def _check_role(settings: Settings, role: str | None) -> None:

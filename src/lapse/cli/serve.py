@@ -76,8 +76,8 @@ def serve(
         typer.Option(
             min=1,
             max=256,
-            help="Answer with so many processes; bounds of connections, bodies, streams, readers, "
-            "plain runs and log-ins count in each.",
+            help="Number of processes that answer; each has its own bounds of connections, bodies, "
+            "streams, readers, plain runs and log-ins.",
             show_default="1",
         ),
     ] = None,

@@ -79,11 +79,11 @@ def sweep(
     if dry_run and confirm:
         raise typer.BadParameter("give only one of --dry-run, which changes nothing, and --confirm")
     if port is not None and not watch:
-        raise typer.BadParameter("--port goes with --watch: another sweep ends before it is asked")
+        raise typer.BadParameter("--port needs --watch: another sweep ends before anybody asks it")
     if watch and as_json:
         raise typer.BadParameter("--watch prints no JSON; set LAPSE_LOG_FORMAT=json for its log")
     if quiet and (verbose or watch or dry_run or as_json):
-        raise typer.BadParameter("--quiet goes with none of --verbose, --watch, --dry-run, --json")
+        raise typer.BadParameter("--quiet excludes --verbose, --watch, --dry-run and --json")
     settings = open_settings(store, verbose=verbose, quiet=quiet)
     if not settings.cleanup_enabled:
         fail("SESSION_CLEANUP_ENABLED is false, so nothing is swept; set it to true")

@@ -98,7 +98,7 @@ class HandOvers(Removing):
                 return place
             left = give_up - time.monotonic()
             if left <= 0:
-                raise OnItsWayError(f"session {key.named} is on its way; try again in a moment")
+                raise OnItsWayError(f"session {key.named} is being moved; try again in a moment")
             if (put := self._unsettled.pop(key, None)) is not None:
                 finishing = self._settled_late(key, *put)
             elif place.lease.total_seconds() > 0:
@@ -272,7 +272,7 @@ class HandOvers(Removing):
             if begun is not None:
                 break
             if time.monotonic() >= give_up:
-                raise OnItsWayError(f"session {key.named} is on its way; try again in a moment")
+                raise OnItsWayError(f"session {key.named} is being moved; try again in a moment")
             await asyncio.sleep(_FIRST_PAUSE)
         self._publish(begun.changes)
         work = begun.value
@@ -342,7 +342,7 @@ class HandOvers(Removing):
                     return
         except (LapseError, RefusedError) as fault:
             error = fault
-        tell("what a late hand-over has made may be left in the service", work.key, error)
+        tell("a session that a late hand-over has made may be left in the service", work.key, error)
 
 
 async def _tried(finishing: Coroutine[Any, Any, Result[None]]) -> Result[LapseError | None]:

@@ -54,9 +54,9 @@ class Removing:
         try:
             await self._putting.remove_made(work, lease)
         except RefusedError as refusal:
-            tell("the service refuses to remove what it has of a refused hand-over", work.key)
+            tell("the service refuses to remove the session of a refused hand-over", work.key)
             raise StoreUnavailableError(
-                f"session {work.key.named} is on its way; try again in a moment"
+                f"session {work.key.named} is being moved; try again in a moment"
             ) from refusal
         back = await self.store.take_back(work.key, work.token)
         if back is None:
@@ -112,7 +112,7 @@ class Removing:
                 await self._putting.remove_made(work, self._guard_lease(key, fence, since))
                 await self.store.unguard(key, fence)
             case _ if place.token is None or place.token.mark != work.token.mark:
-                tell("a session has the key of one that was handed over too late", key)
+                tell("another session has the key of one that was handed over too late", key)
         return True
 
     def _lease(self, work: HandOver, since: float) -> Lease:

@@ -64,7 +64,7 @@ def encode(value: object, *, what: str) -> str:
     try:
         text = json.dumps(value, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidValueError(what, f"must be what JSON can say: {error}") from error
+        raise InvalidValueError(what, f"must be expressible as JSON: {error}") from error
     # Where a backslash stands before it, it is text that looks like an escape.
     if "\\u0000" in text and "\\u0000" in text.replace(r"\\", ""):
         raise InvalidValueError(what, "must not contain a NUL character (\\u0000)")

@@ -45,8 +45,7 @@ class NoSuchSessionError(LapseError, LookupError):
 def no_such_session(named: str) -> NoSuchSessionError:
     """Return the error that says a session does not exist; `named` is safe for logs."""
     return NoSuchSessionError(
-        f"session {named} does not exist; look whether its id, its user and its app are right, or "
-        "create it anew"
+        f"session {named} does not exist; check its id, its user and its app, or create it"
     )
 
 
@@ -192,7 +191,7 @@ class NoSuchRunError(LapseError, LookupError):
     """The session has no such run, or its record is deleted already."""
 
     def __init__(
-        self, reason: str = "no such run in this session; look at its latest, or read the session"
+        self, reason: str = "no such run in this session; read its latest run, or the session"
     ) -> None:
         super().__init__(reason)
 

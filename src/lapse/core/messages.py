@@ -68,7 +68,7 @@ class UsedByRule:
 
 
 def _not_a_rule(text: object) -> InvalidValueError:
-    reason = "must be anyone or user, with others for some apps, such as anyone,shop=user"
+    reason = "must be anyone or user, with exceptions by app, such as anyone,shop=user"
     return InvalidValueError("used_by", f"{reason}, not {text!r:.80}")
 
 

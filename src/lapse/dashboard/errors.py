@@ -57,7 +57,7 @@ def _told(error: Exception) -> tuple[int, str, str]:  # noqa: PLR0911 - one for 
     """Return the status, the title and the message of an error page; status 0 for no page."""
     match error:
         case NoSuchSessionError():
-            return 404, "No such session", "It never was, or it is purged or deleted."
+            return 404, "No such session", "It never existed, or was purged or deleted."
         case WrongStatusError():
             return 409, "Not done", f"The session's status does not allow this: {error}."
         case NotAsShownError():

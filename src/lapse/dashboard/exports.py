@@ -131,7 +131,7 @@ class _Sending(StreamingResponse):
             async with asyncio.timeout(_LONGEST.total_seconds()):
                 await super().__call__(scope, receive, send)
         except TimeoutError:
-            _log.warning("an export was not read within %s, and was broken off", spelt(_LONGEST))
+            _log.warning("an export was not read within %s, and was aborted", spelt(_LONGEST))
             raise
         finally:
             await self._exports.end(self._chunks)

@@ -94,9 +94,7 @@ class Retention:
         """
         policy = (await self.state()).policy
         if policy is None:
-            raise NotAsShownError(
-                "there is no policy without faults that could be confirmed; mend the file first"
-            )
+            raise NotAsShownError("the policy file is missing or has faults; mend it first")
         if policy.digest != digest:
             raise NotAsShownError("the policy has changed since it was shown: look at it again")
         return await RetentionStore(self._store).confirm_retention(policy, by=operator.name)

@@ -328,7 +328,7 @@ def _webhook(levels: WebhookLevels) -> Verdict:
         (
             "The log of the servers says what the webhook answers (`the webhook`).",
             "Is it up, and does it answer 2xx within ten seconds? Is LAPSE_WEBHOOK_URL right?",
-            "What was given up is not sent again: `lapse sessions` tells how those sessions stand.",
+            "Events that were given up are not sent again: `lapse sessions` shows their sessions.",
         ),
     )
 
@@ -341,7 +341,7 @@ def _retention(state: RetentionState) -> Verdict:
             f"{sessions(state.due)} wait for a sweep by the policy: to be looked at, or purged.",
             (
                 "Does a sweeper run that has the policy (LAPSE_RETENTION_FILE)? Its log tells.",
-                "After a confirmation of much that was due, wait: a sweep takes 200 sessions.",
+                "If much was due at the confirmation, wait: a sweep takes 200 sessions.",
             ),
         )
     if state.is_in_force:

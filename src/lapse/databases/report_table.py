@@ -73,8 +73,8 @@ def _sentences(report: Report) -> list[str]:
     oldest = report.oldest(Kind.EMPTY)
     if oldest is not None:
         told.append(
-            f"The oldest of them is of {oldest:%Y-%m-%d}; {report.growth:,.1f} a day came "
-            "in the last seven."
+            f"The oldest of them is of {oldest:%Y-%m-%d}; in the last seven days "
+            f"{report.growth:,.1f} a day were created."
         )
     if spoken := report.count(Kind.AGENT_ONLY):
         told.append(
@@ -88,7 +88,7 @@ def _sentences(report: Report) -> list[str]:
             )
         )
     ttl = span(report.question.ttl.total_seconds())
-    told.append(f"A sweep at a TTL of {ttl} would take {report.due:,} of the empty ones.")
+    told.append(f"A sweep at a TTL of {ttl} would expire {report.due:,} of the empty ones.")
     told += _first_messages(report, ttl)
     if report.lobby:
         counts = ", ".join(f"{count:,} {status}" for status, count in sorted(report.lobby.items()))

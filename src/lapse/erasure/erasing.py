@@ -292,12 +292,12 @@ class Erasure:
 
     async def _remains(self, apps: Sequence[str]) -> Sequence[str]:
         remains = [
-            f"on hold: {sessions(number)} of app {app}, with what is beside: run it again once an "
-            "operator has released that"
+            f"on hold: {sessions(number)} of app {app}, with the data beside them: run it again "
+            "once an operator has released the hold"
             for app, number in sorted((+self._held_back).items())
         ]
         if not remains and (await self._own.held(self.user_id)).touches(""):
-            remains.append("what an operator has put on hold: run it again once it is released")
+            remains.append("data on an operator's hold: run it again once the hold is released")
         for app in await self._own.apps(self.user_id):
             stored = await self._own.stored(app, self.user_id)
             if stored.elsewhere:
@@ -320,7 +320,7 @@ class Erasure:
         if not self._may_redact:
             remains.append(
                 "the audit log: acts keep digests and the beginnings of sessions' ids, and the "
-                "user's own keep the name; only the owner of its table may take them out"
+                "user's own acts keep the name; only the table's owner may take these out"
             )
         if self.artifacts is None:
             remains.append("artifacts: it is not known where they are kept")

@@ -30,7 +30,7 @@ _LONGEST: Final = timedelta(minutes=1)
 _SELF_SERVICE: Final = "self-service"
 """Who erases, for the audit log, where it is the user: the record must not name them."""
 
-_FILES: Final = "the bytes of what was deleted, in the files of the database"
+_FILES: Final = "the deleted bytes in the files of the database"
 
 
 class ConfirmBody(BaseModel):

@@ -66,8 +66,8 @@ class Export:
         for app in apps:
             if await self._store.is_elsewhere(app, self._user):
                 raise NotWithThisServiceError(
-                    "it has used sessions of this user, and an export reads ADK's tables; ask the "
-                    "service itself for them"
+                    "it has used sessions of this user, and an export reads ADK's tables; export "
+                    "them from the service itself"
                 )
         files = [(place.file, self._lines(place, apps)) for place in PLACES]
         if self._artifacts is not None:

@@ -136,7 +136,7 @@ class Import:
         self._check_owner(*check_key(key)[:2])
         if place.name == "lobby" and named["status"] not in _STATUSES:
             raise InvalidValueError(
-                "status", f"must be one of an export, not {named['status']!r:.40}"
+                "status", f"must be one that an export has, not {named['status']!r:.40}"
             )
         return values
 

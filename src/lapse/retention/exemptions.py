@@ -73,8 +73,8 @@ class ExemptionStore(Part):
             record = yield from required(key, self.rules)
             if record.status not in _PINNABLE:
                 raise WrongStatusError(
-                    f"session {key.named} is {record.status}: only one with a message is kept for "
-                    "good, and can be pinned; send it one first"
+                    f"session {key.named} is {record.status}: only a session with a message can be "
+                    "pinned; send it a message first"
                 )
             if (yield from rows("record_used", key, ttl=DEFAULT_TTL)):
                 yield from counted(key, None, None, Status.USED)

@@ -57,11 +57,13 @@ class RetentionMetrics(Collector):
         with_policy = state if state is not None and state.file is not None else None
         yield _gauge("pinned", f"Pinned sessions, counted up to 10,000. {_SAME}", levels, "pinned")
         yield _gauge("holds", f"Holds, counted up to 10,000. {_SAME}", levels, "holds")
-        yield _gauge("in_force", f"Whether a policy is. {_OWN}", with_policy, "is_in_force")
+        yield _gauge(
+            "in_force", f"Whether the policy is in force. {_OWN}", with_policy, "is_in_force"
+        )
         yield _gauge("faults", f"Faults in the policy. {_OWN}", with_policy, "faults")
         yield _gauge(
             "unconfirmed_seconds",
-            f"How long it has been there without effect. {_OWN}",
+            f"How long the policy has been without effect. {_OWN}",
             with_policy,
             "unconfirmed_for",
         )

@@ -164,7 +164,7 @@ def _failure(record: RunRecord, *, is_stored: bool) -> Response:
     status, what = _ENDED.get(record.status, _FAILED)
     told = "your message is stored; read the session, and do not send the message again"
     if not is_stored:
-        told = "your message is not stored; send it again, with a new Idempotency-Key if with one"
+        told = "your message is not stored; send it again, but not with the same Idempotency-Key"
     answer = {
         "detail": f"The run {what}; {told}.",
         "runId": record.run_id,

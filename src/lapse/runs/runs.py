@@ -338,7 +338,7 @@ class Runs:
             await asyncio.wait([work], timeout=_CANCEL_TIMEOUT.total_seconds())
             run.is_cut_off = True
             if not work.done():
-                _log.warning("an agent does not end; it is left alone", extra=_facts(run.record))
+                _log.warning("an agent does not end and is abandoned", extra=_facts(run.record))
                 self._abandoned.add(work)
                 work.add_done_callback(self._forget_abandoned)
             elif not work.cancelled():

@@ -72,11 +72,11 @@ def refuse_if_held(key: SessionKey) -> Asking[None]:
     """Refuse to delete a session that is on hold.
 
     Raises:
-        WrongStatusError: so it is.
+        WrongStatusError: the session is on hold.
     """
     if (yield from first("held", key)) is not None:
         raise WrongStatusError(
-            f"session {key.named} is on hold, and nothing deletes it; an operator can release it"
+            f"session {key.named} is on hold; ask an operator to release it, then delete it"
         )
 
 

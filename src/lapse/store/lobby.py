@@ -187,8 +187,8 @@ class Lobby(Part):
                 change = Change(ChangeKind.CREATED, record.created_at, record)
                 return Result(session, (change,))
         raise OutcomeUnknownError(
-            f"the connection broke; session {key.named} exists, and may be of another create; "
-            "read it"
+            f"the connection broke; session {key.named} exists, and another create may have made "
+            "it; read it"
         )
 
     @operation(writes=False)

@@ -19,7 +19,7 @@ def log_sweep(report: SweepReport) -> None:
     if braking.is_new and braking.brake is not None:
         _log.warning("brake set: nothing is purged", extra=_brake_facts(braking.brake))
     elif braking.let_go is not None:
-        _log.warning("brake let go", extra={"reason": str(braking.let_go.reason)})
+        _log.warning("brake released", extra={"reason": str(braking.let_go.reason)})
     if report.did_something:
         _log.info(
             "swept",

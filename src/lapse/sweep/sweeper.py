@@ -285,7 +285,7 @@ class Sweeper(Work):
         try:
             self._work.wake(timedelta(seconds=float(text)))
         except (ValueError, OverflowError):
-            _log.debug("not a deadline: somebody else uses the channel %s", CHANNEL)
+            _log.debug("a text is no deadline: another program uses the channel %s", CHANNEL)
 
     async def _step(self) -> timedelta:
         """Sweep once and return the pause until the next sweep."""

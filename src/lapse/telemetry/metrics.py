@@ -98,7 +98,7 @@ class Metrics:
         )
         self._adopted = counter("sessions_adopted", "Sessions adopted from ADK's tables.", "app")
         self._used_but_expired = counter(
-            "used_sessions_expired", "Used sessions that expired or were purged: must never be."
+            "used_sessions_expired", "Used sessions that expired or were purged; it must stay 0."
         )
         self._store_errors = counter(
             "store_errors", "Times the store did not answer, by what needed it.", "where"

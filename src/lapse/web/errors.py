@@ -119,7 +119,7 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         StaleSessionError: _answer(409),
         StoreUnavailableError: unavailable,
         NoSuchRunError: _answer(
-            404, "Run not found; look at the session's latest, or read the session"
+            404, "Run not found; read the session's latest run, or the session"
         ),
         NotWithThisStoreError: _answer(501, "Not with this store; use SQLite or PostgreSQL"),
         NotWithThisServiceError: _answer(501),
@@ -132,7 +132,7 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
         # ADK's own routes answer the first by themselves, its developer routes do not.
         NoSuchAgentError: _answer(404),
         UnreadableBodyError: _answer(
-            422, "body: must be what this route takes; its OpenAPI document has it"
+            422, "body: must be one of this route; look at its OpenAPI document"
         ),
     }
     for error, answer in answers.items():
@@ -175,7 +175,7 @@ def _with_body_errors(answer: ASGIApp) -> ASGIApp:
             await answer(scope, receive, send)
         except MODEL_FAULTS as error:
             if not begun:
-                raise UnreadableBodyError("the body must be what this route takes") from error
+                raise UnreadableBodyError("the body must be one of this route") from error
             run: PlainRun | None = scope.get(PLAIN_RUN)
             if (
                 run is None
@@ -187,7 +187,7 @@ def _with_body_errors(answer: ASGIApp) -> ASGIApp:
             reason = (
                 str(error)
                 if type(error) is ValueError
-                else "must be a message as ADK's Runner takes it"
+                else "must have a message that ADK's Runner takes"
             )
             raise InvalidValueError("body", reason) from error
         finally:
@@ -218,8 +218,8 @@ _TOLD: Final = {
     ),
     Stored.NO: "The session store does not answer, and nothing was changed; try again in a moment.",
     Stored.UNKNOWN: (
-        "The session store broke off, and this may have been done; look before you send it again, "
-        "or send an Idempotency-Key with what you send."
+        "The session store broke off, and your request may have been carried out; look before you "
+        "send it again, or send it with an Idempotency-Key."
     ),
 }
 _KEYED: Final = (

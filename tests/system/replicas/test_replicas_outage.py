@@ -17,8 +17,8 @@ PLAIN = {
     "The session store does not answer; try again in a moment.",
     "The session store does not answer, and nothing was changed; try again in a moment.",
     (
-        "The session store broke off, and this may have been done; look before you send it again, "
-        "or send an Idempotency-Key with what you send."
+        "The session store broke off, and your request may have been carried out; look before you "
+        "send it again, or send it with an Idempotency-Key."
     ),
 }
 

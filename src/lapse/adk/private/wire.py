@@ -108,7 +108,7 @@ def run_request(fields: Mapping[str, Any]) -> RunAgentRequest:
     except ValidationError:
         raise
     except MODEL_FAULTS as error:
-        raise UnreadableBodyError("the body must be what a run takes") from error
+        raise UnreadableBodyError("the body must be that of a run") from error
     return made
 
 
