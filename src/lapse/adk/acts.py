@@ -1,4 +1,4 @@
-"""What services and operators do to sessions through ADK's contract, for the audit log."""
+"""Acts of services and operators on sessions through ADK's contract, for the audit log."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from lapse.core.lifecycle import Lifecycle, Status
 from lapse.core.messages import is_message
 
 _NOT_THERE: Final = frozenset({Where.LOBBY, Where.MOVING, Where.DELETING})
-"""Where a session is of which the service may hold something, but that is not the session."""
+"""The places of a session of which the service may hold remains, but not the session itself."""
 
 
 def differ(theirs: Iterable[Session], places: Iterable[ListedPlace]) -> bool:

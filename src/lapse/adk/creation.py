@@ -1,4 +1,4 @@
-"""What a request that creates a session gives besides ADK's fields: its options, by their names."""
+"""The options of a request that creates a session, which it may have besides ADK's fields."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _parameters(create_session: Callable[..., Any]) -> frozenset[str]:
 
 
 _ADKS: Final = _parameters(BaseSessionService.create_session)
-"""What ADK's route gives by itself; it refuses options of these names."""
+"""The arguments that ADK's route passes itself; it refuses options of these names."""
 
 _OPTIONS: Final = _parameters(LapseSessionService.create_session) - _ADKS
 _FIELDS: Final = frozenset({"sessionId", "session_id", "state", "events", "options"})

@@ -37,7 +37,7 @@ _EXISTENCE: Final = GetSessionConfig(num_recent_events=0)
 _MAY_BE_REPEATED: Final = frozenset({401, 403, 407, 408, 425, 429})
 """Answers of HTTP below 500 after which the same request may succeed.
 
-Those to credentials that do not hold are about Lapse, and not about a message."""
+Answers to invalid credentials are about Lapse, and not about a message."""
 
 _REFUSALS_OF_SQL: Final = ("DataError", "IntegrityError", "ProgrammingError", "StatementError")
 _OUTAGES: Final = ("OperationalError", "InterfaceError", "InternalError", "PoolTimeoutError")

@@ -20,8 +20,8 @@ def maintenance_of(
     """Return the operations that every process runs each few minutes.
 
     Folding the TTL's observations is not one of them. The TTL policy does that itself, once a day,
-    because only it knows which segments to keep. `converses` tells that another service is at hand
-    for the sessions that live in one.
+    because only it knows which segments to keep. `converses` says that this process knows the
+    service in which used sessions live.
     """
     return (
         *(() if converses else (Unreachable(database).look,)),

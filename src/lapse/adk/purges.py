@@ -1,4 +1,4 @@
-"""What is done with an archived session before it is purged: ADK's side of retention's hooks."""
+"""The steps before an archived session is purged: ADK's side of retention's hooks."""
 
 from __future__ import annotations
 

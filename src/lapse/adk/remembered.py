@@ -1,4 +1,4 @@
-"""What a memory service remembers of sessions that go for good. Nothing here imports ADK."""
+"""Memories of sessions that go for good, in a memory service. Nothing here imports ADK."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MemoryService(Protocol):
 
 
 class Memory:
-    """What a memory service remembers of events.
+    """The memories that a memory service has of events.
 
     ADK's services delete an item by its id, which is the event's, and list none: what they made of
     several events cannot be found.

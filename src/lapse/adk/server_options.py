@@ -1,4 +1,4 @@
-"""What ADK's server is told beside its agents and their sessions."""
+"""The options of ADK's server, beside its agents and their sessions."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class LapseSessionService(SessionCreating, BaseSessionService):
     """
 
     finishing: Sequence[Work] = ()
-    """Work that finishes what some process has left on its way."""
+    """The work that finishes hand-overs and deletions that a process has left unfinished."""
 
     @property
     def conversations(self) -> BaseSessionService | None:

@@ -17,7 +17,7 @@ _DEFAULTS: Final = ServerOptions()
 
 
 class AdkSettings(SliceSettings):
-    """What ADK's server is told, by the names of `ServerOptions`, and how many events are kept.
+    """The options of ADK's server, named as in `ServerOptions`, and how many events are kept.
 
     URIs are not shown in errors, because they may hold a password.
     """

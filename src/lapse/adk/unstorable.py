@@ -1,4 +1,4 @@
-"""What agents and tools produce and no store can hold is replaced: the user still gets the answer.
+"""Replaces values of agents and tools that no store can hold: the user still gets the answer.
 
 The text of a PDF with NUL characters, a file name with half a character, a mean of no numbers:
 tools return such values, and a run must not end because of one. What a client sends is refused

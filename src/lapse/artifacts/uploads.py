@@ -1,4 +1,4 @@
-"""What a user's requests save of artifacts: the quota, and the sessions that hold an upload."""
+"""The artifacts that a user's requests save: the quota, and the sessions that hold an upload."""
 
 from __future__ import annotations
 

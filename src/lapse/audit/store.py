@@ -23,7 +23,7 @@ from lapse.store.riders import audited
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What somebody did.
+    """An act of somebody, as it was recorded.
 
     Attributes:
         number: grows with every record.

@@ -14,7 +14,7 @@ class Reach(Enum):
     """Who may call a route."""
 
     ANYBODY = auto()
-    """Nothing of anybody's is told; known or not."""
+    """Everybody, known or not: nothing of any user's is told."""
 
     OWN_ADMISSION = auto()
     """The route decides itself, also about those whom nobody knows."""

@@ -26,7 +26,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 _ONE_SITE: Final = 64
-"""Bits of an IPv6 address that one site has all addresses of."""
+"""The length of the prefix that all IPv6 addresses of one site share."""
 
 _LONGEST: Final = 64
 """Characters of an address with its brackets, zone and port."""

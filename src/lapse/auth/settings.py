@@ -27,7 +27,7 @@ from lapse.core.errors import InvalidValueError
 from lapse.core.setting_types import SecondsOrNone, SliceSettings
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""What names of headers and cookies are made of (RFC 9110)."""
+"""The form of the names of headers and cookies (RFC 9110)."""
 
 _LONGEST_LEEWAY: Final = timedelta(minutes=5)
 _DEFAULTS: Final = JwtOptions(issuer="", audiences=())

@@ -8,11 +8,11 @@ from typing import Any, Final, Protocol
 from lapse.core.keys import SessionKey
 
 OF_THE_USER: Final = "user:"
-"""What the names of artifacts begin with that all sessions of a user share."""
+"""The prefix of the names of artifacts that all sessions of a user share."""
 
 
 class ArtifactService(Protocol):
-    """What is needed of ADK's BaseArtifactService to find artifacts and to delete them."""
+    """The methods of ADK's BaseArtifactService that find and delete artifacts."""
 
     async def list_artifact_keys(
         self, *, app_name: str, user_id: str, session_id: str | None = None
@@ -34,7 +34,7 @@ class ArtifactService(Protocol):
 
 
 class CopyingService(ArtifactService, Protocol):
-    """What is needed of it to copy artifacts, too."""
+    """The methods that find, delete and copy artifacts."""
 
     async def load_artifact(
         self,

@@ -90,7 +90,7 @@ class WrongStatusError(LapseError):
 
 
 class NotAsShownError(LapseError):
-    """What somebody confirms is not what was shown to them; nothing was written."""
+    """Somebody confirms something else than what was shown to them; nothing was written."""
 
 
 class StoreUnavailableError(LapseError):

@@ -44,7 +44,7 @@ class SessionKey(NamedTuple):
     def stripped(self) -> SessionKey:
         """Return the key without white space around the id; requests may name a session either way.
 
-        What notes a session by the key of a request and looks for it by its stored key uses this.
+        Code that notes a session by a request's key and finds it by its stored key uses this.
         """
         return self._replace(session_id=self.session_id.strip())
 

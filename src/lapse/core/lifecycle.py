@@ -46,7 +46,7 @@ class Status(StrEnum):
 
 
 class OnItsWay(StrEnum):
-    """What the lobby stores of a session whose messages another session service holds, or will.
+    """The stored status of a session whose messages another session service holds, or will.
 
     MOVING is on its way there, and reads as waiting. ELSEWHERE is there, and reads as used.
     DELETING is on its way out of both, and does not exist for any reader.
@@ -232,8 +232,8 @@ class Expiries:
         app_name: the app.
         at: the moment of their expiry, by the store's clock.
         latenesses: how many seconds after its deadline each expired, ascending.
-        named: the sessions as JSON, a list of `[user_id, session_id]`. Most who hear of the
-            sessions do not ask which they are, so that only `keys` reads it.
+        named: the sessions as JSON, a list of `[user_id, session_id]`. Only `keys` parses it,
+            because most consumers do not ask which sessions they are.
     """
 
     app_name: str

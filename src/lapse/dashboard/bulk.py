@@ -24,7 +24,7 @@ _KEY: Final = ("app", "user", "id")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an act would do.
+    """The sessions that an act on many would change, and those that it would not.
 
     Attributes:
         fitting: the records of the sessions that it would change.

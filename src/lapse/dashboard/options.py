@@ -19,7 +19,7 @@ _own_key: list[bytes] = [secrets.token_bytes(32)]
 
 
 def own_key() -> bytes:
-    """Return what this process signs forms with where there is no token."""
+    """Return the key with which this process signs forms if no token is set."""
     return _own_key[0]
 
 

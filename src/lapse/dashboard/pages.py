@@ -94,7 +94,7 @@ SORTS: Final[Mapping[Sort, Callable[[Lifecycle], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a list of sessions shows: a query or a search, and the order of the page's rows."""
+    """A list of sessions: its query or search, and the order of the page's rows."""
 
     query: Query
     search: str = ""

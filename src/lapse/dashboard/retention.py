@@ -37,7 +37,7 @@ DONE: Final[Mapping[str, str]] = {
 """The texts after an act."""
 
 Preview = Counted[Sequence[Falling]]
-"""What a policy would take; it is of the policy's digest."""
+"""A count of what a policy would take, kept by the policy's digest."""
 
 _PREVIEW_EVERY: Final = timedelta(minutes=1)
 _PATIENCE: Final = timedelta(seconds=2)

@@ -45,7 +45,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of a database: at which moment, for which TTL, and for which age besides."""
+    """The question to a database: at which moment, for which TTL, and for which age besides."""
 
     moment: datetime
     ttl: timedelta
@@ -162,7 +162,7 @@ class Orphans:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a database holds.
+    """The counts of a database, or of a session service.
 
     Attributes:
         place: where it is, without its password.

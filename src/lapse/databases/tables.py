@@ -123,11 +123,11 @@ RETENTION: Final = (
         ),
     ),
 )
-"""What belongs to the lobby's sessions. A policy is confirmed anew in the copy."""
+"""The tables that belong to the lobby's sessions. A policy is confirmed anew in the copy."""
 
 
 _BEFORE_USED_BY: Final = {"used_by": "'anyone' AS used_by", "agent_spoke": "false AS agent_spoke"}
-"""What an older lobby has instead of columns that it lacks."""
+"""The values for the columns that an older lobby lacks."""
 
 _WITH_USED_BY: Final = 11
 

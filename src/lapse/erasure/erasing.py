@@ -23,7 +23,7 @@ MOST_PASSES: Final = 20
 """An erasure ends after so many passes, if each finds something that came since the one before."""
 
 _NOT_ERASED: Final = frozenset({"events", "runs", "on_hold", "owed_artifacts", "owed_memory"})
-"""What a plan counts and a receipt does not: it goes with something else, or stays."""
+"""The counts of a plan that a receipt lacks: they go with something else, or stay."""
 
 _PAGE: Final = 200
 

@@ -101,4 +101,4 @@ OF_NOBODY: Final[Mapping[str, frozenset[str]]] = {
     "lapse_webhooks": frozenset({"id", "seen_at"}),
     "lapse_webhook_dead": frozenset({"event", "kind", "app_name", "at", "attempts", "given_up_at"}),
 }
-"""The tables that hold nothing of a user, with their columns: a new column must be thought of."""
+"""The tables that hold nothing of a user, with their columns, so that a new one is noticed."""

@@ -50,7 +50,7 @@ class Artifacts:
 
 
 class Conversations(Protocol):
-    """What is needed of a session service of Lapse's whose conversations are elsewhere."""
+    """The methods needed of a session service of Lapse's whose conversations are elsewhere."""
 
     async def list_sessions(self, *, app_name: str, user_id: str | None = None) -> Any:
         """Return the sessions of a user."""
@@ -68,7 +68,7 @@ class Conversations(Protocol):
 
 
 class OtherService:
-    """What another session service has of a user; ADK has no way to delete a user's state there."""
+    """The data of a user in another session service; ADK cannot delete a user's state there."""
 
     def __init__(self, service: Conversations) -> None:
         self._service = service

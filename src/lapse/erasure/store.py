@@ -72,7 +72,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What operators have put on hold of a user.
+    """The holds that concern a user.
 
     Attributes:
         holds: of each hold the app and the session; an empty name stands for all.

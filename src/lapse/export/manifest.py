@@ -32,7 +32,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an export holds.
+    """The contents of an export.
 
     Attributes:
         user_id: whose it is.

@@ -1,4 +1,4 @@
-"""What an export reads from a store, and what an import writes."""
+"""The reads of an export from a store, and the writes of an import."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Pages = Callable[[], Iterable[tuple[Place, Sequence[Values]]]]
 
 
 class AlreadyStoredError(LapseError):
-    """What is to be imported exists in the store already; nothing was imported."""
+    """Some of the import exists in the store already; nothing was imported."""
 
     def __init__(self, names: Sequence[str]) -> None:
         shown = ", ".join(repr(name) for name in names[:_SHOWN])

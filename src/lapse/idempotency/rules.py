@@ -15,7 +15,7 @@ from lapse.core.keys import SessionKey
 HEADER: Final = "Idempotency-Key"
 
 KEPT: Final = timedelta(hours=24)
-"""How long a key is kept from its first request on. Then it is a new key."""
+"""How long a key is kept from its first request on. Later it counts as a new key."""
 
 _LONGEST: Final = 255
 _OWNER_DIGITS: Final = 16
@@ -41,8 +41,8 @@ class KeyedRequest:
     def event_id(self, what: str) -> str:
         """Return the id of an event that the request brings, which is the same for each repeat.
 
-        `what` tells the event from others of the request, and from those of a request that has the
-        key once it is not kept any more.
+        `what` tells the event from others of the request, and from those of a later request that
+        uses the key after it was forgotten.
         """
         return str(UUID(bytes=sha256(f"{self.key} {what}".encode()).digest()[:16], version=4))
 

@@ -49,7 +49,7 @@ class BoundedProtocol(HttpToolsProtocol):
     unread: ClassVar[Unread] = Unread(bounds)
     turns: ClassVar[Turns] = Turns()
     websockets: ClassVar[dict[type, type]] = {}
-    """What WebSockets are served with, by the class that uvicorn would take."""
+    """The classes that serve WebSockets, by the class that uvicorn would take."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -72,7 +72,7 @@ SHARES: Final = 4
 BODY_SETTING: Final = "LAPSE_MAX_BODY_KIB"
 STATE_SETTING: Final = "LAPSE_MAX_STATE_KIB"
 FIXED: Final = "a fixed limit"
-"""What an answer names instead of a setting where none raises the bound."""
+"""The words that an answer has in place of a setting if none raises the bound."""
 
 
 class Bound(NamedTuple):

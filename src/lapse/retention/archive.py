@@ -43,7 +43,7 @@ _USES: Final = ("first_message_at", "active_at", "last_event")
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What became of the sessions that a sweep looked at.
+    """The outcome for the sessions that a sweep looked at.
 
     `later` are those that are not due, or not yet; the others were archived, or are locked by
     somebody who changes them now.

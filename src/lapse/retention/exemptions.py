@@ -23,7 +23,7 @@ _PINNABLE: Final = (Status.USED, Status.ARCHIVED)
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What is on hold, since when, by whom and why.
+    """A hold: on which session or user, since when, by whom and why.
 
     An empty `session_id` of the key is all sessions of the user, those to come included; an empty
     `app_name` is those of all apps.

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RetentionHooks:
-    """What is awaited when a retention policy archives or purges a session.
+    """The functions that are awaited when a retention policy archives or purges a session.
 
     Attributes:
         on_archive: gets the record of a session that was archived. It is told once, and not

@@ -52,7 +52,7 @@ class PurgeLimits:
 
 @dataclass(frozen=True, slots=True)
 class RetentionReport:
-    """What one step did; `is_full` tells that more may be due."""
+    """The outcome of one step; `is_full` tells that more may be due."""
 
     archived: int = 0
     purged: int = 0

@@ -54,7 +54,7 @@ class ArchivedSession:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What must be done before a purge.
+    """A step that must succeed before a purge.
 
     Attributes:
         name: it is counted by this name.
@@ -79,7 +79,7 @@ def _unheard() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What is done beside archiving and purging.
+    """The work beside archiving and purging.
 
     Attributes:
         hooks: the operator's.

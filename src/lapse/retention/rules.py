@@ -39,7 +39,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a policy says of the sessions of an app. None: never, or without a limit.
+    """The limits of a policy for the sessions of an app. None: never, or without a limit.
 
     Attributes:
         idle: a session is archived after this time without an event.
@@ -103,7 +103,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What decides whether a used session falls due.
+    """The facts that decide whether a used session falls due.
 
     Attributes:
         now: the moment of the look, by the store's clock.
@@ -125,7 +125,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at a used session says.
+    """The result of a look at a used session.
 
     Attributes:
         at: when to look again; a moment that is not after `now`: it is due. None: it never falls

@@ -52,7 +52,7 @@ LATER: Final = Pace(500, timedelta(seconds=10))
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What a page of the scan did.
+    """The outcome of a page of the scan.
 
     Attributes:
         sessions: how many sessions it read.

@@ -12,7 +12,7 @@ from lapse.retention.policy import PolicyError, read_policy
 
 
 class PurgedMemory(StrEnum):
-    """What becomes of what the memory service remembers of a session that is purged."""
+    """What becomes of the memories of a purged session in the memory service."""
 
     FORGET = "forget"
     """It is deleted after the purge, where the service can delete and no hook comes before it."""

@@ -12,7 +12,7 @@ from lapse.store.operation import Asking, Part, key_of, only, operation, rows
 
 @dataclass(frozen=True, slots=True)
 class Purging:
-    """What a purge would take: how many archived sessions are due, of how many; counted to a bound.
+    """The size of a purge: how many archived sessions are due, of how many; counted to a bound.
 
     `is_braked` tells that a brake is set, which holds archive and purge.
     """

@@ -26,7 +26,7 @@ Chunks = AsyncIterator[str | bytes | memoryview]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What `Runs.begin` needs to begin a run.
+    """A request for a run, as `Runs.begin` takes it.
 
     Attributes:
         key: the session of the run.

@@ -28,7 +28,7 @@ EventTexts = Sequence[str | None]
 
 
 class Packed(NamedTuple):
-    """What ADK's tables held of a session: their columns as texts, and its events in order."""
+    """A session as ADK's tables held it: their columns as texts, and its events in order."""
 
     state: str
     create_time: str

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[T]):
-    """What a transition returns: its value, and the changes that it committed, in order."""
+    """The result of a transition: its value, and the changes that it committed, in order."""
 
     value: T
     changes: Sequence[Change] = ()
@@ -68,7 +68,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class LastSeen:
-    """What a writer knows of a session without a revision, such as one read back from JSON."""
+    """The version of a session object without a revision, such as one read back from JSON."""
 
     update_time: datetime
     last_event_id: str | None

@@ -38,10 +38,10 @@ def all_counted(
 
 
 def audited(key: SessionKey, by: str | None, action: str, /, **detail: Any) -> Mapping[str, Any]:
-    """Return the statement parameters that say who asks for a change, for which, and of what.
+    """Return the statement parameters that record who asks for which change of which session.
 
-    The digest names the session to the audit log. There is none if `by` is None, because then
-    nothing is recorded, and none for an act that is about no session.
+    The digest names the session to the audit log. It is None if `by` is None, because then nothing
+    is recorded, and for an act that is about no session.
     """
     digest = None if by is None or not key.session_id else key.digest
     return {"by": by, "action": action, "digest": digest, "detail": json.dumps(detail)}

@@ -67,7 +67,7 @@ class Brakes:
     async def look(self, database: Database) -> BrakeNews:
         """Set the brake if there is a reason, or release it if its time is over.
 
-        It counts what is due, up to the bound above which that is too much, or not few any more.
+        It counts due sessions up to the bound above which they are too many, or no longer few.
 
         Raises:
             StoreUnavailableError: the store does not answer.

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 _OF_RECORDS: Final = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-"""What every record has; what else stands in one is a field that the line's caller gave it."""
+"""The attributes of every record; any other is a field that the caller gave to the line."""
 
 _OWN: Final = ("timestamp", "level", "event", "logger")
 _NEEDS_QUOTES: Final = set(" \t=\"'")

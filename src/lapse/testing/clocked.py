@@ -116,7 +116,7 @@ class ClockedLapse:
 
 
 class Browser:
-    """What the page of one session is told, by the rules by which a server tells it."""
+    """Stands for the page of one session: it is told what a server would tell the page."""
 
     def __init__(self, store: Database, key: SessionKey, warn_before: timedelta) -> None:
         self._store, self._key, self._warn_before = NoticeStore(store), key, warn_before

@@ -55,7 +55,7 @@ _STOP_WITHIN: Final = timedelta(seconds=2)
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a scenario gets.
+    """The server on which a scenario is played.
 
     Attributes:
         client: a client of the server to verify.

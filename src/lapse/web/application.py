@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What an application needs of the parts that were made for it.
+    """The parts of Lapse that an application needs.
 
     Attributes:
         whole: the work beside its requests.

@@ -1,4 +1,4 @@
-"""What every process that sweeps or serves counts and shows of its store."""
+"""The metrics that every process that sweeps or serves has of its store."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ _SHORTEST, _LONGEST = 24, 64
 
 
 class EventKind(StrEnum):
-    """What a webhook tells of: the `type` of its request."""
+    """The kinds of a webhook's events: the `type` of its request."""
 
     EXPIRED = "session.expired"
     RESURRECTED = "session.resurrected"

@@ -30,7 +30,7 @@ _KEPT_ALIVE: Final = timedelta(seconds=30)
 
 _MOST_READ: Final = 16 * 1024
 _READ_WITHIN: Final = timedelta(seconds=1)
-"""What is answered says nothing to Lapse: after so many bytes, or so long, it is left unread."""
+"""The body of an answer says nothing to Lapse: after so many bytes, or so long, it is not read."""
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What differs between versions of ADK, and its names that a new version may move or remove.
+"""The differences between versions of ADK, and names that a new version may move or remove.
 
 Such names begin with an underscore, or stand in modules that ADK's documentation does not mention.
 No other module of Lapse uses one, or asks which version is installed. Where older versions lack

@@ -56,7 +56,7 @@ class Reference:
 
 
 async def references(connection: asyncpg.Connection) -> Sequence[Reference]:
-    """Take off the references of Lapse's own tables, which belong to names and follow no table."""
+    """Drop the references of Lapse's own tables; they must refer to names and follow no table."""
     mine = [f"{prefix}{name}" for prefix in ("lapse_v0_", "lapse_v1_") for name in NAMES]
     rows = await connection.fetch(_REFERENCES, list(NAMES), mine)
     found = [Reference(row["table"], row["name"], row["definition"]) for row in rows]
@@ -66,7 +66,7 @@ async def references(connection: asyncpg.Connection) -> Sequence[Reference]:
 
 
 async def refer_again(connection: asyncpg.Connection, taken: Sequence[Reference]) -> None:
-    """Put references on again; rows that they do not fit stay, and new ones must fit."""
+    """Add references again; rows that break them stay, and new rows must not break them."""
     for one in taken:
         definition = one.definition.removesuffix(" NOT VALID")
         await connection.execute(

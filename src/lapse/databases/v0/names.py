@@ -16,7 +16,7 @@ def _named(module: str, names: str) -> frozenset[tuple[str, str]]:
 
 
 ACTIONS: Final = (_ACTIONS, "EventActions")
-"""What ADK pickles: all else stands inside of it."""
+"""The class that ADK pickles; everything else stands inside it."""
 
 MODELS: Final = frozenset().union(
     _named(
@@ -58,4 +58,4 @@ ENUMS: Final = frozenset().union(
 """The enumerations of those models; a member becomes its value."""
 
 TYPES: Final = _named("builtins", "bool bytes dict float int list set str tuple")
-"""What a `defaultdict` may name as the maker of its missing values; nothing is ever made."""
+"""The types that a `defaultdict` may name for its missing values; no value is ever made."""

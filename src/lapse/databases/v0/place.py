@@ -26,7 +26,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one transaction has converted: the keys after `after`, up to `last`.
+    """The rows that one transaction has converted: the keys after `after`, up to `last`.
 
     Attributes:
         table: the name of the table.

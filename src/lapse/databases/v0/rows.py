@@ -18,13 +18,13 @@ Key = tuple[str, ...]
 """The values of a row's primary key, in the order of the key."""
 
 NEW: Final = "lapse_v1_"
-"""What the names of the new tables begin with while they are filled."""
+"""The prefix of the new tables while they are filled."""
 
 OLD: Final = "lapse_v0_"
-"""What the names of the old tables begin with once the new ones are in their place."""
+"""The prefix of the old tables once the new ones are in their place."""
 
 UNDONE: Final = "lapse_undone_"
-"""What the names of the new tables begin with after an undo, if they had changed."""
+"""The prefix of the new tables after an undo, if they had changed."""
 
 METADATA: Final = "adk_internal_metadata"
 BATCHES: Final = "lapse_v0_batches"

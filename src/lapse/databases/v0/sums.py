@@ -13,7 +13,7 @@ from lapse.databases.v0.rows import OldTable
 from lapse.databases.v0.wording import key_of_new
 
 Bars = Callable[[str], AbstractContextManager[Callable[[int], None]]]
-"""Shows how far a part of the work is: it gets the part's name, and gives what is told the rows."""
+"""Shows how far the part of this name is; yields a function that is called with numbers of rows."""
 
 
 def no_bars(_: str) -> AbstractContextManager[Callable[[int], None]]:

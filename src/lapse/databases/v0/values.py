@@ -154,7 +154,7 @@ VALUES: Final[Mapping[tuple[str, str], Callable[..., Any]]] = {
         for name, kind in _PATHS.items()
     },
 }
-"""What makes a value from the arguments that Python's pickles give its type."""
+"""The functions that make a value from the arguments that Python's pickles give its type."""
 
 MADE_EMPTY: Final = MODELS | {IS_UUID}
 ADMITTED: Final = MADE_EMPTY | ENUMS | TYPES | frozenset(VALUES)

@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS {BATCHES} (
   PRIMARY KEY (table_name, after_key)
 );
 """
-"""What is noted of a migration: one row, and one of each batch."""
+"""A migration's own tables: one row for the migration, and one for each batch."""
 
 _OF_SESSION: Final = "s.app_name = t.app_name AND s.user_id = t.user_id AND s.id = t.session_id"
 _HAS_SESSION: Final = f"EXISTS (SELECT 1 FROM sessions AS s WHERE {_OF_SESSION}) AS {HAS_SESSION}"  # noqa: S608 - names of ours

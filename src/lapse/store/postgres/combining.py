@@ -36,7 +36,7 @@ _SLOW: Final = timedelta(milliseconds=100)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """What one caller asks for.
+    """The work of one caller.
 
     Attributes:
         key: the session that it is about.
@@ -50,7 +50,7 @@ class Item:
 
 
 _Turn: TypeAlias = "asyncpg.Record | _Lane | None"
-"""What a caller waits for: the row that was made for it; a lane, for it alone; or, if a shared
+"""The end of a caller's wait: the row that was made for it; a lane, for it alone; or, if a shared
 statement did nothing for it, None."""
 
 

@@ -109,7 +109,7 @@ class Pool(Forked):
             self.give_back(place)
 
     async def note(self, connection: Connection) -> None:
-        """Close this connection, too, when its loop ends; it counts as none of the pool's."""
+        """Close this connection, too, when its loop ends; it does not count in the pool's size."""
         loop = asyncio.get_running_loop()
         await self._watch(loop)
         place = Place(loop)
