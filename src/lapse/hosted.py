@@ -36,8 +36,8 @@ def mount(
     """Add Lapse to an application, around a service that you have made; see `Lapse.mount`.
 
     The service is closed when the application ends. The TTL and the quotas that it was made with,
-    and the rules and the options of its store, stay. Whose message makes a session used is said by
-    `used_by`, else by the service. All else is as the settings say, by default those of the
+    and the rules and the options of its store, stay. `used_by`, else the service, says whose
+    message makes a session used. All else is as the settings say, by default those of the
     environment; wrong and misspelt ones are refused.
     """
     from lapse.adk.service import LapseSessionService

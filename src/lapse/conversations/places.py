@@ -65,8 +65,8 @@ class PlaceStore(Part):
     def places(self, app_name: str, user_id: str | None) -> Asking[Sequence[ListedPlace]]:
         """Return the places that correct a list of the service's sessions.
 
-        These are the sessions that are in the lobby or on their way, and those whose id is another
-        one in the service. Without a user, they are those of the whole app.
+        These are the places of the sessions that are in the lobby or on their way, and of those
+        whose id is another one in the service. Without a user, they are those of the whole app.
         """
         return (yield from _places(app_name, user_id))
 

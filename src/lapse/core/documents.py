@@ -37,7 +37,7 @@ _PER_VALUE: Final = 64
 def is_large(*documents: object) -> bool:
     """Return whether a document takes so long to write that a thread should do it.
 
-    It looks at no more of it than is needed to know.
+    It looks at no more of the document than it needs.
     """
     waiting: list[Any] = list(documents)
     room = _MUCH

@@ -297,7 +297,7 @@ class Erasure:
             for app, number in sorted((+self._held_back).items())
         ]
         if not remains and (await self._own.held(self.user_id)).touches(""):
-            remains.append("data on an operator's hold: run it again once the hold is released")
+            remains.append("data on hold: run it again once an operator has released the hold")
         for app in await self._own.apps(self.user_id):
             stored = await self._own.stored(app, self.user_id)
             if stored.elsewhere:

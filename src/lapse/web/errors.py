@@ -204,7 +204,7 @@ class _AsciiResponse(JSONResponse):
 
 
 class Stored(StrEnum):
-    """Whether what a request brought is stored, as an answer tells it in its field `stored`."""
+    """Whether the message or change of a request is stored: the field `stored` of an answer."""
 
     YES = "yes"
     NO = "no"
@@ -231,7 +231,7 @@ _READ: Final = "The session store does not answer; try again in a moment."
 
 
 def unavailable_answer(error: Exception, scope: Scope) -> Response:
-    """Answer 503, and tell whether what was asked for may have been done all the same."""
+    """Answer 503, and tell whether the request may have been carried out all the same."""
     answer = {"detail": _READ}
     if scope["method"] not in {"GET", "HEAD"}:
         stored = _stored(error, scope)
