@@ -206,7 +206,7 @@ def _is_forgeable(connection: HTTPConnection) -> bool:
 
 
 class Refusal:
-    """An answer such as ADK's routes give to errors; of a WebSocket, instead of accepting it."""
+    """An answer as ADK's routes give it to errors; a WebSocket is answered so, not accepted."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
         self._response = JSONResponse({"detail": detail}, status, headers)

@@ -33,7 +33,7 @@ class WebhookLevels:
 
 
 class WebhookStore(Part):
-    """The outbox. Triggers write into it, in the transaction of a change, once it was announced."""
+    """The outbox. Triggers write into it with each change, once a webhook was announced."""
 
     @operation(together=True)
     def announce_webhook(self) -> Asking[None]:
