@@ -103,7 +103,7 @@ def test_continuous_adoption_is_refused_however_the_service_is_given(tmp_path, w
 async def test_what_a_service_cannot_tell_is_refused_in_python_and_over_http(tmp_path):
     url = f"sqlite:///{tmp_path}/lapse.db"
     async with Lapse(url, Settings(sweeper=False), conversations=Untelling()) as lapse:
-        with pytest.raises(NotImplementedError, match="not with this service: it tells no user's"):
+        with pytest.raises(NotImplementedError, match="it does not tell a user's state"):
             await lapse.sessions.get_user_state(app_name=APP, user_id=USER)
     app, lapse = FastAPI(), Lapse(url, Settings(sweeper=False), conversations=Untelling())
 
