@@ -32,6 +32,7 @@ from lapse import LapseSessionService
 from lapse.adk.translation import session_of
 from lapse.core.clock import utc_now
 from lapse.core.documents import StateDelta
+from lapse.core.errors import StoreUnavailableError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Status
 from parts import store_with_parts
@@ -272,6 +273,27 @@ async def test_a_session_that_expires_again_before_it_is_read_is_resurrected_aga
     with lapse.reviving(key):
         assert (await get_session(lapse, session.id)).state == {"k": 1}
     assert (await lapse.lifecycle(key)).resurrections == 2
+
+
+async def test_a_session_that_expires_each_time_before_its_run_begins_is_not_called_unknown(lapse):
+    """It exists, and the next attempt may find it: "unknown" would have its page create another.
+
+    Seen to fail with a look-up that returns its last read: that is None.
+    """
+    session = await expired(lapse)
+    key = SessionKey(APP, USER, session.id)
+    resurrect = lapse.resurrect
+
+    async def resurrect_too_late(*args, **kwargs):
+        await resurrect(*args, **kwargs)
+        await lapse.expire(key)
+
+    lapse.resurrect = resurrect_too_late
+    with lapse.reviving(key), pytest.raises(StoreUnavailableError, match="before its run could"):
+        await get_session(lapse, session.id)
+    lapse.resurrect = resurrect
+    with lapse.reviving(key):
+        assert (await get_session(lapse, session.id)).state == {"k": 1}
 
 
 async def test_a_new_session_replaces_an_expired_one_of_the_same_id(lapse):

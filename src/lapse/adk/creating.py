@@ -11,11 +11,11 @@ from google.adk.sessions.session import Session
 
 from lapse.adk.acts import record_creation
 from lapse.adk.keyed_creation import KeyedCreation, current_creation
-from lapse.adk.lives import SessionLives, no_such
+from lapse.adk.lives import SessionLives
 from lapse.adk.translation import session_read, storable_state
 from lapse.auth.principals import is_foreign
 from lapse.core.documents import StateDelta, check_metadata
-from lapse.core.errors import NoSuchSessionError, SessionExistsError
+from lapse.core.errors import NoSuchSessionError, SessionExistsError, no_such_session
 from lapse.core.keys import SessionKey, check_new_key
 
 
@@ -59,7 +59,7 @@ class SessionCreating(SessionLives):
         chosen = (session_id or "").strip()
         key = check_new_key(SessionKey(app_name, user_id, chosen or new_uuid()))
         if is_foreign(user_id):
-            raise no_such(key)
+            raise no_such_session(key.named)
         minutes = ttl_minutes if ttl_minutes is not None else ttlMinutes
         given = check_metadata({} if metadata is None else metadata)
         kept = {**given, "kind": "canonical-session", "backend_created": not chosen}

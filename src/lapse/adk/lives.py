@@ -17,7 +17,6 @@ from lapse.auth.principals import Role, acting, current_actor, current_deputy, i
 from lapse.core.background import Work
 from lapse.core.documents import StateDelta, check_metadata
 from lapse.core.errors import (
-    NoSuchSessionError,
     NotWithThisServiceError,
     SessionExistsError,
     no_such_session,
@@ -112,7 +111,7 @@ class SessionLives:
         """
         check_new_key(key)
         if is_foreign(key.user_id):
-            raise no_such(key)
+            raise no_such_session(key.named)
         if await self._stored.lifecycle(key) is not None:
             return
         ttl = self.policy.ttl_for(key, {})
@@ -133,7 +132,7 @@ class SessionLives:
         stored = await self._stored_key(*key)
         record = None if stored is None else await self._stored.lifecycle(stored)
         if record is None:
-            raise no_such(key)
+            raise no_such_session(key.named)
         return record
 
     async def list_with_lifecycle(
@@ -230,7 +229,7 @@ class SessionLives:
     ) -> Lifecycle:
         stored = await self._stored_key(*key)
         if stored is None:
-            raise no_such(key)
+            raise no_such_session(key.named)
         return (await self._commit(name, stored, transition(stored))).value
 
     async def _commit(
@@ -258,8 +257,3 @@ class SessionLives:
         ):
             key = SessionKey(app_name, user_id, stripped)
         return key if can_exist(key) else None
-
-
-def no_such(key: SessionKey) -> NoSuchSessionError:
-    """Return the error that says a session does not exist."""
-    return no_such_session(key.named)

@@ -43,6 +43,7 @@ from lapse.core.errors import (
     EventIdTakenError,
     NoSuchSessionError,
     OutdatedSessionError,
+    StoreUnavailableError,
 )
 from lapse.core.feed import Feed
 from lapse.core.keys import SessionKey, can_exist
@@ -60,8 +61,8 @@ from lapse.sweep.sweeper import Sweeper
 from lapse.ttl import Policy, Targets
 from lapse.ttl.policy import TtlPolicy
 
-_REVIVALS: Final = 3
-"""How often a look-up resurrects a session that expires again before it is read."""
+_READS_BEFORE_A_RUN: Final = 4
+"""How often a look-up reads a session that expires again before its run can begin."""
 
 
 class LapseSessionService(SessionCreating, BaseSessionService):
@@ -176,6 +177,7 @@ class LapseSessionService(SessionCreating, BaseSessionService):
 
         Raises:
             TooManyCreatesError: (a ValueError) a rate limit refuses the resurrection.
+            StoreUnavailableError: the session expired again each time before the run could begin.
         """
         record = await self.stored_session(
             SessionKey(app_name, user_id, session_id), window_of(config)
@@ -185,24 +187,26 @@ class LapseSessionService(SessionCreating, BaseSessionService):
     async def stored_session(
         self, asked: SessionKey, window: EventWindow = EventWindow()
     ) -> SessionRecord | None:
-        """Return what `get_session` returns, as it is stored."""
+        """Return what `get_session` returns, as it is stored; it raises the same errors."""
         key = await self._stored_key(*asked)
         if key is None:
             return None
-        record = await self._stored.read(key, window)
-        for _ in range(_REVIVALS):
+        for _ in range(_READS_BEFORE_A_RUN):
+            record = await self._stored.read(key, window)
             if record is not None and await self.holds.holds(record):
-                break
+                return record
             # It is expired, or expired between the read and the hold of its run.
             cause = revival_cause(asked)
             if cause is None and is_look_before_a_run():
                 cause = Cause.REQUEST
             if cause is None:
-                break
+                return record
             if not await self._revive(key, cause):
                 return None
-            record = await self._stored.read(key, window)
-        return record
+        raise StoreUnavailableError(
+            f"session {key.named} expired {_READS_BEFORE_A_RUN} times before its run could begin; "
+            "try again in a moment, or give it a longer TTL"
+        )
 
     async def _revive(self, key: SessionKey, cause: Cause) -> bool:
         """Resurrect a session before a run; return False if there is nothing to resurrect."""

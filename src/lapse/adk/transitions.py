@@ -41,7 +41,10 @@ class Transitions:
 
         If the caller is cancelled, the transition still runs to its end.
         """
-        return await asyncio.shield(self._begun(self._carried_out(name, key, transition)))
+        carried_out = self._carried_out(name, key, transition)
+        if asyncio.current_task() in self._running.here():  # work of `noted`: nobody cancels it
+            return await carried_out
+        return await asyncio.shield(self._begun(carried_out))
 
     async def noted(self, work: Coroutine[Any, Any, T], note: Callable[[T], R]) -> R:
         """Do work to its end, pass its result to `note`, and return what `note` returns.

@@ -99,6 +99,7 @@ def serve_here(serving: Serving, *, on_started: Callable[[], None]) -> None:
     import uvicorn
 
     from lapse.dashboard.entrance import OperatorsPortMiddleware
+    from lapse.limits.crowds import Crowds
     from lapse.limits.protocol import bounded
     from lapse.notices.routes import NoticeStreamMiddleware
     from lapse.telemetry.provider import set_quiet_provider
@@ -126,6 +127,8 @@ def serve_here(serving: Serving, *, on_started: Callable[[], None]) -> None:
     if settings.access_log:
         served = AccessLog(served)
 
+    crowds = Crowds()
+
     class Server(uvicorn.Server):
         """Tells once it accepts connections."""
 
@@ -133,6 +136,9 @@ def serve_here(serving: Serving, *, on_started: Callable[[], None]) -> None:
             await super().startup(sockets)
             if self.started:
                 on_started()
+
+    async def count() -> None:
+        await crowds.count(len(server.server_state.connections))
 
     server = Server(
         uvicorn.Config(
@@ -146,6 +152,8 @@ def serve_here(serving: Serving, *, on_started: Callable[[], None]) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
             timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),
+            callback_notify=count,
+            timeout_notify=1,
         )
     )
     gc.freeze()
