@@ -1,18 +1,23 @@
 """Copies of events equal ADK's own, and share nothing that a caller can change."""
 
+from copy import copy
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import pytest
 from google.adk.events.event import Event
+from google.adk.sessions.session import Session
 from google.genai import types
 from hypothesis import HealthCheck, given, settings
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from generated_events import events
 from lapse.adk import copiers
-from lapse.adk.copiers import copier, walking_copier
+from lapse.adk.copiers import copier, twins_of, walking_copier
 from lapse.adk.events import read_event
-from lapse.adk.translation import new_event
+from lapse.adk.translation import mark, new_event, session_of
+from lapse.core.keys import SessionKey
+from lapse.store.records import Revision, SessionRecord
 
 
 @pytest.fixture(autouse=True)
@@ -211,3 +216,41 @@ def test_all_models_in_events_are_plain_ones():
     visit(Event)
     assert len(seen) > 40
     assert [kind for kind in seen if not copiers._is_plain_class(kind)] == []
+
+
+class Odd(BaseModel):
+    """A model with a field that is no plain value, and one that its twins must not share."""
+
+    name: str
+    notes: list[str] = []
+    numbers: list[int] = [1]
+    _secret: str | None = PrivateAttr(default=None)
+
+
+@pytest.mark.parametrize("given", [("name", "notes", "numbers"), ("name", "notes")])
+def test_twins_equal_validated_models_and_share_nothing(given):
+    """Seen to fail with twins whose other fields are those of the model."""
+    fields: dict[str, Any] = {"name": "a", "notes": ["b"], "numbers": [1]}
+    expected = Odd(**fields)
+    expected._secret = "c"
+    make = twins_of(Odd(name="", numbers=[1]), given)
+    made = [make({name: copy(fields[name]) for name in given}, {"_secret": "c"}) for _ in range(2)]
+    for twin in made:
+        assert_same(twin, expected)
+    spoil(made[0])
+    made[0].__dict__["name"] = "changed"
+    assert made[1].name == "a"
+    assert made[1].notes == ["b"]
+    if "numbers" not in given:
+        assert made[1].numbers == [1]
+
+
+def test_a_stored_session_is_what_validation_makes_of_it():
+    """Seen to fail with the fields in another order, which ADK's server sends as they are."""
+    at = datetime(2026, 11, 30, 1, 2, 3, 456789, tzinfo=UTC)
+    record = SessionRecord(SessionKey("app", "user", "id"), {"k": [1]}, Revision(at, 7))
+    expected = Session(app_name="app", user_id="user", id="id", state={"k": [1]}, events=[])
+    mark(expected, record.revision)
+    assert_same(session_of(record), expected)
+    session_of(record).state["new"] = 1
+    assert record.state == {"k": [1]}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import HTTPException
@@ -77,21 +78,22 @@ async def stored_list_response(records: Sequence[SessionRecord]) -> Response:
     """
     if len(records) > _FEW_SESSIONS or not all(_is_plain(record.state) for record in records):
         return SessionResponse(await sessions_read(records))
-    listed = [
-        {name: field(record) for name, field in _FIELDS_OF_LISTED.items()} for record in records
-    ]
-    return Response(_json(listed), media_type="application/json")
+    listed = f"[{','.join(map(_listed, records))}]"
+    return Response(listed, media_type="application/json")
 
 
-_FIELDS_OF_LISTED: Final[Mapping[str, Callable[[SessionRecord], Any]]] = {
-    "id": lambda record: record.key.session_id,
-    "appName": lambda record: record.key.app_name,
-    "userId": lambda record: record.key.user_id,
-    "state": lambda record: redacted(record.state) if record.state else {},
-    "events": lambda _: (),
-    "lastUpdateTime": lambda record: record.revision.update_time.timestamp(),
-}
-"""The fields of a listed session, in the order in which ADK's server sends them."""
+def _listed(record: SessionRecord) -> str:
+    """Return a session's fields, in the order in which ADK's server sends them.
+
+    One text with a few values in it is made in half the time of a dictionary and its JSON.
+    """
+    app_name, user_id, session_id = map(encode_basestring, record.key)
+    state = _json(redacted(record.state)) if record.state else "{}"
+    at = record.revision.update_time.timestamp()
+    return (
+        f'{{"id":{session_id},"appName":{app_name},"userId":{user_id},"state":{state},"events":[],'
+        f'"lastUpdateTime":{at!r}}}'
+    )
 
 
 def _is_plain(state: Mapping[str, Any]) -> bool:

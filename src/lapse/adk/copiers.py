@@ -9,17 +9,19 @@ ADK's models, such as state and the arguments of tools, is walked through all th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from enum import Enum
 from functools import cache, partial
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-__all__ = ["Copier", "copier"]
+__all__ = ["Copier", "copier", "twins_of"]
 
+Model = TypeVar("Model", bound=BaseModel)
 Copier = Callable[[], Any]
+Twins = Callable[[dict[str, Any], dict[str, Any]], Model]
 
 _ATOMS: Final = frozenset({str, int, float, bool, bytes, NoneType})
 
@@ -52,6 +54,36 @@ def copier(value: Any) -> Copier:
             return walking_copier(value)
         bind = _COMPILED[source] = _compiled(source)
     return bind(*shape.parts)
+
+
+def twins_of(model: Model, given: Collection[str]) -> Twins[Model]:
+    """Return a function that makes models like this one, in a third of the time of validation.
+
+    It takes the fields that are `given` and the private attributes, each by name, and validates
+    none of them. The model must not change afterwards.
+    """
+    kind, fields, private = type(model), model.__dict__, model.__pydantic_private__ or {}
+    fields_set = model.__pydantic_fields_set__ | set(given)
+    kept = (value for name, value in fields.items() if name not in given)
+    if not (_is_plain(model) and all(map(_is_atom, kept))):
+
+        def copied(fields: dict[str, Any], private: dict[str, Any]) -> Model:
+            twin = model.model_copy(update=fields, deep=True)
+            for name, value in private.items():
+                setattr(twin, name, value)
+            return twin
+
+        return copied
+
+    def twin(fields_given: dict[str, Any], private_given: dict[str, Any]) -> Model:
+        made = object.__new__(kind)
+        _set_fields(made, fields | fields_given)
+        _set_fields_set(made, fields_set.copy())
+        _set_extra(made, None)
+        _set_private(made, private | private_given)
+        return made
+
+    return twin
 
 
 def walking_copier(value: Any) -> Copier:
@@ -160,12 +192,17 @@ class _Shape:
         return f"c{self._names}"
 
 
+_set_fields: Final = BaseModel.__dict__["__dict__"].__set__
+_set_fields_set: Final = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_set_extra: Final = BaseModel.__dict__["__pydantic_extra__"].__set__
+_set_private: Final = BaseModel.__dict__["__pydantic_private__"].__set__
+
 _SETTERS: Final = {
     "new": object.__new__,
-    "set_fields": BaseModel.__dict__["__dict__"].__set__,
-    "set_fields_set": BaseModel.__dict__["__pydantic_fields_set__"].__set__,
-    "set_extra": BaseModel.__dict__["__pydantic_extra__"].__set__,
-    "set_private": BaseModel.__dict__["__pydantic_private__"].__set__,
+    "set_fields": _set_fields,
+    "set_fields_set": _set_fields_set,
+    "set_extra": _set_extra,
+    "set_private": _set_private,
 }
 
 _COMPILED: Final[dict[str, Callable[..., Copier]]] = {}

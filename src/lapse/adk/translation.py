@@ -13,8 +13,9 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.session import Session
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from lapse.adk.copiers import twins_of
 from lapse.adk.events import read_events
-from lapse.adk.private.sessions import marker_of, set_marker
+from lapse.adk.private.sessions import marked, marker_of, set_marker
 from lapse.core.documents import StateDelta, encode, is_large, split_state
 from lapse.core.errors import InvalidValueError
 from lapse.core.messages import is_message, is_of_agent
@@ -174,15 +175,23 @@ def window_of(config: GetSessionConfig | None) -> EventWindow:
 
 def session_of(record: SessionRecord) -> Session:
     """Return a stored session as ADK's model, with a marker of its revision."""
-    session = Session(
-        app_name=record.key.app_name,
-        user_id=record.key.user_id,
-        id=record.key.session_id,
-        state=record.state,
-        events=read_events(record.events),
+    return _session(
+        {
+            "app_name": record.key.app_name,
+            "user_id": record.key.user_id,
+            "id": record.key.session_id,
+            "state": dict(record.state),
+            "events": read_events(record.events),
+            "last_update_time": record.revision.update_time.timestamp(),
+        },
+        marked(record.revision.marker),
     )
-    mark(session, record.revision)
-    return session
+
+
+_session: Final = twins_of(
+    Session(app_name="", user_id="", id=""),
+    given=("app_name", "user_id", "id", "state", "events", "last_update_time"),
+)
 
 
 async def session_read(record: SessionRecord) -> Session:

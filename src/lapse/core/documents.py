@@ -158,6 +158,11 @@ def stays_within(text: str | None, change: str, largest: int) -> bool:
     return len(update_document(text, change)) <= max(largest, size)
 
 
+def read_object(text: str | None) -> dict[str, Any]:
+    """Read a stored JSON object; a new, empty one if there is no text."""
+    return json.loads(text) if text and text != "{}" else {}
+
+
 def update_document(text: str | None, change: str) -> str:
     """Return the JSON object `text` with the top-level keys of the object `change` set."""
     return json.dumps((json.loads(text) if text else {}) | json.loads(change))

@@ -20,6 +20,7 @@ from lapse.core.documents import (
     StateDelta,
     check_metadata_size,
     merge_state,
+    read_object,
     split_state,
 )
 from lapse.core.errors import (
@@ -142,8 +143,8 @@ class Lobby(Part):
         )
         merged = merge_state(
             state.session,
-            {**_document(row["app_state"]), **state.app},
-            {**_document(row["user_state"]), **state.user},
+            {**read_object(row["app_state"]), **state.app},
+            {**read_object(row["user_state"]), **state.user},
         )
         session = SessionRecord(
             key,
@@ -387,7 +388,3 @@ def _amendment(metadata: Mapping[str, Any] | None, ttl: timedelta | None) -> dic
 
 def _wrong_status(record: Lifecycle, reason: str) -> WrongStatusError:
     return WrongStatusError(f"session {record.key.named} is {record.status}: {reason}")
-
-
-def _document(text: str | None) -> dict[str, Any]:
-    return json.loads(text) if text else {}

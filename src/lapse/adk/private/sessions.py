@@ -56,6 +56,11 @@ def marker_of(session: Session) -> str | None:
     return session._storage_update_marker
 
 
+def marked(marker: str | None) -> dict[str, str | None]:
+    """Return the private attributes of a session object with this marker."""
+    return {"_storage_update_marker": marker}
+
+
 def set_marker(session: Session, marker: str | None) -> None:
     """Set the marker of a session object to its present version."""
     session._storage_update_marker = marker

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from lapse.core.documents import merge_state
+from lapse.core.documents import merge_state, read_object
 from lapse.core.keys import SessionKey
 from lapse.store.postgres import values
 from lapse.store.postgres.call import Call
@@ -31,9 +30,9 @@ async def read(call: Call, window: EventWindow) -> SessionRecord | None:
     elif row["held_events"] is not None:
         events = tuple(window.of(values.held_events(row["held_events"])))
     state = merge_state(
-        json.loads(row["state"]),
-        values.document(row["app_state"]),
-        values.document(row["user_state"]),
+        read_object(row["state"]),
+        read_object(row["app_state"]),
+        read_object(row["user_state"]),
     )
     revision = Revision(row["update_time"], row["revision"])
     return SessionRecord(call.key, state, revision, events, awaits_user=row["awaits_user"])
@@ -54,9 +53,9 @@ def _listed(call: Call, found: Iterable[Any]) -> list[SessionRecord]:
         SessionRecord(
             SessionKey(call.key.app_name, row["user_id"], row["session_id"]),
             merge_state(
-                json.loads(row["state"]),
-                values.document(row["app_state"]),
-                values.document(row["user_state"]),
+                read_object(row["state"]),
+                read_object(row["app_state"]),
+                read_object(row["user_state"]),
             ),
             Revision(row["update_time"], row["revision"]),
         )

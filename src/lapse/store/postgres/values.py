@@ -56,11 +56,6 @@ class Found:
         return value
 
 
-def document(text: str | None) -> dict[str, Any]:
-    """Read a JSON object; an empty one if there is no text."""
-    return json.loads(text) if text else {}
-
-
 def text_of(delta: Mapping[str, Any]) -> str | None:
     """Return a change of state as JSON; None if nothing changes."""
     return json.dumps(delta) if delta else None

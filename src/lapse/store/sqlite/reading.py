@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from lapse.core.documents import merge_state
+from lapse.core.documents import merge_state, read_object
 from lapse.core.keys import SessionKey
 from lapse.store.records import (
     EventRecord,
@@ -37,9 +36,9 @@ def read(transaction: Transaction, window: EventWindow) -> SessionRecord | None:
     elif head["held_events"] is not None and window.newest != 0:
         events = tuple(window.of(values.held_events(head["held_events"])))
     state = merge_state(
-        json.loads(head["state"]),
-        values.document(head["app_state"]),
-        values.document(head["user_state"]),
+        read_object(head["state"]),
+        read_object(head["app_state"]),
+        read_object(head["user_state"]),
     )
     revision = Revision(values.from_text(head["update_time"]), head["revision"])
     awaits_user = bool(head["awaits_user"])
@@ -67,11 +66,13 @@ def _listed(
 ) -> list[SessionRecord]:
     app_name = transaction.key.app_name
     app_state = values.document_of(transaction.first("read_app_state"))
+    shared = {user_id: merge_state({}, app_state, state) for user_id, state in states.items()}
+    of_others = merge_state({}, app_state, {})
     return [
         SessionRecord(
-            SessionKey(app_name, row["user_id"], row["session_id"]),
-            merge_state(json.loads(row["state"]), app_state, states.get(row["user_id"], {})),
-            Revision(values.from_text(row["update_time"]), row["revision"]),
+            SessionKey(app_name, user_id, session_id),
+            read_object(state) | shared.get(user_id, of_others),
+            Revision(values.from_text(update_time), revision),
         )
-        for row in found
+        for user_id, session_id, state, update_time, revision in found
     ]

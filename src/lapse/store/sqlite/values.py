@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
+from lapse.core.documents import read_object
 from lapse.store.operation import Dialect
 from lapse.store.records import EventRecord
 from lapse.store.statements import read_types
@@ -32,8 +33,10 @@ def to_text(moment: datetime) -> str:
 
 
 def from_text(text: str) -> datetime:
-    """Return a time that ADK wrote, as an aware datetime."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    """Return a time that ADK wrote, naive and in UTC, as an aware datetime."""
+    return datetime.fromisoformat(
+        f"{text}+00:00"
+    )  # `replace(tzinfo=UTC)` takes three times as long
 
 
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
@@ -139,11 +142,6 @@ def split_events(text: bytes) -> list[EventRecord]:
     return [record for _, _, record in sorted(found)]
 
 
-def document(text: str | None) -> dict[str, Any]:
-    """Read a JSON object; an empty one if there is no text."""
-    return json.loads(text) if text else {}
-
-
 def document_of(row: sqlite3.Row | None) -> dict[str, Any]:
     """Read the `state` of a row; an empty one if there is no row."""
-    return {} if row is None else document(row["state"])
+    return {} if row is None else read_object(row["state"])
