@@ -302,7 +302,7 @@ WHERE app_name = :app_name AND user_id = :user_id AND session_id = :session_id
 
 -- name: due_for_look
 SELECT app_name, user_id, session_id FROM lapse_lobby
-WHERE check_at <= (SELECT coalesce(:now, clock_timestamp())) AND status = 'used'
+WHERE check_at > '-infinity' AND check_at <= (SELECT coalesce(:now, clock_timestamp())) AND status = 'used'
 ORDER BY check_at LIMIT :limit;
 
 -- name: retention_levels
@@ -326,12 +326,12 @@ FROM clock;
 -- A part of `retention_levels`: when a sweep was to do something with a session, the longest overdue.
 SELECT check_at FROM (
   SELECT check_at FROM lapse_lobby
-  WHERE status = 'used' AND check_at <= (SELECT now FROM clock) ORDER BY check_at LIMIT :most
+  WHERE status = 'used' AND check_at > '-infinity' AND check_at <= (SELECT now FROM clock) ORDER BY check_at LIMIT :most
 ) AS used
 UNION ALL
 SELECT check_at FROM (
   SELECT l.check_at FROM lapse_lobby AS l
-  WHERE l.status = 'archived' AND l.check_at <= (SELECT now FROM clock)
+  WHERE l.status = 'archived' AND l.check_at > '-infinity' AND l.check_at <= (SELECT now FROM clock)
     AND l.restorable_until IS NOT NULL AND l.pinned_at IS NULL AND NOT {is_held}
   ORDER BY l.check_at LIMIT :most
 ) AS archived;

@@ -5,7 +5,7 @@
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 due AS (
   SELECT l.ctid FROM lapse_lobby AS l
-  WHERE l.check_at <= (SELECT now FROM clock) AND l.status = 'archived'
+  WHERE l.check_at > '-infinity' AND l.check_at <= (SELECT now FROM clock) AND l.status = 'archived'
     AND l.restorable_until <= (SELECT now FROM clock) AND l.pinned_at IS NULL
     AND NOT {is_held} AND NOT {is_braked}
   ORDER BY l.check_at
@@ -32,7 +32,7 @@ SELECT * FROM ended;
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 due AS (
   SELECT l.ctid FROM lapse_lobby AS l
-  WHERE l.check_at <= (SELECT now FROM clock) AND l.status = 'archived'
+  WHERE l.check_at > '-infinity' AND l.check_at <= (SELECT now FROM clock) AND l.status = 'archived'
     AND l.restorable_until <= (SELECT now FROM clock) AND l.pinned_at IS NULL
     AND NOT {is_held} AND NOT {is_braked}
   ORDER BY l.check_at
@@ -94,7 +94,7 @@ WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 due AS (
   SELECT count(*) AS due FROM (
     SELECT 1 FROM lapse_lobby AS l
-    WHERE l.check_at <= (SELECT now FROM clock) AND l.status = 'archived'
+    WHERE l.check_at > '-infinity' AND l.check_at <= (SELECT now FROM clock) AND l.status = 'archived'
       AND l.restorable_until <= (SELECT now FROM clock)
       AND l.pinned_at IS NULL AND NOT {is_held}
     ORDER BY l.check_at LIMIT :most

@@ -50,11 +50,13 @@ WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now)
 SELECT now,
   (SELECT count(*) FROM (
     SELECT 1 FROM lapse_lobby
-    WHERE status = 'waiting' AND expires_at <= (SELECT now FROM clock) LIMIT :most
+    WHERE status = 'waiting' AND expires_at > '-infinity'
+      AND expires_at <= (SELECT now FROM clock) LIMIT :most
   ) AS due) AS expire,
   (SELECT count(*) FROM (
     SELECT 1 FROM lapse_lobby AS l
-    WHERE status = 'expired' AND restorable_until <= (SELECT now FROM clock)
+    WHERE status = 'expired' AND restorable_until > '-infinity'
+      AND restorable_until <= (SELECT now FROM clock)
       AND NOT {is_held} LIMIT :most
   ) AS due) AS purge,
   (SELECT coalesce(sum(sessions), 0)::bigint FROM {levels} AS levels) AS stored,
@@ -73,7 +75,8 @@ RETURNING swept_at;
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 due AS (
   SELECT l.ctid FROM lapse_lobby AS l
-  WHERE l.status = 'waiting' AND l.expires_at <= (SELECT now FROM clock)
+  WHERE l.status = 'waiting' AND l.expires_at > '-infinity'
+    AND l.expires_at <= (SELECT now FROM clock)
     AND l.first_message_at IS NULL
     AND (:horizon > interval '0' OR NOT {is_braked})
     AND (

@@ -254,14 +254,16 @@ SELECT *, {key_is_held} AS is_held FROM done;
 -- used.
 -- A session that ADK's tables hold although its row waits (stock ADK created one of the same key)
 -- is kept: Lapse never expires it. The limit stands in a sub-select, and the rows come as arrays,
--- so that every limit has the same plan, which finds the rows by their addresses.
+-- so that every limit has the same plan, which finds the rows by their addresses. The lower bound of
+-- a deadline has PostgreSQL expect few rows: else it plans each sweep of a large table anew.
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 due AS (
   SELECT l.ctid, s.id IS NOT NULL AS is_stored
   FROM lapse_lobby AS l
   LEFT JOIN sessions AS s
     ON s.app_name = l.app_name AND s.user_id = l.user_id AND s.id = l.session_id
-  WHERE l.status = 'waiting' AND l.expires_at <= (SELECT now FROM clock)
+  WHERE l.status = 'waiting' AND l.expires_at > '-infinity'
+    AND l.expires_at <= (SELECT now FROM clock)
     AND (:horizon > interval '0' OR NOT {is_braked})
   ORDER BY l.expires_at
   LIMIT (SELECT :limit)
@@ -294,7 +296,8 @@ SELECT * FROM done;
 WITH clock AS (SELECT coalesce(:now, clock_timestamp()) AS now),
 due AS (
   SELECT l.ctid FROM lapse_lobby AS l
-  WHERE l.status = 'expired' AND l.restorable_until <= (SELECT now FROM clock)
+  WHERE l.status = 'expired' AND l.restorable_until > '-infinity'
+    AND l.restorable_until <= (SELECT now FROM clock)
     AND NOT {is_held} AND NOT {is_braked}
   ORDER BY l.restorable_until
   LIMIT :limit
