@@ -12,6 +12,7 @@ from lapse.core.errors import (
     OutdatedSessionError,
     SessionExistsError,
     SharedStateFullError,
+    StoreRefusedError,
     WrongStatusError,
 )
 from lapse.core.lifecycle import Cause, ChangeKind, Status
@@ -19,6 +20,7 @@ from lapse.retention import rules
 from lapse.retention.archive import Looked
 from lapse.retention.policy import parse_policy
 from lapse.runs import store as runs
+from lapse.store import archiving
 from lapse.store.records import LastSeen, Revision
 
 PURGE = LATER + 100 * DAY
@@ -54,6 +56,18 @@ async def test_nothing_of_the_session_stays_in_adks_tables(store, stock):
         assert await stock.rows(f"SELECT * FROM {table}") == []
     assert len(await stock.rows("SELECT * FROM app_states")) == 1
     assert await stock.get_session(app_name="app", user_id="ann", session_id="s1") is None
+
+
+async def test_what_a_newer_lapse_has_archived_is_refused_and_stays(store, monkeypatch):
+    """Seen to fail with an assertion, which no caller expects."""
+    await use(store)
+    await archive(store, key())
+    with monkeypatch.context() as older:
+        older.setattr(archiving, "_FORM", archiving._FORM - 1)
+        with pytest.raises(StoreRefusedError, match="upgrade Lapse"):
+            await store.at(LATER).resurrect(key(), cause=Cause.REQUEST)
+    assert (await store.at(LATER).lifecycle(key())).status is Status.ARCHIVED
+    await store.at(LATER).resurrect(key(), cause=Cause.REQUEST)
 
 
 async def test_a_request_brings_back_exactly_what_was_archived(store):

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from lapse.core.errors import EventIdTakenError, WrongStatusError, outdated
+from lapse.core.errors import EventIdTakenError, StoreRefusedError, WrongStatusError, outdated
 from lapse.core.keys import SessionKey, shortened
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Rules, Status
 from lapse.store.operation import Asking, Dialect, apart, dialect, first, native, rows
@@ -43,9 +43,16 @@ def pack(state: str, create_time: str, update_time: str, events: str) -> bytes:
 
 
 def unpack(content: bytes) -> Packed:
-    """Read the content of an archived session."""
+    """Read the content of an archived session.
+
+    Raises:
+        StoreRefusedError: a newer Lapse has written it, in another form.
+    """
     form, *columns = json.loads(zlib.decompress(content))
-    assert form == _FORM, f"the archive has a content of form {form}; upgrade Lapse"
+    if form != _FORM:
+        raise StoreRefusedError(
+            f"an archived session has form {form}, and this Lapse reads form {_FORM}; upgrade Lapse"
+        )
     return Packed(*columns)
 
 
