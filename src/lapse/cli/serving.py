@@ -99,7 +99,6 @@ def serve_here(serving: Serving, *, on_started: Callable[[], None]) -> None:
     import uvicorn
 
     from lapse.dashboard.entrance import OperatorsPortMiddleware
-    from lapse.limits.crowds import Crowds
     from lapse.limits.protocol import bounded
     from lapse.notices.routes import NoticeStreamMiddleware
     from lapse.telemetry.provider import set_quiet_provider
@@ -127,8 +126,6 @@ def serve_here(serving: Serving, *, on_started: Callable[[], None]) -> None:
     if settings.access_log:
         served = AccessLog(served)
 
-    crowds = Crowds()
-
     class Server(uvicorn.Server):
         """Tells once it accepts connections."""
 
@@ -137,13 +134,15 @@ def serve_here(serving: Serving, *, on_started: Callable[[], None]) -> None:
             if self.started:
                 on_started()
 
-    async def count() -> None:
-        await crowds.count(len(server.server_state.connections))
+    protocol = bounded(within_files(settings.bounds))
+
+    async def look() -> None:
+        await protocol.crowds.look(len(server.server_state.connections))
 
     server = Server(
         uvicorn.Config(
             served,
-            http=bounded(within_files(settings.bounds)),
+            http=protocol,
             ws_max_size=settings.bounds.body,
             server_header=False,
             log_config=None,
@@ -152,7 +151,7 @@ def serve_here(serving: Serving, *, on_started: Callable[[], None]) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=int(_GRACE.total_seconds()),
             timeout_keep_alive=int(_KEEP_ALIVE.total_seconds()),
-            callback_notify=count,
+            callback_notify=look,
             timeout_notify=1,
         )
     )

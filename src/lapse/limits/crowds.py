@@ -27,7 +27,7 @@ def heap_trim() -> Callable[[], object]:
 
 
 class Crowds:
-    """Notes how many connections there are, and gives memory back when a crowd has gone.
+    """Notes how many connections there were, and gives memory back when a crowd has gone.
 
     Args:
         trim: gives the memory back; it is called in a thread.
@@ -37,9 +37,12 @@ class Crowds:
         self._trim = heap_trim() if trim is None else trim
         self._most = 0
 
-    async def count(self, connections: int) -> None:
-        """Note how many connections there are now; return once memory is given back, if due."""
+    def note(self, connections: int) -> None:
+        """Note how many connections there are now that another one has come."""
         self._most = max(self._most, connections)
+
+    async def look(self, connections: int) -> None:
+        """Give memory back if a crowd has gone; `connections` are left."""
         if self._most >= _CROWD and connections * _GONE < self._most:
             self._most = connections
             await asyncio.to_thread(self._trim)

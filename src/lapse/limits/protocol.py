@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from lapse.core.arguments import check
 from lapse.core.log_rate import LogRateLimit
 from lapse.core.request import KNOWN
+from lapse.limits.crowds import Crowds
 from lapse.limits.head import length_of
 from lapse.limits.rules import LARGEST_HEAD, LARGEST_TARGET, Bounds
 from lapse.limits.turns import Turns
@@ -48,6 +49,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     unread: ClassVar[Unread] = Unread(bounds)
     turns: ClassVar[Turns] = Turns()
+    crowds: ClassVar[Crowds] = Crowds()
     websockets: ClassVar[dict[type, type]] = {}
     """The classes that serve WebSockets, by the class that uvicorn would take."""
 
@@ -74,6 +76,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request; make room where there is none."""
         super().connection_made(transport)
+        self.crowds.note(len(self.connections))
         # `pause_writing` is called as soon as a byte is not taken.
         transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self.bounds.connections and not self._made_room():
@@ -372,6 +375,7 @@ def bounded(bounds: Bounds = Bounds()) -> type[BoundedProtocol]:
         "idle": ({}, {}),
         "unread": Unread(bounds),
         "turns": Turns(),
+        "crowds": Crowds(),
         "websockets": {},
     }
     return type("BoundedProtocol", (BoundedProtocol,), own)
