@@ -62,6 +62,8 @@ async def stored_session_response(record: SessionRecord) -> Response:
     rendered = RENDERED.of_conversation(record.events)
     if rendered is None:
         rendered = [RENDERED.of(event) for event in record.events]
+    if _is_plain(record.state):
+        return Response(_text_of_record(record, ",".join(rendered)), media_type="application/json")
     head = public_fields_of_session(session_of(replace(record, events=())))
     fields = (
         f"{_json(name)}:" + (f"[{','.join(rendered)}]" if name == "events" else _json(value))
@@ -78,21 +80,24 @@ async def stored_list_response(records: Sequence[SessionRecord]) -> Response:
     """
     if len(records) > _FEW_SESSIONS or not all(_is_plain(record.state) for record in records):
         return SessionResponse(await sessions_read(records))
-    listed = f"[{','.join(map(_listed, records))}]"
+    listed = f"[{','.join(map(_text_of_record, records))}]"
     return Response(listed, media_type="application/json")
 
 
-def _listed(record: SessionRecord) -> str:
-    """Return a session's fields, in the order in which ADK's server sends them.
+def _text_of_record(record: SessionRecord, events: str = "") -> str:
+    return _text_of(record.key, record.state, record.revision.update_time.timestamp(), events)
 
-    One text with a few values in it is made in half the time of a dictionary and its JSON.
+
+def _text_of(key: Sequence[str], state: dict[str, Any], at: float, events: str = "") -> str:
+    """Return a session of plain state as ADK's server sends it, with the JSON of its events.
+
+    One text with a few values in it is made in a fraction of the time of a model and its JSON.
     """
-    app_name, user_id, session_id = map(encode_basestring, record.key)
-    state = _json(redacted(record.state)) if record.state else "{}"
-    at = record.revision.update_time.timestamp()
+    app_name, user_id, session_id = map(encode_basestring, key)
+    shown = _json(redacted(state)) if state else "{}"
     return (
-        f'{{"id":{session_id},"appName":{app_name},"userId":{user_id},"state":{state},"events":[],'
-        f'"lastUpdateTime":{at!r}}}'
+        f'{{"id":{session_id},"appName":{app_name},"userId":{user_id},"state":{shown},'
+        f'"events":[{events}],"lastUpdateTime":{at!r}}}'
     )
 
 
@@ -129,6 +134,10 @@ class SessionResponse(Response):
     async def _rendered(self) -> bytes:
         if isinstance(self._session, list):
             sessions, pieces = self._session, _pieces_of_all(self._session, self._more)
+        elif is_compared() and not self._session.events and _is_plain(self._session.state):
+            one = self._session
+            key = one.app_name, one.user_id, one.id
+            return _text_of(key, one.state, one.last_update_time).encode()
         elif _is_small(self._session):
             return _json(public_fields_of_session(self._session)).encode()
         else:

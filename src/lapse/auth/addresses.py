@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import (
     IPv4Address,
@@ -47,8 +48,11 @@ def parse_address(text: str) -> Address | None:
     out. None if the text is not an address.
     """
     text = text.strip()
-    if len(text) > _LONGEST:
-        return None
+    return None if len(text) > _LONGEST else _parsed(text)
+
+
+@lru_cache(maxsize=1024)  # each request has one, mostly that of the proxy
+def _parsed(text: str) -> Address | None:
     host = text
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
