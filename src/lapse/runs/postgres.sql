@@ -1,7 +1,6 @@
 -- Runs on PostgreSQL. :stale is the age of a heartbeat from which on a run is interrupted.
--- Beginnings and heartbeats do not wait for the disk: set_config turns synchronous_commit off for the
--- one statement, which is the transaction. If a crash loses a beginning, the next heartbeat ends the
--- run.
+-- Notes and heartbeats do not wait for the disk: set_config turns synchronous_commit off for the one
+-- statement, which is the transaction. Beginnings do: a run goes on when its database crashes.
 --
 -- Types of parameters:
 -- :max_per_user bigint
@@ -28,8 +27,7 @@ begun AS (
     run_id, app_name, user_id, session_id, status, started_at, heartbeat_at
   )
   SELECT :run_id, :app_name, :user_id, :session_id, 'running', now, now
-  FROM clock, (SELECT count(*) FROM freed) AS freed_first,
-    set_config('synchronous_commit', 'off', true) AS relaxed
+  FROM clock, (SELECT count(*) FROM freed) AS freed_first
   WHERE (
     SELECT count(*) FROM lapse_runs AS r
     WHERE r.app_name = :app_name AND r.user_id = :user_id AND r.status = 'running'

@@ -51,8 +51,9 @@ NOTHING_KNOWN: Final = Known()
 class RepeatStore(Part):
     """The operations on runs of requests with an idempotency key.
 
-    The beginning of a run and its key are one transaction, before the message is stored. Like
-    every beginning it is not flushed by itself, but the message is, and with it all before it.
+    The beginning of a run and its key are one flushed transaction, before the message is stored.
+    If a crash of the database could lose the key, the run would go on and store its message, and a
+    repeat would store it again.
     """
 
     @operation(writes=False)
@@ -66,7 +67,7 @@ class RepeatStore(Part):
         """
         return (yield from _known(key, asked))
 
-    @operation(flushed=False, together=True)
+    @operation(together=True)
     def begin_once(
         self,
         key: SessionKey,

@@ -109,11 +109,11 @@ class RunNews:
 class RunStore(Part):
     """The operations on runs: their records, their heartbeats and their stored events.
 
-    A crash of the database may lose a beginning or a heartbeat, because neither is flushed. The
-    next heartbeat ends a run whose beginning was lost.
+    A beginning is flushed: a run goes on when its database crashes, and its message is stored once
+    the database is back. A crash may lose a heartbeat, and the next one makes up for it.
     """
 
-    @operation(flushed=False)
+    @operation()
     def begin_run(self, key: SessionKey, run_id: str, *, max_per_user: int) -> Asking[RunRecord]:
         """Record that a run begins; a session has at most one run in flight.
 

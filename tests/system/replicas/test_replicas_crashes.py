@@ -1,13 +1,19 @@
 """The server crashes, or a replica does, under load, again and again."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from crashes import check
 from watching import eventually, running, start
 
 from history import History
-from postgres import prepare, rows
+from lapse.core.documents import StateDelta
+from lapse.core.keys import SessionKey
+from lapse.idempotency.rules import KeyRules
+from lapse.runs.repeats import NOTHING_KNOWN
+from parts import store_with_parts
+from postgres import prepare, rows, run
 
 pytestmark = pytest.mark.long
 
@@ -57,3 +63,28 @@ async def test_no_acknowledged_message_is_lost_to_thirty_kills_of_a_replica(stor
     name = store_url.partition("@/")[2].partition("?")[0]
     await eventually(lambda: not rows(store_url, busy, name))
     await check(store_url, History.of(facts))
+
+
+async def test_a_crash_of_the_server_loses_no_key_and_no_run_that_has_begun(own_database_server):
+    """Else the run goes on, stores its message, and a repeat of the request stores it again.
+
+    Seen to fail with beginnings that are not flushed.
+    """
+    url = own_database_server.url
+    prepare(url)
+    # What is not flushed by a commit stays so.
+    run(url, "ALTER SYSTEM SET wal_writer_delay = '10s'", "SELECT pg_reload_conf()")
+    store = store_with_parts(url)
+    session, other = (SessionKey("app", "ann", name) for name in ("s1", "s2"))
+    for key in (session, other):
+        await store.create(key, state=StateDelta(), ttl=timedelta(hours=1), metadata={})
+    asked = KeyRules().request("key", session, "run", b"{}")
+    begun = await store.begin_once(session, "r1", asked, max_per_user=9, prepared=NOTHING_KNOWN)
+    await store.begin_run(other, "r2", max_per_user=9)
+    await asyncio.to_thread(own_database_server.stop, "immediate")
+    await asyncio.to_thread(own_database_server.start)
+    known = await store.known(session, asked)
+    assert known.run is not None
+    assert (known.run.run_id, known.message_id) == ("r1", begun.message_id)
+    assert (await store.find_run(other)).run_id == "r2"
+    await store.close()
