@@ -1,6 +1,6 @@
 -- Runs on PostgreSQL. :stale is the age of a heartbeat from which on a run is interrupted.
--- Notes and heartbeats do not wait for the disk: set_config turns synchronous_commit off for the one
--- statement, which is the transaction. Beginnings do: a run goes on when its database crashes.
+-- Heartbeats do not wait for the disk: set_config turns synchronous_commit off for the one statement,
+-- which is the transaction. Beginnings and notes do: a run goes on when its database crashes.
 --
 -- Types of parameters:
 -- :max_per_user bigint
@@ -53,7 +53,6 @@ LEFT JOIN lapse_runs AS r
 
 -- name: note_run
 UPDATE lapse_runs SET invocation_id = :invocation_id, since = :since
-FROM set_config('synchronous_commit', 'off', true) AS relaxed
 WHERE run_id = :run_id;
 
 -- name: beat_runs

@@ -109,8 +109,8 @@ class RunNews:
 class RunStore(Part):
     """The operations on runs: their records, their heartbeats and their stored events.
 
-    A beginning is flushed: a run goes on when its database crashes, and its message is stored once
-    the database is back. A crash may lose a heartbeat, and the next one makes up for it.
+    A beginning and a note are flushed: a run goes on when its database crashes, and its events are
+    stored once the database is back. A crash may lose a heartbeat; the next one makes up for it.
     """
 
     @operation()
@@ -140,7 +140,7 @@ class RunStore(Part):
             if found["of_user"] >= max_per_user:
                 raise too_many_runs(max_per_user)
 
-    @operation(flushed=False)
+    @operation()
     def note_run(self, run_id: str, invocation_id: str, since: datetime) -> Asking[None]:
         """Record the invocation of a run, and the timestamp of its first event.
 
