@@ -125,6 +125,11 @@ class OwnServer:
         # What a crash must not lose is flushed all the same; recovery is quicker.
         run(self.url, "ALTER SYSTEM SET recovery_init_sync_method = syncfs")
 
+    @property
+    def log(self) -> str:
+        """Return what it has logged."""
+        return Path(self._started.log).read_text("utf-8", "replace")
+
     def stop(self, mode: str = "fast") -> None:
         """Stop it: `fast` as an operator does, `immediate` as a crash does."""
         self._control("-m", mode, "stop")

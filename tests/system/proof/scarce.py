@@ -28,7 +28,10 @@ TROUBLES, ENOUGH = 12, 150
 """So many requests that are not answered show that it is missing; so many that are, that it is not
 needed."""
 
-SMALL = {"sqlite": "6m", "postgres": "96m"}
+SMALL = {"sqlite": "6m", "postgres": "192m"}
+"""PostgreSQL's empty databases take 40 MB, and its log segments 16 MB each. It must have room for
+those of a whole round, or it cannot start again when the room is back."""
+
 BREAKS = {
     ("disk", "sqlite"): "swallow_failures",
     ("descriptors", "postgres"): "miss_what_cannot_be_read",
@@ -105,6 +108,7 @@ async def disk(seed, folder, broken=None, *, store):
         assert mounted, "only root can give PostgreSQL a small disk of its own"
         own = OwnServer(small)
         try:
+            run(own.url, "ALTER SYSTEM SET max_wal_size = '32MB'", "SELECT pg_reload_conf()")
             prepare(own.url)
             url = own.url + (UNFLUSHED if broken else "")
 
@@ -116,7 +120,7 @@ async def disk(seed, folder, broken=None, *, store):
                         )  # it ends itself for want of the next
 
             async with serving(seed, folder, url, "disk", None, own=own) as one:
-                return await one.squeeze(lambda _: no_room(small, chance), ended, own.start)
+                return await one.squeeze(lambda _: no_room(small, chance), ended)
         finally:
             own.end()
 
@@ -157,7 +161,7 @@ async def serving(seed, folder, url, what, broken=None, *, own=None):
     callers.moved(server.url)
     callers.start()
     try:
-        yield Squeezed(server, callers, random.Random(seed), own.url if own else None)
+        yield Squeezed(server, callers, random.Random(seed), own)
     finally:
         told = await callers.stop()
         await asyncio.to_thread(server.stop)
@@ -170,10 +174,10 @@ class Squeezed:
     def __init__(self, server, callers, chance, own=None):
         self._server, self._callers, self._chance, self._own = server, callers, chance, own
 
-    async def squeeze(self, taken, then=lambda: None, start=None):
+    async def squeeze(self, taken, then=lambda: None):
         """Take something away a few times; return how often callers have felt it.
 
-        `then` is called while it is missing, and `start` starts a PostgreSQL that has ended.
+        `then` is called while it is missing. A PostgreSQL that has ended is started again.
         """
         felt = 0
         for _ in range(TIMES):
@@ -183,8 +187,8 @@ class Squeezed:
                 await asyncio.to_thread(then)
                 await self._callers.trouble(TROUBLES, ENOUGH)
             felt += self._callers.troubles > troubles
-            if start:
-                await asyncio.to_thread(_started_again, self._own, start)
+            if self._own:
+                await asyncio.to_thread(_started_again, self._own)
             await asyncio.to_thread(eventually, self._is_ready, within=LONG)
             await self._callers.more(30)
         return felt
@@ -194,15 +198,16 @@ class Squeezed:
         return self._server.client.get("/readyz").status_code == 200
 
 
-def _started_again(url, start):
+def _started_again(own):
     """Return once PostgreSQL answers; start it if it does not for a while."""
-    end = time.monotonic() + 5
-    while True:
+    end, latest = time.monotonic() + 5, time.monotonic() + LONG
+    while time.monotonic() < latest:
         with suppress(asyncpg.PostgresError, OSError):
-            rows(url, "SELECT 1")
+            rows(own.url, "SELECT 1")
             return
         if time.monotonic() > end:
             with suppress(subprocess.CalledProcessError):
-                start()
+                own.start()
             end = time.monotonic() + 20
         time.sleep(0.1)
+    raise AssertionError(f"PostgreSQL does not start again:\n{own.log[-2000:]}")
