@@ -22,7 +22,8 @@ root_doc = "docs/site/index"
 include_patterns = [
     *("*.md", "docs/*.md", "docs/**/*.md", "examples/*.md", "bench/*.md", "bench/**/*.md"),
 ]
-exclude_patterns = [".*", "build", "clients", "ops", "src", "tests"]  # Sphinx need not walk them
+# Sphinx need not walk them.
+exclude_patterns = [".*", "bench/out", "build", "clients", "ops", "src", "tests"]
 
 extensions = [
     "myst_parser",
