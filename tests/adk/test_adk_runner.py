@@ -291,6 +291,7 @@ async def test_a_session_that_expires_each_time_before_its_run_begins_is_not_cal
     lapse.resurrect = resurrect_too_late
     with lapse.reviving(key), pytest.raises(StoreUnavailableError, match="before its run could"):
         await get_session(lapse, session.id)
+    assert (await lapse.lifecycle(key)).resurrections == 3  # none is for nothing
     lapse.resurrect = resurrect
     with lapse.reviving(key):
         assert (await get_session(lapse, session.id)).state == {"k": 1}

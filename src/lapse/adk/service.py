@@ -191,7 +191,7 @@ class LapseSessionService(SessionCreating, BaseSessionService):
         key = await self._stored_key(*asked)
         if key is None:
             return None
-        for _ in range(_READS_BEFORE_A_RUN):
+        for reads in range(1, _READS_BEFORE_A_RUN + 1):
             record = await self._stored.read(key, window)
             if record is not None and await self.holds.holds(record):
                 return record
@@ -201,7 +201,7 @@ class LapseSessionService(SessionCreating, BaseSessionService):
                 cause = Cause.REQUEST
             if cause is None:
                 return record
-            if not await self._revive(key, cause):
+            if reads < _READS_BEFORE_A_RUN and not await self._revive(key, cause):
                 return None
         raise StoreUnavailableError(
             f"session {key.named} expired {_READS_BEFORE_A_RUN} times before its run could begin; "
