@@ -36,7 +36,12 @@ def statuses(folder):
 
 
 def imported(folder, *arguments):
-    """Return the modules that a command has imported when it is done."""
+    """Return the modules that a command has imported when it is done.
+
+    Coverage would import modules of its own.
+    """
+    given = environment()
+    given.pop("COVERAGE_PROCESS_CONFIG", None)
     program = (
         "import sys\n"
         "from lapse.cli.main import app\n"
@@ -49,7 +54,7 @@ def imported(folder, *arguments):
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=folder,
-        env=environment(),
+        env=given,
         capture_output=True,
         text=True,
         timeout=60,

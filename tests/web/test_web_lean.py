@@ -64,7 +64,7 @@ SETTINGS = {"open": OPEN, "known": KNOWN, "limited": LIMITED}
 def unread():
     """Nobody reads spans here, as in `lapse serve`; ADK has set up tracing that somebody may."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lean, "is_read", lambda: False)
+        patch.setattr(lean, "is_telemetry_read", lambda _: False)
         yield
 
 
@@ -382,7 +382,7 @@ def test_the_caller_is_authenticated_once_and_with_an_address(loop, make, name, 
 
 def test_spans_that_somebody_reads_are_made(loop, make, monkeypatch):
     way = make(OPEN)
-    monkeypatch.setattr(lean, "is_read", lambda: True)
+    monkeypatch.setattr(lean, "is_telemetry_read", lambda _: True)
     assert loop.run(way.ask("POST", ANN))[0] == 200
     assert way.passed == 1
 

@@ -6,11 +6,12 @@ reach the service through context variables, because the runner does not pass th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from lapse.core.contexts import Having
 from lapse.core.errors import AnswerLostError, StoreUnavailableError
 from lapse.core.keys import SessionKey
 from lapse.core.lifecycle import Cause
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from google.adk.events.event import Event
 
 _reviving: ContextVar[tuple[SessionKey, Cause] | None] = ContextVar("lapse_reviving", default=None)
+
+_UNOBSERVED: Final = nullcontext(False)
 
 
 class AppendObserver(Protocol):
@@ -49,8 +52,9 @@ _observed: ContextVar[tuple[SessionKey, AppendObserver] | None] = ContextVar(
 )
 
 
-@contextmanager
-def reviving(key: SessionKey, *, cause: Cause | None = None) -> Iterator[None]:
+def reviving(
+    key: SessionKey, *, cause: Cause | None = None
+) -> Having[tuple[SessionKey, Cause] | None]:
     """Let a read inside the block resurrect this session if it has expired.
 
     A runner reads its session before it appends the message that would resurrect it.
@@ -61,11 +65,7 @@ def reviving(key: SessionKey, *, cause: Cause | None = None) -> Iterator[None]:
             if that is about the same session, and else RUN: a run, which brings a message. With
             REQUEST the resurrection counts like a creation.
     """
-    token = _reviving.set((key, cause or revival_cause(key) or Cause.RUN))
-    try:
-        yield
-    finally:
-        _reviving.reset(token)
+    return Having(_reviving, (key, cause or revival_cause(key) or Cause.RUN))
 
 
 def revival_cause(key: SessionKey) -> Cause | None:
@@ -74,17 +74,14 @@ def revival_cause(key: SessionKey) -> Cause | None:
     return revived[1] if revived is not None and revived[0] == key else None
 
 
-@contextmanager
-def observing_appends(key: SessionKey, observer: AppendObserver) -> Iterator[None]:
+def observing_appends(
+    key: SessionKey, observer: AppendObserver
+) -> Having[tuple[SessionKey, AppendObserver] | None]:
     """Call `observer` for each event that is appended to this session inside the block.
 
     Tasks that are created inside the block inherit this and keep it after the block has ended.
     """
-    token = _observed.set((key, observer))
-    try:
-        yield
-    finally:
-        _observed.reset(token)
+    return Having(_observed, (key, observer))
 
 
 def observe_appends(key: SessionKey, observer: AppendObserver) -> None:
@@ -92,8 +89,7 @@ def observe_appends(key: SessionKey, observer: AppendObserver) -> None:
     _observed.set((key, observer))
 
 
-@asynccontextmanager
-async def observed_append(key: SessionKey, event: Event) -> AsyncIterator[bool]:
+def observed_append(key: SessionKey, event: Event) -> AbstractAsyncContextManager[bool]:
     """Call the session's observer, if there is one, before and after the block.
 
     The block stores `event`, unless it is told that the event may be stored already and finds it.
@@ -104,9 +100,12 @@ async def observed_append(key: SessionKey, event: Event) -> AsyncIterator[bool]:
     """
     observed = _observed.get()
     if observed is None or observed[0].stripped != key.stripped:
-        yield False
-        return
-    _, observer = observed
+        return _UNOBSERVED
+    return _observed_by(observed[1], event)
+
+
+@asynccontextmanager
+async def _observed_by(observer: AppendObserver, event: Event) -> AsyncIterator[bool]:
     is_repeat = await observer.before_append(event)
     try:
         yield is_repeat

@@ -178,7 +178,7 @@ class _Shape:
         twin = self._name()
         self._lines.append(f"{twin} = {self._part(value)}.copy()")
         for where, part in items:
-            if not _is_atom(part):
+            if type(part) not in _ATOMS and not _is_atom(part):  # most are, and a call costs time
                 copied = self.add(part)
                 self._lines.append(f"{twin}[{where!r}] = {copied}")
         return twin

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 
+from lapse.core.contexts import Having
 from lapse.core.keys import SessionKey
 
 _recorded: ContextVar[set[SessionKey] | None] = ContextVar("lapse_recorded", default=None)
 
 
-@contextmanager
-def one_request() -> Iterator[None]:
+def one_request() -> Having[set[SessionKey] | None]:
     """Take all appends inside the block for one request: the first to each session is recorded.
 
     Tasks that are created inside the block, such as that of a run, belong to the request.
     """
-    token = _recorded.set(set())
-    try:
-        yield
-    finally:
-        _recorded.reset(token)
+    return Having(_recorded, set())
 
 
 def is_recorded(key: SessionKey) -> bool:

@@ -7,7 +7,6 @@ it, at its right end, is true.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from hashlib import blake2b
@@ -21,6 +20,7 @@ from ipaddress import (
 )
 from typing import Final, TypeAlias
 
+from lapse.core.contexts import Having
 from lapse.core.errors import InvalidValueError
 
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -135,14 +135,9 @@ def site_of(address: Address) -> str:
 _address: ContextVar[Address | None] = ContextVar("lapse_address", default=None)
 
 
-@contextmanager
-def coming_from(address: Address | None) -> Iterator[None]:
+def coming_from(address: Address | None) -> Having[Address | None]:
     """Have the work inside the block done for somebody at an address."""
-    token = _address.set(address)
-    try:
-        yield
-    finally:
-        _address.reset(token)
+    return Having(_address, address)
 
 
 def current_address() -> Address | None:

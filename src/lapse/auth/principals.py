@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from lapse.core.contexts import Having
 
 
 class Role(StrEnum):
@@ -45,14 +45,9 @@ LONGEST_NAME: Final = 128
 _principal: ContextVar[Principal | None] = ContextVar("lapse_principal", default=None)
 
 
-@contextmanager
-def acting(principal: Principal | None) -> Iterator[None]:
+def acting(principal: Principal | None) -> Having[Principal | None]:
     """Have the work inside the block done for a principal."""
-    token = _principal.set(principal)
-    try:
-        yield
-    finally:
-        _principal.reset(token)
+    return Having(_principal, principal)
 
 
 def current_principal() -> Principal | None:

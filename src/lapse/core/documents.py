@@ -33,6 +33,8 @@ as _PER_VALUE."""
 
 _PER_VALUE: Final = 64
 
+_to_json: Final = json.JSONEncoder(allow_nan=False).encode
+
 
 def is_large(*documents: object) -> bool:
     """Return whether a document takes so long to write that a thread should do it.
@@ -62,7 +64,7 @@ def encode(value: object, *, what: str) -> str:
             a lone surrogate, which PostgreSQL's JSONB cannot store. `what` names the value.
     """
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = _to_json(value)
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidValueError(what, f"must be expressible as JSON: {error}") from error
     # Where a backslash stands before it, it is text that looks like an escape.
@@ -91,7 +93,8 @@ def check_metadata(metadata: object) -> Mapping[str, Any]:
     """
     if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
         raise InvalidValueError("metadata", f"must be a JSON object, not {metadata!r:.40}")
-    check_metadata_size(encode(dict(metadata), what="metadata"))
+    if metadata:
+        check_metadata_size(encode(dict(metadata), what="metadata"))
     return metadata
 
 

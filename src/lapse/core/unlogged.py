@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
+
+from lapse.core.contexts import Having
 
 _LOGGERS: Final = (
     "httpx",
@@ -21,17 +21,12 @@ _LOGGERS: Final = (
 _is_unlogged: ContextVar[bool] = ContextVar("lapse_unlogged_request", default=False)
 
 
-@contextmanager
-def unlogged() -> Iterator[None]:
+def unlogged() -> Having[bool]:
     """Have the HTTP library log nothing of the requests that this task makes inside the block.
 
     Other requests, such as those of the application around Lapse, are logged as before.
     """
-    token = _is_unlogged.set(True)
-    try:
-        yield
-    finally:
-        _is_unlogged.reset(token)
+    return Having(_is_unlogged, value=True)
 
 
 def _is_logged(_: logging.LogRecord) -> bool:

@@ -7,7 +7,9 @@ by ADK, by an agent or by an instrumentation, and all of them from then on.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -18,6 +20,9 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 _EXPORTERS: Final = "OTEL_EXPORTER_OTLP_"
 """The variables with which ADK sets up a provider of its own begin like this."""
+
+_LOOK_AGAIN: Final = 1.0
+"""Seconds."""
 
 _NO_SPANS: Final = trace.NoOpTracer()
 
@@ -69,12 +74,31 @@ def set_quiet_provider() -> None:
         trace.set_tracer_provider(QuietTracerProvider())
 
 
+class _Others:
+    """Whether metrics or logs are read: looked at once a second, as a look costs microseconds."""
+
+    def __init__(self) -> None:
+        self._until = -math.inf
+        self._are_read = False
+
+    def are_read(self) -> bool:
+        """Return whether they are read, or were a second ago."""
+        now = time.monotonic()
+        if now > self._until:
+            self._until = now + _LOOK_AGAIN
+            self._are_read = isinstance(metrics.get_meter_provider(), MeterProvider) or isinstance(
+                _logs.get_logger_provider(), LoggerProvider
+            )
+        return self._are_read
+
+
+_others: Final = _Others()
+
+
 def is_read() -> bool:
-    """Return whether anybody may read this process's spans, metrics or logs of OpenTelemetry."""
+    """Return whether anybody may read this process's spans, metrics or logs of OpenTelemetry.
+
+    It tells of a span processor at once, and of a provider of metrics or logs within a second.
+    """
     tracing = trace.get_tracer_provider()
-    return (
-        not isinstance(tracing, QuietTracerProvider)
-        or tracing.is_read
-        or isinstance(metrics.get_meter_provider(), MeterProvider)
-        or isinstance(_logs.get_logger_provider(), LoggerProvider)
-    )
+    return not isinstance(tracing, QuietTracerProvider) or tracing.is_read or _others.are_read()

@@ -55,7 +55,6 @@ from lapse.limits.routes import is_large
 from lapse.limits.rules import SMALL_BODY, Bounds, fault_of_document, fault_of_head
 from lapse.notices.routes import NoticeStreamMiddleware
 from lapse.telemetry.logs import shortening
-from lapse.telemetry.provider import is_read
 from lapse.web.endpoints import Endpoint, endpoints_of
 from lapse.web.life import Life, LifeMiddleware
 from lapse.web.middleware.acts import ActsMiddleware
@@ -64,6 +63,7 @@ from lapse.web.middleware.app_state import AppStateMiddleware
 from lapse.web.middleware.apps import DefaultAppMiddleware, ServedAppsMiddleware
 from lapse.web.middleware.headers import ExposedHeaders
 from lapse.web.middleware.session import RunSessionMiddleware
+from lapse.web.middleware.telemetry import is_telemetry_read
 
 _FAULT: Final = "lapse.fault"
 """Where a request's scope has the error that its route raises."""
@@ -191,7 +191,7 @@ class LeanSessions:
             match is None
             or scope["query_string"]
             or scope.get("raw_path") != scope["path"].encode()
-            or is_read()
+            or is_telemetry_read(scope)
             or not self._rules.life.is_on
         ):
             return None

@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from lapse.adk.private.versions import server_module, server_module_name
 from lapse.adk.private.wire import is_server_loaded
+from lapse.core.contexts import Having
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -120,11 +120,6 @@ def pass_options(server: ApiServer) -> None:
     service.create_session = create_session  # type: ignore[method-assign]
 
 
-@contextmanager
-def with_options(options: Mapping[str, Any]) -> Iterator[None]:
+def with_options(options: Mapping[str, Any]) -> Having[Mapping[str, Any] | None]:
     """Create sessions inside the block with these options."""
-    token = _options.set(options)
-    try:
-        yield
-    finally:
-        _options.reset(token)
+    return Having(_options, options)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lapse.telemetry.provider import is_read
+
+_TELEMETRY: Final = "fastapi.telemetry"
+
+
+def is_telemetry_read(scope: Scope) -> bool:
+    """Return whether anybody may read the telemetry of a request."""
+    return scope.get(_TELEMETRY, "") is not None and is_read()
 
 
 class UnreadTelemetryMiddleware:
@@ -20,5 +29,5 @@ class UnreadTelemetryMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
         if not is_read():
-            scope["fastapi.telemetry"] = None
+            scope[_TELEMETRY] = None
         await self._app(scope, receive, send)
