@@ -36,10 +36,30 @@ def connection(tmp_path):
     return made
 
 
+class Beginning:
+    """Begins transactions; told to `hold`, it waits, as for another process, until it `goes_on`."""
+
+    def __init__(self):
+        self.holds = False
+        self.waits, self.goes_on = threading.Event(), threading.Event()
+
+    def __call__(self, connection):
+        connection.execute("BEGIN IMMEDIATE")
+        waited, self.holds = self.holds, False
+        if waited:
+            self.waits.set()
+            assert self.goes_on.wait(30)
+        return waited
+
+
 @pytest.fixture
-async def lane(connection):
-    begin = "BEGIN IMMEDIATE"
-    one = Lane("test", lambda: connection, place="/x.db", begin=begin, threads=1, most=8)
+def beginning():
+    return Beginning()
+
+
+@pytest.fixture
+async def lane(connection, beginning):
+    one = Lane("test", lambda: connection, place="/x.db", begin=beginning, threads=1, most=8)
     yield one
     await asyncio.wait_for(asyncio.to_thread(one.close), 30)
 
@@ -123,6 +143,46 @@ async def test_one_job_that_must_last_has_its_whole_transaction_flushed(lane, or
     goes_on.set()
     assert await soon(asyncio.gather(*together)) == [LEVELS["FULL"]] * 2
     await waiting
+
+
+def transaction(batch):
+    """Return a number that all jobs of one transaction share."""
+    batch.connection.execute("INSERT INTO numbers VALUES (1)")
+    return id(batch)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+async def test_what_comes_while_a_transaction_waits_to_begin_is_a_part_of_it(
+    lane, connection, beginning, failing
+):
+    """If a job fails, each is done alone, with nothing that came meanwhile.
+
+    Seen to fail without `_add_waiting` after the beginning.
+    """
+    commits = []
+    connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+    beginning.holds = True
+    first = asyncio.create_task(lane.run(transaction))
+    await asyncio.to_thread(beginning.waits.wait, 30)
+    works = [fail] * failing + [transaction] * 3
+    others = [asyncio.create_task(lane.run(work)) for work in works]
+    await asyncio.sleep(0)  # all stand in the queue
+    beginning.goes_on.set()
+    done = await soon(asyncio.gather(first, *others, return_exceptions=True))
+    assert [isinstance(one, ValueError) for one in done] == [False, *[True] * failing, *[False] * 3]
+    assert len(commits) == (4 if failing else 1)
+    assert await soon(lane.run(count)) == 4
+
+
+async def test_what_must_last_is_no_part_of_a_transaction_that_may_be_lost(lane, beginning):
+    """Seen to fail where a transaction that is not flushed takes others in."""
+    beginning.holds = True
+    first = asyncio.create_task(lane.run(level, flushed=False))
+    await asyncio.to_thread(beginning.waits.wait, 30)
+    other = asyncio.create_task(lane.run(level))
+    await asyncio.sleep(0)
+    beginning.goes_on.set()
+    assert await soon(asyncio.gather(first, other)) == [LEVELS["NORMAL"], LEVELS["FULL"]]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

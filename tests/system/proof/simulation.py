@@ -74,11 +74,16 @@ class Fused(sqlite3.Connection):
         return super().executemany(statement, *arguments)
 
 
+def _begin(connection):
+    connection.execute("BEGIN")
+    return False
+
+
 class InlineLane(Lane):
     """The lane of a store, on the thread of the loop: what waits runs when it is pumped."""
 
     def __init__(self, connection, *, commits_late=False):
-        self._place, self._begin = MEMORY, "BEGIN"
+        self._place, self._begin = MEMORY, _begin
         self._check, self._flushes = (lambda: None), {}
         self._commits_late = commits_late
         self.connection = connection

@@ -33,6 +33,7 @@ from lapse.store.sqlite.batch import Batch
 from lapse.store.sqlite.files import OpenFiles
 from lapse.store.sqlite.lanes import Lane, LaneClosedError
 from lapse.store.sqlite.schema import (
+    BUSY_TIMEOUT,
     connect,
     explain,
     look,
@@ -45,6 +46,7 @@ from lapse.store.sqlite.scrubbing import scrubbed
 from lapse.store.sqlite.snapshot import SqliteSnapshot, copy_of, of_file, snapshot_on
 from lapse.store.sqlite.transaction import Transaction
 from lapse.store.sqlite.values import to_micros
+from lapse.store.sqlite.writing import WriteLock
 
 T = TypeVar("T")
 
@@ -133,7 +135,7 @@ class _Lanes(Forked):
     def _make(self) -> tuple[Lane, Lane]:
         if self._path == MEMORY:
             kept = self._memory = self._memory or _connect_memory()
-            both = Lane("memory", lambda: kept, begin="BEGIN", threads=1, most=_WRITES_TOGETHER)
+            both = Lane("memory", lambda: kept, begin=_begin, threads=1, most=_WRITES_TOGETHER)
             return both, both
         prepare(self._path)
         place = str(Path(self._path).absolute())
@@ -141,17 +143,18 @@ class _Lanes(Forked):
             "read",
             lambda: connect(self._path, cache=1000),
             place=place,
-            begin="BEGIN",
+            begin=_begin,
             threads=_READERS,
             most=_READS_TOGETHER,
         )
         writer = connect(self._path, cache=4000)
         writer.execute("SELECT 1 FROM lapse_schema")  # only now SQLite has all of its files
+        writer.execute("PRAGMA busy_timeout = 0")  # `WriteLock` waits
         writes = Lane(
             "write",
             lambda: writer,
             place=place,
-            begin="BEGIN IMMEDIATE",
+            begin=WriteLock(place, BUSY_TIMEOUT).begin,
             threads=1,
             most=_WRITES_TOGETHER,
             check=OpenFiles(self._path).check,
@@ -299,6 +302,11 @@ class SqliteDatabase:
             missing_indexes(Dialect.SQLITE, version, indexes),
             **sessions,
         )
+
+
+def _begin(connection: sqlite3.Connection) -> bool:
+    connection.execute("BEGIN")
+    return False
 
 
 def _connect_memory() -> sqlite3.Connection:

@@ -50,7 +50,7 @@ class Lane:
         name: the name of its threads.
         connect: opens a connection; called once for each thread.
         place: the file, as errors name it.
-        begin: the statement that opens a transaction.
+        begin: begins a transaction, and returns whether it had to wait for another process.
         threads: how many threads, each with a connection, share the queue.
         most: the maximum of jobs in one transaction.
         check: called before each transaction; if it raises, the transaction's jobs are refused.
@@ -62,7 +62,7 @@ class Lane:
         connect: Callable[[], sqlite3.Connection],
         *,
         place: str = ":memory:",
-        begin: str,
+        begin: Callable[[sqlite3.Connection], bool],
         threads: int,
         most: int,
         check: Callable[[], None] = lambda: None,
@@ -124,7 +124,7 @@ class Lane:
             connection.close()
 
     def _serve(self, connection: sqlite3.Connection) -> None:
-        jobs: Sequence[_Job] | None = ()
+        jobs: list[_Job] | None = []
         try:
             while (jobs := self._take()) is not None:
                 _answer(self._run_together(connection, jobs))
@@ -151,23 +151,36 @@ class Lane:
         if first is None:
             return None
         jobs = [first]
+        self._add_waiting(jobs)
+        return jobs
+
+    def _add_waiting(self, jobs: list[_Job]) -> None:
+        """Add the jobs that wait, as far as there is room."""
         while len(jobs) < self._most:
             try:
                 job = self._jobs.get_nowait()
             except queue.Empty:
-                break
+                return
             if job is None:
                 self._jobs.put(None)
-                break
+                return
             jobs.append(job)
-        return jobs
 
-    def _run_together(self, connection: sqlite3.Connection, jobs: Sequence[_Job]) -> list[_Outcome]:
+    def _run_together(
+        self, connection: sqlite3.Connection, jobs: list[_Job], *, alone: bool = False
+    ) -> list[_Outcome]:
+        """Run jobs in one transaction, with those that come while it waits to begin.
+
+        If one fails, each is run `alone`.
+        """
+        flushed = any(job.flushed for job in jobs)
         try:
-            self._start(connection, flushed=any(job.flushed for job in jobs))
+            has_waited = self._start(connection, flushed=flushed)
         except Exception as error:  # noqa: BLE001 - the callers of the jobs get it
             # No job is at fault, and one wait for the lock is enough for all of them.
             return [(job, None, self._translated(error)) for job in jobs]
+        if has_waited and flushed and not alone:  # a commit that is flushed serves all
+            self._add_waiting(jobs)
         try:
             batch = Batch(connection)
             outcomes = [self._run_one(batch, job) for job in jobs]
@@ -178,18 +191,25 @@ class Lane:
                 _roll_back(connection)
             if len(jobs) == 1:
                 return [(jobs[0], None, self._translated(error))]
-            return [outcome for job in jobs for outcome in self._run_together(connection, [job])]
+            return [
+                outcome
+                for job in jobs
+                for outcome in self._run_together(connection, [job], alone=True)
+            ]
         return outcomes
 
-    def _start(self, connection: sqlite3.Connection, *, flushed: bool) -> None:
-        """Begin a transaction whose commit waits for the disk if one of its jobs is flushed."""
+    def _start(self, connection: sqlite3.Connection, *, flushed: bool) -> bool:
+        """Begin a transaction whose commit waits for the disk if one of its jobs is flushed.
+
+        Return whether it had to wait.
+        """
         self._check()
         _roll_back(connection)
         if self._flushes.get(connection) is not flushed:
             self._flushes.pop(connection, None)
             connection.execute(f"PRAGMA synchronous = {'FULL' if flushed else 'NORMAL'}")
             self._flushes[connection] = flushed
-        connection.execute(self._begin)
+        return self._begin(connection)
 
     @staticmethod
     def _run_one(batch: Batch, job: _Job) -> _Outcome:

@@ -27,6 +27,11 @@ def meet_in(folder: Path) -> None:
     _folders[:] = [folder]
 
 
+def place(name: str) -> Path | None:
+    """Return a path that all workers of this server share; None outside a worker."""
+    return _folders[0] / name if _folders else None
+
+
 @asynccontextmanager
 async def listen(channel: str, hear: Callable[[str], None]) -> AsyncIterator[None]:
     """Call `hear` with what is sent to a channel, inside the context; a no-op outside a worker."""
