@@ -104,7 +104,7 @@ def test_a_queue_that_does_not_move_holds_nobody_up(path, met):
 
     Seen to fail where only the lock on the queue is waited for.
     """
-    writer = Writer(path, timedelta(milliseconds=20))
+    writer = Writer(path)
     writer.begin()
     writer.commit()
     (place,) = met.iterdir()

@@ -19,6 +19,9 @@ _LONGEST_PAUSE: Final = timedelta(milliseconds=1)
 """How soon a process that waits looks again. SQLite's own waiting pauses for up to a tenth of a
 second, and another process that writes all the time gets the lock back before that."""
 
+_LONGEST_QUEUE: Final = timedelta(milliseconds=100)
+"""How long a worker queues before it asks SQLite all the same: the one before it may be stopped."""
+
 
 class WriteLock:
     """Begins transactions that write; waits for the lock while another process has it.
@@ -45,17 +48,16 @@ class WriteLock:
             sqlite3.OperationalError: another process has the lock all the time, or SQLite fails.
         """
         give_up = time.monotonic() + self._patience
-        with self._as_next(give_up) as has_queued:
+        with self._as_next() as has_queued:
             return _wait_for(lambda: _has_begun(connection, give_up)) or has_queued
 
     @contextmanager
-    def _as_next(self, give_up: float) -> Iterator[bool]:
+    def _as_next(self) -> Iterator[bool]:
         """Be the worker that may ask for the lock; a no-op outside a worker.
 
-        It yields whether this process had to queue.
-
-        The kernel lets the next one in if this process is killed. After `give_up` nobody queues:
-        SQLite keeps the promise that one process writes.
+        It yields whether this process had to queue. The queue is for fairness alone: that one
+        process writes at a time is SQLite's promise. If this process is killed, the kernel lets
+        the next one in.
         """
         place = neighbours.place(self._name)
         if place is None:
@@ -66,8 +68,9 @@ class WriteLock:
         except OSError:  # the server ends, and has removed the folder
             yield False
             return
+        until = time.monotonic() + _LONGEST_QUEUE.total_seconds()
         try:
-            yield _wait_for(lambda: _is_taken(queue) or time.monotonic() > give_up)
+            yield _wait_for(lambda: _is_taken(queue) or time.monotonic() > until)
         finally:
             os.close(queue)
 
