@@ -83,13 +83,14 @@ def alike(answer, names):
     status, headers, body = answer
     text = re.sub(r'("(?:lastUpdateTime|timestamp)":)[\d.e+-]+', r"\1T", body.decode())
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "T", text)
+    # Seconds until a rate limit has room go down between the two requests.
+    text = re.sub(r"try again in \d+ s", "try again in N s", text)
 
     def named(found):
         return names.setdefault(found.group(), f"id-{len(names)}")
 
     text = re.sub(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", named, text)
     told = [
-        # Seconds until a rate limit has room go down between the two requests.
         (name, b"N" if name == b"retry-after" and value.isdigit() else value)
         for name, value in headers
         if name != b"content-length"
