@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -139,6 +140,19 @@ def test_without_workers_nothing_is_written_beside_the_database(path, tmp_path):
     assert {one.name for one in tmp_path.iterdir()} <= {
         f"lapse.db{suffix}" for suffix in ("", "-wal", "-shm")
     }
+
+
+def test_where_files_have_no_locks_nobody_queues(path, met, monkeypatch):
+    """Seen to fail where the error of `flock` fails the transaction."""
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    writer = Writer(path)
+    assert writer.begin() is False
+    writer.commit()
+    assert list(met.iterdir())
 
 
 def test_a_server_that_ends_has_no_queue_any_more(path, met):

@@ -11,6 +11,7 @@ import math
 import os
 import time
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any, Final
 
 from opentelemetry import _logs, metrics, trace
@@ -21,8 +22,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 _EXPORTERS: Final = "OTEL_EXPORTER_OTLP_"
 """The variables with which ADK sets up a provider of its own begin like this."""
 
-_LOOK_AGAIN: Final = 1.0
-"""Seconds."""
+_LOOK_AGAIN: Final = timedelta(seconds=1)
 
 _NO_SPANS: Final = trace.NoOpTracer()
 
@@ -75,7 +75,7 @@ def set_quiet_provider() -> None:
 
 
 class _Others:
-    """Whether metrics or logs are read: looked at once a second, as a look costs microseconds."""
+    """Knows whether metrics or logs are read. It looks once a second: a look takes microseconds."""
 
     def __init__(self) -> None:
         self._until = -math.inf
@@ -85,7 +85,7 @@ class _Others:
         """Return whether they are read, or were a second ago."""
         now = time.monotonic()
         if now > self._until:
-            self._until = now + _LOOK_AGAIN
+            self._until = now + _LOOK_AGAIN.total_seconds()
             self._are_read = isinstance(metrics.get_meter_provider(), MeterProvider) or isinstance(
                 _logs.get_logger_provider(), LoggerProvider
             )

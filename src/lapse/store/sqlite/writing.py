@@ -1,4 +1,4 @@
-"""The beginning of transactions that write: one process at a time may write to a file."""
+"""Begins transactions that write: one process at a time may write to a file."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class WriteLock:
             return
         try:
             queue = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:  # the server ends, and has removed the folder
+        except OSError:  # the server has ended and removed the folder, or no file can be opened
             yield False
             return
         until = time.monotonic() + _LONGEST_QUEUE.total_seconds()
@@ -105,4 +105,6 @@ def _is_taken(queue: int) -> bool:
         fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:  # the folder is on a file system without locks, so nobody queues
+        return True
     return True
