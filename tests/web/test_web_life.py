@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import subprocess
@@ -13,7 +14,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from lapse import Lapse, Settings
+from lapse import Lapse, LapseSessionService, Settings, mount
+from parts import store_with_parts
 from run_reading import AGENTS as WALKERS
 from run_reading import path
 from served import Served
@@ -96,6 +98,23 @@ def test_it_begins_again_on_the_next_event_loop_and_ends_with_each(tmp_path):
         left = asyncio.run(ask())
         assert all(task.done() for task in left)
         assert not app.state.lapse_runs._heartbeat.is_running
+
+
+async def test_it_goes_on_when_nobody_holds_the_application():
+    """Seen to fail where the task waits for a future of its own: it is destroyed while pending."""
+    service = LapseSessionService(store_with_parts("sqlite:///:memory:"))
+
+    async def ask():
+        app = FastAPI()
+        mount(app, service, Settings(), apps=["app"])
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            assert (await client.get("/readyz")).status_code == 200
+
+    await ask()
+    gc.collect()
+    assert "lapse-without-lifespan" in [one.get_name() for one in asyncio.all_tasks()]
+    await service.close()
 
 
 async def test_where_a_lifespan_has_run_no_request_begins_anything(tmp_path, caplog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context
@@ -125,7 +126,9 @@ class Life:
             before_server_stops(self._end_streams)
             self._has_begun = True
             begun.set_result(None)
-            await asyncio.get_running_loop().create_future()  # until it is cancelled
+            # Until it is cancelled. The timer has the event loop hold the task, which would else
+            # be collected with an application that nobody holds any more.
+            await asyncio.sleep(math.inf)
 
     async def _end_keeper(self) -> None:
         keeper, self._keeper = self._keeper, None
