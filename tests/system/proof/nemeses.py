@@ -119,7 +119,7 @@ NEMESES = (
         10_000_000,
         simulation.play,
         simulation.BREAKS,
-        share=6,
+        share=3,
     ),
     Nemesis(
         "races",
@@ -129,7 +129,7 @@ NEMESES = (
         1_000_000,
         pairs_at_once.play,
         ("a sweep that does not repeat its condition",),
-        share=4,
+        share=5,
     ),
     Nemesis(
         "retention",
@@ -158,7 +158,7 @@ NEMESES = (
         1_000,
         kills.play,
         ("early",),
-        share=3,
+        share=2,
     ),
     *(
         Nemesis(
@@ -192,7 +192,7 @@ NEMESES = (
         500,
         crashes.crash,
         ("unflushed",),
-        share=4,
+        share=2,
     ),
     Nemesis(
         "failover",
@@ -201,7 +201,7 @@ NEMESES = (
         100,
         crashes.fail_over,
         ("asynchronous",),
-        share=3,
+        share=2,
     ),
     *(
         Nemesis(
@@ -238,7 +238,7 @@ NEMESES = (
         10_000,
         power.play,
         ("unflushed",),
-        share=3,
+        share=2,
     ),
     Nemesis(
         "full-disk",
@@ -247,7 +247,6 @@ NEMESES = (
         50,
         partial(scarce.disk, store="sqlite"),
         ("a failure that is swallowed",),
-        share=2,
     ),
     Nemesis(
         "full-postgres",
@@ -257,7 +256,6 @@ NEMESES = (
         50,
         partial(scarce.disk, store="postgres"),
         ("unflushed",),
-        share=2,
     ),
     Nemesis(
         "descriptors",
@@ -267,7 +265,6 @@ NEMESES = (
         50,
         scarce.descriptors,
         ("a session that cannot be read is none",),
-        share=2,
     ),
     *(
         Nemesis(
@@ -277,7 +274,7 @@ NEMESES = (
             7_200,
             partial(soak.play, store=store),
             ("leak",),
-            share=3,
+            share=7,
             lasts=True,
         )
         for store, name in (("sqlite", "SQLite"), ("postgres", "PostgreSQL"))

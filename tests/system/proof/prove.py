@@ -1,23 +1,29 @@
 """Look for violations with each nemesis, and say how many trials found how many: `make proof`.
 
-    python tests/system/proof/prove.py [--minutes 10] [--seed S] [--out bench/proof.md]
+    python tests/system/proof/prove.py [--minutes 10] [--at-once N] [--seed S] [--out FILE]
     python tests/system/proof/prove.py --only NAME --seed S [--rounds N] [--broken BUILD]
 
-The time is shared among the nemeses in proportion. Before, each must find the builds that are
-broken for it. The seeds of rounds follow that of the run, so the second form plays a round again.
+The time is shared among the nemeses in proportion, each in a process of its own and so many at
+once; one that has reached the figure asked for gives up the rest of its time. Before, each must
+find the builds that are broken for it. The seeds of rounds follow that of the run, so the second
+form plays a round again.
 """
 
 import argparse
 import asyncio
+import json
+import os
 import random
 import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import report
+import soak
 from nemeses import BY_NAME, NEMESES, Nemesis
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -47,6 +53,21 @@ class Found:
     caught: dict[str, int | None] = field(default_factory=dict)
     """How many rounds it took to find each broken build; None: it was not found."""
 
+    measured: dict = field(default_factory=dict)
+    """What a soak has measured."""
+
+    def line(self):
+        """Return it as a line that `of` reads."""
+        told = {name: value for name, value in vars(self).items() if name != "nemesis"}
+        return json.dumps(told) + "\n"
+
+    @classmethod
+    def of(cls, nemesis, line):
+        """Return what a line says."""
+        found = cls(nemesis, **json.loads(line))
+        found.violations = {int(seed): fault for seed, fault in found.violations.items()}
+        return found
+
 
 async def play(nemesis, seed, folder, broken=None, seconds=SHORTEST):
     """Play one round; return how many trials it was, and what is wrong, or None."""
@@ -62,9 +83,9 @@ async def play(nemesis, seed, folder, broken=None, seconds=SHORTEST):
 
 
 async def search(nemesis, base, seconds, folder, told):
-    """Play rounds for so long; always one."""
+    """Play rounds for so long, or until there are as many trials as are asked for; always one."""
     found, began = Found(nemesis), time.monotonic()
-    while not found.rounds or time.monotonic() - began < seconds:
+    while not found.rounds or (found.seconds < seconds and found.n < nemesis.asked):
         seed = base + found.rounds
         n, fault = await play(nemesis, seed, folder, seconds=max(seconds, SHORTEST))
         found.rounds += 1
@@ -93,27 +114,71 @@ def replay(nemesis, seed):
     return f".venv/bin/python tests/system/proof/prove.py --only {nemesis.name} --seed {seed}"
 
 
-async def prove(minutes, base, told, out):
+async def play_row(nemesis, base, seconds):
+    """Find the broken builds, then search for so long; write a line whenever there is more."""
+    with tempfile.TemporaryDirectory(prefix="lapse-proof-") as folder:
+        caught = await catch(nemesis, base, Path(folder))
+
+        def told(found):
+            found.caught, found.measured = caught, soak.measured
+            sys.stdout.write(found.line())
+            sys.stdout.flush()
+
+        await search(nemesis, base, seconds, Path(folder), told)
+
+
+async def row(nemesis, base, seconds, told):
+    """Have a process play the row of a nemesis, and return what it has found in the end."""
+    command = f"{__file__} --only {nemesis.name} --seed {base} --seconds {seconds}".split()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, stdout=asyncio.subprocess.PIPE, limit=1 << 24
+    )
+    found = Found(nemesis)
+    try:
+        async for line in process.stdout:
+            found = Found.of(nemesis, line)
+            told(found)
+        ended = await process.wait()
+    except asyncio.CancelledError:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+        raise
+    if ended:
+        found.violations[base] = f"its process ended with {ended}"
+        told(found)
+    return found
+
+
+async def prove(minutes, at_once, base, told, out):
     """Run all nemeses and write what they have found, also if they are interrupted."""
     shares = sum(nemesis.share for nemesis in NEMESES)
-    results = []
+    results = {}
     began = time.strftime("%Y-%m-%d")
-    with tempfile.TemporaryDirectory(prefix="lapse-proof-") as folder:
-        try:
-            for nemesis in NEMESES:
-                told.begin(nemesis)
-                caught = await catch(nemesis, base, Path(folder))
-                seconds = minutes * 60 * nemesis.share / shares
-                found = await search(nemesis, base, seconds, Path(folder), told.goes_on)
-                found.caught = caught
-                results.append(found)
-                told.end(found)
-        finally:
-            if out is not None:
-                out.write_text(report.page(results, began, minutes, base), "utf-8")
-                if len(results) == len(NEMESES):
-                    _quote(results)
-    return results
+    turns = asyncio.Semaphore(at_once)
+
+    async def one(nemesis):
+        async with turns:
+            results[nemesis.name] = Found(nemesis)
+            seconds = minutes * 60 * at_once * nemesis.share / shares
+            await row(nemesis, base, seconds, goes_on)
+            told.end(results[nemesis.name])
+
+    def goes_on(found):
+        results[found.nemesis.name] = found
+        told.goes_on(results.values())
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for nemesis in sorted(NEMESES, key=lambda nemesis: -nemesis.share):
+                group.create_task(one(nemesis))
+    finally:
+        whole = [results[nemesis.name] for nemesis in NEMESES if nemesis.name in results]
+        if out is not None:
+            out.write_text(report.page(whole, began, minutes, at_once, base), "utf-8")
+            if len(whole) == len(NEMESES):
+                _quote(whole)
+    return whole
 
 
 def _quote(results):
@@ -122,16 +187,15 @@ def _quote(results):
 
 
 class Told:
-    """What is shown while it works: a bar with counts and the time left."""
+    """What is shown while it works: a bar of trials and violations, and each row that has ended."""
 
-    def __init__(self, minutes):
-        self._minutes = minutes
+    def __init__(self, minutes, at_once):
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[counts]}"),
             TimeRemainingColumn(), transient=True,
         )  # fmt: skip
-        self._task = self._progress.add_task("", total=minutes * 60, counts="")
-        self._done = 0.0
+        total = minutes * 60 * at_once
+        self._task = self._progress.add_task("looks for broken builds", total=total, counts="")
 
     def __enter__(self):
         self._progress.start()
@@ -140,17 +204,19 @@ class Told:
     def __exit__(self, *_):
         self._progress.stop()
 
-    def begin(self, nemesis):
+    def goes_on(self, results):
+        trials, violations = 0, 0
+        for found in results:
+            trials += found.n
+            violations += len(found.violations)
         self._progress.update(
-            self._task, description=nemesis.name, counts="looks for its broken builds"
+            self._task,
+            description=", ".join(found.nemesis.name for found in list(results)[-3:]),
+            counts=f"{trials:,} trials, {violations} violations",
+            completed=sum(found.seconds for found in results),
         )
 
-    def goes_on(self, found):
-        counts = f"{found.n:,} {found.nemesis.unit}, {len(found.violations)} violations"
-        self._progress.update(self._task, counts=counts, completed=self._done + found.seconds)
-
     def end(self, found):
-        self._done += found.seconds
         lines = [f"{found.nemesis.name}: {found.n:,} {found.nemesis.unit} in {found.seconds:.0f} s"]
         lines += [f"  {broken}: NOT FOUND" for broken, n in found.caught.items() if n is None]
         for seed, fault in found.violations.items():
@@ -176,21 +242,26 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--at-once", type=int, default=(os.cpu_count() or 1) + 1)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
     parser.add_argument("--only", choices=BY_NAME)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--seconds", type=float, help="play one row, and write it as lines of JSON")
     parser.add_argument("--broken")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if asked.only:
         nemesis = BY_NAME[asked.only]
+        if asked.seconds is not None:
+            asyncio.run(play_row(nemesis, asked.seed, asked.seconds))
+            return 0
         if asked.broken not in {None, *nemesis.breaks}:
             parser.error(f"--broken: {asked.only} has {', '.join(nemesis.breaks)}")
         well = asyncio.run(play_again(nemesis, asked.seed, asked.rounds, asked.broken))
         return 0 if well else 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with Told(asked.minutes) as told:
-        results = asyncio.run(prove(asked.minutes, asked.seed, told, asked.out))
+    with Told(asked.minutes, asked.at_once) as told:
+        results = asyncio.run(prove(asked.minutes, asked.at_once, asked.seed, told, asked.out))
     lost = [one for one in results if one.violations or None in one.caught.values()]
     return 1 if lost else 0
 

@@ -13,9 +13,9 @@ HEAD = """# The promise, tried
 
 **A session with an acknowledged message is never expired, hidden or deleted outside a confirmed
 retention policy, and what happens to a session happens once.** Each row below is a nemesis: it
-looks for a violation of that, in {minutes:g} minutes that all of them share; `make proof
-MINUTES={minutes:g} SEED={seed}` repeats their seeds, and longer runs bound more. If *n* independent
-trials find no violation, the rate of violations is below 3/*n* with 95 % confidence.
+looks for a violation of that, in {minutes:g} minutes that all of them share, {at_once} at once;
+`make proof MINUTES={minutes:g} SEED={seed}` repeats their seeds, and longer runs bound more. If *n*
+independent trials find no violation, the rate of violations is below 3/*n* with 95 % confidence.
 
 {where}
 
@@ -43,9 +43,9 @@ NOT_DONE = """## What is not done
 """
 
 
-def page(results, began, minutes, seed):
+def page(results, began, minutes, at_once, seed):
     """Return the page."""
-    lines = [HEAD.format(minutes=minutes, seed=seed, where=_where(began)).rstrip()]
+    lines = [_head(began, minutes, at_once, seed)]
     lines += [_row(found) for found in results]
     lines += ["", "## What each row does", ""]
     lines += [f"- *{one.name}*, in {one.unit}: {one.does}" for one in nemeses.NEMESES]
@@ -56,7 +56,7 @@ def page(results, began, minutes, seed):
     ]
     if violations:
         lines += ["", "## Violations", "", *violations]
-    lines += ["", *_soaks(), NOT_DONE.rstrip()]
+    lines += ["", *_soaks(results), NOT_DONE.rstrip()]
     short = [found for found in results if found.n < found.nemesis.asked]
     if short:
         share = ", ".join(
@@ -64,6 +64,11 @@ def page(results, began, minutes, seed):
         )
         lines += [f"- Of the figure asked for, this run reached: {share}."]
     return "\n".join(lines) + "\n"
+
+
+def _head(began, minutes, at_once, seed):
+    where = _where(began)
+    return HEAD.format(minutes=minutes, at_once=at_once, seed=seed, where=where).rstrip()
 
 
 def quote(text, results):
@@ -97,8 +102,9 @@ def _row(found):
     return f"| {one.name} | {one.asked:,} {one.unit} | {found.n:,} | {wrong} | {bound} | {caught} |"
 
 
-def _soaks():
-    if not soak.measured:
+def _soaks(results):
+    measured = {store: one for found in results for store, one in found.measured.items()}
+    if not measured:
         return []
     lines = [
         "## The soak",
@@ -110,7 +116,7 @@ def _soaks():
         "| store | seconds | calls | memory, MB | descriptors | threads | tasks | p99, ms |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for store, one in soak.measured.items():
+    for store, one in measured.items():
         levels = [
             " → ".join(f"{value / scale:,.0f}" for value in one[name])
             for name, scale in SCALES.items()
@@ -121,10 +127,10 @@ def _soaks():
             f"| {store} | {one['seconds']:.0f} | {one['calls']:,} | {' | '.join(levels)} "
             f"| {', '.join(p99)} |"
         )
-    return [*lines, "", *_slopes()]
+    return [*lines, "", *_slopes(measured)]
 
 
-def _slopes():
+def _slopes(measured):
     """Return how what a server takes under the load changes by the hour."""
     lines = [
         f"The same under the load, by the hour: a line through {soak.WINDOWS} windows after the",
@@ -134,7 +140,7 @@ def _slopes():
         "| store | memory, MB/h | descriptors/h | threads/h | tasks/h | p99, ms/h |",
         "|---|---|---|---|---|---|",
     ]
-    for store, one in soak.measured.items():
+    for store, one in measured.items():
         told = [
             f"{found[0] / scale:+,.0f} ± {found[1] / scale:,.0f}" if found else "—"
             for name, scale in SCALES.items()

@@ -83,7 +83,7 @@ async def test_a_violation_is_told_with_the_command_that_plays_it_again(tmp_path
     assert prove.replay(nemesis, 8).endswith("--only odd --seed 8")
     found.caught = await prove.catch(nemesis, 9, tmp_path)
     assert found.caught == {"none": None}
-    text = report.page([found], "today", 1, 8)
+    text = report.page([found], "today", 1, 1, 8)
     assert "| odd | 100 trials | 1 | 1 | — | none: **not found** |" in text
     assert "*odd*, seed 8: AssertionError: it is lost" in text
 
