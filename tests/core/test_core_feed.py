@@ -1,8 +1,10 @@
 """The feed of changes."""
 
+import math
+
 from backends import T0, TTL, key
 from lapse.core.feed import Feed
-from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, Status
+from lapse.core.lifecycle import Change, ChangeKind, Expiries, Lifecycle, Status
 
 
 def change(name):
@@ -53,4 +55,37 @@ def test_a_consumer_that_raises_is_logged_and_the_others_still_get_the_change(ca
     feed.publish(CHANGES)
     assert heard == CHANGES
     assert len(caplog.records) == len(CHANGES)
-    assert "created" in caplog.text
+    assert {one.getMessage() for one in caplog.records} == {
+        "a consumer of changes failed on created"
+    }
+    assert all(one.exc_info for one in caplog.records)
+
+
+def test_expiries_come_together_if_every_consumer_takes_them(caplog):
+    feed, single, many = Feed(), [], []
+    feed.subscribe(single.append, of_many=many.append)
+    assert feed.takes_many
+    expiries = Expiries("shop", T0, (1.0, 2.0), "[]")
+    feed.publish_many(expiries)
+    assert (single, many) == ([], [expiries])
+    leave = feed.subscribe(single.append)
+    assert not feed.takes_many
+    leave()
+    feed.subscribe(single.append, of_many=[].index)
+    feed.publish_many(expiries)
+    assert many == [expiries] * 2
+    assert [one.getMessage() for one in caplog.records] == [
+        "a consumer of changes failed on expired"
+    ]
+
+
+def test_the_feed_is_quiet_until_somebody_but_a_sweep_publishes(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("lapse.core.feed.time.monotonic", lambda: now[0])
+    feed = Feed()
+    assert feed.quiet_for == math.inf
+    feed.publish(CHANGES, swept=True)
+    assert feed.quiet_for == math.inf
+    feed.publish([])
+    now[0] = 103.0
+    assert feed.quiet_for == 3

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lapse.core.errors import InvalidValueError
-from lapse.core.keys import SessionKey, check_key, check_new_key, visible
+from lapse.core.keys import (
+    SessionKey,
+    can_exist,
+    check_key,
+    check_new_key,
+    invisible_in,
+    shortened,
+    unseen_in,
+    user_digest,
+    visible,
+)
 
 HIDDEN = ("\u202e", "\u2066", "\u200b", "\u200d", "\ufeff", "\xad", "\u3164", "\u2800", "\ufe0f")
 
@@ -63,3 +73,63 @@ def test_a_slash_is_refused_in_the_id_of_a_new_session_alone():
     with pytest.raises(InvalidValueError, match="session id: must not contain a slash"):
         check_new_key(SessionKey("shop", "ann", "a/b"))
     check_key(SessionKey("shop", "ann", "a/b"))  # one that was made elsewhere is found
+
+
+@pytest.mark.parametrize(
+    ("text", "seen", "shown"),
+    [
+        ("a\x1bb", "the control character '\\x1b'", "a\\x1bb"),
+        ("a\u2028b", "the control character '\\u2028'", "a\\u2028b"),
+        ("a\u2029b", "the control character '\\u2029'", "a\\u2029b"),
+        ("a\ud800b", "a lone surrogate (an incomplete UTF-16 character)", "a\\ud800b"),
+    ],
+)
+def test_a_control_character_is_named_and_shown_as_its_escape(text, seen, shown):
+    assert unseen_in(text) == invisible_in(text) == seen
+    assert visible(text) == shown
+
+
+def test_an_invisible_character_is_no_control_character():
+    assert unseen_in("a\u202eb") == unseen_in("\xa0é") == unseen_in("ab") == ""
+    assert invisible_in("a\u202eb\u3164") == "the invisible character '\\u202e'"
+    assert invisible_in("é\u3164") == "the invisible character '\\u3164'"
+    assert invisible_in("ab") == invisible_in("é") == ""
+    assert visible("a\u202e\u3164é") == "a\\u202e\\u3164é"
+
+
+def test_the_reasons_name_the_bound_and_the_length():
+    for value, reason in (
+        ("", "must not be empty"),
+        (7, "must be a text, not 7"),
+        ("x" * 129, "must be at most 128 characters long, not 129"),
+        ("a\0b", "must not contain a NUL character"),
+        ("a\udfffb", "must not contain a lone surrogate"),
+    ):
+        with pytest.raises(InvalidValueError) as refused:
+            check_key(SessionKey("shop", "ann", value))
+        assert (refused.value.field, refused.value.reason) == ("session id", reason)
+        assert not can_exist(SessionKey("shop", "ann", value))
+    assert can_exist(SessionKey("shop", "ann", "x" * 128))
+
+
+def test_an_id_is_shown_up_to_eight_characters():
+    key = SessionKey("shop", "ann", "0123456789")
+    assert (key.short, key.named, shortened("01234567")) == ("01234567", "01234567…", "01234567")
+    assert key._replace(session_id=" s ").stripped.session_id == "s"
+
+
+def test_digests_tell_keys_and_users_apart_and_last():
+    """They are in logs and audits that outlive a version."""
+    key = SessionKey("shop", "ann", "s1")
+    assert key.digest == "34297d943b0b6f62"
+    assert SessionKey("shop", "anns", "1").digest != key.digest
+    assert user_digest("ann") == "8d3adf6abf23f3a5"
+    assert len(user_digest("a\ud800")) == 16
+
+
+def test_one_session_in_a_hundred_is_in_the_control_group():
+    keys = [SessionKey("shop", "ann", f"s{number}") for number in range(10_000)]
+    control = [key for key in keys if key.in_control_group]
+    assert 60 < len(control) < 140
+    assert control[0].session_id == "s40"
+    assert all(key._replace(user_id="bob").in_control_group for key in control)

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from backends import DUE, HOUR, T0, TTL, key
 from lapse.core.errors import InvalidValueError
 from lapse.core.keys import LONGEST_ID, SessionKey, check_key
-from lapse.core.lifecycle import Change, ChangeKind, Lifecycle, Rules, Status
+from lapse.core.lifecycle import (
+    Change,
+    ChangeKind,
+    Expiries,
+    Lifecycle,
+    Rules,
+    Status,
+    status_of,
+)
+from lapse.core.numbers import sessions
 
 DAY = timedelta(hours=24)
 DURATIONS = st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=30))
@@ -49,6 +58,76 @@ def test_only_an_expiry_has_a_lateness():
     assert expired.lateness == late
     assert expired.age == TTL + late
     assert Change(ChangeKind.PURGED, DUE, record(expires_at=DUE)).lateness is None
+
+
+TICK = timedelta(microseconds=1)
+
+
+def test_a_waiting_session_reads_as_expired_from_its_deadline_on():
+    waiting = record(Status.WAITING, expires_at=DUE)
+    before, at = (Rules().as_it_reads(waiting, now) for now in (DUE - TICK, DUE))
+    assert (before.status, before.restorable_until) == (Status.WAITING, T0 + DAY)
+    assert (at.status, at.expired_at, at.restorable_until) == (Status.EXPIRED, DUE, T0 + DAY)
+    late = Rules().as_it_reads(waiting, DUE + 2 * DAY)
+    assert (late.expired_at, late.restorable_until) == (DUE, DUE + 2 * DAY + HOUR)
+
+
+def test_nothing_reads_as_expired_without_a_deadline_or_while_clean_up_is_off():
+    waiting, used = record(Status.WAITING, expires_at=DUE), record(Status.USED, expires_at=DUE)
+    without = record(Status.WAITING)
+    assert Rules().as_it_reads(used, DUE) is used
+    assert Rules().as_it_reads(without, DUE) is without
+    off = Rules(enforced=False).as_it_reads(waiting, DUE + DAY)
+    assert (off.status, off.expired_at, off.restorable_until) == (Status.WAITING, None, T0 + DAY)
+
+
+def test_an_expired_session_stands_while_it_is_restorable():
+    expired = record(restorable_until=DUE)
+    assert Rules().still_stands(expired, DUE - TICK)
+    assert not Rules().still_stands(expired, DUE)
+    assert not Rules().still_stands(record(), T0)
+    assert Rules(enforced=False).still_stands(expired, DUE)
+    assert Rules().still_stands(record(Status.USED), DUE + DAY)
+
+
+def test_the_rules_have_bounds_and_defaults():
+    assert Rules() == Rules(horizon=DAY, enforced=True, artifacts=False, shared_state=1024 * 1024)
+    assert Rules(horizon=timedelta(days=366)).extensible == timedelta(days=366)
+    with pytest.raises(InvalidValueError) as refused:
+        Rules(horizon=timedelta(days=367))
+    assert (refused.value.field, refused.value.reason) == (
+        "horizon",
+        "must be 0 to 366 days, not 367 days",
+    )
+
+
+def test_a_stored_status_reads_as_what_its_owner_sees():
+    assert [status_of(stored) for stored in ("waiting", "moving", "elsewhere", "archived")] == [
+        Status.WAITING,
+        Status.WAITING,
+        Status.USED,
+        Status.ARCHIVED,
+    ]
+    with pytest.raises(KeyError):
+        status_of("deleting")
+
+
+def test_a_lateness_needs_a_deadline():
+    assert Change(ChangeKind.EXPIRED, DUE, record()).lateness is None
+
+
+def test_expiries_tell_their_number_their_greatest_lateness_and_their_keys():
+    expiries = Expiries("shop", DUE, (0.5, 2.0), '[["ann", "s1"], ["bob", "s2"]]')
+    assert (len(expiries), expiries.latest) == (2, timedelta(seconds=2))
+    assert list(expiries.keys) == [
+        SessionKey("shop", "ann", "s1"),
+        SessionKey("shop", "bob", "s2"),
+    ]
+
+
+def test_a_number_of_sessions_is_said_with_its_noun():
+    told = [sessions(number) for number in (0, 1, 2, 1200)]
+    assert told == ["0 sessions", "1 session", "2 sessions", "1,200 sessions"]
 
 
 @pytest.mark.parametrize("status", list(Status))

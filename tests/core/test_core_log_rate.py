@@ -46,6 +46,24 @@ def test_a_flood_leaves_a_few_lines_and_how_many_more_there_were(log, clock):
     assert log.lines[-1] == "refused: 102"
 
 
+def test_a_window_with_no_line_too_many_tells_of_none_and_ends_in_time(log, clock):
+    clock[0] = 100.0
+    for number in range(3):
+        log.info("refused: %s", number)
+    clock[0] = 109.9
+    log.info("refused: %s", 3)
+    clock[0] = 200.0
+    log.info("refused: %s", 4)
+    for number in (5, 6):
+        log.info("refused: %s", number)
+    clock[0] = 210.0
+    log.info("refused: %s", 7)
+    assert log.lines[3:] == [
+        "refused: 4 (1 more were not written)",
+        *(f"refused: {number}" for number in (5, 6, 7)),
+    ]
+
+
 def test_one_text_does_not_crowd_out_another_and_errors_pass(log, clock):
     """Seen to fail with one window for all texts, and with errors that are counted, too."""
     for number in range(5):

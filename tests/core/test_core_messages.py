@@ -6,9 +6,11 @@ from lapse.core.errors import InvalidValueError
 from lapse.core.messages import (
     UsedBy,
     UsedByRule,
+    awaits_answer,
     is_message,
     is_message_of_user,
     is_of_agent,
+    may_be_first,
 )
 
 WORDS = {"parts": [{"text": "hi"}]}
@@ -135,14 +137,29 @@ def test_a_rule_is_read_from_text(text, of_shop, of_zoo):
     assert UsedByRule.parse(str(rule)) == UsedByRule.parse(rule) == rule
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "users", "shop", "shop=", "=user", "user,anyone", "a=user,a=user", "user,", None, 1],
-)
-def test_a_text_that_is_no_rule_is_refused_with_the_way_out(text):
+RULES = "must be anyone or user, with exceptions by app, such as anyone,shop=user"
+
+
+@pytest.mark.parametrize("text", ["", "users", "shop", "shop=", "=user", None, 1])
+def test_what_is_no_rule_is_refused_with_the_way_out(text):
     with pytest.raises(InvalidValueError) as refused:
         UsedByRule.parse(text)
-    assert "user" in str(refused.value)
+    assert refused.value.field == "used_by"
+    assert refused.value.reason == f"{RULES}, not {text!r}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("user,anyone", "names no app twice: 'user,anyone'"),
+        ("user,", "names no app twice: 'user,'"),
+        ("a=user,a=user", "names 'a' twice: 'a=user,a=user'"),
+    ],
+)
+def test_two_rules_for_the_same_are_refused(text, reason):
+    with pytest.raises(InvalidValueError) as refused:
+        UsedByRule.parse(text)
+    assert (refused.value.field, refused.value.reason) == ("used_by", reason)
 
 
 @pytest.mark.parametrize("event", MESSAGES.values(), ids=MESSAGES)
@@ -153,3 +170,39 @@ def test_an_event_with_these_parts_is_a_message(event):
 @pytest.mark.parametrize("event", OTHERS.values(), ids=OTHERS)
 def test_an_event_with_these_parts_is_not_a_message(event):
     assert not is_message(event)
+
+
+@pytest.mark.parametrize(
+    ("message", "may"),
+    [
+        (WORDS, True),
+        ({"parts": [{"text": "hi", "functionCall": None, "function_response": None}]}, True),
+        ({"parts": [{}]}, True),
+        ({"parts": []}, False),
+        ({"parts": None}, False),
+        ({}, False),
+        (None, False),
+        ([WORDS], False),
+        ({"parts": ["hi"]}, False),
+        *(
+            ({"parts": [{"text": "hi"}, {name: {"name": "f"}}]}, False)
+            for name in ("functionCall", "function_call", "functionResponse", "function_response")
+        ),
+    ],
+)
+def test_a_run_can_begin_with_a_message_that_has_parts_and_no_function(message, may):
+    assert may_be_first(message) is may
+
+
+@pytest.mark.parametrize(
+    ("event", "awaits"),
+    [
+        ({}, False),
+        ({"actions": None}, False),
+        ({"actions": {"requested_tool_confirmations": {}}, "long_running_tool_ids": []}, False),
+        ({"actions": {"requested_tool_confirmations": {"f-1": {}}}}, True),
+        ({"actions": STATE, "long_running_tool_ids": ["f-1"]}, True),
+    ],
+)
+def test_an_event_awaits_an_answer_to_a_confirmation_or_to_a_long_call(event, awaits):
+    assert awaits_answer(event) is awaits

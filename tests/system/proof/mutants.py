@@ -1,29 +1,39 @@
-"""Change one thing in the SQL of the lobby, and see that the simulation finds it: `make mutants`.
+"""Change one thing in the SQL of the lobby, and see that a test finds it: `make mutants`.
 
-    python tests/system/proof/mutants.py [--sample N] [--seed S] [--histories N] [--out FILE]
+    python tests/system/proof/mutants.py [--sample N] [--seed S] [--at-once N] [--out FILE]
 
 A mutant drops a condition, moves the edge of a comparison or turns it round, or takes another
-status. It is killed by the first history that differs from the model. What SQLite refuses is no
-mutant.
+status, in a statement of SQLite or PostgreSQL. On SQLite the simulation looks for it first, then
+the suites of the store do, as they do on PostgreSQL: the first history that differs from the model,
+or the first test that fails, kills it. What the database refuses is no mutant. Each is judged in a
+process of its own.
 """
 
 import argparse
 import asyncio
+import json
+import os
 import random
 import re
+import signal
 import sqlite3
 import sys
-from collections import defaultdict
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from contextlib import closing, contextmanager, redirect_stdout, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import asyncpg
 import nemeses  # noqa: F401 - puts the folders of tests on the path
+import pytest
 import simulation
 
+from lapse.store.postgres.wording import wording
 from lapse.store.sqlite import transaction
 from lapse.store.sqlite.schema import set_up
+from postgres import database
 
+ROOT = Path(__file__).parents[3]
 STATEMENTS = (
     "create",
     "read",
@@ -41,51 +51,105 @@ STATEMENTS = (
     "first_message",
     "hold_event",
     "hold_words",
+    "append",
 )
 TURNS = {"<=": ("<", ">"), "<": ("<=", ">="), ">=": (">", "<"), ">": (">=", "<="), "<>": ("=",)}
 STATUSES = {"'waiting'": "'expired'", "'expired'": "'waiting'", "'used'": "'waiting'"}
-OUTSIDE = (
-    (r"\bh\.", "the simulation puts nothing on hold"),
-    (r"'used', 'archived'\)", "ADK's row takes the record of a used session with it"),
-    (r"archived", "the simulation archives nothing"),
-    (r"^`WHEN 'waiting' THEN expires_at > :now OR", "60 histories kill it"),
-    (r":most_events", "no history holds as many events"),
-    (r":after", "the simulation reads whole sessions"),
-    (r"^`AND \(:horizon", "the simulation sets no brake"),
-    (r"length\(held_events\)", "no history holds as many bytes to the byte"),
+STORES = {
+    "sqlite": "SQLite",
+    "postgres": "PostgreSQL",
+    "combined": "PostgreSQL, for many callers",
+}
+HISTORIES = 16
+"""How many histories of the simulation look for a mutant."""
+
+SUITES = (
+    *("store", "sweep", "retention", "quotas", "erasure", "idempotency"),
+    "adk/test_adk_append.py",
 )
-"""Why the simulation does not notice a mutant, by a pattern of the line that it changes."""
+ALONE = "not plain and not http and not port and not command and not cli and not server"
+"""What the suites leave out: tests of another process, in which nothing is changed."""
+
+LONGEST = 900
+"""Seconds after which a mutant that no test has ended is killed."""
+
+SAME = ()
+"""Why a mutant that survives is no fault: statement, pattern of what it changes, reason."""
 
 _COMPARISON = re.compile(r"(?<= )(<=|>=|<>|<|>)(?= )")
 _STATUS = re.compile("|".join(STATUSES))
-_CONDITION = re.compile(r"^ +(?:AND|OR) .*$", re.MULTILINE)
+_CONDITION = re.compile(r"^ +(AND|OR) (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of a named statement."""
+    """One change of a named statement.
 
+    Attributes:
+        store: `sqlite`, `postgres`, or `combined`: PostgreSQL's statement for many callers.
+        name: the statement's.
+        number: which statement of the name it changes.
+        start: where the change begins.
+        end: where what it replaces ends.
+        other: what comes in its place.
+        what: the change in words.
+    """
+
+    store: str
     name: str
     number: int
-    """Which statement of the name it changes."""
+    start: int
+    end: int
+    other: str
+    what: str = ""
 
-    what: str
-    scripts: tuple[tuple[dict, tuple[str, ...]], ...]
+    def changed(self, text):
+        return text[: self.start] + self.other + text[self.end :]
 
     @contextmanager
     def alive(self):
-        kept = [(scripts, scripts[self.name]) for scripts, _ in self.scripts]
-        for scripts, mutated in self.scripts:
-            scripts[self.name] = mutated
+        """Have the process work with the mutant."""
+        kept = []
+        for statements in _statements(self.store):
+            whole = statements.get(self.name)
+            if whole is None:
+                continue
+            kept.append((statements, whole))
+            if self.store == "sqlite":
+                statements[self.name] = self._in_script(whole)
+            else:
+                statements[self.name] = replace(whole, sql=self.changed(whole.sql))
         try:
             yield
         finally:
-            for scripts, whole in kept:
-                scripts[self.name] = whole
+            for statements, whole in kept:
+                statements[self.name] = whole
+
+    def _in_script(self, script):
+        """Change a script; the one without room has the same text but for a condition."""
+        text, whole = transaction._STATEMENTS[self.name][self.number], script[self.number]
+        if whole != text:
+            around = slice(max(0, self.start - 30), self.end + 30)
+            inner = text[around.start : self.start] + self.other + text[self.end : around.stop]
+            changed = whole.replace(text[around], inner, 1)
+        else:
+            changed = self.changed(whole)
+        return (*script[: self.number], changed, *script[self.number + 1 :])
+
+
+def _statements(store):
+    """Return the statements of a store by name, the one that is changed first."""
+    match store:
+        case "sqlite":
+            return transaction._STATEMENTS, transaction._WITHOUT_ROOM
+        case "postgres":
+            return (wording(frozenset()).statements,)
+        case "combined":
+            return (wording(frozenset()).combined,)
 
 
 def _changes(text):
-    """Yield each change of a statement: what is there, what comes in its place, and where."""
+    """Yield each change of a statement: where it begins and ends, and what comes in its place."""
     for found in _COMPARISON.finditer(text):
         for other in TURNS[found[0]]:
             yield found.start(), found.end(), other
@@ -93,43 +157,47 @@ def _changes(text):
         yield found.start(), found.end(), STATUSES[found[0]]
     for found in _CONDITION.finditer(text):
         if found[0].count("(") == found[0].count(")"):
-            yield found.start(), found.end(), ""
+            # Not simply dropped: PostgreSQL refuses a parameter that is not used.
+            word, condition = found.groups()
+            other = f"AND ({condition} OR true)" if word == "AND" else f"OR ({condition} AND false)"
+            yield found.start(1), found.end(), other
 
 
-def mutants():
-    """Return all mutants of the statements that SQLite takes."""
+async def mutants():
+    """Return all mutants of the statements that the stores take."""
     made = []
-    with closing(sqlite3.connect(":memory:")) as connection:
+    with closing(sqlite3.connect(":memory:")) as connection, database() as url:
         connection.deserialize(simulation._empty())
         set_up(connection)
-        known = (transaction._STATEMENTS, transaction._WITHOUT_ROOM)
-        for name in STATEMENTS:
-            scripts = [one for one in known if name in one]
-            for number, text in enumerate(scripts[0][name] if scripts else ()):
+        there = await asyncpg.connect(url)
+        for store in ("sqlite", "postgres", "combined"):
+            for name, number, text in _texts(store):
                 for start, end, other in _changes(text):
-                    changed = text[:start] + other + text[end:]
-                    if not _is_taken(connection, changed):
-                        continue
                     line = text[: start + 1].count("\n")
+                    one = Mutant(store, name, number, start, end, other)
                     was = text.splitlines()[line].strip()
-                    became = changed.splitlines()[line].strip() if other else "(nothing)"
-                    change = (text, start, end, other)
-                    mutated = [(one, _with(one[name], number, change)) for one in scripts]
-                    made.append(Mutant(name, number + 1, f"`{was}` → `{became}`", tuple(mutated)))
+                    became = one.changed(text).splitlines()[line].strip()
+                    one = replace(one, what=f"`{was}` → `{became}`")
+                    if store == "sqlite":
+                        taken = _is_taken(connection, one.changed(text))
+                    else:
+                        taken = await _is_prepared(there, one.changed(text))
+                    if taken:
+                        made.append(one)
+        await there.close()
     return made
 
 
-def _with(script, number, change):
-    """Return a script with a change; the one without room has the same text but for a condition."""
-    text, start, end, other = change
-    whole = script[number]
-    if whole == text:
-        changed = text[:start] + other + text[end:]
-    else:
-        around = text[max(0, start - 30) : end + 30]
-        inner = text[max(0, start - 30) : start] + other + text[end : end + 30]
-        changed = whole.replace(around, inner, 1)
-    return (*script[:number], changed, *script[number + 1 :])
+def _texts(store):
+    """Yield each statement of a store that is mutated: its name, its number and its text."""
+    statements = _statements(store)[0]
+    for name in STATEMENTS:
+        whole = statements.get(name)
+        if store == "sqlite":
+            for number, text in enumerate(whole or ()):
+                yield name, number, text
+        elif whole is not None:
+            yield name, 0, whole.sql
 
 
 def _is_taken(connection, text):
@@ -139,68 +207,156 @@ def _is_taken(connection, text):
     return False
 
 
-async def survives(mutant, histories):
-    """Return whether no history differs from the model."""
+async def _is_prepared(connection, text):
+    with suppress(asyncpg.PostgresError):
+        await connection.prepare(text)
+        return True
+    return False
+
+
+class First:
+    """Remembers the first test that fails."""
+
+    failed = None
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed and self.failed is None:
+            self.failed = report.nodeid
+
+
+def judge(mutant):
+    """Return what kills a mutant, or None."""
     with mutant.alive():
-        for seed in range(histories):
-            try:
-                await simulation.play(seed)
-            except Exception:  # noqa: BLE001 - it is killed, whatever it does
-                return False
+        if mutant.store == "sqlite" and not asyncio.run(_survives(HISTORIES)):
+            return "the simulation"
+        return _fails(mutant.store)
+
+
+async def _survives(histories):
+    for seed in range(histories):
+        try:
+            await simulation.play(seed)
+        except Exception:  # noqa: BLE001 - it is killed, whatever it does
+            return False
     return True
 
 
-def page(every, chosen, alive, seed, histories):
+def _fails(store):
+    """Return the first test of the store that fails, or None."""
+    kind = "sqlite" if store == "sqlite" else "postgres"
+    chosen = f"{ALONE} and " + ("not postgres" if kind == "sqlite" else "postgres")
+    suites = [str(ROOT / "tests" / suite) for suite in SUITES]
+    first = First()
+    plain = ["-q", "-x", "-n0", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    plain += ["-m", "not long", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    with redirect_stdout(sys.stderr):
+        ended = pytest.main([*plain, "-k", chosen, "--rootdir", str(ROOT), *suites], [first])
+    if ended not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+        raise SystemExit(f"pytest ended with {ended}")
+    return first.failed
+
+
+async def judged(mutant):
+    """Have a process judge a mutant; return what kills it, or None."""
+    command = [sys.executable, __file__, "--judge", json.dumps(asdict(mutant))]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(LONGEST):
+            told, _ = await process.communicate()
+    except TimeoutError:
+        return "a test that does not end"
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    if process.returncode:
+        raise RuntimeError(f"{mutant}: its process ended with {process.returncode}")
+    return json.loads(told.splitlines()[-1])
+
+
+async def run(sample, seed, at_once, out):
+    """Judge the mutants and write the page, also if that is interrupted.
+
+    What kills them must pass without one.
+    """
+    whole = Mutant("sqlite", "read", 0, 0, 0, ""), Mutant("postgres", "read", 0, 0, 0, "")
+    failed = await asyncio.gather(*map(judged, whole))
+    if any(failed):
+        raise SystemExit(f"without a mutant, too, there fails: {failed}")
+    every = await mutants()
+    chosen = random.Random(seed).sample(every, min(sample or len(every), len(every)))
+    turns, killers = asyncio.Semaphore(at_once), {}
+
+    async def one(mutant):
+        async with turns:
+            killers[mutant] = await judged(mutant)
+        by = killers[mutant] or "NOTHING"
+        line = f"{len(killers)} of {len(chosen)}: {mutant.store} {mutant.name}, killed by {by}\n"
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for mutant in chosen:
+                group.create_task(one(mutant))
+    finally:
+        text = page(every, killers, seed)
+        if out is not None:
+            out.write_text(text, "utf-8")
+        sys.stdout.write(text)
+
+
+def page(every, killers, seed):
     """Return the page: how many of the chosen are killed, and each survivor with a reason."""
-    killed = len(chosen) - len(alive)
     head = f"""# Mutants of the lobby's SQL
 
-{len(every)} mutants of {len(STATEMENTS)} statements of SQLite; {len(chosen)} of them, by chance
-with seed {seed}. {killed} are killed ({killed / len(chosen):.0%}), each by at most {histories}
-histories of the simulation, {simulation.STEPS} steps each; {len(alive)} survive. 95 % are asked
-for. No mutants are made of PostgreSQL's statements and of Python, and no other test than the
-simulation is run.
+Each mutant drops a condition, moves or turns a comparison, or takes another status, in one of
+{len(STATEMENTS)} statements. It is killed by the simulation ({HISTORIES} histories of
+{simulation.STEPS} steps, SQLite alone) or else by the suites of the store. {len(every)} mutants can
+be made; {len(killers)} were judged, chosen with seed {seed}.
+
+| statements of | judged | killed by the simulation | by a suite | survive | killed |
+|---|---|---|---|---|---|
 """
-    lines = [
-        head,
-        *(f"- `{one.name}` {one.number}: {one.what} {_reason(one)}" for one in alive),
-        "",
-    ]
-    return "\n".join(lines)
+    rows, survivors = [], []
+    for store, name in STORES.items():
+        own = {mutant: by for mutant, by in killers.items() if mutant.store == store}
+        alive = [mutant for mutant, by in own.items() if by is None]
+        simulated = Counter(own.values())["the simulation"]
+        killed = len(own) - len(alive)
+        share = f"{killed / len(own):.1%}" if own else "—"
+        rows.append(
+            f"| {name} | {len(own)} | {simulated} | {killed - simulated} | {len(alive)} | {share} |"
+        )
+        survivors += [
+            f"- {name}, `{one.name}` {one.number + 1}: {one.what} ({_reason(one)})" for one in alive
+        ]
+    return head + "\n".join([*rows, "", "95 % are asked for. What survives:", "", *survivors, ""])
 
 
 def _reason(mutant):
-    if (mutant.name, mutant.number) == ("expire_due", 1):
-        return "(stock ADK creates no session beside the simulation)"
-    for pattern, reason in OUTSIDE:
-        if re.search(pattern, mutant.what):
-            return f"({reason})"
-    return "(**not explained**)"
-
-
-async def run(sample, seed, histories, out):
-    every = mutants()
-    chosen = random.Random(seed).sample(every, min(sample, len(every))) if sample else every
-    alive = []
-    for number, mutant in enumerate(chosen, 1):
-        if await survives(mutant, histories):
-            alive.append(mutant)
-        sys.stdout.write(f"{number} of {len(chosen)}, {len(alive)} alive: {mutant.name}\n")
-        sys.stdout.flush()
-    text = page(every, chosen, alive, seed, histories)
-    if out is not None:
-        out.write_text(text, "utf-8")
-    sys.stdout.write(text)
+    for name, pattern, reason in SAME:
+        if mutant.name == name and re.search(pattern, mutant.what):
+            return reason
+    return "**not explained**"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sample", type=int, default=0, help="take so many; 0 takes all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--histories", type=int, default=40)
+    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--judge", help="judge one mutant, and write what kills it")
     asked = parser.parse_args()
-    asyncio.run(run(asked.sample, asked.seed, asked.histories, asked.out))
+    if asked.judge is not None:
+        killer = judge(Mutant(**json.loads(asked.judge)))
+        sys.stdout.write(json.dumps(killer) + "\n")
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    asyncio.run(run(asked.sample, asked.seed, asked.at_once, asked.out))
 
 
 if __name__ == "__main__":
