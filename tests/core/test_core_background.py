@@ -5,76 +5,14 @@ import logging
 import math
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from itertools import pairwise
 
 import pytest
+from made_up_time import Steps
 
 from lapse.core.background import FOREVER, Background
 from lapse.core.errors import StoreUnavailableError
 
 SECOND = timedelta(seconds=1)
-
-
-class Clock:
-    """Has time pass whenever the event loop has nothing to do until then."""
-
-    def __init__(self, loop):
-        self.now = 1000.0
-        select = loop._selector.select
-
-        def jump(timeout):
-            events = select(0)
-            if not events and timeout is not None:
-                self.now += timeout
-            return events or select(0 if timeout is not None else None)
-
-        loop._selector.select = jump
-        loop.time = self.time
-
-    def time(self):
-        return self.now
-
-
-class Steps:
-    """Steps that are noted with their time, each with a pause or a failure after it."""
-
-    def __init__(self, clock, *after):
-        self.clock, self.after, self.times = clock, list(after), []
-        self.taken = asyncio.Event()
-        self._told = asyncio.Queue()
-
-    async def __call__(self):
-        self.times.append(self.clock.now)
-        self._told.put_nowait(None)
-        after = self.after.pop(0) if self.after else FOREVER
-        if not self.after:
-            self.taken.set()
-        if isinstance(after, Exception):
-            raise after
-        return after
-
-    async def until(self, number):
-        while len(self.times) < number:
-            await self._told.get()
-
-    @property
-    def pauses(self):
-        return [after - before for before, after in pairwise(self.times)]
-
-
-@pytest.fixture
-async def clock(monkeypatch):
-    clock = Clock(asyncio.get_running_loop())
-    monkeypatch.setattr("lapse.core.background.time.monotonic", clock.time)
-    return clock
-
-
-@pytest.fixture
-def jitter(monkeypatch):
-    """Whether each pause after a failure is the shortest or the longest that it can be."""
-    drawn = [1.0]
-    monkeypatch.setattr("lapse.core.background.random.random", lambda: drawn[0])
-    return drawn
 
 
 async def test_each_step_tells_the_pause_until_the_next(clock):
@@ -283,34 +221,65 @@ async def test_a_context_is_entered_before_the_first_step_and_again_after_it_fai
     assert steps.times[0] == 1001
 
 
-def test_the_next_event_loop_goes_on_where_the_last_one_was(monkeypatch):
-    """A pause that one loop has begun ends on the next one."""
-    now = [1000.0]
-    times = []
+async def test_what_fails_in_the_context_is_told_and_no_wake_shortens_its_pause(clock, jitter):
+    faults, broken = [], [OSError("no")]
 
-    async def step():
-        times.append(now[0])
-        return 10 * SECOND
+    @asynccontextmanager
+    async def within():
+        if broken:
+            raise broken.pop()
+        yield
 
-    work = Background("a test", step)
+    steps = Steps(clock, FOREVER)
+    work = Background(
+        "a test", steps, within=within, first_retry=8 * SECOND, on_fault=faults.append
+    )
+    began = clock.now
+    await work.start()
+    await asyncio.sleep(0.5)
+    work.wake()
+    await steps.taken.wait()
+    await work.stop()
+    assert [str(fault) for fault in faults] == ["no"]
+    assert steps.times == [began + 8]
 
-    async def a_while(rest):
-        clock = Clock(asyncio.get_running_loop())
-        clock.now = now[0]
-        monkeypatch.setattr("lapse.core.background.time.monotonic", clock.time)
-        now[:] = [clock.now]
 
-        async def follow():
-            while True:
-                now[0] = clock.now
-                await asyncio.sleep(0.5)
+async def test_a_wake_before_the_first_step_is_no_fault(clock):
+    steps = Steps(clock, FOREVER)
+    async with Background("the odd test", steps) as work:
+        work.wake()
+        assert work.idle == timedelta(0)
+        assert "lapse-test" in {task.get_name() for task in asyncio.all_tasks()}
+        await steps.taken.wait()
 
-        following = asyncio.create_task(follow())
-        await work.start()
-        await asyncio.sleep(rest)
-        following.cancel()
-        now[0] = clock.now
 
-    asyncio.run(a_while(4))
-    asyncio.run(a_while(8))
-    assert times == [1000.0, pytest.approx(1010, abs=0.6)]
+async def test_after_a_stop_earlier_failures_are_forgotten(clock, jitter, caplog):
+    steps = Steps(clock, OSError("no"), FOREVER, FOREVER, SECOND, FOREVER)
+    work = Background("a test", steps)
+    await work.start()
+    await work.first_step(within=SECOND)
+    await work.stop()
+    caplog.clear()
+    for taken in (2, 3):
+        async with work:
+            await steps.until(taken)
+            await asyncio.sleep(0)
+    assert not caplog.records
+
+
+async def test_a_child_after_a_fork_begins_as_if_nothing_had_been_started(clock, jitter, caplog):
+    steps = Steps(clock, OSError("no"), FOREVER)
+    work = Background("a test", steps)
+    await work.start()
+    await work.first_step(within=SECOND)
+    parents = work._run
+    work._guard.acquire()  # as another thread of the parent may have
+    work.after_fork_in_child()
+    assert not work.is_running
+    caplog.clear()
+    async with work:
+        await work.first_step(within=SECOND)
+        assert steps.pauses == [0]
+    assert not caplog.records
+    parents.tell_to_stop()
+    await parents.ended()

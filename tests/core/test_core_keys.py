@@ -12,6 +12,7 @@ from lapse.core.keys import (
     can_exist,
     check_key,
     check_new_key,
+    dots_in,
     invisible_in,
     shortened,
     unseen_in,
@@ -58,13 +59,16 @@ def test_no_part_of_a_key_has_dots_between_slashes(place, name):
     parts = ["app", "user", "session"]
     parts[place] = name
     check_key(SessionKey(*parts))
-    with pytest.raises(InvalidValueError, match=r"must not have a part '[.]{1,2}'"):
+    with pytest.raises(InvalidValueError, match=r"must not have a part '[.]{1,2}'") as refused:
         check_new_key(SessionKey(*parts))
+    assert refused.value.field == ("app name", "user id", "session id")[place]
 
 
 @pytest.mark.parametrize("name", ["...", "a..b", "..a", "a/b", "DOMAIN\\ada", "v1.2/x", ".env"])
 def test_other_dots_and_slashes_are_fine(name):
     check_new_key(SessionKey(name, name, name.replace("/", "-")))
+    assert not dots_in(name)
+    assert dots_in(f"{name}/..") == ".."
 
 
 def test_a_slash_is_refused_in_the_id_of_a_new_session_alone():

@@ -101,6 +101,14 @@ def test_the_rules_have_bounds_and_defaults():
     )
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("horizon", 3600), ("enforced", "yes"), ("shared_state", "1")]
+)
+def test_a_rule_of_another_type_is_refused_by_its_name(field, value):
+    with pytest.raises(InvalidValueError, match=field):
+        Rules(**{field: value})
+
+
 def test_a_stored_status_reads_as_what_its_owner_sees():
     assert [status_of(stored) for stored in ("waiting", "moving", "elsewhere", "archived")] == [
         Status.WAITING,

@@ -3,10 +3,10 @@
     python tests/system/proof/mutants.py [--sample N] [--seed S] [--at-once N] [--out FILE]
 
 A mutant drops a condition, moves the edge of a comparison or turns it round, or takes another
-status, in a statement of SQLite or PostgreSQL. On SQLite the simulation looks for it first, then
-the suites of the store do, as they do on PostgreSQL: the first history that differs from the model,
-or the first test that fails, kills it. What the database refuses is no mutant. Each is judged in a
-process of its own.
+status, in a statement of SQLite or PostgreSQL. First histories look for it beside the model: those
+of the simulation on SQLite, random steps on PostgreSQL. Then the suites of the store do. The first
+history that differs, or the first test that fails, kills it. What the database refuses is no
+mutant. Each is judged in a process of its own.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import asyncpg
 import nemeses  # noqa: F401 - puts the folders of tests on the path
 import pytest
 import simulation
+from drive import run_random_steps
 
 from lapse.store.postgres.wording import wording
 from lapse.store.sqlite import transaction
@@ -61,7 +62,7 @@ STORES = {
     "combined": "PostgreSQL, for many callers",
 }
 HISTORIES = 16
-"""How many histories of the simulation look for a mutant."""
+"""How many histories are compared with the model."""
 
 SUITES = (
     *("store", "sweep", "retention", "quotas", "erasure", "idempotency"),
@@ -69,6 +70,9 @@ SUITES = (
 )
 ALONE = "not plain and not http and not port and not command and not cli and not server"
 """What the suites leave out: tests of another process, in which nothing is changed."""
+
+THE_MODEL = "a history"
+"""What kills a mutant that differs from the model."""
 
 LONGEST = 900
 """Seconds after which a mutant that no test has ended is killed."""
@@ -227,15 +231,19 @@ class First:
 def judge(mutant):
     """Return what kills a mutant, or None."""
     with mutant.alive():
-        if mutant.store == "sqlite" and not asyncio.run(_survives(HISTORIES)):
-            return "the simulation"
+        if not asyncio.run(_is_like_the_model(mutant.store)):
+            return THE_MODEL
         return _fails(mutant.store)
 
 
-async def _survives(histories):
-    for seed in range(histories):
+async def _is_like_the_model(store):
+    for seed in range(HISTORIES):
         try:
-            await simulation.play(seed)
+            if store == "sqlite":
+                await simulation.play(seed)
+            else:
+                with database() as url:
+                    await run_random_steps(seed, simulation.STEPS, url)
         except Exception:  # noqa: BLE001 - it is killed, whatever it does
             return False
     return True
@@ -313,18 +321,18 @@ def page(every, killers, seed):
     head = f"""# Mutants of the lobby's SQL
 
 Each mutant drops a condition, moves or turns a comparison, or takes another status, in one of
-{len(STATEMENTS)} statements. It is killed by the simulation ({HISTORIES} histories of
-{simulation.STEPS} steps, SQLite alone) or else by the suites of the store. {len(every)} mutants can
-be made; {len(killers)} were judged, chosen with seed {seed}.
+{len(STATEMENTS)} statements. It is killed by one of {HISTORIES} histories of {simulation.STEPS}
+steps that differs from the model, or else by the suites of the store. {len(every)} mutants can be
+made; {len(killers)} were judged, chosen with seed {seed}.
 
-| statements of | judged | killed by the simulation | by a suite | survive | killed |
+| statements of | judged | killed by a history | by a suite | survive | killed |
 |---|---|---|---|---|---|
 """
     rows, survivors = [], []
     for store, name in STORES.items():
         own = {mutant: by for mutant, by in killers.items() if mutant.store == store}
         alive = [mutant for mutant, by in own.items() if by is None]
-        simulated = Counter(own.values())["the simulation"]
+        simulated = Counter(own.values())[THE_MODEL]
         killed = len(own) - len(alive)
         share = f"{killed / len(own):.1%}" if own else "—"
         rows.append(
