@@ -21,7 +21,7 @@ help:
 	@echo "make check   style, types, layers and bandit"
 	@echo "make fuzz    every route, asked for what it was not made for"
 	@echo "make proof   look for violations of the promise, and write bench/proof.md; MINUTES=120"
-	@echo "make mutants change the lobby's SQL, and see that the simulation finds it"
+	@echo "make mutants change the lobby's SQL and the core, and see that a test finds it"
 	@echo "make audit   known faults of what is installed; needs an advisory service"
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
 	@echo "make bench-profile leave flame graphs of each operation in bench/out/profiles"
@@ -153,9 +153,11 @@ SEED ?=
 proof: .venv/.installed-test
 	$(BIN)/python tests/system/proof/prove.py --minutes $(MINUTES) $(SEED:%=--seed %) --out bench/proof.md
 
-# All of them take an hour: make mutants SAMPLE=20
+# All of them take hours: make mutants SAMPLE=20
 SAMPLE ?= 0
 mutants: .venv/.installed-test
+	$(BIN)/pip install --quiet --group mutants
+	$(BIN)/mutmut run
 	$(BIN)/python tests/system/proof/mutants.py --sample $(SAMPLE) --out bench/mutants.md
 
 # Asks an advisory service, so it is no part of check; where none answers it fails and says so.

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import asyncpg
+import core_mutants
 import nemeses  # noqa: F401 - puts the folders of tests on the path
 import pytest
 import simulation
@@ -318,7 +319,9 @@ async def run(sample, seed, at_once, out):
 
 def page(every, killers, seed):
     """Return the page: how many of the chosen are killed, and each survivor with a reason."""
-    head = f"""# Mutants of the lobby's SQL
+    head = f"""# Mutants
+
+## The lobby's SQL
 
 Each mutant drops a condition, moves or turns a comparison, or takes another status, in one of
 {len(STATEMENTS)} statements. It is killed by one of {HISTORIES} histories of {simulation.STEPS}
@@ -341,7 +344,9 @@ made; {len(killers)} were judged, chosen with seed {seed}.
         survivors += [
             f"- {name}, `{one.name}` {one.number + 1}: {one.what} ({_reason(one)})" for one in alive
         ]
-    return head + "\n".join([*rows, "", "95 % are asked for. What survives:", "", *survivors, ""])
+    survivors = [*survivors, ""] if survivors else []
+    told = [*rows, "", "95 % are asked for. What survives:", "", *survivors]
+    return head + "\n".join([*told, *core_mutants.section()])
 
 
 def _reason(mutant):

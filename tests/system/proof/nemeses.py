@@ -119,7 +119,7 @@ NEMESES = (
         10_000_000,
         simulation.play,
         simulation.BREAKS,
-        share=3,
+        share=8,
     ),
     Nemesis(
         "races",
@@ -139,7 +139,7 @@ NEMESES = (
         1_000_000,
         race_retention,
         ("a delete that leaves the archive's row",),
-        share=2,
+        share=3,
     ),
     Nemesis(
         "hand-over",
