@@ -136,6 +136,7 @@ async def test_a_second_start_does_nothing_and_one_after_the_end_begins_anew(clo
     work = Background("a test", steps)
     await work.start()
     await work.start()
+    assert [task.get_name() for task in asyncio.all_tasks()].count("lapse-test") == 1
     await work.first_step(within=SECOND)
     await work.stop()
     await work.stop()

@@ -50,6 +50,24 @@ async def test_it_is_woken_and_stopped_from_another_event_loop():
         assert not work.is_running
 
 
+def test_it_is_woken_from_a_thread_without_an_event_loop():
+    taken = [threading.Event() for _ in range(2)]
+    number = iter(range(2))
+
+    async def step():
+        taken[next(number)].set()
+        return FOREVER
+
+    with Elsewhere() as there:
+        work = Background("a test", step)
+        there.run(work.start())
+        assert taken[0].wait(10)
+        there.run(asyncio.sleep(0))
+        work.wake()
+        assert taken[1].wait(10)
+        there.run(work.stop())
+
+
 async def test_a_step_in_hand_on_another_event_loop_is_cancelled_there():
     going, cancelled = threading.Event(), threading.Event()
 

@@ -16,47 +16,22 @@ import os
 import random
 import re
 import signal
-import sqlite3
 import sys
-from collections import Counter, defaultdict
-from contextlib import closing, contextmanager, redirect_stdout, suppress
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from contextlib import redirect_stdout, suppress
+from dataclasses import asdict
 from pathlib import Path
 
-import asyncpg
 import core_mutants
 import nemeses  # noqa: F401 - puts the folders of tests on the path
 import pytest
 import simulation
 from drive import run_random_steps
+from sql_mutants import STATEMENTS, Mutant, mutants
 
-from lapse.store.postgres.wording import wording
-from lapse.store.sqlite import transaction
-from lapse.store.sqlite.schema import set_up
 from postgres import database
 
 ROOT = Path(__file__).parents[3]
-STATEMENTS = (
-    "create",
-    "read",
-    "lifecycle",
-    "amend",
-    "extend",
-    "hold_off",
-    "restart_ttl",
-    "resurrect",
-    "expire_due",
-    "expire_backlog",
-    "purge_due",
-    "delete_record",
-    "delete_session",
-    "first_message",
-    "hold_event",
-    "hold_words",
-    "append",
-)
-TURNS = {"<=": ("<", ">"), "<": ("<=", ">="), ">=": (">", "<"), ">": (">=", "<="), "<>": ("=",)}
-STATUSES = {"'waiting'": "'expired'", "'expired'": "'waiting'", "'used'": "'waiting'"}
 STORES = {
     "sqlite": "SQLite",
     "postgres": "PostgreSQL",
@@ -80,143 +55,6 @@ LONGEST = 900
 
 SAME = ()
 """Why a mutant that survives is no fault: statement, pattern of what it changes, reason."""
-
-_COMPARISON = re.compile(r"(?<= )(<=|>=|<>|<|>)(?= )")
-_STATUS = re.compile("|".join(STATUSES))
-_CONDITION = re.compile(r"^ +(AND|OR) (.*)$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One change of a named statement.
-
-    Attributes:
-        store: `sqlite`, `postgres`, or `combined`: PostgreSQL's statement for many callers.
-        name: the statement's.
-        number: which statement of the name it changes.
-        start: where the change begins.
-        end: where what it replaces ends.
-        other: what comes in its place.
-        what: the change in words.
-    """
-
-    store: str
-    name: str
-    number: int
-    start: int
-    end: int
-    other: str
-    what: str = ""
-
-    def changed(self, text):
-        return text[: self.start] + self.other + text[self.end :]
-
-    @contextmanager
-    def alive(self):
-        """Have the process work with the mutant."""
-        kept = []
-        for statements in _statements(self.store):
-            whole = statements.get(self.name)
-            if whole is None:
-                continue
-            kept.append((statements, whole))
-            if self.store == "sqlite":
-                statements[self.name] = self._in_script(whole)
-            else:
-                statements[self.name] = replace(whole, sql=self.changed(whole.sql))
-        try:
-            yield
-        finally:
-            for statements, whole in kept:
-                statements[self.name] = whole
-
-    def _in_script(self, script):
-        """Change a script; the one without room has the same text but for a condition."""
-        text, whole = transaction._STATEMENTS[self.name][self.number], script[self.number]
-        if whole != text:
-            around = slice(max(0, self.start - 30), self.end + 30)
-            inner = text[around.start : self.start] + self.other + text[self.end : around.stop]
-            changed = whole.replace(text[around], inner, 1)
-        else:
-            changed = self.changed(whole)
-        return (*script[: self.number], changed, *script[self.number + 1 :])
-
-
-def _statements(store):
-    """Return the statements of a store by name, the one that is changed first."""
-    match store:
-        case "sqlite":
-            return transaction._STATEMENTS, transaction._WITHOUT_ROOM
-        case "postgres":
-            return (wording(frozenset()).statements,)
-        case "combined":
-            return (wording(frozenset()).combined,)
-
-
-def _changes(text):
-    """Yield each change of a statement: where it begins and ends, and what comes in its place."""
-    for found in _COMPARISON.finditer(text):
-        for other in TURNS[found[0]]:
-            yield found.start(), found.end(), other
-    for found in _STATUS.finditer(text):
-        yield found.start(), found.end(), STATUSES[found[0]]
-    for found in _CONDITION.finditer(text):
-        if found[0].count("(") == found[0].count(")"):
-            # Not simply dropped: PostgreSQL refuses a parameter that is not used.
-            word, condition = found.groups()
-            other = f"AND ({condition} OR true)" if word == "AND" else f"OR ({condition} AND false)"
-            yield found.start(1), found.end(), other
-
-
-async def mutants():
-    """Return all mutants of the statements that the stores take."""
-    made = []
-    with closing(sqlite3.connect(":memory:")) as connection, database() as url:
-        connection.deserialize(simulation._empty())
-        set_up(connection)
-        there = await asyncpg.connect(url)
-        for store in ("sqlite", "postgres", "combined"):
-            for name, number, text in _texts(store):
-                for start, end, other in _changes(text):
-                    line = text[: start + 1].count("\n")
-                    one = Mutant(store, name, number, start, end, other)
-                    was = text.splitlines()[line].strip()
-                    became = one.changed(text).splitlines()[line].strip()
-                    one = replace(one, what=f"`{was}` → `{became}`")
-                    if store == "sqlite":
-                        taken = _is_taken(connection, one.changed(text))
-                    else:
-                        taken = await _is_prepared(there, one.changed(text))
-                    if taken:
-                        made.append(one)
-        await there.close()
-    return made
-
-
-def _texts(store):
-    """Yield each statement of a store that is mutated: its name, its number and its text."""
-    statements = _statements(store)[0]
-    for name in STATEMENTS:
-        whole = statements.get(name)
-        if store == "sqlite":
-            for number, text in enumerate(whole or ()):
-                yield name, number, text
-        elif whole is not None:
-            yield name, 0, whole.sql
-
-
-def _is_taken(connection, text):
-    with suppress(sqlite3.Error):
-        connection.execute(f"EXPLAIN {text}", defaultdict(lambda: None))
-        return True
-    return False
-
-
-async def _is_prepared(connection, text):
-    with suppress(asyncpg.PostgresError):
-        await connection.prepare(text)
-        return True
-    return False
 
 
 class First:
@@ -290,7 +128,7 @@ async def run(sample, seed, at_once, out):
 
     What kills them must pass without one.
     """
-    whole = Mutant("sqlite", "read", 0, 0, 0, ""), Mutant("postgres", "read", 0, 0, 0, "")
+    whole = Mutant("sqlite", "read", 0, 0, ""), Mutant("postgres", "read", 0, 0, "")
     failed = await asyncio.gather(*map(judged, whole))
     if any(failed):
         raise SystemExit(f"without a mutant, too, there fails: {failed}")
@@ -301,8 +139,9 @@ async def run(sample, seed, at_once, out):
     async def one(mutant):
         async with turns:
             killers[mutant] = await judged(mutant)
-        by = killers[mutant] or "NOTHING"
-        line = f"{len(killers)} of {len(chosen)}: {mutant.store} {mutant.name}, killed by {by}\n"
+        by = killers[mutant]
+        told = f"killed by {by}" if by else f"SURVIVES: {mutant.what}"
+        line = f"{len(killers)} of {len(chosen)}: {mutant.store}, {mutant.name} {told}\n"
         sys.stdout.write(line)
         sys.stdout.flush()
 
@@ -341,9 +180,7 @@ made; {len(killers)} were judged, chosen with seed {seed}.
         rows.append(
             f"| {name} | {len(own)} | {simulated} | {killed - simulated} | {len(alive)} | {share} |"
         )
-        survivors += [
-            f"- {name}, `{one.name}` {one.number + 1}: {one.what} ({_reason(one)})" for one in alive
-        ]
+        survivors += [f"- {name}, `{one.name}`: {one.what} ({_reason(one)})" for one in alive]
     survivors = [*survivors, ""] if survivors else []
     told = [*rows, "", "95 % are asked for. What survives:", "", *survivors]
     return head + "\n".join([*told, *core_mutants.section()])
