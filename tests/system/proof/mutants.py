@@ -29,6 +29,7 @@ import simulation
 from drive import run_random_steps
 from sql_mutants import STATEMENTS, Mutant, mutants
 
+import scratch
 from postgres import database
 
 ROOT = Path(__file__).parents[3]
@@ -69,6 +70,7 @@ class First:
 
 def judge(mutant):
     """Return what kills a mutant, or None."""
+    scratch.use_memory()
     with mutant.alive():
         if not asyncio.run(_is_like_the_model(mutant.store)):
             return THE_MODEL
