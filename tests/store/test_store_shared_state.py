@@ -8,9 +8,10 @@ import pytest
 from google.adk.events.event import Event
 from google.adk.events.event_actions import EventActions
 
-from backends import T0, TICK, create, ids, key, message, note, use
+from backends import T0, TICK, create, ids, key, message, note, use, words
 from lapse.core.errors import SessionExistsError, SharedStateFullError
 from lapse.core.lifecycle import Rules
+from lapse.core.messages import UsedBy
 from lapse.store.records import LastSeen, Revision
 
 MOST = 1000
@@ -63,14 +64,15 @@ async def test_a_creation_fills_the_state_to_its_size_and_no_further(store, pref
 
 
 @scopes
-@kinds
+@pytest.mark.parametrize("kind", [message, note, words], ids=["message", "state only", "words"])
 @pytest.mark.parametrize("used", [False, True], ids=["waiting", "used"])
 async def test_an_event_fills_the_state_to_its_size_and_no_further(store, prefix, kind, used):
-    """Seen to fail without the condition in `first_message` and `hold_event`, and in `append`.
+    """Seen to fail without the condition in `first_message`, `hold_event`, `hold_words`, `append`.
 
     On PostgreSQL `changed_state` does for `append`, too.
     """
-    revision = await (use(store) if used else create(store))
+    used_by = UsedBy.USER if kind is words else UsedBy.ANYONE
+    revision = await (use(store) if used else create(store, used_by=used_by))
     before = await store.at(T0).read(key())
     too_large = filled(prefix, MOST + 1) | {"own": 1}
     with pytest.raises(SharedStateFullError) as refused:

@@ -200,11 +200,14 @@ async def test_with_clean_up_disabled_a_session_past_its_deadline_can_be_extende
 async def test_with_clean_up_disabled_an_expired_session_is_shown_and_takes_messages(store, reopen):
     revision = await create(store, "said")
     other = await create(store, "noted")
+    other = (await store.at(T0).append(key("noted"), note("n0"), other)).value.revision
     await store.at(DUE).expire_due(10)
     far = T0 + 99 * DAY
     off = await reopen(enforced=False)
     assert await ids(off, far) == ["noted", "said"]
-    await off.at(far).append(key("noted"), note(), other)
+    assert [event.id for event in (await off.at(far).read(key("noted"))).events] == ["n0"]
+    await off.at(far).append(key("noted"), note(at=T0 + TICK), other)
+    assert [event.id for event in (await off.at(far).read(key("noted"))).events] == ["n0", "n1"]
     await off.at(far).append(key("said"), message(), revision)
     assert (await off.at(far).lifecycle(key("said"))).status is Status.USED
 

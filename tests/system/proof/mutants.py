@@ -54,7 +54,10 @@ THE_MODEL = "a history"
 LONGEST = 900
 """Seconds after which a mutant that no test has ended is killed."""
 
-SAME = ()
+SAME = (
+    ("append", r"_delta::text\) ", "a session in ADK's tables has a row of each state"),
+    ("restart_ttl", r"interval '20 s'", "a hint to other processes, which may come or not"),
+)
 """Why a mutant that survives is no fault: statement, pattern of what it changes, reason."""
 
 
