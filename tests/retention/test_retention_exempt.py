@@ -177,6 +177,38 @@ async def test_a_held_session_that_nobody_used_is_not_purged_and_its_id_stays_ta
     assert (await store.at(late).purge_due(10)).value == 1
 
 
+@pytest.mark.parametrize(
+    ("scope", "holds"),
+    [(key("other"), False), (key(user="bob"), False), (key(), True), (WAYS["a user"], True)],
+    ids=["another session", "another user's", "the session", "its user"],
+)
+async def test_each_change_of_a_session_tells_whether_it_is_on_hold(store, scope, holds):
+    """Seen to fail with a hold on one session that counts for all of its user."""
+    await create(store)
+    await store.put_on_hold(scope, reason="case 7", by="op")
+    at = store.at(T0)
+    told = [
+        await at.lifecycle(key()),
+        (await at.extend(key())).value,
+        (await at.amend(key(), metadata={"a": 1})).value,
+    ]
+    await store.at(DUE).expire_due(10)
+    told.append((await store.at(DUE).resurrect(key(), cause=Cause.REQUEST)).value)
+    assert [one.on_hold for one in told] == [holds] * 4
+
+
+async def test_a_hold_on_another_session_of_the_user_holds_nothing_up(store):
+    await store.put_on_hold(key("other"), reason="case 7", by="op")
+    for name in ("s1", "s2"):
+        await create(store, name)
+    await store.at(DUE).expire_due(10)
+    late = T0 + 9 * DAY
+    await store.at(late).create(key("s2"), state=NO_STATE, ttl=TTL, metadata={})
+    assert (await store.at(late).purge_due(10)).value == 1
+    await store.at(late).delete(key("s2"))
+    assert await store.at(late).lifecycle(key("s2")) is None
+
+
 async def test_holds_are_listed_and_audited_without_the_users_name(store):
     await store.at(T0).put_on_hold(key(), reason=" why ", by="op")
     await store.at(T0 + HOUR).put_on_hold(WAYS["a user"], reason="all", by="op")

@@ -42,7 +42,7 @@ HISTORIES = 16
 """How many histories are compared with the model."""
 
 SUITES = (
-    *("store", "sweep", "retention", "quotas", "erasure", "idempotency"),
+    *("store", "sweep", "retention", "overview", "quotas", "erasure", "idempotency"),
     "adk/test_adk_append.py",
 )
 ALONE = "not plain and not http and not port and not command and not cli and not server"
