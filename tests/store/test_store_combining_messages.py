@@ -26,6 +26,9 @@ from proxy import proxied
 LATER = DUE + TTL
 FIRST = Revision(T0, 0, waiting=True)
 LATE = [f"late {number}" for number in range(6)]
+OUTDATED = [f"outdated {number}" for number in range(6)]
+CURRENT = [f"current {number}" for number in range(6)]
+"""So many of each that some share a statement, after another one has met them."""
 
 
 async def before_messages(url, store):
@@ -50,6 +53,8 @@ async def before_messages(url, store):
         "taken",
         "used last",
         "used elsewhere",
+        *OUTDATED,
+        *CURRENT,
     ):
         seen[name] = await use(store, name)
     await create(store, "expired")
@@ -81,6 +86,8 @@ def messages(store, seen):
         said("stale", revision=Revision(T0, 7, waiting=True)),
         said("used stale", revision=Revision(T0, 0)),
         said("used elsewhere", revision=Revision(T0 + TICK, 1)),
+        *(said(name, revision=LastSeen(T0 - TICK, "another")) for name in OUTDATED),
+        *(said(name, revision=LastSeen(T0, "another")) for name in CURRENT),
         said("repeated", "m1"),
         said("taken", "m1", text="other words"),
         *(said(name, revision=LastSeen(DUE, None)) for name in ("last", "used last", "stock")),

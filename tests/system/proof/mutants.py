@@ -48,6 +48,9 @@ SUITES = (
 ALONE = "not plain and not http and not port and not command and not cli and not server"
 """What the suites leave out: tests of another process, in which nothing is changed."""
 
+ON_POSTGRES = "(postgres or combining or batches)"
+"""What the suites run for a statement of PostgreSQL; some of its tests do not name it."""
+
 THE_MODEL = "a history"
 """What kills a mutant that differs from the model."""
 
@@ -95,8 +98,7 @@ async def _is_like_the_model(store):
 
 def _fails(store):
     """Return the first test of the store that fails, or None."""
-    kind = "sqlite" if store == "sqlite" else "postgres"
-    chosen = f"{ALONE} and " + ("not postgres" if kind == "sqlite" else "postgres")
+    chosen = f"{ALONE} and {'not postgres' if store == 'sqlite' else ON_POSTGRES}"
     suites = [str(ROOT / "tests" / suite) for suite in SUITES]
     first = First()
     plain = ["-q", "-x", "-n0", "-p", "no:randomly", "-p", "no:cacheprovider"]
