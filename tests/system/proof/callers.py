@@ -125,6 +125,9 @@ class Callers:
         if status not in _WAYS[method]:
             self.faults.append(f"{method} {path} was answered with {status}: {answer.text[:200]}")
             return Outcome.UNKNOWN, status, None
+        if stored == "yes":  # the run was cancelled, because the server ends, when it had spoken
+            await self._trouble()
+            return Outcome.UNKNOWN, status, stored
         self.progress += 1
         self._news.set()
         return (Outcome.OK if status == 200 else Outcome.FAILED), status, answer.json()
