@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -53,6 +54,9 @@ _OUTAGES: Final[Mapping[str, type[LapseError]]] = {
     "StoreUnavailableError": StoreUnavailableError,
 }
 """What a request for a run raises if the run has to be begun again, by the type of ADK's error."""
+
+_NO_FILES: Final = tuple(f"[Errno {number}]" for number in (errno.EMFILE, errno.ENFILE))
+"""How the error of a process, or of a machine, begins that can open no more files."""
 
 _ENDED: Final = {
     RunStatus.CANCELLED: (HTTPStatus.CONFLICT, "was cancelled"),
@@ -153,8 +157,11 @@ def _refusal(record: RunRecord, error: Mapping[str, Any]) -> Response:
         LapseError: the store does not answer, or the process of the run has ended.
     """
     kind = error["error_details"]["error_type"]
+    said = error["error_details"]["error_message"]
     if kind in _OUTAGES:
-        raise _OUTAGES[kind](error["error_details"]["error_message"])
+        raise _OUTAGES[kind](said)
+    if kind == "OSError" and said.startswith(_NO_FILES):
+        raise StoreUnavailableError(said)
     headers = {RUN_HEADER: record.run_id}
     return JSONResponse({"detail": error["error"]}, _REFUSALS.get(kind, 500), headers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -75,6 +76,10 @@ _LONGEST_WORDS: Final = 300
 """Characters of a fault's text, or of one step to it: names come from the client, too."""
 
 
+_NO_FILES: Final = {errno.EMFILE, errno.ENFILE}
+"""The process, or the machine, can open no more files."""
+
+
 _HIDDEN: Final[tuple[type[Exception], ...]] = (
     InvalidValueError,
     KeyReusedError,
@@ -140,6 +145,7 @@ def install_faults(app: FastAPI, *, on_outage: Callable[[], None] = lambda: None
     defaults: dict[type[Exception], tuple[Any, Answer]] = {
         StarletteHTTPException: (http_exception_handler, refused),
         RequestValidationError: (request_validation_exception_handler, _not_valid),
+        OSError: (None, _short_of_files),
     }
     for error, (default, answer) in defaults.items():
         # An application's own handlers stay.
@@ -226,6 +232,22 @@ _KEYED: Final = (
     "The session store does not answer; repeat the request with the same Idempotency-Key, and "
     "nothing is done twice."
 )
+_THEN: Final = {
+    Stored.YES: (
+        "The request was broken off, because {}; your message is stored: read the session, and do "
+        "not send the message again."
+    ),
+    Stored.NO: "The request was broken off, because {}, and nothing was changed; try again.",
+    Stored.UNKNOWN: (
+        "The request was broken off, because {}, and it may have been carried out; look before you "
+        "send it again, or send it with an Idempotency-Key."
+    ),
+}
+_THEN_KEYED: Final = (
+    "The request was broken off, because {}; repeat it with the same Idempotency-Key, and nothing "
+    "is done twice."
+)
+_THEN_READ: Final = "The request was broken off, because {}; try again in a moment."
 _AFTER_KEYS: Final = "3600"
 _READ: Final = "The session store does not answer; try again in a moment."
 
@@ -237,6 +259,21 @@ def unavailable_answer(error: Exception, scope: Scope) -> Response:
         stored = _stored(error, scope)
         told = _TOLD[stored] if sent_key(scope) is None else _KEYED
         answer = {"detail": told, "stored": stored}
+    return JSONResponse(answer, 503, headers={"Retry-After": "1"})
+
+
+def stopped_answer(scope: Scope) -> Response:
+    """Answer 503 to a request that the server has broken off, because it shuts down."""
+    return _cut_off("this server shuts down", scope, OutcomeUnknownError())
+
+
+def _cut_off(why: str, scope: Scope, error: Exception) -> Response:
+    """Answer 503, and tell why, and whether the request may have been carried out all the same."""
+    answer = {"detail": _THEN_READ.format(why)}
+    if scope["method"] not in {"GET", "HEAD"}:
+        stored = _stored(error, scope)
+        told = _THEN[stored] if sent_key(scope) is None else _THEN_KEYED
+        answer = {"detail": told.format(why), "stored": stored}
     return JSONResponse(answer, 503, headers={"Retry-After": "1"})
 
 
@@ -263,6 +300,15 @@ async def _refused(request: Request, error: Exception) -> Response:
         return await http_exception_handler(request, error)
     except UnicodeEncodeError:
         return _AsciiResponse({"detail": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _short_of_files(request: Request, error: Exception) -> Response:
+    """Answer 503 if no file can be opened: by then a run may need one for its first import."""
+    if not isinstance(error, OSError) or error.errno not in _NO_FILES:
+        raise error
+    # What a route without a run has done by then is not known here.
+    known = error if PLAIN_RUN in request.scope else OutcomeUnknownError()
+    return _cut_off("this server can open no more files", request.scope, known)
 
 
 async def _too_fast(_request: Request, error: Exception) -> Response:

@@ -25,6 +25,7 @@ from lapse.artifacts.sweeper import ArtifactSweeper
 from lapse.auth.origins import check_origins
 from lapse.core.errors import InvalidValueError
 from lapse.web.middleware.headers import SafeHeaders
+from lapse.web.middleware.stopped import StoppedMiddleware
 
 if TYPE_CHECKING:
     from google.adk.artifacts.base_artifact_service import BaseArtifactService
@@ -120,10 +121,11 @@ class BelowPrefix:
 
 
 def finish_app(app: FastAPI, *, web: bool) -> None:
-    """Add safe headers.
+    """Add safe headers, and an answer to what the server breaks off.
 
     Without `web` FastAPI's pages about the routes go: they run another site's scripts in this one.
     """
+    app.add_middleware(StoppedMiddleware)
     app.add_middleware(SafeHeaders)
     if not web:
         pages = {app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url}
