@@ -8,10 +8,13 @@ from google.adk.events.event import Event
 from google.adk.events.event_actions import EventActions
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.genai.types import Content, Part
+from shared_statements import a_store
+from shared_statements import ask as ask_database
 
 from backends import DUE, T0, TICK, create, ids, key, levels, message, note, use
 from lapse.core.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
 from lapse.core.lifecycle import Cause, ChangeKind, Status
+from lapse.store.postgres.call import Call
 
 OWNER = {"app_name": "app", "user_id": "ann"}
 FAR = T0 + timedelta(days=4000)
@@ -181,3 +184,20 @@ async def test_the_session_of_stock_adk_outlives_the_tombstone_of_its_key(store,
     await store.at(FAR).purge_due(10)
     assert await ids(store, FAR) == ["s1"]
     assert await stock.get_session(**OWNER, session_id="s1") is not None
+
+
+async def test_on_postgres_what_stock_adk_creates_during_a_delete_stays(monkeypatch):
+    """Its key is free once the record is deleted. Seen to fail without the time of creation."""
+    rows = Call._rows
+
+    async def meeting(self, name, key, params):
+        if name == "delete_session":
+            row = "('app', 'ann', 's1', '{}', '2029-01-01', '2029-01-01')"
+            await ask_database(url, f"INSERT INTO sessions VALUES {row}")
+        return await rows(self, name, key, params)
+
+    monkeypatch.setattr(Call, "_rows", meeting)
+    async with a_store() as (url, store):
+        await create(store)
+        await store.at(T0).delete(key())
+        assert (await store.at(T0).lifecycle(key())).status is Status.ORPHAN

