@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from datetime import timedelta
 
+import aiosqlite
 import pytest
 import sqlalchemy
 from worlds import BOUNDS, IMPATIENT
@@ -175,6 +176,26 @@ async def test_a_session_that_is_deleted_within_an_append_is_not_found(worlds):
     with pytest.raises(SessionNotFoundError):
         await service.append_event(session, message_event("more"))
     assert await stored(worlds) is None
+
+
+@pytest.mark.parametrize("worlds", ["file"], indirect=True)
+async def test_a_session_that_is_deleted_before_an_append_writes_is_not_found(worlds, monkeypatch):
+    """Seen to fail with the IntegrityError of ADK's SqliteSessionService."""
+    service = worlds.process()
+    session = await create_session(service, session_id="s1")
+    await service.append_event(session, message_event("hello"))
+    execute = aiosqlite.Connection.execute
+
+    def meeting(connection, sql, *arguments):
+        if sql.strip().startswith("INSERT INTO events"):
+            with closing(sqlite3.connect(worlds.inner._db_path)) as other, other:
+                other.execute("DELETE FROM events")
+                other.execute("DELETE FROM sessions")
+        return execute(connection, sql, *arguments)
+
+    monkeypatch.setattr(aiosqlite.Connection, "execute", meeting)
+    with pytest.raises(SessionNotFoundError):
+        await service.append_event(session, message_event("more"))
 
 
 @pytest.mark.parametrize("worlds", ["sqlite"], indirect=True)

@@ -277,8 +277,12 @@ def is_outage(error: Exception) -> bool:
 def is_of_deleted(error: Exception) -> bool:
     """Return whether an append has found no row of the session that it has just read.
 
-    ADK's DatabaseSessionService locks no row on SQLite, so that others can delete it meanwhile.
+    ADK's DatabaseSessionService locks no row on SQLite, so that others can delete it meanwhile. Its
+    SqliteSessionService looks before it writes: the event then has no session to refer to.
     """
+    name = getattr(error, "sqlite_errorname", None)
+    if name == "SQLITE_CONSTRAINT_FOREIGNKEY":
+        return True
     return _is_of_sqlalchemy(error, ("StaleDataError",), "sqlalchemy.orm.exc")
 
 
