@@ -21,6 +21,37 @@ _LONGEST_IDLE: Final = timedelta(minutes=5)
 """A connection that was not needed for so long is closed."""
 
 
+class _Gate:
+    """A lock that gives back, once it is released, the places that came back meanwhile.
+
+    The garbage collector may run amid a block of this lock, and destroy what a closed event loop
+    has left: a statement that was in flight then gives its place back, in the thread that holds the
+    lock. Entering tells whether this is such a block within another.
+    """
+
+    def __init__(self, give_back: Callable[[Place], None]) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._give_back = give_back
+        self.late: deque[Place] = deque()
+
+    def __enter__(self) -> bool:
+        self._lock.acquire()
+        self._depth += 1
+        return self._depth > 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        is_over = not self._depth
+        self._lock.release()
+        while is_over and self.late:
+            try:
+                place = self.late.popleft()
+            except IndexError:  # another thread was faster
+                return
+            self._give_back(place)
+
+
 class Pool(Forked):
     """Lends connections to the event loops of one process, at most `size` in all.
 
@@ -50,7 +81,7 @@ class Pool(Forked):
         self._timeout = timeout.total_seconds()
 
     def _forget_all(self) -> None:
-        self._gate = threading.Lock()
+        self._gate = _Gate(self.give_back)
         self._places: set[Place] = set()
         self._idle: list[Place] = []
         self._beside: set[Place] = set()
@@ -74,7 +105,10 @@ class Pool(Forked):
     def give_back(self, place: Place) -> None:
         """Give a place back, for whoever has waited for one the longest."""
         now = time.monotonic()
-        with self._gate:
+        with self._gate as is_within:
+            if is_within:
+                self._gate.late.append(place)
+                return
             if place not in self._places:
                 place.cut()  # the pool was closed meanwhile
                 return
