@@ -31,40 +31,40 @@ class Elsewhere:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
 
 
-async def test_it_is_woken_and_stopped_from_another_event_loop():
-    taken = [threading.Event() for _ in range(2)]
-    number = iter(range(2))
+class TwoSteps:
+    """Two steps; threads can wait for each."""
 
-    async def step():
-        taken[next(number)].set()
+    def __init__(self):
+        self.taken = [threading.Event() for _ in range(2)]
+        self._next = iter(self.taken)
+
+    async def __call__(self):
+        next(self._next).set()
         return FOREVER
 
+
+async def test_it_is_woken_and_stopped_from_another_event_loop():
+    step = TwoSteps()
     with Elsewhere() as there:
         work = Background("a test", step)
         there.run(work.start())
-        assert await asyncio.to_thread(taken[0].wait, 10)
+        assert await asyncio.to_thread(step.taken[0].wait, 10)
         there.run(asyncio.sleep(0))
         work.wake()
-        assert await asyncio.to_thread(taken[1].wait, 10)
+        assert await asyncio.to_thread(step.taken[1].wait, 10)
         await work.stop()
         assert not work.is_running
 
 
 def test_it_is_woken_from_a_thread_without_an_event_loop():
-    taken = [threading.Event() for _ in range(2)]
-    number = iter(range(2))
-
-    async def step():
-        taken[next(number)].set()
-        return FOREVER
-
+    step = TwoSteps()
     with Elsewhere() as there:
         work = Background("a test", step)
         there.run(work.start())
-        assert taken[0].wait(10)
+        assert step.taken[0].wait(10)
         there.run(asyncio.sleep(0))
         work.wake()
-        assert taken[1].wait(10)
+        assert step.taken[1].wait(10)
         there.run(work.stop())
 
 

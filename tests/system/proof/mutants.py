@@ -49,7 +49,7 @@ ALONE = "not plain and not http and not port and not command and not cli and not
 """What the suites leave out: tests of another process, in which nothing is changed."""
 
 ON_POSTGRES = "(postgres or combining or batches)"
-"""What the suites run for a statement of PostgreSQL; some of its tests do not name it."""
+"""The tests that the suites run for PostgreSQL; not all of them have `postgres` in their name."""
 
 THE_MODEL = "a history"
 """What kills a mutant that differs from the model."""
