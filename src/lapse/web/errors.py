@@ -254,28 +254,26 @@ _READ: Final = "The session store does not answer; try again in a moment."
 
 def unavailable_answer(error: Exception, scope: Scope) -> Response:
     """Answer 503, and tell whether the request may have been carried out all the same."""
-    return _unanswered(error, scope, _TOLD, keyed=_KEYED, read=_READ)
+    answer = {"detail": _READ}
+    if scope["method"] not in {"GET", "HEAD"}:
+        stored = _stored(error, scope)
+        told = _TOLD[stored] if sent_key(scope) is None else _KEYED
+        answer = {"detail": told, "stored": stored}
+    return JSONResponse(answer, 503, headers={"Retry-After": "1"})
 
 
 def stopped_answer(scope: Scope) -> Response:
     """Answer 503 to a request that the server has broken off, because it shuts down."""
-    return _broken_off("this server shuts down", OutcomeUnknownError(), scope)
+    return _cut_off("this server shuts down", scope, OutcomeUnknownError())
 
 
-def _broken_off(why: str, error: Exception, scope: Scope) -> Response:
-    told = {stored: text.format(why) for stored, text in _THEN.items()}
-    keyed, read = _THEN_KEYED.format(why), _THEN_READ.format(why)
-    return _unanswered(error, scope, told, keyed=keyed, read=read)
-
-
-def _unanswered(
-    error: Exception, scope: Scope, told: Mapping[Stored, str], *, keyed: str, read: str
-) -> Response:
-    """Answer 503 with the sentence for a read, for a request with a key, or for what is stored."""
-    answer = {"detail": read}
+def _cut_off(why: str, scope: Scope, error: Exception) -> Response:
+    """Answer 503, and tell why, and whether the request may have been carried out all the same."""
+    answer = {"detail": _THEN_READ.format(why)}
     if scope["method"] not in {"GET", "HEAD"}:
         stored = _stored(error, scope)
-        answer = {"detail": told[stored] if sent_key(scope) is None else keyed, "stored": stored}
+        told = _THEN[stored] if sent_key(scope) is None else _THEN_KEYED
+        answer = {"detail": told.format(why), "stored": stored}
     return JSONResponse(answer, 503, headers={"Retry-After": "1"})
 
 
@@ -305,12 +303,12 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _short_of_files(request: Request, error: Exception) -> Response:
-    """Answer 503 if no file can be opened: a first run opens files, because it imports modules."""
+    """Answer 503 if no file can be opened: by then a run may need one for its first import."""
     if not isinstance(error, OSError) or error.errno not in _NO_FILES:
         raise error
     # What a route without a run has done by then is not known here.
     known = error if PLAIN_RUN in request.scope else OutcomeUnknownError()
-    return _broken_off("this server can open no more files", known, request.scope)
+    return _cut_off("this server can open no more files", request.scope, known)
 
 
 async def _too_fast(_request: Request, error: Exception) -> Response:
