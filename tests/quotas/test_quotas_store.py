@@ -90,6 +90,18 @@ async def test_over_a_users_quota_the_oldest_sessions_expire_and_the_newest_stay
     assert await ids(store, now, "bob") == ["s1"]
 
 
+async def test_a_session_made_at_the_end_of_a_second_counts_as_the_older_one(store):
+    """Seen to fail where SQLite rounds its moment up: it stayed, and a younger one expired."""
+    for micros in (999_499, 999_500, 999_999):
+        user, at = f"user{micros}", T0 + timedelta(microseconds=micros)
+        for number, name in enumerate(("old", "middle", "new")):
+            await create(store, key(name, user=user), now=at + number * timedelta(milliseconds=4))
+        expired = await store.at(at + SECOND).expire_excess(
+            key("new", user=user), site=None, per_user=2, per_site=None
+        )
+        assert [change.record.key.session_id for change in expired.changes] == ["old"]
+
+
 async def test_a_session_over_the_quota_expires_without_lateness_and_is_restorable_for_an_hour(
     store,
 ):

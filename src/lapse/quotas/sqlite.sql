@@ -26,10 +26,11 @@ DELETE FROM lapse_turns WHERE full_at <= :now;
 
 -- name: quiet_since
 -- A part of expire_excess: when a session was created, extended or written to last. update_time is
--- ADK's text; expires_at - ttl is when the session was created or last extended.
+-- ADK's text, whose seconds are cut off because unixepoch rounds their fraction up from .9995 on;
+-- expires_at - ttl is when the session was created or last extended.
 max(
   expires_at - ttl,
-  unixepoch(update_time) * 1000000 + CAST(substr(update_time, 21, 6) AS INTEGER)
+  unixepoch(substr(update_time, 1, 19)) * 1000000 + CAST(substr(update_time, 21, 6) AS INTEGER)
 );
 
 -- name: staying
