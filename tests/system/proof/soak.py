@@ -23,6 +23,11 @@ from serving import Server
 
 AGENTS = Path(__file__).parents[2] / "support" / "soak_agents"
 CALLERS = 6
+LONG = 60
+REST = 0.2
+"""Seconds that each page rests after a call in a soak of more than LONG seconds. The pages do not
+saturate the server then, so what grows is not hidden in queues; and other rows have the cores."""
+
 WARM = 0.4
 """The share of the time after which caches are full enough to look at what grows."""
 
@@ -52,8 +57,8 @@ measured = {}
 
 
 class Soak:
-    def __init__(self, server, seed, broken):
-        self._server, self._says = server, "leak" if broken else "hello"
+    def __init__(self, server, seed, broken, rest):
+        self._server, self._says, self._rest = server, "leak" if broken else "hello", rest
         self._chance = random.Random(seed)
         self.calls = Counter()
         self.times = []
@@ -116,6 +121,7 @@ class Soak:
         self.calls[name] += 1
         if answer.status_code not in {200, *also}:
             self.faults.append(f"{name} was answered with {answer.status_code}")
+        await asyncio.sleep(self._rest)
         return answer
 
     async def levels(self):
@@ -200,7 +206,8 @@ async def play(seed, folder, broken=None, *, store, seconds=8.0):
 async def _soak(seed, here, url, broken, seconds):
     server = await asyncio.to_thread(Server, here, str(AGENTS), "--store", url, fresh=True)
     try:
-        soak, began = Soak(server, seed, broken), time.monotonic()
+        soak = Soak(server, seed, broken, rest=REST if seconds > LONG else 0)
+        began = time.monotonic()
         await soak.load(began + seconds * WARM)
         warm, calls = await soak.levels(), soak.calls.total()
         loaded = time.monotonic()
