@@ -20,7 +20,7 @@ help:
 	@echo "make coverage the same, and which lines they ran"
 	@echo "make check   style, types, layers and bandit"
 	@echo "make fuzz    every route, asked for what it was not made for"
-	@echo "make proof   look for violations of the promise, and write bench/proof.md; MINUTES=120"
+	@echo "make proof   look for violations of the promise, and add to bench/proof.md; MINUTES=120"
 	@echo "make mutants change the lobby's SQL and the core, and see that a test finds it"
 	@echo "make audit   known faults of what is installed; needs an advisory service"
 	@echo "make bench   measure Lapse beside its peers and write bench/README.md"
@@ -147,7 +147,8 @@ EXAMPLES ?= 20
 fuzz: .venv/.installed-test
 	$(BIN)/python tests/system/hostile/fuzz.py --examples $(EXAMPLES)
 
-# Ten minutes are a sample; what is found is played again by the command that is printed.
+# Ten minutes are a sample, and the next run adds to it; what is found is played again by the
+# command that is printed.
 MINUTES ?= 10
 SEED ?=
 proof: .venv/.installed-test

@@ -56,11 +56,15 @@ class Nemesis:
         does: what it does, as a phrase.
         unit: what is counted.
         asked: how many of them are asked for.
+        figure: what `asked` is counted as: all nemeses that name it have to reach it together.
+            None: the nemesis has to reach it by itself.
         play: plays the round of a seed in a folder, on a build that is broken on purpose if a name
             is given, and returns how many it has counted. It raises what it finds.
         breaks: the builds that it must catch.
         share: how much of the time it has, beside the others.
         lasts: whether a round takes as many seconds as it is given (`seconds=`).
+        together: how many rounds are played at once in its process: those that wait more than they
+            work, and never block the loop for long.
     """
 
     name: str
@@ -71,6 +75,8 @@ class Nemesis:
     breaks: tuple[str, ...]
     share: int = 1
     lasts: bool = False
+    together: int = 1
+    figure: str | None = None
 
 
 async def race_retention(seed, folder, broken=None):
@@ -130,6 +136,7 @@ NEMESES = (
         pairs_at_once.play,
         ("a sweep that does not repeat its condition",),
         share=5,
+        figure="pairs",
     ),
     Nemesis(
         "retention",
@@ -140,6 +147,7 @@ NEMESES = (
         race_retention,
         ("a delete that leaves the archive's row",),
         share=3,
+        figure="pairs",
     ),
     Nemesis(
         "hand-over",
@@ -150,6 +158,7 @@ NEMESES = (
         hand_over,
         BREAKS,
         share=2,
+        figure="pairs",
     ),
     Nemesis(
         "kill",
@@ -169,6 +178,7 @@ NEMESES = (
             partial(killed.play, workers=workers),
             breaks,
             share=3,
+            figure="kills of servers",
         )
         for name, workers, breaks, does in (
             (
@@ -211,6 +221,7 @@ NEMESES = (
             PER_OPERATION * len(disturbed.AIMS),
             partial(disturbed.play, fault=fault),
             (broken,),
+            together=8,
         )
         for fault, broken in disturbed.FAULTS.items()
     ),

@@ -30,7 +30,7 @@ from postgres import rows, run
 from wrong_sweeps import CHECKS, sweep_wrongly
 
 PAIRS = list(combinations_with_replacement(NAMES, 2))
-BATCHES = 12
+BATCHES = 100
 SESSIONS = 16
 """Sessions on which a pair races at once; it races so often in a batch."""
 

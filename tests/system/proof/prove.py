@@ -4,13 +4,17 @@
     python tests/system/proof/prove.py --only NAME --seed S [--rounds N] [--broken BUILD]
 
 The time is shared among the nemeses in proportion, each in a process of its own and so many at
-once; one that has reached the figure asked for gives up the rest of its time. Before, each must
-find the builds that are broken for it. The seeds of rounds follow that of the run, so the second
-form plays a round again.
+once; one that reaches the figure asked for gives up the rest of its time. Before, each must find
+the builds that are broken for it. The seeds of rounds follow that of the run, so the second form
+plays a round again.
+
+FILE.jsonl keeps what each run has found, and FILE.md is the sum of all runs on the same source: a
+run goes on where the last one ended, until all figures are reached.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -19,17 +23,20 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import report
 import soak
-from nemeses import BY_NAME, NEMESES, Nemesis
+from found import Found, Kept
+from nemeses import BY_NAME, NEMESES
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+import scratch
 
 ROOT = Path(__file__).parents[3]
 QUOTING = (ROOT / "README.md", ROOT / "docs" / "operations.md")
-"""The pages that quote the results; those of a whole run with `--out` are written into them."""
+"""The pages that quote the results, once there are some of each nemesis."""
 
 ENOUGH = 300
 """Rounds after which a broken build counts as not found."""
@@ -39,34 +46,6 @@ LONGEST = 600
 
 SHORTEST = 8.0
 """Seconds of a soak's round where it is not given its own."""
-
-
-@dataclass
-class Found:
-    """What a nemesis has found."""
-
-    nemesis: Nemesis
-    n: int = 0
-    rounds: int = 0
-    seconds: float = 0.0
-    violations: dict[int, str] = field(default_factory=dict)
-    caught: dict[str, int | None] = field(default_factory=dict)
-    """How many rounds it took to find each broken build; None: it was not found."""
-
-    measured: dict = field(default_factory=dict)
-    """What a soak has measured."""
-
-    def line(self):
-        """Return it as a line that `of` reads."""
-        told = {name: value for name, value in vars(self).items() if name != "nemesis"}
-        return json.dumps(told) + "\n"
-
-    @classmethod
-    def of(cls, nemesis, line):
-        """Return what a line says."""
-        found = cls(nemesis, **json.loads(line))
-        found.violations = {int(seed): fault for seed, fault in found.violations.items()}
-        return found
 
 
 async def play(nemesis, seed, folder, broken=None, seconds=SHORTEST):
@@ -82,18 +61,29 @@ async def play(nemesis, seed, folder, broken=None, seconds=SHORTEST):
         return 1, f"{type(error).__name__}: {error}\n{notes}".strip()
 
 
-async def search(nemesis, base, seconds, folder, told):
-    """Play rounds for so long, or until there are as many trials as are asked for; always one."""
-    found, began = Found(nemesis), time.monotonic()
-    while not found.rounds or (found.seconds < seconds and found.n < nemesis.asked):
-        seed = base + found.rounds
-        n, fault = await play(nemesis, seed, folder, seconds=max(seconds, SHORTEST))
-        found.rounds += 1
-        found.n += n
-        if fault is not None:
-            found.violations[seed] = fault
-        found.seconds = time.monotonic() - began
-        told(found)
+class Most(NamedTuple):
+    """How long a row lasts, unless it has so many trials before."""
+
+    seconds: float
+    trials: int
+
+
+async def search(nemesis, base, most, folder, told):
+    """Play rounds for so long, or until there are so many trials; always one."""
+    found, began, seeds = Found(nemesis), time.monotonic(), itertools.count(base)
+
+    async def lane():
+        while not found.rounds or (found.seconds < most.seconds and found.n < most.trials):
+            seed = next(seeds)
+            n, fault = await play(nemesis, seed, folder, seconds=max(most.seconds, SHORTEST))
+            found.rounds += 1
+            found.n += n
+            if fault is not None:
+                found.violations[seed] = fault
+            found.seconds = time.monotonic() - began
+            told(found)
+
+    await asyncio.gather(*(lane() for _ in range(nemesis.together)))
     return found
 
 
@@ -114,7 +104,7 @@ def replay(nemesis, seed):
     return f".venv/bin/python tests/system/proof/prove.py --only {nemesis.name} --seed {seed}"
 
 
-async def play_row(nemesis, base, seconds):
+async def play_row(nemesis, base, most):
     """Find the broken builds, then search for so long; write a line whenever there is more."""
     with tempfile.TemporaryDirectory(prefix="lapse-proof-") as folder:
         caught = await catch(nemesis, base, Path(folder))
@@ -124,19 +114,20 @@ async def play_row(nemesis, base, seconds):
             sys.stdout.write(found.line())
             sys.stdout.flush()
 
-        await search(nemesis, base, seconds, Path(folder), told)
+        await search(nemesis, base, most, Path(folder), told)
 
 
-async def row(nemesis, base, seconds, told):
-    """Have a process play the row of a nemesis, and return what it has found in the end."""
-    command = f"{__file__} --only {nemesis.name} --seed {base} --seconds {seconds}".split()
+async def row(nemesis, base, most, told):
+    """Have a process play the row of a nemesis; `told` hears of all that it has found."""
+    which = f"--only {nemesis.name} --seed {base} --seconds {most.seconds} --trials {most.trials}"
+    command = (sys.executable, __file__, *which.split())
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdout=asyncio.subprocess.PIPE, limit=1 << 24
+        *command, stdout=asyncio.subprocess.PIPE, limit=1 << 24
     )
     found = Found(nemesis)
     try:
         async for line in process.stdout:
-            found = Found.of(nemesis, line)
+            found = Found.of(nemesis, json.loads(line))
             told(found)
         ended = await process.wait()
     except asyncio.CancelledError:
@@ -147,12 +138,12 @@ async def row(nemesis, base, seconds, told):
     if ended:
         found.violations[base] = f"its process ended with {ended}"
         told(found)
-    return found
 
 
-async def prove(minutes, at_once, base, told, out):
-    """Run all nemeses and write what they have found, also if they are interrupted."""
-    shares = sum(nemesis.share for nemesis in NEMESES)
+async def prove(minutes, at_once, base, told, kept):
+    """Run all nemeses that have not reached their figures; keep what is found, also if stopped."""
+    wanted = [one for one in NEMESES if kept.reached(one) < one.asked]
+    shares = sum(nemesis.share for nemesis in wanted)
     results = {}
     began = time.strftime("%Y-%m-%d")
     turns = asyncio.Semaphore(at_once)
@@ -161,29 +152,33 @@ async def prove(minutes, at_once, base, told, out):
         async with turns:
             results[nemesis.name] = Found(nemesis)
             seconds = minutes * 60 * at_once * nemesis.share / shares
-            await row(nemesis, base, seconds, goes_on)
+            if nemesis.lasts:  # in one piece, and no longer than is asked for
+                seconds, most = min(seconds, nemesis.asked), nemesis.asked
+            else:
+                most = nemesis.asked - kept.reached(nemesis)
+            try:
+                await row(nemesis, base, Most(seconds, most), goes_on)
+            finally:
+                if results[nemesis.name].rounds:
+                    kept.add(results[nemesis.name], base, began)
             told.end(results[nemesis.name])
 
     def goes_on(found):
         results[found.nemesis.name] = found
         told.goes_on(results.values())
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for nemesis in sorted(NEMESES, key=lambda nemesis: -nemesis.share):
-                group.create_task(one(nemesis))
-    finally:
-        whole = [results[nemesis.name] for nemesis in NEMESES if nemesis.name in results]
-        if out is not None:
-            out.write_text(report.page(whole, began, minutes, at_once, base), "utf-8")
-            if len(whole) == len(NEMESES):
-                _quote(whole)
-    return whole
+    async with asyncio.TaskGroup() as group:
+        for nemesis in sorted(wanted, key=lambda nemesis: -nemesis.share):
+            group.create_task(one(nemesis))
+    return list(results.values())
 
 
-def _quote(results):
-    for page in QUOTING:
-        page.write_text(report.quote(page.read_text("utf-8"), results), "utf-8")
+def write(kept, out):
+    """Write the page of all runs, and what other pages quote of it."""
+    out.write_text(report.page(kept), "utf-8")
+    if len(kept.all()) == len(NEMESES):
+        for page in QUOTING:
+            page.write_text(report.quote(page.read_text("utf-8"), kept.all()), "utf-8")
 
 
 class Told:
@@ -242,26 +237,35 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--at-once", type=int, default=(os.cpu_count() or 1) + 1)
+    parser.add_argument("--at-once", type=int, default=2 * (os.cpu_count() or 1))
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
     parser.add_argument("--only", choices=BY_NAME)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=float, help="play one row, and write it as lines of JSON")
+    parser.add_argument("--trials", type=int, help="after so many the row ends")
     parser.add_argument("--broken")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
+    scratch.use_memory()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if asked.only:
         nemesis = BY_NAME[asked.only]
         if asked.seconds is not None:
-            asyncio.run(play_row(nemesis, asked.seed, asked.seconds))
+            most = Most(asked.seconds, asked.trials or nemesis.asked)
+            asyncio.run(play_row(nemesis, asked.seed, most))
             return 0
         if asked.broken not in {None, *nemesis.breaks}:
             parser.error(f"--broken: {asked.only} has {', '.join(nemesis.breaks)}")
         well = asyncio.run(play_again(nemesis, asked.seed, asked.rounds, asked.broken))
         return 0 if well else 1
-    with Told(asked.minutes, asked.at_once) as told:
-        results = asyncio.run(prove(asked.minutes, asked.at_once, asked.seed, told, asked.out))
+    kept = Kept(asked.out and asked.out.with_suffix(".jsonl"))
+    try:
+        with Told(asked.minutes, asked.at_once) as told:
+            run = prove(asked.minutes, asked.at_once, asked.seed, told, kept)
+            results = asyncio.run(run)
+    finally:
+        if asked.out:
+            write(kept, asked.out)
     lost = [one for one in results if one.violations or None in one.caught.values()]
     return 1 if lost else 0
 

@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import found as found_module
 import nemeses
 import prove
 import pytest
 import report
 import soak
+from found import Found, Kept
 from nemeses import BY_NAME, NEMESES
 
 from history import History, Stored
@@ -70,7 +72,7 @@ async def test_the_same_seed_finds_the_same(tmp_path):
     assert first[1] is not None
 
 
-async def test_a_violation_is_told_with_the_command_that_plays_it_again(tmp_path):
+async def test_a_violation_is_told_with_the_command_that_plays_it_again(tmp_path, monkeypatch):
     """Seen to fail with a seed that is not the round's."""
 
     async def play(seed, _folder, _broken):
@@ -78,14 +80,43 @@ async def test_a_violation_is_told_with_the_command_that_plays_it_again(tmp_path
         return 3
 
     nemesis = nemeses.Nemesis("odd", "It is odd.", "trials", 100, play, ("none",))
-    found = await prove.search(nemesis, 8, 0, tmp_path, lambda _: None)
+    found = await prove.search(nemesis, 8, prove.Most(0, 9), tmp_path, lambda _: None)
     assert list(found.violations) == [8]
     assert prove.replay(nemesis, 8).endswith("--only odd --seed 8")
     found.caught = await prove.catch(nemesis, 9, tmp_path)
     assert found.caught == {"none": None}
-    text = report.page([found], "today", 1, 1, 8)
+    monkeypatch.setattr(found_module, "NEMESES", (nemesis,))
+    monkeypatch.setitem(BY_NAME, "odd", nemesis)
+    kept = Kept()
+    kept.add(found, 8, "today")
+    text = report.page(kept)
     assert "| odd | 100 trials | 1 | 1 | — | none: **not found** |" in text
     assert "*odd*, seed 8: AssertionError: it is lost" in text
+
+
+def test_runs_on_one_source_add_up_and_those_on_another_count_for_nothing(tmp_path, monkeypatch):
+    """Seen to fail where a run begins anew, and where it does not when the source has changed."""
+    races, retention = BY_NAME["races"], BY_NAME["retention"]
+    path = tmp_path / "proof.jsonl"
+    Kept(path).add(Found(races, 600, 2, 9.0, {7: "it is lost"}, {"one": 1}), 7, "2026-11-29")
+    Kept(path).add(Found(races, 400, 2, 6.0, {}, {"one": 3}), 8, "2026-11-30")
+    Kept(path).add(Found(races, 400, 2, 6.0, {}, {"one": 3}), 8, "2026-11-30")  # once for a seed
+    Kept(path).add(Found(retention, 24, 1, 3.0), 8, "2026-12-01")
+    kept = Kept(path)
+    together = Found(races, 1000, 4, 15.0, {7: "it is lost"}, {"one": 3})
+    assert kept.all() == [together, Found(retention, 24, 1, 3.0)]
+    assert (kept.days(), kept.reached(BY_NAME["hand-over"])) == ("2026-11-29 to 2026-12-01", 1024)
+    monkeypatch.setattr(found_module, "source", lambda: "another")
+    assert Kept(path).all() == []
+
+
+def test_two_soaks_make_no_longer_one(tmp_path):
+    path, soaked = tmp_path / "proof.jsonl", BY_NAME["soak-sqlite"]
+    long = Found(soaked, 3600, 1, 3600.0, measured={"sqlite": {"seconds": 3600}})
+    Kept(path).add(long, 1, "2026-11-30")
+    Kept(path).add(Found(soaked, 8, 1, 8.0, measured={"sqlite": {"seconds": 8}}), 2, "2026-11-30")
+    (found,) = Kept(path).all()
+    assert (found.n, found.measured) == (3600, long.measured)
 
 
 @pytest.mark.parametrize(
