@@ -355,6 +355,18 @@ async def test_operators_find_sessions_of_both_and_none_that_is_being_deleted(wo
     assert await levels(store) == {(APP, Status.USED): 1, (APP, Status.WAITING): 1}
 
 
+async def test_an_amendment_of_a_session_elsewhere_counts_as_one_of_a_used_session(world):
+    """Seen to fail where PostgreSQL counts that the session waits again."""
+    service = world.process()
+    session = await create_session(service)
+    await service.append_event(session, message_event("hello"))
+    await service.amend(key_of(session), metadata={"k": 1})
+    store = world.store.at(world.now)
+    counted = (await store.overview(since=timedelta(0))).counts
+    assert [one.sessions for one in counted if one.kind is ChangeKind.AMENDED] == [1]
+    assert await levels(store) == {(APP, Status.USED): 1}
+
+
 async def test_a_first_message_adds_two_writes_of_the_lobby(worlds):
     """Seen to fail with a lease that is renewed before it is half over."""
     service, asked = worlds.process(), []
