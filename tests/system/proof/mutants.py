@@ -44,6 +44,7 @@ HISTORIES = 16
 SUITES = (
     *("store", "sweep", "retention", "overview", "quotas", "erasure", "idempotency"),
     "adk/test_adk_append.py",
+    "conversations/test_conversations_handover.py",
 )
 ALONE = "not plain and not http and not port and not command and not cli and not server"
 """What the suites leave out: tests of another process, in which nothing is changed."""
@@ -62,7 +63,6 @@ SAME = (
     ("append", r"update_time < :seen_time", "the statement for one does what this one leaves"),
     ("expire_backlog", r"\(SELECT now FROM clock\)", "the row is looked at again as it changes"),
     ("restart_ttl", r"interval '20 s'", "a hint to other processes, which may come or not"),
-    ("amend", r"'elsewhere' THEN 'waiting'", "a gap: no test counts such an amendment"),
 )
 """Why a mutant that survives is no fault: statement, pattern of what it changes, reason."""
 
