@@ -119,8 +119,7 @@ async def test_of_a_purge_whose_memory_is_forgotten(store, stock, store_url, tmp
             else:
                 assert left <= owed, f"step {step}: nobody will ever forget {left - owed}"
             ends.add("before" if name in stay else "between" if left else "after")
-        # Another process goes on, once the time of the first is over. On PostgreSQL the locks of
-        # the one that was killed may last a little longer than it.
+        # Another process goes on, once the time of the first is over.
         for days in range(1, 500):
             await purge_and_forget(store.at(PURGE + days * DAY), folder)
             if not await levels(store) and not memory.remembered():

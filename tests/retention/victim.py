@@ -17,9 +17,14 @@ from lapse.export.importing import Import
 from lapse.retention.forgetting import Forgetting
 from lapse.retention.hooks import HookCalls
 from lapse.retention.purging import Beside, HookedPurges
+from lapse.store.postgres import connections
 from lapse.store.postgres.call import Call
 from lapse.store.sqlite.transaction import Transaction
 from parts import store_with_parts
+from postgres import await_connections
+
+VICTIM = "lapse's victim"
+"""What PostgreSQL knows the process by."""
 
 PURGE = LATER + 100 * DAY
 NAMES = ("s1", "s2", "s3")
@@ -106,16 +111,19 @@ OPERATIONS = {
 def dies_in(step, url, name, folder=""):
     """Run an operation in a process that dies in its step of this number; False: it has fewer.
 
-    A step is a statement, the end of a transaction before its commit, or an event to forget.
+    A step is a statement, the end of a transaction before its commit, or an event to forget. The
+    locks that the process held on PostgreSQL are gone: its server notices a moment after the death.
     """
     process = _CONTEXT.Process(target=_run, args=(step, url, name, folder), daemon=True)
     process.start()
     process.join(120)
     assert process.exitcode in {0, -signal.SIGKILL}, process.exitcode
+    assert await_connections(url, 0, VICTIM)
     return process.exitcode != 0
 
 
 def _run(step, url, name, folder):
+    connections.APPLICATION = VICTIM
     asyncio.run(_do(step, url, name, folder))
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,9 @@ END $empty$
 """Empties a database. Deleting a few rows takes a fraction of the time of TRUNCATE, which makes new
 files for each table and index. The locks wait for whoever still writes, as TRUNCATE does. A table
 that was counted for the planner is truncated: plans have to be those of a new one."""
+
+_NOTICED = 20
+"""Seconds after which a server that is busy, too, has noticed that a client is gone."""
 
 PLAIN = "plain"
 """What the names of databases begin with that lack LISTEN, advisory locks and unlogged tables."""
@@ -181,6 +185,30 @@ def rows(url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
             await connection.close()
 
     return _thread.submit(lambda: asyncio.run(rows_here())).result()
+
+
+def connections(url: str, application: str = "lapse") -> int:
+    """Return how many connections an application has to a database; 0 for another store."""
+    if not url.startswith("postgresql"):
+        return 0
+    query = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = $1 AND datname = current_database()"
+    )
+    return int(rows(url, query, application)[0][0])
+
+
+def await_connections(url: str, most: int, application: str = "lapse") -> bool:
+    """Wait until an application has so few connections; return False if it keeps more.
+
+    A server notices a moment later that a client was killed, or has closed without a word.
+    """
+    end = time.monotonic() + _NOTICED
+    while connections(url, application) > most:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def run(url: str, *commands: str) -> None:

@@ -14,7 +14,6 @@ from ways import (
     USER,
     WAYS,
     by_a_loop_that_is_only_closed,
-    connections,
     held,
     none_are_left,
     runner_on,
@@ -26,6 +25,7 @@ from lapse import LapseSessionService
 from lapse.core.lifecycle import Change, ChangeKind
 from lapse.store.options import ConnectionOptions
 from parts import store_with_parts
+from postgres import await_connections, connections
 
 # What a loop leaves that is closed with tasks in it, asyncio itself warns of.
 pytestmark = pytest.mark.filterwarnings(
@@ -79,7 +79,7 @@ def test_calls_on_loops_of_their_own_leave_nothing(store_url, caplog, way, calls
     for number in range(calls):
         way(speak)
         if not number % 10:
-            assert connections(store_url) <= POOL + sweep  # the sweeper listens
+            assert await_connections(store_url, POOL + sweep)  # the sweeper listens
     after = held()
     assert after.threads == before.threads
     assert after.files <= before.files + 2

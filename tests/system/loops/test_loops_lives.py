@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from fastapi import FastAPI
-from ways import APP, USER, connections, held, none_are_left, runner_on, says
+from ways import APP, USER, held, none_are_left, runner_on, says
 
 from lapse import LapseSessionService, mount
 from lapse.store.options import ConnectionOptions
 from parts import store_with_parts
+from postgres import connections
 
 LIVES = [pytest.param(2, id="a few"), pytest.param(1000, marks=pytest.mark.long, id="many")]
 with warnings.catch_warnings():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from google.adk.models.llm_response import LlmResponse
 from google.adk.runners import Runner
 from google.genai import types
 
-from postgres import rows
+from postgres import await_connections
 
 APP, USER = "talk", "ada"
 
@@ -56,25 +55,9 @@ class Held:
     files: int
 
 
-def connections(url: str) -> int:
-    """Return how many connections Lapse has to a PostgreSQL database; 0 for another store."""
-    if not url.startswith("postgresql"):
-        return 0
-    query = (
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE application_name = 'lapse' AND datname = current_database()"
-    )
-    return int(rows(url, query)[0][0])
-
-
 def none_are_left(url: str) -> bool:
     """Return whether the server has no connection of Lapse's any more; it takes it a moment."""
-    end = time.monotonic() + 20
-    while connections(url):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
+    return await_connections(url, 0)
 
 
 def held() -> Held:
