@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import asyncpg
+import httpx
 from callers import LONG, Callers
 from crashes import UNFLUSHED
 from killed import check
@@ -192,7 +193,9 @@ class Squeezed:
 
     def _is_ready(self):
         assert self._server.process.poll() is None, f"it has ended:\n{self._server.log[-2000:]}"
-        return self._server.client.get("/readyz").status_code == 200
+        with suppress(httpx.TransportError):  # it may have closed the connection meanwhile
+            return self._server.client.get("/readyz").status_code == 200
+        return False
 
 
 def _started_again(own):
