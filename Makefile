@@ -154,7 +154,8 @@ SEED ?=
 proof: .venv/.installed-test
 	$(BIN)/python tests/system/proof/prove.py --minutes $(MINUTES) $(SEED:%=--seed %) --out bench/proof.md
 
-# All of them take hours: make mutants SAMPLE=20
+# All of them take hours, and a run judges those that none before it has seen killed:
+# make mutants SAMPLE=20
 SAMPLE ?= 0
 mutants: .venv/.installed-test
 	$(BIN)/pip install --quiet --group mutants

@@ -3,9 +3,12 @@
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import asyncpg
 
 import scratch
 from postgres import OwnServer, rows, run
@@ -51,11 +54,23 @@ class Standby:
         self._hung = None
 
     def promote(self) -> None:
-        """Make it a primary with what it has; what lies in its receiver's socket is lost."""
+        """Make it a primary with what it has; what lies in its receiver's socket is lost.
+
+        PostgreSQL starts anew when its receiver is killed, and can miss meanwhile what it is told.
+        """
         if self._hung is not None:
             self._signal(signal.SIGKILL)
             self._hung = None
-        self._control("promote")
+        end = time.monotonic() + 120
+        while self._is_standby():
+            assert time.monotonic() < end
+            with suppress(subprocess.CalledProcessError):
+                self._control("-t", "5", "promote")
+
+    def _is_standby(self) -> bool:
+        with suppress(asyncpg.PostgresError, OSError):
+            return bool(rows(self.url, "SELECT pg_is_in_recovery()")[0][0])
+        return True
 
     def end(self) -> None:
         """Stop it for good and remove its data."""

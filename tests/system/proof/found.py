@@ -3,13 +3,10 @@
 import json
 from dataclasses import dataclass, field
 from functools import reduce
-from hashlib import blake2b
 from operator import add
-from pathlib import Path
 
+from lines import Lines
 from nemeses import BY_NAME, NEMESES, Nemesis
-
-SOURCE = Path(__file__).parents[3] / "src" / "lapse"
 
 
 @dataclass
@@ -40,43 +37,31 @@ class Found:
             longer.measured,
         )
 
-    def line(self, **more):
-        """Return it as a line that `of` reads, with whatever else the line is to say."""
+    def told(self):
+        """Return what `of` reads, as JSON has it; it does not name the nemesis."""
         told = {name: value for name, value in vars(self).items() if name != "nemesis"}
-        return json.dumps({**more, **told}) + "\n"
+        return json.loads(json.dumps(told))
 
     @classmethod
     def of(cls, nemesis, told):
-        """Return what a line says."""
+        """Return what was told of a nemesis, maybe among other things."""
         names = vars(cls(nemesis)).keys() - {"nemesis"}
         found = cls(nemesis, **{name: told[name] for name in names})
         found.violations = {int(seed): fault for seed, fault in found.violations.items()}
         return found
 
 
-class Kept:
-    """A file that keeps what every run on the same source has found, a line for each row of each.
-
-    The first line of another source empties it. Without a file nothing is kept.
-    """
-
-    def __init__(self, path=None):
-        self._path, self.source = path, source()
-        lines = path.read_text("utf-8").splitlines() if path and path.exists() else []
-        self._lines = [one for one in map(json.loads, lines) if one["source"] == self.source]
+class Kept(Lines):
+    """What every run on the same source has found: a line for each row of each."""
 
     def add(self, found, seed, on):
         """Keep what a row with this seed, played on this day, has found; once for each seed."""
-        which = {"nemesis": found.nemesis.name, "source": self.source, "seed": seed}
-        self._lines = [line for line in self._lines if not which.items() <= line.items()]
-        self._lines.append(json.loads(found.line(on=on, **which)))
-        if self._path:
-            text = "".join(json.dumps(line) + "\n" for line in self._lines)
-            self._path.write_text(text, "utf-8")
+        which = {"nemesis": found.nemesis.name, "seed": seed}
+        self.keep(which, {"on": on, **found.told()})
 
     def found(self, name):
         """Return what all rows of a nemesis have found together."""
-        rows = [Found.of(BY_NAME[name], line) for line in self._lines if line["nemesis"] == name]
+        rows = [Found.of(BY_NAME[name], line) for line in self.lines if line["nemesis"] == name]
         return reduce(add, rows, Found(BY_NAME[name]))
 
     def reached(self, nemesis):
@@ -86,19 +71,10 @@ class Kept:
 
     def all(self):
         """Return what each nemesis has found that has been played."""
-        played = {line["nemesis"] for line in self._lines}
+        played = {line["nemesis"] for line in self.lines}
         return [self.found(one.name) for one in NEMESES if one.name in played]
 
     def days(self):
         """Return when rows were played, such as `2026-11-29 to 2026-12-01`."""
-        days = sorted({line["on"] for line in self._lines})
+        days = sorted({line["on"] for line in self.lines})
         return " to ".join(dict.fromkeys(days[:1] + days[-1:]))
-
-
-def source():
-    """Return a digest of all that a server runs of Lapse."""
-    digest = blake2b(digest_size=6)
-    for path in sorted(SOURCE.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(SOURCE)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()

@@ -7,6 +7,9 @@ status, in a statement of SQLite or PostgreSQL. First histories look for it besi
 of the simulation on SQLite, random steps on PostgreSQL. Then the suites of the store do. The first
 history that differs, or the first test that fails, kills it. What the database refuses is no
 mutant. Each is judged in a process of its own.
+
+FILE.jsonl keeps what killed each mutant, and FILE.md tells of all: as long as the source is the
+same, a run judges those that no run has seen killed yet.
 """
 
 import argparse
@@ -27,6 +30,7 @@ import nemeses  # noqa: F401 - puts the folders of tests on the path
 import pytest
 import simulation
 from drive import run_random_steps
+from lines import Lines
 from sql_mutants import STATEMENTS, Mutant, mutants
 
 import scratch
@@ -134,7 +138,7 @@ async def judged(mutant):
 
 
 async def run(sample, seed, at_once, out):
-    """Judge the mutants and write the page, also if that is interrupted.
+    """Judge the mutants that live yet, and write the page, also if that is interrupted.
 
     What kills them must pass without one.
     """
@@ -142,16 +146,19 @@ async def run(sample, seed, at_once, out):
     failed = await asyncio.gather(*map(judged, whole))
     if any(failed):
         raise SystemExit(f"without a mutant, too, there fails: {failed}")
-    every = await mutants()
-    chosen = random.Random(seed).sample(every, min(sample or len(every), len(every)))
-    turns, killers = asyncio.Semaphore(at_once), {}
+    every, kept = await mutants(), Lines(out and out.with_suffix(".jsonl"))
+    known = {Mutant(**line["mutant"]): line["by"] for line in kept.lines}
+    killers = {mutant: known[mutant] for mutant in every if mutant in known}
+    alive = [mutant for mutant in every if not killers.get(mutant)]
+    chosen = random.Random(seed).sample(alive, min(sample or len(alive), len(alive)))
+    turns = asyncio.Semaphore(at_once)
 
     async def one(mutant):
         async with turns:
-            killers[mutant] = await judged(mutant)
-        by = killers[mutant]
+            by = killers[mutant] = await judged(mutant)
+        kept.keep({"mutant": asdict(mutant)}, {"by": by})
         told = f"killed by {by}" if by else f"SURVIVES: {mutant.what}"
-        line = f"{len(killers)} of {len(chosen)}: {mutant.store}, {mutant.name} {told}\n"
+        line = f"{len(killers)} of {len(every)}: {mutant.store}, {mutant.name} {told}\n"
         sys.stdout.write(line)
         sys.stdout.flush()
 
@@ -160,14 +167,14 @@ async def run(sample, seed, at_once, out):
             for mutant in chosen:
                 group.create_task(one(mutant))
     finally:
-        text = page(every, killers, seed)
+        text = page(every, killers)
         if out is not None:
             out.write_text(text, "utf-8")
         sys.stdout.write(text)
 
 
-def page(every, killers, seed):
-    """Return the page: how many of the chosen are killed, and each survivor with a reason."""
+def page(every, killers):
+    """Return the page: how many of those judged are killed, and each survivor with a reason."""
     head = f"""# Mutants
 
 ## The lobby's SQL
@@ -175,7 +182,7 @@ def page(every, killers, seed):
 Each mutant drops a condition, moves or turns a comparison, or takes another status, in one of
 {len(STATEMENTS)} statements. It is killed by one of {HISTORIES} histories of {simulation.STEPS}
 steps that differs from the model, or else by the suites of the store. {len(every)} mutants can be
-made; {len(killers)} were judged, chosen with seed {seed}.
+made; {len(killers)} were judged, in an order by chance.
 
 | statements of | judged | killed by a history | by a suite | survive | killed |
 |---|---|---|---|---|---|
@@ -205,7 +212,7 @@ def _reason(mutant):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--sample", type=int, default=0, help="take so many; 0 takes all")
+    parser.add_argument("--sample", type=int, default=0, help="judge so many; 0 judges all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path)

@@ -111,7 +111,7 @@ async def play_row(nemesis, base, most):
 
         def told(found):
             found.caught, found.measured = caught, soak.measured
-            sys.stdout.write(found.line())
+            sys.stdout.write(json.dumps(found.told()) + "\n")
             sys.stdout.flush()
 
         await search(nemesis, base, most, Path(folder), told)

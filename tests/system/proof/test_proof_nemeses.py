@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import found as found_module
+import lines
 import nemeses
 import prove
 import pytest
@@ -106,7 +107,7 @@ def test_runs_on_one_source_add_up_and_those_on_another_count_for_nothing(tmp_pa
     together = Found(races, 1000, 4, 15.0, {7: "it is lost"}, {"one": 3})
     assert kept.all() == [together, Found(retention, 24, 1, 3.0)]
     assert (kept.days(), kept.reached(BY_NAME["hand-over"])) == ("2026-11-29 to 2026-12-01", 1024)
-    monkeypatch.setattr(found_module, "source", lambda: "another")
+    monkeypatch.setattr(lines, "source", lambda: "another")
     assert Kept(path).all() == []
 
 
