@@ -48,6 +48,7 @@ class Job:
         while len(got) < enough:
             time.sleep(0.01)
             note.write_text(" ".join(map(str, got)))
+        note.write_text(" ".join(map(str, got)))  # the last may have come amid the line before
 
 
 def main() -> None:
