@@ -82,6 +82,22 @@ class Place:
                     while await asyncio.get_running_loop().sock_recv(leaving, 1024):
                         pass
 
+    async def part(self) -> None:
+        """Close the connection, and return once the server has ended it, or a moment later.
+
+        The connection of another loop is cut; that of the running loop is closed with a word to the
+        server.
+        """
+        here, connection = asyncio.get_running_loop(), self.connection
+        if self.loop is not here or connection is None:
+            self.move(here)
+            await self.left()
+            return
+        try:
+            await connection.close(timeout=PARTING.total_seconds())
+        finally:
+            self.cut()
+
     def cut(self) -> None:
         """Close the connection at once, from any thread, whatever its event loop does."""
         connection, self.connection = self.connection, None

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
@@ -83,6 +83,9 @@ class Pool(Forked):
     def _forget_all(self) -> None:
         self._gate = _Gate(self.give_back)
         self._places: set[Place] = set()
+        self._parting = 0
+        """How many connections are about to end, whose places are lent again after that."""
+
         self._idle: list[Place] = []
         self._beside: set[Place] = set()
         self._waiting: deque[asyncio.Future[Place]] = deque()
@@ -167,7 +170,7 @@ class Pool(Forked):
         await _part(idle)
         end = time.monotonic() + PARTING.total_seconds()
         while self._places and time.monotonic() < end:
-            self._drop_dead_loops()
+            await self._end_dead_loops()
             await asyncio.sleep(0.005)
         with self._gate:
             for place in list(self._places):
@@ -190,6 +193,7 @@ class Pool(Forked):
     async def _take_slowly(self, loop: asyncio.AbstractEventLoop, place: Place | None) -> Place:
         async with asyncio.timeout(self._timeout):
             if place is None:
+                await self._end_dead_loops()
                 await self._watch(loop)
                 found = self._find(loop)
                 place = found if isinstance(found, Place) else await self._wait(found)
@@ -208,12 +212,11 @@ class Pool(Forked):
 
     def _find(self, loop: asyncio.AbstractEventLoop) -> Place | asyncio.Future[Place]:
         """Return an idle place or a new one; if all are taken, a future that will have one."""
-        self._drop_dead_loops()
         with self._gate:
             for number in reversed(range(len(self._idle))):
                 if self._idle[number].loop is loop:
                     return self._idle.pop(number)
-            if len(self._places) < self._size:
+            if len(self._places) + self._parting < self._size:
                 place = Place(loop)
                 self._places.add(place)
                 return place
@@ -260,29 +263,33 @@ class Pool(Forked):
         self._places.discard(place)
         place.cut()
 
-    def _drop_dead_loops(self) -> None:
+    async def _end_dead_loops(self) -> None:
         """Close what loops have left that were closed without an end of their generators."""
         for loop in [loop for loop in list(self._loops) if loop.is_closed()]:
             self._loops.pop(loop, None)
-            self._drop_places_of(loop)
+            await self._end(loop)
 
-    def _drop_places_of(self, loop: asyncio.AbstractEventLoop) -> list[Place]:
-        """Take a loop's places away from it, for others; cut them if it is closed."""
+    async def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the connections of a loop that ends or is closed, and then lend its places.
+
+        A place that is lent before would be one too many until the server has ended its connection.
+        """
         with self._gate:
-            own = [place for place in self._places if place.loop is loop]
-            beside = [place for place in self._beside if place.loop is loop]
-            self._places.difference_update(own)
-            self._beside.difference_update(beside)
-            self._idle = [place for place in self._idle if place.loop is not loop]
-            for _ in own:
-                if self._waiting and not self.is_closed:
+            own = {place for place in self._places if place.loop is loop}
+            beside = {place for place in self._beside if place.loop is loop}
+            self._places -= own
+            self._beside -= beside
+            self._idle = [place for place in self._idle if place not in own]
+            self._parting += len(own)
+        try:
+            await _part(own | beside)
+        finally:
+            with self._gate:
+                self._parting -= len(own)
+                for _ in own:
                     place = Place(loop)
-                    if self._hand_over(place):
+                    if not self.is_closed and self._hand_over(place):
                         self._places.add(place)
-        if loop.is_closed():
-            for place in own + beside:
-                place.cut()
-        return own + beside
 
     async def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make sure that the loop's connections are closed when it ends."""
@@ -295,20 +302,15 @@ class Pool(Forked):
             yield
         finally:
             self._loops.pop(loop, None)
-            await _part(self._drop_places_of(loop))
+            await self._end(loop)
 
 
-async def _part(places: list[Place]) -> None:
-    """Close connections; those of the running loop with a word to the server."""
-    here = asyncio.get_running_loop()
-    closing = []
-    for place in places:
-        if place.loop is here and place.connection is not None:
-            closing.append(place.connection.close(timeout=PARTING.total_seconds()))
-            place.connection = None
-        else:
+async def _part(places: Collection[Place]) -> None:
+    try:
+        await asyncio.gather(*(place.part() for place in places), return_exceptions=True)
+    finally:
+        for place in places:
             place.cut()
-    await asyncio.gather(*closing, return_exceptions=True)
 
 
 def _refuse(future: asyncio.Future[Place]) -> None:
