@@ -24,10 +24,14 @@ from parts import store_with_parts
 from proxy import proxied
 
 LATER = DUE + TTL
+END = T0 + RULES.horizon
+"""No longer restorable is what was created at T0 and has expired."""
 FIRST = Revision(T0, 0, waiting=True)
 LATE = [f"late {number}" for number in range(6)]
 OUTDATED = [f"outdated {number}" for number in range(6)]
 CURRENT = [f"current {number}" for number in range(6)]
+EXPIRED = [f"expired {number}" for number in range(6)]
+GONE = [f"gone {number}" for number in range(6)]
 """So many of each that some share a statement, after another one has met them."""
 
 
@@ -57,8 +61,9 @@ async def before_messages(url, store):
         *CURRENT,
     ):
         seen[name] = await use(store, name)
-    await create(store, "expired")
-    await store.at(T0).expire(key("expired"))
+    for name in (*EXPIRED, *GONE):
+        await create(store, name)
+        await store.at(T0).expire(key(name))
     await ask(
         url,
         "INSERT INTO sessions VALUES ('app', 'ann', 'stock', '{}', '2029-01-01', '2029-01-01')",
@@ -94,7 +99,8 @@ def messages(store, seen):
         at.append(key("agents"), words("w1", at=DUE), FIRST),
         at.append(key("of app", app="of app"), message(state={"app:a": 1}), FIRST),
         at.append(key("of user", app="of user"), message(state={"user:a": 1}), FIRST),
-        *(later.append(key(name), message(at=LATER), FIRST) for name in (*LATE, "expired")),
+        *(later.append(key(name), message(at=LATER), FIRST) for name in (*LATE, *EXPIRED)),
+        *(store.at(END).append(key(name), message(at=END), FIRST) for name in GONE),
     ]
 
 

@@ -8,10 +8,9 @@ import pytest
 from google.adk.events.event import Event
 from google.adk.events.event_actions import EventActions
 
-from backends import T0, TICK, create, ids, key, message, note, use, words
+from backends import T0, TICK, create, ids, key, message, note, use, used_by, words
 from lapse.core.errors import SessionExistsError, SharedStateFullError
 from lapse.core.lifecycle import Rules
-from lapse.core.messages import UsedBy
 from lapse.store.records import LastSeen, Revision
 
 MOST = 1000
@@ -19,7 +18,9 @@ FRESH = Revision(T0, 0)
 ANYTHING = LastSeen(T0 + timedelta(days=9), None)
 
 scopes = pytest.mark.parametrize("prefix", ["app:", "user:"])
-kinds = pytest.mark.parametrize("kind", [message, note], ids=["message", "state only"])
+kinds = pytest.mark.parametrize(
+    "kind", [message, note, words], ids=["message", "state only", "words"]
+)
 
 
 def filled(prefix, size, name="k"):
@@ -64,15 +65,14 @@ async def test_a_creation_fills_the_state_to_its_size_and_no_further(store, pref
 
 
 @scopes
-@pytest.mark.parametrize("kind", [message, note, words], ids=["message", "state only", "words"])
+@kinds
 @pytest.mark.parametrize("used", [False, True], ids=["waiting", "used"])
 async def test_an_event_fills_the_state_to_its_size_and_no_further(store, prefix, kind, used):
     """Seen to fail without the condition in `first_message`, `hold_event`, `hold_words`, `append`.
 
     On PostgreSQL `changed_state` does for `append`, too.
     """
-    used_by = UsedBy.USER if kind is words else UsedBy.ANYONE
-    revision = await (use(store) if used else create(store, used_by=used_by))
+    revision = await (use(store) if used else create(store, used_by=used_by(kind)))
     before = await store.at(T0).read(key())
     too_large = filled(prefix, MOST + 1) | {"own": 1}
     with pytest.raises(SharedStateFullError) as refused:
@@ -108,9 +108,10 @@ async def test_each_app_and_each_user_has_room_of_its_own(store):
 
 @kinds
 async def test_what_adds_nothing_to_a_full_state_is_stored(store, kind):
-    revision = await create(store, state=filled("app:", MOST) | filled("user:", MOST))
+    full = filled("app:", MOST) | filled("user:", MOST)
+    revision = await create(store, state=full, used_by=used_by(kind))
     appended = await store.at(T0).append(key(), kind("e1", state={"own": 1}), revision)
-    same = kind("e2", at=T0 + TICK, state=filled("app:", MOST) | filled("user:", MOST))
+    same = kind("e2", at=T0 + TICK, state=full)
     await store.at(T0).append(key(), same, appended.value.revision)
     assert [event.id for event in (await store.at(T0).read(key())).events] == ["e1", "e2"]
 
@@ -120,7 +121,8 @@ async def test_what_adds_nothing_to_a_full_state_is_stored(store, kind):
 async def test_state_that_is_larger_than_its_size_may_become_smaller(reopen, prefix, kind):
     """Seen to fail with a size that holds whatever the state is now, on each store."""
     before = await reopen(shared_state=9 * MOST)
-    await create(before, state=filled(prefix, 6 * MOST) | {f"{prefix}n": 1})
+    large = filled(prefix, 6 * MOST) | {f"{prefix}n": 1}
+    await create(before, state=large, used_by=used_by(kind))
     store = await reopen(shared_state=MOST)
     with pytest.raises(SharedStateFullError):
         await store.at(T0).append(key(), kind("e1", state={f"{prefix}new": 1}), FRESH)

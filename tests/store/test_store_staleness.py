@@ -2,16 +2,18 @@
 
 import pytest
 
-from backends import DUE, T0, TICK, create, key, message, note, use
+from backends import DUE, T0, TICK, create, key, message, note, use, used_by, words
 from lapse.core.errors import InvalidValueError, OutdatedSessionError
 from lapse.store.records import LastSeen, Revision
 
-KINDS = pytest.mark.parametrize("kind", [note, message], ids=["held", "stored"])
+KINDS = pytest.mark.parametrize(
+    "kind", [note, words, message], ids=["held", "the agent's, held", "stored"]
+)
 
 
 @KINDS
 async def test_the_same_event_is_stored_once_also_when_retried_with_the_old_revision(store, kind):
-    old = await create(store)
+    old = await create(store, used_by=used_by(kind))
     first = await store.at(T0).append(key(), kind("e"), old)
     assert not first.value.repeated
     for seen in (old, first.value.revision):
@@ -26,7 +28,7 @@ async def test_the_same_event_is_stored_once_also_when_retried_with_the_old_revi
 
 @KINDS
 async def test_a_retried_event_does_not_change_state_again(store, kind):
-    old = await create(store)
+    old = await create(store, used_by=used_by(kind))
     event = kind("e", state={"a": 1, "app:tone": "dry"})
     first = await store.at(T0).append(key(), event, old)
     later = kind("f", at=T0 + TICK, state={"a": 2, "app:tone": "wry"})
@@ -38,7 +40,7 @@ async def test_a_retried_event_does_not_change_state_again(store, kind):
 @KINDS
 @pytest.mark.parametrize("apart", [TICK, 0 * TICK], ids=["later", "of the same time"])
 async def test_a_retry_after_another_append_returns_no_revision(store, kind, apart):
-    old = await create(store)
+    old = await create(store, used_by=used_by(kind))
     first = await store.at(T0).append(key(), kind("e"), old)
     await store.at(T0).append(key(), kind("f", at=T0 + apart), first.value.revision)
     again = await store.at(T0).append(key(), kind("e"), old)
@@ -61,7 +63,7 @@ async def test_a_retry_of_a_message_is_recognized_past_the_deadline(store):
 
 @KINDS
 async def test_a_different_event_of_the_same_id_is_refused(store, kind):
-    revision = await create(store)
+    revision = await create(store, used_by=used_by(kind))
     first = await store.at(T0).append(key(), kind("e", state={"a": 1}), revision)
     before = await store.at(T0).read(key())
     for seen in (revision, first.value.revision):
@@ -80,7 +82,7 @@ async def test_several_sessions_may_have_an_event_of_the_same_id(store):
 @KINDS
 @pytest.mark.parametrize("apart", [TICK, 0 * TICK, -TICK], ids=["later", "the same", "earlier"])
 async def test_a_writer_that_missed_an_event_is_refused_whatever_its_timestamp(store, kind, apart):
-    revision = await create(store)
+    revision = await create(store, used_by=used_by(kind))
     first = await store.at(T0).append(key(), kind("e"), revision)
     second = await store.at(T0).append(key(), kind("f", at=T0 + apart), first.value.revision)
     for seen in (revision, first.value.revision):
@@ -116,7 +118,7 @@ async def test_a_revision_stays_valid_over_changes_that_are_not_appends(store):
 
 @KINDS
 async def test_a_revision_without_a_number_is_compared_by_its_time(store, kind):
-    revision = await create(store)
+    revision = await create(store, used_by=used_by(kind))
     first = await store.at(T0).append(key(), kind("e", at=T0 + TICK), revision)
     with pytest.raises(OutdatedSessionError):
         await store.at(T0).append(key(), kind("f"), Revision(T0, None))
@@ -128,7 +130,7 @@ async def test_a_revision_without_a_number_is_compared_by_its_time(store, kind):
 @KINDS
 async def test_last_seen_will_do_if_its_time_or_its_newest_event_is_the_stored_one(store, kind):
     """Seen to fail on PostgreSQL where what was refused counted: the next writer was outdated."""
-    revision = await create(store)
+    revision = await create(store, used_by=used_by(kind))
     await store.at(T0).append(key(), kind("e", at=T0 + 2 * TICK), revision)
     before = await store.at(T0).read(key())
     for seen in (LastSeen(T0, None), LastSeen(T0 + TICK, "other")):

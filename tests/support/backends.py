@@ -149,6 +149,11 @@ async def create(
     return created.value.revision
 
 
+def used_by(kind: Callable[..., NewEvent]) -> UsedBy:
+    """Return what makes a session used in which an event of `words` is held, or another event."""
+    return UsedBy.USER if kind is words else UsedBy.ANYONE
+
+
 async def use(store: Store, name: str = "s1", *, now: datetime = T0) -> Revision:
     """Create a session with one message and return its revision."""
     revision = await create(store, name, now=now)
