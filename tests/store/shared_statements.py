@@ -36,9 +36,9 @@ class Batches:
 
 
 @asynccontextmanager
-async def a_store(options=None):
+async def a_store(options=None, rules=RULES):
     with database() as url:
-        store = store_with_parts(url, RULES, options or ConnectionOptions())
+        store = store_with_parts(url, rules, options or ConnectionOptions())
         await store.open()
         try:
             yield url, store

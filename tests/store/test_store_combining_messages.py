@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from shared_statements import (
@@ -125,6 +126,24 @@ async def test_messages_that_share_a_statement_have_the_effect_that_each_would_h
             left.append(await contents(url))
     assert told[0] == told[1]
     assert left[0] == left[1]
+
+
+async def test_where_nothing_is_restorable_late_messages_are_refused_together(batches):
+    """Seen to fail with a `first_message_many` that asks whether the deadline has come already."""
+    async with a_store(rules=replace(RULES, horizon=timedelta(0))) as (_, store):
+        for name in NAMES:
+            await create(store, name)
+        in_time, late = NAMES[:6], NAMES[6:]
+        told = await together(
+            *(store.at(DUE - TICK).append(key(s), message(at=T0), FIRST) for s in in_time),
+            *(store.at(DUE).append(key(s), message(at=T0), FIRST) for s in late),
+        )
+        shared = {one.session_id for batch in batches.keys for one in batch}
+        assert shared & set(in_time)
+        assert shared & set(late)
+        assert [isinstance(one, tuple) for one in told] == [False] * 6 + [True] * 6
+        kept = [await store.at(DUE).read(key(name)) for name in NAMES]
+        assert [one is not None for one in kept] == [True] * 6 + [False] * 6
 
 
 @pytest.mark.parametrize("is_used", [False, True], ids=["first", "later"])

@@ -11,10 +11,11 @@ from google.genai.types import Content, Part
 from shared_statements import a_store
 from shared_statements import ask as ask_database
 
-from backends import DUE, T0, TICK, create, ids, key, levels, message, note, use
+from backends import DUE, HOUR, T0, TICK, create, ids, key, levels, message, note, use
 from lapse.core.errors import NoSuchSessionError, SessionExistsError, WrongStatusError
 from lapse.core.lifecycle import Cause, ChangeKind, Status
 from lapse.store.postgres.call import Call
+from lapse.sweep.rules import Brake, BrakeReason
 
 OWNER = {"app_name": "app", "user_id": "ann"}
 FAR = T0 + timedelta(days=4000)
@@ -149,6 +150,14 @@ async def test_a_lobby_row_whose_key_stock_adk_also_created_is_kept_and_visible(
     assert [event.id for event in found.events] == ["stock"]
     await store.at(FAR).append(key(), message("m", at=FAR), found.revision)
     assert await ids(store, FAR) == ["s1"]
+
+
+async def test_a_brake_holds_up_no_lobby_row_that_is_kept(store, stock):
+    await create(store)
+    await stock.create_session(**OWNER, session_id="s1")
+    await store.at(DUE).set_brake(Brake(BrakeReason.SHARE, DUE, DUE + HOUR, sessions=3))
+    (change,) = (await store.at(DUE).expire_due(10)).changes
+    assert change.kind is ChangeKind.KEPT
 
 
 async def test_a_batch_never_expires_more_rows_because_some_became_used(store, stock):
