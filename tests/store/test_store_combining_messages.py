@@ -33,6 +33,7 @@ OUTDATED = [f"outdated {number}" for number in range(6)]
 CURRENT = [f"current {number}" for number in range(6)]
 EXPIRED = [f"expired {number}" for number in range(6)]
 GONE = [f"gone {number}" for number in range(6)]
+ARCHIVED = [f"archived {number}" for number in range(6)]
 """So many of each that some share a statement, after another one has met them."""
 
 
@@ -60,8 +61,15 @@ async def before_messages(url, store):
         "used elsewhere",
         *OUTDATED,
         *CURRENT,
+        *ARCHIVED,
     ):
         seen[name] = await use(store, name)
+    # Stock ADK has made them again since they were archived.
+    await ask(
+        url,
+        "UPDATE lapse_lobby SET status = 'archived', state = '{}', held_events = '[]'"
+        " WHERE session_id ~ '^archived'",
+    )
     for name in (*EXPIRED, *GONE):
         await create(store, name)
         await store.at(T0).expire(key(name))
@@ -97,6 +105,7 @@ def messages(store, seen):
         said("repeated", "m1"),
         said("taken", "m1", text="other words"),
         *(said(name, revision=LastSeen(DUE, None)) for name in ("last", "used last", "stock")),
+        *(said(name, revision=LastSeen(DUE, None)) for name in ARCHIVED),
         at.append(key("agents"), words("w1", at=DUE), FIRST),
         at.append(key("of app", app="of app"), message(state={"app:a": 1}), FIRST),
         at.append(key("of user", app="of user"), message(state={"user:a": 1}), FIRST),

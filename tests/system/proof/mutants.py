@@ -64,15 +64,19 @@ LONGEST = 900
 
 SAME = (
     (r"append: .*_delta::text\) ", "a session in ADK's tables has a row of each state"),
+    (
+        r"delete_record: .*'waiting', 'archived'\)",
+        "the record goes with the session in ADK's tables",
+    ),
     (r"append: .*may_be_stored OR true", "the event's key and changed_state refuse it, too"),
-    (r"(append|first_message): .*update_time < :seen", "the statement for one does what is left"),
+    (r"combined .*(_time < :seen|seen_event AND false)", "the statement for one does what is left"),
     (r"expire_(due|backlog): .*clock\) OR true", "the row is looked at again as it changes"),
     (r"purge_due: .*>= '-infinity'", "no session has such a moment"),
     (r"hold_off: .*<= now \+ :held_for", "the deadline is moved to where it is"),
     (r"hold_event: .*< :most_bytes", "a byte less, of as many as PostgreSQL writes for some JSON"),
     (r"interval '20 s'", "a hint to other processes, which may come or not"),
 )
-"""Why a mutant that survives is no fault: a pattern of its statement and change, and a reason."""
+"""Why a mutant that survives is no fault: a pattern of it, with its store, and a reason."""
 
 
 class First:
@@ -215,7 +219,7 @@ made; {len(killers)} were judged, in an order by chance.
 
 
 def _reason(mutant):
-    told = f"{mutant.name}: {mutant.what}"
+    told = f"{mutant.store} {mutant.name}: {mutant.what}"
     reasons = (reason for pattern, reason in SAME if re.search(pattern, told))
     return next(reasons, "**not explained**")
 
