@@ -74,7 +74,6 @@ SAME = (
     (r"purge_due: .*>= '-infinity'", "no session has such a moment"),
     (r"hold_off: .*<= now \+ :held_for", "the deadline is moved to where it is"),
     (r"hold_event: .*< :most_bytes", "a byte less, of as many as PostgreSQL writes for some JSON"),
-    (r"interval '20 s'", "a hint to other processes, which may come or not"),
 )
 """Why a mutant that survives is no fault: a pattern of it, with its store, and a reason."""
 
