@@ -146,6 +146,8 @@ async def test_a_lobby_row_whose_key_stock_adk_also_created_is_kept_and_visible(
     assert (await store.at(FAR).expire_due(10)).value == 0
     assert (await store.at(FAR).purge_due(10)).value == 0
     assert await levels(store) == {("app", Status.USED): 1}
+    counts = (await store.at(FAR).overview(since=FAR - T0)).counts
+    assert {one.kind: one.sessions for one in counts} == {ChangeKind.CREATED: 1, ChangeKind.KEPT: 1}
     found = await store.at(FAR).read(key())
     assert [event.id for event in found.events] == ["stock"]
     await store.at(FAR).append(key(), message("m", at=FAR), found.revision)
