@@ -1,5 +1,6 @@
 """Batches of a sweep: what they take, in which order, and what they return."""
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -224,3 +225,13 @@ async def test_the_error_of_a_refused_change_names_the_status(store):
     await use(store)
     with pytest.raises(WrongStatusError, match="used"):
         await store.at(T0).extend(key())
+
+
+async def test_a_delete_counts_while_its_session_is_restorable(store):
+    for name, early in (("s1", TICK), ("s2", TICK), ("s3", 0 * TICK)):
+        await create(store, name)
+        expired = (await store.at(T0).expire(key(name))).value
+        with suppress(NoSuchSessionError):
+            await store.at(expired.restorable_until - early).delete(key(name))
+    counts = (await store.at(DUE).overview(since=HOUR)).counts
+    assert [one.sessions for one in counts if one.kind is ChangeKind.DELETED] == [2]
