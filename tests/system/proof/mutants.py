@@ -72,8 +72,8 @@ SAME = (
     (r"combined .*(_time < :seen|seen_event AND false)", "the statement for one does what is left"),
     (r"expire_(due|backlog): .*clock\) OR true", "the row is looked at again as it changes"),
     (r"purge_due: .*>= '-infinity'", "no session has such a moment"),
-    (r"hold_off: .*<= now \+ :held_for", "the deadline is moved to where it is"),
-    (r"hold_event: .*< :most_bytes", "a byte less, of as many as PostgreSQL writes for some JSON"),
+    (r"hold_off: .*<= :?now \+ :held_for", "the deadline is moved to where it is"),
+    (r"hold_event: .*< :most_bytes", "a byte less, of as many as the store writes for some JSON"),
 )
 """Why a mutant that survives is no fault: a pattern of it, with its store, and a reason."""
 
