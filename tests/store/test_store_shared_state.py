@@ -113,6 +113,7 @@ async def test_what_adds_nothing_to_a_full_state_is_stored(store, kind):
     appended = await store.at(T0).append(key(), kind("e1", state={"own": 1}), revision)
     same = kind("e2", at=T0 + TICK, state=full)
     await store.at(T0).append(key(), same, appended.value.revision)
+    await create(store, "s2", state=full)
     assert [event.id for event in (await store.at(T0).read(key())).events] == ["e1", "e2"]
 
 
