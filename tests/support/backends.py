@@ -150,7 +150,7 @@ async def create(
 
 
 def used_by(kind: Callable[..., NewEvent]) -> UsedBy:
-    """Return what makes a session used in which an event of `words` is held, or another event."""
+    """Return the `used_by` of a session that holds the agent's words, or the default for others."""
     return UsedBy.USER if kind is words else UsedBy.ANYONE
 
 

@@ -69,11 +69,14 @@ SAME = (
         "the record goes with the session in ADK's tables",
     ),
     (r"append: .*may_be_stored OR true", "the event's key and changed_state refuse it, too"),
-    (r"combined .*(_time < :seen|seen_event AND false)", "the statement for one does what is left"),
+    (
+        r"combined .*(_time < :seen|seen_event AND false)",
+        "the statement for one session does it then",
+    ),
     (r"expire_(due|backlog): .*clock\) OR true", "the row is looked at again as it changes"),
     (r"purge_due: .*>= '-infinity'", "no session has such a moment"),
     (r"hold_off: .*<= :?now \+ :held_for", "the deadline is moved to where it is"),
-    (r"hold_event: .*< :most_bytes", "a byte less, of as many as the store writes for some JSON"),
+    (r"hold_event: .*< :most_bytes", "the limit is a byte less"),
 )
 """Why a mutant that survives is no fault: a pattern of it, with its store, and a reason."""
 
