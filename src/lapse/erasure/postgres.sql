@@ -174,12 +174,11 @@ SELECT count(*) AS found FROM lapse_turns WHERE bucket = :bucket;
 DELETE FROM lapse_turns WHERE bucket = :bucket RETURNING 1;
 
 -- name: begin_erasure
-INSERT INTO lapse_erasures (user_digest, found, began_at)
+-- One statement keeps and reads: between two, another erasure of the user could end and delete the row.
+INSERT INTO lapse_erasures AS e (user_digest, found, began_at)
 VALUES (:user_digest, :counts_before, coalesce(:now, clock_timestamp()))
-ON CONFLICT DO NOTHING;
-
--- name: erasure_begun
-SELECT found AS counts_before FROM lapse_erasures WHERE user_digest = :user_digest;
+ON CONFLICT (user_digest) DO UPDATE SET found = e.found
+RETURNING found AS counts_before;
 
 -- name: end_erasure
 DELETE FROM lapse_erasures WHERE user_digest = :user_digest RETURNING 1 AS ended;

@@ -109,7 +109,7 @@ class ErasureStore(Part):
         known = {row["app_name"] for row in (yield from rows("known_apps"))} | set(apps)
         return Erasing(user_id, [owner_of(app, user_id) for app in sorted(known)])
 
-    @operation(together=True)
+    @operation()
     def begin(self, user_id: str, found: Mapping[str, int]) -> Asking[Mapping[str, int]]:
         """Keep what an erasure finds at its beginning, and return it.
 
@@ -117,8 +117,7 @@ class ErasureStore(Part):
         repeat finds what the first attempt kept.
         """
         digest, counts = user_digest(user_id), json.dumps(dict(found))
-        yield from rows("begin_erasure", user_digest=digest, counts_before=counts)
-        row = yield from only("erasure_begun", user_digest=digest)
+        row = yield from only("begin_erasure", user_digest=digest, counts_before=counts)
         kept: Mapping[str, int] = json.loads(row["counts_before"])
         return kept
 
