@@ -29,6 +29,7 @@ END = T0 + RULES.horizon
 """No longer restorable is what was created at T0 and has expired."""
 FIRST = Revision(T0, 0, waiting=True)
 LATE = [f"late {number}" for number in range(6)]
+JUST_DUE = [f"due {number}" for number in range(6)]
 OUTDATED = [f"outdated {number}" for number in range(6)]
 CURRENT = [f"current {number}" for number in range(6)]
 EXPIRED = [f"expired {number}" for number in range(6)]
@@ -39,7 +40,7 @@ ARCHIVED = [f"archived {number}" for number in range(6)]
 
 async def before_messages(url, store):
     """Make the sessions that messages are for; return what the writer of each has seen."""
-    for name in (*NAMES[:4], "stale", "last", "both", "legacy", "described", *LATE):
+    for name in (*NAMES[:4], "stale", "last", "both", "legacy", "described", *LATE, *JUST_DUE):
         await create(store, name, metadata={"segment": name, "kind": f"{name}-session"})
     for name in ("bob", "bobs"):
         await create(store, key(name, "bob"), state={"x": {"deep": 1}})
@@ -109,6 +110,7 @@ def messages(store, seen):
         at.append(key("agents"), words("w1", at=DUE), FIRST),
         at.append(key("of app", app="of app"), message(state={"app:a": 1}), FIRST),
         at.append(key("of user", app="of user"), message(state={"user:a": 1}), FIRST),
+        *(store.at(DUE).append(key(name), message(at=DUE), FIRST) for name in JUST_DUE),
         *(later.append(key(name), message(at=LATER), FIRST) for name in (*LATE, *EXPIRED)),
         *(store.at(END).append(key(name), message(at=END), FIRST) for name in GONE),
     ]

@@ -235,3 +235,13 @@ async def test_a_delete_counts_while_its_session_is_restorable(store):
             await store.at(expired.restorable_until - early).delete(key(name))
     counts = (await store.at(DUE).overview(since=HOUR)).counts
     assert [one.sessions for one in counts if one.kind is ChangeKind.DELETED] == [2]
+
+
+async def test_without_a_horizon_a_delete_counts_until_the_deadline(open_store):
+    store = await open_store(horizon=timedelta(0))
+    for name, early in (("s1", TICK), ("s2", 0 * TICK)):
+        await create(store, name)
+        with suppress(NoSuchSessionError):
+            await store.at(DUE - early).delete(key(name))
+    counts = (await store.at(DUE).overview(since=HOUR)).counts
+    assert [one.sessions for one in counts if one.kind is ChangeKind.DELETED] == [1]
