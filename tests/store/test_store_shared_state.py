@@ -110,7 +110,7 @@ async def test_each_app_and_each_user_has_room_of_its_own(store):
 async def test_what_adds_nothing_to_a_full_state_is_stored(store, kind):
     full = filled("app:", MOST) | filled("user:", MOST)
     revision = await create(store, state=full, used_by=used_by(kind))
-    appended = await store.at(T0).append(key(), kind("e1", state={"own": 1}), revision)
+    appended = await store.at(T0).append(key(), kind("e1", state=full), revision)
     same = kind("e2", at=T0 + TICK, state=full)
     await store.at(T0).append(key(), same, appended.value.revision)
     await create(store, "s2", state=full)
