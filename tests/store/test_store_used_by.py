@@ -235,6 +235,13 @@ async def test_only_sessions_that_wait_for_the_user_are_held(store):
     assert await ids(store, DUE) == ["used", "waiting"]
 
 
+async def test_a_hold_of_no_time_returns_what_waits_and_moves_nothing(store):
+    await create_for_user(store)
+    for at, held in ((DUE - TICK, [key()]), (DUE, [])):
+        assert await store.at(at).hold_off([key()], held_for=timedelta(0)) == held
+    assert (await store.at(T0).lifecycle(key())).expires_at == DUE
+
+
 @pytest.mark.parametrize("ttl", [TTL, HELD_FOR / 5], ids=["long", "shorter than a hold"])
 async def test_the_end_of_a_run_gives_exactly_a_fresh_ttl(store, ttl):
     """Seen to fail with an end that lets the deadline of a hold stand."""

@@ -70,13 +70,13 @@ SAME = (
     ),
     (r"append: .*may_be_stored OR true", "the event's key and changed_state refuse it, too"),
     (
-        r"combined .*(_time < :seen|seen_event AND false)",
+        r"combined .*(_time < :seen|seen_event AND false|'waiting' AND \(l.restorable)",
         "the statement for one session does it then",
     ),
-    (r"expire_(due|backlog): .*clock\) OR true", "the row is looked at again as it changes"),
-    (r"purge_due: .*>= '-infinity'", "no session has such a moment"),
+    (r"(expire|purge)_\w+: .*clock\) OR true", "the row is looked at again as it changes"),
+    (r"(expire|purge)_\w+: .*>= '-infinity'", "no session has such a moment"),
     (r"hold_off: .*<= :?now \+ :held_for", "the deadline is moved to where it is"),
-    (r"hold_event: .*< :most_bytes", "the limit is a byte less"),
+    (r"hold_(event|words): .*< :most_bytes", "the limit is a byte less"),
 )
 """Why a mutant that survives is no fault: a pattern of it, with its store, and a reason."""
 
