@@ -76,7 +76,6 @@ SAME = (
     (r"(expire|purge)_\w+: .*clock\) OR true", "the row is looked at again as it changes"),
     (r"(expire|purge)_\w+: .*>= '-infinity'", "no session has such a moment"),
     (r"hold_off: .*<= :?now \+ :held_for", "the deadline is moved to where it is"),
-    (r"hold_(event|words): .*< :most_bytes", "the limit is a byte less"),
 )
 """Why a mutant that survives is no fault: a pattern of it, with its store, and a reason."""
 
