@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
 from google.adk.events.event import Event
 from google.adk.events.event_actions import EventActions
+from sqlalchemy import text
 
 from backends import T0, TICK, create, ids, key, message, note, use, used_by, words
 from lapse.core.errors import SessionExistsError, SharedStateFullError
@@ -85,6 +87,20 @@ async def test_an_event_fills_the_state_to_its_size_and_no_further(store, prefix
     after = await store.at(T0).read(key())
     assert after.state == filled(prefix, MOST) | {"own": 1}
     assert after.revision == appended.value.revision
+
+
+@scopes
+async def test_a_scope_without_a_row_has_room_for_as_much(store, stock, prefix):
+    """Seen to fail with a bound for it that is a byte less, and with none."""
+    revision = await use(store)
+    async with stock.db_engine.begin() as connection:
+        for table in ("app_states", "user_states"):
+            await connection.execute(text(f"DELETE FROM {table}"))
+    for size in (MOST + 1, MOST):
+        event = message("m2", at=T0 + TICK, state=filled(prefix, size))
+        with pytest.raises(SharedStateFullError) if size > MOST else nullcontext():
+            await store.at(T0).append(key(), event, revision)
+    assert (await store.at(T0).read(key())).state == filled(prefix, MOST)
 
 
 async def test_a_refusal_names_each_scope_that_is_full(store):

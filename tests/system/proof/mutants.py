@@ -63,16 +63,11 @@ LONGEST = 900
 """Seconds after which a mutant that no test has ended is killed."""
 
 SAME = (
-    (r"append: .*_delta::text\) ", "a session in ADK's tables has a row of each state"),
     (
         r"delete_record: .*'waiting', 'archived'\)",
         "the record goes with the session in ADK's tables",
     ),
     (r"append: .*may_be_stored OR true", "the event's key and changed_state refuse it, too"),
-    (
-        r"combined .*(_time < :seen|seen_event AND false|'waiting' AND \(l.restorable)",
-        "the statement for one session does it then",
-    ),
     (r"(expire|purge)_\w+: .*clock\) OR true", "the row is looked at again as it changes"),
     (r"(expire|purge)_\w+: .*>= '-infinity'", "no session has such a moment"),
     (r"hold_off: .*<= :?now \+ :held_for", "the deadline is moved to where it is"),
