@@ -28,6 +28,13 @@ def create_many(store, ttl):
     return together(*made)
 
 
+def create_others(store, ttl):
+    """The first ones, which have a statement of their own, are not near."""
+    at, ttls = store.at(T0), [FAR] * 4 + [ttl] * (len(NAMES) - 4)
+    where = zip(map(key, NAMES), ttls, strict=True)
+    return together(*(at.create(one, state=NO_STATE, ttl=ttl, metadata={}) for one, ttl in where))
+
+
 def amend(store, ttl):
     return store.at(T0).amend(key("lasting"), ttl=ttl)
 
@@ -44,7 +51,9 @@ def hold_words(store, ttl):
     return store.at(T0 + ttl).append(key(), words(), FRESH)
 
 
-@pytest.mark.parametrize("do", [create_one, create_many, amend, restart, resurrect, hold_words])
+@pytest.mark.parametrize(
+    "do", [create_one, create_many, create_others, amend, restart, resurrect, hold_words]
+)
 @pytest.mark.parametrize("ttl", [NEAR, FAR], ids=["near", "far"])
 async def test_a_new_deadline_is_told_if_it_is_near(do, ttl):
     """Seen to fail with the edge on the other side, and with the comparison turned round."""

@@ -5,9 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, levels, message, note, use
+from backends import DUE, HOUR, T0, TICK, TTL, create, ids, key, levels, message, note, use, words
 from lapse.core.errors import NoSuchSessionError, WrongStatusError
 from lapse.core.lifecycle import Cause, Change, ChangeKind, Lifecycle, Status
+from lapse.core.messages import UsedBy
 
 DAY = timedelta(hours=24)
 
@@ -239,9 +240,21 @@ async def test_a_delete_counts_while_its_session_is_restorable(store):
 
 async def test_without_a_horizon_a_delete_counts_until_the_deadline(open_store):
     store = await open_store(horizon=timedelta(0))
-    for name, early in (("s1", TICK), ("s2", 0 * TICK)):
+    for name, early in (("s1", TICK), ("s2", TICK), ("s3", 0 * TICK)):
         await create(store, name)
         with suppress(NoSuchSessionError):
             await store.at(DUE - early).delete(key(name))
     counts = (await store.at(DUE).overview(since=HOUR)).counts
-    assert [one.sessions for one in counts if one.kind is ChangeKind.DELETED] == [1]
+    assert [one.sessions for one in counts if one.kind is ChangeKind.DELETED] == [2]
+
+
+async def test_without_a_horizon_nothing_changes_a_session_from_its_deadline_on(open_store):
+    store = await open_store(horizon=timedelta(0))
+    revision = await create(store, used_by=UsedBy.USER)
+    with pytest.raises(NoSuchSessionError):
+        await store.at(DUE).amend(key(), metadata={"late": True})
+    for say in (words, message):
+        with pytest.raises(NoSuchSessionError):
+            await store.at(DUE).append(key(), say(at=DUE), revision)
+    amended = await store.at(DUE - TICK).amend(key(), metadata={"late": False})
+    assert amended.value.metadata == {"late": False}
