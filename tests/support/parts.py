@@ -119,3 +119,29 @@ class Intercepted:
 
     def __getattr__(self, name):
         return getattr(self._database, name)
+
+
+class Overtaken(Intercepted):
+    """A database on which others act between the statements of an operation.
+
+    `act` is called with the name of each statement that was answered; it does not return before the
+    others have ended.
+    """
+
+    def __init__(self, database, act):
+        super().__init__(database)
+        self.act = act
+
+    async def run(self, asking, **options):
+        def overtaken():
+            begun = asking()
+            try:
+                request = next(begun)
+                while True:
+                    answer = yield request
+                    self.act(getattr(request, "name", None))
+                    request = begun.send(answer)
+            except StopIteration as ended:
+                return ended.value
+
+        return await self._database.run(overtaken, **options)
