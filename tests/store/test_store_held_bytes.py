@@ -12,15 +12,17 @@ from lapse.core.lifecycle import HELD_BYTES, ChangeKind
 SPACES = {"sqlite": 7}
 """What SQLite counts beside what it stores: the spaces between an event's four names and values."""
 
+LENGTHS = "SELECT {} FROM lapse_lobby ORDER BY session_id"
+
 
 async def held_bytes(url):
-    """Return the bytes of the held events of each waiting session, as the database has them."""
+    """Return the bytes of the held events of each session, as the database has them."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-            return connection.execute("SELECT length(held_events) FROM lapse_lobby").fetchall()
+            return connection.execute(LENGTHS.format("length(held_events)")).fetchall()
     connection = await asyncpg.connect(url)
     try:
-        found = await connection.fetch("SELECT octet_length(held_events::text) FROM lapse_lobby")
+        found = await connection.fetch(LENGTHS.format("octet_length(held_events::text)"))
     finally:
         await connection.close()
     return [tuple(row) for row in found]
